@@ -1,0 +1,327 @@
+"""The face for people and schedulers: the same procedures on a terminal.
+
+Exit codes: 0 good; 1 a bad result (a backup that is not valid, a database that is not healthy, a backup on which
+PROC-003 must not go ahead); 2 it could not be done, or the command line is wrong; 130 stopped by Ctrl-C or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress as Bar, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from . import __version__, texts
+from .errors import BackupToolError, Cancelled, ConfirmationNeeded, InternalError
+from .models import Backup, ErrorReport, Integrity, Listing, Model, Restore, Verification
+from .procedures import backup as backups
+from .procedures import catalogue, integrity, verify
+from .procedures import restore as restores
+from .procedures.restore import Confirmed
+from .procedures.sources import plan
+from .procedures.target import Target
+from .progress import Progress, State
+from .settings import PREFIX, Settings, load_settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+BAD, IMPOSSIBLE, STOPPED = 1, 2, 130
+log = logging.getLogger(__name__)
+
+
+def _settings_options(command: F) -> F:
+    """Each setting as an option of the command."""
+    for name, field in reversed(Settings.model_fields.items()):
+        choice = click.Choice(get_args(field.annotation)) if get_origin(field.annotation) is Literal else str
+        help_text = f"{field.description} [{PREFIX}{name.upper()}]"
+        command = click.option(f"--{name.replace('_', '-')}", f"setting_{name}", type=choice, help=help_text)(command)
+    return command
+
+
+def _output_options(command: F) -> F:
+    command = click.option("--json", "as_json", is_flag=True, help="The whole result as JSON on stdout.")(command)
+    return click.option("--quiet", is_flag=True, help="No progress on stderr.")(command)
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="scarlet-backup-mcp")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Back up, verify and restore Scarlet's PostgreSQL memory. Without a command: serve MCP over stdio."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if context.invoked_subcommand is None:
+        context.invoke(serve)
+
+
+@main.command()
+@_settings_options
+def serve(**options: Any) -> None:
+    """Serve MCP over stdio, for an agent or an inspector."""
+    with _errors(as_json=False):
+        from .server import serve as serve_stdio  # takes most of a second to import: not for the other commands
+
+        serve_stdio(_settings(options))
+
+
+@main.command()
+@click.option("--label", help="Free text kept with the backup, 80 characters at most.")
+@click.option("--compression", type=click.Choice(["none", "zstd"]), default="none", show_default=True)
+@click.option("--accept-smaller", is_flag=True, help="A loss of more than half of all rows is meant.")
+@_output_options
+@_settings_options
+def backup(
+    label: str | None,
+    compression: Literal["none", "zstd"],
+    accept_smaller: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Take a backup (PROC-004 steps 1 to 4). Exit code 1: it is there, but PROC-003 must not go ahead."""
+
+    def work(target: Target, progress: Progress) -> Backup:
+        return backups.backup(target, progress, label=label, compression=compression, accept_smaller=accept_smaller)
+
+    result = _run(work, options, as_json, quiet)
+    sys.exit(0 if result.safe_to_proceed else BAD)
+
+
+@main.command("verify")
+@click.argument("backup", default="latest")
+@click.option("--level", type=click.Choice(["quick", "full"]), default="full", show_default=True)
+@_output_options
+@_settings_options
+def verify_(backup: str, level: Literal["quick", "full"], as_json: bool, quiet: bool, **options: Any) -> None:
+    """Check a backup (PROC-004 step 4). Exit code 1: it is not valid."""
+
+    def work(target: Target, progress: Progress) -> Verification:
+        return verify.verify(target, progress, backup, level)
+
+    result = _run(work, options, as_json, quiet)
+    sys.exit(0 if result.valid else BAD)
+
+
+@main.command("list")
+@click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True)
+@_output_options
+@_settings_options
+def list_(limit: int, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Show the backups and undo points there are, newest first."""
+    _run(lambda target, _: catalogue.list_backups(target, limit), options, as_json, quiet)
+
+
+@main.command()
+@click.argument("backup")
+@click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask. The named file is restored over the live database.")
+@click.option("--accept-foreign", is_flag=True, help="Take a file without a manifest: it runs as superuser.")
+@click.option("--accept-other-database", is_flag=True, help="Take a backup of another database or project.")
+@click.option("--stop-dependents/--leave-dependents", default=True, show_default=True)
+@click.option("--drop-oldest-undo", is_flag=True, help="Drop the oldest undo point when there are two.")
+@_output_options
+@_settings_options
+def restore(
+    backup: str,
+    dry_run: bool,
+    yes: bool,
+    accept_foreign: bool,
+    accept_other_database: bool,
+    stop_dependents: bool,
+    drop_oldest_undo: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Bring the database back from BACKUP: a file's name, an undo point's name, or `latest`."""
+    accepted = {"accept_foreign": accept_foreign, "accept_other_database": accept_other_database}
+    swap = {"stop_dependents": stop_dependents, "drop_oldest_undo": drop_oldest_undo}
+
+    def work(target: Target, progress: Progress) -> Restore:
+        if dry_run:
+            return restores.dry_run(target, progress, backup, **accepted, **swap)
+        planned = plan(target, progress, backup, **accepted)
+        if not yes:
+            _ask(progress, planned.question(target.settings.integrity_table), planned.source)
+        confirmed = Confirmed(planned.sha256, planned.live_oid)
+        return restores.restore(target, progress, planned.source, confirmed=confirmed, **accepted, **swap)
+
+    _run(work, options, as_json, quiet)
+
+
+@main.command("integrity")
+@_output_options
+@_settings_options
+def integrity_(as_json: bool, quiet: bool, **options: Any) -> None:
+    """Check container, server and database (PROC-004 step 5). Exit code 1: something is wrong."""
+    result = _run(integrity.db_integrity, options, as_json, quiet)
+    sys.exit(0 if result.healthy else BAD)
+
+
+@main.command()
+def demo() -> None:
+    """Show backup, loss and restore on an embedded PostgreSQL, through the MCP server. Needs no Docker."""
+    with _errors(as_json=False):
+        from .demo.show import show
+
+        sys.exit(0 if show() else BAD)
+
+
+# -- how a command runs ----------------------------------------------------------------------------------------------
+
+M = TypeVar("M", bound=Model)
+
+
+def _run(work: Callable[[Target, Progress], M], options: dict[str, Any], as_json: bool, quiet: bool) -> M:
+    with _errors(as_json):
+        settings = _settings(options)
+        progress = _TerminalProgress() if not quiet and sys.stderr.isatty() else _PipedProgress(quiet)
+        with _signals(progress), progress, Target(settings) as target:
+            result = work(target, progress)
+        _print(result, as_json)
+        return result
+
+
+def _settings(options: dict[str, Any]) -> Settings:
+    return load_settings(**{name.removeprefix("setting_"): value for name, value in options.items()})
+
+
+def _ask(progress: Progress, question: str, name: str) -> None:
+    if not sys.stdin.isatty():
+        raise ConfirmationNeeded("A restore replaces the live database, and nobody can be asked here.", "Add --yes.")
+    if isinstance(progress, _TerminalProgress):
+        progress.pause()
+    click.echo(question, err=True)
+    if click.prompt(f"Type 'restore {name}' to go on", err=True, default="", show_default=False) != f"restore {name}":
+        raise ConfirmationNeeded("It was not confirmed; nothing was changed.", "Run it again and type the words.")
+
+
+@contextmanager
+def _errors(as_json: bool) -> Any:
+    try:
+        yield
+    except BackupToolError as error:
+        _fail(error, as_json)
+    except Exception as error:
+        log.exception("failed")
+        _fail(InternalError(f"It failed unexpectedly ({type(error).__name__})."), as_json)
+
+
+def _fail(error: BackupToolError, as_json: bool) -> None:
+    if as_json:
+        click.echo(ErrorReport(code=error.code, message=error.message, remedy=error.remedy).model_dump_json(indent=1))
+    click.echo(f"Error: {error.message}\nWhat to do: {error.remedy}\n({error.code})", err=True)
+    sys.exit(STOPPED if isinstance(error, Cancelled) else IMPOSSIBLE)
+
+
+@contextmanager
+def _signals(progress: Progress) -> Any:
+    """Ctrl-C and SIGTERM end the procedure with its clean-up, except in the moments of a swap."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    before = [signal.signal(number, lambda *_: progress.cancel()) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+class _PipedProgress(Progress):
+    """A line for each stage."""
+
+    def __init__(self, quiet: bool) -> None:
+        super().__init__()
+        self._quiet = quiet
+        self._told = ""
+
+    def show(self, state: State) -> None:
+        if not self._quiet and state.stage != self._told:
+            self._told = state.stage
+            click.echo(state.stage, err=True)
+
+    def __enter__(self) -> _PipedProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class _TerminalProgress(Progress):
+    """A bar for the present stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task("starting", total=None)
+
+    def show(self, state: State) -> None:
+        words = state.stage + (f": {state.detail}" if state.detail else "")
+        self._bar.update(self._task, description=words, total=state.total, completed=state.done)
+
+    def pause(self) -> None:
+        """Leave the terminal to a question."""
+        self._bar.stop()
+
+    def __enter__(self) -> _TerminalProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+# -- what is printed -------------------------------------------------------------------------------------------------
+
+
+def _print(result: Model, as_json: bool) -> None:
+    if as_json:
+        click.echo(result.model_dump_json(indent=1, by_alias=True))
+    elif not sys.stdout.isatty():
+        click.echo(texts.describe(result))
+    elif isinstance(result, Listing):
+        _print_listing(result)
+    elif isinstance(result, Integrity):
+        _print_integrity(result)
+    elif isinstance(result, Verification):
+        _print_verification(result)
+    else:
+        click.echo(texts.describe(result))
+
+
+def _print_listing(listing: Listing) -> None:
+    table = Table("backup", "age", "size", "state", "rows", "label / detail", title=listing.directory)
+    for item in listing.backups:
+        marks = "; ".join(filter(None, [item.label, "shrunk" if item.shrunk else "", item.detail]))
+        rows = "" if item.rows is None else f"{item.rows:,}"
+        table.add_row(item.name, texts.age(item.age_seconds), texts.size(item.bytes), item.state, rows, marks)
+    for point in listing.undo_points or []:
+        table.add_row(point.name, "", texts.size(point.bytes), "undo point", "", f"{point.created_at:%Y-%m-%d %H:%M} UTC")
+    console = Console()
+    console.print(table)
+    for warning in listing.warnings:
+        console.print(f"Warning: {warning}", style="yellow", markup=False)
+
+
+def _print_integrity(result: Integrity) -> None:
+    click.echo(texts.describe(result))
+    if result.tables:
+        table = Table("table", "estimated rows", "size")
+        for item in result.tables:
+            rows = "?" if item.estimated_rows is None else f"{item.estimated_rows:,}"
+            table.add_row(f"{item.schema_}.{item.name}", rows, texts.size(item.bytes))
+        Console().print(table)
+
+
+def _print_verification(result: Verification) -> None:
+    table = Table("check", "holds", "expected", "found", "detail", title=result.name)
+    for check in result.checks:
+        holds = {True: "yes", False: "NO", None: "-"}[check.ok]
+        table.add_row(check.check, holds, check.expected, check.found, check.detail)
+    Console().print(table)
+    click.echo(texts.describe(result))

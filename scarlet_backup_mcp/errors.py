@@ -1,0 +1,326 @@
+"""Everything that can go wrong, as one tree.
+
+Each class has a stable `code` an agent can branch on, a sentence on what happened and a `remedy`: the next tool
+call or command. Messages never hold a secret.
+
+BackupToolError
+├── ConfigurationError            configuration_invalid
+│   └── BackupDirUnknown          backup_dir_unknown
+├── HostError                     host_failed
+│   ├── EngineUnreachable         engine_unreachable
+│   ├── ContainerMissing          container_missing
+│   ├── ContainerNotRunning       container_not_running
+│   ├── ContainerPaused           container_paused
+│   ├── ContainerLost             container_lost
+│   └── ProgramMissing            program_missing
+├── ServerError                   server_failed
+│   ├── ServerUnreachable         server_unreachable
+│   ├── ServerUnsupported         server_unsupported
+│   ├── DatabaseMissing           database_missing
+│   ├── PermissionDenied          permission_denied
+│   └── QueryFailed               query_failed
+├── StoreError                    store_failed
+│   ├── DirectoryNotWritable      directory_not_writable
+│   ├── DiskFull                  disk_full
+│   ├── NameRefused               name_refused
+│   ├── BackupMissing             backup_missing
+│   └── Busy                      busy
+├── DumpFailed                    dump_failed
+│   └── DumpIncomplete            dump_incomplete
+├── ScriptRefused                 script_refused
+├── RestoreRefused                restore_refused
+│   ├── BackupNotValid            backup_not_valid
+│   ├── ForeignRefused            foreign_refused
+│   ├── OtherDatabaseRefused      other_database_refused
+│   ├── ConfirmationNeeded        confirmation_needed
+│   ├── ConfirmationStale         confirmation_stale
+│   └── PreflightFailed           preflight_failed
+├── RestoreFailed                 restore_failed
+│   └── RestoreInterrupted        restore_interrupted
+├── JobUnknown                    job_unknown
+├── Cancelled                     cancelled
+└── InternalError                 internal_error
+"""
+
+from __future__ import annotations
+
+
+class BackupToolError(Exception):
+    """The root. `message` says what happened in one or two sentences, `remedy` what to do next."""
+
+    code = "backup_tool_error"
+    default_remedy = "Read the message, mend the cause and call the tool again."
+
+    def __init__(self, message: str, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy or self.default_remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.code}) What to do: {self.remedy}"
+
+
+class ConfigurationError(BackupToolError):
+    """A setting has a value that is not allowed."""
+
+    code = "configuration_invalid"
+    default_remedy = "Correct the setting named in the message and start again."
+
+
+class BackupDirUnknown(ConfigurationError):
+    """No setting and no Compose label says where backups lie on this machine."""
+
+    code = "backup_dir_unknown"
+    default_remedy = (
+        "Set SCARLET_BACKUP_DIR to an absolute directory on this machine (for Scarlet: the `backups` folder "
+        "beside her compose.yaml), or pass --dir on the command line."
+    )
+
+
+class HostError(BackupToolError):
+    """The place where PostgreSQL's programs run did not do its part."""
+
+    code = "host_failed"
+
+
+class EngineUnreachable(HostError):
+    """No Docker engine answers."""
+
+    code = "engine_unreachable"
+    default_remedy = "Start Docker Desktop (or the docker service), wait until `docker ps` answers, then try again."
+
+
+class ContainerMissing(HostError):
+    """No container has the configured name or Compose labels."""
+
+    code = "container_missing"
+    default_remedy = (
+        "Run `docker compose up -d postgres` in Scarlet's directory, or set SCARLET_BACKUP_CONTAINER to the "
+        "container's name as `docker ps -a` shows it."
+    )
+
+
+class ContainerNotRunning(HostError):
+    """The container exists but does not run."""
+
+    code = "container_not_running"
+    default_remedy = "Run `docker compose up -d postgres` in Scarlet's directory, wait ten seconds, then try again."
+
+
+class ContainerPaused(HostError):
+    """The container is paused: nothing in it can answer."""
+
+    code = "container_paused"
+    default_remedy = "Run `docker compose unpause postgres` in Scarlet's directory, then try again."
+
+
+class ContainerLost(HostError):
+    """The container or the engine went away while a program ran in it."""
+
+    code = "container_lost"
+    default_remedy = (
+        "See why the container stopped (`docker logs`), start it with `docker compose up -d postgres`, then try again."
+    )
+
+
+class ProgramMissing(HostError):
+    """A program that is needed is not in the container or the bin directory."""
+
+    code = "program_missing"
+    default_remedy = "Use a PostgreSQL image with its client programs, or set SCARLET_BACKUP_BIN_DIR."
+
+
+class ServerError(BackupToolError):
+    """The PostgreSQL server refused or failed."""
+
+    code = "server_failed"
+
+
+class ServerUnreachable(ServerError):
+    """The server does not accept connections."""
+
+    code = "server_unreachable"
+    default_remedy = (
+        "Wait until `docker compose exec postgres pg_isready` says it accepts connections "
+        "(or read `docker compose logs postgres`), then try again."
+    )
+
+
+class ServerUnsupported(ServerError):
+    """The server's version is older than what this tool was made for."""
+
+    code = "server_unsupported"
+    default_remedy = "Use PostgreSQL 14 or newer."
+
+
+class DatabaseMissing(ServerError):
+    """The configured database does not exist on the server."""
+
+    code = "database_missing"
+    default_remedy = "Check SCARLET_BACKUP_DATABASE; to bring a lost database back call `restore`."
+
+
+class PermissionDenied(ServerError):
+    """The configured role may not do this."""
+
+    code = "permission_denied"
+    default_remedy = "Set SCARLET_BACKUP_USER to a superuser (PROC-004 uses `postgres`)."
+
+
+class QueryFailed(ServerError):
+    """A query of ours failed. `sqlstate` is the server's five-character code."""
+
+    code = "query_failed"
+
+    def __init__(self, message: str, remedy: str | None = None, *, sqlstate: str = "") -> None:
+        super().__init__(message, remedy)
+        self.sqlstate = sqlstate
+
+
+class StoreError(BackupToolError):
+    """The backup directory did not do its part."""
+
+    code = "store_failed"
+
+
+class DirectoryNotWritable(StoreError):
+    """The backup directory can't be made or written to."""
+
+    code = "directory_not_writable"
+    default_remedy = "Give this user write access to the directory, or set SCARLET_BACKUP_DIR to another one."
+
+
+class DiskFull(StoreError):
+    """There is not enough room."""
+
+    code = "disk_full"
+    default_remedy = "Free space (`prune_backups` shows what retention would remove), then try again."
+
+
+class NameRefused(StoreError):
+    """A name is not the base name of a backup in the backup directory."""
+
+    code = "name_refused"
+    default_remedy = "Use a name exactly as `list_backups` shows it, without any directory."
+
+
+class BackupMissing(StoreError):
+    """There is no such backup."""
+
+    code = "backup_missing"
+    default_remedy = "Call `list_backups` for the names there are, or `backup` to make one."
+
+
+class Busy(StoreError):
+    """Another backup, restore or prune holds the lock."""
+
+    code = "busy"
+    default_remedy = "Wait until it ends (`list_backups` shows running jobs), then try again."
+
+
+class DumpFailed(BackupToolError):
+    """pg_dump failed, or what it wrote does not hold. No backup was made."""
+
+    code = "dump_failed"
+    default_remedy = "Call `db_integrity` to see what is wrong with the database, then `backup` again."
+
+
+class DumpIncomplete(DumpFailed):
+    """The dump ended without an error, but is not all there."""
+
+    code = "dump_incomplete"
+
+
+class ScriptRefused(BackupToolError):
+    """A dump holds something that a plain dump never holds. `line` is its 1-based line."""
+
+    code = "script_refused"
+    default_remedy = (
+        "This is not a plain dump of one database as pg_dump writes it. Look at the line; "
+        "if you trust the file, load it by hand into a new database."
+    )
+
+    def __init__(self, message: str, remedy: str | None = None, *, line: int = 0) -> None:
+        super().__init__(message, remedy)
+        self.line = line
+
+
+class RestoreRefused(BackupToolError):
+    """A restore was not begun. Nothing was changed."""
+
+    code = "restore_refused"
+
+
+class BackupNotValid(RestoreRefused):
+    """The source did not pass verification."""
+
+    code = "backup_not_valid"
+    default_remedy = "Choose another backup: `list_backups` shows which ones are good."
+
+
+class ForeignRefused(RestoreRefused):
+    """The source has no manifest of ours."""
+
+    code = "foreign_refused"
+    default_remedy = "If you know where the file comes from and trust it, call again with accept_foreign=true."
+
+
+class OtherDatabaseRefused(RestoreRefused):
+    """The source is a backup of another database."""
+
+    code = "other_database_refused"
+    default_remedy = "If it is meant to replace this database, call again with accept_other_database=true."
+
+
+class ConfirmationNeeded(RestoreRefused):
+    """A destructive call needs the user's consent first."""
+
+    code = "confirmation_needed"
+
+
+class ConfirmationStale(RestoreRefused):
+    """What was confirmed is no longer what would happen."""
+
+    code = "confirmation_stale"
+    default_remedy = "Ask the user again with what is true now."
+
+
+class PreflightFailed(RestoreRefused):
+    """A condition for the restore does not hold."""
+
+    code = "preflight_failed"
+
+
+class RestoreFailed(BackupToolError):
+    """A restore was begun and failed. The message says what state the database is in."""
+
+    code = "restore_failed"
+    default_remedy = "The live database is as it was. Read the message, mend the cause and call `restore` again."
+
+
+class RestoreInterrupted(RestoreFailed):
+    """An earlier restore was cut off and can't be tidied up yet."""
+
+    code = "restore_interrupted"
+    default_remedy = "Start the server (`docker compose up -d postgres`), then call `restore` again."
+
+
+class JobUnknown(BackupToolError):
+    """No job of that number is known to this server."""
+
+    code = "job_unknown"
+    default_remedy = "Call `list_backups`: it shows running jobs, and the backup if the job has ended."
+
+
+class Cancelled(BackupToolError):
+    """The caller stopped the work. Nothing was left behind."""
+
+    code = "cancelled"
+    default_remedy = "Call the tool again when you want it done."
+
+
+class InternalError(BackupToolError):
+    """An error nobody foresaw. Its traceback is in the server's log on stderr."""
+
+    code = "internal_error"
+    default_remedy = "Read the server's log on stderr. The live database and finished backups are untouched by a failed call."

@@ -1,0 +1,322 @@
+"""Where PostgreSQL's programs run: in a container (`docker`) or on this machine (`local`). No PostgreSQL here."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from ..errors import ProgramMissing
+from ..progress import Progress
+
+CHUNK = 1 << 20
+"""Bytes moved at a time."""
+POLL = 0.25
+"""Seconds between two looks at cancellation while a program is silent."""
+WAITING_CHUNKS = 8
+"""Chunks of output that may wait for a slow caller."""
+TAIL_BYTES = 64 << 10
+"""How much of stderr is kept."""
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a program ended.
+
+    `code` is None where nobody can tell any more (the container or the engine went away), and 128 + n after signal n:
+    137 also when the whole container was killed. `stderr` is the last 64 KiB of it, as text.
+    """
+
+    code: int | None
+    stderr: str
+
+
+class Process(Protocol):
+    """A program under way. Its output is read by a thread of its own, so that it is never blocked by a slow caller
+    for longer than the caller takes; `read` and `write` may be called from different threads."""
+
+    def read(self, timeout: float | None = None) -> bytes | None:
+        """The next chunk of stdout; None when `timeout` seconds passed without any.
+
+        Gives b"" when the program has ended and all its output was read, again and again. A program that closes its
+        stdout early and works on is still running, so its input must still be fed.
+        """
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Feed stdin. Raises OSError when the program takes no more."""
+        ...
+
+    def end_input(self) -> None:
+        """Close stdin: the program sees the end of its input."""
+        ...
+
+    def kill(self) -> None:
+        """End the program where it runs (TERM, then KILL after 5 s) and return when it is gone; its output is thrown
+        away. Harmless when it has ended; never raises. From any thread. Where it can't be reached (a paused
+        container, an engine that does not answer) this returns after 10 s and goes on trying in the background."""
+        ...
+
+    def wait(self) -> Exit:
+        """Throw away what is left of stdout, wait for the end and release everything; a write under way fails.
+
+        Does not end the input: call `end_input` or `kill` first, or a program that reads stdin never ends.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Dependent:
+    """A container that depends on the database's service. `running` is its state when it was looked at."""
+
+    id: str
+    name: str
+    service: str
+    running: bool
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is known of the place. Container fields are None on a local host."""
+
+    kind: Literal["docker", "local"]
+    container: str | None = None
+    container_id: str | None = None
+    state: str | None = None
+    """Docker's word: created, running, paused, restarting, removing, exited, dead."""
+    health: str | None = None
+    """starting, healthy, unhealthy; None without a health check."""
+    started_at: str | None = None
+    image: str | None = None
+    image_id: str | None = None
+    project: str | None = None
+    service: str | None = None
+    volume: str | None = None
+    """Name of the volume that is mounted at or above PGDATA."""
+    working_dir: str | None = None
+    """Compose's project directory, as the machine that ran Compose spells it."""
+    engine_local: bool = True
+    """Whether the engine shares this machine's file system."""
+    environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    """The container's own environment: holds secrets, never shown."""
+
+
+class Host(Protocol):
+    """A place where programs run."""
+
+    kind: Literal["docker", "local"]
+
+    def place(self) -> Place:
+        """Look at it now. Raises EngineUnreachable or ContainerMissing; a stopped container is a `state`."""
+        ...
+
+    def require_running(self) -> Place:
+        """The same, but raises ContainerNotRunning or ContainerPaused unless programs can be started."""
+        ...
+
+    def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False) -> Process:
+        """Start a program: never a shell string. Raises HostError."""
+        ...
+
+    def free_bytes(self, directory: str) -> int | None:
+        """Free bytes where `directory` lies, as the programs see it; None where that can't be told."""
+        ...
+
+    def dependents(self) -> list[Dependent]:
+        """Containers of the same Compose project that depend on this service. Empty on a local host."""
+        ...
+
+    def stop_container(self, container_id: str) -> None:
+        """Stop a dependent, waiting up to 10 s for it."""
+        ...
+
+    def start_container(self, container_id: str) -> None:
+        """Start a dependent."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+def run(
+    host: Host,
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    source: Iterable[bytes] | None = None,
+    sink: Callable[[bytes], object] | None = None,
+    progress: Progress | None = None,
+) -> Exit:
+    """Run a program to its end: `source` goes to its stdin, its stdout to `sink`.
+
+    When `source`, `sink` or the progress's cancellation raises, the program is killed *before* its input ends (an
+    end of input would look like a complete one), the rest of its output is thrown away, and the exception goes on.
+    A program that stops reading early is no error here: its exit code tells. Look at `Exit.code`: anything but 0
+    means that neither what went in nor what came out can be relied on.
+    """
+    progress = progress or Progress()
+    progress.check()
+    process = host.start(argv, env=env, stdin=source is not None)
+    feed: _Feed | None = None
+    try:
+        if source is not None:
+            feed = _Feed(process, source)
+        while chunk := _next_chunk(process, progress, feed):
+            if sink is not None:
+                sink(chunk)
+    except BaseException:
+        if feed is not None:
+            feed.stop()
+        process.kill()
+        raise
+    finally:
+        if feed is not None:
+            feed.stop()
+        ended = process.wait()
+        if feed is not None:
+            feed.join()
+    return ended
+
+
+def _next_chunk(process: Process, progress: Progress, feed: _Feed | None) -> bytes:
+    while True:
+        progress.check()
+        chunk = process.read(POLL)
+        if feed is not None and feed.error is not None:
+            raise feed.error
+        if chunk is not None:
+            return chunk
+
+
+class _Feed:
+    """Writes a source to a program's stdin, in a thread. `error` is what the *source* raised."""
+
+    def __init__(self, process: Process, source: Iterable[bytes]) -> None:
+        self.error: BaseException | None = None
+        self._process, self._source = process, source
+        self._stopped = False
+        self._ending = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name="feed", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            chunks = iter(self._source)
+            while not self._stopped and (chunk := next(chunks, None)) is not None:
+                try:
+                    self._process.write(chunk)
+                except OSError:
+                    return
+        except BaseException as error:
+            self.error = error
+            self._process.kill()
+            return
+        with self._ending:
+            if not self._stopped:
+                self._process.end_input()
+
+    def stop(self) -> None:
+        """No more chunks are wanted. Input is then left open: only a source that came to its end ends it."""
+        with self._ending:
+            self._stopped = True
+
+    def join(self) -> None:
+        """Called after the process's `wait`, which makes a blocked write fail. Leaves a source that hangs to itself."""
+        self._thread.join(timeout=5)
+
+
+def missing_program(argv: Sequence[str], ended: Exit) -> ProgramMissing | None:
+    """The error to raise when a program could not be started at all, else None.
+
+    A shell tells it by exit code 127 (not found) or 126 (found, but not to be run), and so does a container
+    runtime; PostgreSQL's own programs use neither.
+    """
+    if ended.code not in (126, 127):
+        return None
+    return ProgramMissing(f"{argv[0]} could not be started: {ended.stderr.strip() or f'exit code {ended.code}'}.")
+
+
+class OutputQueue:
+    """Between a process's reader thread and its caller: at most 8 chunks wait, so memory stays flat."""
+
+    def __init__(self) -> None:
+        self._chunks: deque[bytes] = deque()
+        self._changed = threading.Condition()
+        self._ended = False
+        self._discarding = False
+
+    def put(self, chunk: bytes) -> None:
+        """Called by the reader thread. Blocks while the queue is full, unless its content is not wanted any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._discarding or len(self._chunks) < WAITING_CHUNKS)
+            if chunk and not self._discarding:
+                self._chunks.append(chunk)
+                self._changed.notify_all()
+
+    def end(self) -> None:
+        """Called by the reader thread, last."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def discard(self) -> None:
+        """Throw away what waits and what is still to come. From any thread."""
+        with self._changed:
+            self._discarding = True
+            self._chunks.clear()
+            self._changed.notify_all()
+
+    def get(self, timeout: float | None) -> bytes | None:
+        """As `Process.read`."""
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._chunks) or self._ended, timeout)
+            if self._chunks:
+                chunk = self._chunks.popleft()
+                self._changed.notify_all()
+                return chunk
+            return b"" if self._ended else None
+
+
+class Tail:
+    """The last 64 KiB of a stream."""
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+
+    def add(self, data: bytes) -> None:
+        """Append, and forget what is too old."""
+        self._kept += data
+        del self._kept[:-TAIL_BYTES]
+
+    def text(self) -> str:
+        """What is kept, as UTF-8; bytes that are none show as U+FFFD."""
+        return self._kept.decode("utf-8", errors="replace")
+
+
+def free_bytes_of(directory: Path) -> int | None:
+    """Free bytes for this user where `directory` lies on this machine; None where that can't be told."""
+    try:
+        return shutil.disk_usage(directory).free
+    except OSError:
+        return None
+
+
+__all__ = [
+    "CHUNK",
+    "POLL",
+    "Dependent",
+    "Exit",
+    "Host",
+    "OutputQueue",
+    "Place",
+    "Process",
+    "Tail",
+    "free_bytes_of",
+    "missing_program",
+    "run",
+]

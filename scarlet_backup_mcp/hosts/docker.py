@@ -1,0 +1,203 @@
+"""Programs in a Docker container, through the Engine API."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Literal
+
+from ..errors import ContainerMissing, ContainerNotRunning, ContainerPaused, HostError
+from . import Dependent, Place, run
+from .engine import Answer, Engine, EngineRefused, find_endpoint
+from .exec_stream import ExecProcess
+
+PROJECT = "com.docker.compose.project"
+SERVICE = "com.docker.compose.service"
+ONEOFF = "com.docker.compose.oneoff"
+WORKING_DIR = "com.docker.compose.project.working_dir"
+DEPENDS_ON = "com.docker.compose.depends_on"
+"""Labels that Compose v2 puts on its containers."""
+
+DEFAULT_PGDATA = "/var/lib/postgresql/data"
+STOP_SECONDS = 10
+
+
+class DockerHost:
+    """A `Host` in the container of that name, or else of that Compose project and service.
+
+    The container is looked up by `place` (and by whatever comes first); after that programs go into the very same
+    one until `place` is called again, so one procedure never spans two containers unseen. Threads may share a host.
+    """
+
+    kind: Literal["docker", "local"] = "docker"
+
+    def __init__(self, container: str, service: str, project: str) -> None:
+        self._name, self._service, self._project = container, service, project
+        self._lock = threading.Lock()
+        self._connected: Engine | None = None
+        self._container_id: str | None = None
+
+    def place(self) -> Place:
+        """As `Host.place`. `image_id` is the digest of the image that the container was made from."""
+        return self._place(self._find())
+
+    def _place(self, found: Answer) -> Place:
+        self._container_id = found["Id"]
+        settings: Answer = found["Config"]
+        state: Answer = found["State"]
+        labels: dict[str, str] = settings.get("Labels") or {}
+        environment = _environment(settings.get("Env") or [])
+        return Place(
+            kind="docker",
+            container=found["Name"].lstrip("/"),
+            container_id=found["Id"],
+            state=state["Status"],
+            health=state["Health"]["Status"] if state.get("Health") else None,
+            started_at=state["StartedAt"],
+            image=settings["Image"],
+            image_id=found["Image"],
+            project=labels.get(PROJECT),
+            service=labels.get(SERVICE),
+            volume=_volume(found["Mounts"], environment.get("PGDATA") or DEFAULT_PGDATA),
+            working_dir=labels.get(WORKING_DIR),
+            engine_local=self._engine().endpoint.local,
+            environment=environment,
+        )
+
+    def require_running(self) -> Place:
+        """As `Host.require_running`. An unhealthy or starting container runs; one that is restarting does not."""
+        found = self._find()
+        _check_running(found)
+        return self._place(found)
+
+    def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False) -> ExecProcess:
+        """As `Host.start`. A program that the container lacks ends with code 127 (see `missing_program`).
+
+        Raises EngineUnreachable, ContainerMissing, ContainerNotRunning, ContainerPaused or HostError.
+        """
+        container = self._require_id()
+        try:
+            return ExecProcess(self._engine(), container, argv, env, stdin)
+        except EngineRefused as refused:
+            found = self._inspect(container)
+            if found is None:
+                raise ContainerMissing(f"The container {self._name} ({container[:12]}) is gone.") from refused
+            _check_running(found)
+            raise
+
+    def free_bytes(self, directory: str) -> int | None:
+        """As `Host.free_bytes`, by the container's own `df`."""
+        table = bytearray()
+        try:
+            ended = run(self, ["df", "-Pk", "--", directory], env={"LC_ALL": "C"}, sink=table.extend)
+        except HostError:
+            return None
+        # POSIX: blocks, used, available, capacity; the names around them may hold spaces
+        row = re.search(rb"\s\d+\s+\d+\s+(\d+)\s+\d+%\s", bytes(table))
+        return int(row[1]) * 1024 if ended.code == 0 and row else None
+
+    def dependents(self) -> list[Dependent]:
+        """As `Host.dependents`, by the labels of Compose, sorted by name; one-off containers are none."""
+        place = self.place()
+        if not place.project or not place.service:
+            return []
+        found = self._engine().containers_labelled([f"{PROJECT}={place.project}", DEPENDS_ON])
+        dependents = [_dependent(item) for item in found if _depends_on(item["Labels"], place.service)]
+        return sorted(dependents, key=lambda dependent: dependent.name)
+
+    def stop_container(self, container_id: str) -> None:
+        """As `Host.stop_container`."""
+        self._engine().stop_container(container_id, STOP_SECONDS)
+
+    def start_container(self, container_id: str) -> None:
+        """As `Host.start_container`."""
+        self._engine().start_container(container_id)
+
+    def close(self) -> None:
+        """As `Host.close`. The host connects anew when it is used again."""
+        with self._lock:
+            if self._connected is not None:
+                self._connected.close()
+            self._connected = None
+
+    def _engine(self) -> Engine:
+        with self._lock:
+            if self._connected is None:
+                self._connected = Engine(find_endpoint(os.environ))
+            return self._connected
+
+    def _require_id(self) -> str:
+        if (pinned := self._container_id) is None:
+            self._container_id = pinned = str(self._find()["Id"])
+        return pinned
+
+    def _find(self) -> Answer:
+        found = self._find_by_name() or self._find_by_labels()
+        if found is None:
+            raise ContainerMissing(
+                f"There is no container named {self._name!r}, and none of the Compose project {self._project!r} "
+                f"for its service {self._service!r}."
+            )
+        return found
+
+    def _find_by_name(self) -> Answer | None:
+        if not self._name:
+            return None
+        found = self._inspect(self._name)
+        # The engine takes the beginning of an id for a name, too: "db" would find the container db31c0…
+        if found is None or (found["Name"] != f"/{self._name}" and found["Id"][:12] != self._name[:12]):
+            return None
+        return found
+
+    def _find_by_labels(self) -> Answer | None:
+        """The running one first, then the newest."""
+        labels = [f"{PROJECT}={self._project}", f"{SERVICE}={self._service}", f"{ONEOFF}=False"]
+        found = self._engine().containers_labelled(labels)
+        found.sort(key=lambda item: (item["State"] == "running", item["Created"]), reverse=True)
+        return self._inspect(found[0]["Id"]) if found else None
+
+    def _inspect(self, name: str) -> Answer | None:
+        try:
+            return self._engine().inspect_container(name)
+        except EngineRefused as refused:
+            if refused.status == 404:
+                return None
+            raise
+
+
+def _check_running(found: Answer) -> None:
+    name, state = found["Name"].lstrip("/"), found["State"]["Status"]
+    if state == "paused":
+        raise ContainerPaused(f"The container {name} is paused.")
+    if state != "running":
+        how = f"exited with code {found['State']['ExitCode']}" if state == "exited" else f"its state is {state!r}"
+        raise ContainerNotRunning(f"The container {name} is not running: {how}.")
+
+
+def _environment(lines: Sequence[str]) -> dict[str, str]:
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+
+def _volume(mounts: Sequence[Answer], directory: str) -> str | None:
+    """The volume that `directory` lies in: that of the deepest mount at or above it, if it is one."""
+    above = [mount for mount in mounts if PurePosixPath(directory).is_relative_to(mount["Destination"])]
+    deepest = max(above, key=lambda mount: len(PurePosixPath(mount["Destination"]).parts), default=None)
+    return deepest.get("Name") if deepest and deepest["Type"] == "volume" else None
+
+
+def _depends_on(labels: Mapping[str, str], service: str) -> bool:
+    """Compose writes "postgres:service_healthy:false,redis:service_started:true"."""
+    services = [item.partition(":")[0].strip() for item in labels.get(DEPENDS_ON, "").split(",")]
+    return service in services and labels.get(ONEOFF, "False").lower() != "true"
+
+
+def _dependent(item: Answer) -> Dependent:
+    return Dependent(
+        id=item["Id"],
+        name=item["Names"][0].lstrip("/"),
+        service=item["Labels"].get(SERVICE, ""),
+        running=item["State"] in ("running", "restarting"),
+    )

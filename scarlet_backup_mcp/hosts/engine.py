@@ -1,0 +1,201 @@
+"""Which Docker engine is meant, and a typed connection to it. The only module that knows docker-py."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ..errors import EngineUnreachable, HostError
+
+if TYPE_CHECKING:
+    from docker.tls import TLSConfig  # pyright: ignore[reportMissingTypeStubs]
+
+DEFAULT_ADDRESS = "npipe:////./pipe/docker_engine" if sys.platform == "win32" else "unix:///var/run/docker.sock"
+TIMEOUT_SECONDS = 60
+"""For one answer of the engine. Docker Desktop needs a good part of it to wake from its resource saver."""
+
+Answer = dict[str, Any]
+"""A JSON object as the Engine API gives it."""
+
+
+class EngineRefused(HostError):
+    """The engine answered with an HTTP error: `status` is 404, 409, 500 …"""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where an engine listens: `address` as DOCKER_HOST spells it; `certificates` holds ca.pem, cert.pem, key.pem."""
+
+    address: str
+    certificates: Path | None = None
+    verify: bool = True
+
+    @property
+    def local(self) -> bool:
+        """Whether the engine shares this machine's file system, as far as its address tells."""
+        parts = urlsplit(self.address)
+        if parts.scheme in ("tcp", "http", "https"):
+            return is_loopback(parts.hostname or "")
+        return parts.scheme in ("unix", "npipe")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine."""
+    return host.lower() in ("localhost", "::1") or host.startswith("127.")
+
+
+def find_endpoint(environment: Mapping[str, str]) -> Endpoint:
+    """The engine that `docker` itself would talk to with these variables.
+
+    In the order of Docker's command line: DOCKER_HOST (with DOCKER_TLS_VERIFY and DOCKER_CERT_PATH), DOCKER_CONTEXT,
+    the current context of the configuration, the platform's default socket. docker-py 7.2 is not asked: it falls
+    back to the default socket, perhaps another engine, when a context does not exist or config.json is missing.
+
+    Raises EngineUnreachable for a context that does not exist or can't be read.
+    """
+    configuration = Path(environment.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    if address := environment.get("DOCKER_HOST"):
+        verify, path = environment.get("DOCKER_TLS_VERIFY"), environment.get("DOCKER_CERT_PATH")
+        certificates = Path(path) if path else configuration if verify else None
+        return Endpoint(address, certificates, verify=bool(verify))
+    context = environment.get("DOCKER_CONTEXT") or _current_context(configuration)
+    return Endpoint(DEFAULT_ADDRESS) if context == "default" else _endpoint_of_context(configuration, context)
+
+
+def _current_context(configuration: Path) -> str:
+    try:
+        settings: Answer = json.loads((configuration / "config.json").read_bytes())
+        return str(settings.get("currentContext") or "default")
+    except FileNotFoundError:
+        return "default"
+    except (OSError, ValueError, AttributeError) as error:
+        raise EngineUnreachable(f"Docker's settings in {configuration} can't be read: {error}.") from error
+
+
+def _endpoint_of_context(configuration: Path, context: str) -> Endpoint:
+    """Contexts lie in directories named by the SHA-256 of their names, as `docker context inspect` shows."""
+    number = hashlib.sha256(context.encode()).hexdigest()
+    try:
+        meta: Answer = json.loads((configuration / "contexts/meta" / number / "meta.json").read_bytes())
+        settings: Answer = meta["Endpoints"]["docker"]
+        address = str(settings["Host"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EngineUnreachable(
+            f"The Docker context {context!r} does not exist in {configuration} or can't be read.",
+            "Choose one that `docker context ls` shows, with `docker context use` or DOCKER_CONTEXT.",
+        ) from error
+    certificates = configuration / "contexts/tls" / number / "docker"
+    verify = not settings.get("SkipTLSVerify", False)
+    return Endpoint(address, certificates if certificates.is_dir() else None, verify)
+
+
+class Engine:
+    """A connection to an engine, made with the first call. Every method may raise EngineUnreachable or EngineRefused.
+
+    Threads may share it: docker-py is a requests session over a urllib3 pool that hands a connection to one thread
+    at a time, opens more when its ten are taken, and never takes back one that became an exec's stream.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        try:
+            import docker  # pyright: ignore[reportMissingTypeStubs]
+
+            self._api: Any = docker.APIClient(
+                base_url=endpoint.address,
+                tls=_tls(endpoint) or False,
+                version="auto",
+                timeout=TIMEOUT_SECONDS,
+                use_ssh_client=True,
+            )
+        except Exception as error:
+            if "paramiko" in str(error):
+                raise EngineUnreachable(
+                    f"The engine at {endpoint.address} needs docker-py's ssh support, which is not installed.",
+                    'Install it with `pip install "docker[ssh]"`, or reach the engine another way.',
+                ) from error
+            raise EngineUnreachable(f"No Docker engine answers at {endpoint.address}: {error}") from error
+
+    def inspect_container(self, name_or_id: str) -> Answer:
+        """The container's state and configuration. 404 if there is none."""
+        return self._ask(f"look at the container {name_or_id}", self._api.inspect_container, name_or_id)
+
+    def containers_labelled(self, labels: Iterable[str]) -> list[Answer]:
+        """Containers in any state that have all these labels ("key" or "key=value"), as in a list."""
+        return self._ask("list containers", self._api.containers, all=True, filters={"label": list(labels)})
+
+    def exec_create(
+        self, container: str, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False
+    ) -> str:
+        """Prepare a program in a container; gives its exec id. 404: no such container, 409: not running or paused."""
+        doing = "prepare a program in the container"
+        made = self._ask(doing, self._api.exec_create, container, list(argv), stdin=stdin, environment=dict(env or {}))
+        return made["Id"]
+
+    def exec_open(self, exec_id: str) -> Any:
+        """Start it, and give docker-py's socket of its stream (see `exec_stream.Connection`)."""
+        return self._ask("start a program in the container", self._api.exec_start, exec_id, socket=True)
+
+    def exec_detached(self, exec_id: str) -> None:
+        """Start it without any stream."""
+        self._ask("start a program in the container", self._api.exec_start, exec_id, detach=True)
+
+    def exec_code(self, exec_id: str) -> int | None:
+        """Its exit code; None while it runs. 404 when its container is gone."""
+        state: Answer = self._ask("ask for an exit code", self._api.exec_inspect, exec_id)
+        return None if state["Running"] else state["ExitCode"]
+
+    def stop_container(self, container_id: str, seconds: int) -> None:
+        """Stop a container: its stop signal, and KILL after `seconds`."""
+        self._ask(f"stop the container {container_id[:12]}", self._api.stop, container_id, timeout=seconds)
+
+    def start_container(self, container_id: str) -> None:
+        """Start a container."""
+        self._ask(f"start the container {container_id[:12]}", self._api.start, container_id)
+
+    def close(self) -> None:
+        """Give up pooled connections. Streams under way go on."""
+        self._api.close()
+
+    def _ask(self, doing: str, call: Callable[..., Any], *args: object, **options: object) -> Any:
+        from docker.errors import APIError, DockerException  # pyright: ignore[reportMissingTypeStubs]
+        from requests import RequestException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            return call(*args, **options)
+        except APIError as error:
+            reason = str(error.explanation or error).strip().rstrip(".")
+            raise EngineRefused(f"The Docker engine could not {doing}: {reason}.", error.status_code or 0) from error
+        except Exception as error:
+            # pywintypes.error, raised by docker-py's Windows pipes, is neither an OSError nor importable elsewhere.
+            windows_pipe = type(error).__module__ == "pywintypes"
+            if not windows_pipe and not isinstance(error, (RequestException, HTTPError, DockerException, OSError)):
+                raise
+            raise EngineUnreachable(
+                f"The Docker engine at {self.endpoint.address} did not answer when asked to {doing}: {error}"
+            ) from error
+
+
+def _tls(endpoint: Endpoint) -> TLSConfig | None:
+    if endpoint.certificates is None or urlsplit(endpoint.address).scheme not in ("tcp", "http", "https"):
+        return None
+    from docker.tls import TLSConfig  # pyright: ignore[reportMissingTypeStubs]
+
+    authority, certificate, key = (str(endpoint.certificates / f"{name}.pem") for name in ("ca", "cert", "key"))
+    own = (certificate, key) if os.path.exists(certificate) else None
+    return TLSConfig(client_cert=own, ca_cert=authority, verify=endpoint.verify)
+
+
+__all__ = ["DEFAULT_ADDRESS", "Answer", "Endpoint", "Engine", "EngineRefused", "find_endpoint", "is_loopback"]

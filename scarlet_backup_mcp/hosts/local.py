@@ -1,0 +1,198 @@
+"""Programs on this machine, for a server that is reached over the network or a socket directory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Literal
+
+from ..errors import HostError, ProgramMissing
+from . import CHUNK, POLL, Dependent, Exit, OutputQueue, Place, Tail, free_bytes_of
+from .engine import is_loopback
+
+GRACE_SECONDS = 5.0
+"""Between TERM and KILL."""
+
+
+class LocalHost:
+    """A `Host` that takes programs from `bin_dir` (else from PATH) and gives them `environment`: PGHOST, PGUSER …
+
+    No PG* variable of our own environment reaches a program: it might point at another server.
+    """
+
+    kind: Literal["docker", "local"] = "local"
+
+    def __init__(self, bin_dir: Path | None, environment: Mapping[str, str]) -> None:
+        self._bin_dir, self._environment = bin_dir, dict(environment)
+
+    def place(self) -> Place:
+        """As `Host.place`: nothing is known but that it is here."""
+        return Place(kind="local")
+
+    def require_running(self) -> Place:
+        """As `Host.require_running`: this machine runs."""
+        return self.place()
+
+    def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False) -> LocalProcess:
+        """As `Host.start`. `argv[0]` is a bare name or an absolute path. Raises ProgramMissing or HostError."""
+        program = self._find(argv[0])
+        inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("PG")}
+        try:
+            return LocalProcess([str(program), *argv[1:]], {**inherited, **self._environment, **(env or {})}, stdin)
+        except OSError as error:
+            raise HostError(f"{program} could not be started: {error}") from error
+
+    def free_bytes(self, directory: str) -> int | None:
+        """As `Host.free_bytes`; None unless the server is reached by a socket or a loopback address."""
+        return free_bytes_of(Path(directory)) if self._server_is_here() else None
+
+    def dependents(self) -> list[Dependent]:
+        """As `Host.dependents`."""
+        return []
+
+    def stop_container(self, container_id: str) -> None:
+        """Raises HostError: there are no containers here."""
+        raise HostError(f"A local server has no container {container_id} that could be stopped.")
+
+    def start_container(self, container_id: str) -> None:
+        """Raises HostError: there are no containers here."""
+        raise HostError(f"A local server has no container {container_id} that could be started.")
+
+    def close(self) -> None:
+        """As `Host.close`: nothing is held."""
+
+    def _find(self, program: str) -> Path:
+        """Not by `shutil.which`, which on Windows looks into the current directory first."""
+        file_name = program if sys.platform != "win32" or program.lower().endswith(".exe") else f"{program}.exe"
+        if self._bin_dir is not None:
+            directories = [self._bin_dir]
+        else:
+            directories = [Path(entry) for entry in os.get_exec_path() if Path(entry).is_absolute()]
+        for directory in directories:
+            candidate = directory / file_name  # an absolute program stays as it is
+            if candidate.is_file() and os.access(candidate, os.X_OK):
+                return candidate
+        where = str(self._bin_dir) if self._bin_dir is not None else "any directory of PATH"
+        raise ProgramMissing(f"There is no program {program} in {where}.")
+
+    def _server_is_here(self) -> bool:
+        host = self._environment.get("PGHOSTADDR") or self._environment.get("PGHOST") or ""
+        return host == "" or is_loopback(host) or host.startswith("@") or os.path.isabs(host)
+
+
+class LocalProcess:
+    """A `Process` on this machine, in a session of its own: the terminal's Ctrl-C does not reach it."""
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], stdin: bool) -> None:
+        self._output, self._errors = OutputQueue(), Tail()
+        self._popen = subprocess.Popen(
+            argv,
+            bufsize=0,
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=sys.platform != "win32",
+            creationflags=_WINDOWS_FLAGS,
+        )
+        self._stdin_use = threading.Lock()
+        self._killed = False
+        self._ended = threading.Event()
+        threading.Thread(target=self._read_streams, name=argv[0], daemon=True).start()
+
+    def read(self, timeout: float | None = None) -> bytes | None:
+        """As `Process.read`."""
+        return self._output.get(timeout)
+
+    def write(self, data: bytes) -> None:
+        """As `Process.write`."""
+        with self._stdin_use:
+            pipe = self._popen.stdin
+            if pipe is None or pipe.closed:
+                raise BrokenPipeError("The program's input is closed.")
+            rest = memoryview(data)
+            while rest:
+                rest = rest[pipe.write(rest) :]
+
+    def end_input(self) -> None:
+        """As `Process.end_input`."""
+        if self._popen.stdin is not None and self._stdin_use.acquire(timeout=GRACE_SECONDS):
+            with contextlib.suppress(OSError):
+                self._popen.stdin.close()
+            self._stdin_use.release()
+
+    def kill(self) -> None:
+        """As `Process.kill`. A thread does the work, so that no interrupt of the caller leaves it half done."""
+        if self._ended.is_set():
+            return
+        self._output.discard()
+        self._killed = True
+        killer = threading.Thread(target=self._end_program, name="kill", daemon=True)
+        killer.start()
+        killer.join()
+
+    def wait(self) -> Exit:
+        """As `Process.wait`."""
+        self._output.discard()
+        while not self._ended.wait(POLL) and not self._killed:
+            pass
+        self._ended.wait(GRACE_SECONDS)  # a stranger to its group may hold its stdout for longer
+        code = self._popen.wait()
+        self.end_input()
+        return Exit(128 - code if code < 0 else code, self._errors.text())
+
+    def _read_streams(self) -> None:
+        errors = threading.Thread(target=self._read_errors, daemon=True)
+        errors.start()
+        try:
+            for chunk in _chunks(self._popen.stdout):
+                self._output.put(chunk)
+            errors.join()
+            self._popen.wait()
+        finally:
+            self._ended.set()
+            self._output.end()
+
+    def _read_errors(self) -> None:
+        for chunk in _chunks(self._popen.stderr):
+            self._errors.add(chunk)
+
+    def _end_program(self) -> None:
+        self._signal_group(signal.SIGTERM)
+        try:
+            self._popen.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._kill_group()
+            self._popen.wait()
+
+    def _kill_group(self) -> None:
+        if sys.platform == "win32":
+            self._popen.kill()
+        else:
+            self._signal_group(signal.SIGKILL)
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        if sys.platform == "win32":
+            self._popen.terminate()
+        elif self._popen.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._popen.pid, number)
+
+
+if sys.platform == "win32":
+    _WINDOWS_FLAGS = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+else:
+    _WINDOWS_FLAGS = 0
+
+
+def _chunks(pipe: IO[bytes] | None) -> Iterator[bytes]:
+    assert pipe is not None
+    with pipe:
+        while chunk := pipe.read(CHUNK):
+            yield chunk

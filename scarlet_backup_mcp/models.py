@@ -1,0 +1,381 @@
+"""What comes out of the tools and what is kept beside a backup. All times are UTC; sizes are bytes.
+
+Field names are part of the interface: agents and scripts rely on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+Utc = Annotated[datetime, PlainSerializer(lambda t: t.isoformat().replace("+00:00", "Z"), when_used="json")]
+Kind = Literal["sql", "volume"]
+Compression = Literal["none", "zstd"]
+Level = Literal["quick", "full"]
+State = Literal["good", "unverified", "damaged", "foreign", "partial"]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Step(Model):
+    """One step of PROC-004 that a result stands for."""
+
+    step: str = Field(description="PROC-004's name of the step, e.g. 'Passo 3' or 'Verifica Finale'.")
+    title: str
+    ok: bool | None = Field(description="null: it was not needed or could not be looked at.")
+    detail: str = ""
+
+
+class Running(Model):
+    """A long call that goes on: call the same tool again with this job."""
+
+    status: Literal["running"] = "running"
+    job: str = Field(description="Call the same tool again with this `job` to wait for its result.")
+    tool: str
+    stage: str
+    progress: float | None = Field(description="Between 0 and 1, of the present stage; null when unknown.")
+    elapsed_seconds: float
+    remedy: str
+
+
+# -- manifest ----------------------------------------------------------------------------------------------------
+
+
+class TableData(Model):
+    """One COPY target of a dump. `bytes` and `sha256` are of its data, its blocks joined. A table appears twice only
+    when partitions with another order of columns are loaded through it."""
+
+    schema_: str = Field(alias="schema")
+    name: str
+    columns: list[str]
+    rows: int
+    bytes: int
+    sha256: str
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+def rows_by_table(tables: Iterable[TableData]) -> dict[tuple[str, str], int]:
+    """Rows of each table by (schema, name)."""
+    found: dict[tuple[str, str], int] = {}
+    for table in tables:
+        found[table.schema_, table.name] = found.get((table.schema_, table.name), 0) + table.rows
+    return found
+
+
+class Extension(Model):
+    name: str
+    schema_: str = Field(alias="schema")
+    version: str
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class Setting(Model):
+    """A value stored by `ALTER DATABASE … SET`, or for `role` by `ALTER ROLE … IN DATABASE … SET`."""
+
+    role: str | None
+    name: str
+    value: str
+
+
+class Grant(Model):
+    """One privilege on the database. `grantee` null is PUBLIC."""
+
+    grantor: str
+    grantee: str | None
+    privilege: str
+    grantable: bool
+
+
+class DatabaseProperties(Model):
+    """What `pg_dump` without `--create` does not carry."""
+
+    owner: str
+    encoding: str
+    locale_provider: str = Field(description="c (libc), i (ICU) or b (builtin), as pg_database.datlocprovider.")
+    collate: str
+    ctype: str
+    locale: str | None = Field(description="The ICU or builtin locale.")
+    icu_rules: str | None = None
+    comment: str | None
+    connection_limit: int
+    acl: list[Grant] | None = Field(description="null: the default privileges.")
+    settings: list[Setting]
+    extensions: list[Extension]
+
+
+class Role(Model):
+    """A role of the cluster, without its password."""
+
+    name: str
+    superuser: bool
+    inherit: bool
+    createrole: bool
+    createdb: bool
+    login: bool
+    replication: bool
+    bypassrls: bool
+    connection_limit: int
+    valid_until: str | None
+    member_of: list[str]
+    settings: list[str]
+
+
+class Identity(Model):
+    """Which database a backup is of."""
+
+    system_identifier: str = Field(description="pg_control_system(): new for every initdb, so for every fresh volume.")
+    database: str
+    database_oid: int
+    server_version: str
+    server_version_num: int
+    via: Literal["docker", "local"]
+    container: str | None
+    container_id: str | None
+    image: str | None
+    image_id: str | None
+    project: str | None
+    volume: str | None
+
+
+class Manifest(Model):
+    """`<file>.manifest.json`: written once, never changed. It proves integrity, not origin."""
+
+    manifest_version: Literal[1] = 1
+    name: str
+    kind: Kind
+    compression: Compression
+    created_at: Utc = Field(description="The moment of the snapshot.")
+    finished_at: Utc
+    label: str | None
+    identity: Identity
+    pg_dump_version: str
+    tool_version: str
+    bytes: int = Field(description="Of the file.")
+    sha256: str = Field(description="Of the file.")
+    script_bytes: int = Field(description="Of the plain dump, before compression.")
+    tables: list[TableData]
+    rows: int
+    rest_sha256: str = Field(description="Of the script without COPY data and without its volatile lines.")
+    schemas: list[str]
+    properties: DatabaseProperties
+    roles: list[Role]
+    database_bytes: int = Field(description="pg_database_size: an estimate.")
+    integrity_table: str
+    integrity_rows: int | None = Field(description="Rows of the integrity table; null when it is not there.")
+    shrunk: bool
+    shrunk_reasons: list[str]
+    last_full: str | None = Field(description="The backup that this one was found shrunk against.")
+
+
+class Check(Model):
+    """One check of a verification."""
+
+    check: str
+    ok: bool | None = Field(description="null: not applicable or could not be done; counts neither way.")
+    expected: str = ""
+    found: str = ""
+    detail: str = ""
+
+
+class Verification(Model):
+    """Answer of `verify_backup`."""
+
+    status: Literal["done"] = "done"
+    name: str
+    level: Level
+    valid: bool = Field(description="True only if every check holds and the backup has our manifest.")
+    proved: bool | None = Field(default=None, description="Whether a restore drill proved it; null without a drill.")
+    foreign: bool = Field(description="No manifest: made by something else, or its manifest is lost.")
+    repairable: bool | None = Field(
+        default=None, description="For files that PowerShell re-encoded: whether it looks reversible; null otherwise."
+    )
+    checks: list[Check]
+    tables: int | None = None
+    rows: int | None = None
+    bytes: int
+    sha256: str | None = None
+    verified_at: Utc
+    duration_seconds: float
+    steps: list[Step]
+    remedy: str | None = None
+
+
+class StoredVerification(Model):
+    """`<file>.verified.json`: the last outcome of each level, replaced atomically. Bound to the file by size and
+    modification time, so that an outcome never outlives a change of the file."""
+
+    level: Level
+    valid: bool
+    verified_at: Utc
+    sha256: str | None
+    bytes: int
+    mtime_ns: int
+    failed_checks: list[str]
+
+
+class Backup(Model):
+    """Answer of `backup`."""
+
+    status: Literal["done"] = "done"
+    name: str
+    path: str
+    kind: Kind
+    created_at: Utc
+    bytes: int
+    sha256: str
+    compression: Compression
+    label: str | None
+    database: str
+    tables: list[TableCount]
+    rows: int
+    integrity_rows: int | None
+    steps: list[Step]
+    safe_to_proceed: bool = Field(description="Whether PROC-003 (agent recreation) may go ahead on this backup.")
+    reasons: list[str] = Field(description="Why it may not, or what it rests on.")
+    shrunk: bool
+    warnings: list[str]
+    duration_seconds: float
+
+
+class TableCount(Model):
+    schema_: str = Field(alias="schema")
+    name: str
+    rows: int
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class Listed(Model):
+    """One file in the backup directory."""
+
+    name: str
+    kind: Kind
+    created_at: Utc
+    age_seconds: float
+    bytes: int
+    state: State
+    verified: StoredVerification | None
+    compression: Compression = "none"
+    database: str | None = None
+    project: str | None = None
+    other_database: bool = Field(default=False, description="A good backup, but not of the configured database.")
+    label: str | None = None
+    shrunk: bool = False
+    rows: int | None = None
+    integrity_rows: int | None = None
+    sha256: str | None = None
+    detail: str = ""
+
+
+class UndoPoint(Model):
+    """A database that an earlier restore set aside. `restore` accepts its name."""
+
+    name: str
+    created_at: Utc
+    bytes: int
+
+
+class JobState(Model):
+    job: str
+    tool: str
+    stage: str
+    elapsed_seconds: float
+    done: bool
+
+
+class Listing(Model):
+    """Answer of `list_backups`."""
+
+    directory: str
+    database: str
+    backups: list[Listed]
+    total_backups: int
+    total_bytes: int
+    newest_good_age_seconds: float | None
+    undo_points: list[UndoPoint] | None = Field(description="null: the server could not be asked.")
+    jobs: list[JobState] = []
+    warnings: list[str]
+    steps: list[Step]
+
+
+class DependentReport(Model):
+    name: str
+    action: Literal["restarted", "left stopped", "left running", "start failed", "would be restarted"]
+    detail: str = ""
+
+
+class Restore(Model):
+    """Answer of `restore`."""
+
+    status: Literal["done"] = "done"
+    restored: bool
+    dry_run: bool
+    source: str
+    source_kind: Literal["backup", "undo_point"]
+    source_created_at: Utc
+    database: str
+    undo_point: str | None = Field(description="The old database under its new name: restore it by this name to undo.")
+    rows_compared: int
+    integrity_rows: int | None
+    integrity_rows_before: int | None
+    unavailable_seconds: float | None
+    dependents: list[DependentReport]
+    steps: list[Step]
+    warnings: list[str]
+    duration_seconds: float
+    remedy: str | None = None
+
+
+class Finding(Model):
+    severity: Literal["info", "warning", "error"]
+    code: str
+    message: str
+    remedy: str = ""
+    evidence: dict[str, Any] = {}
+
+
+class TableSize(Model):
+    schema_: str = Field(alias="schema")
+    name: str
+    estimated_rows: int | None = Field(description="pg_class.reltuples; null when never analysed.")
+    bytes: int
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class Integrity(Model):
+    """Answer of `db_integrity`."""
+
+    healthy: bool = Field(description="True when no finding is an error.")
+    level: Literal["quick"] = "quick"
+    database: str
+    agents: int | None = Field(description="SELECT count(*) FROM the integrity table; null when it can't be counted.")
+    container: str | None
+    container_state: str | None
+    container_health: str | None
+    server_version: str | None
+    database_bytes: int | None
+    tables: list[TableSize]
+    extensions: list[Extension]
+    newest_good_backup: str | None
+    newest_good_age_seconds: float | None
+    findings: list[Finding]
+    steps: list[Step]
+
+
+class ErrorReport(Model):
+    """The structured content of an error result."""
+
+    code: str
+    message: str
+    remedy: str
+
+
+Backup.model_rebuild()

@@ -1,0 +1,223 @@
+"""What the catalogue says about a server, a database and its tables.
+
+Columns that came or went with a version are read through `to_jsonb(row) ->> 'column'`, which is NULL where there is
+no such column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..models import DatabaseProperties, Role
+from .quoting import identifier, literal, qualified
+from .server import Session
+
+UNION = 200
+"""Tables counted in one query."""
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    version: str
+    version_num: int
+    system_identifier: str
+    data_directory: str | None
+    max_wal_bytes: int
+    superuser: bool
+    in_recovery: bool
+
+
+@dataclass(frozen=True)
+class DatabaseFacts:
+    name: str
+    oid: int
+    bytes: int | None
+    comment: str | None
+    connectable: bool
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with data of its own (`r`) or a partitioned one (`p`). `root` is the OID of its topmost partitioned
+    table, or its own. `in_extension`: pg_dump writes only what the extension marked as configuration."""
+
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    root: int
+    bytes: int
+    estimated_rows: int | None
+    in_extension: bool
+
+
+def server_facts(session: Session) -> ServerFacts:
+    """About the server a session is connected to. `data_directory` is None for a role that may not read it."""
+    row = session.rows(
+        """SELECT current_setting('server_version') AS version,
+                  current_setting('server_version_num')::int AS version_num,
+                  (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier,
+                  pg_size_bytes(current_setting('max_wal_size')) AS max_wal_bytes,
+                  (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
+                  CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE')
+                       THEN current_setting('data_directory') END AS data_directory,
+                  pg_is_in_recovery() AS in_recovery"""
+    )[0]
+    return ServerFacts(**row)
+
+
+def databases(session: Session) -> dict[str, DatabaseFacts]:
+    """Every database of the server by name."""
+    rows = session.rows(
+        """SELECT datname AS name, oid::bigint AS oid, shobj_description(oid, 'pg_database') AS comment,
+                  datallowconn AS connectable,
+                  CASE WHEN has_database_privilege(oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE')
+                       THEN pg_database_size(oid) END AS bytes
+           FROM pg_database"""
+    )
+    return {row["name"]: DatabaseFacts(**row) for row in rows}
+
+
+def tables(session: Session) -> list[Table]:
+    """Every table of the connected database that pg_dump would dump, temporary ones and PostgreSQL's own left out."""
+    rows = session.rows(
+        """SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
+                  coalesce(pg_partition_root(c.oid)::oid, c.oid)::bigint AS root,
+                  CASE c.relkind WHEN 'r' THEN pg_table_size(c.oid) ELSE 0 END AS bytes,
+                  CASE WHEN c.reltuples >= 0 THEN c.reltuples::bigint END AS estimated_rows,
+                  EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                          AND d.objid = c.oid AND d.deptype = 'e') AS in_extension
+           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+           WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+           ORDER BY n.nspname, c.relname"""
+    )
+    return [Table(**row) for row in rows]
+
+
+def count_rows(session: Session, of: Sequence[Table]) -> dict[int, int]:
+    """Rows, counted one by one, of each table in `of`, summed by the OID of its root."""
+    found: dict[int, int] = {}
+    plain = [table for table in of if table.kind == "r"]
+    for at in range(0, len(plain), UNION):
+        counts = " UNION ALL ".join(
+            f"SELECT {table.root}::bigint AS root, count(*) AS rows FROM ONLY {qualified(table.schema, table.name)}"
+            for table in plain[at : at + UNION]
+        )
+        for row in session.rows(counts):
+            found[row["root"]] = found.get(row["root"], 0) + row["rows"]
+    return found
+
+
+@dataclass(frozen=True)
+class RowDifference:
+    table: str
+    dumped: int | None
+    counted: int | None
+
+
+def compare_rows(
+    dumped: Mapping[tuple[str, str], int], of: Iterable[Table], counted: Mapping[int, int]
+) -> tuple[int, list[RowDifference]]:
+    """Rows of COPY targets, keyed by (schema, name), against rows counted in a database.
+
+    Partitions are compared at their root: pg_dump loads some of them through it. Gives the number of rows that agree
+    and the differences; tables of extensions are left out, since pg_dump filters their rows.
+    """
+    known = {(table.schema, table.name): table for table in of}
+    names = {table.oid: f"{table.schema}.{table.name}" for table in known.values()}
+    skipped = {key for key, table in known.items() if table.in_extension}
+    sums: dict[int, int] = {}
+    differences: list[RowDifference] = []
+    for key, rows in dumped.items():
+        if key in skipped:
+            continue
+        table = known.get(key)
+        if table is None:
+            differences.append(RowDifference(".".join(key), rows, None))
+        else:
+            sums[table.root] = sums.get(table.root, 0) + rows
+    roots = {table.root for table in known.values() if table.kind == "r" and not table.in_extension}
+    for root in sorted(roots | set(sums)):
+        if sums.get(root) != counted.get(root):
+            differences.append(RowDifference(names.get(root, str(root)), sums.get(root), counted.get(root)))
+    return sum(sums.values()), differences
+
+
+def schemas(session: Session) -> list[str]:
+    """Schemas that are not PostgreSQL's own."""
+    rows = session.rows(
+        """SELECT nspname AS name FROM pg_namespace
+           WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY nspname"""
+    )
+    return [row["name"] for row in rows]
+
+
+def properties(session: Session) -> DatabaseProperties:
+    """What pg_dump without `--create` leaves out, of the connected database."""
+    row = session.rows(
+        """SELECT pg_get_userbyid(d.datdba) AS owner, pg_encoding_to_char(d.encoding) AS encoding,
+                  coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') AS locale_provider,
+                  d.datcollate AS "collate", d.datctype AS ctype,
+                  coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale') AS locale,
+                  to_jsonb(d) ->> 'daticurules' AS icu_rules,
+                  shobj_description(d.oid, 'pg_database') AS comment, d.datconnlimit AS connection_limit,
+                  CASE WHEN d.datacl IS NOT NULL THEN
+                      (SELECT coalesce(json_agg(json_build_object(
+                                  'grantor', pg_get_userbyid(a.grantor),
+                                  'grantee', CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END,
+                                  'privilege', a.privilege_type, 'grantable', a.is_grantable)
+                                  ORDER BY a.grantor <> d.datdba, a.ordinality), '[]')
+                       FROM aclexplode(d.datacl) WITH ORDINALITY AS a) END AS acl,
+                  (SELECT coalesce(json_agg(json_build_object(
+                              'role', CASE WHEN s.setrole <> 0 THEN pg_get_userbyid(s.setrole) END,
+                              'name', split_part(c.entry, '=', 1),
+                              'value', substr(c.entry, strpos(c.entry, '=') + 1))
+                              ORDER BY s.setrole, c.ordinality), '[]')
+                   FROM pg_db_role_setting s, unnest(s.setconfig) WITH ORDINALITY AS c (entry, ordinality)
+                   WHERE s.setdatabase = d.oid) AS settings,
+                  (SELECT coalesce(json_agg(json_build_object(
+                              'name', e.extname, 'schema', n.nspname, 'version', e.extversion) ORDER BY e.extname), '[]')
+                   FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace) AS extensions
+           FROM pg_database d WHERE d.datname = current_database()"""
+    )[0]
+    return DatabaseProperties.model_validate(row)
+
+
+def roles(session: Session) -> list[Role]:
+    """Every role of the cluster but PostgreSQL's own `pg_…`; passwords are not asked for."""
+    rows = session.rows(
+        """SELECT r.rolname AS name, r.rolsuper AS superuser, r.rolinherit AS inherit, r.rolcreaterole AS createrole,
+                  r.rolcreatedb AS createdb, r.rolcanlogin AS login, r.rolreplication AS replication,
+                  r.rolbypassrls AS bypassrls, r.rolconnlimit AS connection_limit,
+                  r.rolvaliduntil::text AS valid_until,
+                  (SELECT coalesce(json_agg(g.rolname ORDER BY g.rolname), '[]') FROM pg_auth_members m
+                   JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid) AS member_of,
+                  (SELECT coalesce(json_agg(c ORDER BY c), '[]') FROM pg_db_role_setting s, unnest(s.setconfig) AS c
+                   WHERE s.setrole = r.oid AND s.setdatabase = 0) AS settings
+           FROM pg_roles r WHERE r.rolname !~ '^pg_' ORDER BY r.rolname"""
+    )
+    return [Role.model_validate(row) for row in rows]
+
+
+def find_table(session: Session, name: str) -> str | None:
+    """The qualified, quoted name of the table that `name` means by the session's search_path; None if there is none."""
+    rows = session.rows(
+        f"""SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE c.oid = to_regclass({literal(identifier(name))})"""
+    )
+    return qualified(rows[0]["schema"], rows[0]["name"]) if rows else None
+
+
+def count_table(session: Session, name: str) -> int | None:
+    """`SELECT count(*)` of the table that `name` means by the session's search_path; None if there is none."""
+    found = find_table(session, name)
+    return None if found is None else session.rows(f"SELECT count(*) AS rows FROM {found}")[0]["rows"]
+
+
+def terminate_backends(session: Session, *, tag: str) -> int:
+    """End every other backend whose application_name is `tag`; gives how many there were."""
+    return session.rows(
+        f"""SELECT count(pg_terminate_backend(pid)) AS ended FROM pg_stat_activity
+            WHERE application_name = {literal(tag)} AND pid <> pg_backend_pid()"""
+    )[0]["ended"]

@@ -1,0 +1,204 @@
+"""Databases as wholes: made, renamed, swapped, dropped, and what pg_dump does not carry put back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+from ..errors import QueryFailed, RestoreFailed
+from ..models import DatabaseProperties, Grant, Setting
+from .catalogue import properties
+from .quoting import identifier, literal
+from .server import Server, Session
+
+NAME_BYTES = 63
+SWAP_LOCK_SECONDS = 15
+ADVISORY_KEY = 0x5CA21E7B
+"""One restore at a time on a server: two backup directories may point at one."""
+
+
+def advisory_lock(session: Session) -> bool:
+    """Try to take the server's restore lock; it is held as long as the session lives."""
+    return session.rows(f"SELECT pg_try_advisory_lock({ADVISORY_KEY}) AS held")[0]["held"]
+
+
+def create(session: Session, name: str, like: DatabaseProperties | None, comment: str) -> tuple[int, list[str]]:
+    """Make an empty database with the encoding and locale of `like` (None: the server's); gives its OID and warnings."""
+    warnings: list[str] = []
+    try:
+        session.execute(_create_statement(session.version, name, like))
+    except QueryFailed as error:
+        if like is None or "locale" not in error.message.lower():
+            raise
+        warnings.append(f"The server does not know the locale {like.locale or like.collate}; its own default is used.")
+        session.execute(f"CREATE DATABASE {identifier(name)} TEMPLATE template0 ENCODING {literal(like.encoding)}")
+    set_comment(session, name, comment)
+    return oid(session, name), warnings
+
+
+def _create_statement(version: int, name: str, like: DatabaseProperties | None) -> str:
+    statement = f"CREATE DATABASE {identifier(name)} TEMPLATE template0"
+    if like is None:
+        return statement
+    statement += f" ENCODING {literal(like.encoding)} LC_COLLATE {literal(like.collate)} LC_CTYPE {literal(like.ctype)}"
+    if version >= 150000:
+        provider = {"c": "libc", "i": "icu", "b": "builtin"}[like.locale_provider]
+        statement += f" LOCALE_PROVIDER {provider}"
+        if like.locale is not None and provider != "libc":
+            statement += f" {'ICU_LOCALE' if provider == 'icu' else 'BUILTIN_LOCALE'} {literal(like.locale)}"
+        if like.icu_rules is not None and version >= 160000:
+            statement += f" ICU_RULES {literal(like.icu_rules)}"
+    return statement
+
+
+def oid(session: Session, name: str) -> int:
+    """The OID of a database that exists."""
+    return session.rows(f"SELECT oid::bigint AS oid FROM pg_database WHERE datname = {literal(name)}")[0]["oid"]
+
+
+def set_comment(session: Session, name: str, comment: str | None) -> None:
+    """Comment on a database; None takes the comment away."""
+    session.execute(f"COMMENT ON DATABASE {identifier(name)} IS {literal(comment)}")
+
+
+def drop(session: Session, name: str) -> None:
+    """Drop a database, its connections first."""
+    session.execute(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)")
+
+
+# -- properties ------------------------------------------------------------------------------------------------------
+
+
+def apply_properties(server: Server, maintenance: str, name: str, wanted: DatabaseProperties) -> list[str]:
+    """Give a database the owner, privileges, connection limit and settings of `wanted`; its comment is not touched.
+
+    Gives a warning for each that could not be had.
+    """
+    warnings: list[str] = []
+    quoted = identifier(name)
+    with server.session(maintenance) as session:
+        session.execute(f"ALTER DATABASE {quoted} OWNER TO {identifier(wanted.owner)}")
+        session.execute(f"ALTER DATABASE {quoted} CONNECTION LIMIT {wanted.connection_limit}")
+        if wanted.acl is not None:
+            warnings += _apply_acl(session, quoted, wanted.owner, wanted.acl)
+    for setting in wanted.settings:
+        try:
+            _apply_setting(server, name, setting)
+        except QueryFailed as error:
+            warnings.append(f"The setting {setting.name} could not be restored: {error.message}")
+    with server.session(name) as session:
+        found = properties(session)
+    if _sorted(found.settings) != _sorted(wanted.settings):
+        warnings.append("The database's settings are not all as they were: compare with `\\drds` in psql.")
+    if found.acl != wanted.acl:
+        warnings.append("The database's privileges are not all as they were: compare with `\\l` in psql.")
+    return warnings
+
+
+def _apply_acl(session: Session, quoted: str, owner: str, acl: Sequence[Grant]) -> list[str]:
+    warnings: list[str] = []
+    session.execute(f"REVOKE ALL ON DATABASE {quoted} FROM PUBLIC, {identifier(owner)}")
+    for grant in acl:
+        to = "PUBLIC" if grant.grantee is None else identifier(grant.grantee)
+        option = " WITH GRANT OPTION" if grant.grantable else ""
+        try:
+            session.execute(f"SET SESSION AUTHORIZATION {identifier(grant.grantor)}")
+            session.execute(f"GRANT {grant.privilege} ON DATABASE {quoted} TO {to}{option}")
+        except QueryFailed as error:
+            warnings.append(f"{grant.privilege} for {to} could not be granted: {error.message}")
+        finally:
+            session.execute("RESET SESSION AUTHORIZATION")
+    return warnings
+
+
+def _apply_setting(server: Server, database: str, setting: Setting) -> None:
+    """Each in a session of its own, since it takes effect there. A list such as search_path, given as one literal, would
+    become one name, so the value is set first and stored FROM CURRENT (seen on 15.20)."""
+    place = f"DATABASE {identifier(database)}"
+    if setting.role is not None:
+        place = f"ROLE {identifier(setting.role)} IN {place}"
+    name = ".".join(identifier(part) for part in setting.name.split("."))
+    with server.session(database) as session:
+        session.execute("BEGIN")
+        try:
+            if setting.name in ("role", "session_authorization"):
+                raise QueryFailed("it would change who we are", sqlstate="55P02")
+            session.execute(f"SELECT set_config({literal(setting.name)}, {literal(setting.value)}, false)")
+            session.execute(f"ALTER {place} SET {name} FROM CURRENT")
+        except QueryFailed:  # some can only be set when a connection begins
+            session.execute("ROLLBACK")
+            session.execute(f"ALTER {place} SET {name} TO {literal(setting.value)}")
+        else:
+            session.execute("COMMIT")
+
+
+def _sorted(settings: Sequence[Setting]) -> list[tuple[str, str, str]]:
+    return sorted((s.role or "", s.name, s.value) for s in settings)
+
+
+# -- the swap --------------------------------------------------------------------------------------------------------
+
+
+def swap(server: Server, maintenance: str, database: str, incoming: str, undo: str | None) -> None:
+    """In one transaction rename `database` to `undo` (None: there is none) and `incoming` to `database`.
+
+    The first rename takes the database's lock, so that new connections queue; meanwhile a second session keeps ending
+    the connections there are. Terminating first and renaming then fails under clients that reconnect ("is being
+    accessed by other users", seen on 15.20). Raises RestoreFailed naming who is in the way.
+    """
+    with (
+        server.session(maintenance, {"lock_timeout": f"{SWAP_LOCK_SECONDS}s"}) as renaming,
+        server.session(maintenance) as ending,
+    ):
+        oids = [oid(ending, name) for name in (database, incoming) if undo is not None or name == incoming]
+        done = threading.Event()
+        worker = threading.Thread(target=_keep_ending, args=(ending, oids, done), daemon=True)
+        worker.start()
+        try:
+            renaming.execute("BEGIN")
+            if undo is not None:
+                renaming.execute(f"ALTER DATABASE {identifier(database)} RENAME TO {identifier(undo)}")
+            renaming.execute(f"ALTER DATABASE {identifier(incoming)} RENAME TO {identifier(database)}")
+            renaming.execute("COMMIT")
+        except QueryFailed as error:
+            raise RestoreFailed(
+                f"The databases could not be swapped: {error.message} {_blockers(server, maintenance, oids)}".strip(),
+                "The live database is as it was. Stop what is named (or `docker compose stop` the services that use "
+                "the database) and call `restore` again.",
+            ) from None
+        finally:
+            done.set()
+            worker.join(timeout=5)
+
+
+def _keep_ending(session: Session, oids: Sequence[int], done: threading.Event) -> None:
+    listed = ", ".join(str(number) for number in oids)
+    while not done.is_set():
+        session.execute(
+            f"""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE datid IN ({listed}) AND pid <> pg_backend_pid()"""
+        )
+        time.sleep(0.02)
+
+
+def _blockers(server: Server, maintenance: str, oids: Sequence[int]) -> str:
+    with server.session(maintenance) as session:
+        found = session.rows(
+            f"""SELECT datname, pid, usename, application_name, client_addr::text AS client, backend_type, state
+                FROM pg_stat_activity WHERE datid IN ({", ".join(str(number) for number in oids)})"""
+        )
+    shown = [f"{row['backend_type']} {row['pid']} ({row['application_name'] or row['usename']})" for row in found[:5]]
+    return f"Connected: {', '.join(shown)}." if shown else ""
+
+
+def obstacles(session: Session, database: str) -> list[str]:
+    """What makes a rename of a database fail, or would be lost by it."""
+    name = literal(database)
+    rows = session.rows(
+        f"""SELECT 'prepared transaction ' || gid AS what FROM pg_prepared_xacts WHERE database = {name}
+            UNION ALL SELECT 'replication slot ' || slot_name FROM pg_replication_slots WHERE database = {name}
+            UNION ALL SELECT 'subscription ' || s.subname FROM pg_subscription s
+                      JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = {name}"""
+    )
+    return [row["what"] for row in rows]

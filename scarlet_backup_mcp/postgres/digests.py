@@ -1,0 +1,137 @@
+"""Digests of what a script holds: of its bytes, to see damage, and of its rows, to compare databases."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+import xxhash
+
+from .script import RESTRICT_LINE, Handler, Target
+
+_VOLATILE_COMMENT = re.compile(rb"-- Dumped (?:from database|by pg_dump) version .*\n?")
+
+
+@dataclass(frozen=True)
+class BlockDigest:
+    """All COPY data of one target: rows, bytes, and the SHA-256 (hex) of the data in the order of the script."""
+
+    target: Target
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class RowDigest:
+    """The rows of one target whatever their order.
+
+    `digest` is the sum modulo 2**128, in hex, of each row's XXH3 128-bit hash, a row being its line of COPY data
+    without the newline. It is no protection against someone who makes collisions on purpose.
+    """
+
+    target: Target
+    rows: int
+    digest: str
+
+
+class _Block:
+    def __init__(self) -> None:
+        self.rows = self.bytes = 0
+        self.sha256 = hashlib.sha256()
+
+
+class BlockDigests(Handler):
+    """SHA-256 of each target's data and of the rest of the script."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[Target, _Block] = {}
+        self._block = _Block()
+        self._rest = hashlib.sha256()
+        self._volatile = False
+
+    @property
+    def blocks(self) -> list[BlockDigest]:
+        """In the order of each target's first block."""
+        return [
+            BlockDigest(target, block.rows, block.bytes, block.sha256.hexdigest())
+            for target, block in self._blocks.items()
+        ]
+
+    @property
+    def rest_sha256(self) -> str:
+        """Of the text outside COPY data, less the lines that differ between two dumps of the same database.
+
+        These are `\\restrict` and `\\unrestrict` (a random token) and the comments that name versions.
+        """
+        return self._rest.hexdigest()
+
+    def comment(self, data: bytes, line: int) -> None:
+        """The next line may be volatile."""
+        self._volatile = True
+
+    def meta_command(self, command: bytes, line: int) -> None:
+        """The next line may be volatile."""
+        self._volatile = True
+
+    def text(self, data: bytes, line: int) -> None:
+        """Hash it, unless it is volatile."""
+        if not (self._volatile and (RESTRICT_LINE.fullmatch(data) or _VOLATILE_COMMENT.fullmatch(data))):
+            self._rest.update(data)
+        self._volatile = False
+
+    def copy_begin(self, target: Target, line: int) -> None:
+        """Go on with this target's digest."""
+        self._block = self._blocks.setdefault(target, _Block())
+
+    def copy_data(self, data: bytes) -> None:
+        """Hash the bytes."""
+        self._block.bytes += len(data)
+        self._block.sha256.update(data)
+
+    def copy_end(self, rows: int) -> None:
+        """Count the rows."""
+        self._block.rows += rows
+
+
+class RowDigests(Handler):
+    """Digests of each target's rows that do not depend on their order."""
+
+    def __init__(self) -> None:
+        self._rows: dict[Target, int] = {}
+        self._sums: dict[Target, int] = {}
+        self._target: Target | None = None
+        self._part: xxhash.xxh3_128 | None = None
+        self._sum = 0
+
+    @property
+    def rows(self) -> list[RowDigest]:
+        """In the order of each target's first block."""
+        return [RowDigest(target, count, f"{self._sums[target]:032x}") for target, count in self._rows.items()]
+
+    def copy_begin(self, target: Target, line: int) -> None:
+        """Go on with this target's digest."""
+        self._target, self._sum = target, 0
+
+    def copy_data(self, data: bytes) -> None:
+        """Hash each row; a row may come in several pieces."""
+        start = 0
+        if self._part is not None:
+            start = data.find(b"\n") + 1
+            self._part.update(data[: start - 1] if start else data)
+            if not start:
+                return
+            self._sum += self._part.intdigest()
+            self._part = None
+        end = data.rfind(b"\n", start) + 1
+        if end:
+            self._sum += sum(map(xxhash.xxh3_128_intdigest, data[start : end - 1].split(b"\n")))
+        if len(data) > max(start, end):
+            self._part = xxhash.xxh3_128(data[max(start, end) :])
+
+    def copy_end(self, rows: int) -> None:
+        """Count the rows."""
+        assert self._target is not None
+        self._rows[self._target] = self._rows.get(self._target, 0) + rows
+        self._sums[self._target] = (self._sums.get(self._target, 0) + self._sum) % (1 << 128)

@@ -1,0 +1,165 @@
+"""How psql cuts SQL text into tokens and statements.
+
+psql decides by itself, line by line, where a statement ends; the server never sees the script. So these rules follow
+psql's own scanner (PostgreSQL's source, `src/fe_utils/psqlscan.l`, versions 14 to 18) with
+`standard_conforming_strings` on and an encoding whose multi-byte characters hold no ASCII bytes. Where versions of
+psql, or psql and the server, read the same bytes differently, the token is `junk`: pg_dump never writes it.
+"""
+
+from __future__ import annotations
+
+import re
+
+TOKEN = re.compile(
+    rb"""
+    (?P<space>      [ \t\n\f\v]+ )
+  | (?P<cr>         \r )
+  | (?P<comment>    --[^\r\n]* )
+  | (?P<block>      /\* )
+  | (?P<escape>     [eE]' )
+  | (?P<string>     (?: [bBnNxX] | [uU]& )?' )
+  | (?P<name>       (?: [uU]& )?" )
+  | (?P<dollar>     \$ (?: [A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]* )? \$ )
+  | (?P<word>       [A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]* )
+  | (?P<junk>       (?> \$[0-9]+ | (?: [0-9]+\.?[0-9]* | \.[0-9]+ ) (?: [eE][+-]?[0-9]+ )? ) (?= [A-Za-z_$'\x80-\xff] )
+                  | (?> :[A-Za-z0-9_\x80-\xff]+ ) (?= [$'] ) )
+  | (?P<number>     \$[0-9]+ | (?: [0-9]+\.?[0-9]* | \.[0-9]+ ) (?: [eE][+-]?[0-9]+ )? )
+  | (?P<variable>   :[A-Za-z0-9_\x80-\xff]+ | :'[A-Za-z0-9_\x80-\xff]+' | :"[A-Za-z0-9_\x80-\xff]+"
+                  | :\{\?[A-Za-z0-9_\x80-\xff]+\} )
+  | (?P<backslash>  \\ )
+  | (?P<semicolon>  ; )
+  | (?P<open>       \( )
+  | (?P<close>      \) )
+  | (?P<other>      :: | := | . )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+"""One token, or what opens a quoted one. A token other than a quoted one never spans two lines."""
+
+QUOTED = frozenset({"block", "escape", "string", "name", "dollar"})
+"""Kinds of token that open a quote or a block comment, whose end `Quote` finds."""
+
+_REST = {
+    "string": re.compile(rb"(?:[^']++|'')*+'"),
+    "escape": re.compile(rb"(?:[^'\\]++|\\.|'')*+'", re.DOTALL),
+    "name": re.compile(rb'(?:[^"]++|"")*+"'),
+}
+_COMMENT_EDGE = re.compile(rb"/\*|\*/")
+_INSIGNIFICANT = frozenset({"space", "cr", "comment", "block"})
+
+
+class Quote:
+    """An open string, quoted name, dollar quote or block comment. `kind` is one of `QUOTED`."""
+
+    __slots__ = ("_depth", "kind", "opening")
+
+    def __init__(self, kind: str, opening: bytes) -> None:
+        self.kind, self.opening = kind, opening
+        self._depth = 1
+
+    def end(self, text: bytes, start: int, stop: int) -> int:
+        """The index just after its end; -1 if it is still open at `stop`, which has to be the end of a line."""
+        if self.kind == "dollar":
+            found = text.find(self.opening, start, stop)
+            return found + len(self.opening) if found >= 0 else -1
+        if self.kind == "block":
+            for edge in _COMMENT_EDGE.finditer(text, start, stop):
+                self._depth += 1 if edge[0] == b"/*" else -1
+                if not self._depth:
+                    return edge.end()
+            return -1
+        rest = _REST[self.kind].match(text, start, stop)
+        return rest.end() if rest else -1
+
+
+class Statement:
+    """What psql's scanner knows of the statement under way.
+
+    `line` is the 1-based line of its first token, 0 before that; `quote` the open quote or comment; `parentheses` and
+    `bodies` the depths at which a ';' does not end it; `copy_in` whether COPY data follow it.
+    """
+
+    def __init__(self) -> None:
+        self.line = 0
+        self.pieces: list[bytes] = []
+        self.size = 0
+        self.quote: Quote | None = None
+        self.parentheses = 0
+        self.bodies = 0
+        self.verb = b""
+        self.copy_in = False
+        self.after_escape_string = False
+        self._before = b""
+        self._words: list[bytes] = []
+
+    @property
+    def begun(self) -> bool:
+        """Whether a token of it was seen: a comment before it is none."""
+        return self.line > 0
+
+    @property
+    def routine(self) -> bool:
+        """CREATE [OR REPLACE] FUNCTION or PROCEDURE, which may have a body of statements (BEGIN ATOMIC … END)."""
+        words = self._words[:1] + self._words[3:] if self._words[1:3] == [b"OR", b"REPLACE"] else self._words
+        return words[:1] == [b"CREATE"] and words[1:2] in ([b"FUNCTION"], [b"PROCEDURE"])
+
+    def add(self, piece: bytes) -> None:
+        """A piece of its text."""
+        self.pieces.append(piece)
+        self.size += len(piece)
+
+    def token(self, kind: str, text: bytes) -> None:
+        """Note a token that is neither white space nor a comment."""
+        word = text.upper() if kind == "word" else b""
+        if not self.verb:
+            self.verb = word or text
+        if kind == "word":
+            self._word(word)
+        elif kind == "open":
+            self.parentheses += 1
+        elif kind == "close":
+            self.parentheses = max(0, self.parentheses - 1)
+        self._before = word
+        self.after_escape_string = False
+
+    def _word(self, word: bytes) -> None:
+        if len(self._words) < 4:
+            self._words.append(word)
+        if self.parentheses:
+            return
+        # The server's grammar takes STDOUT for STDIN here.
+        if self.verb == b"COPY" and self._before == b"FROM" and word in (b"STDIN", b"STDOUT"):
+            self.copy_in = True
+        if self.routine:
+            if word == b"BEGIN" or (word == b"CASE" and self.bodies):
+                self.bodies += 1
+            elif word == b"END" and self.bodies:
+                self.bodies -= 1
+
+
+def tokens(sql: bytes) -> list[bytes]:
+    """The tokens of one statement as they are written, without white space and comments. Never raises."""
+    found: list[bytes] = []
+    pos, stop = 0, len(sql)
+    while token := TOKEN.match(sql, pos):
+        kind, end = str(token.lastgroup), token.end()
+        if kind in QUOTED:
+            end = Quote(kind, token[0]).end(sql, end, stop)
+            end = end if end >= 0 else stop
+        if kind not in _INSIGNIFICANT:
+            found.append(sql[pos:end])
+        pos = end
+    return found
+
+
+def unquote(token: bytes) -> str:
+    """The name that a word or a quoted name stands for, or the text of a plain string literal.
+
+    Decoded as UTF-8; bytes that are not become lone surrogates (`surrogateescape`), so nothing is lost.
+    """
+    if token[:1] in (b'"', b"'"):
+        quote = token[:1]
+        token = token[1:-1].replace(quote + quote, quote)
+    else:
+        token = token.lower()
+    return token.decode("utf-8", "surrogateescape")

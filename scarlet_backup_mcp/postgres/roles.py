@@ -1,0 +1,79 @@
+"""Which roles a script needs."""
+
+from __future__ import annotations
+
+from .lexer import tokens, unquote
+from .script import Handler
+
+_NOT_ROLES = frozenset({b"CURRENT_USER", b"CURRENT_ROLE", b"SESSION_USER", b"USER", b"DEFAULT", b"NONE"})
+
+
+class Roles(Handler):
+    """Collects the roles that a script's owners, grants, default privileges, policies and user mappings name.
+
+    They have to exist before the script is loaded. PUBLIC, CURRENT_USER and the like are none.
+    """
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    @property
+    def names(self) -> list[str]:
+        """Unquoted, sorted."""
+        return sorted(self._names)
+
+    def statement(self, sql: bytes, line: int) -> None:
+        """Note the roles it names."""
+        if not sql[:8].upper().startswith((b"ALTER", b"GRANT", b"REVOKE", b"CREATE", b"SET")):
+            return
+        words = tokens(sql)
+        keys = [word.upper() for word in words]
+        for index in _places(keys):
+            self._list(words, index)
+
+    def _list(self, words: list[bytes], index: int) -> None:
+        while index < len(words):
+            word = words[index]
+            if word.upper() not in _NOT_ROLES and word != b";" and unquote(word) != "public":
+                self._names.add(unquote(word))
+            if words[index + 1 : index + 2] != [b","]:
+                return
+            index += 2
+
+
+def _places(keys: list[bytes]) -> list[int]:
+    """Where lists of roles begin in a statement's tokens (upper case)."""
+    if keys[:3] == [b"SET", b"SESSION", b"AUTHORIZATION"]:
+        return [3]
+    if keys[:4] == [b"CREATE", b"USER", b"MAPPING", b"FOR"]:
+        return [4]
+    if keys[:2] == [b"CREATE", b"SCHEMA"]:
+        return [at + 1 for at in _outside(keys, b"AUTHORIZATION")[:1]]
+    if keys[:2] == [b"CREATE", b"POLICY"]:
+        return [at + 1 for at in _outside(keys, b"TO")[:1]]
+    if keys[:3] == [b"ALTER", b"DEFAULT", b"PRIVILEGES"]:
+        named = [at + 2 for at in _outside(keys, b"FOR")[:1] if keys[at + 1] in (b"ROLE", b"USER")]
+        return named + _grantees(keys[3:], 3)
+    if keys[:1] == [b"ALTER"] and keys[-4:-2] == [b"OWNER", b"TO"]:
+        return [len(keys) - 2]
+    if keys[:1] in ([b"GRANT"], [b"REVOKE"]):
+        return _grantees(keys, 0)
+    return []
+
+
+def _grantees(keys: list[bytes], offset: int) -> list[int]:
+    granting = b"GRANT" in keys and keys[keys.index(b"GRANT") + 1] != b"OPTION"
+    preposition = b"TO" if granting else b"FROM"
+    places = [at + 1 for at in _outside(keys, preposition)[:1]]
+    places += [at + 2 for at in _outside(keys, b"GRANTED") if keys[at + 1] == b"BY"]
+    return [place + offset for place in places]
+
+
+def _outside(keys: list[bytes], key: bytes) -> list[int]:
+    """Where `key` stands outside parentheses."""
+    depth, found = 0, list[int]()
+    for index, word in enumerate(keys):
+        depth += (word == b"(") - (word == b")")
+        if word == key and not depth:
+            found.append(index)
+    return found

@@ -1,0 +1,415 @@
+"""How a plain pg_dump script reads: bytes in, events out, at constant memory.
+
+The reader keeps in step with psql (see `lexer`): it has to agree with it on where statements, strings and COPY data
+begin and end, or a refused statement could pass as data. It assumes what a restore has to assure: psql stops at the
+first error (`ON_ERROR_STOP`), since after a COPY statement that failed psql takes the data for SQL.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NoReturn
+
+from .lexer import QUOTED, TOKEN, Quote, Statement, tokens, unquote
+
+LONGEST = 256 << 20
+"""Bytes of a line or a statement outside COPY data beyond which a script counts as damaged."""
+PIECE = 1 << 20
+"""Bytes of an unfinished COPY row that are waited for before the row is handed on in pieces."""
+
+HEADER = b"-- PostgreSQL database dump"
+TRAILER = b"-- PostgreSQL database dump complete"
+RESTRICT_LINE = re.compile(rb"\\(?:un)?restrict [A-Za-z0-9]+\n?")
+"""The line that pg_dump (from 15.14, 16.10, 17.6, 18) writes round a script against injected backslash commands."""
+
+_VERSION = re.compile(rb"-- Dumped (from database|by pg_dump) version (.+)")
+_REST_OF_COPY_LINE = re.compile(rb"[ \t\f\v]*(?:\n|\Z)")
+_CARRIAGE_RETURN = (
+    "a carriage return outside quotes: the file has Windows line ends, as PowerShell or `docker exec -t` writes them"
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a COPY block fills. Names are unquoted; a byte that is not UTF-8 is a lone surrogate."""
+
+    schema: str
+    name: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was seen of a whole script.
+
+    `header` and `trailer` tell whether pg_dump's first and last comment are there: a script without its trailer was
+    cut off. `bytes` and `lines` are of the whole script, `statements` include the COPY statements, `rows` are lines
+    of COPY data in `blocks` COPY blocks. The versions are as the header's comments spell them.
+    """
+
+    header: bool
+    trailer: bool
+    bytes: int
+    lines: int
+    statements: int
+    blocks: int
+    rows: int
+    server_version: str | None
+    pg_dump_version: str | None
+
+
+class ScriptDamaged(Exception):
+    """The script can't be read on. `message` says why, `line` is 1-based."""
+
+    def __init__(self, message: str, line: int) -> None:
+        super().__init__(f"line {line}: {message}")
+        self.message, self.line = message, line
+
+
+class Handler:
+    """Receives a script's events in the order of the script. Each method does nothing until overridden."""
+
+    def text(self, data: bytes, line: int) -> None:
+        """Whole lines outside COPY data, with their newlines; all of them, so also COPY statements and `\\.` lines.
+
+        Called after the events of what ends on those lines, before `copy_begin` of a block that follows them.
+        """
+
+    def comment(self, data: bytes, line: int) -> None:
+        """A `--` comment between statements, from a line's first column, without its newline.
+
+        The next call is `text` with just that line.
+        """
+
+    def statement(self, sql: bytes, line: int) -> None:
+        """One statement as psql would send it, from its first token to its ';'. `line` is the one it starts on."""
+
+    def meta_command(self, command: bytes, line: int) -> None:
+        """A backslash command with the rest of its line, without the newline. The next call is `text` with its line."""
+
+    def copy_begin(self, target: Target, line: int) -> None:
+        """COPY data begins. `line` is the first line of it."""
+
+    def copy_data(self, data: bytes) -> None:
+        """A piece of the block: whole rows with their newlines, or a part of a row longer than `PIECE`."""
+
+    def copy_end(self, rows: int) -> None:
+        """The block is complete."""
+
+
+class ScriptReader:
+    """Reads a script that comes in chunks of any size and tells `handlers` what is in it."""
+
+    def __init__(self, *handlers: Handler) -> None:
+        self._handlers = handlers
+        self._held: list[bytes] = []
+        self._held_size = 0
+        self._bytes = 0
+        self._line = 1
+        self._counted = 0
+        self._told = 0
+        self._told_line = 1
+        self._statement = Statement()
+        self._statements = 0
+        self._target: Target | None = None
+        self._within_row = False
+        self._block_rows = 0
+        self._blocks = 0
+        self._rows = 0
+        self._header: bool | None = None
+        self._trailer = False
+        self._versions: dict[bytes, str] = {}
+
+    def feed(self, chunk: bytes) -> None:
+        """Read on. Raises ScriptDamaged, after which the reader is of no more use."""
+        nul = chunk.find(b"\0")
+        if nul < 0:
+            self._take(chunk)
+            return
+        self._take(chunk[:nul])
+        self._damaged("a NUL byte: the file is damaged, binary, or UTF-16 as Windows PowerShell writes it")
+
+    def finish(self) -> Summary:
+        """The input has ended. Raises ScriptDamaged if that was inside of something."""
+        if self._target is None:
+            rest = b"".join(self._held)
+            self._read(rest, len(rest))
+        if self._target is not None:
+            self._damaged(f"the script ends inside the COPY data of {self._target.name}")
+        statement = self._statement
+        if statement.quote is not None:
+            what = {"block": "a comment", "name": "a quoted name"}.get(statement.quote.kind, "a string")
+            self._damaged(f"the script ends inside {what}")
+        if statement.begun:
+            self._damaged(f"the script ends inside the statement that begins on line {statement.line}")
+        return Summary(
+            header=self._header is True,
+            trailer=self._trailer,
+            bytes=self._bytes,
+            lines=self._line - 1 + bool(self._held),
+            statements=self._statements,
+            blocks=self._blocks,
+            rows=self._rows,
+            server_version=self._versions.get(b"from database"),
+            pg_dump_version=self._versions.get(b"by pg_dump"),
+        )
+
+    def _take(self, chunk: bytes) -> None:
+        self._bytes += len(chunk)
+        whole = chunk.rfind(b"\n") + 1
+        if whole:
+            data = b"".join((*self._held, chunk))
+            end = len(data) - (len(chunk) - whole)
+            self._held, self._held_size = [], 0
+            self._read(data, end)
+            chunk = chunk[whole:]
+        if chunk:
+            self._hold(chunk)
+
+    def _hold(self, part: bytes) -> None:
+        self._held.append(part)
+        self._held_size += len(part)
+        if self._target is not None and self._held_size > PIECE:
+            self._copy_data(b"".join(self._held))
+            self._within_row = True
+            self._held, self._held_size = [], 0
+        elif self._held_size > LONGEST:
+            self._damaged(f"a line longer than {LONGEST >> 20} MiB")
+
+    def _read(self, data: bytes, end: int) -> None:
+        """Read data[:end]: whole lines, but for a script's last one."""
+        if self._line == 1 and data.startswith(b"\xef\xbb\xbf"):
+            self._damaged("a byte order mark: the file was written by PowerShell or an editor, not by pg_dump")
+        self._counted = self._told = pos = 0
+        while pos < end:
+            pos = self._read_script(data, pos, end) if self._target is None else self._read_copy(data, pos, end)
+
+    # SQL
+
+    def _read_script(self, data: bytes, pos: int, end: int) -> int:
+        """Read SQL up to `end` or the first byte of COPY data; returns where it stopped."""
+        begin = pos
+        while pos < end:
+            statement = self._statement
+            if statement.quote is not None:
+                close = statement.quote.end(data, pos, end)
+                if close < 0:
+                    break
+                statement.after_escape_string = statement.quote.kind == "escape"
+                statement.quote = None
+                pos = close
+                continue
+            token = TOKEN.match(data, pos, end)
+            assert token is not None, "every byte begins a token"
+            kind, start, pos = str(token.lastgroup), pos, token.end()
+            if kind == "space":
+                continue
+            if kind == "comment":
+                self._comment(data, start, pos, end)
+                continue
+            self._refuse_disagreement(kind, token[0], data, start)
+            if kind == "backslash":
+                pos = self._meta_command(data, start, end)
+                continue
+            if self._trailer:
+                self._damaged("text after the trailer", data, start)
+            if kind == "block":
+                statement.quote = Quote(kind, token[0])
+                continue
+            if not statement.begun:
+                begin, statement.line = start, self._line_at(data, start)
+            statement.token(kind, token[0])
+            if kind in QUOTED:
+                statement.quote = Quote(kind, token[0])
+            elif kind == "semicolon" and not statement.parentheses and not statement.bodies:
+                statement.add(data[begin:pos])
+                if self._end_statement():
+                    return self._begin_copy(data, pos, end)
+        if self._statement.begun:
+            self._statement.add(data[begin:end])
+            if self._statement.size > LONGEST:
+                self._damaged(f"a statement longer than {LONGEST >> 20} MiB", data, end)
+        self._tell(data, end)
+        return end
+
+    def _refuse_disagreement(self, kind: str, token: bytes, data: bytes, start: int) -> None:
+        if kind == "cr":
+            self._damaged(_CARRIAGE_RETURN, data, start)
+        if kind == "junk":
+            self._damaged("a number or variable that runs into a word or quote: versions of psql disagree", data, start)
+        if token == b"'" and self._statement.after_escape_string:
+            self._damaged("a continued E'' string: psql and the server disagree on its end", data, start)
+
+    def _comment(self, data: bytes, start: int, stop: int, end: int) -> None:
+        if self._statement.begun or (start and data[start - 1] != 0x0A):
+            return
+        comment = data[start:stop]
+        if self._header is None and comment != b"--":
+            self._header = comment == HEADER
+        if not self._statements and (version := _VERSION.fullmatch(comment)):
+            self._versions.setdefault(version[1], version[2].decode("utf-8", "replace"))
+        self._trailer = self._trailer or comment == TRAILER
+        self._tell(data, start)
+        for handler in self._handlers:
+            handler.comment(comment, self._told_line)
+        self._tell(data, min(stop + 1, end))
+
+    def _meta_command(self, data: bytes, start: int, end: int) -> int:
+        stop = data.find(b"\n", start, end)
+        stop = stop if stop >= 0 else end
+        command = data[start:stop]
+        if command.endswith(b"\r"):
+            self._damaged(_CARRIAGE_RETURN, data, start)
+        if self._statement.begun:
+            self._damaged("a backslash command inside a statement", data, start)
+        if command == b"\\.":
+            self._damaged("the end of COPY data without a COPY statement before it", data, start)
+        if self._trailer and not (command.startswith(b"\\unrestrict ") and RESTRICT_LINE.fullmatch(command)):
+            self._damaged("text after the trailer", data, start)
+        self._tell(data, data.rfind(b"\n", 0, start) + 1)
+        for handler in self._handlers:
+            handler.meta_command(command, self._told_line)
+        self._tell(data, min(stop + 1, end))
+        return self._told
+
+    def _end_statement(self) -> bool:
+        """Hand the statement on; true if COPY data follow it."""
+        statement, self._statement = self._statement, Statement()
+        self._statements += 1
+        self._header = self._header is True
+        sql = b"".join(statement.pieces)
+        for handler in self._handlers:
+            handler.statement(sql, statement.line)
+        if statement.copy_in:
+            self._target = _target(sql)
+        return statement.copy_in
+
+    def _tell(self, data: bytes, upto: int) -> None:
+        if upto > self._told:
+            for handler in self._handlers:
+                handler.text(data[self._told : upto], self._told_line)
+        self._told, self._told_line = upto, self._line_at(data, upto)
+
+    def _line_at(self, data: bytes, pos: int) -> int:
+        self._line += data.count(b"\n", self._counted, pos)
+        self._counted = pos
+        return self._line
+
+    def _damaged(self, message: str, data: bytes = b"", pos: int = 0) -> NoReturn:
+        raise ScriptDamaged(message, self._line_at(data, pos) if data else self._line)
+
+    # COPY data
+
+    def _begin_copy(self, data: bytes, pos: int, end: int) -> int:
+        rest = _REST_OF_COPY_LINE.match(data, pos, end)
+        if rest is None:
+            # psql would read the data first and the rest of this line after them.
+            cr = data.find(b"\r", pos, pos + 1) >= 0
+            self._damaged(_CARRIAGE_RETURN if cr else "text after a COPY statement on its line", data, pos)
+        self._tell(data, rest.end())
+        self._block_rows, self._within_row = 0, False
+        assert self._target is not None
+        for handler in self._handlers:
+            handler.copy_begin(self._target, self._line)
+        return rest.end()
+
+    def _read_copy(self, data: bytes, pos: int, end: int) -> int:
+        """Read COPY data up to `end` or their last line; returns the first byte not read."""
+        stop = self._end_of_copy(data, pos, end)
+        if stop > pos:
+            self._copy_data(data[pos:stop])
+            self._within_row = False
+        self._counted = self._told = stop
+        self._told_line = self._line
+        if stop == end:
+            return end
+        self._target = None
+        self._blocks += 1
+        self._rows += self._block_rows
+        for handler in self._handlers:
+            handler.copy_end(self._block_rows)
+        self._tell(data, stop + len(b"\\.\n"))
+        return self._told
+
+    def _end_of_copy(self, data: bytes, pos: int, end: int) -> int:
+        """Where the `\\.` line begins; `end` if it does not come before."""
+        at = data.find(b"\n", pos, end) + 1 if self._within_row else pos
+        while not data.startswith((b"\\.\n", b"\\.\r\n"), at):
+            newline = data.find(b"\n\\.", at, end)
+            if newline < 0:
+                return end
+            at = newline + 1
+        if data.startswith(b"\\.\r", at):
+            self._line += data.count(b"\n", pos, at)
+            self._damaged("a carriage return after the end of COPY data: the file has Windows line ends, or is damaged")
+        return at
+
+    def _copy_data(self, data: bytes) -> None:
+        rows = data.count(b"\n")
+        self._block_rows += rows
+        self._line += rows
+        for handler in self._handlers:
+            handler.copy_data(data)
+
+
+def _target(sql: bytes) -> Target:
+    """The target of a COPY … FROM stdin statement; of a form pg_dump does not write, as near as can be told."""
+    parts = tokens(sql)[1:]
+    if len(parts) > 1 and parts[0].upper() == b"BINARY" and parts[1] not in (b".", b"("):
+        del parts[0]
+    names = [parts.pop(0)]
+    while len(parts) > 1 and parts[0] == b".":
+        names.append(parts[1])
+        del parts[:2]
+    columns = parts[1 : parts.index(b")")] if parts[0] == b"(" and b")" in parts else []
+    return Target(
+        schema=unquote(names[-2]) if len(names) > 1 else "",
+        name=unquote(names[-1]),
+        columns=tuple(unquote(column) for column in columns if column != b","),
+    )
+
+
+def read_script(chunks: Iterable[bytes], *handlers: Handler) -> Summary:
+    """Read a whole script. Raises ScriptDamaged, and what `chunks` and `handlers` raise."""
+    reader = ScriptReader(*handlers)
+    for chunk in chunks:
+        reader.feed(chunk)
+    return reader.finish()
+
+
+class _WithoutRestrict(Handler):
+    def __init__(self) -> None:
+        self.out: list[bytes] = []
+        self._own = False
+
+    def meta_command(self, command: bytes, line: int) -> None:
+        self._own = True
+
+    def text(self, data: bytes, line: int) -> None:
+        if not (self._own and RESTRICT_LINE.fullmatch(data)):
+            self.out.append(data)
+        self._own = False
+
+    def copy_data(self, data: bytes) -> None:
+        self.out.append(data)
+
+
+def strip_restrict(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same stream without the script's own `\\restrict` and `\\unrestrict` lines, byte for byte otherwise.
+
+    They can't be nested inside a restriction of ours, and psql before 15.14, 16.10 and 17.6 does not know them.
+    Lines that look like them inside COPY data or quotes stay. Raises ScriptDamaged, at the latest after the last
+    chunk: only a stream that came to its end without an exception is the whole script.
+    """
+    kept = _WithoutRestrict()
+    reader = ScriptReader(kept)
+    for chunk in chunks:
+        reader.feed(chunk)
+        if kept.out:
+            yield b"".join(kept.out)
+            kept.out.clear()
+    reader.finish()
+    if kept.out:
+        yield b"".join(kept.out)

@@ -1,0 +1,225 @@
+"""A PostgreSQL server, spoken to through its own psql, wherever that runs.
+
+psql is the one client that is certain to be there and to match the server. A `Session` is one psql that stays: it
+holds a snapshot, an advisory lock or a transaction as long as it lives.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from ..errors import (
+    ContainerLost,
+    DatabaseMissing,
+    PermissionDenied,
+    ProgramMissing,
+    QueryFailed,
+    ServerError,
+    ServerUnreachable,
+    ServerUnsupported,
+)
+from ..hosts import POLL, Exit, Host, run
+from ..progress import Progress
+from .quoting import identifier
+
+MINIMUM_VERSION = 140000
+"""`client_connection_check_interval` and what else is relied on exist from 14 on."""
+
+# What a session would otherwise inherit from the database's or the role's settings. TimeZone and bytea_output change
+# how pg_dump writes values (seen on 15.20); the time-outs would end a long dump.
+OPTIONS: Mapping[str, str] = {
+    "TimeZone": "UTC",
+    "bytea_output": "hex",
+    "standard_conforming_strings": "on",
+    "row_security": "off",
+    "default_transaction_read_only": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "client_min_messages": "warning",
+}
+
+
+class Server:
+    """How to connect: a host, a role and what libpq needs. `tag` marks our backends in pg_stat_activity."""
+
+    def __init__(self, host: Host, user: str, environment: Mapping[str, str], tag: str) -> None:
+        self.host = host
+        self.user = user
+        self.tag = tag
+        self._environment = dict(environment)
+
+    def environment(self, database: str, options: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Environment variables for a client program. The database's name goes by PGDATABASE: there libpq takes it as
+        a name, while in `--dbname` it would read a connection string out of it."""
+        settings = {**OPTIONS, **(options or {})}
+        if self.host.kind == "docker" or os.name != "nt":
+            # Without it a backend outlives its killed psql until its statement ends. Not to be had on Windows servers.
+            settings.setdefault("client_connection_check_interval", "1000")
+        return {
+            "PGUSER": self.user,
+            "PGCONNECT_TIMEOUT": "10",
+            **self._environment,
+            "PGDATABASE": database,
+            "PGAPPNAME": self.tag,
+            "PGCLIENTENCODING": "UTF8",
+            "PGOPTIONS": " ".join(f"-c {name}={value}" for name, value in settings.items()),
+            "LC_MESSAGES": "C",
+        }
+
+    def session(
+        self, database: str, options: Mapping[str, str] | None = None, progress: Progress | None = None
+    ) -> Session:
+        """Connect. Raises ServerError or HostError when that fails."""
+        return Session(self, database, options, progress)
+
+    def rows(self, database: str, query: str) -> list[dict[str, Any]]:
+        """One query in a session of its own."""
+        with self.session(database) as session:
+            return session.rows(query)
+
+    def program_version(self, program: str) -> str:
+        """Version number of a client program, for example "15.20". Raises ProgramMissing."""
+        out = bytearray()
+        ended = run(self.host, [program, "--version"], sink=out.extend)
+        found = re.search(r"\) (\d+(?:\.\d+)*\S*)", out.decode(errors="replace"))
+        if ended.code != 0 or found is None:
+            raise ProgramMissing(f"`{program} --version` does not work there: {ended.stderr.strip() or ended.code}")
+        return found[1]
+
+    def ready(self, timeout: float = 5) -> tuple[bool, str]:
+        """What pg_isready says: whether connections are accepted, and its sentence."""
+        out = bytearray()
+        argv = ["pg_isready", f"--timeout={int(timeout)}"]
+        ended = run(self.host, argv, env=self.environment("postgres"), sink=out.extend)
+        return ended.code == 0, (out.decode(errors="replace") or ended.stderr).strip()
+
+
+class Session:
+    """One psql, statement after statement. A context manager: leaving it ends psql, and with it its backend."""
+
+    def __init__(
+        self, server: Server, database: str, options: Mapping[str, str] | None, progress: Progress | None = None
+    ) -> None:
+        self._database = database
+        self._progress = progress or Progress()
+        self._buffer = bytearray()
+        argv = ["psql", "-X", "-q", "-A", "-t", "-w"]
+        self._process = server.host.start(argv, env=server.environment(database, options), stdin=True)
+        try:
+            facts = self.rows("SELECT current_setting('server_version_num')::int AS version, pg_backend_pid() AS pid")[0]
+            self.version: int = facts["version"]
+            self.pid: int = facts["pid"]
+            if self.version < MINIMUM_VERSION:
+                raise ServerUnsupported(f"The server's version number is {self.version}; {MINIMUM_VERSION} is needed.")
+            if self.version >= 170000:
+                self.execute("SET transaction_timeout = 0")
+        except BaseException:
+            self.close()
+            raise
+
+    def execute(self, statement: str, timeout: float | None = None) -> str:
+        """Run one statement and give what psql printed: unaligned, tuples only.
+
+        Raises QueryFailed (or PermissionDenied) with the server's message; ServerError when the connection is gone;
+        ServerUnreachable after `timeout` seconds, and then the session is closed.
+        """
+        mark = secrets.token_hex(12)
+        script = f"{statement}\n;\n\\echo {mark} :ERROR :SQLSTATE\n\\echo :LAST_ERROR_MESSAGE\n\\echo {mark}\n"
+        try:
+            self._process.write(script.encode())
+        except OSError:
+            raise self._lost() from None
+        output = self._read_until(f"{mark}\n".encode(), timeout)
+        answer, _, status = output.rpartition(f"{mark} ".encode())
+        first, _, message = status.decode(errors="replace").partition("\n")
+        failed, _, sqlstate = first.partition(" ")
+        if failed == "true":
+            raise _query_error(message.strip(), sqlstate)
+        return answer.decode()
+
+    def rows(self, query: str, timeout: float | None = None) -> list[dict[str, Any]]:
+        """The rows of a SELECT, each a dictionary of JSON values."""
+        wrapped = f"SELECT coalesce(pg_catalog.json_agg(pg_catalog.row_to_json(answer)), '[]') FROM ({query}) AS answer"
+        return json.loads(self.execute(wrapped, timeout))
+
+    def close(self) -> Exit:
+        """End psql: by `\\q` first, by force if it is busy. A transaction left open is rolled back."""
+        try:
+            self._process.end_input()
+        except OSError:
+            pass
+        until = time.monotonic() + 2
+        while (left := until - time.monotonic()) > 0:
+            if self._process.read(left) == b"":
+                break
+        else:
+            self._process.kill()
+        return self._process.wait()
+
+    def kill(self) -> None:
+        """End psql at once, from any thread; `execute` then raises."""
+        self._process.kill()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, BaseException):
+            self._process.kill()
+        self.close()
+
+    def _read_until(self, mark: bytes, timeout: float | None) -> bytes:
+        until = None if timeout is None else time.monotonic() + timeout
+        begin = 0
+        while (at := self._buffer.find(mark, begin)) < 0:
+            begin = max(0, len(self._buffer) - len(mark))
+            self._progress.check()
+            chunk = self._process.read(POLL)
+            if chunk == b"":
+                raise self._lost()
+            self._buffer += chunk or b""
+            if until is not None and time.monotonic() > until:
+                self._process.kill()
+                raise ServerUnreachable(f"The server did not answer within {timeout:g} s.")
+        found = bytes(self._buffer[:at])
+        del self._buffer[: at + len(mark)]
+        return found
+
+    def _lost(self) -> Exception:
+        return connection_error(self._process.wait(), self._database)
+
+
+def connection_error(ended: Exit, database: str) -> Exception:
+    """What a client program that could not connect, or lost its connection, means."""
+    text = ended.stderr.strip()
+    said = text or f"psql ended with exit code {ended.code}"
+    if ended.code is None or ended.code == 137:
+        return ContainerLost(f"The container went away: {said}")
+    if re.search(r'database ".*" does not exist', text, re.DOTALL):
+        return DatabaseMissing(f"There is no database {identifier(database)} on the server.")
+    if re.search(r"password authentication failed|no password supplied|role .* does not exist|permission denied|"
+                 r"no pg_hba.conf entry|authentication failed|is not permitted to log in", text):
+        return PermissionDenied(f"The server refused the connection: {said}")
+    if "client_connection_check_interval" in text:
+        return ServerUnsupported("The server is older than PostgreSQL 14.")
+    if ended.code in (126, 127):
+        return ProgramMissing(f"psql could not be started: {said}")
+    if re.search(r"starting up|shutting down|Connection refused|could not connect|No such file|connection to server|"
+                 r"server closed the connection|terminating connection|recovery mode", text):
+        return ServerUnreachable(f"The server does not answer: {said}")
+    return ServerError(f"The connection to the server failed: {said}")
+
+
+def _query_error(message: str, sqlstate: str) -> ServerError:
+    if sqlstate == "42501":
+        return PermissionDenied(f"The server refused: {message}")
+    return QueryFailed(f"The server said: {message} (SQLSTATE {sqlstate})", sqlstate=sqlstate)

@@ -1,0 +1,249 @@
+"""`list_backups`: what there is, and which backup a word like `latest` means. Works with no engine at all."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from ..errors import BackupMissing, BackupToolError, StoreError
+from ..models import Listed, Listing, Manifest, State, Step, StoredVerification, UndoPoint
+from ..postgres import catalogue as pg
+from ..store.directory import Entry
+from ..store.encodings import DESCRIPTIONS, HEAD, recognise
+from .target import Target
+
+WEEK = 7 * 24 * 3600
+"""PROC-004: a backup at least once a week."""
+CLOCK_SLACK = timedelta(minutes=5)
+UNDO_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Known:
+    """A file with all that is kept beside it. `created_at` is the manifest's time; without one the name's, else the
+    file's."""
+
+    entry: Entry
+    manifest: Manifest | None
+    verification: StoredVerification | None
+    state: State
+    created_at: datetime
+    detail: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.entry.name.name
+
+    @property
+    def in_future(self) -> bool:
+        return self.created_at > datetime.now(UTC) + CLOCK_SLACK
+
+
+def known(target: Target) -> list[Known]:
+    """Every backup in the directory, newest first."""
+    found = [know(target, entry) for entry in target.directory.entries()]
+    return sorted(found, key=lambda item: (item.created_at, item.name), reverse=True)
+
+
+def ours(target: Target, items: Iterable[Known]) -> list[tuple[Known, Manifest]]:
+    """Of `items`, those that are backups of the configured database, not known to be damaged and not from the future."""
+    return [
+        (item, item.manifest)
+        for item in items
+        if item.manifest is not None
+        and item.state in ("good", "unverified")
+        and not item.in_future
+        and target.is_ours(item.manifest)
+    ]
+
+
+def last_full(target: Target) -> Manifest | None:
+    """The newest good backup of the configured database that is not shrunk."""
+    mine = ours(target, known(target))
+    return next((manifest for _, manifest in mine if not manifest.shrunk), None)
+
+
+def latest(target: Target, *, for_restore: bool = False) -> str:
+    """The name that `latest` means. A restore never means a shrunk one by it. Raises BackupMissing."""
+    mine = ours(target, known(target))
+    if not mine:
+        raise BackupMissing(
+            f"There is no good backup of the database {target.database} in {target.directory.path}.",
+            "Call `backup` first; `list_backups` shows what else lies there.",
+        )
+    newest, manifest = mine[0]
+    if for_restore and manifest.shrunk:
+        full = last_full(target)
+        raise BackupMissing(
+            f"The newest backup, {newest.name}, is of a database that had shrunk "
+            f"({'; '.join(manifest.shrunk_reasons)}), so `latest` does not mean it. "
+            + (f"The last full one is {full.name}." if full else "There is no full one."),
+            f"Call `restore` with backup={full.name!r}." if full else f"If you want it, name it: {newest.name!r}.",
+        )
+    return newest.name
+
+
+def list_backups(target: Target, limit: int = 10) -> Listing:
+    """The newest `limit` backups, totals, undo points and what should be worried about."""
+    directory = target.directory
+    everything = known(target)
+    warnings = list(directory.warnings()) if directory.path.is_dir() else [f"{directory.path} does not exist yet."]
+    undo, undo_warning = _undo_points(target)
+    newest = next((item for item, _ in ours(target, everything) if item.state == "good"), None)
+    age = None if newest is None else max(0.0, _age(newest.created_at))
+    if age is None:
+        warnings.append(f"There is no good backup of the database {target.database}: call `backup`.")
+    elif age > WEEK:
+        warnings.append(f"The newest good backup is {age / 86400:.0f} days old; PROC-004 wants one a week: call `backup`.")
+    warnings += [f"{item.name} says it was made in the future: check the clock." for item in everything if item.in_future]
+    warnings += [undo_warning] if undo_warning else []
+    listed = [_listed(target, item) for item in everything] + _partials(target)
+    listed.sort(key=lambda item: (item.created_at, item.name), reverse=True)
+    return Listing(
+        directory=str(directory.path),
+        database=target.database,
+        backups=listed[:limit],
+        total_backups=len(everything),
+        total_bytes=sum(item.entry.bytes for item in everything),
+        newest_good_age_seconds=None if age is None else round(age, 1),
+        undo_points=undo,
+        warnings=warnings,
+        steps=[
+            Step(
+                step="Passo 4",
+                title="Look at the newest backups",
+                ok=newest is not None,
+                detail=newest.name if newest else "no good backup",
+            )
+        ],
+    )
+
+
+# -- one file --------------------------------------------------------------------------------------------------------
+
+
+def know(target: Target, entry: Entry) -> Known:
+    """An entry with its manifest, its last verification, and the state that follows from them."""
+    verification = target.directory.verification(entry)
+    detail = ""
+    try:
+        manifest = target.directory.manifest(entry.name.name)
+    except StoreError as error:
+        manifest, detail = None, error.message
+    if manifest is None:
+        return Known(entry, None, verification, "damaged" if detail else "foreign", _time_without_manifest(entry), detail)
+    state: State = "unverified"
+    if entry.bytes != manifest.bytes:
+        state, detail = "damaged", f"{entry.bytes:,} bytes, the manifest says {manifest.bytes:,}"
+    elif verification is not None:
+        state = "good" if verification.valid else "damaged"
+        detail = "; ".join(verification.failed_checks)
+    return Known(entry, manifest, verification, state, manifest.created_at, detail)
+
+
+def _time_without_manifest(entry: Entry) -> datetime:
+    if entry.name.stamp is not None:
+        return entry.name.stamp.astimezone(UTC)
+    return datetime.fromtimestamp(entry.mtime_ns / 1e9, UTC)
+
+
+def _age(moment: datetime) -> float:
+    return round((datetime.now(UTC) - moment).total_seconds(), 1)
+
+
+def _listed(target: Target, item: Known) -> Listed:
+    manifest = item.manifest
+    detail = item.detail
+    if manifest is None and not detail:
+        detail = _what_it_looks_like(item.entry)
+    return Listed(
+        name=item.name,
+        kind=item.entry.name.kind,
+        created_at=item.created_at,
+        age_seconds=_age(item.created_at),
+        bytes=item.entry.bytes,
+        state=item.state,
+        verified=item.verification,
+        compression=item.entry.name.compression,
+        database=manifest.identity.database if manifest else None,
+        project=manifest.identity.project if manifest else None,
+        other_database=manifest is not None and not target.is_ours(manifest),
+        label=manifest.label if manifest else None,
+        shrunk=manifest.shrunk if manifest else False,
+        rows=manifest.rows if manifest else None,
+        integrity_rows=manifest.integrity_rows if manifest else None,
+        sha256=manifest.sha256 if manifest else None,
+        detail=detail,
+    )
+
+
+def _what_it_looks_like(entry: Entry) -> str:
+    if entry.bytes == 0:
+        return "empty: not a backup"
+    if entry.name.kind == "volume" or entry.name.compression != "none":
+        return "no manifest"
+    try:
+        with entry.path.open("rb") as file:
+            return f"no manifest; {DESCRIPTIONS[recognise(file.read(HEAD))]}"
+    except OSError as error:
+        return f"no manifest; it can't be read: {error.strerror or error}"
+
+
+def _partials(target: Target) -> list[Listed]:
+    found: list[Listed] = []
+    for path in target.directory.partials():
+        status = path.stat()
+        moment = datetime.fromtimestamp(status.st_mtime, UTC)
+        found.append(
+            Listed(
+                name=path.name,
+                kind="sql",
+                created_at=moment,
+                age_seconds=_age(moment),
+                bytes=status.st_size,
+                state="partial",
+                verified=None,
+                detail="under way, or left by a backup that was killed: the next `backup` removes it",
+            )
+        )
+    return found
+
+
+# -- undo points -----------------------------------------------------------------------------------------------------
+
+
+def undo_prefix(database: str) -> str:
+    """What the names of a database's undo points begin with; a UTC time `YYYYMMDD_HHMMSS` follows."""
+    return f"{database}_before_restore_"
+
+
+def undo_points(target: Target, of: Iterable[pg.DatabaseFacts]) -> list[UndoPoint]:
+    """The undo points among a server's databases, newest first."""
+    pattern = re.compile(re.escape(undo_prefix(target.database)) + r"(\d{8}_\d{6})")
+    found: list[UndoPoint] = []
+    for database in of:
+        if named := pattern.fullmatch(database.name):
+            moment = datetime.strptime(named[1], "%Y%m%d_%H%M%S").replace(tzinfo=UTC)
+            found.append(UndoPoint(name=database.name, created_at=moment, bytes=database.bytes or 0))
+    return sorted(found, key=lambda point: point.name, reverse=True)
+
+
+def _undo_points(target: Target) -> tuple[list[UndoPoint] | None, str | None]:
+    """What the server says within 2 s, in a thread of its own: an engine that hangs must not hang the listing."""
+    answer: list[tuple[list[UndoPoint] | None, str | None]] = []
+    asking = threading.Thread(target=lambda: answer.append(_ask_for_undo_points(target)), daemon=True)
+    asking.start()
+    asking.join(UNDO_SECONDS)
+    return answer[0] if answer else (None, f"The server did not tell its undo points within {UNDO_SECONDS:g} s.")
+
+
+def _ask_for_undo_points(target: Target) -> tuple[list[UndoPoint] | None, str | None]:
+    try:
+        target.host.require_running()
+        with target.server.session(target.maintenance_database) as session:
+            return undo_points(target, pg.databases(session).values()), None
+    except BackupToolError as error:
+        return None, f"The server could not be asked for undo points: {error.message}"

@@ -1,0 +1,91 @@
+"""One reading of a dump's file, from its first byte to its last: everything that the file alone can tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..models import Compression, TableData
+from ..postgres.digests import BlockDigests
+from ..postgres.refusals import Refusal, Refusals
+from ..postgres.roles import Roles
+from ..postgres.script import Handler, ScriptDamaged, ScriptReader, Summary
+from ..progress import Progress
+from ..store.encodings import Container, recognise
+from ..store.reading import CompressionDamaged, FileReader, decompress
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found. `damage` says where the file stops being a plain dump; the rest then is what came before."""
+
+    bytes: int
+    sha256: str
+    container: Container
+    script_bytes: int
+    summary: Summary | None
+    tables: list[TableData]
+    rest_sha256: str
+    refusals: list[Refusal]
+    roles: list[str]
+    damage: str | None = None
+    compression_damage: str | None = None
+
+    @property
+    def rows(self) -> int:
+        return sum(table.rows for table in self.tables)
+
+
+def examine(path: Path, compression: Compression, progress: Progress, *extra: Handler) -> Examination:
+    """Read the whole file once. Raises StoreError when it can't be read, Cancelled when asked to stop."""
+    progress.stage(f"reading {path.name}", path.stat().st_size)
+    raw = FileReader(path, progress.report)
+    digests, refusals, roles = BlockDigests(), Refusals(), Roles()
+    reader = ScriptReader(digests, refusals, roles, *extra)
+    damage = compression_damage = summary = None
+    container: Container | None = None
+    script_bytes = 0
+    try:
+        for chunk in decompress(iter(raw), compression):
+            container = container or recognise(chunk)
+            script_bytes += len(chunk)
+            if damage is None:
+                try:
+                    reader.feed(chunk)
+                except ScriptDamaged as error:
+                    damage = f"line {error.line}: {error.message}"
+    except CompressionDamaged as error:
+        compression_damage = str(error)
+    if damage is None:
+        try:
+            summary = reader.finish()
+        except ScriptDamaged as error:
+            damage = f"line {error.line}: {error.message}"
+    return Examination(
+        bytes=raw.bytes,
+        sha256=raw.sha256,
+        container=container or "plain",
+        script_bytes=script_bytes,
+        summary=summary,
+        tables=table_data(digests),
+        rest_sha256=digests.rest_sha256,
+        refusals=refusals.found,
+        roles=roles.names,
+        damage=damage,
+        compression_damage=compression_damage,
+    )
+
+
+def table_data(digests: BlockDigests) -> list[TableData]:
+    """The COPY targets as a manifest has them."""
+    return [
+        TableData(
+            schema=block.target.schema,
+            name=block.target.name,
+            columns=list(block.target.columns),
+            rows=block.rows,
+            bytes=block.bytes,
+            sha256=block.sha256,
+        )
+        for block in digests.blocks
+    ]

@@ -1,0 +1,206 @@
+"""`db_integrity`: PROC-004's prerequisites, step 5 and troubleshooting. What is wrong is a finding, not an exception."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..errors import BackupToolError, ConfigurationError, EngineUnreachable
+from ..hosts import Place
+from ..models import Extension, Finding, Integrity, Step, TableSize
+from ..postgres import catalogue as pg
+from ..postgres import programs
+from ..progress import Progress
+from . import journal
+from .catalogue import WEEK, list_backups
+from .target import Target
+
+SHOWN_TABLES = 20
+
+
+@dataclass
+class Looked:
+    """What has been seen so far."""
+
+    findings: list[Finding] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    place: Place | None = None
+    server_version: str | None = None
+    database_bytes: int | None = None
+    agents: int | None = None
+    tables: list[TableSize] = field(default_factory=list)
+    extensions: list[Extension] = field(default_factory=list)
+
+    def found(self, severity: str, code: str, message: str, remedy: str = "", **evidence: object) -> None:
+        self.findings.append(
+            Finding.model_validate(
+                {"severity": severity, "code": code, "message": message, "remedy": remedy, "evidence": evidence}
+            )
+        )
+
+    def failed(self, error: BackupToolError) -> None:
+        self.found("error", error.code, error.message, error.remedy)
+
+
+def db_integrity(target: Target, progress: Progress) -> Integrity:
+    """Look at container, server, database and backups. Changes nothing."""
+    looked = Looked()
+    progress.stage("looking at the container")
+    if _look_at_container(target, looked):
+        progress.stage("asking the server")
+        _look_at_server(target, looked, progress)
+    progress.stage("looking at the backups")
+    newest, age = _look_at_backups(target, looked)
+    table = target.settings.integrity_table
+    looked.steps.append(
+        Step(
+            step="Passo 5",
+            title=f"SELECT count(*) FROM {table}",
+            ok=bool(looked.agents),
+            detail="could not be counted" if looked.agents is None else str(looked.agents),
+        )
+    )
+    place = looked.place
+    return Integrity(
+        healthy=not any(finding.severity == "error" for finding in looked.findings),
+        database=target.database,
+        agents=looked.agents,
+        container=place.container if place else None,
+        container_state=place.state if place else None,
+        container_health=place.health if place else None,
+        server_version=looked.server_version,
+        database_bytes=looked.database_bytes,
+        tables=looked.tables,
+        extensions=looked.extensions,
+        newest_good_backup=newest,
+        newest_good_age_seconds=age,
+        findings=looked.findings,
+        steps=looked.steps,
+    )
+
+
+def _look_at_container(target: Target, looked: Looked) -> bool:
+    """Whether programs can be started there."""
+    try:
+        looked.place = target.place
+        _note_health(looked, looked.place)
+        target.host.require_running()
+    except ConfigurationError:
+        raise
+    except BackupToolError as error:
+        looked.failed(error)
+        looked.steps.append(
+            Step(step="Prerequisiti", title="Docker and PostgreSQL are running", ok=False, detail=error.message)
+        )
+        return False
+    state = looked.place.state or "local"
+    health = f" ({looked.place.health})" if looked.place.health else ""
+    detail = f"{looked.place.container or 'local server'}: {state}{health}"
+    looked.steps.append(Step(step="Prerequisiti", title="Docker and PostgreSQL are running", ok=True, detail=detail))
+    return True
+
+
+def _note_health(looked: Looked, place: Place) -> None:
+    if place.state == "running" and place.health in ("unhealthy", "starting"):
+        looked.found(
+            "warning",
+            f"container_{place.health}",
+            f"The container {place.container} is {place.health}.",
+            "Read `docker compose logs postgres`; a backup can be tried all the same, and now is when it matters.",
+        )
+    if not place.engine_local:
+        looked.found("info", "engine_remote", "The Docker engine is on another machine; backups come through its API.")
+
+
+def _look_at_server(target: Target, looked: Looked, progress: Progress) -> None:
+    try:
+        ready, said = target.server.ready()
+        if not ready:
+            looked.found(
+                "error",
+                "server_unreachable",
+                f"pg_isready: {said}",
+                "Wait ten seconds; then read `docker compose logs postgres`.",
+            )
+            return
+        with target.server.session(target.maintenance_database, progress=progress) as session:
+            session.rows("SELECT 1 AS one", timeout=10)
+            facts = pg.server_facts(session)
+            _note_version(looked, facts.version)
+            databases = pg.databases(session)
+            if target.database not in databases:
+                looked.found(
+                    "error",
+                    "database_missing",
+                    f"There is no database {target.database!r} on the server.",
+                    "Check SCARLET_BACKUP_DATABASE; to bring a lost database back call `restore`.",
+                    databases=sorted(databases),
+                )
+                return
+            looked.database_bytes = databases[target.database].bytes
+        _look_at_database(target, looked, progress)
+    except BackupToolError as error:
+        looked.failed(error)
+
+
+def _note_version(looked: Looked, version: str) -> None:
+    looked.server_version = version
+    fixed = programs.has_known_holes(version)
+    if fixed is not None:
+        looked.found(
+            "warning",
+            "server_version_vulnerable",
+            f"PostgreSQL {version} has known holes in pg_dump or psql (CVE-2026-18408).",
+            f"Take a backup, then update the image to {fixed} or newer (`docker compose pull postgres`, PROC-005).",
+        )
+
+
+def _look_at_database(target: Target, looked: Looked, progress: Progress) -> None:
+    table = target.settings.integrity_table
+    with target.server.session(target.database, progress=progress) as session:
+        looked.agents = pg.count_table(session, table)
+        sizes = sorted(pg.tables(session), key=lambda t: t.bytes, reverse=True)
+        looked.extensions = pg.properties(session).extensions
+    looked.tables = [
+        TableSize(schema=t.schema, name=t.name, estimated_rows=t.estimated_rows, bytes=t.bytes)
+        for t in sizes
+        if t.kind == "r"
+    ][:SHOWN_TABLES]
+    if looked.agents is None:
+        looked.found(
+            "error",
+            "integrity_table_missing",
+            f"The table {table} is not found by the database's search_path.",
+            "If it was lost, call `restore`; if tables lie in another schema, see `ALTER DATABASE … SET search_path`.",
+        )
+    elif looked.agents == 0:
+        looked.found(
+            "error",
+            "integrity_table_empty",
+            f"The table {table} is empty: Scarlet's memory is not there.",
+            "If that is not meant, call `list_backups` and `restore`.",
+        )
+
+
+def _look_at_backups(target: Target, looked: Looked) -> tuple[str | None, float | None]:
+    try:
+        listing = list_backups(target, limit=1000)
+        if journal.read(target.directory.path) is not None:
+            looked.found(
+                "error",
+                "restore_interrupted",
+                "A restore was cut off and has not been tidied up.",
+                "Call `backup` or `restore`: either finishes it or rolls it back first.",
+            )
+    except EngineUnreachable:
+        return None, None
+    except BackupToolError as error:
+        looked.found("warning", error.code, error.message, error.remedy)
+        return None, None
+    age = listing.newest_good_age_seconds
+    newest = next((b.name for b in listing.backups if b.state == "good" and not b.other_database), None)
+    if age is None:
+        looked.found("warning", "no_good_backup", "There is no good backup of this database.", "Call `backup`.")
+    elif age > WEEK:
+        days = age / 86400
+        looked.found("warning", "backup_old", f"The newest good backup is {days:.0f} days old.", "Call `backup`.")
+    return newest, age

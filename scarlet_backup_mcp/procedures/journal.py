@@ -1,0 +1,163 @@
+"""The restore journal: what a restore that was cut off still owes, and how the next call pays it.
+
+The journal is written before the first step that can't be undone by doing nothing (stopping dependents) and removed
+after the last (starting them). Which side of the swap the server is on is never taken from the journal: databases keep
+their OID through a rename, so the server tells.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from ..errors import BackupToolError, Busy, HostError, RestoreInterrupted
+from ..models import DependentReport, Model, Utc
+from ..postgres import catalogue as pg
+from ..postgres import databases
+from ..postgres.server import Session
+from ..progress import Progress
+from ..store.writing import sync_directory, write_atomically
+from .target import TAG, Target
+
+FILE = "restore.journal.json"
+
+
+class StoppedContainer(Model):
+    id: str
+    name: str
+
+
+class Journal(Model):
+    """`incoming` takes the place of `database`, whose present one becomes `undo`. OIDs are of `system_identifier`'s."""
+
+    journal_version: Literal[1] = 1
+    source: str
+    source_kind: Literal["backup", "undo_point"]
+    database: str
+    live_oid: int | None
+    incoming: str
+    incoming_oid: int
+    undo: str | None
+    system_identifier: str
+    dependents: list[StoppedContainer]
+    started_at: Utc
+
+
+def write(directory: Path, journal: Journal) -> None:
+    """Durably."""
+    write_atomically(directory / FILE, journal.model_dump_json(indent=1).encode())
+
+
+def read(directory: Path) -> Journal | None:
+    """The journal of a restore that has not ended; None without one. Raises RestoreInterrupted when it is unreadable."""
+    try:
+        return Journal.model_validate_json((directory / FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValidationError, OSError) as error:
+        raise RestoreInterrupted(
+            f"{directory / FILE} can't be read: a restore was cut off and left it.",
+            "See with `docker compose ps` that all services run and with `db_integrity` that the database is whole, "
+            "then remove that file.",
+        ) from error
+
+
+def remove(directory: Path) -> None:
+    """The restore has ended."""
+    (directory / FILE).unlink(missing_ok=True)
+    sync_directory(directory)
+
+
+def tidy_up(target: Target, progress: Progress) -> list[str]:
+    """Under the directory's lock: finish or roll back a restore that was cut off, and drop scratch databases that
+    killed restores left. Gives what was done, in sentences.
+
+    Raises RestoreInterrupted when a journal is there but the server can't be asked, Busy when another directory's
+    restore is under way on this server.
+    """
+    directory = target.directory.path
+    journal = read(directory)
+    try:
+        with target.server.session(target.maintenance_database, progress=progress) as session:
+            if not databases.advisory_lock(session):
+                if journal is None:
+                    return []
+                raise Busy("A restore is under way on this server from another backup directory.")
+            told = _settle(target, session, journal) if journal is not None else []
+            return told + _sweep(target, session)
+    except Busy:
+        raise
+    except BackupToolError as error:
+        if journal is None:
+            raise
+        raise RestoreInterrupted(
+            f"A restore of {journal.source} was cut off, and can't be finished or rolled back now: {error.message}"
+        ) from error
+
+
+def _settle(target: Target, session: Session, journal: Journal) -> list[str]:
+    told: list[str] = []
+    if pg.server_facts(session).system_identifier != journal.system_identifier:
+        told.append(f"A restore of {journal.source} was cut off, on a cluster that is no longer this one: nothing to settle.")
+    else:
+        swapped = side_of_swap(session, journal)
+        if swapped:
+            told.append(f"A restore of {journal.source} had been cut off after the swap: it is finished now.")
+        else:
+            told.append(f"A restore of {journal.source} had been cut off before the swap: it is rolled back now.")
+            if journal.source_kind == "backup":
+                databases.drop(session, journal.incoming)
+    told += [f"{report.name}: {report.action} {report.detail}".strip() for report in start(target, journal.dependents)]
+    remove(target.directory.path)
+    return told
+
+
+def side_of_swap(session: Session, journal: Journal) -> bool:
+    """Whether the swap happened. Raises RestoreInterrupted when neither its before nor its after is to be seen."""
+    names = {facts.oid: name for name, facts in pg.databases(session).items()}
+    incoming = names.get(journal.incoming_oid)
+    if incoming == journal.database:
+        return True
+    if incoming == journal.incoming or (incoming is None and journal.live_oid in names):
+        return False
+    raise RestoreInterrupted(
+        f"A restore of {journal.source} was cut off, and the databases are not as it left them: OID "
+        f"{journal.incoming_oid} is {incoming!r}, OID {journal.live_oid} is {names.get(journal.live_oid or 0)!r}.",
+        f"Look with `\\l` in psql which database is the right one, rename it to {journal.database}, "
+        f"and remove {target_file(journal)}.",
+    )
+
+
+def target_file(journal: Journal) -> str:
+    """What to remove by hand."""
+    return f"the backup directory's {FILE} of {journal.started_at:%Y-%m-%d %H:%M} UTC"
+
+
+def start(target: Target, containers: list[StoppedContainer]) -> list[DependentReport]:
+    """Start dependents that were stopped; those that run already are left alone."""
+    reports: list[DependentReport] = []
+    for container in containers:
+        try:
+            target.host.start_container(container.id)
+            reports.append(DependentReport(name=container.name, action="restarted"))
+        except HostError as error:
+            reports.append(DependentReport(name=container.name, action="start failed", detail=error.message))
+    return reports
+
+
+def scratch_prefix(database: str) -> str:
+    """What the names of a database's scratch databases begin with."""
+    return f"{database}_restore_"
+
+
+def _sweep(target: Target, session: Session) -> list[str]:
+    told: list[str] = []
+    for name, facts in pg.databases(session).items():
+        if name.startswith(scratch_prefix(target.database)) and (facts.comment or "").startswith(TAG):
+            with suppress(BackupToolError):
+                databases.drop(session, name)
+                told.append(f"The scratch database {name}, left by a restore that was killed, is dropped.")
+    return told

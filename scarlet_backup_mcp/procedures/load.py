@@ -1,0 +1,61 @@
+"""A dump's script into an empty database, by the psql that stands beside the server."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+
+from ..errors import ContainerLost, RestoreFailed
+from ..hosts import run
+from ..postgres import programs
+from ..postgres.script import strip_restrict
+from ..postgres.server import Server
+from ..progress import Progress
+from ..store.directory import Entry
+from ..store.reading import FileReader, decompress
+
+OUTPUT_KEPT = 64 << 10
+
+
+def load(server: Server, database: str, entry: Entry, sha256: str, progress: Progress) -> None:
+    """Load `entry`, whose file has to have that SHA-256, into the empty `database`.
+
+    Only psql's own word after the last line counts as the end: an exit code of 0 is also what a cut-off input gives.
+    Raises RestoreFailed; the database is then of no use.
+    """
+    progress.stage(f"loading {entry.name.name}", entry.bytes)
+    key = secrets.token_hex(16) if programs.knows_restrict(server.program_version("psql")) else None
+    mark = secrets.token_hex(16)
+    output = bytearray()
+
+    def sink(data: bytes) -> None:
+        output.extend(data)
+        del output[:-OUTPUT_KEPT]
+
+    # A crash may lose the last commits of the load, but the swap's own commit waits for all that came before it.
+    environment = server.environment(database, {"synchronous_commit": "off"})
+    script = _script(entry, sha256, key, mark, progress)
+    ended = run(server.host, programs.psql_load(), env=environment, source=script, sink=sink, progress=progress)
+    if ended.code is None or ended.code == 137:
+        raise ContainerLost("The container or its engine went away during the load. The live database is as it was.")
+    if ended.code != 0 or f"{mark}\n".encode() not in output:
+        raise RestoreFailed(f"{entry.name.name} could not be loaded: {_first_error(ended.stderr)}")
+
+
+def _script(entry: Entry, sha256: str, key: str | None, mark: str, progress: Progress) -> Iterator[bytes]:
+    raw = FileReader(entry.path, progress.report)
+    if key is not None:
+        yield f"\\restrict {key}\n".encode()
+    yield from strip_restrict(decompress(iter(raw), entry.name.compression))
+    if raw.sha256 != sha256:
+        raise RestoreFailed(f"{entry.name.name} changed after it was verified. The live database is as it was.")
+    if key is not None:
+        yield f"\n\\unrestrict {key}\n".encode()
+    yield f"\n\\echo {mark}\n".encode()
+
+
+def _first_error(stderr: str) -> str:
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    first = next((at for at, line in enumerate(lines) if re.search(r"ERROR|FATAL|error:", line)), 0)
+    return " ".join(lines[first : first + 3]) or "psql said nothing"

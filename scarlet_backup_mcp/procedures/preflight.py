@@ -1,0 +1,130 @@
+"""What has to hold before a restore changes anything. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..errors import PreflightFailed
+from ..models import Manifest, Role
+from ..postgres import catalogue as pg
+from ..postgres import databases, programs
+from ..postgres.quoting import identifier, literal
+from ..postgres.server import Session
+from .catalogue import undo_prefix
+from .sources import Plan
+from .target import Target
+
+ROOM = 1.2
+UNDO_POINTS = 2
+
+
+def check_swap(target: Target, session: Session, plan: Plan, *, drop_oldest_undo: bool) -> None:
+    """What a swap needs, whatever comes in. Raises PreflightFailed."""
+    if len(f"{undo_prefix(target.database)}YYYYMMDD_HHMMSS".encode()) > databases.NAME_BYTES:
+        raise PreflightFailed(
+            f"The name {target.database} is too long: an undo point's name would pass PostgreSQL's 63 bytes.",
+            "Rename the database to 32 bytes or fewer, or restore the file by hand (see the README).",
+        )
+    if not plan.facts.superuser:
+        raise PreflightFailed(
+            "A restore needs a superuser: a dump sets owners, creates extensions, and databases are renamed.",
+            "Set SCARLET_BACKUP_USER to a superuser (PROC-004 uses `postgres`).",
+        )
+    if plan.facts.in_recovery:
+        raise PreflightFailed("The server is a standby, which can't be written to.", "Restore on its primary.")
+    if found := databases.obstacles(session, target.database):
+        raise PreflightFailed(
+            f"The live database has a {'; a '.join(found)}, which a swap would break.",
+            "Finish or drop it (COMMIT/ROLLBACK PREPARED, pg_drop_replication_slot, DROP SUBSCRIPTION), then try again.",
+        )
+    if plan.undo is None and plan.live_oid is not None and len(plan.undo_points) >= UNDO_POINTS and not drop_oldest_undo:
+        oldest = plan.undo_points[-1]
+        raise PreflightFailed(
+            f"There are {len(plan.undo_points)} undo points already; the oldest is {oldest.name} ({oldest.bytes:,} bytes).",
+            f"If the user agrees that {oldest.name} may go, call again with drop_oldest_undo=true.",
+        )
+
+
+def check_load(target: Target, session: Session, plan: Plan, roles: Iterable[str], database_bytes: int) -> None:
+    """What loading a dump needs: room, roles, extensions. Raises PreflightFailed."""
+    _check_room(target, plan, database_bytes)
+    _check_roles(session, plan.manifest, roles)
+    if plan.manifest is not None:
+        _check_extensions(session, plan.manifest)
+
+
+def _check_room(target: Target, plan: Plan, database_bytes: int) -> None:
+    if plan.facts.data_directory is None:
+        return
+    free = target.host.free_bytes(plan.facts.data_directory)
+    needed = int(database_bytes * ROOM) + plan.facts.max_wal_bytes
+    if free is not None and free < needed:
+        raise PreflightFailed(
+            f"The server's disk has {free:,} bytes free; the restored copy beside the live database needs some {needed:,}.",
+            "Free space on the disk of the database's volume"
+            + (", or drop an undo point you no longer need." if plan.undo_points else "."),
+        )
+
+
+def _check_roles(session: Session, manifest: Manifest | None, named: Iterable[str]) -> None:
+    needed = set(named)
+    if manifest is not None:
+        properties = manifest.properties
+        needed |= {properties.owner} | {s.role for s in properties.settings if s.role}
+        needed |= {name for g in properties.acl or [] for name in (g.grantor, g.grantee) if name}
+    there = {row["name"] for row in session.rows("SELECT rolname AS name FROM pg_roles")}
+    if missing := sorted(needed - there):
+        recorded = {role.name: role for role in (manifest.roles if manifest else [])}
+        statements = " ".join(_create_role(name, recorded.get(name)) for name in missing)
+        raise PreflightFailed(
+            f"The server lacks roles that the backup names: {', '.join(missing)}.",
+            f"Create them first (passwords are not in a backup), for example: {statements}",
+        )
+
+
+def _create_role(name: str, role: Role | None) -> str:
+    words = f"CREATE ROLE {identifier(name)}"
+    if role is not None:
+        words += " LOGIN" if role.login else ""
+        words += " SUPERUSER" if role.superuser else ""
+        words += " CREATEDB" if role.createdb else ""
+        words += " CREATEROLE" if role.createrole else ""
+    return words + ";"
+
+
+def _check_extensions(session: Session, manifest: Manifest) -> None:
+    wanted = [e for e in manifest.properties.extensions if e.name != "plpgsql"]
+    if not wanted:
+        return
+    names = ", ".join(literal(e.name) for e in wanted)
+    rows = session.rows(
+        f"SELECT name, default_version AS version FROM pg_available_extensions WHERE name IN ({names})"
+    )
+    there = {row["name"]: row["version"] for row in rows}
+    if missing := [f"{e.name} {e.version}" for e in wanted if e.name not in there]:
+        raise PreflightFailed(
+            f"The server lacks extensions that the backup uses: {', '.join(missing)}.",
+            "Run the database with an image that has them (Scarlet's is pgvector/pgvector:pg15).",
+        )
+
+
+def restrict_key_known(target: Target) -> bool:
+    """Whether the psql there can be told to refuse backslash commands."""
+    return programs.knows_restrict(target.server.program_version("psql"))
+
+
+def available(plan: Plan, stamp: str, prefix: str) -> str:
+    """`<prefix><stamp>`, refused when a database has that name already."""
+    name = f"{prefix}{stamp}"
+    if name in plan.databases:
+        raise PreflightFailed(f"A database {name} exists already.", "Call `restore` again: the name holds the second.")
+    return name
+
+
+def copy_bytes(plan: Plan) -> int:
+    """How large a restored copy may become, estimated."""
+    if plan.manifest is not None:
+        return plan.manifest.database_bytes
+    live = plan.databases.get(plan.database)
+    size = plan.entry.bytes if plan.entry else 0
+    return max(size, (live.bytes or 0) if live else 0)

@@ -1,0 +1,366 @@
+"""`restore`: load beside the live database, check, then swap by name. Until the swap the live database is not touched.
+
+The steps read top to bottom in `restore`. Whatever fails before the swap leaves the live database as it was; what is
+cut off around the swap is finished or rolled back by the journal.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from ..errors import BackupNotValid, BackupToolError, Busy, ConfirmationStale, HostError, RestoreFailed, RestoreInterrupted
+from ..models import Check, DatabaseProperties, DependentReport, Restore, Step, rows_by_table
+from ..postgres import catalogue as pg
+from ..postgres import databases
+from ..postgres.server import Session
+from ..progress import Progress
+from ..store.lock import writer_lock
+from . import journal as journals
+from . import preflight, verify
+from .catalogue import undo_prefix
+from .examine import Examination
+from .journal import Journal, StoppedContainer, scratch_prefix, tidy_up
+from .load import load
+from .sources import Plan, count_integrity_rows, plan
+from .target import TAG, Target
+
+# What the checks are about that only a manifest makes possible.
+_MANIFEST_ONLY = ("manifest", "name")
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """What a user said yes to: this very content over this very database."""
+
+    sha256: str | None
+    live_oid: int | None
+
+
+@dataclass
+class Work:
+    """What a restore has come to know on its way."""
+
+    incoming: str
+    incoming_oid: int = 0
+    rows_compared: int = 0
+    integrity_rows: int | None = None
+    comment: str | None = None
+    steps: list[Step] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def did(self, title: str, detail: str = "") -> None:
+        self.steps.append(Step(step="Restore", title=title, ok=True, detail=detail))
+
+
+def restore(
+    target: Target,
+    progress: Progress,
+    backup: str,
+    *,
+    accept_foreign: bool = False,
+    accept_other_database: bool = False,
+    stop_dependents: bool = True,
+    drop_oldest_undo: bool = False,
+    confirmed: Confirmed | None = None,
+) -> Restore:
+    """Bring the database back from a backup's file, `latest`, or an undo point.
+
+    `confirmed` None means that the caller has the user's consent for whatever `backup` names. Raises BackupToolError;
+    its message says when the live database is not as it was.
+    """
+    began = time.monotonic()
+    progress.stage("looking at the container")
+    target.host.require_running()
+    target.directory.prepare()
+    with writer_lock(target.directory.path, "restore"):
+        told = tidy_up(target, progress)
+        with target.server.session(target.maintenance_database, progress=progress) as guard:
+            if not databases.advisory_lock(guard):
+                raise Busy("Another restore is under way on this server.")
+            planned = plan(
+                target, progress, backup, accept_foreign=accept_foreign, accept_other_database=accept_other_database
+            )
+            _check_confirmed(planned, confirmed)
+            preflight.check_swap(target, guard, planned, drop_oldest_undo=drop_oldest_undo)
+            stamp = f"{datetime.now(UTC):%Y%m%d_%H%M%S}"
+            undo = preflight.available(planned, stamp, undo_prefix(target.database)) if planned.live_oid else None
+            if planned.undo is not None:
+                work = _from_undo_point(target, planned)
+            else:
+                work = _from_backup(target, guard, planned, stamp, progress)
+            work.warnings[:0] = [*told, *planned.warnings]
+            try:
+                progress.stage("swapping")
+                with progress.uninterrupted():
+                    unavailable, dependents = _swap(target, guard, planned, work, undo, stop_dependents)
+            except BaseException:
+                if planned.undo is None:
+                    _drop_scratch(target, work)
+                raise
+            _drop_oldest_undo(guard, planned, drop_oldest_undo, work)
+    return Restore(
+        restored=True,
+        dry_run=False,
+        source=planned.source,
+        source_kind="undo_point" if planned.undo else "backup",
+        source_created_at=planned.created_at,
+        database=target.database,
+        undo_point=undo,
+        rows_compared=work.rows_compared,
+        integrity_rows=work.integrity_rows,
+        integrity_rows_before=planned.integrity_rows_now,
+        unavailable_seconds=round(unavailable, 3),
+        dependents=dependents,
+        steps=work.steps,
+        warnings=work.warnings,
+        duration_seconds=round(time.monotonic() - began, 3),
+        remedy=f'To undo this, call `restore` with backup="{undo}".' if undo else None,
+    )
+
+
+def dry_run(
+    target: Target,
+    progress: Progress,
+    backup: str,
+    *,
+    accept_foreign: bool = False,
+    accept_other_database: bool = False,
+    stop_dependents: bool = True,
+    drop_oldest_undo: bool = False,
+) -> Restore:
+    """Everything that `restore` would check, and what it would do. Writes nothing, neither here nor on the server."""
+    began = time.monotonic()
+    if journals.read(target.directory.path) is not None:
+        raise RestoreInterrupted(
+            "A restore was cut off and has not been tidied up yet.", "Call `backup` or `restore`: either does it first."
+        )
+    planned = plan(target, progress, backup, accept_foreign=accept_foreign, accept_other_database=accept_other_database)
+    work = Work(incoming=planned.source)
+    work.warnings += planned.warnings
+    with target.server.session(target.maintenance_database, progress=progress) as session:
+        preflight.check_swap(target, session, planned, drop_oldest_undo=drop_oldest_undo)
+        if planned.known is not None:
+            examination = _verified(target, planned, progress, store=False)
+            work.rows_compared = examination.rows
+            work.did("Verify the backup in full", f"{examination.bytes:,} bytes, {examination.rows:,} rows")
+            preflight.check_load(target, session, planned, examination.roles, preflight.copy_bytes(planned))
+        work.did("Look whether the server is ready for it", "room, roles, extensions and names")
+    undo = f"{undo_prefix(target.database)}<time>" if planned.live_oid else None
+    running = [d for d in target.host.dependents() if d.running] if stop_dependents else []
+    for title in _would_do(planned, undo):
+        work.steps.append(Step(step="Restore", title=title, ok=None, detail="not done: dry run"))
+    return Restore(
+        restored=False,
+        dry_run=True,
+        source=planned.source,
+        source_kind="undo_point" if planned.undo else "backup",
+        source_created_at=planned.created_at,
+        database=target.database,
+        undo_point=undo,
+        rows_compared=work.rows_compared,
+        integrity_rows=planned.integrity_rows,
+        integrity_rows_before=planned.integrity_rows_now,
+        unavailable_seconds=None,
+        dependents=[DependentReport(name=d.name, action="would be restarted") for d in running],
+        steps=work.steps,
+        warnings=work.warnings,
+        duration_seconds=round(time.monotonic() - began, 3),
+        remedy="Call `restore` again with dry_run=false to do it.",
+    )
+
+
+def _would_do(planned: Plan, undo: str | None) -> list[str]:
+    loading = [] if planned.undo else ["Load it into a new database beside the live one", "Compare the rows of every table"]
+    keep = f"Keep the present database as {undo}" if undo else f"Give the new database the name {planned.database}"
+    return [*loading, "Stop the services that depend on the database", keep, "Start those services again"]
+
+
+# -- up to the swap --------------------------------------------------------------------------------------------------
+
+
+def _check_confirmed(planned: Plan, confirmed: Confirmed | None) -> None:
+    if confirmed is not None and confirmed != Confirmed(planned.sha256, planned.live_oid):
+        raise ConfirmationStale(f"{planned.source} or the live database is not the one that was confirmed.")
+
+
+def _from_undo_point(target: Target, planned: Plan) -> Work:
+    work = Work(incoming=planned.source, incoming_oid=planned.databases[planned.source].oid)
+    work.comment = planned.databases[planned.source].comment
+    work.integrity_rows = planned.integrity_rows
+    work.did("Find the undo point", planned.source)
+    return work
+
+
+def _verified(target: Target, planned: Plan, progress: Progress, *, store: bool) -> Examination:
+    assert planned.known is not None
+    checks, examination = verify.full(target, planned.known, progress, store=store)
+    failed = [check for check in checks if check.ok is False and not _excused(planned, check)]
+    if failed:
+        shown = "; ".join(f"{c.check}: {c.detail or f'expected {c.expected}, found {c.found}'}" for c in failed)
+        raise BackupNotValid(f"{planned.source} did not pass verification: {shown}.")
+    if planned.sha256 != examination.sha256:
+        raise ConfirmationStale(f"{planned.source} changed while it was looked at.", "Call `restore` again.")
+    return examination
+
+
+def _excused(planned: Plan, check: Check) -> bool:
+    """A wrong clock or a missing manifest is the user's to accept (and was), damage is not."""
+    return check.check == "time" or (planned.manifest is None and check.check in _MANIFEST_ONLY)
+
+
+def _from_backup(target: Target, guard: Session, planned: Plan, stamp: str, progress: Progress) -> Work:
+    assert planned.entry is not None
+    examination = _verified(target, planned, progress, store=True)
+    preflight.check_load(target, guard, planned, examination.roles, preflight.copy_bytes(planned))
+    wanted = _wanted_properties(target, planned)
+    work = Work(incoming=preflight.available(planned, stamp, scratch_prefix(target.database)))
+    work.comment = wanted.comment if wanted else None
+    work.did("Verify the backup in full", f"{examination.bytes:,} bytes, {examination.rows:,} rows")
+    work.did("Look whether the server is ready for it", "room, roles, extensions and names")
+    progress.stage("making a new database beside the live one")
+    marker = f"{TAG}: scratch of a restore of {planned.source}"
+    work.incoming_oid, warnings = databases.create(guard, work.incoming, wanted, marker)
+    work.warnings += warnings
+    try:
+        if planned.manifest is not None and "public" not in planned.manifest.schemas:
+            with target.server.session(work.incoming) as session:
+                session.execute("DROP SCHEMA IF EXISTS public")
+        load(target.server, work.incoming, planned.entry, examination.sha256, progress)
+        work.did("Load it into a new database beside the live one", work.incoming)
+        _compare(target, work, examination, progress)
+        if wanted is not None:
+            progress.stage("putting back owner, privileges and settings")
+            maintenance = target.maintenance_database
+            work.warnings += databases.apply_properties(target.server, maintenance, work.incoming, wanted)
+            work.did("Put back owner, privileges and settings", f"{len(wanted.settings)} settings")
+        _check_integrity_rows(target, planned, work)
+    except BaseException:
+        _drop_scratch(target, work)
+        raise
+    return work
+
+
+def _wanted_properties(target: Target, planned: Plan) -> DatabaseProperties | None:
+    """From the manifest; for a file without one, what the live database has."""
+    if planned.manifest is not None:
+        return planned.manifest.properties
+    if planned.live_oid is None:
+        return None
+    with target.server.session(target.database) as session:
+        return pg.properties(session)
+
+
+def _compare(target: Target, work: Work, examination: Examination, progress: Progress) -> None:
+    progress.stage("comparing the rows of every table")
+    with target.server.session(work.incoming, progress=progress) as session:
+        tables = pg.tables(session)
+        dumped = rows_by_table(examination.tables)
+        work.rows_compared, differences = pg.compare_rows(dumped, tables, pg.count_rows(session, tables))
+        if differences:
+            shown = "; ".join(f"{d.table}: {d.dumped} in the file, {d.counted} loaded" for d in differences[:5])
+            raise RestoreFailed(f"The loaded database does not hold the backup's rows: {shown}.")
+        work.did("Compare the rows of every table", f"{work.rows_compared:,} rows in {len(dumped)} tables")
+        progress.stage("analysing the tables for the planner")
+        session.execute("ANALYZE")
+
+
+def _check_integrity_rows(target: Target, planned: Plan, work: Work) -> None:
+    table = target.settings.integrity_table
+    with target.server.session(work.incoming) as session:
+        found = count_integrity_rows(target, session)
+    expected = planned.manifest.integrity_rows if planned.manifest else found
+    lost = found is None and planned.manifest is None and planned.integrity_rows_now is not None
+    if found != expected or lost:
+        raise RestoreFailed(
+            f"In the restored database {table} shows {found} rows instead of {expected if not lost else 'some'}: "
+            "the live database was left as it was."
+        )
+    work.integrity_rows = found
+    work.did(f"SELECT count(*) FROM {table}, in the new database", str(found))
+
+
+def _drop_oldest_undo(guard: Session, planned: Plan, wanted: bool, work: Work) -> None:
+    """Only once the restore has succeeded: until then every undo point may be needed."""
+    if wanted and planned.undo is None:
+        for point in planned.undo_points[preflight.UNDO_POINTS - 1 :]:
+            try:
+                databases.drop(guard, point.name)
+                work.did("Drop the oldest undo point, as asked", point.name)
+            except BackupToolError as error:
+                work.warnings.append(f"The undo point {point.name} could not be dropped: {error.message}")
+
+
+def _drop_scratch(target: Target, work: Work) -> None:
+    """Drop what was loaded; once swapped it no longer has this name. Failing that, the next call sweeps it."""
+    with suppress(BackupToolError), target.server.session(target.maintenance_database) as session:
+        databases.drop(session, work.incoming)
+
+
+# -- the swap --------------------------------------------------------------------------------------------------------
+
+
+def _swap(
+    target: Target, guard: Session, planned: Plan, work: Work, undo: str | None, stop_dependents: bool
+) -> tuple[float, list[DependentReport]]:
+    """Gives the seconds in which nobody could connect, and what was done to dependents."""
+    all_dependents = target.host.dependents()
+    running = [d for d in all_dependents if d.running]
+    stopping = [StoppedContainer(id=d.id, name=d.name) for d in running] if stop_dependents else []
+    journal = Journal(
+        source=planned.source,
+        source_kind="undo_point" if planned.undo else "backup",
+        database=target.database,
+        live_oid=planned.live_oid,
+        incoming=work.incoming,
+        incoming_oid=work.incoming_oid,
+        undo=undo,
+        system_identifier=planned.facts.system_identifier,
+        dependents=stopping,
+        started_at=datetime.now(UTC),
+    )
+    journals.write(target.directory.path, journal)
+    try:
+        if planned.undo is None:
+            databases.set_comment(guard, work.incoming, work.comment)
+        for container in stopping:
+            target.host.stop_container(container.id)
+        began = time.monotonic()
+        databases.swap(target.server, target.maintenance_database, target.database, work.incoming, undo)
+        with target.server.session(target.database) as session:
+            unavailable = time.monotonic() - began
+            work.integrity_rows = count_integrity_rows(target, session)
+    except BaseException as error:
+        _settle(target, journal, error)
+        raise
+    work.did("Swap the databases by name, in one transaction", f"{unavailable:.3f} s without connections")
+    reports = journals.start(target, stopping)
+    reports += [DependentReport(name=d.name, action="left stopped") for d in all_dependents if not d.running]
+    reports += [DependentReport(name=d.name, action="left running") for d in running if not stop_dependents]
+    journals.remove(target.directory.path)
+    for report in reports:
+        if report.action == "start failed":
+            work.warnings.append(f"{report.name} could not be started again: {report.detail} Start it by hand.")
+    work.did("Start the services that depend on the database", ", ".join(r.name for r in reports) or "there are none")
+    return unavailable, reports
+
+
+def _settle(target: Target, journal: Journal, error: BaseException) -> None:
+    """After a failure around the swap: ask the server which side it is on, and put things right for that side."""
+    try:
+        with target.server.session(target.maintenance_database) as session:
+            swapped = journals.side_of_swap(session, journal)
+    except (BackupToolError, HostError) as problem:
+        raise RestoreInterrupted(
+            f"The restore was cut off around the swap ({error}), and the server does not answer: {problem.message} "
+            "Whichever side it is on, both databases are there."
+        ) from error
+    journals.start(target, journal.dependents)
+    journals.remove(target.directory.path)
+    if swapped:
+        raise RestoreFailed(
+            f"The databases were swapped, but afterwards something failed: {error}",
+            f'Call `db_integrity`; to undo the restore call `restore` with backup="{journal.undo}".',
+        ) from error

@@ -1,0 +1,191 @@
+"""What a restore restores from, and what it would do: found out before anything is asked or changed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from ..errors import (
+    BackupMissing,
+    BackupNotValid,
+    DatabaseMissing,
+    ForeignRefused,
+    OtherDatabaseRefused,
+    ServerError,
+)
+from ..models import Manifest, UndoPoint
+from ..postgres import catalogue as pg
+from ..postgres.server import Session
+from ..progress import Progress
+from ..store.directory import Entry
+from ..store.reading import FileReader
+from . import catalogue
+from .catalogue import Known
+from .target import Target
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be restored over what. `sha256` and `live_oid` are what a confirmation is bound to."""
+
+    source: str
+    known: Known | None
+    undo: UndoPoint | None
+    created_at: datetime
+    database: str
+    server: str
+    sha256: str | None
+    live_oid: int | None
+    rows: int | None
+    integrity_rows: int | None
+    integrity_rows_now: int | None
+    undo_points: list[UndoPoint]
+    databases: dict[str, pg.DatabaseFacts]
+    facts: pg.ServerFacts
+    warnings: list[str]
+
+    @property
+    def entry(self) -> Entry | None:
+        return self.known.entry if self.known else None
+
+    @property
+    def manifest(self) -> Manifest | None:
+        return self.known.manifest if self.known else None
+
+    def question(self, table: str) -> str:
+        """What a user is asked before it is done."""
+        kind = "the undo point" if self.undo else "the backup"
+        inside = "" if self.rows is None else f", {self.rows:,} rows, {self.integrity_rows} in {table}"
+        now = "which does not exist now" if self.live_oid is None else f"which holds {self.integrity_rows_now} in {table} now"
+        return (
+            f"Restore {kind} {self.source} (of {self.created_at:%Y-%m-%d %H:%M:%S} UTC{inside}) as the database "
+            f"{self.database} of {self.server}, {now}? The present database is kept as an undo point."
+        )
+
+
+def plan(
+    target: Target,
+    progress: Progress,
+    source: str,
+    *,
+    accept_foreign: bool = False,
+    accept_other_database: bool = False,
+) -> Plan:
+    """Resolve `source` (a backup's name, `latest`, or an undo point's name) and look at what it would replace.
+
+    Reads only. Raises RestoreRefused's children, BackupMissing, NameRefused, and what an unreachable server raises.
+    """
+    progress.stage("looking at the source and the live database")
+    target.host.require_running()
+    with target.server.session(target.maintenance_database, progress=progress) as session:
+        facts, databases = pg.server_facts(session), pg.databases(session)
+    points = catalogue.undo_points(target, databases.values())
+    live = databases.get(target.database)
+    now = _integrity_rows(target, target.database) if live else None
+    undo = _undo_point(target, source, points)
+    if undo is not None:
+        known, sha256, created, rows, integrity = None, None, undo.created_at, None, _integrity_rows(target, undo.name)
+        warnings: list[str] = []
+    else:
+        known = _known(target, source)
+        manifest = known.manifest
+        warnings = _check_origin(target, known, facts, accept_foreign, accept_other_database)
+        sha256 = manifest.sha256 if manifest else _sha256(known.entry, progress)
+        created, rows = known.created_at, manifest.rows if manifest else None
+        integrity = manifest.integrity_rows if manifest else None
+    return Plan(
+        source=undo.name if undo else known.name if known else source,
+        known=known,
+        undo=undo,
+        created_at=created,
+        database=target.database,
+        server=target.describe(),
+        sha256=sha256,
+        live_oid=live.oid if live else None,
+        rows=rows,
+        integrity_rows=integrity,
+        integrity_rows_now=now,
+        undo_points=points,
+        databases=databases,
+        facts=facts,
+        warnings=warnings,
+    )
+
+
+def resolve(target: Target, source: str) -> str:
+    """The name that `source` means: `latest` becomes a file's name, anything else stays."""
+    return catalogue.latest(target, for_restore=True) if source == "latest" else source
+
+
+def _undo_point(target: Target, source: str, points: list[UndoPoint]) -> UndoPoint | None:
+    if not re.fullmatch(re.escape(catalogue.undo_prefix(target.database)) + r"\d{8}_\d{6}", source):
+        return None
+    found = next((point for point in points if point.name == source), None)
+    if found is None:
+        there = ", ".join(point.name for point in points) or "none"
+        raise BackupMissing(f"There is no undo point {source} on the server.", f"There are: {there}.")
+    return found
+
+
+def _known(target: Target, source: str) -> Known:
+    entry = target.directory.find(resolve(target, source))
+    return catalogue.know(target, entry)
+
+
+def _check_origin(
+    target: Target, known: Known, facts: pg.ServerFacts, accept_foreign: bool, accept_other_database: bool
+) -> list[str]:
+    if known.entry.name.kind == "volume":
+        raise BackupNotValid(
+            f"{known.name} is an archive of a whole volume, which this version does not restore.",
+            "Restore a .sql backup, or follow PROC-004's volume procedure by hand with the container stopped.",
+        )
+    if known.state == "damaged":
+        raise BackupNotValid(f"{known.name} is damaged: {known.detail}.")
+    manifest = known.manifest
+    if manifest is None:
+        if not accept_foreign:
+            raise ForeignRefused(
+                f"{known.name} has no manifest: this tool did not make it, or its manifest is lost. A dump runs as a "
+                "superuser, so a file from elsewhere can do anything."
+            )
+        return [f"{known.name} has no manifest: only its structure could be checked, and settings are the live database's."]
+    if not target.is_ours(manifest) and not accept_other_database:
+        identity = manifest.identity
+        raise OtherDatabaseRefused(
+            f"{known.name} is a backup of {identity.database} in {identity.container or 'a local server'} "
+            f"(project {identity.project}), not of {target.database} in {target.describe()}."
+        )
+    warnings: list[str] = []
+    if manifest.identity.system_identifier != facts.system_identifier:
+        warnings.append("The backup is of another cluster (a fresh volume since, or another machine).")
+    if known.in_future:
+        warnings.append("The backup's time lies in the future: a clock is or was wrong.")
+    if manifest.shrunk:
+        warnings.append(f"The backup is of a database that had shrunk: {'; '.join(manifest.shrunk_reasons)}.")
+    if manifest.identity.server_version_num // 10000 > facts.version_num // 10000:
+        warnings.append(
+            f"The backup is of PostgreSQL {manifest.identity.server_version}, the server is {facts.version}: it may not load."
+        )
+    return warnings
+
+
+def _integrity_rows(target: Target, database: str) -> int | None:
+    try:
+        with target.server.session(database) as session:
+            return count_integrity_rows(target, session)
+    except (DatabaseMissing, ServerError):
+        return None
+
+
+def count_integrity_rows(target: Target, session: Session) -> int | None:
+    """PROC-004's step 5: `SELECT count(*) FROM agents`, by the database's own search_path."""
+    return pg.count_table(session, target.settings.integrity_table)
+
+
+def _sha256(entry: Entry, progress: Progress) -> str:
+    reader = FileReader(entry.path, lambda _: progress.check())
+    for _ in reader:
+        pass
+    return reader.sha256

@@ -1,0 +1,149 @@
+"""What every procedure works on: the configured database, where it runs, and where its backups lie."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+from functools import cached_property
+from pathlib import Path, PureWindowsPath
+
+from ..errors import BackupDirUnknown, BackupToolError, ConfigurationError
+from ..hosts import Host, Place, run
+from ..hosts.docker import DockerHost
+from ..hosts.local import LocalHost
+from ..models import Manifest
+from ..postgres.dsn import environment_of
+from ..postgres.server import Server
+from ..settings import Settings
+from ..store.directory import BackupDirectory
+
+TAG = "scarlet-backup-mcp"
+
+
+class Target:
+    """One per call: what it has looked up stays as it was found. Close it at the end (it is a context manager)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = settings.database
+        self._connection: dict[str, str] = environment_of(settings.dsn.get_secret_value()) if settings.dsn else {}
+        named = self._connection.pop("PGDATABASE", self.database)
+        if settings.via == "local" and named != self.database and "database" in settings.model_fields_set:
+            raise ConfigurationError(
+                f"SCARLET_BACKUP_DSN names the database {named!r}, SCARLET_BACKUP_DATABASE {self.database!r}.",
+                "Let both name the same one, or leave the name out of the DSN.",
+            )
+        if settings.via == "local":
+            self.database = named
+
+    @cached_property
+    def host(self) -> Host:
+        settings = self.settings
+        if settings.via == "local":
+            return LocalHost(settings.bin_dir, self._connection)
+        return DockerHost(settings.container, settings.service, settings.project)
+
+    @cached_property
+    def place(self) -> Place:
+        """Where it runs, as it was when first looked at. Raises HostError."""
+        return self.host.place()
+
+    @cached_property
+    def directory(self) -> BackupDirectory:
+        """The backup directory. Raises BackupDirUnknown (or what `place` raises, when only the engine could tell)."""
+        return BackupDirectory(self.settings.dir or self._directory_of_project())
+
+    @cached_property
+    def server(self) -> Server:
+        """The server. Its tag tells our backends for this directory from those for another one."""
+        token = hashlib.sha256(str(self.directory.path).encode()).hexdigest()[:8]
+        return Server(self.host, self._user(), self._passwords(), f"{TAG} {token}")
+
+    @property
+    def maintenance_database(self) -> str:
+        """Where to be connected while the database itself is created or renamed."""
+        return "template1" if self.database == "postgres" else "postgres"
+
+    def is_ours(self, manifest: Manifest) -> bool:
+        """Whether a backup is of the configured database: the same name, in the same container, Compose project or
+        cluster. Works without an engine, and then knows the container's name only."""
+        identity = manifest.identity
+        if identity.database != self.database:
+            return False
+        known = self._known_place
+        if known is None:
+            names = (identity.container, identity.project)
+            return names[0] == self.settings.container if self.settings.via == "docker" else names == (None, None)
+        if known.kind == "local":
+            return identity.via == "local"
+        return known.container == identity.container or (known.project is not None and known.project == identity.project)
+
+    def describe(self) -> str:
+        """The server in words, without secrets."""
+        if self.settings.via == "docker":
+            return f"container {self.place.container}"
+        return f"server {self._connection.get('PGHOST', 'local socket')}:{self._connection.get('PGPORT', '5432')}"
+
+    def close(self) -> None:
+        if "host" in self.__dict__:
+            self.host.close()
+
+    def __enter__(self) -> Target:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --------------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _known_place(self) -> Place | None:
+        try:
+            return self.place
+        except BackupToolError:
+            return None
+
+    def _user(self) -> str:
+        return self._connection.get("PGUSER", self.settings.user)
+
+    def _passwords(self) -> dict[str, str]:
+        if self.settings.via == "local":
+            return dict(self._connection)
+        inside = self.place.environment
+        if password := inside.get("POSTGRES_PASSWORD"):
+            return {"PGPASSWORD": password}
+        if file := inside.get("POSTGRES_PASSWORD_FILE"):
+            found = bytearray()
+            if run(self.host, ["cat", "--", file], sink=found.extend).code == 0:
+                return {"PGPASSWORD": found.decode(errors="replace").strip("\r\n")}
+        return {}
+
+    def _directory_of_project(self) -> Path:
+        if self.settings.via == "local":
+            raise BackupDirUnknown("With SCARLET_BACKUP_VIA=local nothing tells where backups should lie.")
+        place = self.place
+        if place.working_dir is None:
+            raise BackupDirUnknown(f"The container {place.container} has no Compose label that names its directory.")
+        if not place.engine_local:
+            raise BackupDirUnknown("The Docker engine is on another machine, so its Compose directory is not on this one.")
+        directory = _on_this_machine(place.working_dir)
+        if directory is None or not directory.is_dir():
+            raise BackupDirUnknown(f"Compose's directory {place.working_dir} is not on this machine.")
+        return directory / "backups"
+
+
+def _on_this_machine(working_dir: str) -> Path | None:
+    """A path as Compose's label spells it, as this process would: inside WSL `H:\\x` is for example /mnt/h/x."""
+    windows = PureWindowsPath(working_dir)
+    if os.name != "nt" and windows.drive:
+        if "microsoft" not in platform.release().lower():
+            return None
+        try:
+            told = subprocess.run(["wslpath", "-u", working_dir], capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return Path(told.stdout.strip())
+    path = Path(working_dir)
+    return path if path.is_absolute() else None

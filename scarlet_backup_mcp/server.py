@@ -1,0 +1,465 @@
+"""The face for agents: MCP tools, a resource and a prompt over stdio. The async edge, no backup logic."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypeVar
+
+import anyio
+import anyio.to_thread
+from mcp.server.mcpserver import Context, Elicit, ElicitationResult, MCPServer, Resolve
+from mcp.server.mcpserver.exceptions import ResourceNotFoundError
+from mcp.types import CallToolResult, TextContent, ToolAnnotations
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+from . import __version__, texts
+from .errors import BackupToolError, ConfirmationNeeded, InternalError
+from .jobs import Jobs
+from .models import Backup, Compression, ErrorReport, Integrity, Level, Listing, Model, Restore, Running, Verification
+from .procedures import backup as backups
+from .procedures import catalogue, integrity, verify
+from .procedures import restore as restores
+from .procedures.restore import Confirmed
+from .procedures.sources import Plan, plan, resolve
+from .procedures.target import Target
+from .progress import Progress
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+QUESTION_SECONDS = 600
+INSTRUCTIONS = """\
+Backs up, verifies and restores Scarlet's PostgreSQL memory (PROC-004). Before PROC-003 or any other destructive work
+call `backup` and go on only if `safe_to_proceed` is true. To bring the memory back call `restore`; it asks the user
+first and keeps the present database as an undo point. When something does not work, call `db_integrity`. Errors carry
+a `code` and a `remedy`: follow the remedy. A long call may answer status "running" with a `job`: call the same tool
+again with that job."""
+
+Wait = Annotated[
+    float, Field(ge=0, le=3600, description="Seconds to wait before answering status 'running'; 0: until done.")
+]
+JobParameter = Annotated[str | None, Field(max_length=80, description="A job to go on waiting for; nothing new begins.")]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+NOT_DESTRUCTIVE = ToolAnnotations(
+    read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
+)
+READ_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
+DESTRUCTIVE = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=False)
+
+# The protocol wants an object at a schema's top; each of the alternatives is one.
+_OBJECT = ConfigDict(json_schema_extra={"type": "object"})
+
+
+class BackupAnswer(RootModel[Backup | Running]):
+    model_config = _OBJECT
+
+
+class VerifyAnswer(RootModel[Verification | Running]):
+    model_config = _OBJECT
+
+
+class RestoreAnswer(RootModel[Restore | Running]):
+    model_config = _OBJECT
+
+
+class Confirm(BaseModel):
+    """What the user is asked."""
+
+    confirm: bool = Field(description="True: yes, replace the live database by this backup.")
+
+
+class Refused(Confirm):
+    """There is nothing to ask: the restore can't be done."""
+
+    error: ErrorReport
+
+
+@dataclass
+class Question:
+    """A question that was put to the user; its code makes an answer good for this one call."""
+
+    plan: Plan
+    asked_at: float
+    code: str
+
+
+@dataclass
+class App:
+    """What the tools share."""
+
+    settings: Settings
+    jobs: Jobs
+    questions: dict[tuple[object, ...], Question] = field(default_factory=dict)
+
+
+def create_server(settings: Settings) -> MCPServer[App]:
+    """The MCP server for these settings."""
+
+    @asynccontextmanager
+    async def lifespan(_: MCPServer[App]) -> AsyncIterator[App]:
+        async with anyio.create_task_group() as tasks:
+            app = App(settings, Jobs(tasks))
+            _ALIVE.append(app)
+            try:
+                yield app
+            finally:
+                _ALIVE.remove(app)
+                with anyio.CancelScope(shield=True):
+                    await app.jobs.shut_down()
+                tasks.cancel_scope.cancel()
+
+    server = MCPServer[App](
+        "scarlet-backup-mcp",
+        title="Scarlet backup",
+        version=__version__,
+        description="Backup, verification and restore of Scarlet's PostgreSQL memory.",
+        instructions=INSTRUCTIONS,
+        lifespan=lifespan,
+        log_level="WARNING",
+    )
+    server.tool(title="Back up Scarlet's memory", annotations=NOT_DESTRUCTIVE)(backup)
+    server.tool(title="Verify a backup", annotations=NOT_DESTRUCTIVE)(verify_backup)
+    server.tool(title="List backups", annotations=READ_ONLY)(list_backups)
+    server.tool(title="Restore Scarlet's memory", annotations=DESTRUCTIVE)(restore)
+    server.tool(title="Check the database", annotations=READ_ONLY)(db_integrity)
+    for tool in server._tool_manager.list_tools():
+        _refuse_unknown_arguments(tool)
+    server.resource(
+        "scarlet://backups/{name}/manifest",
+        title="Manifest of a backup",
+        description="Everything recorded about a backup when it was made, as JSON.",
+        mime_type="application/json",
+    )(manifest)
+    server.prompt(title="Prepare for PROC-003")(prepare_for_proc_003)
+    return server
+
+
+_ALIVE: list[App] = []
+"""Apps whose jobs have to be ended when a signal ends the process."""
+
+
+# -- tools -----------------------------------------------------------------------------------------------------------
+
+
+async def backup(
+    ctx: Context[App],
+    label: Annotated[
+        str | None, Field(max_length=80, description="Free text kept with the backup, e.g. 'before PROC-003'.")
+    ] = None,
+    compression: Annotated[
+        Compression, Field(description="'none' writes the plain .sql of PROC-004; 'zstd' a .sql.zst a quarter its size.")
+    ] = "none",
+    accept_smaller: Annotated[
+        bool,
+        Field(description="Only when the user says that a loss of more than half of all rows is meant: not 'shrunk' then."),
+    ] = False,
+    wait_seconds: Wait = 50,
+    job: JobParameter = None,
+) -> Annotated[CallToolResult, BackupAnswer]:
+    """Take a backup of Scarlet's database (PROC-004 steps 1 to 4). Call it before PROC-003, Docker updates, migrations
+    and at least once a week. It writes one new file and a manifest into the backup directory, reads the file back in
+    full, and changes nothing in the database. Go on with PROC-003 only if `safe_to_proceed` is true; else follow
+    `reasons`."""
+
+    def work(target: Target, progress: Progress) -> Model:
+        return backups.backup(target, progress, label=label, compression=compression, accept_smaller=accept_smaller)
+
+    return await _long_call(ctx, "backup", work, wait_seconds, job)
+
+
+async def verify_backup(
+    ctx: Context[App],
+    backup: Annotated[Name, Field(description="A file name as list_backups shows it, or 'latest'.")] = "latest",
+    level: Annotated[
+        Level, Field(description="'quick': name, size, first and last lines. 'full': every byte against the manifest.")
+    ] = "full",
+    wait_seconds: Wait = 50,
+    job: JobParameter = None,
+) -> Annotated[CallToolResult, VerifyAnswer]:
+    """Check that a backup is whole (PROC-004 step 4 and final verification). Needs no Docker. The outcome is kept and
+    shown by list_backups; the backup itself is never changed. If `valid` is false don't rely on it: follow `remedy`."""
+
+    def work(target: Target, progress: Progress) -> Model:
+        return verify.verify(target, progress, backup, level)
+
+    return await _long_call(ctx, "verify_backup", work, wait_seconds, job)
+
+
+async def list_backups(
+    ctx: Context[App],
+    limit: Annotated[int, Field(ge=1, le=1000, description="How many to show, newest first.")] = 10,
+) -> Annotated[CallToolResult, Listing]:
+    """Show the backups there are, newest first, with age, size, state and how each was verified; undo points of earlier
+    restores; running jobs; and a warning when the newest good backup is older than a week. Changes nothing and works
+    while Docker is down. Use a name it shows for verify_backup or restore."""
+
+    def work(target: Target, _: Progress) -> Model:
+        return catalogue.list_backups(target, limit)
+
+    jobs = _app(ctx).jobs.states()
+    return await _short_call(ctx, work, lambda listing: listing.model_copy(update={"jobs": jobs}))
+
+
+async def confirm_restore(
+    ctx: Context[App],
+    backup: str,
+    confirmation: str | None,
+    dry_run: bool,
+    accept_foreign: bool,
+    accept_other_database: bool,
+    job: str | None,
+) -> Confirm | Elicit[Confirm]:
+    """Decides what the user has to be asked before a restore."""
+    if dry_run or job is not None:
+        return Confirm(confirm=True)
+    app = _app(ctx)
+    try:
+        if confirmation is not None:
+            return Confirm(confirm=confirmation == f"restore {backup}" and backup != "latest")
+        capability = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
+        if capability is None or (capability.form is None and capability.url is not None):
+            raise ConfirmationNeeded(*await _in_thread(app, lambda target: _how_to_confirm(target, backup)))
+        key = (backup, accept_foreign, accept_other_database)
+        question = app.questions.get(key)
+        if question is None or time.monotonic() - question.asked_at > QUESTION_SECONDS:
+
+            def look(target: Target) -> Plan:
+                return plan(
+                    target,
+                    Progress(),
+                    backup,
+                    accept_foreign=accept_foreign,
+                    accept_other_database=accept_other_database,
+                )
+
+            question = Question(await _in_thread(app, look), time.monotonic(), os.urandom(2).hex())
+            app.questions[key] = question
+        return Elicit(f"{question.plan.question(app.settings.integrity_table)} (Request {question.code}.)", Confirm)
+    except BackupToolError as error:
+        return Refused(confirm=False, error=_report(error))
+
+
+async def restore(
+    ctx: Context[App],
+    backup: Annotated[
+        Name, Field(description="A file name or undo point as list_backups shows it, or 'latest' (newest full backup).")
+    ],
+    answer: Annotated[ElicitationResult[Confirm], Resolve(confirm_restore)],
+    dry_run: Annotated[
+        bool, Field(description="Check everything and tell what would be done, but change nothing; asks nobody.")
+    ] = False,
+    confirmation: Annotated[
+        str | None,
+        Field(
+            max_length=220,
+            description="Only for clients that can't ask the user, after the user agreed: 'restore <file name>'.",
+        ),
+    ] = None,
+    accept_foreign: Annotated[
+        bool, Field(description="Take a file without a manifest. It runs as superuser: only if the user trusts it.")
+    ] = False,
+    accept_other_database: Annotated[
+        bool, Field(description="Take a backup of another database or project, if the user wants that.")
+    ] = False,
+    stop_dependents: Annotated[
+        bool, Field(description="Stop the Compose services that depend on the database for the swap, then start them.")
+    ] = True,
+    drop_oldest_undo: Annotated[
+        bool, Field(description="Drop the oldest undo point when there are two already, if the user agrees.")
+    ] = False,
+    wait_seconds: Wait = 50,
+    job: JobParameter = None,
+) -> Annotated[CallToolResult, RestoreAnswer]:
+    """Bring Scarlet's database back from a backup or an undo point (PROC-004 "Restore", PROC-003 rollback). Destructive:
+    it replaces the live database, and asks the user first. The backup is verified, loaded beside the live database,
+    compared, and then swapped in; the present database is kept as an undo point (`undo_point`): restore that name to
+    undo. Until the swap nothing live is touched. Call it with dry_run=true first; afterwards call db_integrity."""
+    app = _app(ctx)
+    options: dict[str, Any] = {
+        "accept_foreign": accept_foreign,
+        "accept_other_database": accept_other_database,
+        "stop_dependents": stop_dependents,
+        "drop_oldest_undo": drop_oldest_undo,
+    }
+    if job is not None or dry_run:
+
+        def look(target: Target, progress: Progress) -> Model:
+            return restores.dry_run(target, progress, backup, **options)
+
+        return await _long_call(ctx, "restore", look, wait_seconds, job)
+    question = app.questions.pop((backup, accept_foreign, accept_other_database), None)
+    if answer.action == "accept" and isinstance(answer.data, Refused):
+        return _failed(answer.data.error)
+    if answer.action != "accept" or not answer.data.confirm:
+        return _failed(_report(await _not_confirmed(app, backup, confirmation)))
+    planned = question.plan if question is not None and confirmation is None else None
+    confirmed = Confirmed(planned.sha256, planned.live_oid) if planned else None
+    name = planned.source if planned else backup
+
+    def work(target: Target, progress: Progress) -> Model:
+        return restores.restore(target, progress, name, confirmed=confirmed, **options)
+
+    return await _long_call(ctx, "restore", work, wait_seconds, None)
+
+
+async def db_integrity(
+    ctx: Context[App],
+    level: Annotated[Literal["quick"], Field(description="'quick' takes a moment.")] = "quick",
+) -> Annotated[CallToolResult, Integrity]:
+    """Check container, server and database (PROC-004 prerequisites, step 5 and troubleshooting): state and health,
+    version, the number of agents, sizes, extensions, the newest backup's age. Changes nothing. Problems come as
+    `findings`, each with a remedy. Call it first when anything fails, and after a restore."""
+
+    def work(target: Target, progress: Progress) -> Model:
+        return integrity.db_integrity(target, progress)
+
+    return await _short_call(ctx, work)
+
+
+# -- resource and prompt ---------------------------------------------------------------------------------------------
+
+
+async def manifest(name: str, ctx: Context[App]) -> str:
+    """The manifest of one backup."""
+    try:
+        found = await _in_thread(_app(ctx), lambda target: catalogue.know(target, target.directory.find(name)).manifest)
+    except BackupToolError as error:
+        raise ResourceNotFoundError(str(error)) from None
+    if found is None:
+        raise ResourceNotFoundError(f"{name} has no manifest.")
+    return found.model_dump_json(indent=1, by_alias=True)
+
+
+def prepare_for_proc_003() -> str:
+    """Take and check the backup that PROC-003 (agent recreation) demands."""
+    return (
+        "Prepare PROC-003. Call db_integrity; if it has errors, follow their remedies first. Call backup with the label "
+        "'before PROC-003'. If safe_to_proceed is false, stop and tell me the reasons. If it is true, tell me the "
+        "backup's name, size, rows and agents, and only then go on with PROC-003."
+    )
+
+
+# -- how a call runs -------------------------------------------------------------------------------------------------
+
+
+def _app(ctx: Context[App]) -> App:
+    return ctx.request_context.lifespan_context
+
+
+async def _in_thread(app: App, work: Callable[[Target], T]) -> T:
+    def run() -> T:
+        with Target(app.settings) as target:
+            return work(target)
+
+    return await anyio.to_thread.run_sync(run, abandon_on_cancel=True)
+
+
+async def _long_call(
+    ctx: Context[App], tool: str, work: Callable[[Target, Progress], Model], seconds: float, job: str | None
+) -> CallToolResult:
+    app = _app(ctx)
+
+    def run(progress: Progress) -> Model:
+        with Target(app.settings) as target:
+            return work(target, progress)
+
+    async def tell(number: float, message: str) -> None:
+        await ctx.report_progress(number, message=message)
+
+    try:
+        waiting_for = app.jobs.get(tool, job) if job is not None else app.jobs.start(tool, run)
+        return _answer(await app.jobs.wait(waiting_for, seconds, tell))
+    except BackupToolError as error:
+        return _failed(_report(error))
+
+
+async def _short_call(
+    ctx: Context[App], work: Callable[[Target, Progress], Model], finish: Callable[[Model], Model] = lambda model: model
+) -> CallToolResult:
+    try:
+        return _answer(finish(await _in_thread(_app(ctx), lambda target: work(target, Progress()))))
+    except BackupToolError as error:
+        return _failed(_report(error))
+    except Exception as error:
+        log.exception("a call failed")
+        return _failed(_report(InternalError(f"The call failed unexpectedly ({type(error).__name__}).")))
+
+
+def _answer(result: Model) -> CallToolResult:
+    return CallToolResult(
+        content=[TextContent(text=texts.describe(result))],
+        structured_content=result.model_dump(mode="json", by_alias=True),
+    )
+
+
+def _report(error: BackupToolError) -> ErrorReport:
+    return ErrorReport(code=error.code, message=error.message, remedy=error.remedy)
+
+
+def _failed(report: ErrorReport) -> CallToolResult:
+    return CallToolResult(
+        content=[TextContent(text=f"{report.message}\nWhat to do: {report.remedy}\n({report.code})")],
+        structured_content=report.model_dump(mode="json"),
+        is_error=True,
+    )
+
+
+def _how_to_confirm(target: Target, backup: str) -> tuple[str, str]:
+    name = resolve(target, backup)
+    return (
+        "A restore replaces the live database, and this client can't ask the user.",
+        f'Get the user\'s consent, then call again with backup="{name}" and confirmation="restore {name}".',
+    )
+
+
+async def _not_confirmed(app: App, backup: str, confirmation: str | None) -> BackupToolError:
+    if confirmation is None:
+        return ConfirmationNeeded("The user did not agree; nothing was changed.", "Ask the user what to do instead.")
+    try:
+        _, remedy = await _in_thread(app, lambda target: _how_to_confirm(target, backup))
+    except BackupToolError as error:
+        return error
+    return ConfirmationNeeded("The confirmation does not name this backup; nothing was changed.", remedy)
+
+
+def _refuse_unknown_arguments(tool: Any) -> None:
+    """A misspelt `dry_run` must not become a restore: the SDK would ignore it (seen with mcp 2.3.0)."""
+    arguments = tool.fn_metadata.arg_model
+    arguments.model_config["extra"] = "forbid"
+    arguments.model_rebuild(force=True)
+    tool.parameters = arguments.model_json_schema(by_alias=True)
+
+
+# -- serving ---------------------------------------------------------------------------------------------------------
+
+
+def serve(settings: Settings) -> None:
+    """Serve over stdio until its end of input or a signal. Nothing but protocol goes to stdout."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    anyio.run(_serve, create_server(settings))
+    sys.stderr.flush()
+    os._exit(0)  # a worker thread that is still blocked must not keep the process
+
+
+async def _serve(server: MCPServer[App]) -> None:
+    async with anyio.create_task_group() as tasks:
+        if os.name != "nt":  # Windows has no signal receiver, and ends a process without asking
+            tasks.start_soon(_end_on_signal)
+        await server.run_stdio_async()
+        tasks.cancel_scope.cancel()
+
+
+async def _end_on_signal() -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            for app in list(_ALIVE):
+                await app.jobs.shut_down()
+            os._exit(128 + number)

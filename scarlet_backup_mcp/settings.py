@@ -1,0 +1,102 @@
+"""Where the database, its container and the backups are: environment variables, each also a command line option."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .errors import ConfigurationError
+
+PREFIX = "SCARLET_BACKUP_"
+
+
+class Settings(BaseSettings):
+    """All settings. `dir` unset means: `backups` in the directory that Compose's label names."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
+
+    dir: Path | None = Field(None, description="Directory of the backups, absolute.")
+    via: Literal["docker", "local"] = Field("docker", description="Where PostgreSQL's client programs run.")
+    container: str = Field("abiogenesis-postgres", description="Name of the container.")
+    service: str = Field("postgres", description="Compose service, used when no container has that name.")
+    project: str = Field("scarlet", description="Compose project, used when no container has that name.")
+    database: str = Field("letta", description="Name of the database.")
+    user: str = Field("postgres", description="Role to connect as.")
+    dsn: SecretStr | None = Field(None, description="With via=local: connection URI of the server.")
+    bin_dir: Path | None = Field(None, description="With via=local: directory of pg_dump and psql (default: PATH).")
+    prefix: str = Field("letta_backup", description="First part of a backup's file name.")
+    integrity_table: str = Field("agents", description="Table that must not be empty, found by search_path.")
+
+    @field_validator("dir", "bin_dir")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return None
+        value = value.expanduser()
+        if not value.is_absolute():
+            raise ValueError("an absolute path is needed, since an IDE's current directory is arbitrary")
+        return value
+
+    @field_validator("prefix")
+    @classmethod
+    def _plain_prefix(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}", value) or value.startswith("postgres_volume"):
+            raise ValueError("1 to 41 letters, digits, '_' or '-', not beginning with 'postgres_volume'")
+        return value
+
+    @field_validator("container", "service", "project")
+    @classmethod
+    def _docker_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value):
+            raise ValueError("a Docker name: letters, digits, '_', '.' or '-'")
+        return value
+
+    @field_validator("database", "user", "integrity_table")
+    @classmethod
+    def _identifier(cls, value: str) -> str:
+        if not 1 <= len(value.encode()) <= 63 or any(ord(c) < 32 for c in value):
+            raise ValueError("a PostgreSQL name: 1 to 63 bytes, no control characters")
+        return value
+
+    @field_validator("database")
+    @classmethod
+    def _no_template(cls, value: str) -> str:
+        if value in ("template0", "template1"):
+            raise ValueError("an ordinary database, not a template")
+        return value
+
+    @model_validator(mode="after")
+    def _local_needs_dsn(self) -> Settings:
+        if self.via == "local" and self.dsn is None:
+            raise ValueError("via=local needs a DSN (for example postgresql://postgres@127.0.0.1:5432/letta)")
+        return self
+
+
+def load_settings(**options: Any) -> Settings:
+    """Settings from the environment, overridden by the `options` that are not None.
+
+    Raises ConfigurationError that names each wrong variable, its value and what is allowed.
+    """
+    try:
+        return Settings(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_explain(dict(problem)) for problem in error.errors())) from None
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    name = str(problem["loc"][0]) if problem["loc"] else ""
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not name:
+        return f"{PREFIX}VIA / {PREFIX}DSN: {message}"
+    shown = "(not shown)" if name == "dsn" else repr(str(problem["input"]))
+    return f"{PREFIX}{name.upper()}={shown}: {message}"
+
+
+def in_environment(name: str) -> bool:
+    """Whether a setting comes from the environment (and not only from its default)."""
+    return bool(os.environ.get(PREFIX + name.upper()))

@@ -1,0 +1,1 @@
+"""The backup directory: names, partial files, manifests, locks, encodings. Knows neither PostgreSQL nor Docker."""

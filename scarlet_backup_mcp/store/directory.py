@@ -1,0 +1,173 @@
+"""The backup directory and what lies in it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ..errors import BackupMissing, DirectoryNotWritable, NameRefused, StoreError
+from ..models import Compression, Manifest, StoredVerification
+from . import names
+from .names import BackupName
+from .writing import sync_directory, write_atomically
+
+M = TypeVar("M", bound=BaseModel)
+_ENDS = (".sql", ".sql.zst", f".sql{names.PARTIAL}", f".sql.zst{names.PARTIAL}")
+CLOUD = ("onedrive", "dropbox", "google drive", "googledrive", "my drive", "icloud")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One backup's file as it lies there. `bytes` and `mtime_ns` identify its content to a stored verification."""
+
+    name: BackupName
+    path: Path
+    bytes: int
+    mtime_ns: int
+
+
+class BackupDirectory:
+    """A directory that may not exist yet: reading it is then as reading an empty one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def prepare(self) -> None:
+        """Make it, for its owner only (backups hold secrets), kept out of git. Raises DirectoryNotWritable."""
+        try:
+            if not self.path.exists():
+                self.path.mkdir(mode=0o700, parents=True)
+            if not self.path.is_dir():
+                raise DirectoryNotWritable(f"{self.path} is not a directory.")
+            ignore = self.path / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n", encoding="ascii")
+            if not os.access(self.path, os.W_OK | os.X_OK):
+                raise PermissionError(f"no write access for this user: {self.path}")
+        except OSError as error:
+            raise DirectoryNotWritable(f"The backup directory {self.path} can't be used: {error.strerror or error}.") from error
+
+    def warnings(self) -> list[str]:
+        """What a careful user should know of the place."""
+        found: list[str] = []
+        parts = [part.lower() for part in self.path.parts]
+        if any(cloud in part for cloud in CLOUD for part in parts):
+            found.append(f"{self.path} lies in a folder that is synchronised to a cloud: backups hold API keys in clear text.")
+        if os.name == "posix" and self.path.is_dir() and stat.S_IMODE(self.path.stat().st_mode) & 0o077:
+            found.append(f"Other users of this machine may look into {self.path}: `chmod 700` it, backups hold secrets.")
+        return found
+
+    # -- what is there ---------------------------------------------------------------------------------------------
+
+    def entries(self) -> Iterator[Entry]:
+        """Every regular file with a backup's name, in no order. Links and devices are passed over."""
+        for item in self._scan():
+            name = names.parse(item.name)
+            if name is not None and item.is_file(follow_symlinks=False):
+                with suppress(FileNotFoundError):
+                    yield _entry(name, Path(item.path))
+
+    def partials(self) -> Iterator[Path]:
+        """Every unfinished backup."""
+        for item in self._scan():
+            unfinished = item.name.removesuffix(names.PARTIAL)
+            if unfinished != item.name and names.parse(unfinished) and item.is_file(follow_symlinks=False):
+                yield Path(item.path)
+
+    def find(self, name: str) -> Entry:
+        """The entry of that name. Raises NameRefused or BackupMissing."""
+        parsed = names.require(name)
+        path = self.path / parsed.name
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            raise BackupMissing(f"There is no {name} in {self.path}.") from None
+        if not stat.S_ISREG(mode):
+            raise NameRefused(f"{name} is not a regular file (a link or a device is never followed).")
+        return _entry(parsed, path)
+
+    def manifest(self, name: str) -> Manifest | None:
+        """The manifest of a backup; None without one. Raises StoreError when it can't be read as one."""
+        found = self._read(name + names.MANIFEST, Manifest)
+        if found is not None and found.name != name:
+            raise StoreError(
+                f"The manifest of {name} says it belongs to {found.name}.",
+                "The file was renamed together with its manifest: give both their old names back.",
+            )
+        return found
+
+    def verification(self, entry: Entry) -> StoredVerification | None:
+        """The last outcome of `full` that is of this very content; None without one."""
+        with suppress(StoreError):
+            found = self._read(entry.name.name + names.VERIFIED, StoredVerification)
+            if found is not None and (found.bytes, found.mtime_ns) == (entry.bytes, entry.mtime_ns):
+                return found
+        return None
+
+    def store_verification(self, entry: Entry, outcome: StoredVerification) -> None:
+        """Keep an outcome beside the backup, in place of the one before."""
+        text = outcome.model_dump_json(indent=1)
+        write_atomically(self.path / (entry.name.name + names.VERIFIED), text.encode())
+
+    # -- changing it: only under the lock --------------------------------------------------------------------------
+
+    def new_name(self, prefix: str, compression: Compression) -> str:
+        """A free name for now. Waits for the next second when this one's is taken."""
+        while True:
+            name = names.new_name(prefix, datetime.now(), compression)
+            stem = name.removesuffix(".zst").removesuffix(".sql")
+            if not any((self.path / (stem + end)).exists() for end in _ENDS):
+                return name
+            time.sleep(0.05)
+
+    def sweep(self) -> list[str]:
+        """Remove what killed backups left behind; gives the names removed."""
+        removed: list[str] = []
+        for partial in list(self.partials()):
+            finished = partial.with_name(partial.name.removesuffix(names.PARTIAL))
+            if not finished.exists():
+                finished.with_name(finished.name + names.MANIFEST).unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
+            removed.append(partial.name)
+        for item in self._scan():
+            if item.name.startswith(".") and item.name.endswith(".tmp") and item.is_file(follow_symlinks=False):
+                Path(item.path).unlink(missing_ok=True)
+        if removed:
+            sync_directory(self.path)
+        return removed
+
+    # --------------------------------------------------------------------------------------------------------------
+
+    def _scan(self) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(self.path) as found:
+                return list(found)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"The backup directory {self.path} can't be read: {error.strerror or error}.") from error
+
+    def _read(self, file_name: str, model: type[M]) -> M | None:
+        try:
+            return model.model_validate_json((self.path / file_name).read_bytes())
+        except FileNotFoundError:
+            return None
+        except (ValidationError, OSError) as error:
+            raise StoreError(
+                f"{file_name} can't be read: it is damaged or was written by another version of this tool.",
+                "Treat the backup as one without a manifest, or use the version that wrote it.",
+            ) from error
+
+
+def _entry(name: BackupName, path: Path) -> Entry:
+    found = path.stat(follow_symlinks=False)
+    return Entry(name, path, found.st_size, found.st_mtime_ns)

@@ -1,0 +1,67 @@
+"""Names of backups: base names inside the backup directory, nothing else."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from ..errors import NameRefused
+from ..models import Compression, Kind
+
+PARTIAL = ".partial"
+MANIFEST = ".manifest.json"
+VERIFIED = ".verified.json"
+_SUFFIXES: dict[str, tuple[Kind, Compression]] = {".sql": ("sql", "none"), ".sql.zst": ("sql", "zstd")}
+_VOLUME = re.compile(r"postgres_volume_[A-Za-z0-9_.-]*\.tar\.(gz|zst)")
+_STAMP = re.compile(r"_(\d{8}_\d{6})\.")
+# Names that Windows gives to devices, in any directory and with any suffix.
+_DEVICE = re.compile(r"(CON|PRN|AUX|NUL|COM\d|LPT\d)(\..*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class BackupName:
+    """A name taken apart. `stamp` is the local time in it, None for a foreign name without one."""
+
+    name: str
+    kind: Kind
+    compression: Compression
+    stamp: datetime | None
+
+
+def new_name(prefix: str, moment: datetime, compression: Compression) -> str:
+    """`<prefix>_YYYYMMDD_HHMMSS.sql` (or `.sql.zst`), as PROC-004 has it; `moment` in local time."""
+    return f"{prefix}_{moment:%Y%m%d_%H%M%S}.sql" + (".zst" if compression == "zstd" else "")
+
+
+def parse(name: str) -> BackupName | None:
+    """What a file's name says, or None when no backup has such a name."""
+    if not name or name.startswith((".", "-")) or len(name) > 200 or re.search(r'[\x00-\x1f/\\:*?"<>|]', name):
+        return None
+    if name[-1] in ". " or _DEVICE.fullmatch(name):
+        return None
+    found = _STAMP.search(name)
+    stamp = _moment(found[1]) if found else None
+    if _VOLUME.fullmatch(name):
+        return BackupName(name, "volume", "zstd" if name.endswith(".zst") else "none", stamp)
+    for suffix, (kind, compression) in _SUFFIXES.items():
+        if name.endswith(suffix) and len(name) > len(suffix):
+            return BackupName(name, kind, compression, stamp)
+    return None
+
+
+def require(name: str) -> BackupName:
+    """As `parse`, for a name that a caller gave. Raises NameRefused."""
+    found = parse(name)
+    if found is None:
+        raise NameRefused(
+            f"{name!r} is no backup's name: a base name that ends in .sql or .sql.zst is needed, with no directory."
+        )
+    return found
+
+
+def _moment(stamp: str) -> datetime | None:
+    try:
+        return datetime.strptime(stamp, "%Y%m%d_%H%M%S")
+    except ValueError:
+        return None

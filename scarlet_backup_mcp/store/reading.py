@@ -1,0 +1,90 @@
+"""A backup's bytes, read in bounded chunks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import zstandard
+
+from ..errors import StoreError
+from ..models import Compression
+
+CHUNK = 1 << 20
+ZSTD_CHUNK = 8 << 10
+"""Compressed bytes handed over at a time: a block of 4 bytes may hold 128 KiB, and what comes out is one piece."""
+ZSTD_LEVEL = 3
+ZSTD_WINDOW = 128 << 20
+"""Largest window that is taken: what `zstd -d` takes without `--long`."""
+
+
+class CompressionDamaged(Exception):
+    """The compressed stream is cut off or corrupt."""
+
+
+class FileReader:
+    """Reads one file from its beginning to its end, once. `bytes` and `sha256` are of what was read so far."""
+
+    def __init__(self, path: Path, watch: Callable[[int], object] = lambda done: None) -> None:
+        self.path = path
+        self.bytes = 0
+        self._watch = watch
+        self._digest = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            with self.path.open("rb") as file:
+                while chunk := file.read(CHUNK):
+                    self._digest.update(chunk)
+                    self.bytes += len(chunk)
+                    self._watch(self.bytes)
+                    yield chunk
+        except OSError as error:
+            raise StoreError(f"{self.path} can't be read: {error.strerror or error}.") from error
+
+
+def decompress(chunks: Iterator[bytes], compression: Compression) -> Iterator[bytes]:
+    """The plain bytes. All of `chunks` is read whatever happens, so that a digest of them is whole; then
+    CompressionDamaged is raised if they were no complete compressed stream."""
+    if compression == "none":
+        yield from chunks
+        return
+    frame = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
+    begun = False
+    try:
+        for chunk in chunks:
+            for at in range(0, len(chunk), ZSTD_CHUNK):
+                rest = chunk[at : at + ZSTD_CHUNK]
+                while rest:
+                    if frame.eof:
+                        frame = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
+                    begun = True
+                    if plain := frame.decompress(rest):
+                        yield plain
+                    rest = frame.unused_data if frame.eof else b""
+    except zstandard.ZstdError as error:
+        for _ in chunks:
+            pass
+        raise CompressionDamaged(f"the zstd stream is corrupt ({error})") from None
+    if not begun or not frame.eof:
+        raise CompressionDamaged("the zstd stream is cut off")
+
+
+class Compressor:
+    """Plain bytes to compressed ones, in a stream with a checksum that `zstd -d` reads."""
+
+    def __init__(self, compression: Compression) -> None:
+        self._frame = (
+            zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compressobj() if compression == "zstd" else None
+        )
+
+    def compress(self, data: bytes) -> bytes:
+        return data if self._frame is None else self._frame.compress(data)
+
+    def finish(self) -> bytes:
+        return b"" if self._frame is None else self._frame.flush()

@@ -1,0 +1,130 @@
+"""Files that are whole or not there: partial files, atomic replacement, fsync."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import DiskFull, StoreError
+from .names import PARTIAL
+
+T = TypeVar("T")
+SHARING_SECONDS = 5
+"""How long a rename is tried again on Windows while a virus scanner or an indexer holds the file."""
+
+
+class PartialFile:
+    """A backup under way, under `<name>.partial`, for its owner only. Its final name comes with `publish`."""
+
+    def __init__(self, final: Path) -> None:
+        self.final = final
+        self.path = final.with_name(final.name + PARTIAL)
+        self.bytes = 0
+        self._digest = hashlib.sha256()
+        self._file: int | None = _guard(self.path, lambda: os.open(self.path, _CREATE, 0o600))
+
+    def write(self, data: bytes) -> None:
+        """Append. Raises DiskFull or StoreError."""
+        file, view = self._file, memoryview(data)
+        assert file is not None
+        while view:
+            written = _guard(self.path, lambda rest=view: os.write(file, rest))
+            view = view[written:]
+        self._digest.update(data)
+        self.bytes += len(data)
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def finish(self) -> None:
+        """Everything is on the disk, and the file is closed."""
+        file = self._file
+        assert file is not None
+        _guard(self.path, lambda: os.fsync(file))
+        with suppress(AttributeError, OSError):  # so that a verification reads the disk and not the cache; Linux only
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        self._close()
+
+    def publish(self) -> None:
+        """Give it its final name, durably. Call after `finish`, under the lock; never replaces a file."""
+        if self.final.exists():
+            raise StoreError(f"{self.final} appeared while the backup was being written; it is left alone.")
+        replace(self.path, self.final)
+        sync_directory(self.final.parent)
+
+    def discard(self) -> None:
+        """Close and remove it. Harmless after `publish`."""
+        self._close()
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Put `data` where `path` is, for its owner only: afterwards the old or the new content is there, never a part."""
+    part = path.with_name(f".{path.name}.tmp")
+    with suppress(FileNotFoundError):
+        part.unlink()
+    file = _guard(part, lambda: os.open(part, _CREATE, 0o600))
+    try:
+        with os.fdopen(file, "wb") as out:
+            _guard(part, lambda: out.write(data))
+            _guard(part, out.flush)
+            _guard(part, lambda: os.fsync(out.fileno()))
+        replace(part, path)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def replace(old: Path, new: Path) -> None:
+    """Rename, again and again for 5 s where Windows says that another program has the file open."""
+    until = time.monotonic() + SHARING_SECONDS
+    while True:
+        try:
+            os.replace(old, new)
+            return
+        except PermissionError as error:
+            if os.name != "nt" or time.monotonic() > until:
+                raise StoreError(f"{old.name} can't be renamed to {new.name}: {error.strerror}.") from error
+            time.sleep(0.1)
+        except OSError as error:
+            raise StoreError(f"{old.name} can't be renamed to {new.name}: {error.strerror}.") from error
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in a directory durable. Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    except OSError as error:  # some network file systems refuse it
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise StoreError(f"{path} can't be synchronised: {error.strerror}.") from error
+    finally:
+        os.close(directory)
+
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+
+
+def _guard(path: Path, call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DiskFull(f"There is no room left for {path.name} in {path.parent}.") from error
+        raise StoreError(f"{path} can't be written: {error.strerror or error}.") from error

@@ -1,0 +1,104 @@
+"""Results in a few plain lines, for the text part of a tool's answer and for a terminal that is piped."""
+
+from __future__ import annotations
+
+from .models import Backup, Integrity, Listed, Listing, Model, Restore, Running, Verification
+
+
+def size(count: int) -> str:
+    """Bytes for people: "512 B", "4.2 MB"."""
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{count} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+def age(seconds: float) -> str:
+    """A span for people: "40 s", "3 h", "12 days"."""
+    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if abs(seconds) < limit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds / 86400:.0f} days"
+
+
+def describe(result: Model) -> str:
+    """A result in words: what happened first, then what to know, then what to do."""
+    if isinstance(result, Running):
+        return f"Still running after {result.elapsed_seconds:.0f} s: {result.stage}.\n{result.remedy}"
+    lines = _LINES[type(result)](result)  # type: ignore[arg-type]
+    return "\n".join(line for line in lines if line)
+
+
+def _backup(result: Backup) -> list[str]:
+    verdict = "PROC-003 may go ahead." if result.safe_to_proceed else "PROC-003 must NOT go ahead."
+    return [
+        f"Backup {result.name}: {size(result.bytes)}, {result.rows:,} rows in {len(result.tables)} tables, "
+        f"read back in full, {result.duration_seconds:.1f} s.",
+        result.path,
+        verdict,
+        *result.reasons,
+        *_warnings(result.warnings),
+    ]
+
+
+def _verification(result: Verification) -> list[str]:
+    verdict = "valid" if result.valid else "foreign, not proved valid" if result.foreign else "NOT valid"
+    failed = [
+        f"- {check.check}: {check.detail or f'expected {check.expected}, found {check.found}'}"
+        for check in result.checks
+        if check.ok is False
+    ]
+    return [f"{result.name} is {verdict} (level {result.level}, {len(result.checks)} checks).", *failed, result.remedy or ""]
+
+
+def _listing(result: Listing) -> list[str]:
+    head = f"{result.total_backups} backups, {size(result.total_bytes)}, in {result.directory}"
+    undo = [f"undo point {point.name}: {size(point.bytes)}" for point in result.undo_points or []]
+    jobs = [f"running: {job.job}: {job.stage}" for job in result.jobs]
+    return [head, *(listed(item) for item in result.backups), *undo, *jobs, *_warnings(result.warnings)]
+
+
+def listed(item: Listed) -> str:
+    """One backup on one line."""
+    marks = [item.state]
+    marks += ["shrunk"] if item.shrunk else []
+    marks += [f"other database {item.database} of {item.project}"] if item.other_database else []
+    marks += [f'"{item.label}"'] if item.label else []
+    marks += [item.detail] if item.detail else []
+    return f"{item.name}  {age(item.age_seconds)} old  {size(item.bytes)}  {'; '.join(marks)}"
+
+
+def _restore(result: Restore) -> list[str]:
+    if result.dry_run:
+        head = f"Dry run: {result.source} can be restored as {result.database}. Nothing was changed."
+    else:
+        head = (
+            f"Restored {result.source} as {result.database}: {result.rows_compared:,} rows compared, "
+            f"{result.duration_seconds:.1f} s, no connections for {result.unavailable_seconds:.2f} s."
+        )
+    services = [f"{d.name}: {d.action} {d.detail}".strip() for d in result.dependents]
+    return [head, *services, *_warnings(result.warnings), result.remedy or ""]
+
+
+def _integrity(result: Integrity) -> list[str]:
+    agents = "could not be counted" if result.agents is None else str(result.agents)
+    findings = [f"{f.severity}: {f.message} {f.remedy}".strip() for f in result.findings]
+    container = f"{result.container} {result.container_state}" if result.container else "local server"
+    return [
+        f"{'Healthy' if result.healthy else 'NOT healthy'}: {container}, PostgreSQL {result.server_version or '?'}, "
+        f"database {result.database} {size(result.database_bytes or 0)}, agents {agents}.",
+        *findings,
+    ]
+
+
+def _warnings(warnings: list[str]) -> list[str]:
+    return [f"Warning: {warning}" for warning in warnings]
+
+
+_LINES = {
+    Backup: _backup,
+    Verification: _verification,
+    Listing: _listing,
+    Restore: _restore,
+    Integrity: _integrity,
+}
