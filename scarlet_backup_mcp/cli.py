@@ -11,11 +11,13 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bar, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 
 from . import __version__, texts
@@ -25,7 +27,7 @@ from .procedures import backup as backups
 from .procedures import catalogue, integrity, verify
 from .procedures import restore as restores
 from .procedures.restore import Confirmed
-from .procedures.sources import plan
+from .procedures.sources import look
 from .procedures.target import Target
 from .progress import Progress, State
 from .settings import PREFIX, Settings, load_settings
@@ -145,7 +147,7 @@ def restore(
     def work(target: Target, progress: Progress) -> Restore:
         if dry_run:
             return restores.dry_run(target, progress, backup, **accepted, **swap)
-        planned = plan(target, progress, backup, **accepted)
+        planned = look(target, progress, backup, **accepted)
         if not yes:
             _ask(progress, planned.question(target.settings.integrity_table), planned.source)
         confirmed = Confirmed(planned.sha256, planned.live_oid)
@@ -223,7 +225,11 @@ def _fail(error: BackupToolError, as_json: bool) -> None:
 def _signals(progress: Progress) -> Any:
     """Ctrl-C and SIGTERM end the procedure with its clean-up, except in the moments of a swap."""
     numbers = [signal.SIGINT, signal.SIGTERM]
-    before = [signal.signal(number, lambda *_: progress.cancel()) for number in numbers]
+
+    def cancel(number: int, frame: FrameType | None) -> None:
+        progress.cancel()
+
+    before = [signal.signal(number, cancel) for number in numbers]
     try:
         yield
     finally:
@@ -301,7 +307,9 @@ def _print_listing(listing: Listing) -> None:
         rows = "" if item.rows is None else f"{item.rows:,}"
         table.add_row(item.name, texts.age(item.age_seconds), texts.size(item.bytes), item.state, rows, marks)
     for point in listing.undo_points or []:
-        table.add_row(point.name, "", texts.size(point.bytes), "undo point", "", f"{point.created_at:%Y-%m-%d %H:%M} UTC")
+        table.add_row(
+            point.name, "", texts.size(point.bytes), "undo point", "", f"{point.created_at:%Y-%m-%d %H:%M} UTC"
+        )
     console = Console()
     console.print(table)
     for warning in listing.warnings:

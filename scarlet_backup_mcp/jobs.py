@@ -36,16 +36,19 @@ class JobProgress(Progress):
         self.stages = 0
 
     def stage(self, title: str, total: float | None = None) -> None:
+        """As `Progress.stage`."""
         self.stages += 1
         super().stage(title, total)
 
     @property
     def fraction(self) -> float | None:
+        """How much of the present stage is done, between 0 and 1; None when unknown."""
         state = self.state
         return min(1.0, state.done / state.total) if state.total else None
 
     @property
     def number(self) -> float:
+        """Grows with every stage and within it."""
         return self.stages + 0.99 * (self.fraction or 0)
 
 
@@ -65,6 +68,7 @@ class Job:
 
     @property
     def elapsed(self) -> float:
+        """Seconds since it began, or that it took."""
         return self._seconds if self._seconds is not None else time.monotonic() - self._began
 
     async def run(self) -> None:
@@ -81,6 +85,7 @@ class Job:
             self.done.set()
 
     def running(self) -> Running:
+        """What a call that stops waiting answers."""
         state = self.progress.state
         return Running(
             job=self.id,
@@ -106,6 +111,7 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
 
     def start(self, tool: str, work: Callable[[Progress], Model]) -> Job:
+        """Begin a procedure in a thread; gives its job at once."""
         ended = [job.id for job in self._jobs.values() if job.done.is_set()]
         for old in ended[: max(0, len(ended) - KEPT + 1)]:
             del self._jobs[old]
@@ -118,12 +124,12 @@ class Jobs:
         """The job that `tool` began. Raises JobUnknown."""
         found = self._jobs.get(job)
         if found is None or found.tool != tool:
-            raise JobUnknown(f"This server knows no {tool} job {job!r}: it has ended long ago, or the server was restarted.")
+            raise JobUnknown(
+                f"This server knows no {tool} job {job!r}: it has ended long ago, or the server was restarted."
+            )
         return found
 
-    async def wait(
-        self, job: Job, seconds: float, tell: Callable[[float, str], Awaitable[None]]
-    ) -> Model | Running:
+    async def wait(self, job: Job, seconds: float, tell: Callable[[float, str], Awaitable[None]]) -> Model | Running:
         """The job's result, or after `seconds` (0: never) word that it goes on. Raises what the job raised.
 
         Cancelling this call cancels the job, and waits until it has cleaned up.

@@ -19,6 +19,8 @@ State = Literal["good", "unverified", "damaged", "foreign", "partial"]
 
 
 class Model(BaseModel):
+    """The base of all: unknown fields are an error."""
+
     model_config = ConfigDict(extra="forbid")
 
 
@@ -69,6 +71,8 @@ def rows_by_table(tables: Iterable[TableData]) -> dict[tuple[str, str], int]:
 
 
 class Extension(Model):
+    """An installed extension."""
+
     name: str
     schema_: str = Field(alias="schema")
     version: str
@@ -245,6 +249,8 @@ class Backup(Model):
 
 
 class TableCount(Model):
+    """Rows of one table in a backup."""
+
     schema_: str = Field(alias="schema")
     name: str
     rows: int
@@ -283,6 +289,8 @@ class UndoPoint(Model):
 
 
 class JobState(Model):
+    """A job under way in this server."""
+
     job: str
     tool: str
     stage: str
@@ -306,6 +314,8 @@ class Listing(Model):
 
 
 class DependentReport(Model):
+    """What was done to a container that depends on the database."""
+
     name: str
     action: Literal["restarted", "left stopped", "left running", "start failed", "would be restarted"]
     detail: str = ""
@@ -334,6 +344,8 @@ class Restore(Model):
 
 
 class Finding(Model):
+    """Something that `db_integrity` saw and a user should know. `code` is stable."""
+
     severity: Literal["info", "warning", "error"]
     code: str
     message: str
@@ -342,6 +354,8 @@ class Finding(Model):
 
 
 class TableSize(Model):
+    """A table of the live database; `bytes` with TOAST and without indexes."""
+
     schema_: str = Field(alias="schema")
     name: str
     estimated_rows: int | None = Field(description="pg_class.reltuples; null when never analysed.")

@@ -7,7 +7,7 @@ Procedures are plain blocking code in a worker thread. They call `stage()` and `
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ class Progress:
         return self._deferred > 0
 
     @contextmanager
-    def uninterrupted(self) -> Iterator[None]:
+    def uninterrupted(self) -> Generator[None]:
         """Cancellation waits until the end of this block."""
         self._deferred += 1
         try:

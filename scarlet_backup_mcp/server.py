@@ -7,27 +7,39 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
 import anyio
-import anyio.to_thread
 from mcp.server.mcpserver import Context, Elicit, ElicitationResult, MCPServer, Resolve
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError
-from mcp.types import CallToolResult, TextContent, ToolAnnotations
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from mcp.server.mcpserver.tools import Tool
+from mcp.types import CallToolResult, ToolAnnotations
+from pydantic import BaseModel, Field
 
-from . import __version__, texts
-from .errors import BackupToolError, ConfirmationNeeded, InternalError
+from . import __version__
+from .calls import (
+    App,
+    BackupAnswer,
+    Question,
+    RestoreAnswer,
+    VerifyAnswer,
+    app_of,
+    failed,
+    in_thread,
+    long_call,
+    report,
+    short_call,
+)
+from .errors import BackupToolError, ConfirmationNeeded
 from .jobs import Jobs
-from .models import Backup, Compression, ErrorReport, Integrity, Level, Listing, Model, Restore, Running, Verification
+from .models import Compression, ErrorReport, Integrity, Level, Listing, Model
 from .procedures import backup as backups
 from .procedures import catalogue, integrity, verify
 from .procedures import restore as restores
 from .procedures.restore import Confirmed
-from .procedures.sources import Plan, plan, resolve
+from .procedures.sources import Plan, look, resolve
 from .procedures.target import Target
 from .progress import Progress
 from .settings import Settings
@@ -46,28 +58,15 @@ again with that job."""
 Wait = Annotated[
     float, Field(ge=0, le=3600, description="Seconds to wait before answering status 'running'; 0: until done.")
 ]
-JobParameter = Annotated[str | None, Field(max_length=80, description="A job to go on waiting for; nothing new begins.")]
+JobParameter = Annotated[
+    str | None, Field(max_length=80, description="A job to go on waiting for; nothing new begins.")
+]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 NOT_DESTRUCTIVE = ToolAnnotations(
     read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
 )
 READ_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 DESTRUCTIVE = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=False)
-
-# The protocol wants an object at a schema's top; each of the alternatives is one.
-_OBJECT = ConfigDict(json_schema_extra={"type": "object"})
-
-
-class BackupAnswer(RootModel[Backup | Running]):
-    model_config = _OBJECT
-
-
-class VerifyAnswer(RootModel[Verification | Running]):
-    model_config = _OBJECT
-
-
-class RestoreAnswer(RootModel[Restore | Running]):
-    model_config = _OBJECT
 
 
 class Confirm(BaseModel):
@@ -82,29 +81,11 @@ class Refused(Confirm):
     error: ErrorReport
 
 
-@dataclass
-class Question:
-    """A question that was put to the user; its code makes an answer good for this one call."""
-
-    plan: Plan
-    asked_at: float
-    code: str
-
-
-@dataclass
-class App:
-    """What the tools share."""
-
-    settings: Settings
-    jobs: Jobs
-    questions: dict[tuple[object, ...], Question] = field(default_factory=dict)
-
-
 def create_server(settings: Settings) -> MCPServer[App]:
     """The MCP server for these settings."""
 
     @asynccontextmanager
-    async def lifespan(_: MCPServer[App]) -> AsyncIterator[App]:
+    async def lifespan(_: MCPServer[App]) -> AsyncGenerator[App]:
         async with anyio.create_task_group() as tasks:
             app = App(settings, Jobs(tasks))
             _ALIVE.append(app)
@@ -124,14 +105,14 @@ def create_server(settings: Settings) -> MCPServer[App]:
         instructions=INSTRUCTIONS,
         lifespan=lifespan,
         log_level="WARNING",
+        tools=[
+            _tool(backup, "Back up Scarlet's memory", NOT_DESTRUCTIVE),
+            _tool(verify_backup, "Verify a backup", NOT_DESTRUCTIVE),
+            _tool(list_backups, "List backups", READ_ONLY),
+            _tool(restore, "Restore Scarlet's memory", DESTRUCTIVE),
+            _tool(db_integrity, "Check the database", READ_ONLY),
+        ],
     )
-    server.tool(title="Back up Scarlet's memory", annotations=NOT_DESTRUCTIVE)(backup)
-    server.tool(title="Verify a backup", annotations=NOT_DESTRUCTIVE)(verify_backup)
-    server.tool(title="List backups", annotations=READ_ONLY)(list_backups)
-    server.tool(title="Restore Scarlet's memory", annotations=DESTRUCTIVE)(restore)
-    server.tool(title="Check the database", annotations=READ_ONLY)(db_integrity)
-    for tool in server._tool_manager.list_tools():
-        _refuse_unknown_arguments(tool)
     server.resource(
         "scarlet://backups/{name}/manifest",
         title="Manifest of a backup",
@@ -155,11 +136,14 @@ async def backup(
         str | None, Field(max_length=80, description="Free text kept with the backup, e.g. 'before PROC-003'.")
     ] = None,
     compression: Annotated[
-        Compression, Field(description="'none' writes the plain .sql of PROC-004; 'zstd' a .sql.zst a quarter its size.")
+        Compression,
+        Field(description="'none' writes the plain .sql of PROC-004; 'zstd' a .sql.zst a quarter its size."),
     ] = "none",
     accept_smaller: Annotated[
         bool,
-        Field(description="Only when the user says that a loss of more than half of all rows is meant: not 'shrunk' then."),
+        Field(
+            description="Only when the user says that a loss of more than half of all rows is meant: not 'shrunk' then."
+        ),
     ] = False,
     wait_seconds: Wait = 50,
     job: JobParameter = None,
@@ -172,7 +156,7 @@ async def backup(
     def work(target: Target, progress: Progress) -> Model:
         return backups.backup(target, progress, label=label, compression=compression, accept_smaller=accept_smaller)
 
-    return await _long_call(ctx, "backup", work, wait_seconds, job)
+    return await long_call(ctx, "backup", work, wait_seconds, job)
 
 
 async def verify_backup(
@@ -190,7 +174,7 @@ async def verify_backup(
     def work(target: Target, progress: Progress) -> Model:
         return verify.verify(target, progress, backup, level)
 
-    return await _long_call(ctx, "verify_backup", work, wait_seconds, job)
+    return await long_call(ctx, "verify_backup", work, wait_seconds, job)
 
 
 async def list_backups(
@@ -204,8 +188,8 @@ async def list_backups(
     def work(target: Target, _: Progress) -> Model:
         return catalogue.list_backups(target, limit)
 
-    jobs = _app(ctx).jobs.states()
-    return await _short_call(ctx, work, lambda listing: listing.model_copy(update={"jobs": jobs}))
+    jobs = app_of(ctx).jobs.states()
+    return await short_call(ctx, work, lambda listing: listing.model_copy(update={"jobs": jobs}))
 
 
 async def confirm_restore(
@@ -220,19 +204,19 @@ async def confirm_restore(
     """Decides what the user has to be asked before a restore."""
     if dry_run or job is not None:
         return Confirm(confirm=True)
-    app = _app(ctx)
+    app = app_of(ctx)
     try:
         if confirmation is not None:
             return Confirm(confirm=confirmation == f"restore {backup}" and backup != "latest")
         capability = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
         if capability is None or (capability.form is None and capability.url is not None):
-            raise ConfirmationNeeded(*await _in_thread(app, lambda target: _how_to_confirm(target, backup)))
+            raise ConfirmationNeeded(*await in_thread(app, lambda target: _how_to_confirm(target, backup)))
         key = (backup, accept_foreign, accept_other_database)
         question = app.questions.get(key)
         if question is None or time.monotonic() - question.asked_at > QUESTION_SECONDS:
 
-            def look(target: Target) -> Plan:
-                return plan(
+            def ask(target: Target) -> Plan:
+                return look(
                     target,
                     Progress(),
                     backup,
@@ -240,11 +224,11 @@ async def confirm_restore(
                     accept_other_database=accept_other_database,
                 )
 
-            question = Question(await _in_thread(app, look), time.monotonic(), os.urandom(2).hex())
+            question = Question(await in_thread(app, ask), time.monotonic(), os.urandom(2).hex())
             app.questions[key] = question
         return Elicit(f"{question.plan.question(app.settings.integrity_table)} (Request {question.code}.)", Confirm)
     except BackupToolError as error:
-        return Refused(confirm=False, error=_report(error))
+        return Refused(confirm=False, error=report(error))
 
 
 async def restore(
@@ -278,11 +262,11 @@ async def restore(
     wait_seconds: Wait = 50,
     job: JobParameter = None,
 ) -> Annotated[CallToolResult, RestoreAnswer]:
-    """Bring Scarlet's database back from a backup or an undo point (PROC-004 "Restore", PROC-003 rollback). Destructive:
-    it replaces the live database, and asks the user first. The backup is verified, loaded beside the live database,
-    compared, and then swapped in; the present database is kept as an undo point (`undo_point`): restore that name to
-    undo. Until the swap nothing live is touched. Call it with dry_run=true first; afterwards call db_integrity."""
-    app = _app(ctx)
+    """Bring Scarlet's database back from a backup or an undo point (PROC-004 "Restore", PROC-003 rollback).
+    Destructive: it replaces the live database, and asks the user first. The backup is verified, loaded beside the live
+    database, compared, and then swapped in; the present database is kept as an undo point (`undo_point`): restore that
+    name to undo. Until the swap nothing live is touched. Call it with dry_run=true first, and db_integrity after it."""
+    app = app_of(ctx)
     options: dict[str, Any] = {
         "accept_foreign": accept_foreign,
         "accept_other_database": accept_other_database,
@@ -291,15 +275,15 @@ async def restore(
     }
     if job is not None or dry_run:
 
-        def look(target: Target, progress: Progress) -> Model:
+        def rehearse(target: Target, progress: Progress) -> Model:
             return restores.dry_run(target, progress, backup, **options)
 
-        return await _long_call(ctx, "restore", look, wait_seconds, job)
+        return await long_call(ctx, "restore", rehearse, wait_seconds, job)
     question = app.questions.pop((backup, accept_foreign, accept_other_database), None)
     if answer.action == "accept" and isinstance(answer.data, Refused):
-        return _failed(answer.data.error)
+        return failed(answer.data.error)
     if answer.action != "accept" or not answer.data.confirm:
-        return _failed(_report(await _not_confirmed(app, backup, confirmation)))
+        return failed(report(await _not_confirmed(app, backup, confirmation)))
     planned = question.plan if question is not None and confirmation is None else None
     confirmed = Confirmed(planned.sha256, planned.live_oid) if planned else None
     name = planned.source if planned else backup
@@ -307,7 +291,7 @@ async def restore(
     def work(target: Target, progress: Progress) -> Model:
         return restores.restore(target, progress, name, confirmed=confirmed, **options)
 
-    return await _long_call(ctx, "restore", work, wait_seconds, None)
+    return await long_call(ctx, "restore", work, wait_seconds, None)
 
 
 async def db_integrity(
@@ -321,7 +305,7 @@ async def db_integrity(
     def work(target: Target, progress: Progress) -> Model:
         return integrity.db_integrity(target, progress)
 
-    return await _short_call(ctx, work)
+    return await short_call(ctx, work)
 
 
 # -- resource and prompt ---------------------------------------------------------------------------------------------
@@ -330,7 +314,9 @@ async def db_integrity(
 async def manifest(name: str, ctx: Context[App]) -> str:
     """The manifest of one backup."""
     try:
-        found = await _in_thread(_app(ctx), lambda target: catalogue.know(target, target.directory.find(name)).manifest)
+        found = await in_thread(
+            app_of(ctx), lambda target: catalogue.know(target, target.directory.find(name)).manifest
+        )
     except BackupToolError as error:
         raise ResourceNotFoundError(str(error)) from None
     if found is None:
@@ -341,74 +327,9 @@ async def manifest(name: str, ctx: Context[App]) -> str:
 def prepare_for_proc_003() -> str:
     """Take and check the backup that PROC-003 (agent recreation) demands."""
     return (
-        "Prepare PROC-003. Call db_integrity; if it has errors, follow their remedies first. Call backup with the label "
+        "Prepare PROC-003. Call db_integrity; if it has errors, follow their remedies. Call backup with the label "
         "'before PROC-003'. If safe_to_proceed is false, stop and tell me the reasons. If it is true, tell me the "
         "backup's name, size, rows and agents, and only then go on with PROC-003."
-    )
-
-
-# -- how a call runs -------------------------------------------------------------------------------------------------
-
-
-def _app(ctx: Context[App]) -> App:
-    return ctx.request_context.lifespan_context
-
-
-async def _in_thread(app: App, work: Callable[[Target], T]) -> T:
-    def run() -> T:
-        with Target(app.settings) as target:
-            return work(target)
-
-    return await anyio.to_thread.run_sync(run, abandon_on_cancel=True)
-
-
-async def _long_call(
-    ctx: Context[App], tool: str, work: Callable[[Target, Progress], Model], seconds: float, job: str | None
-) -> CallToolResult:
-    app = _app(ctx)
-
-    def run(progress: Progress) -> Model:
-        with Target(app.settings) as target:
-            return work(target, progress)
-
-    async def tell(number: float, message: str) -> None:
-        await ctx.report_progress(number, message=message)
-
-    try:
-        waiting_for = app.jobs.get(tool, job) if job is not None else app.jobs.start(tool, run)
-        return _answer(await app.jobs.wait(waiting_for, seconds, tell))
-    except BackupToolError as error:
-        return _failed(_report(error))
-
-
-async def _short_call(
-    ctx: Context[App], work: Callable[[Target, Progress], Model], finish: Callable[[Model], Model] = lambda model: model
-) -> CallToolResult:
-    try:
-        return _answer(finish(await _in_thread(_app(ctx), lambda target: work(target, Progress()))))
-    except BackupToolError as error:
-        return _failed(_report(error))
-    except Exception as error:
-        log.exception("a call failed")
-        return _failed(_report(InternalError(f"The call failed unexpectedly ({type(error).__name__}).")))
-
-
-def _answer(result: Model) -> CallToolResult:
-    return CallToolResult(
-        content=[TextContent(text=texts.describe(result))],
-        structured_content=result.model_dump(mode="json", by_alias=True),
-    )
-
-
-def _report(error: BackupToolError) -> ErrorReport:
-    return ErrorReport(code=error.code, message=error.message, remedy=error.remedy)
-
-
-def _failed(report: ErrorReport) -> CallToolResult:
-    return CallToolResult(
-        content=[TextContent(text=f"{report.message}\nWhat to do: {report.remedy}\n({report.code})")],
-        structured_content=report.model_dump(mode="json"),
-        is_error=True,
     )
 
 
@@ -424,18 +345,21 @@ async def _not_confirmed(app: App, backup: str, confirmation: str | None) -> Bac
     if confirmation is None:
         return ConfirmationNeeded("The user did not agree; nothing was changed.", "Ask the user what to do instead.")
     try:
-        _, remedy = await _in_thread(app, lambda target: _how_to_confirm(target, backup))
+        _, remedy = await in_thread(app, lambda target: _how_to_confirm(target, backup))
     except BackupToolError as error:
         return error
     return ConfirmationNeeded("The confirmation does not name this backup; nothing was changed.", remedy)
 
 
-def _refuse_unknown_arguments(tool: Any) -> None:
-    """A misspelt `dry_run` must not become a restore: the SDK would ignore it (seen with mcp 2.3.0)."""
+def _tool(function: Callable[..., Any], title: str, annotations: ToolAnnotations) -> Tool:
+    """A tool that refuses arguments it does not know: the SDK would ignore them (seen with mcp 2.3.0), and a misspelt
+    `dry_run` must not become a restore."""
+    tool = Tool.from_function(function, title=title, annotations=annotations)
     arguments = tool.fn_metadata.arg_model
     arguments.model_config["extra"] = "forbid"
     arguments.model_rebuild(force=True)
     tool.parameters = arguments.model_json_schema(by_alias=True)
+    return tool
 
 
 # -- serving ---------------------------------------------------------------------------------------------------------
@@ -443,7 +367,9 @@ def _refuse_unknown_arguments(tool: Any) -> None:
 
 def serve(settings: Settings) -> None:
     """Serve over stdio until its end of input or a signal. Nothing but protocol goes to stdout."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
     anyio.run(_serve, create_server(settings))
     sys.stderr.flush()
     os._exit(0)  # a worker thread that is still blocked must not keep the process

@@ -48,7 +48,11 @@ def _verification(result: Verification) -> list[str]:
         for check in result.checks
         if check.ok is False
     ]
-    return [f"{result.name} is {verdict} (level {result.level}, {len(result.checks)} checks).", *failed, result.remedy or ""]
+    return [
+        f"{result.name} is {verdict} (level {result.level}, {len(result.checks)} checks).",
+        *failed,
+        result.remedy or "",
+    ]
 
 
 def _listing(result: Listing) -> list[str]:

@@ -164,25 +164,23 @@ class LocalProcess:
             self._errors.add(chunk)
 
     def _end_program(self) -> None:
-        self._signal_group(signal.SIGTERM)
+        """Stopped first, so that no program of a pipeline takes the death of another for the end of its input."""
+        if sys.platform == "win32":
+            self._popen.kill()
+            self._popen.wait()
+            return
+        self._signal_group(signal.SIGSTOP, signal.SIGTERM, signal.SIGCONT)
         try:
             self._popen.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
-            self._kill_group()
+            self._signal_group(signal.SIGSTOP, signal.SIGKILL)
             self._popen.wait()
 
-    def _kill_group(self) -> None:
-        if sys.platform == "win32":
-            self._popen.kill()
-        else:
-            self._signal_group(signal.SIGKILL)
-
-    def _signal_group(self, number: signal.Signals) -> None:
-        if sys.platform == "win32":
-            self._popen.terminate()
-        elif self._popen.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._popen.pid, number)
+    def _signal_group(self, *signals: signal.Signals) -> None:
+        for number in signals:
+            if sys.platform != "win32" and self._popen.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._popen.pid, number)
 
 
 if sys.platform == "win32":

@@ -19,6 +19,8 @@ UNION = 200
 
 @dataclass(frozen=True)
 class ServerFacts:
+    """About a server. `data_directory` is None for a role that may not read it."""
+
     version: str
     version_num: int
     system_identifier: str
@@ -30,6 +32,8 @@ class ServerFacts:
 
 @dataclass(frozen=True)
 class DatabaseFacts:
+    """About one database. `bytes` is None where its size may not be asked."""
+
     name: str
     oid: int
     bytes: int | None
@@ -84,7 +88,7 @@ def tables(session: Session) -> list[Table]:
     rows = session.rows(
         """SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
                   coalesce(pg_partition_root(c.oid)::oid, c.oid)::bigint AS root,
-                  CASE c.relkind WHEN 'r' THEN pg_table_size(c.oid) ELSE 0 END AS bytes,
+                  coalesce(CASE c.relkind WHEN 'r' THEN pg_table_size(c.oid) END, 0) AS bytes,
                   CASE WHEN c.reltuples >= 0 THEN c.reltuples::bigint END AS estimated_rows,
                   EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
                           AND d.objid = c.oid AND d.deptype = 'e') AS in_extension
@@ -111,6 +115,8 @@ def count_rows(session: Session, of: Sequence[Table]) -> dict[int, int]:
 
 @dataclass(frozen=True)
 class RowDifference:
+    """A table whose rows differ; None: the table is not there."""
+
     table: str
     dumped: int | None
     counted: int | None
@@ -177,7 +183,8 @@ def properties(session: Session) -> DatabaseProperties:
                    FROM pg_db_role_setting s, unnest(s.setconfig) WITH ORDINALITY AS c (entry, ordinality)
                    WHERE s.setdatabase = d.oid) AS settings,
                   (SELECT coalesce(json_agg(json_build_object(
-                              'name', e.extname, 'schema', n.nspname, 'version', e.extversion) ORDER BY e.extname), '[]')
+                              'name', e.extname, 'schema', n.nspname, 'version', e.extversion)
+                              ORDER BY e.extname), '[]')
                    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace) AS extensions
            FROM pg_database d WHERE d.datname = current_database()"""
     )[0]
@@ -201,7 +208,7 @@ def roles(session: Session) -> list[Role]:
 
 
 def find_table(session: Session, name: str) -> str | None:
-    """The qualified, quoted name of the table that `name` means by the session's search_path; None if there is none."""
+    """The qualified, quoted name of the table that `name` means by the session's search_path; None without one."""
     rows = session.rows(
         f"""SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
             WHERE c.oid = to_regclass({literal(identifier(name))})"""

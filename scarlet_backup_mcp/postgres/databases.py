@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
-from ..errors import QueryFailed, RestoreFailed
+from ..errors import BackupToolError, QueryFailed, RestoreFailed
 from ..models import DatabaseProperties, Grant, Setting
 from .catalogue import properties
 from .quoting import identifier, literal
@@ -24,7 +25,7 @@ def advisory_lock(session: Session) -> bool:
 
 
 def create(session: Session, name: str, like: DatabaseProperties | None, comment: str) -> tuple[int, list[str]]:
-    """Make an empty database with the encoding and locale of `like` (None: the server's); gives its OID and warnings."""
+    """Make an empty database with `like`'s encoding and locale (None: the server's). Gives its OID, and warnings."""
     warnings: list[str] = []
     try:
         session.execute(_create_statement(session.version, name, like))
@@ -113,7 +114,7 @@ def _apply_acl(session: Session, quoted: str, owner: str, acl: Sequence[Grant]) 
 
 
 def _apply_setting(server: Server, database: str, setting: Setting) -> None:
-    """Each in a session of its own, since it takes effect there. A list such as search_path, given as one literal, would
+    """In a session of its own, since it takes effect there. A list such as search_path, given as one literal, would
     become one name, so the value is set first and stored FROM CURRENT (seen on 15.20)."""
     place = f"DATABASE {identifier(database)}"
     if setting.role is not None:
@@ -140,54 +141,55 @@ def _sorted(settings: Sequence[Setting]) -> list[tuple[str, str, str]]:
 # -- the swap --------------------------------------------------------------------------------------------------------
 
 
-def swap(server: Server, maintenance: str, database: str, incoming: str, undo: str | None) -> None:
+def swap(renaming: Session, ending: Session, database: str, incoming: str, undo: str | None) -> float:
     """In one transaction rename `database` to `undo` (None: there is none) and `incoming` to `database`.
 
-    The first rename takes the database's lock, so that new connections queue; meanwhile a second session keeps ending
-    the connections there are. Terminating first and renaming then fails under clients that reconnect ("is being
-    accessed by other users", seen on 15.20). Raises RestoreFailed naming who is in the way.
+    Gives the `time.monotonic()` of its begin. Both sessions are in another database. The first rename takes the
+    database's lock, so that new connections queue; meanwhile the second session keeps ending the connections there
+    are. Terminating first and renaming then fails under clients that reconnect ("is being accessed by other users",
+    seen on 15.20). Raises RestoreFailed naming who is in the way.
     """
-    with (
-        server.session(maintenance, {"lock_timeout": f"{SWAP_LOCK_SECONDS}s"}) as renaming,
-        server.session(maintenance) as ending,
-    ):
-        oids = [oid(ending, name) for name in (database, incoming) if undo is not None or name == incoming]
-        done = threading.Event()
-        worker = threading.Thread(target=_keep_ending, args=(ending, oids, done), daemon=True)
-        worker.start()
-        try:
-            renaming.execute("BEGIN")
-            if undo is not None:
-                renaming.execute(f"ALTER DATABASE {identifier(database)} RENAME TO {identifier(undo)}")
-            renaming.execute(f"ALTER DATABASE {identifier(incoming)} RENAME TO {identifier(database)}")
-            renaming.execute("COMMIT")
-        except QueryFailed as error:
-            raise RestoreFailed(
-                f"The databases could not be swapped: {error.message} {_blockers(server, maintenance, oids)}".strip(),
-                "The live database is as it was. Stop what is named (or `docker compose stop` the services that use "
-                "the database) and call `restore` again.",
-            ) from None
-        finally:
-            done.set()
-            worker.join(timeout=5)
+    oids = [oid(ending, name) for name in (database, incoming) if undo is not None or name == incoming]
+    done = threading.Event()
+    worker = threading.Thread(target=_keep_ending, args=(ending, oids, done), daemon=True)
+    began = time.monotonic()
+    worker.start()
+    try:
+        renaming.execute("BEGIN")
+        renaming.execute(f"SET LOCAL lock_timeout = '{SWAP_LOCK_SECONDS}s'")
+        if undo is not None:
+            renaming.execute(f"ALTER DATABASE {identifier(database)} RENAME TO {identifier(undo)}")
+        renaming.execute(f"ALTER DATABASE {identifier(incoming)} RENAME TO {identifier(database)}")
+        renaming.execute("COMMIT")
+    except QueryFailed as error:
+        renaming.execute("ROLLBACK")
+        raise RestoreFailed(
+            f"The databases could not be swapped: {error.message} {_blockers(renaming, oids)}".strip(),
+            "The live database is as it was. Stop what is named (or `docker compose stop` the services that use "
+            "the database) and call `restore` again.",
+        ) from None
+    finally:
+        done.set()
+        worker.join(timeout=5)
+    return began
 
 
 def _keep_ending(session: Session, oids: Sequence[int], done: threading.Event) -> None:
     listed = ", ".join(str(number) for number in oids)
-    while not done.is_set():
-        session.execute(
-            f"""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                WHERE datid IN ({listed}) AND pid <> pg_backend_pid()"""
-        )
-        time.sleep(0.02)
+    with suppress(BackupToolError):  # the renaming session tells what is wrong with the server
+        while not done.is_set():
+            session.execute(
+                f"""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                    WHERE datid IN ({listed}) AND pid <> pg_backend_pid()"""
+            )
+            time.sleep(0.02)
 
 
-def _blockers(server: Server, maintenance: str, oids: Sequence[int]) -> str:
-    with server.session(maintenance) as session:
-        found = session.rows(
-            f"""SELECT datname, pid, usename, application_name, client_addr::text AS client, backend_type, state
-                FROM pg_stat_activity WHERE datid IN ({", ".join(str(number) for number in oids)})"""
-        )
+def _blockers(session: Session, oids: Sequence[int]) -> str:
+    found = session.rows(
+        f"""SELECT pid, usename, application_name, backend_type FROM pg_stat_activity
+            WHERE datid IN ({", ".join(str(number) for number in oids)})"""
+    )
     shown = [f"{row['backend_type']} {row['pid']} ({row['application_name'] or row['usename']})" for row in found[:5]]
     return f"Connected: {', '.join(shown)}." if shown else ""
 

@@ -86,7 +86,6 @@ class Statement:
         self.quote: Quote | None = None
         self.parentheses = 0
         self.bodies = 0
-        self.verb = b""
         self.copy_in = False
         self.after_escape_string = False
         self._before = b""
@@ -96,6 +95,11 @@ class Statement:
     def begun(self) -> bool:
         """Whether a token of it was seen: a comment before it is none."""
         return self.line > 0
+
+    @property
+    def worded(self) -> bool:
+        """Whether a word of it stands outside parentheses and quotes."""
+        return bool(self._words)
 
     @property
     def routine(self) -> bool:
@@ -110,26 +114,21 @@ class Statement:
 
     def token(self, kind: str, text: bytes) -> None:
         """Note a token that is neither white space nor a comment."""
-        word = text.upper() if kind == "word" else b""
-        if not self.verb:
-            self.verb = word or text
-        if kind == "word":
-            self._word(word)
-        elif kind == "open":
+        if kind == "open":
             self.parentheses += 1
         elif kind == "close":
             self.parentheses = max(0, self.parentheses - 1)
-        self._before = word
+        elif kind == "word" and not self.parentheses:
+            self._word(text.upper())
         self.after_escape_string = False
 
     def _word(self, word: bytes) -> None:
         if len(self._words) < 4:
             self._words.append(word)
-        if self.parentheses:
-            return
-        # The server's grammar takes STDOUT for STDIN here.
-        if self.verb == b"COPY" and self._before == b"FROM" and word in (b"STDIN", b"STDOUT"):
+        # The server's grammar takes STDOUT for STDIN here, and so does psql.
+        if self._words[0] == b"COPY" and self._before == b"FROM" and word in (b"STDIN", b"STDOUT"):
             self.copy_in = True
+        self._before = word
         if self.routine:
             if word == b"BEGIN" or (word == b"CASE" and self.bodies):
                 self.bodies += 1

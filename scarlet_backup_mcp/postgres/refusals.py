@@ -97,7 +97,7 @@ The statement is in `readable` form: comments gone, tokens one space apart, word
 """
 
 _RULES = tuple((re.compile(pattern, re.DOTALL), reason) for pattern, reason in RULES)
-_NOT_WRITTEN = "is not a statement that pg_dump writes"
+NOT_WRITTEN = "is not a statement that pg_dump writes"
 
 _COPY_NAME = rb'(?:[a-z_][a-z0-9_]*|"(?:[^"]|"")+")'
 _CANONICAL_COPY = re.compile(
@@ -155,7 +155,7 @@ class Refusals(Handler):
             return "is one statement for psql but several for the server"
         if form.startswith("COPY "):
             return _copy_reason(sql, form)
-        return next((reason for pattern, reason in _RULES if pattern.match(form)), _NOT_WRITTEN)
+        return next((reason for pattern, reason in _RULES if pattern.match(form)), NOT_WRITTEN)
 
     def _refuse(self, line: int, reason: str, text: bytes) -> None:
         self.count += 1

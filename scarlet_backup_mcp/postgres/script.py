@@ -113,6 +113,7 @@ class ScriptReader:
         self._told_line = 1
         self._statement = Statement()
         self._statements = 0
+        self._after_copy = False
         self._target: Target | None = None
         self._within_row = False
         self._block_rows = 0
@@ -225,6 +226,9 @@ class ScriptReader:
                 statement.quote = Quote(kind, token[0])
             elif kind == "semicolon" and not statement.parentheses and not statement.bodies:
                 statement.add(data[begin:pos])
+                if self._after_copy and not statement.worded:
+                    # psql from 15.19, 16.15, 17.11 and 18.6 takes it for another COPY and skips what follows.
+                    self._damaged("a statement without a word after COPY data: versions of psql disagree", data, start)
                 if self._end_statement():
                     return self._begin_copy(data, pos, end)
         if self._statement.begun:
@@ -263,7 +267,8 @@ class ScriptReader:
         if command.endswith(b"\r"):
             self._damaged(_CARRIAGE_RETURN, data, start)
         if self._statement.begun:
-            self._damaged("a backslash command inside a statement", data, start)
+            inside = f"the statement that begins on line {self._statement.line}"
+            self._damaged(f"a backslash command inside {inside}", data, start)
         if command == b"\\.":
             self._damaged("the end of COPY data without a COPY statement before it", data, start)
         if self._trailer and not (command.startswith(b"\\unrestrict ") and RESTRICT_LINE.fullmatch(command)):
@@ -278,6 +283,7 @@ class ScriptReader:
         """Hand the statement on; true if COPY data follow it."""
         statement, self._statement = self._statement, Statement()
         self._statements += 1
+        self._after_copy = statement.copy_in
         self._header = self._header is True
         sql = b"".join(statement.pieces)
         for handler in self._handlers:
@@ -363,7 +369,7 @@ def _target(sql: bytes) -> Target:
     while len(parts) > 1 and parts[0] == b".":
         names.append(parts[1])
         del parts[:2]
-    columns = parts[1 : parts.index(b")")] if parts[0] == b"(" and b")" in parts else []
+    columns = parts[1 : parts.index(b")")] if parts[:1] == [b"("] and b")" in parts else []
     return Target(
         schema=unquote(names[-2]) if len(names) > 1 else "",
         name=unquote(names[-1]),

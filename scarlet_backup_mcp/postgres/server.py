@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -115,7 +116,9 @@ class Session:
         argv = ["psql", "-X", "-q", "-A", "-t", "-w"]
         self._process = server.host.start(argv, env=server.environment(database, options), stdin=True)
         try:
-            facts = self.rows("SELECT current_setting('server_version_num')::int AS version, pg_backend_pid() AS pid")[0]
+            facts = self.rows("SELECT current_setting('server_version_num')::int AS version, pg_backend_pid() AS pid")[
+                0
+            ]
             self.version: int = facts["version"]
             self.pid: int = facts["pid"]
             if self.version < MINIMUM_VERSION:
@@ -153,10 +156,8 @@ class Session:
 
     def close(self) -> Exit:
         """End psql: by `\\q` first, by force if it is busy. A transaction left open is rolled back."""
-        try:
+        with suppress(OSError):
             self._process.end_input()
-        except OSError:
-            pass
         until = time.monotonic() + 2
         while (left := until - time.monotonic()) > 0:
             if self._process.read(left) == b"":
@@ -172,7 +173,9 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if isinstance(error, BaseException):
             self._process.kill()
         self.close()
@@ -206,15 +209,21 @@ def connection_error(ended: Exit, database: str) -> Exception:
         return ContainerLost(f"The container went away: {said}")
     if re.search(r'database ".*" does not exist', text, re.DOTALL):
         return DatabaseMissing(f"There is no database {identifier(database)} on the server.")
-    if re.search(r"password authentication failed|no password supplied|role .* does not exist|permission denied|"
-                 r"no pg_hba.conf entry|authentication failed|is not permitted to log in", text):
+    if re.search(
+        r"password authentication failed|no password supplied|role .* does not exist|permission denied|"
+        r"no pg_hba.conf entry|authentication failed|is not permitted to log in",
+        text,
+    ):
         return PermissionDenied(f"The server refused the connection: {said}")
     if "client_connection_check_interval" in text:
         return ServerUnsupported("The server is older than PostgreSQL 14.")
     if ended.code in (126, 127):
         return ProgramMissing(f"psql could not be started: {said}")
-    if re.search(r"starting up|shutting down|Connection refused|could not connect|No such file|connection to server|"
-                 r"server closed the connection|terminating connection|recovery mode", text):
+    if re.search(
+        r"starting up|shutting down|Connection refused|could not connect|No such file|connection to server|"
+        r"server closed the connection|terminating connection|recovery mode",
+        text,
+    ):
         return ServerUnreachable(f"The server does not answer: {said}")
     return ServerError(f"The connection to the server failed: {said}")
 

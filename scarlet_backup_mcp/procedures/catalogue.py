@@ -35,10 +35,12 @@ class Known:
 
     @property
     def name(self) -> str:
+        """The file's name."""
         return self.entry.name.name
 
     @property
     def in_future(self) -> bool:
+        """Whether its time is later than now by more than clocks differ."""
         return self.created_at > datetime.now(UTC) + CLOCK_SLACK
 
 
@@ -49,7 +51,7 @@ def known(target: Target) -> list[Known]:
 
 
 def ours(target: Target, items: Iterable[Known]) -> list[tuple[Known, Manifest]]:
-    """Of `items`, those that are backups of the configured database, not known to be damaged and not from the future."""
+    """Of `items`, the backups of the configured database that are neither known to be damaged nor from the future."""
     return [
         (item, item.manifest)
         for item in items
@@ -97,8 +99,12 @@ def list_backups(target: Target, limit: int = 10) -> Listing:
     if age is None:
         warnings.append(f"There is no good backup of the database {target.database}: call `backup`.")
     elif age > WEEK:
-        warnings.append(f"The newest good backup is {age / 86400:.0f} days old; PROC-004 wants one a week: call `backup`.")
-    warnings += [f"{item.name} says it was made in the future: check the clock." for item in everything if item.in_future]
+        warnings.append(
+            f"The newest good backup is {age / 86400:.0f} days old; PROC-004 wants one a week: call `backup`."
+        )
+    warnings += [
+        f"{item.name} says it was made in the future: check the clock." for item in everything if item.in_future
+    ]
     warnings += [undo_warning] if undo_warning else []
     listed = [_listed(target, item) for item in everything] + _partials(target)
     listed.sort(key=lambda item: (item.created_at, item.name), reverse=True)
@@ -134,7 +140,9 @@ def know(target: Target, entry: Entry) -> Known:
     except StoreError as error:
         manifest, detail = None, error.message
     if manifest is None:
-        return Known(entry, None, verification, "damaged" if detail else "foreign", _time_without_manifest(entry), detail)
+        return Known(
+            entry, None, verification, "damaged" if detail else "foreign", _time_without_manifest(entry), detail
+        )
     state: State = "unverified"
     if entry.bytes != manifest.bytes:
         state, detail = "damaged", f"{entry.bytes:,} bytes, the manifest says {manifest.bytes:,}"

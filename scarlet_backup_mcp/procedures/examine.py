@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..models import Compression, TableData
 from ..postgres.digests import BlockDigests
-from ..postgres.refusals import Refusal, Refusals
+from ..postgres.refusals import NOT_WRITTEN, Refusal, Refusals
 from ..postgres.roles import Roles
 from ..postgres.script import Handler, ScriptDamaged, ScriptReader, Summary
 from ..progress import Progress
@@ -31,8 +31,14 @@ class Examination:
     damage: str | None = None
     compression_damage: str | None = None
 
+    def refused(self, *, foreign: bool) -> list[Refusal]:
+        """Statements that must not be loaded. In a file with our manifest pg_dump wrote them all, so there a statement
+        is not refused for being unknown, only for what it would do."""
+        return [refusal for refusal in self.refusals if foreign or refusal.reason != NOT_WRITTEN]
+
     @property
     def rows(self) -> int:
+        """Of all tables."""
         return sum(table.rows for table in self.tables)
 
 

@@ -1,4 +1,4 @@
-"""`db_integrity`: PROC-004's prerequisites, step 5 and troubleshooting. What is wrong is a finding, not an exception."""
+"""`db_integrity`: PROC-004's prerequisites, step 5 and troubleshooting. What is wrong is a finding, no exception."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ SHOWN_TABLES = 20
 class Looked:
     """What has been seen so far."""
 
-    findings: list[Finding] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list[Finding])
+    steps: list[Step] = field(default_factory=list[Step])
     place: Place | None = None
     server_version: str | None = None
     database_bytes: int | None = None
     agents: int | None = None
-    tables: list[TableSize] = field(default_factory=list)
-    extensions: list[Extension] = field(default_factory=list)
+    tables: list[TableSize] = field(default_factory=list[TableSize])
+    extensions: list[Extension] = field(default_factory=list[Extension])
 
     def found(self, severity: str, code: str, message: str, remedy: str = "", **evidence: object) -> None:
+        """Add a finding."""
         self.findings.append(
             Finding.model_validate(
                 {"severity": severity, "code": code, "message": message, "remedy": remedy, "evidence": evidence}
@@ -38,6 +39,7 @@ class Looked:
         )
 
     def failed(self, error: BackupToolError) -> None:
+        """Add an error as a finding."""
         self.found("error", error.code, error.message, error.remedy)
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from ..errors import BackupToolError, Busy, HostError, RestoreInterrupted
+from ..errors import BackupToolError, Busy, Cancelled, HostError, RestoreInterrupted
 from ..models import DependentReport, Model, Utc
 from ..postgres import catalogue as pg
 from ..postgres import databases
@@ -26,6 +26,8 @@ FILE = "restore.journal.json"
 
 
 class StoppedContainer(Model):
+    """A dependent that ran before the restore stopped it."""
+
     id: str
     name: str
 
@@ -52,7 +54,7 @@ def write(directory: Path, journal: Journal) -> None:
 
 
 def read(directory: Path) -> Journal | None:
-    """The journal of a restore that has not ended; None without one. Raises RestoreInterrupted when it is unreadable."""
+    """The journal of a restore that has not ended; None without one. Raises RestoreInterrupted if it is unreadable."""
     try:
         return Journal.model_validate_json((directory / FILE).read_bytes())
     except FileNotFoundError:
@@ -71,37 +73,44 @@ def remove(directory: Path) -> None:
     sync_directory(directory)
 
 
-def tidy_up(target: Target, progress: Progress) -> list[str]:
-    """Under the directory's lock: finish or roll back a restore that was cut off, and drop scratch databases that
-    killed restores left. Gives what was done, in sentences.
+def maintenance_session(target: Target, progress: Progress) -> Session:
+    """A session beside the database, for what changes databases as wholes.
 
-    Raises RestoreInterrupted when a journal is there but the server can't be asked, Busy when another directory's
-    restore is under way on this server.
+    Raises RestoreInterrupted when the server can't be asked while a journal waits to be settled.
     """
-    directory = target.directory.path
-    journal = read(directory)
     try:
-        with target.server.session(target.maintenance_database, progress=progress) as session:
-            if not databases.advisory_lock(session):
-                if journal is None:
-                    return []
-                raise Busy("A restore is under way on this server from another backup directory.")
-            told = _settle(target, session, journal) if journal is not None else []
-            return told + _sweep(target, session)
-    except Busy:
-        raise
+        return target.server.session(target.maintenance_database, progress=progress)
     except BackupToolError as error:
-        if journal is None:
+        journal = read(target.directory.path)
+        if journal is None or isinstance(error, Cancelled):
             raise
         raise RestoreInterrupted(
             f"A restore of {journal.source} was cut off, and can't be finished or rolled back now: {error.message}"
         ) from error
 
 
+def tidy_up(target: Target, session: Session, *, restoring: bool) -> list[str]:
+    """Under the directory's lock: finish or roll back a restore that was cut off, and drop scratch databases that
+    killed restores left. Gives what was done, in sentences.
+
+    The session then holds the server's restore lock. Raises Busy when another directory's restore holds it, unless
+    there is nothing to settle and the caller is not `restoring`.
+    """
+    journal = read(target.directory.path)
+    if not databases.advisory_lock(session):
+        if journal is None and not restoring:
+            return []
+        raise Busy("A restore is under way on this server from another backup directory.")
+    told = _settle(target, session, journal) if journal is not None else []
+    return told + _sweep(target, session)
+
+
 def _settle(target: Target, session: Session, journal: Journal) -> list[str]:
     told: list[str] = []
     if pg.server_facts(session).system_identifier != journal.system_identifier:
-        told.append(f"A restore of {journal.source} was cut off, on a cluster that is no longer this one: nothing to settle.")
+        told.append(
+            f"A restore of {journal.source} was cut off, on a cluster that is no longer this one: nothing to settle."
+        )
     else:
         swapped = side_of_swap(session, journal)
         if swapped:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from ..errors import PreflightFailed
 from ..models import Manifest, Role
-from ..postgres import catalogue as pg
 from ..postgres import databases, programs
 from ..postgres.quoting import identifier, literal
 from ..postgres.server import Session
@@ -35,12 +34,17 @@ def check_swap(target: Target, session: Session, plan: Plan, *, drop_oldest_undo
     if found := databases.obstacles(session, target.database):
         raise PreflightFailed(
             f"The live database has a {'; a '.join(found)}, which a swap would break.",
-            "Finish or drop it (COMMIT/ROLLBACK PREPARED, pg_drop_replication_slot, DROP SUBSCRIPTION), then try again.",
+            "Finish or drop it (COMMIT/ROLLBACK PREPARED, pg_drop_replication_slot, DROP SUBSCRIPTION); try again.",
         )
-    if plan.undo is None and plan.live_oid is not None and len(plan.undo_points) >= UNDO_POINTS and not drop_oldest_undo:
+    if (
+        plan.undo is None
+        and plan.live_oid is not None
+        and len(plan.undo_points) >= UNDO_POINTS
+        and not drop_oldest_undo
+    ):
         oldest = plan.undo_points[-1]
         raise PreflightFailed(
-            f"There are {len(plan.undo_points)} undo points already; the oldest is {oldest.name} ({oldest.bytes:,} bytes).",
+            f"There are {len(plan.undo_points)} undo points; the oldest is {oldest.name} ({oldest.bytes:,} bytes).",
             f"If the user agrees that {oldest.name} may go, call again with drop_oldest_undo=true.",
         )
 
@@ -60,7 +64,7 @@ def _check_room(target: Target, plan: Plan, database_bytes: int) -> None:
     needed = int(database_bytes * ROOM) + plan.facts.max_wal_bytes
     if free is not None and free < needed:
         raise PreflightFailed(
-            f"The server's disk has {free:,} bytes free; the restored copy beside the live database needs some {needed:,}.",
+            f"The server's disk has {free:,} bytes free; a restored copy beside the live database needs {needed:,}.",
             "Free space on the disk of the database's volume"
             + (", or drop an undo point you no longer need." if plan.undo_points else "."),
         )
@@ -97,9 +101,7 @@ def _check_extensions(session: Session, manifest: Manifest) -> None:
     if not wanted:
         return
     names = ", ".join(literal(e.name) for e in wanted)
-    rows = session.rows(
-        f"SELECT name, default_version AS version FROM pg_available_extensions WHERE name IN ({names})"
-    )
+    rows = session.rows(f"SELECT name, default_version AS version FROM pg_available_extensions WHERE name IN ({names})")
     there = {row["name"]: row["version"] for row in rows}
     if missing := [f"{e.name} {e.version}" for e in wanted if e.name not in there]:
         raise PreflightFailed(

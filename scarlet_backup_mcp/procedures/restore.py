@@ -11,7 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from ..errors import BackupNotValid, BackupToolError, Busy, ConfirmationStale, HostError, RestoreFailed, RestoreInterrupted
+from ..errors import (
+    BackupNotValid,
+    BackupToolError,
+    ConfirmationStale,
+    HostError,
+    RestoreFailed,
+    RestoreInterrupted,
+)
 from ..models import Check, DatabaseProperties, DependentReport, Restore, Step, rows_by_table
 from ..postgres import catalogue as pg
 from ..postgres import databases
@@ -22,7 +29,7 @@ from . import journal as journals
 from . import preflight, verify
 from .catalogue import undo_prefix
 from .examine import Examination
-from .journal import Journal, StoppedContainer, scratch_prefix, tidy_up
+from .journal import Journal, StoppedContainer, maintenance_session, scratch_prefix, tidy_up
 from .load import load
 from .sources import Plan, count_integrity_rows, plan
 from .target import TAG, Target
@@ -48,10 +55,11 @@ class Work:
     rows_compared: int = 0
     integrity_rows: int | None = None
     comment: str | None = None
-    steps: list[Step] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list[Step])
+    warnings: list[str] = field(default_factory=list[str])
 
     def did(self, title: str, detail: str = "") -> None:
+        """Note a step that succeeded."""
         self.steps.append(Step(step="Restore", title=title, ok=True, detail=detail))
 
 
@@ -75,32 +83,34 @@ def restore(
     progress.stage("looking at the container")
     target.host.require_running()
     target.directory.prepare()
-    with writer_lock(target.directory.path, "restore"):
-        told = tidy_up(target, progress)
-        with target.server.session(target.maintenance_database, progress=progress) as guard:
-            if not databases.advisory_lock(guard):
-                raise Busy("Another restore is under way on this server.")
-            planned = plan(
-                target, progress, backup, accept_foreign=accept_foreign, accept_other_database=accept_other_database
-            )
-            _check_confirmed(planned, confirmed)
-            preflight.check_swap(target, guard, planned, drop_oldest_undo=drop_oldest_undo)
-            stamp = f"{datetime.now(UTC):%Y%m%d_%H%M%S}"
-            undo = preflight.available(planned, stamp, undo_prefix(target.database)) if planned.live_oid else None
-            if planned.undo is not None:
-                work = _from_undo_point(target, planned)
-            else:
-                work = _from_backup(target, guard, planned, stamp, progress)
-            work.warnings[:0] = [*told, *planned.warnings]
-            try:
-                progress.stage("swapping")
-                with progress.uninterrupted():
-                    unavailable, dependents = _swap(target, guard, planned, work, undo, stop_dependents)
-            except BaseException:
-                if planned.undo is None:
-                    _drop_scratch(target, work)
-                raise
-            _drop_oldest_undo(guard, planned, drop_oldest_undo, work)
+    with writer_lock(target.directory.path, "restore"), maintenance_session(target, progress) as guard:
+        told = tidy_up(target, guard, restoring=True)
+        planned = plan(
+            target,
+            progress,
+            backup,
+            guard,
+            accept_foreign=accept_foreign,
+            accept_other_database=accept_other_database,
+        )
+        _check_confirmed(planned, confirmed)
+        preflight.check_swap(target, guard, planned, drop_oldest_undo=drop_oldest_undo)
+        stamp = f"{datetime.now(UTC):%Y%m%d_%H%M%S}"
+        undo = preflight.available(planned, stamp, undo_prefix(target.database)) if planned.live_oid else None
+        if planned.undo is not None:
+            work = _from_undo_point(target, planned)
+        else:
+            work = _from_backup(target, guard, planned, stamp, progress)
+        work.warnings[:0] = [*told, *planned.warnings]
+        try:
+            progress.stage("swapping")
+            with progress.uninterrupted():
+                unavailable, dependents = _swap(target, guard, planned, work, undo, stop_dependents)
+                _drop_oldest_undo(guard, planned, drop_oldest_undo, work)
+        except BaseException:
+            if planned.undo is None:
+                _drop_scratch(target, work)
+            raise
     return Restore(
         restored=True,
         dry_run=False,
@@ -137,10 +147,17 @@ def dry_run(
         raise RestoreInterrupted(
             "A restore was cut off and has not been tidied up yet.", "Call `backup` or `restore`: either does it first."
         )
-    planned = plan(target, progress, backup, accept_foreign=accept_foreign, accept_other_database=accept_other_database)
-    work = Work(incoming=planned.source)
-    work.warnings += planned.warnings
     with target.server.session(target.maintenance_database, progress=progress) as session:
+        planned = plan(
+            target,
+            progress,
+            backup,
+            session,
+            accept_foreign=accept_foreign,
+            accept_other_database=accept_other_database,
+        )
+        work = Work(incoming=planned.source)
+        work.warnings += planned.warnings
         preflight.check_swap(target, session, planned, drop_oldest_undo=drop_oldest_undo)
         if planned.known is not None:
             examination = _verified(target, planned, progress, store=False)
@@ -173,7 +190,9 @@ def dry_run(
 
 
 def _would_do(planned: Plan, undo: str | None) -> list[str]:
-    loading = [] if planned.undo else ["Load it into a new database beside the live one", "Compare the rows of every table"]
+    loading = (
+        [] if planned.undo else ["Load it into a new database beside the live one", "Compare the rows of every table"]
+    )
     keep = f"Keep the present database as {undo}" if undo else f"Give the new database the name {planned.database}"
     return [*loading, "Stop the services that depend on the database", keep, "Start those services again"]
 
@@ -327,8 +346,8 @@ def _swap(
             databases.set_comment(guard, work.incoming, work.comment)
         for container in stopping:
             target.host.stop_container(container.id)
-        began = time.monotonic()
-        databases.swap(target.server, target.maintenance_database, target.database, work.incoming, undo)
+        with target.server.session(target.maintenance_database) as ending:
+            began = databases.swap(guard, ending, target.database, work.incoming, undo)
         with target.server.session(target.database) as session:
             unavailable = time.monotonic() - began
             work.integrity_rows = count_integrity_rows(target, session)

@@ -47,17 +47,23 @@ class Plan:
 
     @property
     def entry(self) -> Entry | None:
+        """The file; None for an undo point."""
         return self.known.entry if self.known else None
 
     @property
     def manifest(self) -> Manifest | None:
+        """The file's manifest; None for an undo point or a foreign file."""
         return self.known.manifest if self.known else None
 
     def question(self, table: str) -> str:
         """What a user is asked before it is done."""
         kind = "the undo point" if self.undo else "the backup"
         inside = "" if self.rows is None else f", {self.rows:,} rows, {self.integrity_rows} in {table}"
-        now = "which does not exist now" if self.live_oid is None else f"which holds {self.integrity_rows_now} in {table} now"
+        now = (
+            "which does not exist now"
+            if self.live_oid is None
+            else f"which holds {self.integrity_rows_now} in {table} now"
+        )
         return (
             f"Restore {kind} {self.source} (of {self.created_at:%Y-%m-%d %H:%M:%S} UTC{inside}) as the database "
             f"{self.database} of {self.server}, {now}? The present database is kept as an undo point."
@@ -68,18 +74,18 @@ def plan(
     target: Target,
     progress: Progress,
     source: str,
+    session: Session,
     *,
     accept_foreign: bool = False,
     accept_other_database: bool = False,
 ) -> Plan:
     """Resolve `source` (a backup's name, `latest`, or an undo point's name) and look at what it would replace.
 
-    Reads only. Raises RestoreRefused's children, BackupMissing, NameRefused, and what an unreachable server raises.
+    `session` is one in the maintenance database. Reads only. Raises RestoreRefused's children, BackupMissing and
+    NameRefused.
     """
     progress.stage("looking at the source and the live database")
-    target.host.require_running()
-    with target.server.session(target.maintenance_database, progress=progress) as session:
-        facts, databases = pg.server_facts(session), pg.databases(session)
+    facts, databases = pg.server_facts(session), pg.databases(session)
     points = catalogue.undo_points(target, databases.values())
     live = databases.get(target.database)
     now = _integrity_rows(target, target.database) if live else None
@@ -111,6 +117,20 @@ def plan(
         facts=facts,
         warnings=warnings,
     )
+
+
+def look(target: Target, progress: Progress, source: str, *, accept_foreign: bool, accept_other_database: bool) -> Plan:
+    """`plan` for a question, in a session of its own."""
+    target.host.require_running()
+    with target.server.session(target.maintenance_database, progress=progress) as session:
+        return plan(
+            target,
+            progress,
+            source,
+            session,
+            accept_foreign=accept_foreign,
+            accept_other_database=accept_other_database,
+        )
 
 
 def resolve(target: Target, source: str) -> str:
@@ -150,7 +170,9 @@ def _check_origin(
                 f"{known.name} has no manifest: this tool did not make it, or its manifest is lost. A dump runs as a "
                 "superuser, so a file from elsewhere can do anything."
             )
-        return [f"{known.name} has no manifest: only its structure could be checked, and settings are the live database's."]
+        return [
+            f"{known.name} has no manifest: only its structure could be checked, and settings are the live database's."
+        ]
     if not target.is_ours(manifest) and not accept_other_database:
         identity = manifest.identity
         raise OtherDatabaseRefused(
@@ -166,7 +188,8 @@ def _check_origin(
         warnings.append(f"The backup is of a database that had shrunk: {'; '.join(manifest.shrunk_reasons)}.")
     if manifest.identity.server_version_num // 10000 > facts.version_num // 10000:
         warnings.append(
-            f"The backup is of PostgreSQL {manifest.identity.server_version}, the server is {facts.version}: it may not load."
+            f"The backup is of PostgreSQL {manifest.identity.server_version}, the server is {facts.version}: "
+            "it may not load."
         )
     return warnings
 

@@ -40,6 +40,7 @@ class Target:
 
     @cached_property
     def host(self) -> Host:
+        """Where programs run."""
         settings = self.settings
         if settings.via == "local":
             return LocalHost(settings.bin_dir, self._connection)
@@ -78,7 +79,9 @@ class Target:
             return names[0] == self.settings.container if self.settings.via == "docker" else names == (None, None)
         if known.kind == "local":
             return identity.via == "local"
-        return known.container == identity.container or (known.project is not None and known.project == identity.project)
+        return known.container == identity.container or (
+            known.project is not None and known.project == identity.project
+        )
 
     def describe(self) -> str:
         """The server in words, without secrets."""
@@ -87,6 +90,7 @@ class Target:
         return f"server {self._connection.get('PGHOST', 'local socket')}:{self._connection.get('PGPORT', '5432')}"
 
     def close(self) -> None:
+        """Release the host's connections."""
         if "host" in self.__dict__:
             self.host.close()
 
@@ -127,7 +131,9 @@ class Target:
         if place.working_dir is None:
             raise BackupDirUnknown(f"The container {place.container} has no Compose label that names its directory.")
         if not place.engine_local:
-            raise BackupDirUnknown("The Docker engine is on another machine, so its Compose directory is not on this one.")
+            raise BackupDirUnknown(
+                "The Docker engine is on another machine, so its Compose directory is not on this one."
+            )
         directory = _on_this_machine(place.working_dir)
         if directory is None or not directory.is_dir():
             raise BackupDirUnknown(f"Compose's directory {place.working_dir} is not on this machine.")
@@ -141,7 +147,9 @@ def _on_this_machine(working_dir: str) -> Path | None:
         if "microsoft" not in platform.release().lower():
             return None
         try:
-            told = subprocess.run(["wslpath", "-u", working_dir], capture_output=True, text=True, timeout=10, check=True)
+            told = subprocess.run(
+                ["wslpath", "-u", working_dir], capture_output=True, text=True, timeout=10, check=True
+            )
         except (OSError, subprocess.SubprocessError):
             return None
         return Path(told.stdout.strip())

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import BackupNotValid
-from ..models import Check, Compression, Level, Manifest, Step, StoredVerification, TableData, Verification
+from ..models import Check, Level, Step, StoredVerification, TableData, Verification
+from ..postgres.refusals import Refusal
 from ..progress import Progress
 from ..store.directory import BackupDirectory, Entry
 from ..store.encodings import DESCRIPTIONS, Container, recognise
@@ -127,6 +128,7 @@ def _name_checks(known: Known) -> list[Check]:
 
 def _content_checks(known: Known, found: Examination) -> list[Check]:
     manifest, summary = known.manifest, found.summary
+    refused = found.refused(foreign=manifest is None)
     checks = [
         _container_check(found.container),
         Check(check="compression", ok=found.compression_damage is None, detail=found.compression_damage or ""),
@@ -135,10 +137,10 @@ def _content_checks(known: Known, found: Examination) -> list[Check]:
         Check(check="trailer", ok=bool(summary and summary.trailer), expected=TRAILER.decode()),
         Check(
             check="statements",
-            ok=not found.refusals,
+            ok=not refused,
             expected="only what pg_dump writes",
-            found=f"{len(found.refusals)} refused",
-            detail="; ".join(f"line {r.line}: {r.reason}" for r in found.refusals[:SHOWN]),
+            found=f"{len(refused)} refused",
+            detail=describe_refusals(refused),
         ),
     ]
     if manifest is not None:
@@ -149,6 +151,11 @@ def _content_checks(known: Known, found: Examination) -> list[Check]:
             _same("rest_of_script", manifest.rest_sha256, found.rest_sha256),
         ]
     return checks
+
+
+def describe_refusals(refused: list[Refusal]) -> str:
+    """The first few in words."""
+    return "; ".join(f"line {r.line} {r.reason}: {r.excerpt}" for r in refused[:SHOWN])
 
 
 def _table_check(expected: list[TableData], found: list[TableData]) -> Check:

@@ -54,16 +54,22 @@ class BackupDirectory:
             if not os.access(self.path, os.W_OK | os.X_OK):
                 raise PermissionError(f"no write access for this user: {self.path}")
         except OSError as error:
-            raise DirectoryNotWritable(f"The backup directory {self.path} can't be used: {error.strerror or error}.") from error
+            raise DirectoryNotWritable(
+                f"The backup directory {self.path} can't be used: {error.strerror or error}."
+            ) from error
 
     def warnings(self) -> list[str]:
         """What a careful user should know of the place."""
         found: list[str] = []
         parts = [part.lower() for part in self.path.parts]
         if any(cloud in part for cloud in CLOUD for part in parts):
-            found.append(f"{self.path} lies in a folder that is synchronised to a cloud: backups hold API keys in clear text.")
+            found.append(
+                f"{self.path} lies in a folder that is synchronised to a cloud: backups hold API keys in clear text."
+            )
         if os.name == "posix" and self.path.is_dir() and stat.S_IMODE(self.path.stat().st_mode) & 0o077:
-            found.append(f"Other users of this machine may look into {self.path}: `chmod 700` it, backups hold secrets.")
+            found.append(
+                f"Other users of this machine may look into {self.path}: `chmod 700` it, backups hold secrets."
+            )
         return found
 
     # -- what is there ---------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ HOLDER = ".scarlet-backup.holder.json"
 
 
 @contextmanager
-def writer_lock(directory: Path, purpose: str) -> Iterator[None]:
+def writer_lock(directory: Path, purpose: str) -> Generator[None]:
     """Hold the directory's lock; the kernel releases it when the process dies, whatever way.
 
     Raises Busy, naming who holds it, when it is taken: waiting would hide that two things are at it.

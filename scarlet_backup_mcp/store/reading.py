@@ -34,6 +34,7 @@ class FileReader:
 
     @property
     def sha256(self) -> str:
+        """In hex."""
         return self._digest.hexdigest()
 
     def __iter__(self) -> Iterator[bytes]:
@@ -80,11 +81,15 @@ class Compressor:
 
     def __init__(self, compression: Compression) -> None:
         self._frame = (
-            zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compressobj() if compression == "zstd" else None
+            zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compressobj()
+            if compression == "zstd"
+            else None
         )
 
     def compress(self, data: bytes) -> bytes:
+        """What is ready to be written so far."""
         return data if self._frame is None else self._frame.compress(data)
 
     def finish(self) -> bytes:
+        """The end of the stream."""
         return b"" if self._frame is None else self._frame.flush()

@@ -41,6 +41,7 @@ class PartialFile:
 
     @property
     def sha256(self) -> str:
+        """Of what was written, in hex."""
         return self._digest.hexdigest()
 
     def finish(self) -> None:

@@ -1,0 +1,134 @@
+"""How a tool call of the MCP face runs: a procedure in a thread, its answer or its error as a result."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import anyio.to_thread
+from mcp.server.mcpserver import Context
+from mcp.types import CallToolResult, TextContent
+from pydantic import ConfigDict, RootModel
+
+from . import texts
+from .errors import BackupToolError, InternalError
+from .jobs import Jobs
+from .models import Backup, ErrorReport, Model, Restore, Running, Verification
+from .procedures.sources import Plan
+from .procedures.target import Target
+from .progress import Progress
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# The protocol wants an object at a schema's top; each of the alternatives is one.
+_OBJECT = ConfigDict(json_schema_extra={"type": "object"})
+
+
+class BackupAnswer(RootModel[Backup | Running]):
+    """A backup, or word that it goes on."""
+
+    model_config = _OBJECT
+
+
+class VerifyAnswer(RootModel[Verification | Running]):
+    """A verification, or word that it goes on."""
+
+    model_config = _OBJECT
+
+
+class RestoreAnswer(RootModel[Restore | Running]):
+    """A restore, or word that it goes on."""
+
+    model_config = _OBJECT
+
+
+@dataclass
+class Question:
+    """A question that was put to the user; its code makes an answer good for this one call."""
+
+    plan: Plan
+    asked_at: float
+    code: str
+
+
+@dataclass
+class App:
+    """What the tools share."""
+
+    settings: Settings
+    jobs: Jobs
+    questions: dict[tuple[object, ...], Question] = field(default_factory=dict[tuple[object, ...], Question])
+
+
+def app_of(ctx: Context[App]) -> App:
+    """What the tools share, from a call's context."""
+    return ctx.request_context.lifespan_context
+
+
+async def in_thread(app: App, work: Callable[[Target], T]) -> T:
+    """Something short and read-only, in a thread."""
+
+    def run() -> T:
+        with Target(app.settings) as target:
+            return work(target)
+
+    return await anyio.to_thread.run_sync(run, abandon_on_cancel=True)
+
+
+async def long_call(
+    ctx: Context[App], tool: str, work: Callable[[Target, Progress], Model], seconds: float, job: str | None
+) -> CallToolResult:
+    """Begin a job of `tool`, or take up `job`, and wait for it."""
+    app = app_of(ctx)
+
+    def run(progress: Progress) -> Model:
+        with Target(app.settings) as target:
+            return work(target, progress)
+
+    async def tell(number: float, message: str) -> None:
+        await ctx.report_progress(number, message=message)
+
+    try:
+        waiting_for = app.jobs.get(tool, job) if job is not None else app.jobs.start(tool, run)
+        return answered(await app.jobs.wait(waiting_for, seconds, tell))
+    except BackupToolError as error:
+        return failed(report(error))
+
+
+async def short_call(
+    ctx: Context[App], work: Callable[[Target, Progress], Model], finish: Callable[[Model], Model] = lambda model: model
+) -> CallToolResult:
+    """Something that takes a moment."""
+    try:
+        return answered(finish(await in_thread(app_of(ctx), lambda target: work(target, Progress()))))
+    except BackupToolError as error:
+        return failed(report(error))
+    except Exception as error:
+        log.exception("a call failed")
+        return failed(report(InternalError(f"The call failed unexpectedly ({type(error).__name__}).")))
+
+
+def answered(result: Model) -> CallToolResult:
+    """A result as text and data."""
+    return CallToolResult(
+        content=[TextContent(text=texts.describe(result))],
+        structured_content=result.model_dump(mode="json", by_alias=True),
+    )
+
+
+def report(error: BackupToolError) -> ErrorReport:
+    """An error as data."""
+    return ErrorReport(code=error.code, message=error.message, remedy=error.remedy)
+
+
+def failed(error: ErrorReport) -> CallToolResult:
+    """An error as text and data."""
+    return CallToolResult(
+        content=[TextContent(text=f"{error.message}\nWhat to do: {error.remedy}\n({error.code})")],
+        structured_content=error.model_dump(mode="json"),
+        is_error=True,
+    )

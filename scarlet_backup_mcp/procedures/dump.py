@@ -1,0 +1,172 @@
+"""One pg_dump of one snapshot, watched while it streams into a partial file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ..errors import (
+    BackupToolError,
+    ContainerLost,
+    DumpFailed,
+    DumpIncomplete,
+    PermissionDenied,
+    ProgramMissing,
+    ServerUnreachable,
+)
+from ..hosts import Exit, run
+from ..models import Compression, DatabaseProperties, Role, TableData, rows_by_table
+from ..postgres import catalogue as pg
+from ..postgres import programs
+from ..postgres.digests import BlockDigests
+from ..postgres.script import Handler, ScriptDamaged, ScriptReader
+from ..postgres.script import Target as CopyTarget
+from ..postgres.server import Session
+from ..progress import Progress
+from ..store.reading import Compressor
+from ..store.writing import PartialFile
+from .examine import table_data
+from .target import Target
+
+# What pg_dump says when a table, a column or a type went away or changed after the snapshot was taken.
+_CONCURRENT_DDL = re.compile(r"cache lookup failed|does not exist|could not open relation|could not find|out of sync")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the catalogue said inside the snapshot that pg_dump reads."""
+
+    name: str
+    taken_at: datetime
+    server: pg.ServerFacts
+    database: pg.DatabaseFacts
+    properties: DatabaseProperties
+    roles: list[Role]
+    schemas: list[str]
+    tables: list[pg.Table]
+    integrity_rows: int | None
+
+
+class ConcurrentChange(DumpFailed):
+    """The schema changed while the dump was taken: worth one more try."""
+
+
+def take_snapshot(target: Target, session: Session, progress: Progress) -> Snapshot:
+    """Begin a transaction in `session` that exports its snapshot, and read the catalogue inside it. The snapshot is
+    there for pg_dump as long as the session stays in that transaction."""
+    progress.stage("taking a snapshot")
+    session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    name = session.rows("SELECT pg_export_snapshot() AS name")[0]["name"]
+    return Snapshot(
+        name=name,
+        taken_at=datetime.now(UTC),
+        server=pg.server_facts(session),
+        database=pg.databases(session)[target.database],
+        properties=pg.properties(session),
+        roles=pg.roles(session),
+        schemas=pg.schemas(session),
+        tables=pg.tables(session),
+        integrity_rows=pg.count_table(session, target.settings.integrity_table),
+    )
+
+
+@dataclass(frozen=True)
+class Written:
+    """What went by while the dump was written."""
+
+    tables: list[TableData]
+    rest_sha256: str
+    script_bytes: int
+    pg_dump_version: str
+    warnings: list[str]
+
+
+def stream(
+    target: Target, snapshot: Snapshot, partial: PartialFile, compression: Compression, progress: Progress
+) -> Written:
+    """Dump the snapshot into `partial`. Raises DumpFailed, DumpIncomplete, ConcurrentChange or what took the server
+    away; `partial` is then of no use."""
+    progress.stage("dumping", sum(table.bytes for table in snapshot.tables) or None)
+    digests = BlockDigests()
+    reader = ScriptReader(digests, _DumpProgress(snapshot.tables, progress))
+    compressor = Compressor(compression)
+    script_bytes = 0
+
+    def sink(chunk: bytes) -> None:
+        nonlocal script_bytes
+        script_bytes += len(chunk)
+        partial.write(compressor.compress(chunk))
+        reader.feed(chunk)
+
+    argv = programs.pg_dump(snapshot.name, snapshot.properties.encoding)
+    try:
+        ended = run(target.host, argv, env=target.server.environment(target.database), sink=sink, progress=progress)
+        if ended.code != 0:
+            raise _dump_error(target, ended)
+        partial.write(compressor.finish())
+        summary = reader.finish()
+    except ScriptDamaged as error:
+        raise DumpIncomplete(f"What pg_dump wrote is no whole dump: line {error.line}: {error.message}.") from None
+    if not (summary.header and summary.trailer):
+        raise DumpIncomplete("pg_dump ended without an error, but before its closing line: the dump is cut off.")
+    return Written(
+        tables=table_data(digests),
+        rest_sha256=digests.rest_sha256,
+        script_bytes=script_bytes,
+        pg_dump_version=summary.pg_dump_version or "unknown",
+        warnings=[f"pg_dump said: {line}" for line in ended.stderr.splitlines() if line.strip()],
+    )
+
+
+class _DumpProgress(Handler):
+    """Progress by table: sizes of the tables that are done, and what the present one has brought."""
+
+    def __init__(self, tables: list[pg.Table], progress: Progress) -> None:
+        self._sizes = {(table.schema, table.name): table.bytes for table in tables}
+        self._progress = progress
+        self._done = self._present = self._size = 0
+        self._name = ""
+
+    def copy_begin(self, target: CopyTarget, line: int) -> None:
+        self._name = f"{target.schema}.{target.name}"
+        self._size = self._sizes.get((target.schema, target.name), 0)
+        self._present = 0
+
+    def copy_data(self, data: bytes) -> None:
+        self._present += len(data)
+        self._progress.report(self._done + min(self._present, self._size), self._name)
+
+    def copy_end(self, rows: int) -> None:
+        self._done += self._size
+        self._progress.report(self._done, self._name)
+
+
+def _dump_error(target: Target, ended: Exit) -> BackupToolError:
+    said = ended.stderr.strip()
+    if ended.code is None or ended.code == 137:
+        return ContainerLost(f"The container or its engine went away during the dump. {said}".strip())
+    if ended.code in (126, 127):
+        return ProgramMissing(f"pg_dump could not be started: {said}")
+    if "permission denied" in said or "row-level security" in said:
+        return PermissionDenied(f"The role may not read everything, so there can be no whole backup: {said}")
+    if "lock timeout" in said:
+        return DumpFailed(
+            f"A table stayed locked for {programs.LOCK_WAIT_MS // 1000} s (a migration, most likely): {said}",
+            "Wait until the migration has ended, then call `backup` again.",
+        )
+    if re.search(r"server closed the connection|terminating connection|connection to server|SSL connection", said):
+        return ServerUnreachable(f"The server went away during the dump: {said}")
+    if _CONCURRENT_DDL.search(said):
+        return ConcurrentChange(f"The schema changed while the dump was taken: {said}")
+    return DumpFailed(f"pg_dump failed with exit code {ended.code}: {said or 'it said nothing'}")
+
+
+def compare_with_snapshot(session: Session, snapshot: Snapshot, tables: list[TableData], progress: Progress) -> None:
+    """Count the rows of every table in the snapshot. Raises ConcurrentChange unless the dump holds just as many."""
+    progress.stage("counting the rows of the snapshot")
+    counted = pg.count_rows(session, snapshot.tables)
+    _, differences = pg.compare_rows(rows_by_table(tables), snapshot.tables, counted)
+    if differences:
+        shown = "; ".join(f"{d.table}: {d.dumped} in the dump, {d.counted} in the snapshot" for d in differences[:5])
+        raise ConcurrentChange(f"The dump does not hold the rows of its snapshot: {shown}.")
