@@ -220,6 +220,7 @@ def _one_for_the_server(words: list[bytes]) -> bool:
     return (
         len(bodies) == 1
         and b"BEGIN" not in parts[0][: bodies[0]]
+        and parts[0][bodies[0] + 2 :][:1] != [b"END"]
         and all(part[:1] != [b"END"] for part in parts[1:-1])
         and parts[-1] == [b"END"]
     )

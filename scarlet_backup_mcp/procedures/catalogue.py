@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from ..errors import BackupMissing, BackupToolError, StoreError
+from ..limits import within
 from ..models import Listed, Listing, Manifest, State, Step, StoredVerification, UndoPoint
 from ..postgres import catalogue as pg
 from ..store.directory import Entry
@@ -240,18 +240,17 @@ def undo_points(target: Target, of: Iterable[pg.DatabaseFacts]) -> list[UndoPoin
 
 
 def _undo_points(target: Target) -> tuple[list[UndoPoint] | None, str | None]:
-    """What the server says within 2 s, in a thread of its own: an engine that hangs must not hang the listing."""
-    answer: list[tuple[list[UndoPoint] | None, str | None]] = []
-    asking = threading.Thread(target=lambda: answer.append(_ask_for_undo_points(target)), daemon=True)
-    asking.start()
-    asking.join(UNDO_SECONDS)
-    return answer[0] if answer else (None, f"The server did not tell its undo points within {UNDO_SECONDS:g} s.")
-
-
-def _ask_for_undo_points(target: Target) -> tuple[list[UndoPoint] | None, str | None]:
+    """What the server says, and a warning when it says nothing in time: a hanging engine must not hang the listing."""
     try:
-        target.host.require_running()
-        with target.server.session(target.maintenance_database) as session:
-            return undo_points(target, pg.databases(session).values()), None
+        found = within(UNDO_SECONDS, lambda: _ask_for_undo_points(target))
     except BackupToolError as error:
         return None, f"The server could not be asked for undo points: {error.message}"
+    if found is None:
+        return None, f"The server did not tell its undo points within {UNDO_SECONDS:g} s."
+    return found, None
+
+
+def _ask_for_undo_points(target: Target) -> list[UndoPoint]:
+    target.host.require_running()
+    with target.server.session(target.maintenance_database) as session:
+        return undo_points(target, pg.databases(session).values())

@@ -9,17 +9,21 @@ import subprocess
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
-from ..errors import BackupDirUnknown, BackupToolError, ConfigurationError
+from ..errors import BackupDirUnknown, BackupToolError, ConfigurationError, HostError
 from ..hosts import Host, Place, run
 from ..hosts.docker import DockerHost
 from ..hosts.local import LocalHost
+from ..limits import within
 from ..models import Manifest
 from ..postgres.dsn import environment_of
 from ..postgres.server import Server
 from ..settings import Settings
+from ..store import remembered
 from ..store.directory import BackupDirectory
 
 TAG = "scarlet-backup-mcp"
+ENGINE_SECONDS = 2.0
+"""How long a listing waits for the engine to say which container this is."""
 
 
 class Target:
@@ -53,7 +57,8 @@ class Target:
 
     @cached_property
     def directory(self) -> BackupDirectory:
-        """The backup directory. Raises BackupDirUnknown (or what `place` raises, when only the engine could tell)."""
+        """The backup directory. Where no setting names it, Compose's label does, and while the engine does not answer,
+        what the label said last. Raises BackupDirUnknown, or what `place` raises when nothing is known."""
         return BackupDirectory(self.settings.dir or self._directory_of_project())
 
     @cached_property
@@ -105,7 +110,7 @@ class Target:
     @cached_property
     def _known_place(self) -> Place | None:
         try:
-            return self.place
+            return within(ENGINE_SECONDS, lambda: self.place)
         except BackupToolError:
             return None
 
@@ -127,7 +132,13 @@ class Target:
     def _directory_of_project(self) -> Path:
         if self.settings.via == "local":
             raise BackupDirUnknown("With SCARLET_BACKUP_VIA=local nothing tells where backups should lie.")
-        place = self.place
+        try:
+            place = self.place
+        except HostError:
+            recalled = remembered.recall(self.settings.container)
+            if recalled is None:
+                raise
+            return recalled
         if place.working_dir is None:
             raise BackupDirUnknown(f"The container {place.container} has no Compose label that names its directory.")
         if not place.engine_local:
@@ -137,6 +148,7 @@ class Target:
         directory = _on_this_machine(place.working_dir)
         if directory is None or not directory.is_dir():
             raise BackupDirUnknown(f"Compose's directory {place.working_dir} is not on this machine.")
+        remembered.remember(self.settings.container, directory / "backups")
         return directory / "backups"
 
 

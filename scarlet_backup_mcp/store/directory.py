@@ -18,10 +18,12 @@ from ..errors import BackupMissing, DirectoryNotWritable, NameRefused, StoreErro
 from ..models import Compression, Manifest, StoredVerification
 from . import names
 from .names import BackupName
-from .writing import sync_directory, write_atomically
+from .writing import TEMPORARY, sync_directory, write_atomically
 
 M = TypeVar("M", bound=BaseModel)
 _ENDS = (".sql", ".sql.zst", f".sql{names.PARTIAL}", f".sql.zst{names.PARTIAL}")
+STALE_SECONDS = 3600
+"""Age at which a temporary file is certainly no longer being written."""
 CLOUD = ("onedrive", "dropbox", "google drive", "googledrive", "my drive", "icloud")
 
 
@@ -145,7 +147,8 @@ class BackupDirectory:
             partial.unlink(missing_ok=True)
             removed.append(partial.name)
         for item in self._scan():
-            if item.name.startswith(".") and item.name.endswith(".tmp") and item.is_file(follow_symlinks=False):
+            ours = item.name.startswith(".") and item.name.endswith(f".json{TEMPORARY}")
+            if ours and item.is_file(follow_symlinks=False) and item.stat().st_mtime < time.time() - STALE_SECONDS:
                 Path(item.path).unlink(missing_ok=True)
         if removed:
             sync_directory(self.path)

@@ -15,6 +15,7 @@ from ..errors import DiskFull, StoreError
 from .names import PARTIAL
 
 T = TypeVar("T")
+TEMPORARY = ".tmp"
 SHARING_SECONDS = 5
 """How long a rename is tried again on Windows while a virus scanner or an indexer holds the file."""
 
@@ -74,7 +75,7 @@ class PartialFile:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Put `data` where `path` is, for its owner only: afterwards the old or the new content is there, never a part."""
-    part = path.with_name(f".{path.name}.tmp")
+    part = path.with_name(f".{path.name}{TEMPORARY}")
     with suppress(FileNotFoundError):
         part.unlink()
     file = _guard(part, lambda: os.open(part, _CREATE, 0o600))
