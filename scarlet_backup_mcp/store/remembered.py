@@ -1,0 +1,38 @@
+"""Which backup directory a container had when its engine last answered: so that backups are found while it does not."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+from platformdirs import user_state_path
+from pydantic import TypeAdapter, ValidationError
+
+from ..errors import StoreError
+from .writing import write_atomically
+
+FILE = "directories.json"
+_FILE = TypeAdapter(dict[str, str])
+
+
+def remember(container: str, directory: Path) -> None:
+    """Keep it in the user's state directory. What can't be kept is not an error."""
+    known = _read()
+    if known.get(container) != str(directory):
+        with suppress(OSError, StoreError):
+            place = user_state_path("scarlet-backup-mcp", appauthor=False, ensure_exists=True)
+            write_atomically(place / FILE, json.dumps({**known, container: str(directory)}, indent=1).encode())
+
+
+def recall(container: str) -> Path | None:
+    """The directory that was kept for a container, if it is still there."""
+    known = _read().get(container)
+    return Path(known) if known is not None and Path(known).is_dir() else None
+
+
+def _read() -> dict[str, str]:
+    try:
+        return _FILE.validate_json((user_state_path("scarlet-backup-mcp", appauthor=False) / FILE).read_bytes())
+    except (OSError, ValidationError):
+        return {}

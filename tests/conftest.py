@@ -1,0 +1,214 @@
+"""What the tests run on: an embedded PostgreSQL, and Scarlet's Compose project under another name."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+MEMORY = PROJECT_ROOT / "scarlet_backup_mcp" / "demo" / "memory.sql"
+IMAGE = "pgvector/pgvector:pg15"
+DOCKER_SECONDS = 120
+"""No docker command of these fixtures takes longer, or the test fails instead of hanging."""
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own SCARLET_… settings would lead a test to a real database."""
+    for name in list(os.environ):
+        if name.startswith("SCARLET_") and not name.startswith("SCARLET_TEST_"):
+            monkeypatch.delenv(name)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever needs Docker has the marker `docker`, so `-m "not docker"` leaves it out."""
+    for item in items:
+        if "require_docker" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.docker)
+
+
+# An embedded server
+
+
+@dataclass(frozen=True)
+class LocalDatabase:
+    """A database on the embedded server, with Scarlet's small memory in it."""
+
+    server: EmbeddedServer
+    name: str
+    dsn: str = field(repr=False)
+
+    @property
+    def bin_dir(self) -> Path:
+        """The server's own client programs."""
+        return self.server.bin_dir
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[EmbeddedServer]:
+    """One embedded server for the whole session; its databases are the tests' to make and drop."""
+    with EmbeddedServer() as server:
+        yield server
+
+
+@pytest.fixture
+def local_database(embedded: EmbeddedServer) -> Iterator[LocalDatabase]:
+    """A fresh database filled with memory.sql; dropped afterwards, with whatever was restored from or beside it."""
+    name = f"letta_{secrets.token_hex(4)}"
+    with psycopg.connect(embedded.dsn(), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    database = LocalDatabase(embedded, name, embedded.dsn(name))
+    load(database, MEMORY)
+    yield database
+    with psycopg.connect(embedded.dsn(), autocommit=True) as connection:
+        names = connection.execute("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [name]).fetchall()
+        for (found,) in names:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(found)))
+
+
+def load(database: LocalDatabase, script: Path) -> None:
+    """Run an SQL file through the server's own psql."""
+    psql = [str(database.bin_dir / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database.dsn, "-f", str(script)]
+    done = subprocess.run(psql, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# Docker
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Scarlet's Compose project from examples/compose.yaml, under a name of its own."""
+
+    project: str
+    container: str
+    """Name of the container with PostgreSQL 15."""
+    dependent: str
+    """Name of the container that depends on it, a client that reconnects whenever it is cut off."""
+    directory: Path
+    """Compose's working directory, a copy of examples/: the default backup directory is in it."""
+    password: str = field(repr=False)
+    """The superuser's password: it may be seen nowhere."""
+
+    def compose(self, *arguments: str) -> str:
+        """Run `docker compose` on this project; its stdout. Raises AssertionError with its stderr when it fails."""
+        files = ("-f", str(self.directory / "compose.yaml"), "-f", str(self.directory / "override.yaml"))
+        environment = {**os.environ, "SCARLET_CONTAINER": self.container, "POSTGRES_PASSWORD": self.password}
+        return run_docker("compose", "-p", self.project, *files, *arguments, env=environment)
+
+    def psql(self, statements: str, database: str = "letta") -> str:
+        """Run SQL in the container; the unaligned rows. Raises AssertionError with the server's error."""
+        psql = ("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-f", "-")
+        return run_docker("exec", "-i", self.container, *psql, stdin=statements).removesuffix("\n")
+
+    def state(self, container: str) -> str:
+        """Docker's word for a container's state: running, paused, exited …"""
+        return run_docker("inspect", "--format", "{{.State.Status}}", container).strip()
+
+    def bring_up(self) -> None:
+        """Have both containers run and PostgreSQL accept connections, whatever a test did to them."""
+        states = {name: run_docker_quietly("inspect", "-f", "{{.State.Status}}", name) for name in self.containers}
+        for name in self.containers:
+            if states[name] == "paused":
+                run_docker("unpause", name)
+        if any(state not in ("running", "paused") for state in states.values()):
+            self.compose("up", "-d", "--wait", "--pull", "never")
+        deadline = time.monotonic() + 30
+        while not run_docker_quietly("exec", self.container, "pg_isready", "-h", "127.0.0.1", "-U", "postgres"):
+            assert time.monotonic() < deadline, f"PostgreSQL in {self.container} does not come up."
+            time.sleep(0.1)
+
+    @property
+    def containers(self) -> tuple[str, str]:
+        """Both containers."""
+        return self.container, self.dependent
+
+
+@pytest.fixture(scope="session")
+def require_docker() -> None:
+    """Skip with a reason where Docker can't be used; with SCARLET_TEST_REQUIRE_DOCKER=1 that is a failure."""
+    missing = docker_missing()
+    if missing and os.environ.get("SCARLET_TEST_REQUIRE_DOCKER") == "1":
+        pytest.fail(missing)
+    if missing:
+        pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def stack(require_docker: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The running Compose project. A user's own Scarlet has other names and is never touched."""
+    project = f"scarlet-test-{secrets.token_hex(4)}"
+    directory = tmp_path_factory.mktemp("stack") / "scarlet"
+    shutil.copytree(PROJECT_ROOT / "examples", directory)
+    shutil.copy(PROJECT_ROOT / "tests" / "compose.override.yaml", directory / "override.yaml")
+    running = Stack(project, f"{project}-postgres", f"{project}-letta-server-1", directory, secrets.token_urlsafe(18))
+    try:
+        running.compose("up", "-d", "--wait", "--pull", "never")
+        yield running
+    finally:
+        running.compose("down", "--volumes", "--remove-orphans", "--timeout", "1")
+
+
+@pytest.fixture
+def scarlet(stack: Stack) -> Stack:
+    """The stack as at its first start: containers running, `letta` filled with memory.sql, nothing beside it."""
+    stack.bring_up()
+    ours = "datname = 'letta' OR datname ~ '^letta_(before_restore|restore)_'"
+    names = stack.psql(f"SELECT quote_ident(datname) FROM pg_database WHERE {ours}", "postgres").split()
+    drops = [f"DROP DATABASE {name} WITH (FORCE);" for name in names]
+    stack.psql("\n".join([*drops, "CREATE DATABASE letta;"]), "postgres")
+    stack.psql(MEMORY.read_text(encoding="utf-8"))
+    return stack
+
+
+def docker_missing() -> str | None:
+    """Why Docker tests can't run here, or None."""
+    if shutil.which("docker") is None:
+        return "There is no docker command."
+    if not run_docker_quietly("version", "--format", "{{.Server.Version}}"):
+        return "No Docker engine answers."
+    if not run_docker_quietly("compose", "version", "--short"):
+        return "Docker has no compose plugin."
+    if not run_docker_quietly("image", "inspect", "--format", "{{.Id}}", IMAGE):
+        return f"The image is not here: docker pull {IMAGE}"
+    return None
+
+
+def run_docker(*arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> str:
+    """Run a docker command; its stdout. Raises AssertionError with its stderr when it fails."""
+    done = docker(arguments, stdin, env)
+    assert done.returncode == 0, f"docker {arguments[0]}: {done.stderr.decode(errors='replace')}"
+    return done.stdout.decode()
+
+
+def run_docker_quietly(*arguments: str) -> str:
+    """The same, but "" where it fails."""
+    done = docker(arguments)
+    return done.stdout.decode().strip() if done.returncode == 0 else ""
+
+
+def docker(
+    arguments: tuple[str, ...], stdin: str = "", env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Bytes, not text: Python would change line ends, which a test may be about."""
+    command = ["docker", *arguments]
+    return subprocess.run(
+        command, input=stdin.encode(), capture_output=True, env=env, timeout=DOCKER_SECONDS, check=False
+    )

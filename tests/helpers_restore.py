@@ -1,0 +1,207 @@
+"""A small database of the tests' own on Scarlet's server, and what can be told of it from outside."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scarlet_backup_mcp.models import DatabaseProperties
+from scarlet_backup_mcp.postgres import catalogue
+from scarlet_backup_mcp.postgres.digests import RowDigest, RowDigests
+from scarlet_backup_mcp.postgres.script import RESTRICT_LINE, Handler, read_script
+from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.progress import Progress, State
+from scarlet_backup_mcp.settings import Settings
+
+from .conftest import docker, run_docker, run_docker_quietly
+
+SMALL_MEMORY = """
+CREATE SCHEMA letta;
+DROP SCHEMA public;
+CREATE EXTENSION vector SCHEMA letta;
+ALTER DATABASE {name} SET search_path TO letta, "$user", public;
+SET search_path TO letta;
+CREATE TABLE agents (id int PRIMARY KEY, name text NOT NULL, mood vector(3));
+INSERT INTO agents VALUES (1, 'Scarlet 🌹', '[1,2,3]'), (2, E'nota\\\\\\ta\\nb', NULL), (3, '', '[0,0,0]');
+CREATE TABLE notes (id int PRIMARY KEY, body text NOT NULL);
+-- Some 2.4 MB, so that a load takes more than one piece.
+INSERT INTO notes SELECT n, repeat(md5(n::text) || ' perché ', 200) FROM generate_series(1, 300) AS n;
+CREATE TABLE marker (was text NOT NULL);
+INSERT INTO marker VALUES ('saved');
+"""
+"""`was` tells the state that was backed up ('saved') from the live one ('live'): see `Mind`."""
+
+# Whatever it shows is the same as long as nobody changed the database, and only then.
+_FINGERPRINT = """
+SELECT md5(concat((SELECT string_agg(a::text, '|' ORDER BY id) FROM letta.agents a),
+                  (SELECT string_agg(n::text, '|' ORDER BY id) FROM letta.notes n),
+                  (SELECT string_agg(m::text, '|' ORDER BY was) FROM letta.marker m),
+                  (SELECT string_agg(concat(setrole::regrole, setconfig), '|' ORDER BY setrole)
+                   FROM pg_db_role_setting JOIN pg_database ON setdatabase = pg_database.oid
+                   WHERE datname = current_database()),
+                  (SELECT concat(datacl, datconnlimit, datdba::regrole, shobj_description(oid, 'pg_database'))
+                   FROM pg_database WHERE datname = current_database())));
+"""
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything in a database: rows whatever their order, all other lines of its dump, and what a dump leaves out."""
+
+    rows: frozenset[RowDigest]
+    script: list[bytes]
+    schemas: list[str]
+    properties: DatabaseProperties
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a call that changes nothing leaves as it was: the databases (name and OID) and the live one's content."""
+
+    databases: list[str]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Mind:
+    """A database with a small memory, in a container, with a directory for its backups."""
+
+    container: str
+    name: str
+    directory: Path
+    project: str
+    saved: str = ""
+    """Name of a backup of it in `directory`, of the time when `marker` held 'saved'."""
+    saved_fingerprint: str = ""
+    password: str = field(default="", repr=False)
+
+    @property
+    def settings(self) -> Settings:
+        """How to work on it."""
+        return Settings(dir=self.directory, container=self.container, project=self.project, database=self.name)
+
+    @property
+    def journal(self) -> Path:
+        """Where a restore keeps its journal."""
+        return self.directory / "restore.journal.json"
+
+    def target(self) -> Target:
+        """A new one, as each call has."""
+        return Target(self.settings)
+
+    def psql(self, statements: str, database: str | None = None) -> str:
+        """Run SQL as an ordinary client would, with the database's own settings; the unaligned rows."""
+        psql = ("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database or self.name)
+        return run_docker("exec", "-i", self.container, *psql, "-f", "-", stdin=statements).strip()
+
+    def databases(self) -> dict[str, str]:
+        """Name → OID of the database and of all that restores made beside it."""
+        named = f"SELECT datname || ' ' || oid FROM pg_database WHERE starts_with(datname, '{self.name}') ORDER BY 1"
+        return dict(line.split() for line in self.psql(named, "postgres").splitlines())
+
+    def undo_points(self) -> list[str]:
+        """Databases that restores set aside, oldest first."""
+        return sorted(name for name in self.databases() if name.startswith(f"{self.name}_before_restore_"))
+
+    def fingerprint(self, database: str | None = None) -> str:
+        """Of content and settings of the database, or of one beside it."""
+        return self.psql(_FINGERPRINT, database)
+
+    def around(self) -> Around:
+        """What must stay the same when a call was refused, cancelled, or failed before its swap."""
+        return Around([f"{name} {oid}" for name, oid in self.databases().items()], self.fingerprint())
+
+    def content(self) -> Content:
+        """See `content`."""
+        return content(self.container, self.settings)
+
+    def make(self) -> None:
+        """Make it anew, and drop what there was."""
+        drops = [f'DROP DATABASE "{name}" WITH (FORCE);' for name in self.databases()]
+        script = ["\n".join(drops), f"CREATE DATABASE {self.name};", f"\\connect {self.name}"]
+        self.psql("\n".join(script) + SMALL_MEMORY.format(name=self.name), "postgres")
+
+    def change(self) -> None:
+        """Let the live database differ from the one that was backed up."""
+        self.psql("UPDATE marker SET was = 'live'; DELETE FROM notes WHERE id > 200; COMMENT ON SCHEMA letta IS 'x';")
+
+    def drop(self) -> None:
+        """Drop it and all beside it."""
+        self.psql("\n".join(f'DROP DATABASE "{name}" WITH (FORCE);' for name in self.databases()), "postgres")
+
+
+class _Rest(Handler):
+    """The lines outside COPY data, without those that differ between two dumps of one database."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    def text(self, data: bytes, line: int) -> None:
+        self.lines += [line for line in data.splitlines() if not RESTRICT_LINE.fullmatch(line)]
+
+
+def content(container: str, settings: Settings) -> Content:
+    """What a plain pg_dump of today's client and the catalogue say of a database.
+
+    The server rewrites `CHECK (x IN (…))` on a varchar when it is loaded for the first time: the casts and parentheses
+    of checks are left out.
+    """
+    done = docker(("exec", container, "pg_dump", "-U", "postgres", settings.database))
+    assert done.returncode == 0, done.stderr.decode()
+    rows, rest = RowDigests(), _Rest()
+    assert read_script([done.stdout], rows, rest).trailer
+    script = [re.sub(rb"::[a-z ]+(\[\])?|[()]", b"", line) if b"CHECK" in line else line for line in rest.lines]
+    with Target(settings) as target, target.server.session(settings.database) as session:
+        properties, schemas = catalogue.properties(session), catalogue.schemas(session)
+    properties.settings.sort(key=lambda setting: (setting.role or "", setting.name))
+    if properties.acl is not None:
+        properties.acl.sort(key=lambda grant: (grant.grantor, grant.grantee or "", grant.privilege))
+    return Content(frozenset(rows.rows), script, schemas, properties)
+
+
+class Watch(Progress):
+    """Keeps the titles of the stages, and calls `act` once: when the stage whose title begins with `title` begins, or
+    has more than `done` bytes behind it."""
+
+    def __init__(self, title: str = "", act: Callable[[Progress], object] | None = None, done: int = -1) -> None:
+        super().__init__()
+        self.stages: list[str] = []
+        self._title, self._act, self._done = title, act, done
+
+    def show(self, state: State) -> None:
+        if self.stages[-1:] != [state.stage]:
+            self.stages.append(state.stage)
+        if self._act is not None and state.stage.startswith(self._title) and state.done > self._done:
+            act, self._act = self._act, None
+            act(self)
+
+    def reached(self, title: str) -> bool:
+        """Whether a stage has begun whose title begins with that."""
+        return any(stage.startswith(title) for stage in self.stages)
+
+
+def started_at(container: str) -> str:
+    """When a container was last started; as long as that is the same it was not restarted."""
+    return run_docker("inspect", "--format", "{{.State.StartedAt}}", container).strip()
+
+
+def wait_for_server(container: str) -> None:
+    """Wait until PostgreSQL accepts connections over TCP: on the local socket a first start answers too early."""
+    deadline = time.monotonic() + 60
+    while not run_docker_quietly("exec", container, "pg_isready", "-h", "127.0.0.1", "-U", "postgres"):
+        assert time.monotonic() < deadline, f"PostgreSQL in {container} does not come up."
+        time.sleep(0.1)
+
+
+def listing(directory: Path) -> dict[str, tuple[int, int]]:
+    """Size and modification time of all that lies in a directory, and of itself."""
+    return {path.name: (path.stat().st_size, path.stat().st_mtime_ns) for path in [directory, *directory.iterdir()]}
+
+
+def edit_json(path: Path, **fields: object) -> None:
+    """Change fields of a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **fields}), encoding="utf-8")
