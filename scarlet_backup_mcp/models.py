@@ -148,34 +148,39 @@ class Identity(Model):
     volume: str | None
 
 
-class Manifest(Model):
-    """`<file>.manifest.json`: written once, never changed. It proves integrity, not origin."""
+class ManifestHead(Model):
+    """The fields with which a manifest begins: what a listing needs."""
 
     manifest_version: Literal[1] = 1
     name: str
     kind: Kind
     compression: Compression
     created_at: Utc = Field(description="The moment of the snapshot.")
-    finished_at: Utc
     label: str | None
     identity: Identity
-    pg_dump_version: str
-    tool_version: str
     bytes: int = Field(description="Of the file.")
     sha256: str = Field(description="Of the file.")
-    script_bytes: int = Field(description="Of the plain dump, before compression.")
-    tables: list[TableData]
     rows: int
+    integrity_rows: int | None = Field(description="Rows of the integrity table; null when it is not there.")
+    shrunk: bool
+    shrunk_reasons: list[str]
+    last_full: str | None = Field(description="The backup that this one was measured against.")
+
+
+class Manifest(ManifestHead):
+    """`<file>.manifest.json`: written once, never changed. It proves integrity, not origin."""
+
+    finished_at: Utc
+    pg_dump_version: str
+    tool_version: str
+    integrity_table: str
+    database_bytes: int = Field(description="pg_database_size: an estimate.")
+    script_bytes: int = Field(description="Of the plain dump, before compression.")
     rest_sha256: str = Field(description="Of the script without COPY data and without its volatile lines.")
     schemas: list[str]
     properties: DatabaseProperties
     roles: list[Role]
-    database_bytes: int = Field(description="pg_database_size: an estimate.")
-    integrity_table: str
-    integrity_rows: int | None = Field(description="Rows of the integrity table; null when it is not there.")
-    shrunk: bool
-    shrunk_reasons: list[str]
-    last_full: str | None = Field(description="The backup that this one was found shrunk against.")
+    tables: list[TableData]
 
 
 class Check(Model):
@@ -212,8 +217,8 @@ class Verification(Model):
 
 
 class StoredVerification(Model):
-    """`<file>.verified.json`: the last outcome of each level, replaced atomically. Bound to the file by size and
-    modification time, so that an outcome never outlives a change of the file."""
+    """`<file>.verified.json`: the last outcome of `full`, replaced atomically. Bound to the file and its manifest by
+    sizes and modification times, so that an outcome never outlives a change of either."""
 
     level: Level
     valid: bool
@@ -221,6 +226,8 @@ class StoredVerification(Model):
     sha256: str | None
     bytes: int
     mtime_ns: int
+    manifest_bytes: int
+    manifest_mtime_ns: int
     failed_checks: list[str]
 
 

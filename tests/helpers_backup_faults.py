@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from scarlet_backup_mcp.models import Backup, Manifest
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress, State
-from scarlet_backup_mcp.settings import Settings
+from scarlet_backup_mcp.settings import Settings, load_settings
 
 from .conftest import IMAGE, PROJECT_ROOT, run_docker, run_docker_quietly
 
@@ -64,7 +64,7 @@ class Box:
 
     def settings(self, directory: Path, **others: Any) -> Settings:
         """Settings for this container; no container is found by labels."""
-        return Settings(**{"dir": directory, "container": self.name, "project": self.name, **others})
+        return load_settings(**{"dir": directory, "container": self.name, "project": self.name, **others})
 
     def psql(self, statements: str, database: str = "letta") -> str:
         """Run SQL as the superuser; the unaligned rows. Raises AssertionError with the server's error."""
@@ -94,12 +94,16 @@ class Box:
             run_docker("unpause", self.name)
         elif state != "running":
             run_docker("start", self.name)
+        self.wait_until_ready()
+        self.sh(f"rm -f {SICK} /usr/local/bin/pg_dump")
+
+    def wait_until_ready(self) -> None:
+        """Until the server accepts connections."""
         # Over TCP: while the cluster is being made, a server for that purpose answers on the local socket.
         deadline = time.monotonic() + 60
         while not run_docker_quietly("exec", self.name, "pg_isready", "-h", "127.0.0.1", "-U", "postgres"):
             assert time.monotonic() < deadline, f"PostgreSQL in {self.name} does not come up."
             time.sleep(0.1)
-        self.sh(f"rm -f {SICK} /usr/local/bin/pg_dump")
 
     def at_work(self) -> list[str]:
         """What a backup has running in there: programs by their environment, and backends by their name."""
@@ -118,7 +122,7 @@ class Box:
             time.sleep(0.1)
 
     @contextmanager
-    def holding(self, statements: str, database: str = "letta") -> Iterator[Lock]:
+    def holding(self, statements: str, database: str = "letta") -> Generator[Lock]:
         """A transaction that has run `statements` and stays open; rolled back at the end."""
         psql = ("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database)
         command = ["docker", "exec", "-i", self.name, *psql]
@@ -136,16 +140,14 @@ class Box:
             process.stdout.close()
 
     @contextmanager
-    def dump_stalled(self, database: str = "letta") -> Iterator[Lock]:
-        """No pg_dump comes to its end: after all the tables it reads the sequence, and that is locked."""
-        with self.holding("ALTER SEQUENCE letta.message_seq_id RENAME TO away;", database) as lock:
+    def dump_stalled(self, database: str = "letta") -> Generator[Lock]:
+        """No pg_dump comes to its end: after the rows of all tables it reads the large objects, which are locked."""
+        with self.holding("LOCK TABLE pg_catalog.pg_largeobject IN ACCESS EXCLUSIVE MODE;", database) as lock:
             yield lock
 
     def wait_for_stalled_dump(self) -> int:
         """Until a pg_dump of ours waits for a lock; its backend's pid."""
-        query = (
-            f"SELECT pid FROM pg_stat_activity WHERE application_name LIKE '{TAG}%' AND wait_event_type = 'Lock'"
-        )
+        query = f"SELECT pid FROM pg_stat_activity WHERE application_name LIKE '{TAG}%' AND wait_event_type = 'Lock'"
         deadline = time.monotonic() + 20
         while not (found := self.psql(query)):
             assert time.monotonic() < deadline, f"No pg_dump waits for a lock: {self.at_work()}"
@@ -153,7 +155,7 @@ class Box:
         return int(found)
 
     @contextmanager
-    def pg_dump_is(self, script: str) -> Iterator[None]:
+    def pg_dump_is(self, script: str) -> Generator[None]:
         """A shell script stands before the real pg_dump in PATH; in it $REAL is the real one."""
         text = f"#!/bin/sh\nREAL={REAL_PG_DUMP}\n{script}\n"
         self.sh("cat > /usr/local/bin/pg_dump && chmod 755 /usr/local/bin/pg_dump", stdin=text)
@@ -172,12 +174,19 @@ class Box:
             **others,
         }
         command = [sys.executable, "-m", "scarlet_backup_mcp", *arguments]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, env=environment, cwd=PROJECT_ROOT, text=True, encoding="utf-8", **pipes)
+        return subprocess.Popen(
+            command,
+            env=environment,
+            cwd=PROJECT_ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
 
 
 @contextmanager
-def a_box(environment: Mapping[str, str], *command: str) -> Iterator[Box]:
+def a_box(environment: Mapping[str, str], *command: str) -> Generator[Box]:
     """Start a container of our own, without waiting for what runs in it; removed with its volume whatever happens."""
     box = Box(f"backup-faults-{secrets.token_hex(4)}", secrets.token_urlsafe(18))
     variables = {"POSTGRES_PASSWORD": box.password, "POSTGRES_DB": "letta", **environment}
@@ -272,7 +281,7 @@ def failure(box: Box, directory: Path, progress: Progress | None = None, **setti
 
 
 @contextmanager
-def watched(progress: Progress) -> Iterator[Progress]:
+def watched(progress: Progress) -> Generator[Progress]:
     """Cancelled when it takes too long: a test fails then, and does not hang."""
     watchdog = threading.Timer(WATCHDOG_SECONDS, progress.cancel)
     watchdog.start()
@@ -291,7 +300,7 @@ def manifest(directory: Path, name: str) -> Manifest:
 
 
 @contextmanager
-def tmpfs(directory: Path, size: int) -> Iterator[Path]:
+def tmpfs(directory: Path, size: int) -> Generator[Path]:
     """A small file system of its own. Skips the test where none can be mounted."""
     directory.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(directory)]

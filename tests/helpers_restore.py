@@ -15,7 +15,7 @@ from scarlet_backup_mcp.postgres.digests import RowDigest, RowDigests
 from scarlet_backup_mcp.postgres.script import RESTRICT_LINE, Handler, read_script
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress, State
-from scarlet_backup_mcp.settings import Settings
+from scarlet_backup_mcp.settings import Settings, load_settings
 
 from .conftest import docker, run_docker, run_docker_quietly
 
@@ -82,7 +82,7 @@ class Mind:
     @property
     def settings(self) -> Settings:
         """How to work on it."""
-        return Settings(dir=self.directory, container=self.container, project=self.project, database=self.name)
+        return load_settings(dir=self.directory, container=self.container, project=self.project, database=self.name)
 
     @property
     def journal(self) -> Path:

@@ -46,6 +46,7 @@ from scarlet_backup_mcp.store.lock import HOLDER, LOCK, writer_lock
 from scarlet_backup_mcp.store.reading import CompressionDamaged, Compressor, FileReader, decompress
 from scarlet_backup_mcp.store.writing import PartialFile, write_atomically
 
+from .conftest import PROJECT_ROOT
 from .helpers_store import Made, Shelf, made_backups
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files.")
@@ -339,9 +340,9 @@ def mount(*arguments: str) -> bool:
 
 def test_full_disk_is_told_and_nothing_is_left(small_disk: Path) -> None:
     partial = PartialFile(small_disk / NAME)
+    partial.write(os.urandom(100_000))
     with pytest.raises(DiskFull, match=NAME):
-        for _ in range(10):
-            partial.write(os.urandom(100_000))
+        partial.write(os.urandom(1_000_000))
     partial.discard()
     assert list(small_disk.iterdir()) == []
 
@@ -443,11 +444,21 @@ def test_new_names_do_not_collide(tmp_path: Path) -> None:
 
 def test_sweep_removes_what_a_killed_backup_left(tmp_path: Path) -> None:
     partial = tmp_path / (NAME + names.PARTIAL)
-    left = [partial, tmp_path / (NAME + names.MANIFEST), tmp_path / f".{NAME}{names.MANIFEST}.tmp"]
-    for path in left:
+    for path in (partial, tmp_path / (NAME + names.MANIFEST)):
         path.write_bytes(b"")
+    for companion in (names.MANIFEST, names.VERIFIED):
+        temporary = tmp_path / f".{NAME}{companion}.tmp"
+        temporary.write_bytes(b"")
+        make_old(temporary)
     assert BackupDirectory(tmp_path).sweep() == [partial.name]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sweep_leaves_what_a_verification_is_writing(tmp_path: Path) -> None:
+    """It takes no lock."""
+    (tmp_path / f".{NAME}{names.VERIFIED}.tmp").write_bytes(b"")
+    assert BackupDirectory(tmp_path).sweep() == []
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_sweep_leaves_a_finished_backup_and_its_manifest(tmp_path: Path) -> None:
@@ -469,13 +480,21 @@ def test_sweep_leaves_a_finished_backup_and_its_manifest(tmp_path: Path) -> None
         ".gitignore",
         f".syncthing.{NAME}.tmp",
         ".of-an-editor.tmp",
+        ".of-an-editor.json.tmp",
     ],
 )
 def test_sweep_leaves_a_file_that_is_not_ours(tmp_path: Path, name: str) -> None:
     """Syncthing, for one, keeps what it is still receiving as `.syncthing.<name>.tmp`."""
     (tmp_path / name).write_bytes(b"a stranger's")
+    make_old(tmp_path / name)
     assert BackupDirectory(tmp_path).sweep() == []
     assert (tmp_path / name).read_bytes() == b"a stranger's"
+
+
+def make_old(path: Path) -> None:
+    """Two days."""
+    moment = time.time() - 172_800
+    os.utime(path, (moment, moment))
 
 
 # The lock
@@ -748,7 +767,9 @@ def child(code: str, *arguments: Path) -> Generator[subprocess.Popen[str]]:
     """A Python process; gone when the block ends."""
     script = "import sys\nfrom pathlib import Path\n" + textwrap.dedent(code)
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT_ROOT
+    ) as process:
         try:
             yield process
         finally:

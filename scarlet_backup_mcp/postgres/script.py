@@ -341,16 +341,13 @@ class ScriptReader:
 
     def _end_of_copy(self, data: bytes, pos: int, end: int) -> int:
         """Where the `\\.` line begins; `end` if it does not come before."""
-        at = data.find(b"\n", pos, end) + 1 if self._within_row else pos
-        while not data.startswith((b"\\.\n", b"\\.\r\n"), at):
-            newline = data.find(b"\n\\.", at, end)
-            if newline < 0:
-                return end
-            at = newline + 1
-        if data.startswith(b"\\.\r", at):
-            self._line += data.count(b"\n", pos, at)
+        first = data.find(b"\n", pos, end) + 1 if self._within_row else pos
+        stop = _find_line(b"\\.\n", data, first, end)
+        # In data a carriage return is written as \r, so that this costs next to nothing.
+        if data.find(b"\r", first, stop) >= 0 and (damaged := _find_line(b"\\.\r\n", data, first, stop)) < stop:
+            self._line += data.count(b"\n", pos, damaged)
             self._damaged("a carriage return after the end of COPY data: the file has Windows line ends, or is damaged")
-        return at
+        return stop
 
     def _copy_data(self, data: bytes) -> None:
         rows = data.count(b"\n")
@@ -358,6 +355,14 @@ class ScriptReader:
         self._line += rows
         for handler in self._handlers:
             handler.copy_data(data)
+
+
+def _find_line(line: bytes, data: bytes, first: int, end: int) -> int:
+    """Where `line` begins in data[first:end], which begins with a line; `end` if it is not there."""
+    if data.startswith(line, first):
+        return first
+    newline = data.find(b"\n" + line, first, end)
+    return newline + 1 if newline >= 0 else end
 
 
 def _target(sql: bytes) -> Target:

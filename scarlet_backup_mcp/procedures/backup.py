@@ -25,8 +25,7 @@ from ..models import (
 from ..postgres import catalogue as pg
 from ..progress import Progress
 from ..store.lock import writer_lock
-from ..store.names import MANIFEST
-from ..store.writing import PartialFile, write_atomically
+from ..store.writing import PartialFile
 from . import verify
 from .catalogue import last_full
 from .dump import ConcurrentChange, Snapshot, Written, compare_with_snapshot, stream, take_snapshot
@@ -117,16 +116,14 @@ def _dump(
             )
             progress.check()
             with progress.uninterrupted():
-                manifest_path = directory.path / (name + MANIFEST)
+                manifest_path = directory.store_manifest(manifest)
                 try:
-                    write_atomically(manifest_path, manifest.model_dump_json(indent=1, by_alias=True).encode())
                     partial.publish()
                 except BaseException:
                     if not partial.final.exists():
                         manifest_path.unlink(missing_ok=True)
                     raise
-                verify.record(
-                    directory,
+                directory.store_verification(
                     directory.find(name),
                     valid=not refused,
                     sha256=manifest.sha256,

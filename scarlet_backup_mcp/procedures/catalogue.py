@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar
 
 from ..errors import BackupMissing, BackupToolError, StoreError
 from ..limits import within
-from ..models import Listed, Listing, Manifest, State, Step, StoredVerification, UndoPoint
+from ..models import Listed, Listing, Manifest, ManifestHead, State, Step, StoredVerification, UndoPoint
 from ..postgres import catalogue as pg
 from ..store.directory import Entry
 from ..store.encodings import DESCRIPTIONS, HEAD, recognise
 from .target import Target
+
+M = TypeVar("M", bound=ManifestHead)
 
 WEEK = 7 * 24 * 3600
 """PROC-004: a backup at least once a week."""
@@ -22,12 +25,12 @@ UNDO_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Known:
+class Known(Generic[M]):
     """A file with all that is kept beside it. `created_at` is the manifest's time; without one the name's, else the
     file's."""
 
     entry: Entry
-    manifest: Manifest | None
+    manifest: M | None
     verification: StoredVerification | None
     state: State
     created_at: datetime
@@ -44,13 +47,13 @@ class Known:
         return self.created_at > datetime.now(UTC) + CLOCK_SLACK
 
 
-def known(target: Target) -> list[Known]:
-    """Every backup in the directory, newest first."""
-    found = [know(target, entry) for entry in target.directory.entries()]
+def known(target: Target) -> list[Known[ManifestHead]]:
+    """Every backup in the directory, newest first. Only the heads of manifests are read."""
+    found = [_know(target, entry, target.directory.manifest_head) for entry in target.directory.entries()]
     return sorted(found, key=lambda item: (item.created_at, item.name), reverse=True)
 
 
-def ours(target: Target, items: Iterable[Known]) -> list[tuple[Known, Manifest]]:
+def ours(target: Target, items: Iterable[Known[ManifestHead]]) -> list[tuple[Known[ManifestHead], ManifestHead]]:
     """Of `items`, the backups of the configured database that are neither known to be damaged nor from the future."""
     return [
         (item, item.manifest)
@@ -62,7 +65,7 @@ def ours(target: Target, items: Iterable[Known]) -> list[tuple[Known, Manifest]]
     ]
 
 
-def last_full(target: Target) -> Manifest | None:
+def last_full(target: Target) -> ManifestHead | None:
     """The newest good backup of the configured database that is not shrunk."""
     mine = ours(target, known(target))
     return next((manifest for _, manifest in mine if not manifest.shrunk), None)
@@ -131,12 +134,16 @@ def list_backups(target: Target, limit: int = 10) -> Listing:
 # -- one file --------------------------------------------------------------------------------------------------------
 
 
-def know(target: Target, entry: Entry) -> Known:
-    """An entry with its manifest, its last verification, and the state that follows from them."""
+def know(target: Target, entry: Entry) -> Known[Manifest]:
+    """An entry with what is kept beside it, its whole manifest checked."""
+    return _know(target, entry, target.directory.manifest)
+
+
+def _know(target: Target, entry: Entry, manifest_of: Callable[[str], M | None]) -> Known[M]:
     verification = target.directory.verification(entry)
     detail = ""
     try:
-        manifest = target.directory.manifest(entry.name.name)
+        manifest = manifest_of(entry.name.name)
     except StoreError as error:
         manifest, detail = None, error.message
     if manifest is None:
@@ -162,7 +169,7 @@ def _age(moment: datetime) -> float:
     return round((datetime.now(UTC) - moment).total_seconds(), 1)
 
 
-def _listed(target: Target, item: Known) -> Listed:
+def _listed(target: Target, item: Known[ManifestHead]) -> Listed:
     manifest = item.manifest
     detail = item.detail
     if manifest is None and not detail:

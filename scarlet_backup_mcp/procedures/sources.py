@@ -30,7 +30,7 @@ class Plan:
     """What would be restored over what. `sha256` and `live_oid` are what a confirmation is bound to."""
 
     source: str
-    known: Known | None
+    known: Known[Manifest] | None
     undo: UndoPoint | None
     created_at: datetime
     database: str
@@ -148,13 +148,13 @@ def _undo_point(target: Target, source: str, points: list[UndoPoint]) -> UndoPoi
     return found
 
 
-def _known(target: Target, source: str) -> Known:
+def _known(target: Target, source: str) -> Known[Manifest]:
     entry = target.directory.find(resolve(target, source))
     return catalogue.know(target, entry)
 
 
 def _check_origin(
-    target: Target, known: Known, facts: pg.ServerFacts, accept_foreign: bool, accept_other_database: bool
+    target: Target, known: Known[Manifest], facts: pg.ServerFacts, accept_foreign: bool, accept_other_database: bool
 ) -> list[str]:
     if known.entry.name.kind == "volume":
         raise BackupNotValid(

@@ -14,7 +14,7 @@ from ..hosts import Host, Place, run
 from ..hosts.docker import DockerHost
 from ..hosts.local import LocalHost
 from ..limits import within
-from ..models import Manifest
+from ..models import ManifestHead
 from ..postgres.dsn import environment_of
 from ..postgres.server import Server
 from ..settings import Settings
@@ -72,7 +72,7 @@ class Target:
         """Where to be connected while the database itself is created or renamed."""
         return "template1" if self.database == "postgres" else "postgres"
 
-    def is_ours(self, manifest: Manifest) -> bool:
+    def is_ours(self, manifest: ManifestHead) -> bool:
         """Whether a backup is of the configured database: the same name, in the same container, Compose project or
         cluster. Works without an engine, and then knows the container's name only."""
         identity = manifest.identity

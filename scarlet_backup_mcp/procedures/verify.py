@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import BackupNotValid
-from ..models import Check, Level, Step, StoredVerification, TableData, Verification
+from ..models import Check, Level, Manifest, Step, TableData, Verification
 from ..postgres.refusals import Refusal
 from ..progress import Progress
-from ..store.directory import BackupDirectory, Entry
+from ..store.directory import Entry
 from ..store.encodings import DESCRIPTIONS, Container, recognise
 from ..store.reading import CompressionDamaged, FileReader, decompress
 from . import catalogue
@@ -41,7 +41,7 @@ def verify(target: Target, progress: Progress, name: str = "latest", level: Leve
     return _report(known, level, checks, examination, time.monotonic() - began)
 
 
-def find(target: Target, name: str) -> Known:
+def find(target: Target, name: str) -> Known[Manifest]:
     """The SQL backup that `name` (or `latest`) means."""
     entry = target.directory.find(catalogue.latest(target) if name == "latest" else name)
     if entry.name.kind == "volume":
@@ -52,35 +52,23 @@ def find(target: Target, name: str) -> Known:
     return catalogue.know(target, entry)
 
 
-def full(target: Target, known: Known, progress: Progress, *, store: bool = True) -> tuple[list[Check], Examination]:
+def full(
+    target: Target, known: Known[Manifest], progress: Progress, *, store: bool = True
+) -> tuple[list[Check], Examination]:
     """Every check, and what the reading found. The outcome is kept beside the backup if `store`."""
     entry = known.entry
     examination = examine(entry.path, entry.name.compression, progress)
     checks = [*_name_checks(known), *_content_checks(known, examination)]
     if store and known.manifest is not None:
         failed = [check.check for check in checks if check.ok is False]
-        record(target.directory, entry, valid=not failed, sha256=examination.sha256, failed=failed)
+        target.directory.store_verification(entry, valid=not failed, sha256=examination.sha256, failed=failed)
     return checks, examination
-
-
-def record(directory: BackupDirectory, entry: Entry, *, valid: bool, sha256: str, failed: list[str]) -> None:
-    """Keep the outcome of a full verification of a file that looked like `entry` when it began."""
-    outcome = StoredVerification(
-        level="full",
-        valid=valid,
-        verified_at=datetime.now(UTC),
-        sha256=sha256,
-        bytes=entry.bytes,
-        mtime_ns=entry.mtime_ns,
-        failed_checks=failed,
-    )
-    directory.store_verification(entry, outcome)
 
 
 # -- checks ----------------------------------------------------------------------------------------------------------
 
 
-def quick_checks(known: Known) -> list[Check]:
+def quick_checks(known: Known[Manifest]) -> list[Check]:
     """Name, manifest, size, first and last lines: what a look at the file tells in a moment."""
     entry = known.entry
     checks = _name_checks(known)
@@ -99,7 +87,7 @@ def quick_checks(known: Known) -> list[Check]:
     return checks
 
 
-def _name_checks(known: Known) -> list[Check]:
+def _name_checks(known: Known[Manifest]) -> list[Check]:
     entry, manifest = known.entry, known.manifest
     checks = [
         Check(
@@ -126,7 +114,7 @@ def _name_checks(known: Known) -> list[Check]:
     return checks
 
 
-def _content_checks(known: Known, found: Examination) -> list[Check]:
+def _content_checks(known: Known[Manifest], found: Examination) -> list[Check]:
     manifest, summary = known.manifest, found.summary
     refused = found.refused(foreign=manifest is None)
     checks = [
@@ -221,7 +209,7 @@ def _shown(data: bytes) -> str:
 
 
 def _report(
-    known: Known, level: Level, checks: list[Check], examination: Examination | None, seconds: float
+    known: Known[Manifest], level: Level, checks: list[Check], examination: Examination | None, seconds: float
 ) -> Verification:
     foreign = known.manifest is None
     failed = [check for check in checks if check.ok is False]
@@ -252,13 +240,15 @@ def _report(
     )
 
 
-def _remedy(known: Known, failed: list[Check], container: Container) -> str | None:
+def _remedy(known: Known[Manifest], failed: list[Check], container: Container) -> str | None:
     if container != "plain":
         return (
             f"The file is {DESCRIPTIONS[container]}: its text was re-encoded and must not be loaded as it is. "
             "Take a new backup with `backup` while the database is there."
         )
     if known.manifest is None:
+        if known.detail:
+            return "Its manifest is damaged, so nothing tells whether its content is whole: take a backup with `backup`."
         only = [check for check in failed if check.check != "manifest"]
         return (
             "It is damaged: take a new backup with `backup`."

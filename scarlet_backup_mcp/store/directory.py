@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from ..errors import BackupMissing, DirectoryNotWritable, NameRefused, StoreError
-from ..models import Compression, Manifest, StoredVerification
-from . import names
+from ..models import Compression, Manifest, ManifestHead, StoredVerification
+from . import manifests, names
 from .names import BackupName
 from .writing import TEMPORARY, sync_directory, write_atomically
 
-M = TypeVar("M", bound=BaseModel)
+H = TypeVar("H", bound=ManifestHead)
 _ENDS = (".sql", ".sql.zst", f".sql{names.PARTIAL}", f".sql.zst{names.PARTIAL}")
 STALE_SECONDS = 3600
 """Age at which a temporary file is certainly no longer being written."""
@@ -105,26 +105,45 @@ class BackupDirectory:
 
     def manifest(self, name: str) -> Manifest | None:
         """The manifest of a backup; None without one. Raises StoreError when it can't be read as one."""
-        found = self._read(name + names.MANIFEST, Manifest)
-        if found is not None and found.name != name:
-            raise StoreError(
-                f"The manifest of {name} says it belongs to {found.name}.",
-                "The file was renamed together with its manifest: give both their old names back.",
-            )
-        return found
+        text = self._bytes_of(name + names.MANIFEST)
+        return None if text is None else self._checked(name, lambda: manifests.unseal(text))
+
+    def manifest_head(self, name: str) -> ManifestHead | None:
+        """The same, but only its beginning is read: whether the rest is whole is not looked at."""
+        text = self._bytes_of(name + names.MANIFEST, manifests.HEAD_BYTES)
+        return None if text is None else self._checked(name, lambda: manifests.head(text))
+
+    def store_manifest(self, manifest: Manifest) -> Path:
+        """Write a backup's manifest, durably; gives its path."""
+        path = self.path / (manifest.name + names.MANIFEST)
+        write_atomically(path, manifests.seal(manifest))
+        return path
 
     def verification(self, entry: Entry) -> StoredVerification | None:
-        """The last outcome of `full` that is of this very content; None without one."""
-        with suppress(StoreError):
-            found = self._read(entry.name.name + names.VERIFIED, StoredVerification)
-            if found is not None and (found.bytes, found.mtime_ns) == (entry.bytes, entry.mtime_ns):
+        """The last outcome of `full` that is of this very content and manifest; None without one."""
+        text = self._bytes_of(entry.name.name + names.VERIFIED)
+        with suppress(ValidationError):
+            found = None if text is None else StoredVerification.model_validate_json(text)
+            if found is not None and _bound_to(found) == (entry.bytes, entry.mtime_ns, *self._manifest_status(entry)):
                 return found
         return None
 
-    def store_verification(self, entry: Entry, outcome: StoredVerification) -> None:
-        """Keep an outcome beside the backup, in place of the one before."""
-        text = outcome.model_dump_json(indent=1)
-        write_atomically(self.path / (entry.name.name + names.VERIFIED), text.encode())
+    def store_verification(self, entry: Entry, *, valid: bool, sha256: str, failed: list[str]) -> None:
+        """Keep the outcome of a full verification of a file that looked like `entry` when it began."""
+        manifest_bytes, manifest_mtime_ns = self._manifest_status(entry)
+        outcome = StoredVerification(
+            level="full",
+            valid=valid,
+            verified_at=datetime.now(UTC),
+            sha256=sha256,
+            bytes=entry.bytes,
+            mtime_ns=entry.mtime_ns,
+            manifest_bytes=manifest_bytes,
+            manifest_mtime_ns=manifest_mtime_ns,
+            failed_checks=failed,
+        )
+        path = self.path / (entry.name.name + names.VERIFIED)
+        write_atomically(path, outcome.model_dump_json(indent=1).encode())
 
     # -- changing it: only under the lock --------------------------------------------------------------------------
 
@@ -165,18 +184,42 @@ class BackupDirectory:
         except OSError as error:
             raise StoreError(f"The backup directory {self.path} can't be read: {error.strerror or error}.") from error
 
-    def _read(self, file_name: str, model: type[M]) -> M | None:
+    def _bytes_of(self, file_name: str, most: int = -1) -> bytes | None:
         try:
-            return model.model_validate_json((self.path / file_name).read_bytes())
+            with open(os.path.join(self.path, file_name), "rb") as file:
+                return file.read(most)
         except FileNotFoundError:
             return None
-        except (ValidationError, OSError) as error:
+        except OSError as error:
+            raise StoreError(f"{file_name} can't be read: {error.strerror or error}.") from error
+
+    def _manifest_status(self, entry: Entry) -> tuple[int, int]:
+        try:
+            found = os.stat(os.path.join(self.path, entry.name.name + names.MANIFEST), follow_symlinks=False)
+        except OSError:
+            return 0, 0
+        return found.st_size, found.st_mtime_ns
+
+    def _checked(self, name: str, read: Callable[[], H]) -> H:
+        try:
+            found = read()
+        except manifests.ManifestDamaged as error:
             raise StoreError(
-                f"{file_name} can't be read: it is damaged or was written by another version of this tool.",
-                "Treat the backup as one without a manifest, or use the version that wrote it.",
+                f"The manifest of {name} {error}.",
+                "If the backup itself is trusted, move its manifest away: the backup then counts as foreign.",
             ) from error
+        if found.name != name:
+            raise StoreError(
+                f"The manifest of {name} says it belongs to {found.name}.",
+                "The file was renamed together with its manifest: give both their old names back.",
+            )
+        return found
+
+
+def _bound_to(outcome: StoredVerification) -> tuple[int, int, int, int]:
+    return outcome.bytes, outcome.mtime_ns, outcome.manifest_bytes, outcome.manifest_mtime_ns
 
 
 def _entry(name: BackupName, path: Path) -> Entry:
-    found = path.stat(follow_symlinks=False)
+    found = os.stat(path, follow_symlinks=False)
     return Entry(name, path, found.st_size, found.st_mtime_ns)

@@ -62,6 +62,6 @@ def require(name: str) -> BackupName:
 
 def _moment(stamp: str) -> datetime | None:
     try:
-        return datetime.strptime(stamp, "%Y%m%d_%H%M%S")
+        return datetime.fromisoformat(stamp.replace("_", "T"))
     except ValueError:
         return None

@@ -1,0 +1,52 @@
+"""How a manifest is written: JSON whose last field is a digest of the rest, so that damage to it is seen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from ..models import Manifest, ManifestHead
+
+HEAD_BYTES = 8 << 10
+"""Enough for all of a `ManifestHead`, with which a manifest begins."""
+DIGEST = "manifest_sha256"
+_OBJECT = TypeAdapter(dict[str, Any])
+
+
+class ManifestDamaged(Exception):
+    """The text is no manifest, or not the one that was written."""
+
+
+def seal(manifest: Manifest) -> bytes:
+    """A manifest as the bytes of its file."""
+    content = manifest.model_dump(mode="json", by_alias=True)
+    return json.dumps({**content, DIGEST: _digest(content)}, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def unseal(text: bytes) -> Manifest:
+    """The manifest in a file's bytes. Raises ManifestDamaged."""
+    try:
+        content = _OBJECT.validate_json(text)
+        if content.pop(DIGEST, None) != _digest(content):
+            raise ManifestDamaged("is damaged: it is not what was written")
+        return Manifest.model_validate(content)
+    except (ValidationError, ValueError) as error:
+        raise ManifestDamaged("can't be read: it is damaged or was written by another version of this tool") from error
+
+
+def head(beginning: bytes) -> ManifestHead:
+    """The head of a manifest whose file begins so. Raises ManifestDamaged."""
+    try:
+        content = from_json(beginning, allow_partial=True)
+        return ManifestHead.model_validate({name: content[name] for name in ManifestHead.model_fields})
+    except (ValidationError, ValueError, KeyError, TypeError) as error:
+        raise ManifestDamaged("can't be read: it is damaged or was written by another version of this tool") from error
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """Of the values, whatever the white space and the order of fields."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
