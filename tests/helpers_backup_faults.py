@@ -164,6 +164,15 @@ class Box:
         finally:
             self.sh("rm -f /usr/local/bin/pg_dump")
 
+    @contextmanager
+    def without_pg_dump(self) -> Generator[None]:
+        """There is no pg_dump in it."""
+        self.sh('for file in $(which -a pg_dump); do mv "$file" "$file.away"; done')
+        try:
+            yield
+        finally:
+            self.sh('for file in $(ls /usr/bin/pg_dump.away /usr/lib/postgresql/*/bin/pg_dump.away 2>/dev/null); do mv "$file" "${file%.away}"; done')
+
     def cli(self, directory: Path, *arguments: str, **others: str) -> subprocess.Popen[str]:
         """Start the command line on this container."""
         environment = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import shutil
@@ -22,6 +23,7 @@ from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.procedures.verify import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings
+from scarlet_backup_mcp.store.manifests import DIGEST
 from scarlet_backup_mcp.store.names import MANIFEST, VERIFIED
 
 from .conftest import MEMORY, LocalDatabase, load
@@ -86,10 +88,25 @@ class Shelf:
         return Shelf(self.settings.model_copy(update={"dir": to}))
 
     def edit_manifest(self, backup: str, **changes: Any) -> None:
-        """Change fields of a manifest. `identity` is changed field by field."""
+        """Change fields of a manifest as if it had been written so: its seal and the last outcome go along.
+
+        `identity` is changed field by field.
+        """
         fields = json.loads(self.manifest(backup).read_bytes())
+        del fields[DIGEST]
         fields["identity"].update(changes.pop("identity", {}))
-        self.manifest(backup).write_text(json.dumps({**fields, **changes}, indent=1), encoding="utf-8")
+        fields.update(changes)
+        content = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+        sealed = {**fields, DIGEST: hashlib.sha256(content).hexdigest()}
+        self.manifest(backup).write_text(json.dumps(sealed, indent=1) + "\n", encoding="utf-8")
+        self._bind_outcome(backup)
+
+    def _bind_outcome(self, backup: str) -> None:
+        if self.outcome(backup).exists():
+            outcome = json.loads(self.outcome(backup).read_bytes())
+            status = self.manifest(backup).stat()
+            outcome |= {"manifest_bytes": status.st_size, "manifest_mtime_ns": status.st_mtime_ns}
+            self.outcome(backup).write_text(json.dumps(outcome), encoding="utf-8")
 
     def rename(self, old: str, new: str, **changes: Any) -> None:
         """Give a backup another name that its manifest agrees with, as if it had been taken under it."""

@@ -223,7 +223,7 @@ def test_a_role_that_row_level_security_hides_rows_from_is_refused(
 ) -> None:
     box.psql(
         f"""ALTER TABLE letta.{table} ENABLE ROW LEVEL SECURITY;
-            CREATE POLICY some ON letta.{table} FOR SELECT USING (id < 'n');""",
+            CREATE POLICY part ON letta.{table} FOR SELECT USING (id < 'n');""",
         copy,
     )
     error = failure(box, directory, database=copy, user=reader)
@@ -360,7 +360,7 @@ GONE = {"container_lost", "server_unreachable"}
 @pytest.mark.parametrize(
     ("act", "codes"),
     [
-        (kill_container, {"container_lost"}),
+        (kill_container, GONE),
         (stop_container, GONE),
         (restart_container, GONE),
         (crash_server, {"server_unreachable"}),
@@ -396,7 +396,7 @@ def test_a_container_that_is_removed_in_mid_dump_fails_it(directory: Path, requi
         doomed.psql("CREATE SCHEMA letta; CREATE TABLE agents AS SELECT 1 AS id; SELECT lo_from_bytea(1, 'x');")
         with doomed.dump_stalled():
             gone = InMidDump(doomed, lambda backend: run_docker("rm", "-fv", doomed.name) and None)
-            assert failure(doomed, directory, gone).code == "container_lost"
+            assert failure(doomed, directory, gone).code in GONE
 
 
 # One at a time
@@ -577,10 +577,10 @@ def test_a_whole_dump_with_an_exit_code_is_refused(box: Box, directory: Path) ->
 
 
 def test_a_pg_dump_that_can_not_be_started_is_refused(box: Box, directory: Path) -> None:
-    with box.pg_dump_is(""):
-        box.sh("sed -i '1s|.*|#!/nowhere/sh|' /usr/local/bin/pg_dump")
+    with box.without_pg_dump():
         error = failure(box, directory)
     assert error.code == "program_missing"
+    assert "pg_dump" in error.message
 
 
 # Others change the schema
@@ -618,7 +618,7 @@ def test_a_schema_that_never_rests_is_told_after_the_second_try(box: Box, direct
 
 # Both commit with a row that says so. A snapshot that is older sees the table empty afterwards, and the row not.
 CHANGES = {
-    "rewritten": ("ALTER TABLE letta.messages ALTER COLUMN sequence_id TYPE numeric", 300),
+    "rewritten": ("ALTER TABLE letta.messages ADD COLUMN token uuid DEFAULT gen_random_uuid()", 300),
     "emptied": ("TRUNCATE letta.messages", 0),
 }
 
@@ -667,9 +667,10 @@ SETTINGS = (
 )
 
 
-def contents(of: Manifest) -> tuple[object, ...]:
-    """All that a dump holds: each table's digest and that of the rest."""
-    return sorted((t.schema_, t.name, t.rows, t.bytes, t.sha256) for t in of.tables), of.rest_sha256
+def contents(of: Manifest) -> dict[str, tuple[int, int, str]]:
+    """All that a dump holds: each table's rows, bytes and digest, and the digest of the rest."""
+    tables = {f"{table.schema_}.{table.name}": (table.rows, table.bytes, table.sha256) for table in of.tables}
+    return {**tables, "": (0, 0, of.rest_sha256)}
 
 
 @pytest.mark.parametrize("of", ["DATABASE {database}", "ROLE postgres IN DATABASE {database}"])

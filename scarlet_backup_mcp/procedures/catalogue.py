@@ -109,7 +109,7 @@ def list_backups(target: Target, limit: int = 10) -> Listing:
         f"{item.name} says it was made in the future: check the clock." for item in everything if item.in_future
     ]
     warnings += [undo_warning] if undo_warning else []
-    listed = [_listed(target, item) for item in everything] + _partials(target)
+    listed = [_listed(target, item) for item in everything[:limit]] + _partials(target)
     listed.sort(key=lambda item: (item.created_at, item.name), reverse=True)
     return Listing(
         directory=str(directory.path),
