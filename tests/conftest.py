@@ -30,11 +30,12 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(autouse=True)
-def no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's own SCARLET_… settings would lead a test to a real database."""
+def nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A developer's own SCARLET_… settings or remembered directories would lead a test to a real database."""
     for name in list(os.environ):
         if name.startswith("SCARLET_") and not name.startswith("SCARLET_TEST_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -22,6 +22,7 @@ from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
+from scarlet_backup_mcp.store.directory import BackupDirectory
 
 from .conftest import IMAGE, PROJECT_ROOT, run_docker, run_docker_quietly
 
@@ -31,7 +32,7 @@ SICK = "/tmp/sick"
 """While a container has this file its health check fails."""
 OWN_FILES = {".gitignore", ".scarlet-backup.lock"}
 """What a backup directory holds when nothing is in it."""
-WATCHDOG_SECONDS = 30.0
+WATCHDOG_SECONDS = 20.0
 """A backup that has not come to its end by then is cancelled, and its test fails."""
 REAL_PG_DUMP = "/usr/lib/postgresql/15/bin/pg_dump"
 
@@ -42,6 +43,12 @@ class Lock:
 
     process: subprocess.Popen[bytes]
     pid: int
+
+    def commit(self) -> None:
+        """Commit the transaction; the lock is gone a moment later."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"COMMIT;\n")
+        self.process.stdin.flush()
 
     def release(self) -> None:
         """Roll the transaction back. Harmless when its container is gone."""
@@ -145,12 +152,12 @@ class Box:
         with self.holding("LOCK TABLE pg_catalog.pg_largeobject IN ACCESS EXCLUSIVE MODE;", database) as lock:
             yield lock
 
-    def wait_for_stalled_dump(self) -> int:
-        """Until a pg_dump of ours waits for a lock; its backend's pid."""
+    def wait_for_waiting_backend(self) -> int:
+        """Until a backend of a backup waits for a lock; its pid."""
         query = f"SELECT pid FROM pg_stat_activity WHERE application_name LIKE '{TAG}%' AND wait_event_type = 'Lock'"
         deadline = time.monotonic() + 20
         while not (found := self.psql(query)):
-            assert time.monotonic() < deadline, f"No pg_dump waits for a lock: {self.at_work()}"
+            assert time.monotonic() < deadline, f"Nothing waits for a lock: {self.at_work()}"
             time.sleep(0.05)
         return int(found)
 
@@ -167,11 +174,12 @@ class Box:
     @contextmanager
     def without_pg_dump(self) -> Generator[None]:
         """There is no pg_dump in it."""
-        self.sh('for file in $(which -a pg_dump); do mv "$file" "$file.away"; done')
+        paths = ("/usr/bin/pg_dump", REAL_PG_DUMP)
+        self.sh(" && ".join(f"mv {path} {path}.away" for path in paths))
         try:
             yield
         finally:
-            self.sh('for file in $(ls /usr/bin/pg_dump.away /usr/lib/postgresql/*/bin/pg_dump.away 2>/dev/null); do mv "$file" "${file%.away}"; done')
+            self.sh(" && ".join(f"mv {path}.away {path}" for path in paths))
 
     def cli(self, directory: Path, *arguments: str, **others: str) -> subprocess.Popen[str]:
         """Start the command line on this container."""
@@ -230,11 +238,14 @@ class At(Progress):
             self._act()
 
 
-class InMidDump(At):
-    """Calls `act` once pg_dump waits for a lock, with its backend's pid, while the backup goes on."""
+class WhileItWaits(At):
+    """Calls `act` once a backend of the backup waits for a lock, with that backend's pid, while the backup goes on.
 
-    def __init__(self, box: Box, act: Callable[[int], object]) -> None:
-        super().__init__("dumping", self._begin)
+    It is looked for from the beginning of `stage` on. With the dump stalled that is in the middle of the dump.
+    """
+
+    def __init__(self, box: Box, act: Callable[[int], object], stage: str = "dumping") -> None:
+        super().__init__(stage, self._begin)
         self._box, self._do = box, act
         self._thread = threading.Thread(target=self._work)
         self._error: BaseException | None = None
@@ -244,14 +255,14 @@ class InMidDump(At):
 
     def _work(self) -> None:
         try:
-            self._do(self._box.wait_for_stalled_dump())
+            self._do(self._box.wait_for_waiting_backend())
         except BaseException as error:
             self._error = error
             self.cancel()
 
     def join(self) -> None:
         """Until the act has ended. Raises what it raised."""
-        assert self._thread.ident is not None, "The dump was never begun."
+        assert self._thread.ident is not None, "The stage was never begun."
         self._thread.join(60)
         if self._error is not None:
             raise self._error
@@ -266,7 +277,7 @@ def files(directory: Path) -> set[str]:
 
 
 def success(box: Box, directory: Path, progress: Progress | None = None, **settings: Any) -> Backup:
-    """Take a backup that has to succeed."""
+    """Take a backup. Raises what it raises, or what the act beside it raised."""
     with watched(progress or Progress()) as watching, Target(box.settings(directory, **settings)) as target:
         return backup(target, watching)
 
@@ -274,13 +285,8 @@ def success(box: Box, directory: Path, progress: Progress | None = None, **setti
 def failure(box: Box, directory: Path, progress: Progress | None = None, **settings: Any) -> BackupToolError:
     """Take a backup that has to fail cleanly: with a remedy, without the password, without any file."""
     before = files(directory)
-    with watched(progress or Progress()) as watching, Target(box.settings(directory, **settings)) as target:
-        try:
-            with pytest.raises(BackupToolError) as caught:
-                backup(target, watching)
-        finally:
-            if isinstance(watching, InMidDump):
-                watching.join()
+    with pytest.raises(BackupToolError) as caught:
+        success(box, directory, progress, **settings)
     error = caught.value
     assert error.message.strip()
     assert error.remedy.strip()
@@ -298,11 +304,15 @@ def watched(progress: Progress) -> Generator[Progress]:
         yield progress
     finally:
         watchdog.cancel()
+        if isinstance(progress, WhileItWaits):
+            progress.join()
 
 
 def manifest(directory: Path, name: str) -> Manifest:
     """A backup's manifest."""
-    return Manifest.model_validate_json((directory / f"{name}.manifest.json").read_bytes())
+    found = BackupDirectory(directory).manifest(name)
+    assert found is not None
+    return found
 
 
 # The directory

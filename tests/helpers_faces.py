@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -218,7 +219,7 @@ def command_lines(container: str) -> list[str]:
 def client_programs(stack: Stack) -> list[str]:
     """pg_dump and psql processes in the container, but for `locked_in`'s."""
     lines = command_lines(stack.container)
-    return [line for line in lines if line.split()[0] in ("psql", "pg_dump") and "holder=1" not in line]
+    return [line for line in lines if re.search(r"(^|/)(psql|pg_dump) ", line) and "holder=1" not in line]
 
 
 @contextmanager

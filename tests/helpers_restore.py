@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ SMALL_MEMORY = """
 CREATE SCHEMA letta;
 DROP SCHEMA public;
 CREATE EXTENSION vector SCHEMA letta;
-ALTER DATABASE {name} SET search_path TO letta, "$user", public;
+ALTER DATABASE :"DBNAME" SET search_path TO letta, "$user", public;
 SET search_path TO letta;
 CREATE TABLE agents (id int PRIMARY KEY, name text NOT NULL, mood vector(3));
 INSERT INTO agents VALUES (1, 'Scarlet 🌹', '[1,2,3]'), (2, E'nota\\\\\\ta\\nb', NULL), (3, '', '[0,0,0]');
@@ -35,9 +34,11 @@ INSERT INTO marker VALUES ('saved');
 """
 """`was` tells the state that was backed up ('saved') from the live one ('live'): see `Mind`."""
 
-# Whatever it shows is the same as long as nobody changed the database, and only then.
-_FINGERPRINT = """
-SELECT md5(concat((SELECT string_agg(a::text, '|' ORDER BY id) FROM letta.agents a),
+# Databases beside it and their OIDs, and a digest of content and settings: the same as long as nobody changed anything.
+_AROUND = """
+SELECT (SELECT string_agg(datname || ' ' || oid, ',' ORDER BY datname) FROM pg_database
+        WHERE starts_with(datname, '{name}')),
+       md5(concat((SELECT string_agg(a::text, '|' ORDER BY id) FROM letta.agents a),
                   (SELECT string_agg(n::text, '|' ORDER BY id) FROM letta.notes n),
                   (SELECT string_agg(m::text, '|' ORDER BY was) FROM letta.marker m),
                   (SELECT string_agg(concat(setrole::regrole, setconfig), '|' ORDER BY setrole)
@@ -60,9 +61,9 @@ class Content:
 
 @dataclass(frozen=True)
 class Around:
-    """What a call that changes nothing leaves as it was: the databases (name and OID) and the live one's content."""
+    """What a call that changes nothing leaves as it was: the databases (name → OID) and the live one's content."""
 
-    databases: list[str]
+    databases: dict[str, str]
     fingerprint: str
 
 
@@ -107,31 +108,43 @@ class Mind:
         """Databases that restores set aside, oldest first."""
         return sorted(name for name in self.databases() if name.startswith(f"{self.name}_before_restore_"))
 
-    def fingerprint(self, database: str | None = None) -> str:
-        """Of content and settings of the database, or of one beside it."""
-        return self.psql(_FINGERPRINT, database)
+    def around(self, database: str | None = None) -> Around:
+        """What must stay the same when a call was refused, cancelled, or failed before its swap. The fingerprint is
+        of the live database, or of one beside it."""
+        found, fingerprint = self.psql(_AROUND.format(name=self.name), database).split("|")
+        return Around(dict(item.split(" ") for item in found.split(",")), fingerprint)
 
-    def around(self) -> Around:
-        """What must stay the same when a call was refused, cancelled, or failed before its swap."""
-        return Around([f"{name} {oid}" for name, oid in self.databases().items()], self.fingerprint())
+    def fingerprint(self, database: str | None = None) -> str:
+        """Only that."""
+        return self.around(database).fingerprint
 
     def content(self) -> Content:
         """See `content`."""
         return content(self.container, self.settings)
 
-    def make(self) -> None:
-        """Make it anew, and drop what there was."""
-        drops = [f'DROP DATABASE "{name}" WITH (FORCE);' for name in self.databases()]
-        script = ["\n".join(drops), f"CREATE DATABASE {self.name};", f"\\connect {self.name}"]
-        self.psql("\n".join(script) + SMALL_MEMORY.format(name=self.name), "postgres")
+    def make(self, then: str = "") -> None:
+        """Make it anew, as it was when it was saved; drop what was there before."""
+        self.psql(f"{self._drop}CREATE DATABASE {self.name};\n\\connect {self.name}\n{SMALL_MEMORY}{then}", "postgres")
 
-    def change(self) -> None:
-        """Let the live database differ from the one that was backed up."""
-        self.psql("UPDATE marker SET was = 'live'; DELETE FROM notes WHERE id > 200; COMMENT ON SCHEMA letta IS 'x';")
+    def make_changed(self) -> None:
+        """The same, and let it differ from what was saved."""
+        self.make("UPDATE marker SET was = 'live'; DELETE FROM notes WHERE id > 200; COMMENT ON SCHEMA letta IS 'x';")
 
     def drop(self) -> None:
         """Drop it and all beside it."""
-        self.psql("\n".join(f'DROP DATABASE "{name}" WITH (FORCE);' for name in self.databases()), "postgres")
+        self.psql(self._drop, "postgres")
+
+    def set_aside(self, was: str, stamp: str = "20260101_000000") -> str:
+        """An undo point, as a restore would have left it, with that in `marker`; its name."""
+        name = f"{self.name}_before_restore_{stamp}"
+        update = f"UPDATE letta.marker SET was = '{was}';"
+        self.psql(f"CREATE DATABASE {name} TEMPLATE {self.name};\n\\connect {name}\n{update}", "postgres")
+        return name
+
+    @property
+    def _drop(self) -> str:
+        drops = "SELECT format('DROP DATABASE %I WITH (FORCE)', datname) FROM pg_database"
+        return f"{drops} WHERE starts_with(datname, '{self.name}') \\gexec\n"
 
 
 class _Rest(Handler):
@@ -200,8 +213,3 @@ def wait_for_server(container: str) -> None:
 def listing(directory: Path) -> dict[str, tuple[int, int]]:
     """Size and modification time of all that lies in a directory, and of itself."""
     return {path.name: (path.stat().st_size, path.stat().st_mtime_ns) for path in [directory, *directory.iterdir()]}
-
-
-def edit_json(path: Path, **fields: object) -> None:
-    """Change fields of a JSON file."""
-    path.write_text(json.dumps({**json.loads(path.read_bytes()), **fields}), encoding="utf-8")

@@ -75,18 +75,14 @@ class Mortal(Progress):
 
 
 MOMENTS: dict[str, Callable[[], None]] = {
-    "before the new database is made": lambda: before(databases, "create"),
-    "between making and marking the new database": lambda: before(databases, "set_comment"),
-    "after the new database is made": lambda: after(databases, "create"),
+    "when the new database is not marked yet": lambda: before(databases, "set_comment"),
     "before the load": lambda: before(restoring, "load"),
     "in the middle of the load": lambda: None,
     "after owner and settings are put back": lambda: after(databases, "apply_properties"),
     "after the journal is written": lambda: after(journals, "write"),
     "after a dependent is stopped": lambda: after(DockerHost, "stop_container"),
-    "before the swap": lambda: before(databases, "swap"),
     "between the renames and their COMMIT": after_both_renames,
     "after the swap": lambda: after(databases, "swap"),
-    "before the dependents are started": lambda: before(journals, "start"),
     "before the journal is removed": lambda: before(journals, "remove"),
 }
 

@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.catalogue import list_backups
 from scarlet_backup_mcp.procedures.integrity import db_integrity
 from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.progress import Progress
+from scarlet_backup_mcp.progress import Progress, State
 
 from .conftest import IMAGE, MEMORY, run_docker
 from .helpers_backup_faults import (
@@ -29,7 +30,7 @@ from .helpers_backup_faults import (
     TAG,
     At,
     Box,
-    InMidDump,
+    WhileItWaits,
     a_box,
     failure,
     files,
@@ -337,10 +338,6 @@ def kill_container(box: Box, backend: int) -> None:
     run_docker("kill", box.name)
 
 
-def stop_container(box: Box, backend: int) -> None:
-    run_docker("stop", "-t", "5", box.name)
-
-
 def restart_container(box: Box, backend: int) -> None:
     run_docker("restart", "-t", "5", box.name)
 
@@ -361,7 +358,6 @@ GONE = {"container_lost", "server_unreachable"}
     ("act", "codes"),
     [
         (kill_container, GONE),
-        (stop_container, GONE),
         (restart_container, GONE),
         (crash_server, {"server_unreachable"}),
         (end_backend_of_dump, {"server_unreachable"}),
@@ -371,7 +367,7 @@ def test_a_server_that_goes_away_in_mid_dump_fails_it(
     box: Box, directory: Path, act: Callable[[Box, int], None], codes: set[str]
 ) -> None:
     with box.dump_stalled():
-        error = failure(box, directory, InMidDump(box, lambda backend: act(box, backend)))
+        error = failure(box, directory, WhileItWaits(box, lambda backend: act(box, backend)))
     assert error.code in codes
     box.bring_up()
     box.assert_idle()
@@ -386,7 +382,7 @@ def test_a_snapshot_that_is_lost_in_mid_dump_fails_it(box: Box, directory: Path)
             assert box.psql(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {mine}") == "1"
             lock.release()
 
-        assert failure(box, directory, InMidDump(box, end_session)).code == "server_unreachable"
+        assert failure(box, directory, WhileItWaits(box, end_session)).code == "server_unreachable"
     box.assert_idle()
 
 
@@ -395,7 +391,7 @@ def test_a_container_that_is_removed_in_mid_dump_fails_it(directory: Path, requi
         doomed.bring_up()
         doomed.psql("CREATE SCHEMA letta; CREATE TABLE agents AS SELECT 1 AS id; SELECT lo_from_bytea(1, 'x');")
         with doomed.dump_stalled():
-            gone = InMidDump(doomed, lambda backend: run_docker("rm", "-fv", doomed.name) and None)
+            gone = WhileItWaits(doomed, lambda backend: run_docker("rm", "-fv", doomed.name) and None)
             assert failure(doomed, directory, gone).code in GONE
 
 
@@ -436,20 +432,26 @@ def test_backups_to_two_directories_do_not_disturb_each_other(box: Box, tmp_path
 
 
 class CancelAt(At):
-    """Cancels the backup when a stage begins."""
+    """Cancels the backup when its stage of that number begins."""
 
-    def __init__(self, stage: str) -> None:
-        super().__init__(stage, self.cancel)
+    def __init__(self, number: int) -> None:
+        super().__init__("", lambda: None)
+        self._number = number
+
+    def show(self, state: State) -> None:
+        super().show(state)
+        if len(self.stages) == self._number:
+            self.cancel()
 
 
 def test_a_cancelled_backup_leaves_nothing_whatever_its_stage(box: Box, directory: Path) -> None:
     whole = At("", lambda: None)
     success(box, directory, whole)
     assert len(whole.stages) >= 5
-    for stage in whole.stages:
-        progress = CancelAt(stage)
+    for number, stage in enumerate(whole.stages, 1):
+        progress = CancelAt(number)
         assert failure(box, directory, progress).code == "cancelled", stage
-        assert progress.stages[-1] == stage
+        assert len(progress.stages) == number, stage
     box.assert_idle()
 
 
@@ -475,7 +477,7 @@ def test_a_cancelled_dump_ends_at_once_while_it_is_silent(box: Box, directory: P
             moments.append(time.monotonic())
             silent.cancel()
 
-        silent = InMidDump(box, cancel)
+        silent = WhileItWaits(box, cancel)
         assert failure(box, directory, silent).code == "cancelled"
         assert time.monotonic() - moments[0] < 3
         box.assert_idle(within=3 - (time.monotonic() - moments[0]))
@@ -484,7 +486,7 @@ def test_a_cancelled_dump_ends_at_once_while_it_is_silent(box: Box, directory: P
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_command_line_leaves_nothing(box: Box, directory: Path, number: signal.Signals) -> None:
     with box.dump_stalled(), box.cli(directory, "backup") as command:
-        box.wait_for_stalled_dump()
+        box.wait_for_waiting_backend()
         assert any(name.endswith(".partial") for name in files(directory))
         began = time.monotonic()
         command.send_signal(number)
@@ -499,7 +501,7 @@ def test_a_signal_to_the_command_line_leaves_nothing(box: Box, directory: Path, 
 def test_what_a_killed_backup_leaves_is_shown_and_tidied_up_by_the_next(box: Box, directory: Path) -> None:
     with box.dump_stalled() as lock:
         with box.cli(directory, "backup") as command:
-            orphan = box.wait_for_stalled_dump()
+            orphan = box.wait_for_waiting_backend()
             wait_for_data(directory)
             command.kill()
             said = command.communicate(timeout=20)
@@ -591,16 +593,37 @@ def test_a_migration_that_keeps_a_table_locked_is_waited_for_and_then_told(
     box: Box, directory: Path, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     monkeypatch.setattr(programs, "LOCK_WAIT_MS", 1000)
-    with box.holding(f"LOCK TABLE letta.{table} IN ACCESS EXCLUSIVE MODE;"):
-        error = failure(box, directory)
-        assert error.code == "dump_failed"
-        assert "lock" in error.message
-        assert "migration" in error.remedy
+    with box.holding(lock_of(table)):
+        assert_told_of_the_migration(failure(box, directory))
         box.assert_idle()
 
 
+def test_a_migration_that_locks_a_table_after_the_snapshot_is_told(
+    box: Box, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "LOCK_WAIT_MS", 1000)
+    with ExitStack() as migration:
+        begin = At("dumping", lambda: migration.enter_context(box.holding(lock_of("block"))))
+        assert_told_of_the_migration(failure(box, directory, begin))
+        box.assert_idle()
+
+
+def lock_of(table: str) -> str:
+    return f"LOCK TABLE letta.{table} IN ACCESS EXCLUSIVE MODE;"
+
+
+def assert_told_of_the_migration(error: BackupToolError) -> None:
+    assert error.code == "dump_failed"
+    assert "locked" in error.message
+    assert "migration" in error.remedy
+
+
+def drop_table(box: Box, database: str, table: str) -> None:
+    box.psql(f"SET lock_timeout = '5s'; DROP TABLE letta.{table};", database)
+
+
 def test_a_table_that_is_dropped_after_the_snapshot_makes_it_take_another(box: Box, directory: Path, copy: str) -> None:
-    dropping = At("dumping", lambda: box.psql("DROP TABLE letta.moments", copy))
+    dropping = At("dumping", lambda: drop_table(box, copy, "moments"))
     done = success(box, directory, dropping, database=copy)
     assert dropping.stages.count("taking a snapshot") == 2
     assert "moments" not in {table.name for table in done.tables}
@@ -609,39 +632,48 @@ def test_a_table_that_is_dropped_after_the_snapshot_makes_it_take_another(box: B
 
 def test_a_schema_that_never_rests_is_told_after_the_second_try(box: Box, directory: Path, copy: str) -> None:
     tables = iter(["moments", "identities"])
-    dropping = At("dumping", lambda: box.psql(f"DROP TABLE letta.{next(tables)}", copy), times=2)
+    dropping = At("dumping", lambda: drop_table(box, copy, next(tables)), times=2)
     error = failure(box, directory, dropping, database=copy)
     assert error.code == "dump_failed"
     assert "schema changed" in error.message
     assert dropping.stages.count("taking a snapshot") == 2
 
 
-# Both commit with a row that says so. A snapshot that is older sees the table empty afterwards, and the row not.
-CHANGES = {
-    "rewritten": ("ALTER TABLE letta.messages ADD COLUMN token uuid DEFAULT gen_random_uuid()", 300),
-    "emptied": ("TRUNCATE letta.messages", 0),
-}
+REWRITE = "ALTER TABLE letta.moments ADD COLUMN token uuid DEFAULT gen_random_uuid()"
+REPLACE = """CREATE TABLE letta.moments_new AS TABLE letta.moments; DROP TABLE letta.moments;
+             ALTER TABLE letta.moments_new RENAME TO moments"""
+MIGRATIONS = {"rewritten": (REWRITE, 50), "replaced": (REPLACE, 50), "emptied": ("TRUNCATE letta.moments", 0)}
 
 
-@pytest.mark.parametrize(("change", "rows"), CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize(("migration", "rows"), MIGRATIONS.values(), ids=MIGRATIONS.keys())
 def test_a_table_that_is_rewritten_after_the_snapshot_is_not_dumped_empty(
-    box: Box, directory: Path, copy: str, change: str, rows: int
+    box: Box, directory: Path, copy: str, migration: str, rows: int
 ) -> None:
-    """PostgreSQL's documentation, "Caveats" of concurrency control: TRUNCATE and an ALTER TABLE that rewrites a table
-    are not MVCC-safe. Where the table is kept locked the change has to wait, which is right too."""
+    """An older snapshot sees nothing in a table that was rewritten, replaced or emptied since (PostgreSQL's manual,
+    "Concurrency Control", "Caveats"). Where the backup keeps the tables locked, the migration is refused: right too."""
     box.psql("CREATE TABLE letta.changed (at timestamptz)", copy)
 
     def migrate() -> None:
         box.psql(
             f"""SET lock_timeout = '1s';
-                DO $$ BEGIN {change}; INSERT INTO letta.changed VALUES (now());
+                DO $$ BEGIN {migration}; INSERT INTO letta.changed VALUES (now());
                 EXCEPTION WHEN lock_not_available THEN NULL; END $$;""",
             copy,
         )
 
     done = success(box, directory, At("dumping", migrate), database=copy)
     counted = {table.name: table.rows for table in done.tables}
-    assert (counted["messages"], counted["changed"]) in [(300, 0), (rows, 1)]
+    assert (counted["moments"], counted["changed"]) in [(50, 0), (rows, 1)]
+
+
+def test_a_migration_that_ends_while_it_is_waited_for_costs_no_row(box: Box, directory: Path, copy: str) -> None:
+    box.psql("CREATE TABLE letta.changed (at timestamptz)", copy)
+    with box.holding(f"{REWRITE}; INSERT INTO letta.changed VALUES (now());", copy) as migration:
+        waiting = WhileItWaits(box, lambda backend: migration.commit(), stage="taking a snapshot")
+        done = success(box, directory, waiting, database=copy)
+    counted = {table.name: table.rows for table in done.tables}
+    assert counted["moments"] == 50
+    assert counted["changed"] in (0, 1)
 
 
 # What surrounds the server does not change a dump

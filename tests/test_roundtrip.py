@@ -22,13 +22,13 @@ from pathlib import Path
 import psycopg
 import pytest
 import xxhash
-from hypothesis import HealthCheck, example, given
+from hypothesis import HealthCheck, Phase, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from psycopg import sql
 
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
-from scarlet_backup_mcp.errors import PreflightFailed
+from scarlet_backup_mcp.errors import BackupToolError, PreflightFailed
 from scarlet_backup_mcp.hosts import run
 from scarlet_backup_mcp.models import Backup, Compression, DatabaseProperties, Restore, Verification
 from scarlet_backup_mcp.postgres import catalogue
@@ -49,6 +49,18 @@ from .conftest import Stack
 NASTY = Path(__file__).with_name("nasty.sql")
 OWNER, READER, USER, PUBLIC = 'nasty O\'Brien "the" owner', "nasty роль с пробелом", "nasty user", "nasty PUBLIC"
 ROLES = (OWNER, READER, USER, PUBLIC)
+PROBES = (
+    'SELECT * FROM nasty."on materialised"',
+    "SELECT count(*), md5(string_agg(code, ',' ORDER BY id)) FROM nasty.materialised",
+    'SELECT md5(string_agg(v::text, chr(10) ORDER BY "the id")) FROM nasty."view; one" AS v',
+    "SELECT md5(nasty.looks_like_a_dump(1))",
+    'SELECT nasty.atomic(1), nasty."longest of"(m::text) FROM nasty.typed',
+    "SELECT loid, md5(lo_get(loid)) FROM generate_series(900001, 900003) AS loid",
+    "SELECT id FROM nasty.vectors ORDER BY (v OPERATOR(extensions.<->) '[1,0,1,0,1,0,1,0]') + 0 LIMIT 5",
+    "SELECT md5(string_agg(b, '' ORDER BY id)) FROM nasty.bytes",
+    "SELECT n, f8, f4 FROM nasty.numbers ORDER BY i8",
+)
+"""What the nasty database answers to, before and after."""
 TEMPLATE = "nasty_template"
 REWRITTEN = ("nasty.normalised", "nasty.late_child")
 """What differs after the first reload, by pg_dump and the server: CHECK (x IN (…)) on a varchar and a view over it get
@@ -381,7 +393,10 @@ def test_a_nasty_database_comes_back_whole(nasty: Place, compression: Compressio
     try:
         nasty.create(name, f"TEMPLATE {TEMPLATE}")
         nasty.run(properties_of(name), "postgres")
+        before = [query(settings, probe) for probe in PROBES]
+        assert all(before)
         first, restored = round_trip(settings, compression, rewritten=REWRITTEN)
+        assert [query(settings, probe) for probe in PROBES] == before
         assert (first.integrity_rows, restored.integrity_rows) == (3, 3)
         assert first.safe_to_proceed
     finally:
@@ -506,12 +521,42 @@ CREATE TABLE "Letta's".{identifier(table)} AS SELECT generate_series(1, 3) AS id
     assert bring_back(settings, taken.name).integrity_rows == 3
 
 
+@pytest.mark.parametrize("schema", ["information_schema_2", '"pg_quoted', "PG_upper", "pgx", "Information_Schema"])
+def test_a_schema_may_have_a_name_like_the_system_s(fresh: Fresh, schema: str) -> None:
+    settings = fresh(
+        statements=f"""CREATE TABLE agents AS SELECT 1 AS id;
+CREATE SCHEMA {identifier(schema)};
+CREATE TABLE {identifier(schema)}.pg_class AS SELECT generate_series(1, 3) AS id"""
+    )
+    taken = take(settings)
+    assert (taken.rows, taken.safe_to_proceed, check(settings, taken.name).valid) == (4, True, True)
+    drop(settings)
+    assert bring_back(settings, taken.name).rows_compared == 4
+
+
+def test_functions_in_the_way_of_the_system_s_own_are_not_called(fresh: Fresh) -> None:
+    """Whoever may create something in `public` would otherwise have it run with a superuser's rights."""
+    refuse = "LANGUAGE plpgsql AS $$BEGIN RAISE 'called'; END$$"
+    settings = fresh(
+        statements=f"""CREATE TABLE agents AS SELECT 1 AS id;
+CREATE FUNCTION public.pg_table_size(oid) RETURNS bigint {refuse};
+CREATE FUNCTION public.pg_partition_root(oid) RETURNS regclass {refuse}"""
+    )
+    taken = take(settings)
+    drop(settings)
+    assert bring_back(settings, taken.name).rows_compared == 1
+
+
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=80)
 identifiers = texts.filter(lambda text: 0 < len(text.encode()) <= 63)
 
 
 @hypothesis_settings(
-    max_examples=6, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=6,
+    deadline=None,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     schema=identifiers.filter(lambda name: not name.startswith("pg_") and name != "information_schema"),
@@ -536,9 +581,8 @@ def test_any_identifier_and_any_text_comes_back(
                     full, quoted = sql.Identifier(schema, table), sql.Identifier(column)
                     connection.execute(sql.SQL("CREATE TABLE {} ({} text)").format(full, quoted))
                     connection.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(full, sql.Literal(table)))
-                    with connection.cursor() as cursor:
-                        insert = sql.SQL("INSERT INTO {} VALUES (%s)").format(full)
-                        cursor.executemany(insert, [(value,) for value in values])
+                    for value in values:  # not as a parameter: psycopg would look for placeholders in the names
+                        connection.execute(sql.SQL("INSERT INTO {} VALUES ({})").format(full, sql.Literal(value)))
             taken = take(settings)
             assert check(settings, taken.name).valid
             drop(settings)
@@ -579,13 +623,32 @@ def test_names_in_another_encoding_come_back(fresh: Fresh, encoding: str) -> Non
     assert query(settings, 'SELECT "età" FROM "perché"') == "più"
 
 
-def test_names_that_are_not_utf_8_come_back(fresh: Fresh) -> None:
+def test_names_that_are_not_utf_8_are_refused(fresh: Fresh) -> None:
     """As an old application in an SQL_ASCII database makes them: nothing tells what their bytes mean."""
     settings = fresh(options="TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
     query(settings, "CREATE TABLE agents AS SELECT 1 AS id")
     made = "EXECUTE format('CREATE TABLE %I AS SELECT 1 AS id', 'perch' || chr(233))"
     query(settings, f"DO $$BEGIN {made}; END$$")
-    round_trip(settings)
+    with pytest.raises(BackupToolError, match="encoding"):
+        take(settings)
+    with Target(settings) as target:
+        assert list_backups(target).backups == []
+
+
+def test_neighbours_with_names_in_another_encoding_do_not_matter(fresh: Fresh, embedded: EmbeddedServer) -> None:
+    """Names of databases and roles are the cluster's, and lie there as the session that made them wrote them."""
+    settings = fresh(statements="CREATE TABLE agents AS SELECT 1 AS id")
+    latin = fresh(options="TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+    neighbour = f"perch\xe9_{secrets.token_hex(4)}"
+    quoted = identifier(neighbour)
+    with psycopg.connect(embedded.dsn(latin.database), autocommit=True, client_encoding="latin1") as connection:
+        connection.execute(f"CREATE ROLE {quoted}".encode("latin1"))
+        connection.execute(f"CREATE DATABASE {quoted} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'".encode("latin1"))
+        try:
+            round_trip(settings)
+        finally:
+            connection.execute(f"DROP DATABASE {quoted}".encode("latin1"))
+            connection.execute(f"DROP ROLE {quoted}".encode("latin1"))
 
 
 # Time and memory

@@ -129,12 +129,8 @@ async def test_output_schemas_are_objects(idle: Settings, era: str) -> None:
 @pytest.mark.parametrize("tool", TOOLS)
 async def test_errors_hold_to_the_output_schema(idle: Settings, tool: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients made with the TypeScript SDK check structured content of errors, too, and show nothing of one that the
-    schema does not allow. No fault of the surroundings makes all tools fail, so the settings are made unusable."""
-
-    def fail(self: Target, settings: Settings) -> None:
-        raise InternalError("It failed.")
-
-    monkeypatch.setattr(Target, "__init__", fail)
+    schema does not allow. No real fault makes every tool fail."""
+    make_all_fail(monkeypatch, InternalError("It failed."))
     async with agent(idle, "2026-07-28", User()) as it:
         result = await it.client.call_tool(tool, {"backup": "latest"} if tool == "restore" else {})
         error_of(result)
@@ -171,7 +167,7 @@ async def test_arguments_out_of_bounds_are_refused_before_anything_begins(idle: 
         for tool, arguments in OUT_OF_BOUNDS:
             result = await it.client.call_tool(tool, arguments)
             assert result.is_error, (tool, arguments)
-            assert next(iter(arguments), "backup") in text_of(result), (tool, arguments)
+            assert [*arguments, "backup"][len(arguments) - 1] in text_of(result), (tool, arguments)
     assert user.questions == []
     assert not directory_of(idle).exists()
 
@@ -800,42 +796,48 @@ def example_backup() -> Backup:
 
 # -- faults ----------------------------------------------------------------------------------------------------------
 
-UNFORESEEN: list[tuple[str, dict[str, Any], str]] = [
-    ("backup", {}, "backups.backup"),
-    ("verify_backup", {}, "verify.verify"),
-    ("list_backups", {}, "catalogue.list_backups"),
-    ("db_integrity", {}, "integrity.db_integrity"),
-    ("restore", {"backup": "latest", "dry_run": True}, "restores.dry_run"),
-    ("restore", {"backup": "latest"}, "plan"),
-    ("restore", {"backup": "latest", "confirmation": "restore x.sql"}, "resolve"),
+UNFORESEEN: list[tuple[str, dict[str, Any], User | None]] = [
+    ("backup", {}, None),
+    ("verify_backup", {}, None),
+    ("list_backups", {}, None),
+    ("db_integrity", {}, None),
+    ("restore", {"backup": "latest", "dry_run": True}, None),
+    ("restore", {"backup": "latest"}, User()),
+    ("restore", {"backup": "latest"}, None),
+    ("restore", {"backup": "x.sql", "confirmation": "restore y.sql"}, None),
+    ("restore", {"backup": "x.sql", "confirmation": "restore x.sql"}, None),
 ]
 
 
-@pytest.mark.parametrize(("tool", "arguments", "function"), UNFORESEEN)
+def make_all_fail(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """What every procedure begins with raises."""
+
+    def fail(self: Target, settings: Settings) -> None:
+        raise error
+
+    monkeypatch.setattr(Target, "__init__", fail)
+
+
+@pytest.mark.parametrize(("tool", "arguments", "user"), UNFORESEEN)
 @each_era
 async def test_unforeseen_exception_becomes_an_error_with_a_code(
     idle: Settings,
     era: str,
     tool: str,
     arguments: dict[str, Any],
-    function: str,
+    user: User | None,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """No real fault raises what nobody foresaw, so a function is replaced."""
-
-    def fail(*given: Any, **named: Any) -> Any:
-        raise ZeroDivisionError("the-words-of-the-exception")
-
-    monkeypatch.setattr(f"scarlet_backup_mcp.server.{function}", fail)
-    async with agent(idle, era, User()) as it:
+    """No real fault raises what nobody foresaw."""
+    make_all_fail(monkeypatch, ZeroDivisionError("the-words-of-the-exception"))
+    async with agent(idle, era, user) as it:
         with caplog.at_level(logging.ERROR):
             error = await it.fail(tool, **arguments)
         assert error["code"] == "internal_error"
         assert "the-words-of-the-exception" not in str(error)
-        assert "ZeroDivisionError" in caplog.text
-        assert "the-words-of-the-exception" in caplog.text
         assert "Traceback" in caplog.text
+        assert "ZeroDivisionError: the-words-of-the-exception" in caplog.text
         monkeypatch.undo()
         assert (await it.call("list_backups"))["backups"] == [], "the server goes on"
 
@@ -844,14 +846,8 @@ async def test_unforeseen_exception_becomes_an_error_with_a_code(
 async def test_unforeseen_exception_in_the_manifest_is_a_clean_error(
     idle: Settings, era: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No real fault raises what nobody foresaw, so a function is replaced."""
-
-    def fail(*given: Any) -> Any:
-        raise ZeroDivisionError("the-words-of-the-exception")
-
-    monkeypatch.setattr(server.catalogue, "know", fail)
-    directory_of(idle).mkdir()
-    (directory_of(idle) / "x.sql").write_text("x")
+    """No real fault raises what nobody foresaw."""
+    make_all_fail(monkeypatch, ZeroDivisionError("the-words-of-the-exception"))
     async with agent(idle, era) as it:
         with pytest.raises(MCPError) as failed:
             await it.client.read_resource("scarlet://backups/x.sql/manifest")

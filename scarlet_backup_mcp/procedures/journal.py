@@ -7,6 +7,7 @@ their OID through a rename, so the server tells.
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -101,27 +102,32 @@ def tidy_up(target: Target, session: Session, *, restoring: bool) -> list[str]:
         if journal is None and not restoring:
             return []
         raise Busy("A restore is under way on this server from another backup directory.")
-    told = _settle(target, session, journal) if journal is not None else []
+    told = _settle_what_was_left(target, session, journal) if journal is not None else []
     return told + _sweep(target, session)
 
 
-def _settle(target: Target, session: Session, journal: Journal) -> list[str]:
-    told: list[str] = []
-    if pg.server_facts(session).system_identifier != journal.system_identifier:
-        told.append(
-            f"A restore of {journal.source} was cut off, on a cluster that is no longer this one: nothing to settle."
-        )
-    else:
-        swapped = side_of_swap(session, journal)
-        if swapped:
-            told.append(f"A restore of {journal.source} had been cut off after the swap: it is finished now.")
-        else:
-            told.append(f"A restore of {journal.source} had been cut off before the swap: it is rolled back now.")
-            if journal.source_kind == "backup":
-                databases.drop(session, journal.incoming)
-    told += [f"{report.name}: {report.action} {report.detail}".strip() for report in start(target, journal.dependents)]
+def settle(target: Target, session: Session, journal: Journal) -> tuple[bool, list[DependentReport]]:
+    """Finish a restore that was cut off (True) or roll it back (False), as the server is on one side or the other of
+    its swap; start what it had stopped; forget the journal. Raises RestoreInterrupted when neither side is there."""
+    swapped = side_of_swap(session, journal)
+    if not swapped and journal.source_kind == "backup":
+        databases.drop(session, journal.incoming)
+    reports = start(target, journal.dependents)
     remove(target.directory.path)
-    return told
+    return swapped, reports
+
+
+def _settle_what_was_left(target: Target, session: Session, journal: Journal) -> list[str]:
+    what = f"A restore of {journal.source} had been cut off"
+    if pg.server_facts(session).system_identifier != journal.system_identifier:
+        remove(target.directory.path)
+        reports = start(target, journal.dependents)
+        told = f"{what}, on a cluster that is no longer this one: there is nothing to settle."
+    else:
+        swapped, reports = settle(target, session, journal)
+        side = "after the swap: it is finished now." if swapped else "before the swap: it is rolled back now."
+        told = f"{what} {side}"
+    return [told, *(f"{report.name}: {report.action} {report.detail}".strip() for report in reports)]
 
 
 def side_of_swap(session: Session, journal: Journal) -> bool:
@@ -164,9 +170,17 @@ def scratch_prefix(database: str) -> str:
 
 def _sweep(target: Target, session: Session) -> list[str]:
     told: list[str] = []
+    pattern = re.compile(re.escape(scratch_prefix(target.database)) + r"\d{8}_\d{6}")
     for name, facts in pg.databases(session).items():
-        if name.startswith(scratch_prefix(target.database)) and (facts.comment or "").startswith(TAG):
+        if pattern.fullmatch(name) and ((facts.comment or "").startswith(TAG) or _is_empty(target, name)):
             with suppress(BackupToolError):
                 databases.drop(session, name)
                 told.append(f"The scratch database {name}, left by a restore that was killed, is dropped.")
     return told
+
+
+def _is_empty(target: Target, name: str) -> bool:
+    """So is a scratch database whose restore was killed before it had marked it."""
+    with suppress(BackupToolError), target.server.session(name) as session:
+        return not pg.tables(session)
+    return False

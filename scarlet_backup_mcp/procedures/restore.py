@@ -15,11 +15,10 @@ from ..errors import (
     BackupNotValid,
     BackupToolError,
     ConfirmationStale,
-    HostError,
     RestoreFailed,
     RestoreInterrupted,
 )
-from ..models import Check, DatabaseProperties, DependentReport, Restore, Step, rows_by_table
+from ..models import Check, DatabaseProperties, DependentReport, Manifest, Restore, Step, rows_by_table
 from ..postgres import catalogue as pg
 from ..postgres import databases
 from ..postgres.server import Session
@@ -287,18 +286,32 @@ def _compare(target: Target, work: Work, examination: Examination, progress: Pro
 
 
 def _check_integrity_rows(target: Target, planned: Plan, work: Work) -> None:
-    table = target.settings.integrity_table
+    """PROC-004's step 5 in the new database, by its own search_path."""
+    manifest = planned.manifest
+    table = manifest.integrity_table if manifest else target.settings.integrity_table
     with target.server.session(work.incoming) as session:
-        found = count_integrity_rows(target, session)
-    expected = planned.manifest.integrity_rows if planned.manifest else found
-    lost = found is None and planned.manifest is None and planned.integrity_rows_now is not None
-    if found != expected or lost:
+        found = pg.count_table(session, table)
+    if manifest is not None and found != manifest.integrity_rows:
         raise RestoreFailed(
-            f"In the restored database {table} shows {found} rows instead of {expected if not lost else 'some'}: "
-            "the live database was left as it was."
+            f"In the restored database {table} shows {_rows(found)} instead of {_rows(manifest.integrity_rows)}. "
+            "The live database is as it was.",
+            _role_settings(target, manifest),
         )
+    if found is None and planned.integrity_rows_now is not None:
+        raise RestoreFailed(f"The file holds no table {table}, which the live database has. That is as it was.")
     work.integrity_rows = found
-    work.did(f"SELECT count(*) FROM {table}, in the new database", str(found))
+    work.did(f"SELECT count(*) FROM {table}, in the new database", _rows(found))
+
+
+def _rows(count: int | None) -> str:
+    return "no such table" if count is None else f"{count:,} rows"
+
+
+def _role_settings(target: Target, manifest: Manifest) -> str | None:
+    """A search_path of the role's own is in no dump of a database: how to give it back."""
+    user = target.server.user
+    settings = "; ".join(setting for role in manifest.roles if role.name == user for setting in role.settings)
+    return f"The role {user} had settings of its own then. Set them again first: {settings}." if settings else None
 
 
 def _drop_oldest_undo(guard: Session, planned: Plan, wanted: bool, work: Work) -> None:
@@ -367,17 +380,15 @@ def _swap(
 
 
 def _settle(target: Target, journal: Journal, error: BaseException) -> None:
-    """After a failure around the swap: ask the server which side it is on, and put things right for that side."""
+    """After a failure around the swap: finish or roll back, as the server is on one side or the other of it."""
     try:
         with target.server.session(target.maintenance_database) as session:
-            swapped = journals.side_of_swap(session, journal)
-    except (BackupToolError, HostError) as problem:
+            swapped, _ = journals.settle(target, session, journal)
+    except BackupToolError as problem:
         raise RestoreInterrupted(
-            f"The restore was cut off around the swap ({error}), and the server does not answer: {problem.message} "
+            f"The restore was cut off around the swap ({error}), and can't be settled now: {problem.message} "
             "Whichever side it is on, both databases are there."
         ) from error
-    journals.start(target, journal.dependents)
-    journals.remove(target.directory.path)
     if swapped:
         raise RestoreFailed(
             f"The databases were swapped, but afterwards something failed: {error}",

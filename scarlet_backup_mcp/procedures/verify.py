@@ -248,7 +248,9 @@ def _remedy(known: Known[Manifest], failed: list[Check], container: Container) -
         )
     if known.manifest is None:
         if known.detail:
-            return "Its manifest is damaged, so nothing tells whether its content is whole: take a backup with `backup`."
+            return (
+                "Its manifest is damaged, so nothing tells whether its content is whole: call `backup` for a new one."
+            )
         only = [check for check in failed if check.check != "manifest"]
         return (
             "It is damaged: take a new backup with `backup`."
