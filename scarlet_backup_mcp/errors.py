@@ -18,6 +18,7 @@ BackupToolError
 │   ├── ServerUnsupported         server_unsupported
 │   ├── DatabaseMissing           database_missing
 │   ├── PermissionDenied          permission_denied
+│   ├── TableLocked               table_locked
 │   └── QueryFailed               query_failed
 ├── StoreError                    store_failed
 │   ├── DirectoryNotWritable      directory_not_writable
@@ -165,6 +166,13 @@ class PermissionDenied(ServerError):
 
     code = "permission_denied"
     default_remedy = "Set SCARLET_BACKUP_USER to a superuser (PROC-004 uses `postgres`)."
+
+
+class TableLocked(ServerError):
+    """Something waited too long for a lock that a migration holds, most likely."""
+
+    code = "table_locked"
+    default_remedy = "Wait until the migration has ended, then call again; `SELECT * FROM pg_locks` shows who holds it."
 
 
 class QueryFailed(ServerError):

@@ -313,6 +313,7 @@ class Listing(Model):
     backups: list[Listed]
     total_backups: int
     total_bytes: int
+    newest_good: str | None = Field(description="Name of the newest good backup of the configured database.")
     newest_good_age_seconds: float | None
     undo_points: list[UndoPoint] | None = Field(description="null: the server could not be asked.")
     jobs: list[JobState] = []

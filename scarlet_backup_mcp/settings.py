@@ -37,7 +37,10 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         if value is None:
             return None
-        value = value.expanduser()
+        try:
+            value = value.expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"an absolute path is needed ({error})") from None
         if not value.is_absolute():
             raise ValueError("an absolute path is needed, since an IDE's current directory is arbitrary")
         return value

@@ -209,8 +209,8 @@ def a_box(environment: Mapping[str, str], *command: str) -> Generator[Box]:
     variables = {"POSTGRES_PASSWORD": box.password, "POSTGRES_DB": "letta", **environment}
     options = [option for name, value in variables.items() for option in ("-e", f"{name}={value}")]
     # In the start period a failing check leaves it `starting`; once it was healthy, one failure makes it `unhealthy`.
-    health = ("--health-cmd", f"test ! -e {SICK}", "--health-interval", "1s", "--health-retries", "1")
-    health = (*health, "--health-start-period", "1h", "--label", "scarlet-backup-mcp.test=1")
+    health = ("--health-cmd", f"test ! -e {SICK}", "--health-interval", "2s", "--health-retries", "1")
+    health = (*health, "--health-timeout", "5s", "--health-start-period", "1h", "--label", "scarlet-backup-mcp.test=1")
     try:
         run_docker("run", "-d", "--pull", "never", "--name", box.name, *health, *options, IMAGE, *command)
         yield box

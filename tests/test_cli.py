@@ -524,15 +524,18 @@ def test_restore_is_stale_when_the_database_changed_under_the_question(
 
 
 @posix_only
-def test_ctrl_c_at_the_question_stops_it(
-    local_database: LocalDatabase, restorable: Backup, command_line: CommandLine
+@pytest.mark.parametrize(("key", "codes"), [("\x03", [130]), ("\x04", [2, 130])], ids=["Ctrl-C", "Ctrl-D"])
+def test_key_at_the_question_ends_it(
+    local_database: LocalDatabase, restorable: Backup, command_line: CommandLine, key: str, codes: list[int]
 ) -> None:
     before = live_oid(local_database)
     with terminal(command_line, "restore", "latest") as screen:
         screen.read_until(f"Type 'restore {restorable.name}'")
         time.sleep(0.2)
-        screen.type("\x03")
-        assert screen.end(5) == 130
+        screen.type(key)
+        assert screen.end(5) in codes
+        assert "internal_error" not in screen.seen
+        assert "Traceback" not in screen.seen
     assert live_oid(local_database) == before
 
 

@@ -18,6 +18,7 @@ from scarlet_backup_mcp.procedures.integrity import db_integrity
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
+from scarlet_backup_mcp.store.names import JOURNAL
 from scarlet_backup_mcp.texts import describe
 
 from .conftest import LocalDatabase, Stack, run_docker
@@ -204,14 +205,14 @@ def test_newest_backup_and_its_age_are_of_one_and_the_same(made: Made, tmp_path:
 
 def test_restore_that_was_cut_off_is_a_finding(here: Shelf) -> None:
     for content in (b"{", b"{}"):
-        (here.directory / journal.FILE).write_bytes(content)
+        (here.directory / JOURNAL).write_bytes(content)
         found = look(here.settings)
         assert "cut off" in finding(found, "restore_interrupted").message
-    (here.directory / journal.FILE).unlink()
+    (here.directory / JOURNAL).unlink()
     journal.write(here.directory, example_journal())
     found = look(here.settings)
     assert (found.healthy, finding(found, "restore_interrupted").severity) == (False, "error")
-    assert (here.directory / journal.FILE).exists()
+    assert (here.directory / JOURNAL).exists()
 
 
 def example_journal() -> journal.Journal:

@@ -205,6 +205,11 @@ def query(settings: Settings, statement: str) -> str:
         return session.execute(statement).removesuffix("\n")
 
 
+def answers(settings: Settings) -> list[str]:
+    with Target(settings) as target, target.server.session(target.database) as session:
+        return [session.execute(probe) for probe in PROBES]
+
+
 def round_trip(
     settings: Settings, compression: Compression = "none", *, rewritten: Sequence[str] = ()
 ) -> tuple[Backup, Restore]:
@@ -393,10 +398,10 @@ def test_a_nasty_database_comes_back_whole(nasty: Place, compression: Compressio
     try:
         nasty.create(name, f"TEMPLATE {TEMPLATE}")
         nasty.run(properties_of(name), "postgres")
-        before = [query(settings, probe) for probe in PROBES]
+        before = answers(settings)
         assert all(before)
         first, restored = round_trip(settings, compression, rewritten=REWRITTEN)
-        assert [query(settings, probe) for probe in PROBES] == before
+        assert answers(settings) == before
         assert (first.integrity_rows, restored.integrity_rows) == (3, 3)
         assert first.safe_to_proceed
     finally:
@@ -473,6 +478,25 @@ CREATE VIEW sliced AS SELECT numbers[1: "PORT"] FROM agents"""
     assert (taken.safe_to_proceed, check(settings, taken.name).valid) in ((False, False), (True, True))
 
 
+def test_a_function_with_a_parameter_called_begin_comes_back(fresh: Fresh) -> None:
+    """psql counts the words BEGIN and END outside parentheses only."""
+    settings = fresh(statements="CREATE TABLE agents AS SELECT 1 AS id")
+    query(settings, "CREATE FUNCTION next_day(begin date) RETURNS date LANGUAGE sql BEGIN ATOMIC SELECT begin + 1; END")
+    round_trip(settings)
+
+
+def test_a_database_whose_sessions_begin_as_another_role_comes_back(fresh: Fresh, embedded: EmbeddedServer) -> None:
+    settings = fresh(statements="CREATE TABLE agents AS SELECT 1 AS id")
+    role = identifier(f"nasty weak {secrets.token_hex(4)}")
+    with psycopg.connect(embedded.dsn(), autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role}".encode())
+        try:
+            connection.execute(f"ALTER DATABASE {identifier(settings.database)} SET role TO {role}".encode())
+            round_trip(settings)
+        finally:
+            connection.execute(f"DROP ROLE {role}".encode())
+
+
 # Names
 
 
@@ -494,6 +518,16 @@ def test_a_database_may_have_any_name(fresh: Fresh, name: str) -> None:
     assert query(settings, "SELECT count(*) FROM agents") == "3"
     bring_back(settings, restored.undo_point)
     assert query(settings, "SELECT current_database(), count(*) FROM agents") == f"{name}|4"
+
+
+def test_undo_after_undo_within_a_second(fresh: Fresh) -> None:
+    """The names of undo points hold the second; on a small database a swap takes less."""
+    settings = fresh(statements="CREATE TABLE agents AS SELECT 1 AS id")
+    source = take(settings).name
+    for _ in range(4):
+        undo_point = bring_back(settings, source).undo_point
+        assert undo_point is not None
+        source = undo_point
 
 
 def test_a_database_whose_undo_point_could_have_no_name_is_backed_up_and_not_restored(fresh: Fresh) -> None:

@@ -325,6 +325,21 @@ async def test_question_tells_what_would_be_done(local_database: LocalDatabase, 
     assert restored["integrity_rows"] == AGENTS
 
 
+async def test_question_about_a_missing_database_promises_nothing(
+    local_database: LocalDatabase, local: Settings
+) -> None:
+    user = User()
+    async with agent(local, "2025-11-25", user) as it:
+        await it.call("backup")
+        with psycopg.connect(local_database.server.dsn(), autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(local_database.name)))
+        restored = await it.call("restore", backup="latest")
+    [question] = user.questions
+    assert "does not exist now" in question
+    assert "undo point" not in question
+    assert (restored["undo_point"], restored["integrity_rows"]) == (None, AGENTS)
+
+
 @pytest.mark.parametrize(
     ("action", "content"),
     [("decline", None), ("cancel", None), ("accept", {"confirm": False}), ("accept", {}), ("accept", None)],

@@ -169,7 +169,6 @@ def test_password_is_in_no_representation(monkeypatch: pytest.MonkeyPatch) -> No
         f"postgresql://u:{PASSWORD}@h,i/letta",
         f"postgresql://u:{PASSWORD}@[h/letta",
         f"postgresql://u:{PASSWORD}@h/letta?application_name=x",
-        f"postgresql://u:1?{PASSWORD}=x@h/letta",
         f"postgresql://u:1/b?{PASSWORD}=x@h/letta",
         f"host=h password=a {PASSWORD}=x",
         f"mysql://u:{PASSWORD}@h/letta",
@@ -323,13 +322,13 @@ def test_any_connection_string_reads_as_libpq_reads_it_or_is_refused(dsn: str) -
     """To misread one is to back up another server, or to send it the wrong password."""
     try:
         expected = by_libpq(dsn)
-    except ProgrammingError:
+    except (ProgrammingError, UnicodeDecodeError):
         expected = None
     try:
         found = environment_of(dsn)
     except ConfigurationError:
         return
-    assert expected is None or found == expected
+    assert found == expected
 
 
 def by_libpq(dsn: str) -> dict[str, str]:

@@ -119,15 +119,23 @@ class DockerHost:
     def close(self) -> None:
         """As `Host.close`. The host connects anew when it is used again."""
         with self._lock:
-            if self._connected is not None:
-                self._connected.close()
-            self._connected = None
+            connected, self._connected = self._connected, None
+        if connected is not None:
+            connected.close()
 
     def _engine(self) -> Engine:
+        """Connects outside of the lock: an engine that hangs must not hang `close` too."""
+        with self._lock:
+            if self._connected is not None:
+                return self._connected
+        engine = Engine(find_endpoint(os.environ))
         with self._lock:
             if self._connected is None:
-                self._connected = Engine(find_endpoint(os.environ))
-            return self._connected
+                self._connected = engine
+                return engine
+            connected = self._connected
+        engine.close()
+        return connected
 
     def _require_id(self) -> str:
         if (pinned := self._container_id) is None:

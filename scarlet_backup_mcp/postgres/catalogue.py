@@ -113,6 +113,20 @@ def count_rows(session: Session, of: Sequence[Table]) -> dict[int, int]:
     return found
 
 
+def rewritten_tables(session: Session) -> list[str]:
+    """In a transaction: tables that were truncated, rewritten or dropped since its snapshot was taken.
+
+    These changes are not MVCC-safe ("Concurrency Control", "Caveats"): a snapshot taken before sees such a table empty.
+    The column tells the file that the snapshot knows, the function the one that is there now.
+    """
+    rows = session.rows(
+        """SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+           WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+             AND c.relfilenode IS DISTINCT FROM pg_relation_filenode(c.oid)"""
+    )
+    return [f"{row['schema']}.{row['name']}" for row in rows]
+
+
 @dataclass(frozen=True)
 class RowDifference:
     """A table whose rows differ; None: the table is not there."""

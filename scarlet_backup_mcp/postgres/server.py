@@ -25,6 +25,7 @@ from ..errors import (
     ServerError,
     ServerUnreachable,
     ServerUnsupported,
+    TableLocked,
 )
 from ..hosts import POLL, Exit, Host, run
 from ..progress import Progress
@@ -38,6 +39,7 @@ MINIMUM_VERSION = 140000
 OPTIONS: Mapping[str, str] = {
     "TimeZone": "UTC",
     "bytea_output": "hex",
+    "quote_all_identifiers": "off",
     "standard_conforming_strings": "on",
     "row_security": "off",
     "default_transaction_read_only": "off",
@@ -68,6 +70,7 @@ class Server:
         return {
             "PGUSER": self.user,
             "PGCONNECT_TIMEOUT": "10",
+            "PGTZ": "UTC",  # libpq sends it at the start, where it beats PGOPTIONS
             **self._environment,
             "PGDATABASE": database,
             "PGAPPNAME": self.tag,
@@ -229,6 +232,8 @@ def connection_error(ended: Exit, database: str) -> Exception:
 
 
 def _query_error(message: str, sqlstate: str) -> ServerError:
+    if sqlstate == "55P03":
+        return TableLocked(f"A table is locked by somebody else: {message}")
     if sqlstate == "42501":
         return PermissionDenied(f"The server refused: {message}")
     return QueryFailed(f"The server said: {message} (SQLSTATE {sqlstate})", sqlstate=sqlstate)

@@ -10,6 +10,7 @@ from ..errors import (
     ConfigurationError,
     DiskFull,
     DumpFailed,
+    TableLocked,
 )
 from ..hosts import free_bytes_of
 from ..models import (
@@ -23,12 +24,13 @@ from ..models import (
     rows_by_table,
 )
 from ..postgres import catalogue as pg
+from ..postgres import programs
 from ..progress import Progress
 from ..store.lock import writer_lock
 from ..store.writing import PartialFile
 from . import verify
 from .catalogue import last_full
-from .dump import ConcurrentChange, Snapshot, Written, compare_with_snapshot, stream, take_snapshot
+from .dump import ConcurrentChange, Snapshot, Written, compare_with_snapshot, locked, stream, take_snapshot
 from .examine import examine
 from .journal import maintenance_session, tidy_up
 from .target import Target
@@ -63,10 +65,13 @@ def backup(
             told = tidy_up(target, session, restoring=False)
             pg.terminate_backends(session, tag=target.server.tag)
         try:
-            manifest, said, valid = _dump(target, progress, label, compression, accept_smaller)
-        except ConcurrentChange:
-            progress.stage("the schema changed during the dump: once more, with a new snapshot")
-            manifest, said, valid = _dump(target, progress, label, compression, accept_smaller)
+            try:
+                manifest, said, valid = _dump(target, progress, label, compression, accept_smaller)
+            except ConcurrentChange:
+                progress.stage("the schema changed during the dump: once more, with a new snapshot")
+                manifest, said, valid = _dump(target, progress, label, compression, accept_smaller)
+        except TableLocked as error:
+            raise locked(error.message) from None
     return _result(target, manifest, valid, [*told, *directory.warnings(), *said], time.monotonic() - began)
 
 
@@ -75,63 +80,52 @@ def _dump(
 ) -> tuple[Manifest, list[str], bool]:
     """Gives the manifest, warnings, and whether `full` holds."""
     directory = target.directory
-    with target.server.session(target.database, progress=progress) as session:
-        snapshot = take_snapshot(target, session, progress)
-        _require_room(target, snapshot, compression)
-        name = directory.new_name(target.settings.prefix, compression)
-        partial = PartialFile(directory.path / name)
-        try:
+    name = directory.new_name(target.settings.prefix, compression)
+    partial = PartialFile(directory.path / name)
+    try:
+        patience = {"lock_timeout": str(programs.LOCK_WAIT_MS)}
+        with target.server.session(target.database, patience, progress) as session:
+            snapshot = take_snapshot(target, session, progress)
+            _require_room(target, snapshot, compression)
             written = stream(target, snapshot, partial, compression, progress)
             compare_with_snapshot(session, snapshot, written.tables, progress)
-            partial.finish()
-            refused = _read_back(partial, compression, written, progress)
-            if refused:
-                written.warnings.append(f"`restore` will refuse to load this backup: {refused}.")
-            shrunk, last = _shrunk(target, snapshot, written.tables, accept_smaller)
-            manifest = Manifest(
-                name=name,
-                kind="sql",
-                compression=compression,
-                created_at=snapshot.taken_at,
-                finished_at=datetime.now(UTC),
-                label=label,
-                identity=_identity(target, snapshot),
-                pg_dump_version=written.pg_dump_version,
-                tool_version=__version__,
-                bytes=partial.bytes,
-                sha256=partial.sha256,
-                script_bytes=written.script_bytes,
-                tables=written.tables,
-                rows=sum(table.rows for table in written.tables),
-                rest_sha256=written.rest_sha256,
-                schemas=snapshot.schemas,
-                properties=snapshot.properties,
-                roles=snapshot.roles,
-                database_bytes=snapshot.database.bytes or 0,
-                integrity_table=target.settings.integrity_table,
-                integrity_rows=snapshot.integrity_rows,
-                shrunk=bool(shrunk),
-                shrunk_reasons=shrunk,
-                last_full=last,
-            )
-            progress.check()
-            with progress.uninterrupted():
-                manifest_path = directory.store_manifest(manifest)
-                try:
-                    partial.publish()
-                except BaseException:
-                    if not partial.final.exists():
-                        manifest_path.unlink(missing_ok=True)
-                    raise
-                directory.store_verification(
-                    directory.find(name),
-                    valid=not refused,
-                    sha256=manifest.sha256,
-                    failed=["statements"] if refused else [],
-                )
-        except BaseException:
-            partial.discard()
-            raise
+        partial.finish()
+        refused = _read_back(partial, compression, written, progress)
+        if refused:
+            written.warnings.append(f"`restore` will refuse to load this backup: {refused}.")
+        shrunk, last = _shrunk(target, snapshot, written.tables, accept_smaller)
+        manifest = Manifest(
+            name=name,
+            kind="sql",
+            compression=compression,
+            created_at=snapshot.taken_at,
+            finished_at=datetime.now(UTC),
+            label=label,
+            identity=_identity(target, snapshot),
+            pg_dump_version=written.pg_dump_version,
+            tool_version=__version__,
+            bytes=partial.bytes,
+            sha256=partial.sha256,
+            script_bytes=written.script_bytes,
+            tables=written.tables,
+            rows=sum(table.rows for table in written.tables),
+            rest_sha256=written.rest_sha256,
+            schemas=snapshot.schemas,
+            properties=snapshot.properties,
+            roles=snapshot.roles,
+            database_bytes=snapshot.database.bytes or 0,
+            integrity_table=target.settings.integrity_table,
+            integrity_rows=snapshot.integrity_rows,
+            shrunk=bool(shrunk),
+            shrunk_reasons=shrunk,
+            last_full=last,
+        )
+        progress.check()
+        with progress.uninterrupted():
+            directory.publish(partial, manifest, failed=["statements"] if refused else [])
+    except BaseException:
+        partial.discard()
+        raise
     return manifest, written.warnings, not refused
 
 

@@ -117,6 +117,7 @@ def list_backups(target: Target, limit: int = 10) -> Listing:
         backups=listed[:limit],
         total_backups=len(everything),
         total_bytes=sum(item.entry.bytes for item in everything),
+        newest_good=newest.name if newest else None,
         newest_good_age_seconds=None if age is None else round(age, 1),
         undo_points=undo,
         warnings=warnings,
@@ -210,7 +211,10 @@ def _what_it_looks_like(entry: Entry) -> str:
 def _partials(target: Target) -> list[Listed]:
     found: list[Listed] = []
     for path in target.directory.partials():
-        status = path.stat()
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # published or swept since it was seen
+            continue
         moment = datetime.fromtimestamp(status.st_mtime, UTC)
         found.append(
             Listed(

@@ -11,6 +11,7 @@ from ..errors import (
     ContainerLost,
     DumpFailed,
     DumpIncomplete,
+    HostError,
     PermissionDenied,
     ProgramMissing,
     ServerUnreachable,
@@ -142,19 +143,28 @@ class _DumpProgress(Handler):
         self._progress.report(self._done, self._name)
 
 
+def locked(said: str) -> DumpFailed:
+    """The error when a lock was waited for in vain."""
+    return DumpFailed(
+        f"A table stayed locked for {programs.LOCK_WAIT_MS / 1000:g} s (by a migration, most likely): {said}",
+        "Wait until the migration has ended, then call `backup` again.",
+    )
+
+
 def _dump_error(target: Target, ended: Exit) -> BackupToolError:
     said = ended.stderr.strip()
+    try:
+        target.host.require_running()
+    except HostError as error:
+        return ContainerLost(f"The container went away during the dump. {error.message}")
     if ended.code is None or ended.code == 137:
         return ContainerLost(f"The container or its engine went away during the dump. {said}".strip())
     if ended.code in (126, 127):
         return ProgramMissing(f"pg_dump could not be started: {said}")
     if "permission denied" in said or "row-level security" in said:
         return PermissionDenied(f"The role may not read everything, so there can be no whole backup: {said}")
-    if "lock timeout" in said:
-        return DumpFailed(
-            f"A table stayed locked for {programs.LOCK_WAIT_MS // 1000} s (a migration, most likely): {said}",
-            "Wait until the migration has ended, then call `backup` again.",
-        )
+    if re.search(r"(lock|statement) timeout", said) and "LOCK TABLE" in said:
+        return locked(said)
     if re.search(r"server closed the connection|terminating connection|connection to server|SSL connection", said):
         return ServerUnreachable(f"The server went away during the dump: {said}")
     if _CONCURRENT_DDL.search(said):
@@ -163,8 +173,11 @@ def _dump_error(target: Target, ended: Exit) -> BackupToolError:
 
 
 def compare_with_snapshot(session: Session, snapshot: Snapshot, tables: list[TableData], progress: Progress) -> None:
-    """Count the rows of every table in the snapshot. Raises ConcurrentChange unless the dump holds just as many."""
+    """Count the rows of every table in the snapshot. Raises ConcurrentChange unless the dump holds just as many, and
+    no table was rewritten behind the snapshot's back."""
     progress.stage("counting the rows of the snapshot")
+    if rewritten := pg.rewritten_tables(session):
+        raise ConcurrentChange(f"Tables were rewritten while the dump was taken: {', '.join(rewritten[:5])}.")
     counted = pg.count_rows(session, snapshot.tables)
     _, differences = pg.compare_rows(rows_by_table(tables), snapshot.tables, counted)
     if differences:

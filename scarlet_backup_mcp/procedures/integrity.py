@@ -15,6 +15,8 @@ from .catalogue import WEEK, list_backups
 from .target import Target
 
 SHOWN_TABLES = 20
+LOCK_WAIT = "3s"
+"""How long a look at a table waits behind a migration."""
 
 
 @dataclass
@@ -158,7 +160,7 @@ def _note_version(looked: Looked, version: str) -> None:
 
 def _look_at_database(target: Target, looked: Looked, progress: Progress) -> None:
     table = target.settings.integrity_table
-    with target.server.session(target.database, progress=progress) as session:
+    with target.server.session(target.database, {"lock_timeout": LOCK_WAIT}, progress) as session:
         looked.agents = pg.count_table(session, table)
         sizes = sorted(pg.tables(session), key=lambda t: t.bytes, reverse=True)
         looked.extensions = pg.properties(session).extensions
@@ -185,7 +187,7 @@ def _look_at_database(target: Target, looked: Looked, progress: Progress) -> Non
 
 def _look_at_backups(target: Target, looked: Looked) -> tuple[str | None, float | None]:
     try:
-        listing = list_backups(target, limit=1000)
+        listing = list_backups(target, limit=1)
         if journal.read(target.directory.path) is not None:
             looked.found(
                 "error",
@@ -199,10 +201,9 @@ def _look_at_backups(target: Target, looked: Looked) -> tuple[str | None, float 
         looked.found("warning", error.code, error.message, error.remedy)
         return None, None
     age = listing.newest_good_age_seconds
-    newest = next((b.name for b in listing.backups if b.state == "good" and not b.other_database), None)
     if age is None:
         looked.found("warning", "no_good_backup", "There is no good backup of this database.", "Call `backup`.")
     elif age > WEEK:
         days = age / 86400
         looked.found("warning", "backup_old", f"The newest good backup is {days:.0f} days old.", "Call `backup`.")
-    return newest, age
+    return listing.newest_good, age

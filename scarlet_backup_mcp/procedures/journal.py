@@ -20,10 +20,9 @@ from ..postgres import catalogue as pg
 from ..postgres import databases
 from ..postgres.server import Session
 from ..progress import Progress
+from ..store.names import JOURNAL
 from ..store.writing import sync_directory, write_atomically
 from .target import TAG, Target
-
-FILE = "restore.journal.json"
 
 
 class StoppedContainer(Model):
@@ -51,18 +50,18 @@ class Journal(Model):
 
 def write(directory: Path, journal: Journal) -> None:
     """Durably."""
-    write_atomically(directory / FILE, journal.model_dump_json(indent=1).encode())
+    write_atomically(directory / JOURNAL, journal.model_dump_json(indent=1).encode())
 
 
 def read(directory: Path) -> Journal | None:
     """The journal of a restore that has not ended; None without one. Raises RestoreInterrupted if it is unreadable."""
     try:
-        return Journal.model_validate_json((directory / FILE).read_bytes())
+        return Journal.model_validate_json((directory / JOURNAL).read_bytes())
     except FileNotFoundError:
         return None
     except (ValidationError, OSError) as error:
         raise RestoreInterrupted(
-            f"{directory / FILE} can't be read: a restore was cut off and left it.",
+            f"{directory / JOURNAL} can't be read: a restore was cut off and left it.",
             "See with `docker compose ps` that all services run and with `db_integrity` that the database is whole, "
             "then remove that file.",
         ) from error
@@ -70,7 +69,7 @@ def read(directory: Path) -> Journal | None:
 
 def remove(directory: Path) -> None:
     """The restore has ended."""
-    (directory / FILE).unlink(missing_ok=True)
+    (directory / JOURNAL).unlink(missing_ok=True)
     sync_directory(directory)
 
 
@@ -148,7 +147,7 @@ def side_of_swap(session: Session, journal: Journal) -> bool:
 
 def target_file(journal: Journal) -> str:
     """What to remove by hand."""
-    return f"the backup directory's {FILE} of {journal.started_at:%Y-%m-%d %H:%M} UTC"
+    return f"the backup directory's {JOURNAL} of {journal.started_at:%Y-%m-%d %H:%M} UTC"
 
 
 def start(target: Target, containers: list[StoppedContainer]) -> list[DependentReport]:

@@ -226,7 +226,7 @@ def _verified(target: Target, planned: Plan, progress: Progress, *, store: bool)
 
 def _excused(planned: Plan, check: Check) -> bool:
     """A wrong clock or a missing manifest is the user's to accept (and was), damage is not."""
-    return check.check == "time" or (planned.manifest is None and check.check in _MANIFEST_ONLY)
+    return check.check == verify.CLOCK_CHECK or (planned.manifest is None and check.check in _MANIFEST_ONLY)
 
 
 def _from_backup(target: Target, guard: Session, planned: Plan, stamp: str, progress: Progress) -> Work:

@@ -196,7 +196,7 @@ def _check_origin(
 
 def _integrity_rows(target: Target, database: str) -> int | None:
     try:
-        with target.server.session(database) as session:
+        with target.server.session(database, {"lock_timeout": "3s"}) as session:
             return count_integrity_rows(target, session)
     except (DatabaseMissing, ServerError):
         return None

@@ -64,8 +64,11 @@ class Target:
     @cached_property
     def server(self) -> Server:
         """The server. Its tag tells our backends for this directory from those for another one."""
-        token = hashlib.sha256(str(self.directory.path).encode()).hexdigest()[:8]
-        return Server(self.host, self._user(), self._passwords(), f"{TAG} {token}")
+        try:
+            tag = f"{TAG} {hashlib.sha256(str(self.directory.path).encode()).hexdigest()[:8]}"
+        except BackupDirUnknown:  # a look at the server needs none
+            tag = TAG
+        return Server(self.host, self._user(), self._passwords(), tag)
 
     @property
     def maintenance_database(self) -> str:
@@ -164,6 +167,6 @@ def _on_this_machine(working_dir: str) -> Path | None:
             )
         except (OSError, subprocess.SubprocessError):
             return None
-        return Path(told.stdout.strip())
+        working_dir = told.stdout.strip()
     path = Path(working_dir)
     return path if path.is_absolute() else None

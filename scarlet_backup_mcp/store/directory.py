@@ -18,9 +18,10 @@ from ..errors import BackupMissing, DirectoryNotWritable, NameRefused, StoreErro
 from ..models import Compression, Manifest, ManifestHead, StoredVerification
 from . import manifests, names
 from .names import BackupName
-from .writing import TEMPORARY, sync_directory, write_atomically
+from .writing import TEMPORARY, PartialFile, sync_directory, write_atomically
 
 H = TypeVar("H", bound=ManifestHead)
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _ENDS = (".sql", ".sql.zst", f".sql{names.PARTIAL}", f".sql.zst{names.PARTIAL}")
 STALE_SECONDS = 3600
 """Age at which a temporary file is certainly no longer being written."""
@@ -50,11 +51,10 @@ class BackupDirectory:
                 self.path.mkdir(mode=0o700, parents=True)
             if not self.path.is_dir():
                 raise DirectoryNotWritable(f"{self.path} is not a directory.")
-            ignore = self.path / ".gitignore"
-            if not ignore.exists():
-                ignore.write_text("*\n", encoding="ascii")
             if not os.access(self.path, os.W_OK | os.X_OK):
-                raise PermissionError(f"no write access for this user: {self.path}")
+                raise DirectoryNotWritable(f"This user may not write to the backup directory {self.path}.")
+            if not (self.path / ".gitignore").exists():
+                write_atomically(self.path / ".gitignore", b"*\n")
         except OSError as error:
             raise DirectoryNotWritable(
                 f"The backup directory {self.path} can't be used: {error.strerror or error}."
@@ -88,7 +88,8 @@ class BackupDirectory:
         """Every unfinished backup."""
         for item in self._scan():
             unfinished = item.name.removesuffix(names.PARTIAL)
-            if unfinished != item.name and names.parse(unfinished) and item.is_file(follow_symlinks=False):
+            parsed = names.parse(unfinished) if unfinished != item.name else None
+            if parsed is not None and parsed.stamp is not None and item.is_file(follow_symlinks=False):
                 yield Path(item.path)
 
     def find(self, name: str) -> Entry:
@@ -97,7 +98,7 @@ class BackupDirectory:
         path = self.path / parsed.name
         try:
             mode = path.lstat().st_mode
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise BackupMissing(f"There is no {name} in {self.path}.") from None
         if not stat.S_ISREG(mode):
             raise NameRefused(f"{name} is not a regular file (a link or a device is never followed).")
@@ -113,16 +114,28 @@ class BackupDirectory:
         text = self._bytes_of(name + names.MANIFEST, manifests.HEAD_BYTES)
         return None if text is None else self._checked(name, lambda: manifests.head(text))
 
-    def store_manifest(self, manifest: Manifest) -> Path:
-        """Write a backup's manifest, durably; gives its path."""
-        path = self.path / (manifest.name + names.MANIFEST)
-        write_atomically(path, manifests.seal(manifest))
-        return path
+    def publish(self, partial: PartialFile, manifest: Manifest, failed: list[str]) -> None:
+        """Give a finished, verified partial file its name, with its manifest and the outcome of its verification.
+
+        Under the lock. When it fails, neither name nor manifest is there.
+        """
+        beside = [self.path / (manifest.name + end) for end in (names.MANIFEST, names.VERIFIED)]
+        try:
+            write_atomically(beside[0], manifests.seal(manifest))
+            status = os.stat(partial.path)  # a rename changes neither size nor time
+            entry = Entry(names.require(manifest.name), partial.final, status.st_size, status.st_mtime_ns)
+            self.store_verification(entry, valid=not failed, sha256=manifest.sha256, failed=failed)
+            partial.publish()
+        except BaseException:
+            if not partial.final.exists():
+                for path in beside:
+                    path.unlink(missing_ok=True)
+            raise
 
     def verification(self, entry: Entry) -> StoredVerification | None:
         """The last outcome of `full` that is of this very content and manifest; None without one."""
-        text = self._bytes_of(entry.name.name + names.VERIFIED)
-        with suppress(ValidationError):
+        with suppress(ValidationError, StoreError):
+            text = self._bytes_of(entry.name.name + names.VERIFIED)
             found = None if text is None else StoredVerification.model_validate_json(text)
             if found is not None and _bound_to(found) == (entry.bytes, entry.mtime_ns, *self._manifest_status(entry)):
                 return found
@@ -162,12 +175,12 @@ class BackupDirectory:
         for partial in list(self.partials()):
             finished = partial.with_name(partial.name.removesuffix(names.PARTIAL))
             if not finished.exists():
-                finished.with_name(finished.name + names.MANIFEST).unlink(missing_ok=True)
+                for end in (names.MANIFEST, names.VERIFIED):
+                    finished.with_name(finished.name + end).unlink(missing_ok=True)
             partial.unlink(missing_ok=True)
             removed.append(partial.name)
         for item in self._scan():
-            ours = item.name.startswith(".") and item.name.endswith(f".json{TEMPORARY}")
-            if ours and item.is_file(follow_symlinks=False) and item.stat().st_mtime < time.time() - STALE_SECONDS:
+            if _is_temporary(item.name) and item.stat(follow_symlinks=False).st_mtime < time.time() - STALE_SECONDS:
                 Path(item.path).unlink(missing_ok=True)
         if removed:
             sync_directory(self.path)
@@ -185,8 +198,12 @@ class BackupDirectory:
             raise StoreError(f"The backup directory {self.path} can't be read: {error.strerror or error}.") from error
 
     def _bytes_of(self, file_name: str, most: int = -1) -> bytes | None:
+        """None without the file. Only a regular one is read: a FIFO would be waited for for ever."""
         try:
-            with open(os.path.join(self.path, file_name), "rb") as file:
+            number = os.open(os.path.join(self.path, file_name), _READ)
+            with open(number, "rb") as file:
+                if not stat.S_ISREG(os.fstat(number).st_mode):
+                    raise StoreError(f"{file_name} is not a regular file.")
                 return file.read(most)
         except FileNotFoundError:
             return None
@@ -214,6 +231,15 @@ class BackupDirectory:
                 "The file was renamed together with its manifest: give both their old names back.",
             )
         return found
+
+
+def _is_temporary(name: str) -> bool:
+    """Whether `write_atomically` of ours makes files of that name."""
+    final = name.removeprefix(".").removesuffix(TEMPORARY)
+    if name != f".{final}{TEMPORARY}":
+        return False
+    beside = next((final.removesuffix(end) for end in (names.MANIFEST, names.VERIFIED) if final.endswith(end)), "")
+    return final == names.JOURNAL or names.parse(beside) is not None
 
 
 def _bound_to(outcome: StoredVerification) -> tuple[int, int, int, int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..errors import Busy
+from ..errors import Busy, DirectoryNotWritable
 
 LOCK = ".scarlet-backup.lock"
 HOLDER = ".scarlet-backup.holder.json"
@@ -28,6 +28,8 @@ def writer_lock(directory: Path, purpose: str) -> Generator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise Busy(f"Another call holds the backup directory{_holder(directory)}.") from None
+    except OSError as error:
+        raise DirectoryNotWritable(f"{directory / LOCK} can't be locked: {error.strerror or error}.") from error
     try:
         with suppress(OSError):
             who = {"purpose": purpose, "pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}

@@ -12,11 +12,16 @@ from ..models import Compression, Kind
 PARTIAL = ".partial"
 MANIFEST = ".manifest.json"
 VERIFIED = ".verified.json"
+JOURNAL = "restore.journal.json"
+LONGEST = 200
+"""Bytes: with what is put behind it a name stays under the 255 that file systems take."""
 _SUFFIXES: dict[str, tuple[Kind, Compression]] = {".sql": ("sql", "none"), ".sql.zst": ("sql", "zstd")}
 _VOLUME = re.compile(r"postgres_volume_[A-Za-z0-9_.-]*\.tar\.(gz|zst)")
 _STAMP = re.compile(r"_(\d{8}_\d{6})\.")
 # Names that Windows gives to devices, in any directory and with any suffix.
-_DEVICE = re.compile(r"(CON|PRN|AUX|NUL|COM\d|LPT\d)(\..*)?", re.IGNORECASE)
+_DEVICE = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[\d¹²³]) *(\..*)?", re.IGNORECASE)
+# Control characters, what names a directory, a stream or a pattern on some system, and bytes that are no UTF-8.
+_REFUSED = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\ud800-\udfff]')
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ def new_name(prefix: str, moment: datetime, compression: Compression) -> str:
 
 def parse(name: str) -> BackupName | None:
     """What a file's name says, or None when no backup has such a name."""
-    if not name or name.startswith((".", "-")) or len(name) > 200 or re.search(r'[\x00-\x1f/\\:*?"<>|]', name):
+    if not name or name.startswith((".", "-")) or _REFUSED.search(name) or len(name.encode()) > LONGEST:
         return None
     if name[-1] in ". " or _DEVICE.fullmatch(name):
         return None

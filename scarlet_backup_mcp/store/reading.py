@@ -12,8 +12,8 @@ from ..errors import StoreError
 from ..models import Compression
 
 CHUNK = 1 << 20
-ZSTD_CHUNK = 8 << 10
-"""Compressed bytes handed over at a time: a block of 4 bytes may hold 128 KiB, and what comes out is one piece."""
+ZSTD_CHUNK = 512
+"""Compressed bytes handed over at a time: 4 of them may hold 128 KiB, and what comes out is one piece."""
 ZSTD_LEVEL = 3
 ZSTD_WINDOW = 128 << 20
 """Largest window that is taken: what `zstd -d` takes without `--long`."""

@@ -78,17 +78,20 @@ def write_atomically(path: Path, data: bytes) -> None:
     part = path.with_name(f".{path.name}{TEMPORARY}")
     with suppress(FileNotFoundError):
         part.unlink()
-    file = _guard(part, lambda: os.open(part, _CREATE, 0o600))
     try:
-        with os.fdopen(file, "wb") as out:
-            _guard(part, lambda: out.write(data))
-            _guard(part, out.flush)
-            _guard(part, lambda: os.fsync(out.fileno()))
+        _guard(part, lambda: _write_durably(part, data))
         replace(part, path)
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with os.fdopen(os.open(path, _CREATE, 0o600), "wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
 
 
 def replace(old: Path, new: Path) -> None:
