@@ -815,7 +815,7 @@ def test_undo_point_survives_an_undo_that_is_killed(mind: Mind, stack: Stack) ->
 def leave_a_journal(mind: Mind, **fields: Any) -> None:
     """As a restore leaves it that was killed just before its swap."""
     incoming = f"{mind.name}_restore_20260101_000000"
-    system = f"CREATE DATABASE {incoming};\nSELECT system_identifier FROM pg_control_system()"
+    system = f"CREATE DATABASE {incoming} TEMPLATE {mind.name};\nSELECT system_identifier FROM pg_control_system()"
     system_identifier = mind.psql(system, "postgres")
     found = mind.databases()
     journal = journals.Journal(

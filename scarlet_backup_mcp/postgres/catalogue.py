@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..models import DatabaseProperties, Role
 from .quoting import identifier, literal, qualified
-from .server import Session
+from .server import OWN_SEARCH_PATH, Server, Session
 
 UNION = 200
 """Tables counted in one query."""
@@ -221,19 +221,33 @@ def roles(session: Session) -> list[Role]:
     return [Role.model_validate(row) for row in rows]
 
 
-def find_table(session: Session, name: str) -> str | None:
-    """The qualified, quoted name of the table that `name` means by the session's search_path; None without one."""
+def find_table(session: Session, name: str) -> tuple[str, str] | None:
+    """Schema and name of the table that `name` means by the database's own search_path; None if there is none.
+
+    The session was opened with OWN_SEARCH_PATH. Everything is qualified and of exact types, so that nothing on the
+    user's path can stand in for it.
+    """
     rows = session.rows(
-        f"""SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-            WHERE c.oid = to_regclass({literal(identifier(name))})"""
+        f"""SELECT n.nspname AS schema, c.relname AS name
+            FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+            WHERE c.oid = pg_catalog.to_regclass({literal(identifier(name))})::pg_catalog.oid"""
     )
-    return qualified(rows[0]["schema"], rows[0]["name"]) if rows else None
+    return (rows[0]["schema"], rows[0]["name"]) if rows else None
 
 
-def count_table(session: Session, name: str) -> int | None:
-    """`SELECT count(*)` of the table that `name` means by the session's search_path; None if there is none."""
-    found = find_table(session, name)
-    return None if found is None else session.rows(f"SELECT count(*) AS rows FROM {found}")[0]["rows"]
+def count(session: Session, schema: str, name: str) -> int:
+    """`SELECT count(*)` of one table, partitions and children included."""
+    return session.rows(f"SELECT count(*) AS rows FROM {qualified(schema, name)}")[0]["rows"]
+
+
+def count_table(server: Server, database: str, name: str) -> int | None:
+    """`SELECT count(*)` of the table that `name` means by the database's own search_path; None if there is none.
+
+    Raises TableLocked after 3 s behind a migration.
+    """
+    with server.session(database, {**OWN_SEARCH_PATH, "lock_timeout": "3s"}) as session:
+        found = find_table(session, name)
+        return None if found is None else count(session, *found)
 
 
 def terminate_backends(session: Session, *, tag: str) -> int:

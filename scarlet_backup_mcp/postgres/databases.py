@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from ..errors import BackupToolError, QueryFailed, RestoreFailed
@@ -68,13 +68,23 @@ def drop(session: Session, name: str) -> None:
     session.execute(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)")
 
 
+def quietly(version: int) -> dict[str, str]:
+    """Options for sessions in a database that is being restored: its event triggers must not add to its rows.
+
+    As a replica only those fire that were enabled ALWAYS, and from 17 on none. Superusers only.
+    """
+    return {"session_replication_role": "replica", **({"event_triggers": "off"} if version >= 170000 else {})}
+
+
 # -- properties ------------------------------------------------------------------------------------------------------
 
 
-def apply_properties(server: Server, maintenance: str, name: str, wanted: DatabaseProperties) -> list[str]:
+def apply_properties(
+    server: Server, maintenance: str, name: str, wanted: DatabaseProperties, options: Mapping[str, str]
+) -> list[str]:
     """Give a database the owner, privileges, connection limit and settings of `wanted`; its comment is not touched.
 
-    Gives a warning for each that could not be had.
+    `options` are for the sessions in it. Gives a warning for each that could not be had.
     """
     warnings: list[str] = []
     quoted = identifier(name)
@@ -85,10 +95,10 @@ def apply_properties(server: Server, maintenance: str, name: str, wanted: Databa
             warnings += _apply_acl(session, quoted, wanted.owner, wanted.acl)
     for setting in wanted.settings:
         try:
-            _apply_setting(server, name, setting)
+            _apply_setting(server, name, setting, options)
         except QueryFailed as error:
             warnings.append(f"The setting {setting.name} could not be restored: {error.message}")
-    with server.session(name) as session:
+    with server.session(name, options) as session:
         found = properties(session)
     if _sorted(found.settings) != _sorted(wanted.settings):
         warnings.append("The database's settings are not all as they were: compare with `\\drds` in psql.")
@@ -113,14 +123,14 @@ def _apply_acl(session: Session, quoted: str, owner: str, acl: Sequence[Grant]) 
     return warnings
 
 
-def _apply_setting(server: Server, database: str, setting: Setting) -> None:
+def _apply_setting(server: Server, database: str, setting: Setting, options: Mapping[str, str]) -> None:
     """In a session of its own, since it takes effect there. A list such as search_path, given as one literal, would
     become one name, so the value is set first and stored FROM CURRENT (seen on 15.20)."""
     place = f"DATABASE {identifier(database)}"
     if setting.role is not None:
         place = f"ROLE {identifier(setting.role)} IN {place}"
     name = ".".join(identifier(part) for part in setting.name.split("."))
-    with server.session(database) as session:
+    with server.session(database, options) as session:
         session.execute("BEGIN")
         try:
             if setting.name in ("role", "session_authorization"):

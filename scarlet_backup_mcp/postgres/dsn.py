@@ -65,7 +65,7 @@ def environment_of(dsn: str) -> dict[str, str]:
 
 def _uri(dsn: str) -> dict[str, str]:
     parts = _URI.fullmatch(dsn)
-    if parts is None:
+    if parts is None or re.search(r"%(?![0-9A-Fa-f]{2})|%00", dsn):
         raise _unreadable()
     found = {name: value for name, value in parts.groupdict().items() if value and name != "query"}
     if address := found.pop("address", None):

@@ -151,14 +151,14 @@ def tokens(sql: bytes) -> list[bytes]:
     return found
 
 
-def unquote(token: bytes) -> str:
+def unquote(token: bytes, codec: str = "utf-8") -> str:
     """The name that a word or a quoted name stands for, or the text of a plain string literal.
 
-    Decoded as UTF-8; bytes that are not become lone surrogates (`surrogateescape`), so nothing is lost.
+    Bytes that are none of the codec's become lone surrogates (`surrogateescape`), so nothing is lost.
     """
     if token[:1] in (b'"', b"'"):
         quote = token[:1]
         token = token[1:-1].replace(quote + quote, quote)
     else:
         token = token.lower()
-    return token.decode("utf-8", "surrogateescape")
+    return token.decode(codec, "surrogateescape")

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .lexer import TOKEN, tokens
+from .lexer import TOKEN, tokens, unquote
 from .script import RESTRICT_LINE, Handler
 
 MOST = 100
@@ -190,7 +190,8 @@ def _readable(words: list[bytes]) -> Iterator[str]:
 
 def _copy_reason(sql: bytes, form: str) -> str | None:
     if canonical := _CANONICAL_COPY.fullmatch(sql):
-        catalogue = canonical[1].strip(b'"').startswith((b"pg_", b"information_schema"))
+        schema = unquote(canonical[1])
+        catalogue = schema.startswith("pg_") or schema == "information_schema"
         return "fills a system catalogue" if catalogue else None
     outside = re.sub(r"\([^()]*\)", "", form)
     if re.search(r" (?:FROM|TO) PROGRAM\b", outside):
@@ -204,7 +205,8 @@ def _one_for_the_server(words: list[bytes]) -> bool:
     """Whether the server, too, takes these tokens for one statement.
 
     In CREATE FUNCTION psql counts each BEGIN and END, whatever it stands for, and sends every ';' between them. For
-    the server such a ';' is inside the statement only in a body: BEGIN ATOMIC statement; … END.
+    the server such a ';' is inside the statement only in a body: BEGIN ATOMIC statement; … END. Neither counts what
+    stands in parentheses.
     """
     depth = 0
     parts: list[list[bytes]] = [[]]
@@ -213,7 +215,7 @@ def _one_for_the_server(words: list[bytes]) -> bool:
         if word == b";" and depth <= 0:
             parts.append([])
         else:
-            parts[-1].append(word.upper())
+            parts[-1].append(word.upper() if depth <= 0 else b"()")
     if len(parts) == 1:
         return True
     bodies = [at for at in range(len(parts[0])) if parts[0][at : at + 2] == [b"BEGIN", b"ATOMIC"]]

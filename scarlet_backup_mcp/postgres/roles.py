@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .encodings import codec_set_by
 from .lexer import tokens, unquote
 from .script import Handler
 
@@ -16,6 +17,7 @@ class Roles(Handler):
 
     def __init__(self) -> None:
         self._names: set[str] = set()
+        self._codec = "utf-8"
 
     @property
     def names(self) -> list[str]:
@@ -26,6 +28,7 @@ class Roles(Handler):
         """Note the roles it names."""
         if not sql[:8].upper().startswith((b"ALTER", b"GRANT", b"REVOKE", b"CREATE", b"SET")):
             return
+        self._codec = codec_set_by(sql) or self._codec
         words = tokens(sql)
         keys = [word.upper() for word in words]
         for index in _places(keys):
@@ -34,8 +37,9 @@ class Roles(Handler):
     def _list(self, words: list[bytes], index: int) -> None:
         while index < len(words):
             word = words[index]
-            if word.upper() not in _NOT_ROLES and word != b";" and unquote(word) != "public":
-                self._names.add(unquote(word))
+            name = unquote(word, self._codec)
+            if word.upper() not in _NOT_ROLES and word != b";" and name != "public":
+                self._names.add(name)
             if words[index + 1 : index + 2] != [b","]:
                 return
             index += 2

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
+from .encodings import codec_set_by
 from .lexer import QUOTED, TOKEN, Quote, Statement, tokens, unquote
 
 LONGEST = 256 << 20
@@ -33,7 +34,8 @@ _CARRIAGE_RETURN = (
 
 @dataclass(frozen=True)
 class Target:
-    """What a COPY block fills. Names are unquoted; a byte that is not UTF-8 is a lone surrogate."""
+    """What a COPY block fills. Names are unquoted, and decoded by the script's client_encoding; a byte that is none of
+    its characters is a lone surrogate."""
 
     schema: str
     name: str
@@ -113,6 +115,7 @@ class ScriptReader:
         self._told_line = 1
         self._statement = Statement()
         self._statements = 0
+        self._codec = "utf-8"
         self._after_copy = False
         self._target: Target | None = None
         self._within_row = False
@@ -289,7 +292,8 @@ class ScriptReader:
         for handler in self._handlers:
             handler.statement(sql, statement.line)
         if statement.copy_in:
-            self._target = _target(sql)
+            self._target = _target(sql, self._codec)
+        self._codec = codec_set_by(sql) or self._codec
         return statement.copy_in
 
     def _tell(self, data: bytes, upto: int) -> None:
@@ -365,7 +369,7 @@ def _find_line(line: bytes, data: bytes, first: int, end: int) -> int:
     return newline + 1 if newline >= 0 else end
 
 
-def _target(sql: bytes) -> Target:
+def _target(sql: bytes, codec: str) -> Target:
     """The target of a COPY … FROM stdin statement; of a form pg_dump does not write, as near as can be told."""
     parts = tokens(sql)[1:]
     if len(parts) > 1 and parts[0].upper() == b"BINARY" and parts[1] not in (b".", b"("):
@@ -376,9 +380,9 @@ def _target(sql: bytes) -> Target:
         del parts[:2]
     columns = parts[1 : parts.index(b")")] if parts[:1] == [b"("] and b")" in parts else []
     return Target(
-        schema=unquote(names[-2]) if len(names) > 1 else "",
-        name=unquote(names[-1]),
-        columns=tuple(unquote(column) for column in columns if column != b","),
+        schema=unquote(names[-2], codec) if len(names) > 1 else "",
+        name=unquote(names[-1], codec),
+        columns=tuple(unquote(column, codec) for column in columns if column != b","),
     )
 
 

@@ -31,12 +31,17 @@ from ..hosts import POLL, Exit, Host, run
 from ..progress import Progress
 from .quoting import identifier
 
+OWN_SEARCH_PATH: Mapping[str, str | None] = {"search_path": None}
+"""For the one question that is about the database's own search_path."""
 MINIMUM_VERSION = 140000
 """`client_connection_check_interval` and what else is relied on exist from 14 on."""
 
 # What a session would otherwise inherit from the database's or the role's settings. TimeZone and bytea_output change
 # how pg_dump writes values (seen on 15.20); the time-outs would end a long dump.
 OPTIONS: Mapping[str, str] = {
+    # A function of the user's in public must not be taken for one of the catalogue's.
+    "search_path": "pg_catalog",
+    "role": "none",
     "TimeZone": "UTC",
     "bytea_output": "hex",
     "quote_all_identifiers": "off",
@@ -60,10 +65,10 @@ class Server:
         self.tag = tag
         self._environment = dict(environment)
 
-    def environment(self, database: str, options: Mapping[str, str] | None = None) -> dict[str, str]:
+    def environment(self, database: str, options: Mapping[str, str | None] | None = None) -> dict[str, str]:
         """Environment variables for a client program. The database's name goes by PGDATABASE: there libpq takes it as
         a name, while in `--dbname` it would read a connection string out of it."""
-        settings = {**OPTIONS, **(options or {})}
+        settings: dict[str, str | None] = {**OPTIONS, **(options or {})}
         if self.host.kind == "docker" or os.name != "nt":
             # Without it a backend outlives its killed psql until its statement ends. Not to be had on Windows servers.
             settings.setdefault("client_connection_check_interval", "1000")
@@ -75,12 +80,12 @@ class Server:
             "PGDATABASE": database,
             "PGAPPNAME": self.tag,
             "PGCLIENTENCODING": "UTF8",
-            "PGOPTIONS": " ".join(f"-c {name}={value}" for name, value in settings.items()),
+            "PGOPTIONS": " ".join(f"-c {name}={value}" for name, value in settings.items() if value is not None),
             "LC_MESSAGES": "C",
         }
 
     def session(
-        self, database: str, options: Mapping[str, str] | None = None, progress: Progress | None = None
+        self, database: str, options: Mapping[str, str | None] | None = None, progress: Progress | None = None
     ) -> Session:
         """Connect. Raises ServerError or HostError when that fails."""
         return Session(self, database, options, progress)
@@ -111,7 +116,7 @@ class Session:
     """One psql, statement after statement. A context manager: leaving it ends psql, and with it its backend."""
 
     def __init__(
-        self, server: Server, database: str, options: Mapping[str, str] | None, progress: Progress | None = None
+        self, server: Server, database: str, options: Mapping[str, str | None] | None, progress: Progress | None = None
     ) -> None:
         self._database = database
         self._progress = progress or Progress()

@@ -23,7 +23,7 @@ from ..postgres import programs
 from ..postgres.digests import BlockDigests
 from ..postgres.script import Handler, ScriptDamaged, ScriptReader
 from ..postgres.script import Target as CopyTarget
-from ..postgres.server import Session
+from ..postgres.server import OWN_SEARCH_PATH, Session
 from ..progress import Progress
 from ..store.reading import Compressor
 from ..store.writing import PartialFile
@@ -57,8 +57,13 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
     """Begin a transaction in `session` that exports its snapshot, and read the catalogue inside it. The snapshot is
     there for pg_dump as long as the session stays in that transaction."""
     progress.stage("taking a snapshot")
+    with target.server.session(target.database, OWN_SEARCH_PATH) as other:
+        watched = pg.find_table(other, target.settings.integrity_table)
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     name = session.rows("SELECT pg_export_snapshot() AS name")[0]["name"]
+    tables = pg.tables(session)
+    if watched not in {(table.schema, table.name) for table in tables}:
+        watched = None
     return Snapshot(
         name=name,
         taken_at=datetime.now(UTC),
@@ -67,8 +72,8 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
         properties=pg.properties(session),
         roles=pg.roles(session),
         schemas=pg.schemas(session),
-        tables=pg.tables(session),
-        integrity_rows=pg.count_table(session, target.settings.integrity_table),
+        tables=tables,
+        integrity_rows=None if watched is None else pg.count(session, *watched),
     )
 
 

@@ -160,8 +160,8 @@ def _note_version(looked: Looked, version: str) -> None:
 
 def _look_at_database(target: Target, looked: Looked, progress: Progress) -> None:
     table = target.settings.integrity_table
+    looked.agents = pg.count_table(target.server, target.database, table)
     with target.server.session(target.database, {"lock_timeout": LOCK_WAIT}, progress) as session:
-        looked.agents = pg.count_table(session, table)
         sizes = sorted(pg.tables(session), key=lambda t: t.bytes, reverse=True)
         looked.extensions = pg.properties(session).extensions
     looked.tables = [

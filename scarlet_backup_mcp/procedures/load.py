@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ..errors import ContainerLost, RestoreFailed
 from ..hosts import run
@@ -18,8 +18,10 @@ from ..store.reading import FileReader, decompress
 OUTPUT_KEPT = 64 << 10
 
 
-def load(server: Server, database: str, entry: Entry, sha256: str, progress: Progress) -> None:
-    """Load `entry`, whose file has to have that SHA-256, into the empty `database`.
+def load(
+    server: Server, database: str, entry: Entry, sha256: str, options: Mapping[str, str], progress: Progress
+) -> None:
+    """Load `entry`, whose file has to have that SHA-256, into the empty `database`, with these settings in the session.
 
     Only psql's own word after the last line counts as the end: an exit code of 0 is also what a cut-off input gives.
     Raises RestoreFailed; the database is then of no use.
@@ -34,7 +36,7 @@ def load(server: Server, database: str, entry: Entry, sha256: str, progress: Pro
         del output[:-OUTPUT_KEPT]
 
     # A crash may lose the last commits of the load, but the swap's own commit waits for all that came before it.
-    environment = server.environment(database, {"synchronous_commit": "off"})
+    environment = server.environment(database, {**options, "synchronous_commit": "off"})
     script = _script(entry, sha256, key, mark, progress)
     ended = run(server.host, programs.psql_load(), env=environment, source=script, sink=sink, progress=progress)
     if ended.code is None or ended.code == 137:

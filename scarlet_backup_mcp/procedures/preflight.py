@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ..errors import PreflightFailed
 from ..models import Manifest, Role
-from ..postgres import databases, programs
+from ..postgres import databases
 from ..postgres.quoting import identifier, literal
 from ..postgres.server import Session
 from .catalogue import undo_prefix
@@ -108,19 +108,6 @@ def _check_extensions(session: Session, manifest: Manifest) -> None:
             f"The server lacks extensions that the backup uses: {', '.join(missing)}.",
             "Run the database with an image that has them (Scarlet's is pgvector/pgvector:pg15).",
         )
-
-
-def restrict_key_known(target: Target) -> bool:
-    """Whether the psql there can be told to refuse backslash commands."""
-    return programs.knows_restrict(target.server.program_version("psql"))
-
-
-def available(plan: Plan, stamp: str, prefix: str) -> str:
-    """`<prefix><stamp>`, refused when a database has that name already."""
-    name = f"{prefix}{stamp}"
-    if name in plan.databases:
-        raise PreflightFailed(f"A database {name} exists already.", "Call `restore` again: the name holds the second.")
-    return name
 
 
 def copy_bytes(plan: Plan) -> int:

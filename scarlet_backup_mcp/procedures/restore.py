@@ -7,6 +7,7 @@ cut off around the swap is finished or rolled back by the journal.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ from .catalogue import undo_prefix
 from .examine import Examination
 from .journal import Journal, StoppedContainer, maintenance_session, scratch_prefix, tidy_up
 from .load import load
-from .sources import Plan, count_integrity_rows, plan
+from .sources import Plan, plan
 from .target import TAG, Target
 
 # What the checks are about that only a manifest makes possible.
@@ -94,8 +95,8 @@ def restore(
         )
         _check_confirmed(planned, confirmed)
         preflight.check_swap(target, guard, planned, drop_oldest_undo=drop_oldest_undo)
-        stamp = f"{datetime.now(UTC):%Y%m%d_%H%M%S}"
-        undo = preflight.available(planned, stamp, undo_prefix(target.database)) if planned.live_oid else None
+        stamp = _free_stamp(target, planned)
+        undo = undo_prefix(target.database) + stamp if planned.live_oid else None
         if planned.undo is not None:
             work = _from_undo_point(target, planned)
         else:
@@ -204,6 +205,16 @@ def _check_confirmed(planned: Plan, confirmed: Confirmed | None) -> None:
         raise ConfirmationStale(f"{planned.source} or the live database is not the one that was confirmed.")
 
 
+def _free_stamp(target: Target, planned: Plan) -> str:
+    """UTC now, to the second; waits for the next one while databases are named after this one."""
+    prefixes = undo_prefix(target.database), scratch_prefix(target.database)
+    while True:
+        stamp = f"{datetime.now(UTC):%Y%m%d_%H%M%S}"
+        if planned.databases.keys().isdisjoint(prefix + stamp for prefix in prefixes):
+            return stamp
+        time.sleep(0.05)
+
+
 def _from_undo_point(target: Target, planned: Plan) -> Work:
     work = Work(incoming=planned.source, incoming_oid=planned.databases[planned.source].oid)
     work.comment = planned.databases[planned.source].comment
@@ -234,25 +245,26 @@ def _from_backup(target: Target, guard: Session, planned: Plan, stamp: str, prog
     examination = _verified(target, planned, progress, store=True)
     preflight.check_load(target, guard, planned, examination.roles, preflight.copy_bytes(planned))
     wanted = _wanted_properties(target, planned)
-    work = Work(incoming=preflight.available(planned, stamp, scratch_prefix(target.database)))
+    work = Work(incoming=scratch_prefix(target.database) + stamp)
     work.comment = wanted.comment if wanted else None
     work.did("Verify the backup in full", f"{examination.bytes:,} bytes, {examination.rows:,} rows")
     work.did("Look whether the server is ready for it", "room, roles, extensions and names")
     progress.stage("making a new database beside the live one")
+    quietly = databases.quietly(planned.facts.version_num)
     marker = f"{TAG}: scratch of a restore of {planned.source}"
     work.incoming_oid, warnings = databases.create(guard, work.incoming, wanted, marker)
     work.warnings += warnings
     try:
         if planned.manifest is not None and "public" not in planned.manifest.schemas:
-            with target.server.session(work.incoming) as session:
+            with target.server.session(work.incoming, quietly) as session:
                 session.execute("DROP SCHEMA IF EXISTS public")
-        load(target.server, work.incoming, planned.entry, examination.sha256, progress)
+        load(target.server, work.incoming, planned.entry, examination.sha256, quietly, progress)
         work.did("Load it into a new database beside the live one", work.incoming)
-        _compare(target, work, examination, progress)
+        _compare(target, work, examination, quietly, progress)
         if wanted is not None:
             progress.stage("putting back owner, privileges and settings")
             maintenance = target.maintenance_database
-            work.warnings += databases.apply_properties(target.server, maintenance, work.incoming, wanted)
+            work.warnings += databases.apply_properties(target.server, maintenance, work.incoming, wanted, quietly)
             work.did("Put back owner, privileges and settings", f"{len(wanted.settings)} settings")
         _check_integrity_rows(target, planned, work)
     except BaseException:
@@ -271,9 +283,11 @@ def _wanted_properties(target: Target, planned: Plan) -> DatabaseProperties | No
         return pg.properties(session)
 
 
-def _compare(target: Target, work: Work, examination: Examination, progress: Progress) -> None:
+def _compare(
+    target: Target, work: Work, examination: Examination, options: Mapping[str, str], progress: Progress
+) -> None:
     progress.stage("comparing the rows of every table")
-    with target.server.session(work.incoming, progress=progress) as session:
+    with target.server.session(work.incoming, options, progress) as session:
         tables = pg.tables(session)
         dumped = rows_by_table(examination.tables)
         work.rows_compared, differences = pg.compare_rows(dumped, tables, pg.count_rows(session, tables))
@@ -289,8 +303,7 @@ def _check_integrity_rows(target: Target, planned: Plan, work: Work) -> None:
     """PROC-004's step 5 in the new database, by its own search_path."""
     manifest = planned.manifest
     table = manifest.integrity_table if manifest else target.settings.integrity_table
-    with target.server.session(work.incoming) as session:
-        found = pg.count_table(session, table)
+    found = pg.count_table(target.server, work.incoming, table)
     if manifest is not None and found != manifest.integrity_rows:
         raise RestoreFailed(
             f"In the restored database {table} shows {_rows(found)} instead of {_rows(manifest.integrity_rows)}. "
@@ -361,9 +374,8 @@ def _swap(
             target.host.stop_container(container.id)
         with target.server.session(target.maintenance_database) as ending:
             began = databases.swap(guard, ending, target.database, work.incoming, undo)
-        with target.server.session(target.database) as session:
+        with target.server.session(target.database):
             unavailable = time.monotonic() - began
-            work.integrity_rows = count_integrity_rows(target, session)
     except BaseException as error:
         _settle(target, journal, error)
         raise

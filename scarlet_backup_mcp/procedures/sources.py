@@ -9,7 +9,6 @@ from datetime import datetime
 from ..errors import (
     BackupMissing,
     BackupNotValid,
-    DatabaseMissing,
     ForeignRefused,
     OtherDatabaseRefused,
     ServerError,
@@ -196,15 +195,9 @@ def _check_origin(
 
 def _integrity_rows(target: Target, database: str) -> int | None:
     try:
-        with target.server.session(database, {"lock_timeout": "3s"}) as session:
-            return count_integrity_rows(target, session)
-    except (DatabaseMissing, ServerError):
+        return pg.count_table(target.server, database, target.settings.integrity_table)
+    except ServerError:
         return None
-
-
-def count_integrity_rows(target: Target, session: Session) -> int | None:
-    """PROC-004's step 5: `SELECT count(*) FROM agents`, by the database's own search_path."""
-    return pg.count_table(session, target.settings.integrity_table)
 
 
 def _sha256(entry: Entry, progress: Progress) -> str:
