@@ -224,9 +224,12 @@ def test_what_can_not_be_done_is_code_2_with_what_to_do(
     for said in (error.message, error.remedy, error.code):
         assert said in done.stderr
     assert "Traceback" not in done.stderr
-    plain = command_line.run(*arguments, DOCKER_HOST="tcp://127.0.0.1:1")
-    assert (plain.returncode, plain.stdout) == (2, "")
-    assert error.remedy in plain.stderr
+
+
+def test_error_without_json_is_on_stderr_only(command_line: CommandLine) -> None:
+    done = command_line.run("verify", "there_is_none.sql")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "(backup_missing)" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -475,16 +478,17 @@ def test_control_characters_in_a_label_are_refused(local: Settings, command_line
 
 
 @posix_only
-@pytest.mark.parametrize("typed", ["", "y", "yes", "restore latest", "Restore {name}", "restore  {name}", "{name}"])
 def test_restore_takes_the_exact_words_only(
-    local_database: LocalDatabase, restorable: Backup, command_line: CommandLine, typed: str
+    local_database: LocalDatabase, restorable: Backup, command_line: CommandLine
 ) -> None:
     before = live_oid(local_database)
-    with terminal(command_line, "restore", "latest") as screen:
-        screen.read_until(f"Type 'restore {restorable.name}'")
-        screen.type(typed.format(name=restorable.name) + "\r")
-        assert screen.end() == 2
-        assert "confirmation_needed" in screen.seen
+    name = restorable.name
+    for typed in ("", "y", "restore latest", f"Restore {name}", f"restore  {name}", name):
+        with terminal(command_line, "restore", "latest") as screen:
+            screen.read_until(f"Type 'restore {name}'")
+            screen.type(f"{typed}\r")
+            assert screen.end() == 2, typed
+            assert "confirmation_needed" in screen.text, typed
     assert live_oid(local_database) == before
 
 

@@ -219,6 +219,7 @@ def example_journal() -> journal.Journal:
     return journal.Journal(
         source="x.sql",
         source_kind="backup",
+        container=None,
         database="letta",
         live_oid=1,
         incoming="letta_restore_20260101_000000",

@@ -821,6 +821,7 @@ def leave_a_journal(mind: Mind, **fields: Any) -> None:
     journal = journals.Journal(
         source=mind.saved,
         source_kind="backup",
+        container=mind.container,
         database=mind.name,
         live_oid=int(found[mind.name]),
         incoming=incoming,

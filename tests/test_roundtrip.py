@@ -35,6 +35,7 @@ from scarlet_backup_mcp.postgres import catalogue
 from scarlet_backup_mcp.postgres.quoting import identifier, literal
 from scarlet_backup_mcp.postgres.script import Handler, ScriptReader
 from scarlet_backup_mcp.postgres.script import Target as CopyTarget
+from scarlet_backup_mcp.postgres.server import OWN_SEARCH_PATH
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.catalogue import list_backups
 from scarlet_backup_mcp.procedures.examine import examine
@@ -201,12 +202,12 @@ def drop(settings: Settings) -> None:
 
 
 def query(settings: Settings, statement: str) -> str:
-    with Target(settings) as target, target.server.session(target.database) as session:
+    with Target(settings) as target, target.server.session(target.database, OWN_SEARCH_PATH) as session:
         return session.execute(statement).removesuffix("\n")
 
 
 def answers(settings: Settings) -> list[str]:
-    with Target(settings) as target, target.server.session(target.database) as session:
+    with Target(settings) as target, target.server.session(target.database, OWN_SEARCH_PATH) as session:
         return [session.execute(probe) for probe in PROBES]
 
 

@@ -24,6 +24,7 @@ from scarlet_backup_mcp.models import Backup, Manifest, Model
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
+from scarlet_backup_mcp.store import manifests
 
 from .conftest import MEMORY, LocalDatabase, load
 from .helpers_faces import (
@@ -31,6 +32,7 @@ from .helpers_faces import (
     Agent,
     User,
     agent,
+    command_lines_here,
     content_of,
     error_of,
     execute,
@@ -390,9 +392,8 @@ async def test_client_that_can_not_ask_gives_the_phrase(
         assert live_oid(local_database) != before
 
 
-@each_era
-async def test_phrase_for_another_file_is_refused(local_database: LocalDatabase, local: Settings, era: str) -> None:
-    async with agent(local, era) as it:
+async def test_phrase_for_another_file_is_refused(local_database: LocalDatabase, local: Settings) -> None:
+    async with agent(local, "2026-07-28") as it:
         first, second = [(await it.call("backup"))["name"] for _ in range(2)]
         before = live_oid(local_database)
         refused = await it.fail("restore", backup=first, confirmation=f"restore {second}")
@@ -545,9 +546,9 @@ async def test_what_can_not_be_restored_is_not_asked_about(local: Settings, era:
 
 def rewrite_manifest(directory: Path, source: str, name: str) -> None:
     """Give `name` the manifest of another backup."""
-    manifest = Manifest.model_validate_json((directory / f"{source}.manifest.json").read_bytes())
-    text = manifest.model_copy(update={"name": name}).model_dump_json(by_alias=True)
-    (directory / f"{name}.manifest.json").write_text(text, encoding="utf-8")
+    manifest = manifests.unseal((directory / f"{source}.manifest.json").read_bytes())
+    renamed = manifest.model_copy(update={"name": name})
+    (directory / f"{name}.manifest.json").write_bytes(manifests.seal(renamed))
 
 
 @each_era
@@ -593,11 +594,10 @@ async def test_answer_is_stale_when_the_database_was_recreated(
     assert len(user.questions) == 2
 
 
-@each_era
-async def test_latest_is_what_was_asked_about(local_database: LocalDatabase, local: Settings, era: str) -> None:
+async def test_latest_is_what_was_asked_about(local_database: LocalDatabase, local: Settings) -> None:
     """A backup that is taken while the question is open does not become what is restored."""
     user = User()
-    async with agent(local, era, user) as it, agent(local, era) as someone:
+    async with agent(local, "2026-07-28", user) as it, agent(local, "2026-07-28") as someone:
         asked_about = await it.call("backup")
         names: list[str] = []
 
@@ -605,7 +605,7 @@ async def test_latest_is_what_was_asked_about(local_database: LocalDatabase, loc
             names.append((await someone.call("backup"))["name"])
             return await user(context, params)
 
-        async with agent(local, era, answer) as asking:  # pyright: ignore[reportArgumentType]
+        async with agent(local, "2026-07-28", answer) as asking:  # pyright: ignore[reportArgumentType]
             restored = await asking.call("restore", backup="latest")
     assert restored["source"] == asked_about["name"] != names[0]
 
@@ -635,9 +635,8 @@ async def test_long_call_goes_on_as_a_job(local_database: LocalDatabase, local: 
         assert [each["name"] for each in listing["backups"]] == [made["name"]]
 
 
-@each_era
-async def test_job_that_fails_tells_it_each_time(local_database: LocalDatabase, local: Settings, era: str) -> None:
-    async with agent(local, era) as it:
+async def test_job_that_fails_tells_it_each_time(local_database: LocalDatabase, local: Settings) -> None:
+    async with agent(local, "2025-11-25") as it:
         with locked(local_database):
             job = (await it.call("backup", wait_seconds=0.1))["job"]
             shutil.rmtree(directory_of(local))
@@ -645,9 +644,8 @@ async def test_job_that_fails_tells_it_each_time(local_database: LocalDatabase, 
     assert errors[0] == errors[1]
 
 
-@each_era
-async def test_job_is_known_to_its_tool_only(local_database: LocalDatabase, local: Settings, era: str) -> None:
-    async with agent(local, era) as it, agent(local, era) as other:
+async def test_job_is_known_to_its_tool_only(local_database: LocalDatabase, local: Settings) -> None:
+    async with agent(local, "2026-07-28") as it, agent(local, "2026-07-28") as other:
         with locked(local_database):
             job = (await it.call("backup", wait_seconds=0.1))["job"]
             assert (await it.fail("verify_backup", job=job))["code"] == "job_unknown"
@@ -702,11 +700,8 @@ async def test_call_that_is_given_up_leaves_nothing(
         assert (await it.call("backup"))["safe_to_proceed"]
 
 
-@each_era
-async def test_waiting_again_and_giving_up_cancels_the_job(
-    local_database: LocalDatabase, local: Settings, era: str
-) -> None:
-    async with agent(local, era) as it:
+async def test_waiting_again_and_giving_up_cancels_the_job(local_database: LocalDatabase, local: Settings) -> None:
+    async with agent(local, "2025-11-25") as it:
         with locked(local_database):
             job = (await it.call("backup", wait_seconds=0.1))["job"]
             with anyio.move_on_after(0.3):
@@ -884,10 +879,9 @@ async def test_server_without_a_database_still_lists_and_tells_what_is_wrong(idl
     assert unfinished(directory_of(idle)) == []
 
 
-@each_era
-async def test_calls_at_once_do_not_hinder_each_other(local_database: LocalDatabase, local: Settings, era: str) -> None:
+async def test_calls_at_once_do_not_hinder_each_other(local_database: LocalDatabase, local: Settings) -> None:
     """While a backup is under way, another is busy, and everything that only reads is answered."""
-    async with agent(local, era) as it:
+    async with agent(local, "2025-11-25") as it:
         first = await it.call("backup")
         with locked(local_database), anyio.fail_after(10):
             job = (await it.call("backup", wait_seconds=0.1))["job"]
@@ -899,24 +893,25 @@ async def test_calls_at_once_do_not_hinder_each_other(local_database: LocalDatab
         assert (await it.call("backup", job=job))["safe_to_proceed"]
 
 
-@each_era
-async def test_db_integrity_answers_while_a_table_is_locked(
-    local_database: LocalDatabase, local: Settings, era: str
-) -> None:
+async def test_db_integrity_answers_while_a_table_is_locked(local_database: LocalDatabase, local: Settings) -> None:
     """A migration that hangs is when it is called."""
-    async with agent(local, era) as it:
+    async with agent(local, "2026-07-28") as it:
         with locked(local_database), anyio.fail_after(20):
             assert (await it.call("db_integrity"))["agents"] == AGENTS
 
 
-@each_era
-async def test_password_is_in_no_result(local_database: LocalDatabase, local: Settings, era: str) -> None:
+async def test_password_is_seen_nowhere(local_database: LocalDatabase, local: Settings) -> None:
     password = local_database.server.password
     said: list[str] = []
+    async with agent(local, "2026-07-28") as it:
+        with locked(local_database):
+            job = (await it.call("backup", wait_seconds=0.5))["job"]
+            said += command_lines_here()
+        await it.call("backup", job=job)
     wrong = local.dsn.get_secret_value().replace(password, f"{password}-wrong") if local.dsn else ""
     refusing = load_settings(dir=local.dir, via="local", dsn=wrong, bin_dir=local.bin_dir)
     for settings in (local, refusing):
-        async with agent(settings, era, User()) as it:
+        async with agent(settings, "2026-07-28", User()) as it:
             for tool in ("backup", "verify_backup", "list_backups", "restore", "db_integrity"):
                 result = await it.client.call_tool(tool, {"backup": "latest"} if tool == "restore" else {})
                 said.append(result.model_dump_json())

@@ -250,6 +250,16 @@ def count_table(server: Server, database: str, name: str) -> int | None:
         return None if found is None else count(session, *found)
 
 
+def is_empty(session: Session) -> bool:
+    """Whether the connected database holds nothing of a user's: no relations, no functions, no types."""
+    nothing = " AND ".join(
+        f"""NOT EXISTS (SELECT FROM {relation} o JOIN pg_namespace n ON n.oid = o.{column}
+                        WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema')"""
+        for relation, column in (("pg_class", "relnamespace"), ("pg_proc", "pronamespace"), ("pg_type", "typnamespace"))
+    )
+    return session.rows(f"SELECT {nothing} AS empty")[0]["empty"]
+
+
 def terminate_backends(session: Session, *, tag: str) -> int:
     """End every other backend whose application_name is `tag`; gives how many there were."""
     return session.rows(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from ..errors import BackupToolError, QueryFailed, RestoreFailed
+from ..errors import BackupToolError, DatabaseMissing, QueryFailed, RestoreFailed, TableLocked
 from ..models import DatabaseProperties, Grant, Setting
 from .catalogue import properties
 from .quoting import identifier, literal
@@ -54,8 +54,11 @@ def _create_statement(version: int, name: str, like: DatabaseProperties | None) 
 
 
 def oid(session: Session, name: str) -> int:
-    """The OID of a database that exists."""
-    return session.rows(f"SELECT oid::bigint AS oid FROM pg_database WHERE datname = {literal(name)}")[0]["oid"]
+    """The OID of a database. Raises DatabaseMissing."""
+    rows = session.rows(f"SELECT oid::bigint AS oid FROM pg_database WHERE datname = {literal(name)}")
+    if not rows:
+        raise DatabaseMissing(f"There is no database {identifier(name)} on the server any more.")
+    return rows[0]["oid"]
 
 
 def set_comment(session: Session, name: str, comment: str | None) -> None:
@@ -160,10 +163,8 @@ def swap(renaming: Session, ending: Session, database: str, incoming: str, undo:
     seen on 15.20). Raises RestoreFailed naming who is in the way.
     """
     oids = [oid(ending, name) for name in (database, incoming) if undo is not None or name == incoming]
-    done = threading.Event()
-    worker = threading.Thread(target=_keep_ending, args=(ending, oids, done), daemon=True)
+    keeping = _KeepEnding(ending, oids, renaming.pid)
     began = time.monotonic()
-    worker.start()
     try:
         renaming.execute("BEGIN")
         renaming.execute(f"SET LOCAL lock_timeout = '{SWAP_LOCK_SECONDS}s'")
@@ -171,37 +172,50 @@ def swap(renaming: Session, ending: Session, database: str, incoming: str, undo:
             renaming.execute(f"ALTER DATABASE {identifier(database)} RENAME TO {identifier(undo)}")
         renaming.execute(f"ALTER DATABASE {identifier(incoming)} RENAME TO {identifier(database)}")
         renaming.execute("COMMIT")
-    except QueryFailed as error:
+    except (QueryFailed, TableLocked) as error:
         renaming.execute("ROLLBACK")
+        blockers = f" In the way: {', '.join(keeping.blockers)}." if keeping.blockers else ""
         raise RestoreFailed(
-            f"The databases could not be swapped: {error.message} {_blockers(renaming, oids)}".strip(),
+            f"The databases could not be swapped: {error.message}.{blockers}",
             "The live database is as it was. Stop what is named (or `docker compose stop` the services that use "
             "the database) and call `restore` again.",
         ) from None
     finally:
-        done.set()
-        worker.join(timeout=5)
+        keeping.stop()
     return began
 
 
-def _keep_ending(session: Session, oids: Sequence[int], done: threading.Event) -> None:
-    listed = ", ".join(str(number) for number in oids)
-    with suppress(BackupToolError):  # the renaming session tells what is wrong with the server
-        while not done.is_set():
-            session.execute(
-                f"""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                    WHERE datid IN ({listed}) AND pid <> pg_backend_pid()"""
-            )
-            time.sleep(0.02)
+class _KeepEnding:
+    """A thread that ends the connections to some databases, again and again, and notes who blocks a backend."""
 
+    def __init__(self, session: Session, oids: Sequence[int], blocked: int) -> None:
+        self.blockers: list[str] = []
+        self._session, self._blocked = session, blocked
+        self._oids = ", ".join(str(number) for number in oids)
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
 
-def _blockers(session: Session, oids: Sequence[int]) -> str:
-    found = session.rows(
-        f"""SELECT pid, usename, application_name, backend_type FROM pg_stat_activity
-            WHERE datid IN ({", ".join(str(number) for number in oids)})"""
-    )
-    shown = [f"{row['backend_type']} {row['pid']} ({row['application_name'] or row['usename']})" for row in found[:5]]
-    return f"Connected: {', '.join(shown)}." if shown else ""
+    def stop(self) -> None:
+        self._done.set()
+        self._thread.join(timeout=5)
+
+    def _work(self) -> None:
+        with suppress(BackupToolError):  # the renaming session tells what is wrong with the server
+            while not self._done.wait(0.02):
+                self._session.execute(
+                    f"""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                        WHERE datid IN ({self._oids}) AND pid <> pg_backend_pid()"""
+                )
+                rows = self._session.rows(
+                    f"""SELECT pid, datname, usename, application_name, backend_type FROM pg_stat_activity
+                        WHERE pid = ANY (pg_blocking_pids({self._blocked})) OR datid IN ({self._oids})"""
+                )
+                self.blockers = [
+                    f"{row['backend_type']} {row['pid']} of {row['usename']} ({row['application_name'] or 'unnamed'}) "
+                    f"in {row['datname']}"
+                    for row in rows[:5]
+                ]
 
 
 def obstacles(session: Session, database: str) -> list[str]:

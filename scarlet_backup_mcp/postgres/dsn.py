@@ -70,7 +70,7 @@ def _uri(dsn: str) -> dict[str, str]:
     found = {name: value for name, value in parts.groupdict().items() if value and name != "query"}
     if address := found.pop("address", None):
         found["host"] = address
-    for pair in filter(None, (parts["query"] or "").split("&")):
+    for pair in parts["query"].split("&") if parts["query"] else ():
         name, equals, value = pair.partition("=")
         if not equals:
             raise _unreadable()

@@ -32,7 +32,7 @@ from . import verify
 from .catalogue import last_full
 from .dump import ConcurrentChange, Snapshot, Written, compare_with_snapshot, locked, stream, take_snapshot
 from .examine import examine
-from .journal import maintenance_session, tidy_up
+from .journal import maintenance_session, require_running, tidy_up
 from .target import Target
 
 ROOM = {"none": 1.2, "zstd": 0.6}
@@ -56,7 +56,7 @@ def backup(
     began = time.monotonic()
     label = _checked_label(label)
     progress.stage("looking at the container")
-    target.host.require_running()
+    require_running(target)
     directory = target.directory
     directory.prepare()
     with writer_lock(directory.path, "backup"):

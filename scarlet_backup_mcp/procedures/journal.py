@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from ..errors import BackupToolError, Busy, Cancelled, HostError, RestoreInterrupted
+from ..errors import BackupToolError, Busy, HostError, RestoreInterrupted, ServerError
 from ..models import DependentReport, Model, Utc
 from ..postgres import catalogue as pg
 from ..postgres import databases
@@ -38,6 +38,7 @@ class Journal(Model):
     journal_version: Literal[1] = 1
     source: str
     source_kind: Literal["backup", "undo_point"]
+    container: str | None
     database: str
     live_oid: int | None
     incoming: str
@@ -73,6 +74,14 @@ def remove(directory: Path) -> None:
     sync_directory(directory)
 
 
+def require_running(target: Target) -> None:
+    """As `Host.require_running`. Raises RestoreInterrupted if a journal waits to be settled."""
+    try:
+        target.host.require_running()
+    except HostError as error:
+        raise _with_journal(target, error) from error
+
+
 def maintenance_session(target: Target, progress: Progress) -> Session:
     """A session beside the database, for what changes databases as wholes.
 
@@ -80,13 +89,18 @@ def maintenance_session(target: Target, progress: Progress) -> Session:
     """
     try:
         return target.server.session(target.maintenance_database, progress=progress)
-    except BackupToolError as error:
-        journal = read(target.directory.path)
-        if journal is None or isinstance(error, Cancelled):
-            raise
-        raise RestoreInterrupted(
-            f"A restore of {journal.source} was cut off, and can't be finished or rolled back now: {error.message}"
-        ) from error
+    except (HostError, ServerError) as error:
+        raise _with_journal(target, error) from error
+
+
+def _with_journal(target: Target, error: BackupToolError) -> BackupToolError:
+    journal = read(target.directory.path)
+    if journal is None:
+        return error
+    return RestoreInterrupted(
+        f"A restore of {journal.source} was cut off, and can't be finished or rolled back now: {error.message}",
+        error.remedy,
+    )
 
 
 def tidy_up(target: Target, session: Session, *, restoring: bool) -> list[str]:
@@ -101,7 +115,7 @@ def tidy_up(target: Target, session: Session, *, restoring: bool) -> list[str]:
         if journal is None and not restoring:
             return []
         raise Busy("A restore is under way on this server from another backup directory.")
-    told = _settle_what_was_left(target, session, journal) if journal is not None else []
+    told = _settle_what_was_left(target, session, journal, restoring=restoring) if journal else []
     return told + _sweep(target, session)
 
 
@@ -109,23 +123,28 @@ def settle(target: Target, session: Session, journal: Journal) -> tuple[bool, li
     """Finish a restore that was cut off (True) or roll it back (False), as the server is on one side or the other of
     its swap; start what it had stopped; forget the journal. Raises RestoreInterrupted when neither side is there."""
     swapped = side_of_swap(session, journal)
+    reports = start(target, journal.dependents)
     if not swapped and journal.source_kind == "backup":
         databases.drop(session, journal.incoming)
-    reports = start(target, journal.dependents)
     remove(target.directory.path)
     return swapped, reports
 
 
-def _settle_what_was_left(target: Target, session: Session, journal: Journal) -> list[str]:
-    what = f"A restore of {journal.source} had been cut off"
+def _settle_what_was_left(target: Target, session: Session, journal: Journal, *, restoring: bool) -> list[str]:
+    what = f"A restore of {journal.source} as {journal.database} in {journal.container or 'a local server'} was cut off"
+    if (journal.container, journal.database) != (target.place.container, target.database):
+        if restoring:
+            raise RestoreInterrupted(
+                f"{what}, and shares this backup directory.", "Call `backup` or `restore` for that one first."
+            )
+        return [f"{what}. It is not this one's: call `backup` or `restore` for that one."]
     if pg.server_facts(session).system_identifier != journal.system_identifier:
-        remove(target.directory.path)
         reports = start(target, journal.dependents)
-        told = f"{what}, on a cluster that is no longer this one: there is nothing to settle."
+        remove(target.directory.path)
+        told = f"{what}, on a cluster that is no longer there: there is nothing to settle."
     else:
         swapped, reports = settle(target, session, journal)
-        side = "after the swap: it is finished now." if swapped else "before the swap: it is rolled back now."
-        told = f"{what} {side}"
+        told = f"{what} {'after the swap: it is finished' if swapped else 'before the swap: it is rolled back'} now."
     return [told, *(f"{report.name}: {report.action} {report.detail}".strip() for report in reports)]
 
 
@@ -181,5 +200,5 @@ def _sweep(target: Target, session: Session) -> list[str]:
 def _is_empty(target: Target, name: str) -> bool:
     """So is a scratch database whose restore was killed before it had marked it."""
     with suppress(BackupToolError), target.server.session(name) as session:
-        return not pg.tables(session)
+        return pg.is_empty(session)
     return False

@@ -46,6 +46,9 @@ def load(
 
 
 def _script(entry: Entry, sha256: str, key: str | None, mark: str, progress: Progress) -> Iterator[bytes]:
+    status = entry.path.stat()
+    if (status.st_size, status.st_mtime_ns) != (entry.bytes, entry.mtime_ns):
+        raise RestoreFailed(f"{entry.name.name} changed after it was verified. The live database is as it was.")
     raw = FileReader(entry.path, progress.report)
     if key is not None:
         yield f"\\restrict {key}\n".encode()

@@ -81,7 +81,7 @@ def restore(
     """
     began = time.monotonic()
     progress.stage("looking at the container")
-    target.host.require_running()
+    journals.require_running(target)
     target.directory.prepare()
     with writer_lock(target.directory.path, "restore"), maintenance_session(target, progress) as guard:
         told = tidy_up(target, guard, restoring=True)
@@ -106,7 +106,8 @@ def restore(
             progress.stage("swapping")
             with progress.uninterrupted():
                 unavailable, dependents = _swap(target, guard, planned, work, undo, stop_dependents)
-                _drop_oldest_undo(guard, planned, drop_oldest_undo, work)
+                if undo is not None and drop_oldest_undo:
+                    _drop_oldest_undo(guard, planned, work)
         except BaseException:
             if planned.undo is None:
                 _drop_scratch(target, work)
@@ -252,9 +253,10 @@ def _from_backup(target: Target, guard: Session, planned: Plan, stamp: str, prog
     progress.stage("making a new database beside the live one")
     quietly = databases.quietly(planned.facts.version_num)
     marker = f"{TAG}: scratch of a restore of {planned.source}"
-    work.incoming_oid, warnings = databases.create(guard, work.incoming, wanted, marker)
-    work.warnings += warnings
     try:
+        with progress.uninterrupted():
+            work.incoming_oid, warnings = databases.create(guard, work.incoming, wanted, marker)
+        work.warnings += warnings
         if planned.manifest is not None and "public" not in planned.manifest.schemas:
             with target.server.session(work.incoming, quietly) as session:
                 session.execute("DROP SCHEMA IF EXISTS public")
@@ -327,9 +329,9 @@ def _role_settings(target: Target, manifest: Manifest) -> str | None:
     return f"The role {user} had settings of its own then. Set them again first: {settings}." if settings else None
 
 
-def _drop_oldest_undo(guard: Session, planned: Plan, wanted: bool, work: Work) -> None:
+def _drop_oldest_undo(guard: Session, planned: Plan, work: Work) -> None:
     """Only once the restore has succeeded: until then every undo point may be needed."""
-    if wanted and planned.undo is None:
+    if planned.undo is None:
         for point in planned.undo_points[preflight.UNDO_POINTS - 1 :]:
             try:
                 databases.drop(guard, point.name)
@@ -357,6 +359,7 @@ def _swap(
     journal = Journal(
         source=planned.source,
         source_kind="undo_point" if planned.undo else "backup",
+        container=target.place.container,
         database=target.database,
         live_oid=planned.live_oid,
         incoming=work.incoming,
@@ -395,14 +398,22 @@ def _settle(target: Target, journal: Journal, error: BaseException) -> None:
     """After a failure around the swap: finish or roll back, as the server is on one side or the other of it."""
     try:
         with target.server.session(target.maintenance_database) as session:
-            swapped, _ = journals.settle(target, session, journal)
+            swapped, reports = journals.settle(target, session, journal)
     except BackupToolError as problem:
         raise RestoreInterrupted(
             f"The restore was cut off around the swap ({error}), and can't be settled now: {problem.message} "
             "Whichever side it is on, both databases are there."
         ) from error
+    down = "".join(
+        f" {report.name} could not be started again: {report.detail}"
+        for report in reports
+        if report.action == "start failed"
+    )
     if swapped:
         raise RestoreFailed(
-            f"The databases were swapped, but afterwards something failed: {error}",
+            f"The databases were swapped, but afterwards something failed: {error}{down}",
             f'Call `db_integrity`; to undo the restore call `restore` with backup="{journal.undo}".',
         ) from error
+    if down and isinstance(error, BackupToolError):
+        error.message += down
+        error.remedy += " Start by hand what could not be started."
