@@ -57,7 +57,7 @@ def oid(session: Session, name: str) -> int:
     """The OID of a database. Raises DatabaseMissing."""
     rows = session.rows(f"SELECT oid::bigint AS oid FROM pg_database WHERE datname = {literal(name)}")
     if not rows:
-        raise DatabaseMissing(f"There is no database {identifier(name)} on the server any more.")
+        raise DatabaseMissing(f"There is no database {identifier(name)} on the server.")
     return rows[0]["oid"]
 
 
@@ -162,7 +162,10 @@ def swap(renaming: Session, ending: Session, database: str, incoming: str, undo:
     are. Terminating first and renaming then fails under clients that reconnect ("is being accessed by other users",
     seen on 15.20). Raises RestoreFailed naming who is in the way.
     """
-    oids = [oid(ending, name) for name in (database, incoming) if undo is not None or name == incoming]
+    try:
+        oids = [oid(ending, name) for name in (database, incoming) if undo is not None or name == incoming]
+    except DatabaseMissing as error:
+        raise RestoreFailed(f"The databases could not be swapped: {error.message}") from None
     keeping = _KeepEnding(ending, oids, renaming.pid)
     began = time.monotonic()
     try:

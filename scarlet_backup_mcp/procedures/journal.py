@@ -141,7 +141,7 @@ def _settle_what_was_left(target: Target, session: Session, journal: Journal, *,
     if pg.server_facts(session).system_identifier != journal.system_identifier:
         reports = start(target, journal.dependents)
         remove(target.directory.path)
-        told = f"{what}, on a cluster that is no longer there: there is nothing to settle."
+        told = f"{what}, on a cluster that is no longer this one: there is nothing to settle."
     else:
         swapped, reports = settle(target, session, journal)
         told = f"{what} {'after the swap: it is finished' if swapped else 'before the swap: it is rolled back'} now."
