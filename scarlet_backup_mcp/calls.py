@@ -15,7 +15,7 @@ from pydantic import ConfigDict, RootModel
 from . import texts
 from .errors import BackupToolError, InternalError
 from .jobs import Jobs
-from .models import Backup, ErrorReport, Model, Restore, Running, Verification
+from .models import Backup, ErrorReport, Integrity, Listing, Model, Restore, Running, Verification
 from .procedures.sources import Plan
 from .procedures.target import Target
 from .progress import Progress
@@ -24,24 +24,37 @@ from .settings import Settings
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# The protocol wants an object at a schema's top; each of the alternatives is one.
+# The protocol wants an object at a schema's top; each of the alternatives is one. Errors are among them, since clients
+# of the TypeScript SDK hold every result against the schema (seen with the Inspector 2.12.0).
 _OBJECT = ConfigDict(json_schema_extra={"type": "object"})
 
 
-class BackupAnswer(RootModel[Backup | Running]):
-    """A backup, or word that it goes on."""
+class BackupAnswer(RootModel[Backup | Running | ErrorReport]):
+    """A backup, word that it goes on, or an error."""
 
     model_config = _OBJECT
 
 
-class VerifyAnswer(RootModel[Verification | Running]):
-    """A verification, or word that it goes on."""
+class VerifyAnswer(RootModel[Verification | Running | ErrorReport]):
+    """A verification, word that it goes on, or an error."""
 
     model_config = _OBJECT
 
 
-class RestoreAnswer(RootModel[Restore | Running]):
-    """A restore, or word that it goes on."""
+class ListAnswer(RootModel[Listing | ErrorReport]):
+    """A listing or an error."""
+
+    model_config = _OBJECT
+
+
+class RestoreAnswer(RootModel[Restore | Running | ErrorReport]):
+    """A restore, word that it goes on, or an error."""
+
+    model_config = _OBJECT
+
+
+class IntegrityAnswer(RootModel[Integrity | ErrorReport]):
+    """What was found, or an error."""
 
     model_config = _OBJECT
 
@@ -51,6 +64,7 @@ class Question:
     """A question that was put to the user; its code makes an answer good for this one call."""
 
     plan: Plan
+    text: str
     asked_at: float
     code: str
 
@@ -70,13 +84,19 @@ def app_of(ctx: Context[App]) -> App:
 
 
 async def in_thread(app: App, work: Callable[[Target], T]) -> T:
-    """Something short and read-only, in a thread."""
+    """Something short and read-only, in a thread. Raises nothing but BackupToolError."""
 
     def run() -> T:
         with Target(app.settings) as target:
             return work(target)
 
-    return await anyio.to_thread.run_sync(run, abandon_on_cancel=True)
+    try:
+        return await anyio.to_thread.run_sync(run, abandon_on_cancel=True)
+    except BackupToolError:
+        raise
+    except Exception as error:
+        log.exception("a call failed")
+        raise InternalError(f"The call failed unexpectedly ({type(error).__name__}).") from error
 
 
 async def long_call(
@@ -107,9 +127,6 @@ async def short_call(
         return answered(finish(await in_thread(app_of(ctx), lambda target: work(target, Progress()))))
     except BackupToolError as error:
         return failed(report(error))
-    except Exception as error:
-        log.exception("a call failed")
-        return failed(report(InternalError(f"The call failed unexpectedly ({type(error).__name__}).")))
 
 
 def answered(result: Model) -> CallToolResult:

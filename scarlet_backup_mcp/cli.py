@@ -7,6 +7,7 @@ PROC-003 must not go ahead); 2 it could not be done, or the command line is wron
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -27,7 +29,6 @@ from .procedures import backup as backups
 from .procedures import catalogue, integrity, verify
 from .procedures import restore as restores
 from .procedures.restore import Confirmed
-from .procedures.sources import look
 from .procedures.target import Target
 from .progress import Progress, State
 from .settings import PREFIX, Settings, load_settings
@@ -147,9 +148,9 @@ def restore(
     def work(target: Target, progress: Progress) -> Restore:
         if dry_run:
             return restores.dry_run(target, progress, backup, **accepted, **swap)
-        planned = look(target, progress, backup, **accepted)
+        planned, question = restores.propose(target, progress, backup, **accepted, drop_oldest_undo=drop_oldest_undo)
         if not yes:
-            _ask(progress, planned.question(target.settings.integrity_table), planned.source)
+            _ask(progress, question, planned.source)
         confirmed = Confirmed(planned.sha256, planned.live_oid)
         return restores.restore(target, progress, planned.source, confirmed=confirmed, **accepted, **swap)
 
@@ -199,7 +200,14 @@ def _ask(progress: Progress, question: str, name: str) -> None:
     if isinstance(progress, _TerminalProgress):
         progress.pause()
     click.echo(question, err=True)
-    if click.prompt(f"Type 'restore {name}' to go on", err=True, default="", show_default=False) != f"restore {name}":
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        typed = click.prompt(f"Type 'restore {name}' to go on", err=True, default="", show_default=False)
+    except (click.Abort, KeyboardInterrupt, EOFError):
+        raise Cancelled("It was stopped at the question; nothing was changed.") from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if typed != f"restore {name}":
         raise ConfirmationNeeded("It was not confirmed; nothing was changed.", "Run it again and type the words.")
 
 
@@ -217,8 +225,14 @@ def _errors(as_json: bool) -> Any:
 def _fail(error: BackupToolError, as_json: bool) -> None:
     if as_json:
         click.echo(ErrorReport(code=error.code, message=error.message, remedy=error.remedy).model_dump_json(indent=1))
-    click.echo(f"Error: {error.message}\nWhat to do: {error.remedy}\n({error.code})", err=True)
+    click.echo(f"Error: {error.message}\nWhat to do: {_for_terminal(error.remedy)}\n({error.code})", err=True)
     sys.exit(STOPPED if isinstance(error, Cancelled) else IMPOSSIBLE)
+
+
+def _for_terminal(text: str) -> str:
+    """A remedy's parameters as options: "accept_foreign=true" is --accept-foreign here."""
+    text = text.replace("with dry_run=false", "without --dry-run")
+    return re.sub(r"\b(\w+)=true", lambda found: "--" + found[1].replace("_", "-"), text)
 
 
 @contextmanager
@@ -262,7 +276,12 @@ class _TerminalProgress(Progress):
 
     def __init__(self) -> None:
         super().__init__()
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+        )
         self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
         self._task = self._bar.add_task("starting", total=None)
 
@@ -288,48 +307,48 @@ class _TerminalProgress(Progress):
 def _print(result: Model, as_json: bool) -> None:
     if as_json:
         click.echo(result.model_dump_json(indent=1, by_alias=True))
-    elif not sys.stdout.isatty():
-        click.echo(texts.describe(result))
-    elif isinstance(result, Listing):
+    elif sys.stdout.isatty() and isinstance(result, Listing):
         _print_listing(result)
-    elif isinstance(result, Integrity):
-        _print_integrity(result)
-    elif isinstance(result, Verification):
+    elif sys.stdout.isatty() and isinstance(result, Verification):
         _print_verification(result)
     else:
-        click.echo(texts.describe(result))
+        click.echo(_for_terminal(texts.describe(result)))
+        if sys.stdout.isatty() and isinstance(result, Integrity) and result.tables:
+            _print_tables(result)
 
 
 def _print_listing(listing: Listing) -> None:
-    table = Table("backup", "age", "size", "state", "rows", "label / detail", title=listing.directory)
+    table = Table("backup", "age", "size", "state", "rows", "label / detail", title=escape(listing.directory))
     for item in listing.backups:
         marks = "; ".join(filter(None, [item.label, "shrunk" if item.shrunk else "", item.detail]))
         rows = "" if item.rows is None else f"{item.rows:,}"
-        table.add_row(item.name, texts.age(item.age_seconds), texts.size(item.bytes), item.state, rows, marks)
+        _add_row(table, item.name, texts.age(item.age_seconds), texts.size(item.bytes), item.state, rows, marks)
     for point in listing.undo_points or []:
-        table.add_row(
-            point.name, "", texts.size(point.bytes), "undo point", "", f"{point.created_at:%Y-%m-%d %H:%M} UTC"
-        )
+        made = f"{point.created_at:%Y-%m-%d %H:%M} UTC"
+        _add_row(table, point.name, "", texts.size(point.bytes), "undo point", "", made)
     console = Console()
     console.print(table)
     for warning in listing.warnings:
         console.print(f"Warning: {warning}", style="yellow", markup=False)
 
 
-def _print_integrity(result: Integrity) -> None:
-    click.echo(texts.describe(result))
-    if result.tables:
-        table = Table("table", "estimated rows", "size")
-        for item in result.tables:
-            rows = "?" if item.estimated_rows is None else f"{item.estimated_rows:,}"
-            table.add_row(f"{item.schema_}.{item.name}", rows, texts.size(item.bytes))
-        Console().print(table)
+def _print_tables(result: Integrity) -> None:
+    table = Table("table", "estimated rows", "size")
+    for item in result.tables:
+        rows = "?" if item.estimated_rows is None else f"{item.estimated_rows:,}"
+        _add_row(table, f"{item.schema_}.{item.name}", rows, texts.size(item.bytes))
+    Console().print(table)
 
 
 def _print_verification(result: Verification) -> None:
-    table = Table("check", "holds", "expected", "found", "detail", title=result.name)
+    table = Table("check", "holds", "expected", "found", "detail", title=escape(result.name))
     for check in result.checks:
         holds = {True: "yes", False: "NO", None: "-"}[check.ok]
-        table.add_row(check.check, holds, check.expected, check.found, check.detail)
+        _add_row(table, check.check, holds, check.expected, check.found, check.detail)
     Console().print(table)
     click.echo(texts.describe(result))
+
+
+def _add_row(table: Table, *cells: str) -> None:
+    """Cells as they are: a label may look like rich's markup."""
+    table.add_row(*(escape(cell) for cell in cells))

@@ -202,7 +202,7 @@ class DiskFull(StoreError):
     """There is not enough room."""
 
     code = "disk_full"
-    default_remedy = "Free space (`prune_backups` shows what retention would remove), then try again."
+    default_remedy = "Free space (`list_backups` shows the sizes of the backups there are), then try again."
 
 
 class NameRefused(StoreError):
@@ -223,7 +223,7 @@ class Busy(StoreError):
     """Another backup, restore or prune holds the lock."""
 
     code = "busy"
-    default_remedy = "Wait until it ends (`list_backups` shows running jobs), then try again."
+    default_remedy = "Wait until it ends, then try again."
 
 
 class DumpFailed(BackupToolError):
@@ -317,7 +317,7 @@ class JobUnknown(BackupToolError):
     """No job of that number is known to this server."""
 
     code = "job_unknown"
-    default_remedy = "Call `list_backups`: it shows running jobs, and the backup if the job has ended."
+    default_remedy = "Call `list_backups`: it shows this server's running jobs, and the backup if the job has ended."
 
 
 class Cancelled(BackupToolError):

@@ -19,6 +19,8 @@ from .progress import Progress, State
 log = logging.getLogger(__name__)
 M = TypeVar("M", bound=Model)
 
+LEAST_PROGRESS = 0.0001
+"""What the number told to a client grows by when only the words change: it has to grow."""
 LOOK = 0.25
 """Seconds between two looks at a job: at most four progress notifications a second."""
 KEPT = 20
@@ -125,7 +127,7 @@ class Jobs:
         found = self._jobs.get(job)
         if found is None or found.tool != tool:
             raise JobUnknown(
-                f"This server knows no {tool} job {job!r}: it has ended long ago, or the server was restarted."
+                f"This server knows no job {job!r} of {tool}: another tool's, or ended long ago or before a restart."
             )
         return found
 
@@ -135,15 +137,15 @@ class Jobs:
         Cancelling this call cancels the job, and waits until it has cleaned up.
         """
         until = time.monotonic() + seconds if seconds else float("inf")
-        told: tuple[float, str] | None = None
+        told, number = "", 0.0
         try:
             while not job.done.is_set() and (left := until - time.monotonic()) > 0:
                 with anyio.move_on_after(min(LOOK, left)):
                     await job.done.wait()
-                now = (job.progress.number, describe(job.progress.state))
-                if now != told:
-                    told = now
-                    await tell(*now)
+                words = describe(job.progress.state)
+                if words != told or job.progress.number > number:
+                    told, number = words, max(job.progress.number, number + LEAST_PROGRESS)
+                    await tell(number, words)
         except anyio.get_cancelled_exc_class():
             job.progress.cancel()
             with anyio.CancelScope(shield=True):
@@ -171,13 +173,15 @@ class Jobs:
         ]
 
     async def shut_down(self) -> None:
-        """Cancel every job and wait for their clean-up: 1.5 s, or up to 30 s for one in the moments of a swap."""
+        """Cancel every job and wait for their clean-up: 1.5 s, or up to 30 s from the moments of a swap on."""
         active = [job for job in self._jobs.values() if not job.done.is_set()]
         for job in active:
             job.progress.cancel()
-        began = time.monotonic()
+        now = time.monotonic()
+        until, last = now + SHUTDOWN_SECONDS, now + DEFERRED_SHUTDOWN_SECONDS
         while active := [job for job in active if not job.done.is_set()]:
-            deferring = any(job.progress.deferring for job in active)
-            if time.monotonic() - began > (DEFERRED_SHUTDOWN_SECONDS if deferring else SHUTDOWN_SECONDS):
+            if any(job.progress.deferring for job in active):
+                until = min(last, time.monotonic() + SHUTDOWN_SECONDS)
+            if time.monotonic() > until:
                 return
             await anyio.sleep(0.02)

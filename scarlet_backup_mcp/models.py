@@ -202,6 +202,7 @@ class Verification(Model):
     valid: bool = Field(description="True only if every check holds and the backup has our manifest.")
     proved: bool | None = Field(default=None, description="Whether a restore drill proved it; null without a drill.")
     foreign: bool = Field(description="No manifest: made by something else, or its manifest is lost.")
+    shrunk: bool | None = Field(description="A whole backup of a database that had shrunk; null without a manifest.")
     repairable: bool | None = Field(
         default=None, description="For files that PowerShell re-encoded: whether it looks reversible; null otherwise."
     )
@@ -379,6 +380,7 @@ class Integrity(Model):
     level: Literal["quick"] = "quick"
     database: str
     agents: int | None = Field(description="SELECT count(*) FROM the integrity table; null when it can't be counted.")
+    via: Literal["docker", "local"]
     container: str | None
     container_state: str | None
     container_health: str | None

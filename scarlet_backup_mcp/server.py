@@ -6,23 +6,23 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal, TypeVar
 
 import anyio
-from mcp.server.mcpserver import Context, Elicit, ElicitationResult, MCPServer, Resolve
+from mcp.server.mcpserver import Context, ElicitationResult, MCPServer, Resolve
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, ToolAnnotations
-from pydantic import BaseModel, Field
+from pydantic import Field, ValidationError
 
 from . import __version__
 from .calls import (
     App,
     BackupAnswer,
-    Question,
+    IntegrityAnswer,
+    ListAnswer,
     RestoreAnswer,
     VerifyAnswer,
     app_of,
@@ -32,14 +32,13 @@ from .calls import (
     report,
     short_call,
 )
-from .errors import BackupToolError, ConfirmationNeeded
+from .confirming import Confirm, confirm_restore, consent
+from .errors import BackupToolError
 from .jobs import Jobs
-from .models import Compression, ErrorReport, Integrity, Level, Listing, Model
+from .models import Compression, ErrorReport, Level, Model
 from .procedures import backup as backups
 from .procedures import catalogue, integrity, verify
 from .procedures import restore as restores
-from .procedures.restore import Confirmed
-from .procedures.sources import Plan, look, resolve
 from .procedures.target import Target
 from .progress import Progress
 from .settings import Settings
@@ -67,18 +66,6 @@ NOT_DESTRUCTIVE = ToolAnnotations(
 )
 READ_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 DESTRUCTIVE = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=False)
-
-
-class Confirm(BaseModel):
-    """What the user is asked."""
-
-    confirm: bool = Field(description="True: yes, replace the live database by this backup.")
-
-
-class Refused(Confirm):
-    """There is nothing to ask: the restore can't be done."""
-
-    error: ErrorReport
 
 
 def create_server(settings: Settings) -> MCPServer[App]:
@@ -180,7 +167,7 @@ async def verify_backup(
 async def list_backups(
     ctx: Context[App],
     limit: Annotated[int, Field(ge=1, le=1000, description="How many to show, newest first.")] = 10,
-) -> Annotated[CallToolResult, Listing]:
+) -> Annotated[CallToolResult, ListAnswer]:
     """Show the backups there are, newest first, with age, size, state and how each was verified; undo points of earlier
     restores; running jobs; and a warning when the newest good backup is older than a week. Changes nothing and works
     while Docker is down. Use a name it shows for verify_backup or restore."""
@@ -192,49 +179,13 @@ async def list_backups(
     return await short_call(ctx, work, lambda listing: listing.model_copy(update={"jobs": jobs}))
 
 
-async def confirm_restore(
-    ctx: Context[App],
-    backup: str,
-    confirmation: str | None,
-    dry_run: bool,
-    accept_foreign: bool,
-    accept_other_database: bool,
-    job: str | None,
-) -> Confirm | Elicit[Confirm]:
-    """Decides what the user has to be asked before a restore."""
-    if dry_run or job is not None:
-        return Confirm(confirm=True)
-    app = app_of(ctx)
-    try:
-        if confirmation is not None:
-            return Confirm(confirm=confirmation == f"restore {backup}" and backup != "latest")
-        capability = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
-        if capability is None or (capability.form is None and capability.url is not None):
-            raise ConfirmationNeeded(*await in_thread(app, lambda target: _how_to_confirm(target, backup)))
-        key = (backup, accept_foreign, accept_other_database)
-        question = app.questions.get(key)
-        if question is None or time.monotonic() - question.asked_at > QUESTION_SECONDS:
-
-            def ask(target: Target) -> Plan:
-                return look(
-                    target,
-                    Progress(),
-                    backup,
-                    accept_foreign=accept_foreign,
-                    accept_other_database=accept_other_database,
-                )
-
-            question = Question(await in_thread(app, ask), time.monotonic(), os.urandom(2).hex())
-            app.questions[key] = question
-        return Elicit(f"{question.plan.question(app.settings.integrity_table)} (Request {question.code}.)", Confirm)
-    except BackupToolError as error:
-        return Refused(confirm=False, error=report(error))
-
-
 async def restore(
     ctx: Context[App],
     backup: Annotated[
-        Name, Field(description="A file name or undo point as list_backups shows it, or 'latest' (newest full backup).")
+        Name,
+        Field(
+            description="A name of a file or an undo point as list_backups shows it, or 'latest' (refused if shrunk)."
+        ),
     ],
     answer: Annotated[ElicitationResult[Confirm], Resolve(confirm_restore)],
     dry_run: Annotated[
@@ -266,7 +217,6 @@ async def restore(
     Destructive: it replaces the live database, and asks the user first. The backup is verified, loaded beside the live
     database, compared, and then swapped in; the present database is kept as an undo point (`undo_point`): restore that
     name to undo. Until the swap nothing live is touched. Call it with dry_run=true first, and db_integrity after it."""
-    app = app_of(ctx)
     options: dict[str, Any] = {
         "accept_foreign": accept_foreign,
         "accept_other_database": accept_other_database,
@@ -279,14 +229,11 @@ async def restore(
             return restores.dry_run(target, progress, backup, **options)
 
         return await long_call(ctx, "restore", rehearse, wait_seconds, job)
-    question = app.questions.pop((backup, accept_foreign, accept_other_database), None)
-    if answer.action == "accept" and isinstance(answer.data, Refused):
-        return failed(answer.data.error)
-    if answer.action != "accept" or not answer.data.confirm:
-        return failed(report(await _not_confirmed(app, backup, confirmation)))
-    planned = question.plan if question is not None and confirmation is None else None
-    confirmed = Confirmed(planned.sha256, planned.live_oid) if planned else None
-    name = planned.source if planned else backup
+    try:
+        consents = accept_foreign, accept_other_database, drop_oldest_undo
+        name, confirmed = await consent(ctx, answer, backup, confirmation, *consents)
+    except BackupToolError as error:
+        return failed(report(error))
 
     def work(target: Target, progress: Progress) -> Model:
         return restores.restore(target, progress, name, confirmed=confirmed, **options)
@@ -297,7 +244,7 @@ async def restore(
 async def db_integrity(
     ctx: Context[App],
     level: Annotated[Literal["quick"], Field(description="'quick' takes a moment.")] = "quick",
-) -> Annotated[CallToolResult, Integrity]:
+) -> Annotated[CallToolResult, IntegrityAnswer]:
     """Check container, server and database (PROC-004 prerequisites, step 5 and troubleshooting): state and health,
     version, the number of agents, sizes, extensions, the newest backup's age. Changes nothing. Problems come as
     `findings`, each with a remedy. Call it first when anything fails, and after a restore."""
@@ -333,30 +280,33 @@ def prepare_for_proc_003() -> str:
     )
 
 
-def _how_to_confirm(target: Target, backup: str) -> tuple[str, str]:
-    name = resolve(target, backup)
-    return (
-        "A restore replaces the live database, and this client can't ask the user.",
-        f'Get the user\'s consent, then call again with backup="{name}" and confirmation="restore {name}".',
-    )
-
-
-async def _not_confirmed(app: App, backup: str, confirmation: str | None) -> BackupToolError:
-    if confirmation is None:
-        return ConfirmationNeeded("The user did not agree; nothing was changed.", "Ask the user what to do instead.")
-    try:
-        _, remedy = await in_thread(app, lambda target: _how_to_confirm(target, backup))
-    except BackupToolError as error:
-        return error
-    return ConfirmationNeeded("The confirmation does not name this backup; nothing was changed.", remedy)
-
-
-def _tool(function: Callable[..., Any], title: str, annotations: ToolAnnotations) -> Tool:
+class StrictTool(Tool):
     """A tool that refuses arguments it does not know: the SDK would ignore them (seen with mcp 2.3.0), and a misspelt
-    `dry_run` must not become a restore."""
-    tool = Tool.from_function(function, title=title, annotations=annotations)
+    `dry_run` must not become a restore. What is wrong with arguments is told like any other error."""
+
+    async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> Any:
+        """As `Tool.run`."""
+        try:
+            self.fn_metadata.validate_arguments(arguments)
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
+            known = ", ".join(self.parameters["properties"])
+            return failed(
+                ErrorReport(
+                    code="arguments_invalid",
+                    message=f"{self.name} was not called, since its arguments are wrong: {wrong}.",
+                    remedy=f"Call it again with arguments as its input schema has them ({known}).",
+                )
+            )
+        return await super().run(arguments, context, convert_result)
+
+
+def _tool(function: Callable[..., Any], title: str, annotations: ToolAnnotations) -> StrictTool:
+    tool = StrictTool.from_function(function, title=title, annotations=annotations)
+    assert isinstance(tool, StrictTool)
     arguments = tool.fn_metadata.arg_model
     arguments.model_config["extra"] = "forbid"
+    arguments.model_config["coerce_numbers_to_str"] = True  # some clients guess that a label of digits is a number
     arguments.model_rebuild(force=True)
     tool.parameters = arguments.model_json_schema(by_alias=True)
     return tool

@@ -85,6 +85,11 @@ def load_settings(**options: Any) -> Settings:
 
     Raises ConfigurationError that names each wrong variable, its value and what is allowed.
     """
+    names = {PREFIX + name.upper() for name in Settings.model_fields}
+    if unknown := sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in names):
+        raise ConfigurationError(
+            f"There is no setting {', '.join(unknown)}.", f"Correct or unset it; there are {', '.join(sorted(names))}."
+        )
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
@@ -98,8 +103,3 @@ def _explain(problem: dict[str, Any]) -> str:
         return f"{PREFIX}VIA / {PREFIX}DSN: {message}"
     shown = "(not shown)" if name == "dsn" else repr(str(problem["input"]))
     return f"{PREFIX}{name.upper()}={shown}: {message}"
-
-
-def in_environment(name: str) -> bool:
-    """Whether a setting comes from the environment (and not only from its default)."""
-    return bool(os.environ.get(PREFIX + name.upper()))

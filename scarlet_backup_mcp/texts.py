@@ -50,6 +50,7 @@ def _verification(result: Verification) -> list[str]:
     ]
     return [
         f"{result.name} is {verdict} (level {result.level}, {len(result.checks)} checks).",
+        "But it is of a database that had shrunk: `list_backups` shows the last full one." if result.shrunk else "",
         *failed,
         result.remedy or "",
     ]
@@ -73,24 +74,29 @@ def listed(item: Listed) -> str:
 
 
 def _restore(result: Restore) -> list[str]:
-    if result.dry_run:
-        head = f"Dry run: {result.source} can be restored as {result.database}. Nothing was changed."
-    else:
-        head = (
-            f"Restored {result.source} as {result.database}: {result.rows_compared:,} rows compared, "
-            f"{result.duration_seconds:.1f} s, no connections for {result.unavailable_seconds:.2f} s."
-        )
     services = [f"{d.name}: {d.action} {d.detail}".strip() for d in result.dependents]
+    if result.dry_run:
+        inside = "" if result.source_kind == "undo_point" else f" ({result.rows_compared:,} rows)"
+        head = f"Dry run: {result.source}{inside} can be restored as {result.database}. Nothing was changed."
+        steps = [f"- {step.title}{' (done now)' if step.ok else ''}" for step in result.steps]
+        return [head, *steps, *services, *_warnings(result.warnings), result.remedy or ""]
+    compared = "" if result.source_kind == "undo_point" else f"{result.rows_compared:,} rows compared, "
+    head = (
+        f"Restored {result.source} as {result.database}: {compared}{result.duration_seconds:.1f} s, "
+        f"no connections for {result.unavailable_seconds:.2f} s."
+    )
     return [head, *services, *_warnings(result.warnings), result.remedy or ""]
 
 
 def _integrity(result: Integrity) -> list[str]:
     agents = "could not be counted" if result.agents is None else str(result.agents)
     findings = [f"{f.severity}: {f.message} {f.remedy}".strip() for f in result.findings]
-    container = f"{result.container} {result.container_state}" if result.container else "local server"
+    container = f"{result.container} {result.container_state}" if result.container else ""
+    seen = [container or ("local server" if result.via == "local" else "the container was not found")]
+    seen += [f"PostgreSQL {result.server_version}"] if result.server_version else []
+    seen += [f"database {result.database} of {size(result.database_bytes)}"] if result.database_bytes else []
     return [
-        f"{'Healthy' if result.healthy else 'NOT healthy'}: {container}, PostgreSQL {result.server_version or '?'}, "
-        f"database {result.database} {size(result.database_bytes or 0)}, agents {agents}.",
+        f"{'Healthy' if result.healthy else 'NOT healthy'}: {', '.join(seen)}; agents: {agents}.",
         *findings,
     ]
 

@@ -70,7 +70,7 @@ def until(holds: Callable[[], object], seconds: float, what: str) -> None:
 def unfinished(directory: Path) -> list[str]:
     """Whatever a backup under way or a restore's swap has lying in the directory, which no ended one leaves."""
     ends = (".partial", ".tmp", "journal.json", "holder.json")
-    return sorted(item.name for item in directory.iterdir() if item.name.endswith(ends))
+    return sorted(item.name for item in directory.glob("*") if item.name.endswith(ends))
 
 
 # A client

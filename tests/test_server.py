@@ -691,11 +691,10 @@ async def test_call_that_is_given_up_leaves_nothing(
     async with agent(local, era) as it:
         with locked(local_database):
             await stop(it)
-            # By polling: in memory the server's clean-up runs in this very event loop.
             with anyio.fail_after(5):
-                while local_backends(local_database) or unfinished(directory_of(local)):
+                while (await it.call("list_backups"))["jobs"] or local_backends(local_database):
                     await anyio.sleep(0.05)
-            assert (await it.call("list_backups"))["jobs"] == []
+            assert unfinished(directory_of(local)) == []
         assert (await it.call("list_backups"))["backups"] == []
         assert (await it.call("backup"))["safe_to_proceed"]
 

@@ -135,6 +135,11 @@ class ScriptReader:
         self._take(chunk[:nul])
         self._damaged("a NUL byte: the file is damaged, binary, or UTF-16 as Windows PowerShell writes it")
 
+    @property
+    def header(self) -> bool:
+        """Whether pg_dump's first comment was seen so far."""
+        return self._header is True
+
     def finish(self) -> Summary:
         """The input has ended. Raises ScriptDamaged if that was inside of something."""
         if self._target is None:
@@ -149,7 +154,7 @@ class ScriptReader:
         if statement.begun:
             self._damaged(f"the script ends inside the statement that begins on line {statement.line}")
         return Summary(
-            header=self._header is True,
+            header=self.header,
             trailer=self._trailer,
             bytes=self._bytes,
             lines=self._line - 1 + bool(self._held),

@@ -170,7 +170,7 @@ def _shrunk(
     reasons: list[str] = []
     table = target.settings.integrity_table
     if snapshot.integrity_rows is None:
-        reasons.append(f"the table {table} is missing")
+        reasons.append(f"the table {table} is missing (or SCARLET_BACKUP_INTEGRITY_TABLE is wrong)")
     elif snapshot.integrity_rows == 0:
         reasons.append(f"the table {table} is empty")
     rows, last = sum(t.rows for t in tables), last_full(target)
@@ -257,7 +257,7 @@ def _checked_label(label: str | None) -> str | None:
     label = (label or "").strip()
     if len(label) > LABEL_LENGTH or any(ord(c) < 32 for c in label):
         raise ConfigurationError(
-            f"The label has {len(label)} characters or holds control characters.",
+            f"The label is too long ({len(label)} characters) or holds control characters such as line ends.",
             f"Use at most {LABEL_LENGTH} printable characters.",
         )
     return label or None

@@ -14,14 +14,15 @@ from ..models import Listed, Listing, Manifest, ManifestHead, State, Step, Store
 from ..postgres import catalogue as pg
 from ..store.directory import Entry
 from ..store.encodings import DESCRIPTIONS, HEAD, recognise
-from .target import Target
+from ..store.names import JOURNAL
+from .target import TAG, Target
 
 M = TypeVar("M", bound=ManifestHead)
 
 WEEK = 7 * 24 * 3600
 """PROC-004: a backup at least once a week."""
 CLOCK_SLACK = timedelta(minutes=5)
-UNDO_SECONDS = 2.0
+SERVER_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def list_backups(target: Target, limit: int = 10) -> Listing:
     directory = target.directory
     everything = known(target)
     warnings = list(directory.warnings()) if directory.path.is_dir() else [f"{directory.path} does not exist yet."]
-    undo, undo_warning = _undo_points(target)
+    undo, server_warnings = _ask_the_server(target)
     newest = next((item for item, _ in ours(target, everything) if item.state == "good"), None)
     age = None if newest is None else max(0.0, _age(newest.created_at))
     if age is None:
@@ -108,7 +109,9 @@ def list_backups(target: Target, limit: int = 10) -> Listing:
     warnings += [
         f"{item.name} says it was made in the future: check the clock." for item in everything if item.in_future
     ]
-    warnings += [undo_warning] if undo_warning else []
+    warnings += server_warnings
+    if (directory.path / JOURNAL).exists():
+        warnings.append("A restore was cut off: call `backup` or `restore`, either finishes it or rolls it back first.")
     listed = [_listed(target, item) for item in everything[:limit]] + _partials(target)
     listed.sort(key=lambda item: (item.created_at, item.name), reverse=True)
     return Listing(
@@ -250,18 +253,33 @@ def undo_points(target: Target, of: Iterable[pg.DatabaseFacts]) -> list[UndoPoin
     return sorted(found, key=lambda point: point.name, reverse=True)
 
 
-def _undo_points(target: Target) -> tuple[list[UndoPoint] | None, str | None]:
-    """What the server says, and a warning when it says nothing in time: a hanging engine must not hang the listing."""
+def scratch_databases(target: Target, of: Iterable[pg.DatabaseFacts]) -> list[pg.DatabaseFacts]:
+    """What restores that are under way, or were killed, have made and marked."""
+    pattern = re.compile(re.escape(scratch_prefix(target.database)) + r"\d{8}_\d{6}")
+    return [facts for facts in of if pattern.fullmatch(facts.name) and (facts.comment or "").startswith(TAG)]
+
+
+def scratch_prefix(database: str) -> str:
+    """What the names of a database's scratch databases begin with; a UTC time `YYYYMMDD_HHMMSS` follows."""
+    return f"{database}_restore_"
+
+
+def _ask_the_server(target: Target) -> tuple[list[UndoPoint] | None, list[str]]:
+    """Undo points, and warnings; a hanging engine must not hang the listing."""
+
+    def ask() -> dict[str, pg.DatabaseFacts]:
+        target.host.require_running()
+        with target.server.session(target.maintenance_database) as session:
+            return pg.databases(session)
+
     try:
-        found = within(UNDO_SECONDS, lambda: _ask_for_undo_points(target))
+        found = within(SERVER_SECONDS, ask)
     except BackupToolError as error:
-        return None, f"The server could not be asked for undo points: {error.message}"
+        return None, [f"The server could not be asked for undo points: {error.message}"]
     if found is None:
-        return None, f"The server did not tell its undo points within {UNDO_SECONDS:g} s."
-    return found, None
-
-
-def _ask_for_undo_points(target: Target) -> list[UndoPoint]:
-    target.host.require_running()
-    with target.server.session(target.maintenance_database) as session:
-        return undo_points(target, pg.databases(session).values())
+        return None, [f"The server did not tell its undo points within {SERVER_SECONDS:g} s."]
+    left = scratch_databases(target, found.values())
+    return undo_points(target, found.values()), [
+        f"The database {facts.name} is of a restore under way, or of a killed one: then the next `backup` removes it."
+        for facts in left
+    ]

@@ -23,6 +23,7 @@ class Examination:
     sha256: str
     container: Container
     script_bytes: int
+    header: bool
     summary: Summary | None
     tables: list[TableData]
     rest_sha256: str
@@ -72,6 +73,7 @@ def examine(path: Path, compression: Compression, progress: Progress, *extra: Ha
         sha256=raw.sha256,
         container=container or "plain",
         script_bytes=script_bytes,
+        header=reader.header,
         summary=summary,
         tables=table_data(digests),
         rest_sha256=digests.rest_sha256,

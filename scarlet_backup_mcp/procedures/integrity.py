@@ -68,6 +68,7 @@ def db_integrity(target: Target, progress: Progress) -> Integrity:
         healthy=not any(finding.severity == "error" for finding in looked.findings),
         database=target.database,
         agents=looked.agents,
+        via=target.settings.via,
         container=place.container if place else None,
         container_state=place.state if place else None,
         container_health=place.health if place else None,

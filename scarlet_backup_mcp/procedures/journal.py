@@ -22,7 +22,8 @@ from ..postgres.server import Session
 from ..progress import Progress
 from ..store.names import JOURNAL
 from ..store.writing import sync_directory, write_atomically
-from .target import TAG, Target
+from .catalogue import scratch_databases, scratch_prefix
+from .target import Target
 
 
 class StoppedContainer(Model):
@@ -181,16 +182,13 @@ def start(target: Target, containers: list[StoppedContainer]) -> list[DependentR
     return reports
 
 
-def scratch_prefix(database: str) -> str:
-    """What the names of a database's scratch databases begin with."""
-    return f"{database}_restore_"
-
-
 def _sweep(target: Target, session: Session) -> list[str]:
-    told: list[str] = []
+    found = pg.databases(session)
+    marked = {facts.name for facts in scratch_databases(target, found.values())}
     pattern = re.compile(re.escape(scratch_prefix(target.database)) + r"\d{8}_\d{6}")
-    for name, facts in pg.databases(session).items():
-        if pattern.fullmatch(name) and ((facts.comment or "").startswith(TAG) or _is_empty(target, name)):
+    told: list[str] = []
+    for name in found:
+        if name in marked or (pattern.fullmatch(name) and _is_empty(target, name)):
             with suppress(BackupToolError):
                 databases.drop(session, name)
                 told.append(f"The scratch database {name}, left by a restore that was killed, is dropped.")

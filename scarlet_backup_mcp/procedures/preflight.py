@@ -49,6 +49,12 @@ def check_swap(target: Target, session: Session, plan: Plan, *, drop_oldest_undo
         )
 
 
+def drops_undo(plan: Plan, wanted: bool) -> bool:
+    """Whether a restore that adds an undo point drops the oldest for it."""
+    adds = plan.undo is None and plan.live_oid is not None
+    return wanted and adds and len(plan.undo_points) >= UNDO_POINTS
+
+
 def check_load(target: Target, session: Session, plan: Plan, roles: Iterable[str], database_bytes: int) -> None:
     """What loading a dump needs: room, roles, extensions. Raises PreflightFailed."""
     _check_room(target, plan, database_bytes)
@@ -66,7 +72,7 @@ def _check_room(target: Target, plan: Plan, database_bytes: int) -> None:
         raise PreflightFailed(
             f"The server's disk has {free:,} bytes free; a restored copy beside the live database needs {needed:,}.",
             "Free space on the disk of the database's volume"
-            + (", or drop an undo point you no longer need." if plan.undo_points else "."),
+            + (", or drop an undo point you no longer need (`dropdb` in the container)." if plan.undo_points else "."),
         )
 
 
@@ -82,7 +88,7 @@ def _check_roles(session: Session, manifest: Manifest | None, named: Iterable[st
         statements = " ".join(_create_role(name, recorded.get(name)) for name in missing)
         raise PreflightFailed(
             f"The server lacks roles that the backup names: {', '.join(missing)}.",
-            f"Create them first (passwords are not in a backup), for example: {statements}",
+            f"Create them first, with psql in the container (passwords are not in a backup): {statements}",
         )
 
 

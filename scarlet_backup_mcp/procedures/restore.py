@@ -16,20 +16,22 @@ from ..errors import (
     BackupNotValid,
     BackupToolError,
     ConfirmationStale,
+    QueryFailed,
     RestoreFailed,
     RestoreInterrupted,
 )
 from ..models import Check, DatabaseProperties, DependentReport, Manifest, Restore, Step, rows_by_table
 from ..postgres import catalogue as pg
 from ..postgres import databases
-from ..postgres.server import Session
+from ..postgres.quoting import identifier
+from ..postgres.server import OWN_SEARCH_PATH, Session
 from ..progress import Progress
 from ..store.lock import writer_lock
 from . import journal as journals
 from . import preflight, verify
-from .catalogue import undo_prefix
+from .catalogue import scratch_prefix, undo_prefix
 from .examine import Examination
-from .journal import Journal, StoppedContainer, maintenance_session, scratch_prefix, tidy_up
+from .journal import Journal, StoppedContainer, maintenance_session, tidy_up
 from .load import load
 from .sources import Plan, plan
 from .target import TAG, Target
@@ -106,7 +108,7 @@ def restore(
             progress.stage("swapping")
             with progress.uninterrupted():
                 unavailable, dependents = _swap(target, guard, planned, work, undo, stop_dependents)
-                if undo is not None and drop_oldest_undo:
+                if preflight.drops_undo(planned, drop_oldest_undo):
                     _drop_oldest_undo(guard, planned, work)
         except BaseException:
             if planned.undo is None:
@@ -130,6 +132,32 @@ def restore(
         duration_seconds=round(time.monotonic() - began, 3),
         remedy=f'To undo this, call `restore` with backup="{undo}".' if undo else None,
     )
+
+
+def propose(
+    target: Target,
+    progress: Progress,
+    backup: str,
+    *,
+    accept_foreign: bool = False,
+    accept_other_database: bool = False,
+    drop_oldest_undo: bool = False,
+) -> tuple[Plan, str]:
+    """What a user has to be asked before a restore, and what the answer is bound to. Raises what a restore would refuse
+    with, as far as a moment's look tells."""
+    journals.require_running(target)
+    with target.server.session(target.maintenance_database, progress=progress) as session:
+        planned = plan(
+            target,
+            progress,
+            backup,
+            session,
+            accept_foreign=accept_foreign,
+            accept_other_database=accept_other_database,
+        )
+        preflight.check_swap(target, session, planned, drop_oldest_undo=drop_oldest_undo)
+    dropping = planned.undo_points[-1].name if preflight.drops_undo(planned, drop_oldest_undo) else None
+    return planned, planned.question(target.settings.integrity_table, dropping)
 
 
 def dry_run(
@@ -263,6 +291,8 @@ def _from_backup(target: Target, guard: Session, planned: Plan, stamp: str, prog
         load(target.server, work.incoming, planned.entry, examination.sha256, quietly, progress)
         work.did("Load it into a new database beside the live one", work.incoming)
         _compare(target, work, examination, quietly, progress)
+        if planned.manifest is None:
+            _settle_schemas(target, planned, work, quietly)
         if wanted is not None:
             progress.stage("putting back owner, privileges and settings")
             maintenance = target.maintenance_database
@@ -301,6 +331,36 @@ def _compare(
         session.execute("ANALYZE")
 
 
+def _settle_schemas(target: Target, planned: Plan, work: Work, options: Mapping[str, str]) -> None:
+    """What a file without a manifest does not say: whether there was a `public`, and a search_path where there is no
+    live database to take it from. Without its search_path Letta finds no table."""
+    if planned.live_oid is not None:
+        with target.server.session(target.database) as session:
+            had_public = "public" in pg.schemas(session)
+        if not had_public:
+            with suppress(QueryFailed), target.server.session(work.incoming, options) as session:
+                session.execute("DROP SCHEMA IF EXISTS public")  # refused, and rightly, when it holds something
+        return
+    table = target.settings.integrity_table
+    with target.server.session(work.incoming, {**options, **OWN_SEARCH_PATH}) as session:
+        if pg.find_table(session, table) is not None:
+            return
+    with target.server.session(work.incoming, options) as session:
+        holders = [t.schema for t in pg.tables(session) if t.name == table]
+        if len(holders) == 1:
+            schema, database = identifier(holders[0]), identifier(work.incoming)
+            session.execute(f'ALTER DATABASE {database} SET search_path = {schema}, "$user", public')
+            work.warnings.append(
+                f"The file does not tell the database's settings. search_path was set to {schema}, since {table} lies "
+                "there; set others again by hand."
+            )
+        else:
+            work.warnings.append(
+                f"The file does not tell the database's settings, and {table} is not found by the search_path: "
+                f"set it with ALTER DATABASE {identifier(target.database)} SET search_path = …"
+            )
+
+
 def _check_integrity_rows(target: Target, planned: Plan, work: Work) -> None:
     """PROC-004's step 5 in the new database, by its own search_path."""
     manifest = planned.manifest
@@ -331,13 +391,12 @@ def _role_settings(target: Target, manifest: Manifest) -> str | None:
 
 def _drop_oldest_undo(guard: Session, planned: Plan, work: Work) -> None:
     """Only once the restore has succeeded: until then every undo point may be needed."""
-    if planned.undo is None:
-        for point in planned.undo_points[preflight.UNDO_POINTS - 1 :]:
-            try:
-                databases.drop(guard, point.name)
-                work.did("Drop the oldest undo point, as asked", point.name)
-            except BackupToolError as error:
-                work.warnings.append(f"The undo point {point.name} could not be dropped: {error.message}")
+    for point in planned.undo_points[preflight.UNDO_POINTS - 1 :]:
+        try:
+            databases.drop(guard, point.name)
+            work.did("Drop the oldest undo point, as asked", point.name)
+        except BackupToolError as error:
+            work.warnings.append(f"The undo point {point.name} could not be dropped: {error.message}")
 
 
 def _drop_scratch(target: Target, work: Work) -> None:

@@ -19,7 +19,7 @@ from ..postgres.server import Session
 from ..progress import Progress
 from ..store.directory import Entry
 from ..store.reading import FileReader
-from . import catalogue
+from . import catalogue, verify
 from .catalogue import Known
 from .target import Target
 
@@ -54,8 +54,8 @@ class Plan:
         """The file's manifest; None for an undo point or a foreign file."""
         return self.known.manifest if self.known else None
 
-    def question(self, table: str) -> str:
-        """What a user is asked before it is done."""
+    def question(self, table: str, dropping: str | None) -> str:
+        """What a user is asked before it is done. `dropping` is the undo point that goes."""
         kind = "the undo point" if self.undo else "the backup"
         inside = "" if self.rows is None else f", {self.rows:,} rows, {self.integrity_rows} in {table}"
         now = (
@@ -63,10 +63,16 @@ class Plan:
             if self.live_oid is None
             else f"which holds {self.integrity_rows_now} in {table} now"
         )
-        return (
+        words = [
             f"Restore {kind} {self.source} (of {self.created_at:%Y-%m-%d %H:%M:%S} UTC{inside}) as the database "
-            f"{self.database} of {self.server}, {now}? The present database is kept as an undo point."
-        )
+            f"{self.database} of {self.server}, {now}?",
+            *self.warnings,
+        ]
+        if self.live_oid is not None:
+            words.append("The present database is kept as an undo point.")
+        if dropping is not None:
+            words.append(f"The oldest undo point, {dropping}, is dropped for good.")
+        return " ".join(words)
 
 
 def plan(
@@ -118,20 +124,6 @@ def plan(
     )
 
 
-def look(target: Target, progress: Progress, source: str, *, accept_foreign: bool, accept_other_database: bool) -> Plan:
-    """`plan` for a question, in a session of its own."""
-    target.host.require_running()
-    with target.server.session(target.maintenance_database, progress=progress) as session:
-        return plan(
-            target,
-            progress,
-            source,
-            session,
-            accept_foreign=accept_foreign,
-            accept_other_database=accept_other_database,
-        )
-
-
 def resolve(target: Target, source: str) -> str:
     """The name that `source` means: `latest` becomes a file's name, anything else stays."""
     return catalogue.latest(target, for_restore=True) if source == "latest" else source
@@ -164,6 +156,7 @@ def _check_origin(
         raise BackupNotValid(f"{known.name} is damaged: {known.detail}.")
     manifest = known.manifest
     if manifest is None:
+        _refuse_the_useless(known)
         if not accept_foreign:
             raise ForeignRefused(
                 f"{known.name} has no manifest: this tool did not make it, or its manifest is lost. A dump runs as a "
@@ -191,6 +184,17 @@ def _check_origin(
             "it may not load."
         )
     return warnings
+
+
+def _refuse_the_useless(known: Known[Manifest]) -> None:
+    """A file that can't be restored whoever made it. Raises BackupNotValid."""
+    wrong = [check for check in verify.quick_checks(known) if check.ok is False and check.check != "manifest"]
+    if wrong:
+        told = "; ".join(check.detail or f"{check.check}: expected {check.expected}" for check in wrong)
+        raise BackupNotValid(
+            f"{known.name} can't be restored: {told}.",
+            verify.remedy_for(known, wrong) or "Choose another backup: `list_backups` shows which ones are good.",
+        )
 
 
 def _integrity_rows(target: Target, database: str) -> int | None:

@@ -123,8 +123,8 @@ def _content_checks(known: Known[Manifest], found: Examination) -> list[Check]:
         _container_check(found.container),
         Check(check="compression", ok=found.compression_damage is None, detail=found.compression_damage or ""),
         Check(check="structure", ok=found.damage is None, expected="a plain dump", detail=found.damage or ""),
-        Check(check="header", ok=bool(summary and summary.header), expected=HEADER.decode()),
-        Check(check="trailer", ok=bool(summary and summary.trailer), expected=TRAILER.decode()),
+        Check(check="header", ok=found.header, expected=HEADER.decode()),
+        Check(check="trailer", ok=summary is not None and summary.trailer, expected=TRAILER.decode()),
         Check(
             check="statements",
             ok=not refused,
@@ -222,6 +222,7 @@ def _report(
         level=level,
         valid=valid,
         foreign=foreign,
+        shrunk=known.manifest.shrunk if known.manifest else None,
         repairable=None if container == "plain" else container != "utf-16be",
         checks=checks,
         tables=len(examination.tables) if examination else None,
@@ -238,11 +239,13 @@ def _report(
                 detail="; ".join(check.check for check in failed) or "every check holds",
             )
         ],
-        remedy=_remedy(known, failed, container),
+        remedy=remedy_for(known, failed),
     )
 
 
-def _remedy(known: Known[Manifest], failed: list[Check], container: Container) -> str | None:
+def remedy_for(known: Known[Manifest], failed: list[Check]) -> str | None:
+    """What to do about a backup with these failed checks; None if nothing has to be done."""
+    container = _container(known.entry)
     if container != "plain":
         return (
             f"The file is {DESCRIPTIONS[container]}: its text was re-encoded and must not be loaded as it is. "

@@ -15,7 +15,7 @@ DESCRIPTIONS: dict[Container, str] = {
     "utf-16le": "UTF-16 with a byte order mark, as Windows PowerShell 5.1's `>` writes",
     "utf-16be": "UTF-16 (big-endian) with a byte order mark",
     "utf-8-bom": "UTF-8 with a byte order mark, as Windows PowerShell 5.1's `Out-File -Encoding utf8` writes",
-    "crlf": "lines ending in CRLF, as PowerShell 6 to 7.3 or a terminal writes them",
+    "crlf": "text with lines that end in CRLF, as PowerShell 6 to 7.3 or a terminal writes it",
 }
 
 
