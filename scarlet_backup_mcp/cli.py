@@ -17,10 +17,10 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
 from . import __version__, texts
 from .errors import BackupToolError, Cancelled, ConfirmationNeeded, InternalError
@@ -318,7 +318,7 @@ def _print(result: Model, as_json: bool) -> None:
 
 
 def _print_listing(listing: Listing) -> None:
-    table = Table("backup", "age", "size", "state", "rows", "label / detail", title=escape(listing.directory))
+    table = Table("backup", "age", "size", "state", "rows", "label / detail", title=Text(listing.directory))
     for item in listing.backups:
         marks = "; ".join(filter(None, [item.label, "shrunk" if item.shrunk else "", item.detail]))
         rows = "" if item.rows is None else f"{item.rows:,}"
@@ -341,7 +341,7 @@ def _print_tables(result: Integrity) -> None:
 
 
 def _print_verification(result: Verification) -> None:
-    table = Table("check", "holds", "expected", "found", "detail", title=escape(result.name))
+    table = Table("check", "holds", "expected", "found", "detail", title=Text(result.name))
     for check in result.checks:
         holds = {True: "yes", False: "NO", None: "-"}[check.ok]
         _add_row(table, check.check, holds, check.expected, check.found, check.detail)
@@ -351,4 +351,4 @@ def _print_verification(result: Verification) -> None:
 
 def _add_row(table: Table, *cells: str) -> None:
     """Cells as they are: a label may look like rich's markup."""
-    table.add_row(*(escape(cell) for cell in cells))
+    table.add_row(*(Text(cell) for cell in cells))

@@ -538,7 +538,7 @@ def test_cut_foreign_file_is_refused(mind: Mind) -> None:
     name = foreign(mind, b"")
     path = mind.directory / name
     os.truncate(path, path.stat().st_size // 2)
-    assert "structure" in refusal(mind, BackupNotValid, name, accept_foreign=True).message
+    assert "trailer" in refusal(mind, BackupNotValid, name, accept_foreign=True).message
 
 
 def test_foreign_file_that_does_more_than_a_dump_is_refused_with_each_line(mind: Mind) -> None:
