@@ -550,7 +550,7 @@ def test_ctrl_c_on_a_terminal_stops_a_backup(
     with locked(local_database), terminal(command_line, "backup") as screen:
         until(lambda: local_backends(local_database), 20, "a backend of ours")
         screen.type("\x03")
-        assert screen.end(5) == 130
+        assert screen.end(5) == 130, screen.seen
         assert "Traceback" not in screen.seen
         until(lambda: not local_backends(local_database), 3, "no backend of ours")
     assert unfinished(directory_of(local)) == []

@@ -180,6 +180,7 @@ def run(
         ended = process.wait()
         if feed is not None:
             feed.join()
+    progress.check()  # what ended because of a cancellation has not ended well
     return ended
 
 

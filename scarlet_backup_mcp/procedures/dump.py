@@ -57,7 +57,7 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
     """Begin a transaction in `session` that exports its snapshot, and read the catalogue inside it. The snapshot is
     there for pg_dump as long as the session stays in that transaction."""
     progress.stage("taking a snapshot")
-    with target.server.session(target.database, OWN_SEARCH_PATH) as other:
+    with target.server.session(target.database, OWN_SEARCH_PATH, progress) as other:
         watched = pg.find_table(other, target.settings.integrity_table)
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     name = session.rows("SELECT pg_export_snapshot() AS name")[0]["name"]
