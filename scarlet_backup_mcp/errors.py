@@ -38,6 +38,7 @@ BackupToolError
 │   └── PreflightFailed           preflight_failed
 ├── RestoreFailed                 restore_failed
 │   └── RestoreInterrupted        restore_interrupted
+├── ArgumentsInvalid              arguments_invalid
 ├── JobUnknown                    job_unknown
 ├── Cancelled                     cancelled
 └── InternalError                 internal_error
@@ -311,6 +312,13 @@ class RestoreInterrupted(RestoreFailed):
 
     code = "restore_interrupted"
     default_remedy = "Start the server (`docker compose up -d postgres`), then call `restore` again."
+
+
+class ArgumentsInvalid(BackupToolError):
+    """A tool was called with arguments that its input schema does not have. Nothing was done."""
+
+    code = "arguments_invalid"
+    default_remedy = "Call it again with arguments as its input schema has them."
 
 
 class JobUnknown(BackupToolError):

@@ -33,9 +33,9 @@ from .calls import (
     short_call,
 )
 from .confirming import Confirm, confirm_restore, consent
-from .errors import BackupToolError
+from .errors import ArgumentsInvalid, BackupToolError
 from .jobs import Jobs
-from .models import Compression, ErrorReport, Level, Model
+from .models import Compression, Level, Model
 from .procedures import backup as backups
 from .procedures import catalogue, integrity, verify
 from .procedures import restore as restores
@@ -291,13 +291,11 @@ class StrictTool(Tool):
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
             known = ", ".join(self.parameters["properties"])
-            return failed(
-                ErrorReport(
-                    code="arguments_invalid",
-                    message=f"{self.name} was not called, since its arguments are wrong: {wrong}.",
-                    remedy=f"Call it again with arguments as its input schema has them ({known}).",
-                )
+            told = ArgumentsInvalid(
+                f"{self.name} was not called, since its arguments are wrong: {wrong}.",
+                f"Call it again with arguments as its input schema has them ({known}).",
             )
+            return failed(report(told))
         return await super().run(arguments, context, convert_result)
 
 

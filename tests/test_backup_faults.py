@@ -185,7 +185,9 @@ def test_an_unhealthy_and_a_starting_container_are_tried_and_reported(box: Box, 
 
 
 def assert_backed_up_with_a_warning(box: Box, directory: Path, code: str) -> None:
-    assert success(box, directory).safe_to_proceed
+    taken = success(box, directory)
+    assert taken.safe_to_proceed
+    assert code.removeprefix("container_") in " ".join(taken.warnings)
     with Target(box.settings(directory)) as target:
         looked = db_integrity(target, Progress())
     assert [finding.severity for finding in looked.findings if finding.code == code] == ["warning"]

@@ -56,7 +56,7 @@ def backup(
     began = time.monotonic()
     label = _checked_label(label)
     progress.stage("looking at the container")
-    require_running(target)
+    place = require_running(target)
     directory = target.directory
     directory.prepare()
     with writer_lock(directory.path, "backup"):
@@ -72,6 +72,8 @@ def backup(
                 manifest, said, valid = _dump(target, progress, label, compression, accept_smaller)
         except TableLocked as error:
             raise locked(error.message) from None
+    if place.health in ("unhealthy", "starting"):
+        told.append(f"The container {place.container} is {place.health}: read `docker compose logs postgres`.")
     return _result(target, manifest, valid, [*told, *directory.warnings(), *said], time.monotonic() - began)
 
 

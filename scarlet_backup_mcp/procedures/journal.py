@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from ..errors import BackupToolError, Busy, HostError, RestoreInterrupted, ServerError
+from ..hosts import Place
 from ..models import DependentReport, Model, Utc
 from ..postgres import catalogue as pg
 from ..postgres import databases
@@ -75,10 +76,10 @@ def remove(directory: Path) -> None:
     sync_directory(directory)
 
 
-def require_running(target: Target) -> None:
+def require_running(target: Target) -> Place:
     """As `Host.require_running`. Raises RestoreInterrupted if a journal waits to be settled."""
     try:
-        target.host.require_running()
+        return target.host.require_running()
     except HostError as error:
         raise _with_journal(target, error) from error
 
