@@ -28,7 +28,6 @@ BackupToolError
 │   └── Busy                      busy
 ├── DumpFailed                    dump_failed
 │   └── DumpIncomplete            dump_incomplete
-├── ScriptRefused                 script_refused
 ├── RestoreRefused                restore_refused
 │   ├── BackupNotValid            backup_not_valid
 │   ├── ForeignRefused            foreign_refused
@@ -238,20 +237,6 @@ class DumpIncomplete(DumpFailed):
     """The dump ended without an error, but is not all there."""
 
     code = "dump_incomplete"
-
-
-class ScriptRefused(BackupToolError):
-    """A dump holds something that a plain dump never holds. `line` is its 1-based line."""
-
-    code = "script_refused"
-    default_remedy = (
-        "This is not a plain dump of one database as pg_dump writes it. Look at the line; "
-        "if you trust the file, load it by hand into a new database."
-    )
-
-    def __init__(self, message: str, remedy: str | None = None, *, line: int = 0) -> None:
-        super().__init__(message, remedy)
-        self.line = line
 
 
 class RestoreRefused(BackupToolError):

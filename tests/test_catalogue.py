@@ -18,6 +18,7 @@ import pytest
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import BackupMissing, OtherDatabaseRefused
 from scarlet_backup_mcp.models import Listing
+from scarlet_backup_mcp.procedures import catalogue
 from scarlet_backup_mcp.procedures.restore import dry_run
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress
@@ -524,3 +525,17 @@ def test_thousand_backups_are_listed_in_a_quarter_of_a_second(made: Made, tmp_pa
 def tables_of_letta(made: Made) -> list[dict[str, Any]]:
     tables = json.loads(made.shelf.manifest(made.plain).read_bytes())["tables"]
     return [{**tables[number % len(tables)], "name": f"table_{number}"} for number in range(49)]
+
+
+@pytest.mark.parametrize(
+    ("name", "made_at"),
+    [
+        ("letta_before_restore_20261123_065100", datetime(2026, 11, 23, 6, 51, tzinfo=UTC)),
+        ("letta_before_restore_99999999_999999", None),
+        ("letta_before_restore_20261123_065100_", None),
+        ("Xletta_before_restore_20261123_065100", None),
+        ("letta_before_restore_", None),
+    ],
+)
+def test_only_a_name_with_a_time_that_exists_is_an_undo_points(name: str, made_at: datetime | None) -> None:
+    assert catalogue.stamped(catalogue.undo_prefix("letta"), name) == made_at

@@ -534,6 +534,23 @@ def test_foreign_file_is_restored_only_on_word_and_keeps_the_live_settings(mind:
     assert mind.content().properties == properties
 
 
+def test_foreign_file_into_a_missing_database_is_of_use_to_its_clients(mind: Mind) -> None:
+    """Without its search_path Letta would find no table, and the restore would look like a success."""
+    name = foreign(mind, b"")
+    mind.psql(f"DROP DATABASE {mind.name} WITH (FORCE)", "postgres")
+    done = put_back(mind, name, accept_foreign=True)
+    assert mind.fingerprint() == mind.saved_fingerprint
+    assert str(done.integrity_rows) == mind.psql("SELECT count(*) FROM agents")
+    assert "search_path was set" in " ".join(done.warnings)
+
+
+def test_foreign_file_does_not_bring_back_a_schema_that_was_dropped(mind: Mind) -> None:
+    schemas = mind.content().schemas
+    assert "public" not in schemas
+    put_back(mind, foreign(mind, b""), accept_foreign=True)
+    assert mind.content().schemas == schemas
+
+
 def test_cut_foreign_file_is_refused(mind: Mind) -> None:
     name = foreign(mind, b"")
     path = mind.directory / name

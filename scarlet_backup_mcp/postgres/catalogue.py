@@ -38,7 +38,6 @@ class DatabaseFacts:
     oid: int
     bytes: int | None
     comment: str | None
-    connectable: bool
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,6 @@ def databases(session: Session) -> dict[str, DatabaseFacts]:
     """Every database of the server by name."""
     rows = session.rows(
         """SELECT datname AS name, oid::bigint AS oid, shobj_description(oid, 'pg_database') AS comment,
-                  datallowconn AS connectable,
                   CASE WHEN has_database_privilege(oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE')
                        THEN pg_database_size(oid) END AS bytes
            FROM pg_database"""

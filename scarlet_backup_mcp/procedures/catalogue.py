@@ -14,7 +14,7 @@ from ..models import Listed, Listing, Manifest, ManifestHead, State, Step, Store
 from ..postgres import catalogue as pg
 from ..store.directory import Entry
 from ..store.encodings import DESCRIPTIONS, HEAD, recognise
-from ..store.names import JOURNAL
+from ..store.names import JOURNAL, moment
 from .target import TAG, Target
 
 M = TypeVar("M", bound=ManifestHead)
@@ -242,26 +242,39 @@ def undo_prefix(database: str) -> str:
     return f"{database}_before_restore_"
 
 
+def scratch_prefix(database: str) -> str:
+    """What the names of a database's scratch databases begin with; a UTC time `YYYYMMDD_HHMMSS` follows."""
+    return f"{database}_restore_"
+
+
+def stamped(prefix: str, name: str) -> datetime | None:
+    """The UTC time in a name of ours, `prefix` and `YYYYMMDD_HHMMSS`; None for any other name."""
+    if not re.fullmatch(re.escape(prefix) + r"\d{8}_\d{6}", name):
+        return None
+    found = moment(name.removeprefix(prefix))
+    return None if found is None else found.replace(tzinfo=UTC)
+
+
 def undo_points(target: Target, of: Iterable[pg.DatabaseFacts]) -> list[UndoPoint]:
     """The undo points among a server's databases, newest first."""
-    pattern = re.compile(re.escape(undo_prefix(target.database)) + r"(\d{8}_\d{6})")
-    found: list[UndoPoint] = []
-    for database in of:
-        if named := pattern.fullmatch(database.name):
-            moment = datetime.strptime(named[1], "%Y%m%d_%H%M%S").replace(tzinfo=UTC)
-            found.append(UndoPoint(name=database.name, created_at=moment, bytes=database.bytes or 0))
+    prefix = undo_prefix(target.database)
+    found = [
+        UndoPoint(name=database.name, created_at=made, bytes=database.bytes or 0)
+        for database in of
+        if (made := stamped(prefix, database.name)) is not None
+    ]
     return sorted(found, key=lambda point: point.name, reverse=True)
 
 
 def scratch_databases(target: Target, of: Iterable[pg.DatabaseFacts]) -> list[pg.DatabaseFacts]:
-    """What restores that are under way, or were killed, have made and marked."""
-    pattern = re.compile(re.escape(scratch_prefix(target.database)) + r"\d{8}_\d{6}")
-    return [facts for facts in of if pattern.fullmatch(facts.name) and (facts.comment or "").startswith(TAG)]
+    """What by its name was made by restores that are under way or were killed; `is_marked` tells if it is certain."""
+    prefix = scratch_prefix(target.database)
+    return [facts for facts in of if stamped(prefix, facts.name) is not None]
 
 
-def scratch_prefix(database: str) -> str:
-    """What the names of a database's scratch databases begin with; a UTC time `YYYYMMDD_HHMMSS` follows."""
-    return f"{database}_restore_"
+def is_marked(scratch: pg.DatabaseFacts) -> bool:
+    """Whether a database carries our comment."""
+    return (scratch.comment or "").startswith(TAG)
 
 
 def _ask_the_server(target: Target) -> tuple[list[UndoPoint] | None, list[str]]:
@@ -278,7 +291,7 @@ def _ask_the_server(target: Target) -> tuple[list[UndoPoint] | None, list[str]]:
         return None, [f"The server could not be asked for undo points: {error.message}"]
     if found is None:
         return None, [f"The server did not tell its undo points within {SERVER_SECONDS:g} s."]
-    left = scratch_databases(target, found.values())
+    left = filter(is_marked, scratch_databases(target, found.values()))
     return undo_points(target, found.values()), [
         f"The database {facts.name} is of a restore under way, or of a killed one: then the next `backup` removes it."
         for facts in left

@@ -41,7 +41,7 @@ class Work:
         self.steps.append(Step(step="Restore", title=title, ok=True, detail=detail))
 
 
-def from_undo_point(target: Target, planned: Plan) -> Work:
+def from_undo_point(planned: Plan) -> Work:
     """It is all there."""
     work = Work(incoming=planned.source, incoming_oid=planned.databases[planned.source].oid)
     work.comment = planned.databases[planned.source].comment

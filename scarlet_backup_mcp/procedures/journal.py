@@ -7,7 +7,6 @@ their OID through a rename, so the server tells.
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -23,7 +22,7 @@ from ..postgres.server import Session
 from ..progress import Progress
 from ..store.names import JOURNAL
 from ..store.writing import sync_directory, write_atomically
-from .catalogue import scratch_databases, scratch_prefix
+from .catalogue import is_marked, scratch_databases
 from .target import Target
 
 
@@ -162,13 +161,8 @@ def side_of_swap(session: Session, journal: Journal) -> bool:
         f"A restore of {journal.source} was cut off, and the databases are not as it left them: OID "
         f"{journal.incoming_oid} is {incoming!r}, OID {journal.live_oid} is {names.get(journal.live_oid or 0)!r}.",
         f"Look with `\\l` in psql which database is the right one, rename it to {journal.database}, "
-        f"and remove {target_file(journal)}.",
+        f"and remove the backup directory's {JOURNAL} of {journal.started_at:%Y-%m-%d %H:%M} UTC.",
     )
-
-
-def target_file(journal: Journal) -> str:
-    """What to remove by hand."""
-    return f"the backup directory's {JOURNAL} of {journal.started_at:%Y-%m-%d %H:%M} UTC"
 
 
 def start(target: Target, containers: list[StoppedContainer]) -> list[DependentReport]:
@@ -184,15 +178,12 @@ def start(target: Target, containers: list[StoppedContainer]) -> list[DependentR
 
 
 def _sweep(target: Target, session: Session) -> list[str]:
-    found = pg.databases(session)
-    marked = {facts.name for facts in scratch_databases(target, found.values())}
-    pattern = re.compile(re.escape(scratch_prefix(target.database)) + r"\d{8}_\d{6}")
     told: list[str] = []
-    for name in found:
-        if name in marked or (pattern.fullmatch(name) and _is_empty(target, name)):
+    for scratch in scratch_databases(target, pg.databases(session).values()):
+        if is_marked(scratch) or _is_empty(target, scratch.name):
             with suppress(BackupToolError):
-                databases.drop(session, name)
-                told.append(f"The scratch database {name}, left by a restore that was killed, is dropped.")
+                databases.drop(session, scratch.name)
+                told.append(f"The scratch database {scratch.name}, left by a restore that was killed, is dropped.")
     return told
 
 

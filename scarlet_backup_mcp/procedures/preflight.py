@@ -36,12 +36,7 @@ def check_swap(target: Target, session: Session, plan: Plan, *, drop_oldest_undo
             f"The live database has a {'; a '.join(found)}, which a swap would break.",
             "Finish or drop it (COMMIT/ROLLBACK PREPARED, pg_drop_replication_slot, DROP SUBSCRIPTION); try again.",
         )
-    if (
-        plan.undo is None
-        and plan.live_oid is not None
-        and len(plan.undo_points) >= UNDO_POINTS
-        and not drop_oldest_undo
-    ):
+    if drops_undo(plan, wanted=True) and not drop_oldest_undo:
         oldest = plan.undo_points[-1]
         raise PreflightFailed(
             f"There are {len(plan.undo_points)} undo points; the oldest is {oldest.name} ({oldest.bytes:,} bytes).",

@@ -70,7 +70,7 @@ def restore(
         stamp = _free_stamp(target, planned)
         undo = undo_prefix(target.database) + stamp if planned.live_oid else None
         if planned.undo is not None:
-            work = from_undo_point(target, planned)
+            work = from_undo_point(planned)
         else:
             work = from_backup(target, guard, planned, stamp, progress)
         work.warnings[:0] = [*told, *planned.warnings]

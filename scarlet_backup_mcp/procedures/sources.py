@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -130,7 +129,7 @@ def resolve(target: Target, source: str) -> str:
 
 
 def _undo_point(target: Target, source: str, points: list[UndoPoint]) -> UndoPoint | None:
-    if not re.fullmatch(re.escape(catalogue.undo_prefix(target.database)) + r"\d{8}_\d{6}", source):
+    if catalogue.stamped(catalogue.undo_prefix(target.database), source) is None:
         return None
     found = next((point for point in points if point.name == source), None)
     if found is None:
@@ -163,7 +162,8 @@ def _check_origin(
                 "superuser, so a file from elsewhere can do anything."
             )
         return [
-            f"{known.name} has no manifest: only its structure could be checked, and settings are the live database's."
+            f"{known.name} has no manifest: only its structure can be checked, it runs as a superuser, and it does not "
+            "tell the database's settings; those of the live database are taken, if there is one."
         ]
     if not target.is_ours(manifest) and not accept_other_database:
         identity = manifest.identity

@@ -46,7 +46,7 @@ def parse(name: str) -> BackupName | None:
     if name[-1] in ". " or _DEVICE.fullmatch(name):
         return None
     found = _STAMP.search(name)
-    stamp = _moment(found[1]) if found else None
+    stamp = moment(found[1]) if found else None
     if _VOLUME.fullmatch(name):
         return BackupName(name, "volume", "zstd" if name.endswith(".zst") else "none", stamp)
     for suffix, (kind, compression) in _SUFFIXES.items():
@@ -65,7 +65,8 @@ def require(name: str) -> BackupName:
     return found
 
 
-def _moment(stamp: str) -> datetime | None:
+def moment(stamp: str) -> datetime | None:
+    """The time, without a zone, that `YYYYMMDD_HHMMSS` means; None when there is no such time."""
     try:
         return datetime.fromisoformat(stamp.replace("_", "T"))
     except ValueError:
