@@ -19,6 +19,7 @@ from pathlib import Path
 from scarlet_backup_mcp.models import Compression
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.restore import restore
+from scarlet_backup_mcp.procedures.sources import Wishes
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
@@ -89,7 +90,7 @@ def our_backup(settings: Settings, compression: Compression) -> str:
 def our_restore(settings: Settings, name: str) -> None:
     """Restore it over the live database."""
     with Target(settings) as target:
-        restore(target, Progress(), name, drop_oldest_undo=True)
+        restore(target, Progress(), name, Wishes(drop_oldest_undo=True))
 
 
 def shell_dump(container: str, file: Path) -> None:

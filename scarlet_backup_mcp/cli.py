@@ -24,11 +24,25 @@ from rich.text import Text
 
 from . import __version__, texts
 from .errors import BackupToolError, Cancelled, ConfirmationNeeded, InternalError
-from .models import Backup, ErrorReport, Integrity, Listing, Model, Restore, Verification
+from .models import (
+    Backup,
+    BackupLevel,
+    CodePage,
+    ErrorReport,
+    Integrity,
+    Level,
+    Listing,
+    Model,
+    Repaired,
+    Restore,
+    Verification,
+)
 from .procedures import backup as backups
 from .procedures import catalogue, integrity, verify
+from .procedures import repair as repairs
 from .procedures import restore as restores
 from .procedures.restore import Confirmed
+from .procedures.sources import Wishes
 from .procedures.target import Target
 from .progress import Progress, State
 from .settings import PREFIX, Settings, load_settings
@@ -50,6 +64,18 @@ def _settings_options(command: F) -> F:
 def _output_options(command: F) -> F:
     command = click.option("--json", "as_json", is_flag=True, help="The whole result as JSON on stdout.")(command)
     return click.option("--quiet", is_flag=True, help="No progress on stderr.")(command)
+
+
+def _code_page_option(command: F) -> F:
+    def number(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+        return None if value is None else int(value)
+
+    return click.option(
+        "--code-page",
+        type=click.Choice([str(page) for page in get_args(CodePage)]),
+        callback=number,
+        help="For a file of PowerShell's whose code page can't be told: the one whose words read right.",
+    )(command)
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -76,12 +102,20 @@ def serve(**options: Any) -> None:
 @click.option("--label", help="Free text kept with the backup, 80 characters at most.")
 @click.option("--compression", type=click.Choice(["none", "zstd"]), default="none", show_default=True)
 @click.option("--accept-smaller", is_flag=True, help="A loss of more than half of all rows is meant.")
+@click.option(
+    "--verify",
+    type=click.Choice(get_args(BackupLevel)),
+    default="full",
+    show_default=True,
+    help="drill: also restore it into a throw-away server and compare.",
+)
 @_output_options
 @_settings_options
 def backup(
     label: str | None,
     compression: Literal["none", "zstd"],
     accept_smaller: bool,
+    verify: BackupLevel,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -89,7 +123,9 @@ def backup(
     """Take a backup (PROC-004 steps 1 to 4). Exit code 1: it is there, but PROC-003 must not go ahead."""
 
     def work(target: Target, progress: Progress) -> Backup:
-        return backups.backup(target, progress, label=label, compression=compression, accept_smaller=accept_smaller)
+        return backups.backup(
+            target, progress, label=label, compression=compression, accept_smaller=accept_smaller, verify=verify
+        )
 
     result = _run(work, options, as_json, quiet)
     sys.exit(0 if result.safe_to_proceed else BAD)
@@ -97,17 +133,48 @@ def backup(
 
 @main.command("verify")
 @click.argument("backup", default="latest")
-@click.option("--level", type=click.Choice(["quick", "full"]), default="full", show_default=True)
+@click.option(
+    "--level",
+    type=click.Choice(get_args(Level)),
+    default="full",
+    show_default=True,
+    help="drill: restore it into a throw-away server and compare.",
+)
+@_code_page_option
+@click.option("--on-live-server", is_flag=True, help="Drill in a scratch database of the live server.")
 @_output_options
 @_settings_options
-def verify_(backup: str, level: Literal["quick", "full"], as_json: bool, quiet: bool, **options: Any) -> None:
-    """Check a backup (PROC-004 step 4). Exit code 1: it is not valid."""
+def verify_(
+    backup: str,
+    level: Level,
+    code_page: CodePage | None,
+    on_live_server: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Check a backup (PROC-004 step 4). Exit code 1: it is not valid, or a drill did not prove it."""
 
     def work(target: Target, progress: Progress) -> Verification:
-        return verify.verify(target, progress, backup, level)
+        return verify.verify(target, progress, backup, level, code_page=code_page, on_live_server=on_live_server)
 
     result = _run(work, options, as_json, quiet)
-    sys.exit(0 if result.valid else BAD)
+    proved = level != "drill" or (result.drill is not None and result.drill.proved is True)
+    sys.exit(0 if proved and (result.valid or (level == "drill" and result.foreign)) else BAD)
+
+
+@main.command("repair")
+@click.argument("backup")
+@_code_page_option
+@_output_options
+@_settings_options
+def repair_(backup: str, code_page: CodePage | None, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Write a clean copy of an old BACKUP that PowerShell re-encoded, with a manifest. The original stays as it is."""
+
+    def work(target: Target, progress: Progress) -> Repaired:
+        return repairs.repair(target, progress, backup, code_page=code_page)
+
+    _run(work, options, as_json, quiet)
 
 
 @main.command("list")
@@ -127,6 +194,12 @@ def list_(limit: int, as_json: bool, quiet: bool, **options: Any) -> None:
 @click.option("--accept-other-database", is_flag=True, help="Take a backup of another database or project.")
 @click.option("--stop-dependents/--leave-dependents", default=True, show_default=True)
 @click.option("--drop-oldest-undo", is_flag=True, help="Drop the oldest undo point when there are two.")
+@click.option(
+    "--drill/--no-drill",
+    default=None,
+    help="Try it out in a throw-away server first. [default: only a file that `backup` did not make]",
+)
+@_code_page_option
 @_output_options
 @_settings_options
 def restore(
@@ -137,22 +210,23 @@ def restore(
     accept_other_database: bool,
     stop_dependents: bool,
     drop_oldest_undo: bool,
+    drill: bool | None,
+    code_page: CodePage | None,
     as_json: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
     """Bring the database back from BACKUP: a file's name, an undo point's name, or `latest`."""
-    accepted = {"accept_foreign": accept_foreign, "accept_other_database": accept_other_database}
-    swap = {"stop_dependents": stop_dependents, "drop_oldest_undo": drop_oldest_undo}
+    wishes = Wishes(accept_foreign, accept_other_database, stop_dependents, drop_oldest_undo, drill, code_page)
 
     def work(target: Target, progress: Progress) -> Restore:
         if dry_run:
-            return restores.dry_run(target, progress, backup, **accepted, **swap)
-        planned, question = restores.propose(target, progress, backup, **accepted, drop_oldest_undo=drop_oldest_undo)
+            return restores.dry_run(target, progress, backup, wishes)
+        planned, question = restores.propose(target, progress, backup, wishes)
         if not yes:
             _ask(progress, question, planned.source)
         confirmed = Confirmed(planned.sha256, planned.live_oid)
-        return restores.restore(target, progress, planned.source, confirmed=confirmed, **accepted, **swap)
+        return restores.restore(target, progress, planned.source, wishes, confirmed=confirmed)
 
     _run(work, options, as_json, quiet)
 
@@ -230,8 +304,9 @@ def _fail(error: BackupToolError, as_json: bool) -> None:
 
 
 def _for_terminal(text: str) -> str:
-    """A remedy's parameters as options: "accept_foreign=true" is --accept-foreign here."""
-    text = text.replace("with dry_run=false", "without --dry-run")
+    """A remedy's parameters as options: "accept_foreign=true" is --accept-foreign here, "drill=false" --no-drill."""
+    text = text.replace("with dry_run=false", "without --dry-run").replace("code_page=", "--code-page ")
+    text = text.replace("without on_live_server", "without --on-live-server").replace("drill=false", "--no-drill")
     return re.sub(r"\b(\w+)=true", lambda found: "--" + found[1].replace("_", "-"), text)
 
 
@@ -320,7 +395,8 @@ def _print(result: Model, as_json: bool) -> None:
 def _print_listing(listing: Listing) -> None:
     table = Table("backup", "age", "size", "state", "rows", "label / detail", title=Text(listing.directory))
     for item in listing.backups:
-        marks = "; ".join(filter(None, [item.label, "shrunk" if item.shrunk else "", item.detail]))
+        proved = f"proved {item.proved_at:%Y-%m-%d}" if item.proved_at else ""
+        marks = "; ".join(filter(None, [item.label, proved, "shrunk" if item.shrunk else "", item.detail]))
         rows = "" if item.rows is None else f"{item.rows:,}"
         _add_row(table, item.name, texts.age(item.age_seconds), texts.size(item.bytes), item.state, rows, marks)
     for point in listing.undo_points or []:

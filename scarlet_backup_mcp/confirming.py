@@ -15,10 +15,10 @@ from pydantic import BaseModel, Field
 
 from .calls import App, Question, app_of, in_thread, report
 from .errors import BackupToolError, ConfirmationNeeded, ConfirmationStale
-from .models import ErrorReport
+from .models import CodePage, ErrorReport
 from .procedures import restore as restores
 from .procedures.restore import Confirmed
-from .procedures.sources import Plan, resolve
+from .procedures.sources import Plan, Wishes, resolve
 from .procedures.target import Target
 from .progress import Progress
 
@@ -52,31 +52,28 @@ async def confirm_restore(
     dry_run: bool,
     accept_foreign: bool,
     accept_other_database: bool,
+    stop_dependents: bool,
     drop_oldest_undo: bool,
+    drill: bool | None,
+    code_page: CodePage | None,
     job: str | None,
 ) -> Confirm | Elicit[Confirm]:
     """Decides what the user has to be asked before a restore. On 2026-07-28 it runs twice for one question."""
     if dry_run or job is not None or confirmation is not None:
         return Confirm(confirm=True)
     app = app_of(ctx)
+    wishes = Wishes(accept_foreign, accept_other_database, stop_dependents, drop_oldest_undo, drill, code_page)
     capability = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
     try:
         if capability is None or (capability.form is None and capability.url is not None):
             raise await in_thread(app, lambda target: _how_to_confirm(target, backup, "this client can't ask the user"))
-        key = _key(ctx, backup, accept_foreign, accept_other_database, drop_oldest_undo)
+        key = _key(ctx, backup, wishes)
         answered = ctx.input_responses is not None or ctx.request_state is not None
         question = app.questions.get(key) if answered else None
         if question is None or time.monotonic() - question.asked_at > QUESTION_SECONDS:
 
             def propose(target: Target) -> tuple[Plan, str]:
-                return restores.propose(
-                    target,
-                    Progress(),
-                    backup,
-                    accept_foreign=accept_foreign,
-                    accept_other_database=accept_other_database,
-                    drop_oldest_undo=drop_oldest_undo,
-                )
+                return restores.propose(target, Progress(), backup, wishes)
 
             planned, text = await in_thread(app, propose)
             question = Question(planned, text, time.monotonic(), os.urandom(2).hex())
@@ -91,15 +88,14 @@ async def consent(
     answer: ElicitationResult[Confirm],
     backup: str,
     confirmation: str | None,
-    *consents: bool,
+    wishes: Wishes,
 ) -> tuple[str, Confirmed | None]:
     """The source that may be restored, and what the user's yes is bound to; None with a typed confirmation.
 
-    `consents` are the call's other parameters that `confirm_restore` takes, in their order. Raises BackupToolError
-    when there is no consent; a question that was open for this call is closed in any case.
+    Raises BackupToolError when there is no consent; a question that was open for this call is closed in any case.
     """
     app = app_of(ctx)
-    question = app.questions.pop(_key(ctx, backup, *consents), None)
+    question = app.questions.pop(_key(ctx, backup, wishes), None)
     if confirmation is not None:
         if confirmation != f"restore {backup}" or backup == "latest":
             why = "the confirmation given does not name this backup"

@@ -25,9 +25,12 @@ BackupToolError
 │   ├── DiskFull                  disk_full
 │   ├── NameRefused               name_refused
 │   ├── BackupMissing             backup_missing
+│   ├── CodePageNeeded            code_page_needed
 │   └── Busy                      busy
 ├── DumpFailed                    dump_failed
 │   └── DumpIncomplete            dump_incomplete
+├── DrillFailed                   drill_failed
+│   └── DrillImpossible           drill_impossible
 ├── RestoreRefused                restore_refused
 │   ├── BackupNotValid            backup_not_valid
 │   ├── ForeignRefused            foreign_refused
@@ -219,6 +222,13 @@ class BackupMissing(StoreError):
     default_remedy = "Call `list_backups` for the names there are, or `backup` to make one."
 
 
+class CodePageNeeded(StoreError):
+    """What PowerShell did to a file can be undone in several ways, with different texts."""
+
+    code = "code_page_needed"
+    default_remedy = "Call it again with code_page= the page whose words read right."
+
+
 class Busy(StoreError):
     """Another backup, restore or prune holds the lock."""
 
@@ -237,6 +247,20 @@ class DumpIncomplete(DumpFailed):
     """The dump ended without an error, but is not all there."""
 
     code = "dump_incomplete"
+
+
+class DrillFailed(BackupToolError):
+    """A restore drill could not be done, so it tells nothing of the backup. The live database is as it was."""
+
+    code = "drill_failed"
+    default_remedy = "Read the message and mend the cause; `verify_backup` with level full needs no server."
+
+
+class DrillImpossible(DrillFailed):
+    """The throw-away server could not be started."""
+
+    code = "drill_impossible"
+    default_remedy = "Read what it says and mend the cause; `verify_backup` with level=full needs no throw-away server."
 
 
 class RestoreRefused(BackupToolError):

@@ -14,7 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 Utc = Annotated[datetime, PlainSerializer(lambda t: t.isoformat().replace("+00:00", "Z"), when_used="json")]
 Kind = Literal["sql", "volume"]
 Compression = Literal["none", "zstd"]
-Level = Literal["quick", "full"]
+Level = Literal["quick", "full", "drill"]
+BackupLevel = Literal["full", "drill"]
+CodePage = Literal[437, 850, 852, 858, 1250, 1252, 65001]
+"""Code pages of Windows that PowerShell may have decoded a dump with; 65001 is UTF-8."""
 State = Literal["good", "unverified", "damaged", "foreign", "partial"]
 
 
@@ -157,7 +160,10 @@ class ManifestHead(Model):
     compression: Compression
     created_at: Utc = Field(description="The moment of the snapshot.")
     label: str | None
-    identity: Identity
+    repaired_from: str | None = Field(
+        default=None, description="A copy of this file of PowerShell's, repaired: what it holds may come from anywhere."
+    )
+    identity: Identity | None = Field(description="null in a repaired copy, which does not tell it.")
     bytes: int = Field(description="Of the file.")
     sha256: str = Field(description="Of the file.")
     rows: int
@@ -174,11 +180,11 @@ class Manifest(ManifestHead):
     pg_dump_version: str
     tool_version: str
     integrity_table: str
-    database_bytes: int = Field(description="pg_database_size: an estimate.")
+    database_bytes: int | None = Field(description="pg_database_size, an estimate; null in a repaired copy.")
     script_bytes: int = Field(description="Of the plain dump, before compression.")
     rest_sha256: str = Field(description="Of the script without COPY data and without its volatile lines.")
-    schemas: list[str]
-    properties: DatabaseProperties
+    schemas: list[str] | None = Field(description="null in a repaired copy.")
+    properties: DatabaseProperties | None = Field(description="null in a repaired copy.")
     roles: list[Role]
     tables: list[TableData]
 
@@ -193,6 +199,41 @@ class Check(Model):
     detail: str = ""
 
 
+class Difference(Model):
+    """Something that is in the backup and not, or not the same, in the database restored from it."""
+
+    what: str = Field(description="For example 'rows of letta.messages' or 'INDEX letta.agents_name_idx'.")
+    backup: str
+    restored: str
+
+
+class Drill(Model):
+    """A restore into a throw-away server: what came of it."""
+
+    proved: bool | None = Field(description="Whether the same data came back; null: it could not be told, see detail.")
+    detail: str = ""
+    where: str = Field(description="The server it was restored into.")
+    server_version: str
+    rows_compared: int = 0
+    objects_compared: int = 0
+    differences: list[Difference] = Field(default=[], description="The first twenty.")
+    normalised: list[Difference] = Field(
+        default=[], description="Definitions that the server spells in another way, but which mean the same."
+    )
+    warnings: list[str] = []
+    database_bytes: int | None = None
+    load_seconds: float | None = None
+    restore_seconds: float | None = Field(default=None, description="About how long a real restore would take.")
+    duration_seconds: float
+
+
+class CodePageChoice(Model):
+    """Code pages that give a PowerShell file the same text, with words of it."""
+
+    code_pages: list[CodePage]
+    samples: list[str]
+
+
 class Verification(Model):
     """Answer of `verify_backup`."""
 
@@ -200,12 +241,19 @@ class Verification(Model):
     name: str
     level: Level
     valid: bool = Field(description="True only if every check holds and the backup has our manifest.")
-    proved: bool | None = Field(default=None, description="Whether a restore drill proved it; null without a drill.")
-    foreign: bool = Field(description="No manifest: made by something else, or its manifest is lost.")
+    proved: bool | None = Field(
+        default=None, description="Whether a restore drill proved it, this one or an earlier one; null without one."
+    )
+    proved_at: Utc | None = None
+    foreign: bool = Field(description="Made by something else than `backup`, or its manifest is lost.")
     shrunk: bool | None = Field(description="A whole backup of a database that had shrunk; null without a manifest.")
     repairable: bool | None = Field(
-        default=None, description="For files that PowerShell re-encoded: whether it looks reversible; null otherwise."
+        default=None, description="For files that PowerShell re-encoded: whether all of it can be undone; else null."
     )
+    code_pages: list[CodePageChoice] = Field(
+        default=[], description="When its code page can't be told for certain: call again with the right one of these."
+    )
+    drill: Drill | None = None
     checks: list[Check]
     tables: int | None = None
     rows: int | None = None
@@ -218,11 +266,15 @@ class Verification(Model):
 
 
 class StoredVerification(Model):
-    """`<file>.verified.json`: the last outcome of `full`, replaced atomically. Bound to the file and its manifest by
-    sizes and modification times, so that an outcome never outlives a change of either."""
+    """`<file>.verified.json`: the last outcome of `full` or `drill`, replaced atomically. Bound to the file and its
+    manifest by sizes and modification times, so that an outcome never outlives a change of either.
+
+    `proved` is the last drill's verdict, and stays when the content is verified in full again."""
 
     level: Level
     valid: bool
+    proved: bool | None = None
+    proved_at: Utc | None = None
     verified_at: Utc
     sha256: str | None
     bytes: int
@@ -249,6 +301,8 @@ class Backup(Model):
     rows: int
     integrity_rows: int | None
     steps: list[Step]
+    proved: bool | None = Field(default=None, description="Whether a restore drill proved it; null without a drill.")
+    drill: Drill | None = None
     safe_to_proceed: bool = Field(description="Whether PROC-003 (agent recreation) may go ahead on this backup.")
     reasons: list[str] = Field(description="Why it may not, or what it rests on.")
     shrunk: bool
@@ -276,10 +330,12 @@ class Listed(Model):
     bytes: int
     state: State
     verified: StoredVerification | None
+    proved_at: Utc | None = Field(default=None, description="When a restore drill proved it; null: none did.")
     compression: Compression = "none"
     database: str | None = None
     project: str | None = None
     other_database: bool = Field(default=False, description="A good backup, but not of the configured database.")
+    repaired_from: str | None = None
     label: str | None = None
     shrunk: bool = False
     rows: int | None = None
@@ -339,6 +395,10 @@ class Restore(Model):
     source: str
     source_kind: Literal["backup", "undo_point"]
     source_created_at: Utc
+    source_proved_at: Utc | None = Field(
+        default=None, description="When a restore drill proved the source; null: none did, or it is an undo point."
+    )
+    drill: Drill | None = Field(default=None, description="The drill that came before the restore, if one did.")
     database: str
     undo_point: str | None = Field(description="The old database under its new name: restore it by this name to undo.")
     rows_compared: int
@@ -350,6 +410,24 @@ class Restore(Model):
     warnings: list[str]
     duration_seconds: float
     remedy: str | None = None
+
+
+class Repaired(Model):
+    """Answer of the command `repair`."""
+
+    status: Literal["done"] = "done"
+    name: str
+    path: str
+    repaired_from: str
+    found: str = Field(description="What had happened to the file, and how it was undone.")
+    code_page: CodePage
+    bytes: int
+    sha256: str
+    tables: int
+    rows: int
+    integrity_rows: int | None
+    duration_seconds: float
+    remedy: str
 
 
 class Finding(Model):

@@ -35,10 +35,11 @@ from .calls import (
 from .confirming import Confirm, confirm_restore, consent
 from .errors import ArgumentsInvalid, BackupToolError
 from .jobs import Jobs
-from .models import Compression, Level, Model
+from .models import BackupLevel, CodePage, Compression, Level, Model
 from .procedures import backup as backups
 from .procedures import catalogue, integrity, verify
 from .procedures import restore as restores
+from .procedures.sources import Wishes
 from .procedures.target import Target
 from .progress import Progress
 from .settings import Settings
@@ -49,16 +50,20 @@ T = TypeVar("T")
 QUESTION_SECONDS = 600
 INSTRUCTIONS = """\
 Backs up, verifies and restores Scarlet's PostgreSQL memory (PROC-004). Before PROC-003 or any other destructive work
-call `backup` and go on only if `safe_to_proceed` is true. To bring the memory back call `restore`; it asks the user
-first and keeps the present database as an undo point. When something does not work, call `db_integrity`. Errors carry
-a `code` and a `remedy`: follow the remedy. A long call may answer status "running" with a `job`: call the same tool
-again with that job."""
+call `backup` (with verify="drill" it is proved) and go on only if `safe_to_proceed` is true. To bring the memory back
+call `restore`; it asks the user first and keeps the present database as an undo point. When something does not work,
+call `db_integrity`. Errors carry a `code` and a `remedy`: follow the remedy. A long call may answer status "running"
+with a `job`: call the same tool again with that job."""
 
 Wait = Annotated[
     float, Field(ge=0, le=3600, description="Seconds to wait before answering status 'running'; 0: until done.")
 ]
 JobParameter = Annotated[
     str | None, Field(max_length=80, description="A job to go on waiting for; nothing new begins.")
+]
+CodePageParameter = Annotated[
+    CodePage | None,
+    Field(description="Only for an old file of PowerShell's whose code page can't be told: the right one of those."),
 ]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 NOT_DESTRUCTIVE = ToolAnnotations(
@@ -132,6 +137,13 @@ async def backup(
             description="Only when the user says that a loss of more than half of all rows is meant: not 'shrunk' then."
         ),
     ] = False,
+    verify: Annotated[
+        BackupLevel,
+        Field(
+            description="'full' reads the file back; 'drill' also restores it into a throw-away server and compares: "
+            "the surest backup before PROC-003. It takes as long as a restore; the live server has no part in it."
+        ),
+    ] = "full",
     wait_seconds: Wait = 50,
     job: JobParameter = None,
 ) -> Annotated[CallToolResult, BackupAnswer]:
@@ -141,7 +153,9 @@ async def backup(
     `reasons`."""
 
     def work(target: Target, progress: Progress) -> Model:
-        return backups.backup(target, progress, label=label, compression=compression, accept_smaller=accept_smaller)
+        return backups.backup(
+            target, progress, label=label, compression=compression, accept_smaller=accept_smaller, verify=verify
+        )
 
     return await long_call(ctx, "backup", work, wait_seconds, job)
 
@@ -150,16 +164,29 @@ async def verify_backup(
     ctx: Context[App],
     backup: Annotated[Name, Field(description="A file name as list_backups shows it, or 'latest'.")] = "latest",
     level: Annotated[
-        Level, Field(description="'quick': name, size, first and last lines. 'full': every byte against the manifest.")
+        Level,
+        Field(
+            description="'quick': name, size, first and last lines. 'full': every byte against the manifest. 'drill': "
+            "restored into a throw-away server, dumped again and compared; takes as long as a restore."
+        ),
     ] = "full",
+    code_page: CodePageParameter = None,
+    on_live_server: Annotated[
+        bool,
+        Field(
+            description="With 'drill', where no throw-away server can be made: use a scratch database on the live one."
+        ),
+    ] = False,
     wait_seconds: Wait = 50,
     job: JobParameter = None,
 ) -> Annotated[CallToolResult, VerifyAnswer]:
-    """Check that a backup is whole (PROC-004 step 4 and final verification). Needs no Docker. The outcome is kept and
-    shown by list_backups; the backup itself is never changed. If `valid` is false don't rely on it: follow `remedy`."""
+    """Check that a backup is whole (PROC-004 step 4 and final verification); with level 'drill' that it brings the same
+    data back (`proved`). 'quick' and 'full' need no Docker. Neither the backup nor the live database is changed. The
+    outcome is kept and shown by list_backups. If `valid` is false don't rely on it: follow `remedy`. Old files made
+    with PowerShell's '>' are read as what they were before; `encoding` among the checks says how."""
 
     def work(target: Target, progress: Progress) -> Model:
-        return verify.verify(target, progress, backup, level)
+        return verify.verify(target, progress, backup, level, code_page=code_page, on_live_server=on_live_server)
 
     return await long_call(ctx, "verify_backup", work, wait_seconds, job)
 
@@ -199,7 +226,7 @@ async def restore(
         ),
     ] = None,
     accept_foreign: Annotated[
-        bool, Field(description="Take a file without a manifest. It runs as superuser: only if the user trusts it.")
+        bool, Field(description="Take a file that `backup` did not make: only if the user knows where it comes from.")
     ] = False,
     accept_other_database: Annotated[
         bool, Field(description="Take a backup of another database or project, if the user wants that.")
@@ -210,6 +237,14 @@ async def restore(
     drop_oldest_undo: Annotated[
         bool, Field(description="Drop the oldest undo point when there are two already, if the user agrees.")
     ] = False,
+    drill: Annotated[
+        bool | None,
+        Field(
+            description="Try it out in a throw-away server first. null: only a file that `backup` did not make, and "
+            "what is restored is that server's own dump. true: any. false: none, if the user trusts the file."
+        ),
+    ] = None,
+    code_page: CodePageParameter = None,
     wait_seconds: Wait = 50,
     job: JobParameter = None,
 ) -> Annotated[CallToolResult, RestoreAnswer]:
@@ -217,26 +252,20 @@ async def restore(
     Destructive: it replaces the live database, and asks the user first. The backup is verified, loaded beside the live
     database, compared, and then swapped in; the present database is kept as an undo point (`undo_point`): restore that
     name to undo. Until the swap nothing live is touched. Call it with dry_run=true first, and db_integrity after it."""
-    options: dict[str, Any] = {
-        "accept_foreign": accept_foreign,
-        "accept_other_database": accept_other_database,
-        "stop_dependents": stop_dependents,
-        "drop_oldest_undo": drop_oldest_undo,
-    }
+    wishes = Wishes(accept_foreign, accept_other_database, stop_dependents, drop_oldest_undo, drill, code_page)
     if job is not None or dry_run:
 
         def rehearse(target: Target, progress: Progress) -> Model:
-            return restores.dry_run(target, progress, backup, **options)
+            return restores.dry_run(target, progress, backup, wishes)
 
         return await long_call(ctx, "restore", rehearse, wait_seconds, job)
     try:
-        consents = accept_foreign, accept_other_database, drop_oldest_undo
-        name, confirmed = await consent(ctx, answer, backup, confirmation, *consents)
+        name, confirmed = await consent(ctx, answer, backup, confirmation, wishes)
     except BackupToolError as error:
         return failed(report(error))
 
     def work(target: Target, progress: Progress) -> Model:
-        return restores.restore(target, progress, name, confirmed=confirmed, **options)
+        return restores.restore(target, progress, name, wishes, confirmed=confirmed)
 
     return await long_call(ctx, "restore", work, wait_seconds, None)
 
@@ -275,8 +304,8 @@ def prepare_for_proc_003() -> str:
     """Take and check the backup that PROC-003 (agent recreation) demands."""
     return (
         "Prepare PROC-003. Call db_integrity; if it has errors, follow their remedies. Call backup with the label "
-        "'before PROC-003'. If safe_to_proceed is false, stop and tell me the reasons. If it is true, tell me the "
-        "backup's name, size, rows and agents, and only then go on with PROC-003."
+        "'before PROC-003' and verify 'drill'. If safe_to_proceed is false, stop and tell me the reasons. If it is "
+        "true, tell me the backup's name, size, rows and agents, and only then go on with PROC-003."
     )
 
 

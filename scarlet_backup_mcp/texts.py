@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .models import Backup, Integrity, Listed, Listing, Model, Restore, Running, Verification
+from .models import Backup, Drill, Integrity, Listed, Listing, Model, Repaired, Restore, Running, Verification
 
 
 def size(count: int) -> str:
@@ -37,12 +37,14 @@ def _backup(result: Backup) -> list[str]:
         result.path,
         verdict,
         *result.reasons,
+        *(_drill(result.drill) if result.drill else []),
         *_warnings(result.warnings),
     ]
 
 
 def _verification(result: Verification) -> list[str]:
     verdict = "valid" if result.valid else "foreign, not proved valid" if result.foreign else "NOT valid"
+    verdict += f", proved by a restore drill on {result.proved_at:%Y-%m-%d %H:%M} UTC" if result.proved else ""
     failed = [
         f"- {check.check}: {check.detail or f'expected {check.expected}, found {check.found}'}"
         for check in result.checks
@@ -52,7 +54,31 @@ def _verification(result: Verification) -> list[str]:
         f"{result.name} is {verdict} (level {result.level}, {len(result.checks)} checks).",
         "But it is of a database that had shrunk: `list_backups` shows the last full one." if result.shrunk else "",
         *failed,
+        *(f"as code page {c.code_pages[0]}: {', '.join(c.samples)}" for c in result.code_pages),
+        *(_drill(result.drill) if result.drill else []),
         result.remedy or "",
+    ]
+
+
+def _drill(drill: Drill) -> list[str]:
+    verdict = {True: "the same data came back", False: "NOT the same data came back", None: "it could not be told"}
+    head = (
+        f"Drill in {drill.where}, PostgreSQL {drill.server_version}: {verdict[drill.proved]}. "
+        f"{drill.rows_compared:,} rows and {drill.objects_compared:,} objects compared, {drill.duration_seconds:.1f} s."
+    )
+    differences = [f"- {d.what}: in the backup {d.backup}, restored {d.restored}" for d in drill.differences]
+    normalised = [f"the same, spelt in another way: {d.what}" for d in drill.normalised]
+    estimate = f"A restore should take about {drill.restore_seconds:.0f} s." if drill.restore_seconds else ""
+    return [head, drill.detail, *differences, *normalised, estimate, *_warnings(drill.warnings)]
+
+
+def _repaired(result: Repaired) -> list[str]:
+    return [
+        f"{result.name}: a clean copy of {result.repaired_from}, {size(result.bytes)}, {result.rows:,} rows in "
+        f"{result.tables} tables.",
+        result.path,
+        result.found,
+        result.remedy,
     ]
 
 
@@ -66,7 +92,9 @@ def _listing(result: Listing) -> list[str]:
 def listed(item: Listed) -> str:
     """One backup on one line."""
     marks = [item.state]
+    marks += [f"proved {item.proved_at:%Y-%m-%d}"] if item.proved_at else []
     marks += ["shrunk"] if item.shrunk else []
+    marks += [f"repaired from {item.repaired_from}"] if item.repaired_from else []
     marks += [f"other database {item.database} of {item.project}"] if item.other_database else []
     marks += [f'"{item.label}"'] if item.label else []
     marks += [item.detail] if item.detail else []
@@ -85,6 +113,8 @@ def _restore(result: Restore) -> list[str]:
         f"Restored {result.source} as {result.database}: {compared}{result.duration_seconds:.1f} s, "
         f"no connections for {result.unavailable_seconds:.2f} s."
     )
+    if result.source_proved_at is not None:
+        head += f" Its source was proved by a drill on {result.source_proved_at:%Y-%m-%d %H:%M} UTC."
     return [head, *services, *_warnings(result.warnings), result.remedy or ""]
 
 
@@ -109,6 +139,7 @@ _LINES = {
     Backup: _backup,
     Verification: _verification,
     Listing: _listing,
+    Repaired: _repaired,
     Restore: _restore,
     Integrity: _integrity,
 }

@@ -15,6 +15,7 @@ from psycopg import sql
 from scarlet_backup_mcp.demo import embedded as module
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import ProgramMissing
+from scarlet_backup_mcp.postgres import cluster
 
 from .conftest import MEMORY, LocalDatabase, load
 
@@ -156,8 +157,8 @@ def test_nothing_is_left_after_ctrl_c() -> None:
 def test_taken_port_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """`free_port` is made to name a taken port once: the race with another program can't be had on demand."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ports = [taken.getsockname()[1], module.free_port()]
-        monkeypatch.setattr(module, "free_port", lambda: ports.pop(0))
+        ports = [taken.getsockname()[1], cluster.free_port()]
+        monkeypatch.setattr(cluster, "free_port", lambda: ports.pop(0))
         with EmbeddedServer() as server:
             assert ports == []
             psycopg.connect(server.dsn()).close()

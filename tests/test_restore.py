@@ -40,6 +40,7 @@ from scarlet_backup_mcp.postgres.server import Session
 from scarlet_backup_mcp.procedures import journal as journals
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.restore import Confirmed, dry_run, restore
+from scarlet_backup_mcp.procedures.sources import Wishes
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 
@@ -127,18 +128,12 @@ def put_back(
     *,
     confirmed: Confirmed | None = None,
     stop_dependents: bool = False,
-    **options: bool,
+    **wishes: bool,
 ) -> Restore:
     """Leaves the dependents alone unless it is told otherwise: stopping them takes its time."""
     with mind.target() as target:
-        return restore(
-            target,
-            progress or Progress(),
-            source,
-            confirmed=confirmed,
-            stop_dependents=stop_dependents,
-            **options,
-        )
+        wished = Wishes(stop_dependents=stop_dependents, **wishes)
+        return restore(target, progress or Progress(), source, wished, confirmed=confirmed)
 
 
 def refusal(
@@ -153,7 +148,7 @@ def refusal(
     around, files = mind.around(), listing(mind.directory)
     watch = Watch()
     with mind.target() as target, pytest.raises(kind) as dry:
-        dry_run(target, watch, source, accept_foreign=accept_foreign, accept_other_database=accept_other_database)
+        dry_run(target, watch, source, Wishes(accept_foreign, accept_other_database))
     assert listing(mind.directory) == files
     with pytest.raises(kind) as real:
         put_back(mind, source, watch, accept_foreign=accept_foreign, accept_other_database=accept_other_database)
@@ -257,7 +252,7 @@ def test_oldest_undo_point_is_dropped_only_on_word_and_after_success(mind: Mind)
     assert "drop_oldest_undo=true" in error.remedy
 
     with pytest.raises(RestoreFailed):
-        put_back(mind, foreign(mind, IMPOSSIBLE), drop_oldest_undo=True, accept_foreign=True)
+        put_back(mind, foreign(mind, IMPOSSIBLE), drop_oldest_undo=True, accept_foreign=True, drill=False)
     assert mind.undo_points() == [oldest, newer]
 
     done = put_back(mind, mind.saved, drop_oldest_undo=True)
@@ -538,7 +533,7 @@ def test_foreign_file_into_a_missing_database_is_of_use_to_its_clients(mind: Min
     """Without its search_path Letta would find no table, and the restore would look like a success."""
     name = foreign(mind, b"")
     mind.psql(f"DROP DATABASE {mind.name} WITH (FORCE)", "postgres")
-    done = put_back(mind, name, accept_foreign=True)
+    done = put_back(mind, name, accept_foreign=True, drill=False)
     assert mind.fingerprint() == mind.saved_fingerprint
     assert str(done.integrity_rows) == mind.psql("SELECT count(*) FROM agents")
     assert "search_path was set" in " ".join(done.warnings)
@@ -547,7 +542,7 @@ def test_foreign_file_into_a_missing_database_is_of_use_to_its_clients(mind: Min
 def test_foreign_file_does_not_bring_back_a_schema_that_was_dropped(mind: Mind) -> None:
     schemas = mind.content().schemas
     assert "public" not in schemas
-    put_back(mind, foreign(mind, b""), accept_foreign=True)
+    put_back(mind, foreign(mind, b""), accept_foreign=True, drill=False)
     assert mind.content().schemas == schemas
 
 
@@ -577,7 +572,7 @@ def test_foreign_file_that_does_more_than_a_dump_is_refused_with_each_line(mind:
 def test_load_that_fails_half_way_leaves_the_live_database_alone(mind: Mind) -> None:
     around = mind.around()
     with pytest.raises(RestoreFailed, match="impossible") as raised:
-        put_back(mind, foreign(mind, IMPOSSIBLE), accept_foreign=True)
+        put_back(mind, foreign(mind, IMPOSSIBLE), accept_foreign=True, drill=False)
     assert "live database is as it was" in str(raised.value)
     assert mind.around() == around
     assert not mind.journal.exists()
@@ -688,7 +683,7 @@ def test_name_that_leaves_no_room_for_an_undo_points_is_refused(mind: Mind) -> N
     name = foreign(mind, b"")
     for call in (dry_run, restore):
         with type(mind.target())(settings) as target, pytest.raises(PreflightFailed, match="too long"):
-            call(target, Progress(), name, accept_foreign=True)
+            call(target, Progress(), name, Wishes(accept_foreign=True))
 
 
 # -- dry run ---------------------------------------------------------------------------------------------------------

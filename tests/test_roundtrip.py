@@ -40,6 +40,7 @@ from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.catalogue import list_backups
 from scarlet_backup_mcp.procedures.examine import examine
 from scarlet_backup_mcp.procedures.restore import restore
+from scarlet_backup_mcp.procedures.sources import Wishes
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.procedures.verify import verify
 from scarlet_backup_mcp.progress import Progress
@@ -177,7 +178,7 @@ def check(settings: Settings, name: str) -> Verification:
 
 def bring_back(settings: Settings, name: str) -> Restore:
     with Target(settings) as target:
-        return restore(target, Progress(), name, stop_dependents=False)
+        return restore(target, Progress(), name, Wishes(stop_dependents=False))
 
 
 def good_backup(settings: Settings, compression: Compression, holds: Content) -> Backup:

@@ -147,7 +147,7 @@ OUT_OF_BOUNDS: list[tuple[str, dict[str, Any]]] = [
     ("backup", {"job": "x" * 81}),
     ("verify_backup", {"backup": ""}),
     ("verify_backup", {"backup": "x" * 201}),
-    ("verify_backup", {"level": "drill"}),
+    ("verify_backup", {"level": "deep"}),
     ("list_backups", {"limit": 0}),
     ("list_backups", {"limit": 1001}),
     ("list_backups", {"limit": "many"}),

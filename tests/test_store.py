@@ -26,7 +26,6 @@ from hypothesis import strategies as st
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import (
     BackupMissing,
-    BackupNotValid,
     BackupToolError,
     Busy,
     DirectoryNotWritable,
@@ -35,18 +34,15 @@ from scarlet_backup_mcp.errors import (
     StoreError,
 )
 from scarlet_backup_mcp.models import Compression
-from scarlet_backup_mcp.procedures.restore import restore
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.store import names
 from scarlet_backup_mcp.store.directory import BackupDirectory
-from scarlet_backup_mcp.store.encodings import DESCRIPTIONS, Container, recognise
+from scarlet_backup_mcp.store.encodings import recognise
 from scarlet_backup_mcp.store.lock import HOLDER, LOCK, writer_lock
 from scarlet_backup_mcp.store.reading import CompressionDamaged, Compressor, FileReader, decompress
 from scarlet_backup_mcp.store.writing import PartialFile, write_atomically
 
 from .conftest import PROJECT_ROOT
-from .helpers_store import Made, Shelf, made_backups
+from .helpers_store import Made, made_backups
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files.")
 NAME = "letta_backup_20260201_093000.sql"
@@ -698,53 +694,6 @@ def test_decompression_bomb_is_read_with_little_memory(tmp_path: Path) -> None:
 def test_plain_dump_is_recognised(made: Made) -> None:
     assert recognise(made.shelf.file(made.plain).read_bytes()[:4096]) == "plain"
     assert recognise(b"") == "plain"
-
-
-RECODINGS: list[tuple[Container, str]] = [
-    ("utf-16le", "utf-16-le"),
-    ("utf-8-bom", "utf-8-sig"),
-    ("crlf", "utf-8"),
-]
-
-
-def recoded(dump: bytes, container: Container, codec: str, page: str) -> bytes:
-    """As PowerShell does it: decode the program's bytes with the OEM page, end lines with CRLF, encode."""
-    text = dump.decode(page).replace("\n", "\r\n")
-    return (b"\xff\xfe" if container == "utf-16le" else b"") + text.encode(codec)
-
-
-@pytest.mark.parametrize("page", ["cp850", "utf-8"])
-@pytest.mark.parametrize(("container", "codec"), RECODINGS)
-def test_powershell_file_is_told_apart_and_never_loaded(
-    made: Made, tmp_path: Path, container: Container, codec: str, page: str
-) -> None:
-    here = made.shelf.copy(tmp_path / "backups")
-    content = recoded(made.shelf.file(made.plain).read_bytes(), container, codec, page)
-    here.file(NAME).write_bytes(content)
-    assert recognise(content[:4096]) == container
-
-    listed = here.listed(NAME)
-    assert listed.state == "foreign"
-    assert DESCRIPTIONS[container] in listed.detail
-    for level in ("quick", "full"):
-        report = here.verify(NAME, level)
-        assert (report.valid, report.foreign, report.repairable) == (False, True, True)
-        assert "encoding" in [check.check for check in report.checks if check.ok is False]
-        assert report.remedy is not None
-        assert "must not be loaded" in report.remedy
-    assert not here.outcome(NAME).exists()
-    refuses_to_restore(here, NAME)
-    assert here.file(NAME).read_bytes() == content
-
-
-def refuses_to_restore(here: Shelf, name: str) -> None:
-    with Target(here.settings) as target:
-        for trusted in (False, True):
-            with pytest.raises(BackupNotValid, match="re-encoded"):
-                restore(target, Progress(), name, accept_foreign=trusted)
-        with target.server.session("postgres") as session:
-            found = session.rows(f"SELECT datname FROM pg_database WHERE starts_with(datname, '{target.database}_')")
-    assert found == []
 
 
 def test_big_endian_file_is_recognised() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -184,6 +184,27 @@ def run(
     return ended
 
 
+def output_of(
+    host: Host, argv: Sequence[str], *, env: Mapping[str, str] | None = None, progress: Progress | None = None
+) -> Generator[bytes, None, Exit]:
+    """A program's stdout in chunks, as fast as they are taken; its `Exit` is what the generator returns.
+
+    The program is killed when the generator is closed before, or when the progress is cancelled.
+    """
+    progress = progress or Progress()
+    progress.check()
+    process = host.start(argv, env=env)
+    try:
+        while chunk := _next_chunk(process, progress, None):
+            yield chunk
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        ended = process.wait()
+    return ended
+
+
 def _next_chunk(process: Process, progress: Progress, feed: _Feed | None) -> bytes:
     while True:
         progress.check()
@@ -319,5 +340,6 @@ __all__ = [
     "Tail",
     "free_bytes_of",
     "missing_program",
+    "output_of",
     "run",
 ]

@@ -26,7 +26,7 @@ STOP_SECONDS = 10
 
 
 class DockerHost:
-    """A `Host` in the container of that name, or else of that Compose project and service.
+    """A `Host` in the container of that name, or else of that Compose project and service (if there is one).
 
     The container is looked up by `place` (and by whatever comes first); after that programs go into the very same
     one until `place` is called again, so one procedure never spans two containers unseen. Threads may share a host.
@@ -34,7 +34,7 @@ class DockerHost:
 
     kind: Literal["docker", "local"] = "docker"
 
-    def __init__(self, container: str, service: str, project: str) -> None:
+    def __init__(self, container: str, service: str = "", project: str = "") -> None:
         self._name, self._service, self._project = container, service, project
         self._lock = threading.Lock()
         self._connected: Engine | None = None
@@ -145,10 +145,8 @@ class DockerHost:
     def _find(self) -> Answer:
         found = self._find_by_name() or self._find_by_labels()
         if found is None:
-            raise ContainerMissing(
-                f"There is no container named {self._name!r}, and none of the Compose project {self._project!r} "
-                f"for its service {self._service!r}."
-            )
+            of_project = f", and none of the Compose project {self._project!r} for its service {self._service!r}"
+            raise ContainerMissing(f"There is no container named {self._name!r}{of_project if self._project else ''}.")
         return found
 
     def _find_by_name(self) -> Answer | None:
@@ -162,6 +160,8 @@ class DockerHost:
 
     def _find_by_labels(self) -> Answer | None:
         """The running one first, then the newest."""
+        if not self._project:
+            return None
         labels = [f"{PROJECT}={self._project}", f"{SERVICE}={self._service}", f"{ONEOFF}=False"]
         found = self._engine().containers_labelled(labels)
         found.sort(key=lambda item: (item["State"] == "running", item["Created"]), reverse=True)

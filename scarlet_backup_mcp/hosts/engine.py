@@ -135,6 +135,36 @@ class Engine:
         """Containers in any state that have all these labels ("key" or "key=value"), as in a list."""
         return self._ask("list containers", self._api.containers, all=True, filters={"label": list(labels)})
 
+    def create_container(self, name: str, configuration: Answer) -> None:
+        """Make a container, as the API's ContainerCreate has it. 404: no such image, 409: the name is taken."""
+        self._ask(f"make the container {name}", self._api.create_container_from_config, configuration, name)
+
+    def unpack(self, container: str, archive: bytes) -> None:
+        """Lay a tar archive's files over a container's root directory and its volumes; it need not run."""
+        self._ask(f"put files into the container {container}", self._api.put_archive, container, "/", archive)
+
+    def container_log(self, container: str, lines: int) -> str:
+        """The last lines that a container's own program wrote."""
+        doing = f"read the log of the container {container}"
+        return self._ask(doing, self._api.logs, container, tail=lines).decode("utf-8", errors="replace")
+
+    def remove_container(self, name: str) -> None:
+        """Kill and remove a container, with its anonymous volumes. 404 if there is none."""
+        self._ask(f"remove the container {name}", self._api.remove_container, name, force=True, v=True)
+
+    def inspect_image(self, name_or_id: str) -> Answer:
+        """An image's configuration. 404 if there is none."""
+        return self._ask(f"look at the image {name_or_id}", self._api.inspect_image, name_or_id)
+
+    def volumes_labelled(self, label: str) -> list[str]:
+        """Names of the volumes with that label ("key" or "key=value")."""
+        found: list[Answer] | None = self._ask("list volumes", self._api.volumes, filters={"label": label})["Volumes"]
+        return [volume["Name"] for volume in found or []]
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a volume. 404 if there is none, 409 while a container has it."""
+        self._ask(f"remove the volume {name}", self._api.remove_volume, name)
+
     def exec_create(
         self, container: str, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False
     ) -> str:

@@ -98,7 +98,7 @@ def apply_properties(
             warnings += _apply_acl(session, quoted, wanted.owner, wanted.acl)
     for setting in wanted.settings:
         try:
-            _apply_setting(server, name, setting, options)
+            apply_setting(server, name, setting, options)
         except QueryFailed as error:
             warnings.append(f"The setting {setting.name} could not be restored: {error.message}")
     with server.session(name, options) as session:
@@ -126,9 +126,12 @@ def _apply_acl(session: Session, quoted: str, owner: str, acl: Sequence[Grant]) 
     return warnings
 
 
-def _apply_setting(server: Server, database: str, setting: Setting, options: Mapping[str, str]) -> None:
-    """In a session of its own, since it takes effect there. A list such as search_path, given as one literal, would
-    become one name, so the value is set first and stored FROM CURRENT (seen on 15.20)."""
+def apply_setting(server: Server, database: str, setting: Setting, options: Mapping[str, str]) -> None:
+    """Store one setting of a database, in a session of its own, since it takes effect there. Raises QueryFailed.
+
+    A list such as search_path, given as one literal, would become one name, so the value is set first and stored FROM
+    CURRENT (seen on 15.20).
+    """
     place = f"DATABASE {identifier(database)}"
     if setting.role is not None:
         place = f"ROLE {identifier(setting.role)} IN {place}"

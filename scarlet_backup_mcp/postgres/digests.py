@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import xxhash
@@ -25,7 +26,7 @@ class BlockDigest:
 
 @dataclass(frozen=True)
 class RowDigest:
-    """The rows of one target whatever their order.
+    """The rows of one table whatever their order. `target` is that of its first block.
 
     `digest` is the sum modulo 2**128, in hex, of each row's XXH3 128-bit hash, a row being its line of COPY data
     without the newline. It is no protection against someone who makes collisions on purpose.
@@ -96,26 +97,49 @@ class BlockDigests(Handler):
 
 
 class RowDigests(Handler):
-    """Digests of each target's rows that do not depend on their order."""
+    """Digests of each table's rows that do not depend on their order.
 
-    def __init__(self) -> None:
-        self._rows: dict[Target, int] = {}
-        self._sums: dict[Target, int] = {}
-        self._target: Target | None = None
+    Partitions that are loaded through their root come as several blocks of it, and those of a partition with another
+    order of columns have theirs: such rows are taken in the order of the table's first block. `like` are the digests
+    of a script that this one is compared with: then its order holds.
+    """
+
+    def __init__(self, like: RowDigests | None = None) -> None:
+        self._like = like
+        self._first: dict[tuple[str, str], Target] = {}
+        self._rows: dict[tuple[str, str], int] = {}
+        self._sums: dict[tuple[str, str], int] = {}
+        self._table = ("", "")
+        self._order: list[int] | None = None
         self._part: xxhash.xxh3_128 | None = None
+        self._pieces: list[bytes] = []
         self._sum = 0
 
     @property
     def rows(self) -> list[RowDigest]:
-        """In the order of each target's first block."""
-        return [RowDigest(target, count, f"{self._sums[target]:032x}") for target, count in self._rows.items()]
+        """In the order of each table's first block, whose target is given."""
+        return [
+            RowDigest(target, self._rows.get(table, 0), f"{self._sums.get(table, 0):032x}")
+            for table, target in self._first.items()
+        ]
+
+    def columns(self, table: tuple[str, str]) -> tuple[str, ...] | None:
+        """The order in which the columns of a table (schema, name) are taken; None if it has no block."""
+        if self._like is not None and (columns := self._like.columns(table)) is not None:
+            return columns
+        first = self._first.get(table)
+        return first.columns if first else None
 
     def copy_begin(self, target: Target, line: int) -> None:
-        """Go on with this target's digest."""
-        self._target, self._sum = target, 0
+        """Go on with this table's digest."""
+        self._table, self._sum = (target.schema, target.name), 0
+        self._first.setdefault(self._table, target)
+        self._order = reordering(target.columns, self.columns(self._table))
 
     def copy_data(self, data: bytes) -> None:
         """Hash each row; a row may come in several pieces."""
+        if self._order is not None:
+            data = self._reordered(data, self._order)
         start = 0
         if self._part is not None:
             start = data.find(b"\n") + 1
@@ -132,6 +156,23 @@ class RowDigests(Handler):
 
     def copy_end(self, rows: int) -> None:
         """Count the rows."""
-        assert self._target is not None
-        self._rows[self._target] = self._rows.get(self._target, 0) + rows
-        self._sums[self._target] = (self._sums.get(self._target, 0) + self._sum) % (1 << 128)
+        self._rows[self._table] = self._rows.get(self._table, 0) + rows
+        self._sums[self._table] = (self._sums.get(self._table, 0) + self._sum) % (1 << 128)
+
+    def _reordered(self, data: bytes, order: list[int]) -> bytes:
+        """The whole rows in it with their values in that order; the rest is held back: it takes a whole row."""
+        *lines, rest = data.split(b"\n")
+        if not lines:
+            self._pieces.append(rest)
+            return b""
+        lines[0] = b"".join((*self._pieces, lines[0]))
+        self._pieces = [rest]
+        rows = (line.split(b"\t") for line in lines)
+        return b"".join(b"\t".join([values[at] for at in order if at < len(values)]) + b"\n" for values in rows)
+
+
+def reordering(columns: Sequence[str], wanted: Sequence[str] | None) -> list[int] | None:
+    """Where in `columns` each of `wanted` stands; None when that is their order, or when they are not the same."""
+    if wanted is None or tuple(columns) == tuple(wanted) or sorted(columns) != sorted(wanted):
+        return None
+    return [columns.index(column) for column in wanted]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 LOCK_WAIT_MS = 30_000
 """How long pg_dump waits for its table locks behind a migration."""
@@ -13,16 +14,18 @@ FIXED_MINORS = {15: 19, 16: 15, 17: 11, 18: 6}
 RESTRICT_MINORS = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6, 18: 0}
 
 
-def pg_dump(snapshot: str, encoding: str) -> list[str]:
-    """A plain dump of the database in PGDATABASE, as of an exported snapshot, in the database's own encoding: without
-    `--encoding` a setting of the role, the database or the environment would choose another one."""
+def pg_dump(encoding: str, snapshot: str | None = None, options: Iterable[str] = ()) -> list[str]:
+    """A plain dump of the database in PGDATABASE, as of an exported snapshot (None: of now), in the database's own
+    encoding: without `--encoding` a setting of the role, the database or the environment would choose another one.
+    `options` come last, and so win."""
     return [
         "pg_dump",
         "--no-password",
         "--format=plain",
-        f"--snapshot={snapshot}",
         f"--encoding={encoding}",
         f"--lock-wait-timeout={LOCK_WAIT_MS}",
+        *([f"--snapshot={snapshot}"] if snapshot else []),
+        *options,
     ]
 
 
@@ -33,17 +36,22 @@ def psql_load() -> list[str]:
 
 def knows_restrict(psql_version: str) -> bool:
     """Whether a psql of that version has the `\\restrict` command."""
-    major, minor = _numbers(psql_version)
-    return major > 18 or (major in RESTRICT_MINORS and minor >= RESTRICT_MINORS[major])
+    number, minor = _numbers(psql_version)
+    return number > 18 or (number in RESTRICT_MINORS and minor >= RESTRICT_MINORS[number])
 
 
 def has_known_holes(version: str) -> str | None:
     """The first release without the known hole in pg_dump and psql (CVE-2026-18408), if `version` is older than it."""
-    major, minor = _numbers(version)
-    if major < min(FIXED_MINORS):
+    number, minor = _numbers(version)
+    if number < min(FIXED_MINORS):
         return f"{min(FIXED_MINORS)}.{FIXED_MINORS[min(FIXED_MINORS)]}"
-    fixed = FIXED_MINORS.get(major, 0)
-    return f"{major}.{fixed}" if minor < fixed else None
+    fixed = FIXED_MINORS.get(number, 0)
+    return f"{number}.{fixed}" if minor < fixed else None
+
+
+def major(version: str) -> int:
+    """The major version of "15.20" or "15.20 (Debian …)"; 0 if there is none."""
+    return _numbers(version)[0]
 
 
 def _numbers(version: str) -> tuple[int, int]:

@@ -1,12 +1,41 @@
-"""Which roles a script needs."""
+"""Which roles a script needs, and how they are made where it is tried out."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from ..models import Role
 from .encodings import codec_set_by
 from .lexer import tokens, unquote
+from .quoting import identifier
 from .script import Handler
+from .server import Session
 
 _NOT_ROLES = frozenset({b"CURRENT_USER", b"CURRENT_ROLE", b"SESSION_USER", b"USER", b"DEFAULT", b"NONE"})
+
+
+def create_without_login(session: Session, names: Iterable[str], known: Iterable[Role]) -> None:
+    """Create the roles of these names that are not there, as `known` has them but with no login and no password.
+
+    One that is not known becomes a superuser: the owner of an event trigger or a foreign-data wrapper has to be one.
+    Meant for a server that nobody but us can reach.
+    """
+    there = {row["name"] for row in session.rows("SELECT rolname AS name FROM pg_roles")}
+    attributes = {role.name: role for role in known}
+    for name in sorted({*names} - there):
+        if not name.startswith("pg_"):  # predefined ones, of another version perhaps, can't be created
+            session.execute(f"CREATE ROLE {identifier(name)} {_attributes(attributes.get(name))}")
+
+
+def _attributes(role: Role | None) -> str:
+    words = ["NOLOGIN"]
+    words += ["SUPERUSER"] if role is None or role.superuser else []
+    words += ["CREATEDB"] if role is not None and role.createdb else []
+    words += ["CREATEROLE"] if role is not None and role.createrole else []
+    words += ["REPLICATION"] if role is not None and role.replication else []
+    words += ["BYPASSRLS"] if role is not None and role.bypassrls else []
+    words += ["NOINHERIT"] if role is not None and not role.inherit else []
+    return " ".join(words)
 
 
 class Roles(Handler):

@@ -136,6 +136,11 @@ class ScriptReader:
         self._damaged("a NUL byte: the file is damaged, binary, or UTF-16 as Windows PowerShell writes it")
 
     @property
+    def line(self) -> int:
+        """The 1-based line that the reader has come to."""
+        return self._line
+
+    @property
     def header(self) -> bool:
         """Whether pg_dump's first comment was seen so far."""
         return self._header is True
@@ -400,8 +405,9 @@ def read_script(chunks: Iterable[bytes], *handlers: Handler) -> Summary:
 
 
 class _WithoutRestrict(Handler):
-    def __init__(self) -> None:
+    def __init__(self, rows: bool) -> None:
         self.out: list[bytes] = []
+        self._rows = rows
         self._own = False
 
     def meta_command(self, command: bytes, line: int) -> None:
@@ -413,17 +419,19 @@ class _WithoutRestrict(Handler):
         self._own = False
 
     def copy_data(self, data: bytes) -> None:
-        self.out.append(data)
+        if self._rows:
+            self.out.append(data)
 
 
-def strip_restrict(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same stream without the script's own `\\restrict` and `\\unrestrict` lines, byte for byte otherwise.
+def strip_restrict(chunks: Iterable[bytes], *, rows: bool = True) -> Iterator[bytes]:
+    """The same stream without the script's own `\\restrict` and `\\unrestrict` lines, byte for byte otherwise; with
+    `rows` false also without COPY data: its tables stay empty.
 
     They can't be nested inside a restriction of ours, and psql before 15.14, 16.10 and 17.6 does not know them.
     Lines that look like them inside COPY data or quotes stay. Raises ScriptDamaged, at the latest after the last
     chunk: only a stream that came to its end without an exception is the whole script.
     """
-    kept = _WithoutRestrict()
+    kept = _WithoutRestrict(rows)
     reader = ScriptReader(kept)
     for chunk in chunks:
         reader.feed(chunk)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from .. import __version__
 from ..errors import (
+    BackupToolError,
+    Cancelled,
     ConfigurationError,
     DiskFull,
     DumpFailed,
@@ -15,7 +18,9 @@ from ..errors import (
 from ..hosts import free_bytes_of
 from ..models import (
     Backup,
+    BackupLevel,
     Compression,
+    Drill,
     Identity,
     Manifest,
     Step,
@@ -28,12 +33,14 @@ from ..postgres import programs
 from ..progress import Progress
 from ..store.lock import writer_lock
 from ..store.writing import PartialFile
-from . import verify
+from . import throw_away
 from .catalogue import last_full
+from .checks import describe_refusals
 from .dump import ConcurrentChange, Snapshot, Written, compare_with_snapshot, locked, stream, take_snapshot
 from .examine import examine
 from .journal import maintenance_session, require_running, tidy_up
 from .target import Target
+from .verify import verify as verify_backup
 
 ROOM = {"none": 1.2, "zstd": 0.6}
 """Free space asked for before a dump, in sizes of the database. A real Letta database of 427 MB dumps to 497 MB."""
@@ -47,11 +54,13 @@ def backup(
     label: str | None = None,
     compression: Compression = "none",
     accept_smaller: bool = False,
+    verify: BackupLevel = "full",
 ) -> Backup:
     """Take one backup.
 
     `accept_smaller` says that the loss of rows since the last full backup is meant: this one becomes the new measure.
-    Raises BackupToolError; no file is left behind then.
+    With `verify` as "drill" it is then restored into a throw-away server and compared. Raises BackupToolError; no file
+    is left behind then, unless the message names it.
     """
     began = time.monotonic()
     label = _checked_label(label)
@@ -62,7 +71,7 @@ def backup(
     with writer_lock(directory.path, "backup"):
         directory.sweep()
         with maintenance_session(target, progress) as session:
-            told = tidy_up(target, session, restoring=False)
+            told = [*tidy_up(target, session, restoring=False), *_sweep_drills(target)]
             pg.terminate_backends(session, tag=target.server.tag)
         try:
             try:
@@ -74,7 +83,9 @@ def backup(
             raise locked(error.message) from None
     if place.health in ("unhealthy", "starting"):
         told.append(f"The container {place.container} is {place.health}: read `docker compose logs postgres`.")
-    return _result(target, manifest, valid, [*told, *directory.warnings(), *said], time.monotonic() - began)
+    proof = _prove(target, manifest, progress) if verify == "drill" else None
+    warnings = [*told, *directory.warnings(), *said]
+    return _result(target, manifest, valid, proof, warnings, time.monotonic() - began)
 
 
 def _dump(
@@ -92,7 +103,7 @@ def _dump(
             written = stream(target, snapshot, partial, compression, progress)
             compare_with_snapshot(session, snapshot, written.tables, progress)
         partial.finish()
-        refused = _read_back(partial, compression, written, progress)
+        refused = read_back(partial, compression, written, progress)
         if refused:
             written.warnings.append(f"`restore` will refuse to load this backup: {refused}.")
         shrunk, last = _shrunk(target, snapshot, written.tables, accept_smaller)
@@ -143,7 +154,7 @@ def _require_room(target: Target, snapshot: Snapshot, compression: Compression) 
         )
 
 
-def _read_back(partial: PartialFile, compression: Compression, written: Written, progress: Progress) -> str:
+def read_back(partial: PartialFile, compression: Compression, written: Written, progress: Progress) -> str:
     """Everything that `full` checks, on the finished file. Gives what a restore would refuse, in words: mostly ""."""
     found = examine(partial.path, compression, progress)
     wrong = [
@@ -162,7 +173,7 @@ def _read_back(partial: PartialFile, compression: Compression, written: Written,
             f"What was read back from {partial.path.name} is not what was written: {', '.join(wrong)} differ.",
             "The disk or its driver is at fault: check it, and set SCARLET_BACKUP_DIR to another one.",
         )
-    return verify.describe_refusals(found.refused(foreign=False))
+    return describe_refusals(found.refused(foreign=False))
 
 
 def _shrunk(
@@ -199,10 +210,38 @@ def _identity(target: Target, snapshot: Snapshot) -> Identity:
     )
 
 
+@dataclass(frozen=True)
+class _Proof:
+    """What came of a drill that was asked for; `why_not` says why none could be had."""
+
+    drill: Drill | None = None
+    why_not: str = ""
+
+
+def _prove(target: Target, manifest: Manifest, progress: Progress) -> _Proof:
+    """After the lock is free: a drill takes as long as a restore, and other backups need not wait for it."""
+    try:
+        verified = verify_backup(target, progress, manifest.name, "drill")
+    except Cancelled:
+        raise Cancelled(
+            f"The drill was cancelled. The backup {manifest.name} is there, and was read back in full.",
+            f"Call `verify_backup` with backup={manifest.name!r} and level drill when you want it proved.",
+        ) from None
+    except BackupToolError as error:
+        return _Proof(why_not=f"The drill that was asked for could not be done: {error.message} {error.remedy}")
+    if verified.drill is None:
+        return _Proof(why_not="The drill was not begun, since the file is not whole: call `verify_backup`.")
+    return _Proof(verified.drill)
+
+
+def _sweep_drills(target: Target) -> list[str]:
+    return [f"{name}, left by a drill that was killed, is removed." for name in throw_away.sweep(target)]
+
+
 # -- what is told ----------------------------------------------------------------------------------------------------
 
 
-def safe_to_proceed(manifest: Manifest, valid: bool) -> tuple[bool, list[str]]:
+def safe_to_proceed(target: Target, manifest: Manifest, valid: bool) -> tuple[bool, list[str]]:
     """Whether PROC-003 may go ahead on this fresh backup, `valid` if it passed `full`, and why."""
     if not valid:
         return False, ["The backup holds statements that `restore` refuses, as the warning says."]
@@ -211,13 +250,20 @@ def safe_to_proceed(manifest: Manifest, valid: bool) -> tuple[bool, list[str]]:
         return False, [f"The database has shrunk: {'; '.join(manifest.shrunk_reasons)}.{against}"]
     return True, [
         f"{manifest.name} was read back in full and matches its manifest.",
-        f"It is of the configured database {manifest.identity.database}.",
+        f"It is of the configured database {target.database}.",
         f"{manifest.integrity_table} holds {manifest.integrity_rows} rows; nothing has shrunk.",
     ]
 
 
-def _result(target: Target, manifest: Manifest, valid: bool, warnings: list[str], seconds: float) -> Backup:
-    safe, reasons = safe_to_proceed(manifest, valid)
+def _result(
+    target: Target, manifest: Manifest, valid: bool, proof: _Proof | None, warnings: list[str], seconds: float
+) -> Backup:
+    safe, reasons = safe_to_proceed(target, manifest, valid)
+    drill = proof.drill if proof else None
+    if proof is not None:
+        proved = drill is not None and drill.proved is True
+        safe = safe and proved
+        reasons.append(_told_of(proof))
     path = target.directory.path / manifest.name
     return Backup(
         name=manifest.name,
@@ -247,12 +293,22 @@ def _result(target: Target, manifest: Manifest, valid: bool, warnings: list[str]
                 detail=f"{manifest.bytes:,} bytes, {manifest.rows:,} rows, read back in full",
             ),
         ],
+        proved=drill.proved if drill else None,
+        drill=drill,
         safe_to_proceed=safe,
         reasons=reasons,
         shrunk=manifest.shrunk,
         warnings=warnings,
         duration_seconds=round(seconds, 3),
     )
+
+
+def _told_of(proof: _Proof) -> str:
+    if proof.drill is None:
+        return proof.why_not
+    if proof.drill.proved:
+        return f"A restore drill brought {proof.drill.rows_compared:,} equal rows back."
+    return f"A restore drill did not prove it: {proof.drill.detail}"
 
 
 def _checked_label(label: str | None) -> str | None:

@@ -43,6 +43,17 @@ class Known(Generic[M]):
         return self.entry.name.name
 
     @property
+    def foreign(self) -> bool:
+        """Whether something else than `backup` made it: what it holds may come from anywhere."""
+        return self.manifest is None or self.manifest.repaired_from is not None
+
+    @property
+    def proved_at(self) -> datetime | None:
+        """When a drill proved it, if the last one did."""
+        outcome = self.verification
+        return outcome.proved_at if outcome is not None and outcome.proved else None
+
+    @property
     def in_future(self) -> bool:
         """Whether its time is later than now by more than clocks differ."""
         return self.created_at > datetime.now(UTC) + CLOCK_SLACK
@@ -175,6 +186,7 @@ def _age(moment: datetime) -> float:
 
 def _listed(target: Target, item: Known[ManifestHead]) -> Listed:
     manifest = item.manifest
+    identity = manifest.identity if manifest else None
     detail = item.detail
     if manifest is None and not detail:
         detail = _what_it_looks_like(item.entry)
@@ -187,9 +199,11 @@ def _listed(target: Target, item: Known[ManifestHead]) -> Listed:
         state=item.state,
         verified=item.verification,
         compression=item.entry.name.compression,
-        database=manifest.identity.database if manifest else None,
-        project=manifest.identity.project if manifest else None,
-        other_database=manifest is not None and not target.is_ours(manifest),
+        proved_at=item.proved_at,
+        database=identity.database if identity else None,
+        project=identity.project if identity else None,
+        other_database=manifest is not None and identity is not None and not target.is_ours(manifest),
+        repaired_from=manifest.repaired_from if manifest else None,
         label=manifest.label if manifest else None,
         shrunk=manifest.shrunk if manifest else False,
         rows=manifest.rows if manifest else None,

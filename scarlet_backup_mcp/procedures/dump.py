@@ -105,7 +105,7 @@ def stream(
         partial.write(compressor.compress(chunk))
         reader.feed(chunk)
 
-    argv = programs.pg_dump(snapshot.name, snapshot.properties.encoding)
+    argv = programs.pg_dump(snapshot.properties.encoding, snapshot.name)
     try:
         ended = run(target.host, argv, env=target.server.environment(target.database), sink=sink, progress=progress)
         if ended.code != 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,17 +12,18 @@ from ..postgres.refusals import NOT_WRITTEN, Refusal, Refusals
 from ..postgres.roles import Roles
 from ..postgres.script import Handler, ScriptDamaged, ScriptReader, Summary
 from ..progress import Progress
-from ..store.encodings import Container, recognise
+from ..store.powershell import Irreparable, Repair
 from ..store.reading import CompressionDamaged, FileReader, decompress
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What was found. `damage` says where the file stops being a plain dump; the rest then is what came before."""
+    """What was found. `damage` says where the file stops being a plain dump; the rest then is what came before.
+    `repair` is what the file was read through."""
 
     bytes: int
     sha256: str
-    container: Container
+    repair: Repair | None
     script_bytes: int
     header: bool
     summary: Summary | None
@@ -43,18 +45,19 @@ class Examination:
         return sum(table.rows for table in self.tables)
 
 
-def examine(path: Path, compression: Compression, progress: Progress, *extra: Handler) -> Examination:
+def examine(
+    path: Path, compression: Compression, progress: Progress, *extra: Handler, repair: Repair | None = None
+) -> Examination:
     """Read the whole file once. Raises StoreError when it can't be read, Cancelled when asked to stop."""
     progress.stage(f"reading {path.name}", path.stat().st_size)
     raw = FileReader(path, progress.report)
     digests, refusals, roles = BlockDigests(), Refusals(), Roles()
     reader = ScriptReader(digests, refusals, roles, *extra)
     damage = compression_damage = summary = None
-    container: Container | None = None
     script_bytes = 0
+    plain = decompress(iter(raw), compression)
     try:
-        for chunk in decompress(iter(raw), compression):
-            container = container or recognise(chunk)
+        for chunk in repair(plain) if repair else plain:
             script_bytes += len(chunk)
             if damage is None:
                 try:
@@ -63,6 +66,11 @@ def examine(path: Path, compression: Compression, progress: Progress, *extra: Ha
                     damage = f"line {error.line}: {error.message}"
     except CompressionDamaged as error:
         compression_damage = str(error)
+    except Irreparable as error:
+        damage = damage or f"line {reader.line}: {error}"
+        with suppress(CompressionDamaged):  # so that the digest is of the whole file
+            for _ in plain:
+                pass
     if damage is None:
         try:
             summary = reader.finish()
@@ -71,7 +79,7 @@ def examine(path: Path, compression: Compression, progress: Progress, *extra: Ha
     return Examination(
         bytes=raw.bytes,
         sha256=raw.sha256,
-        container=container or "plain",
+        repair=repair,
         script_bytes=script_bytes,
         header=reader.header,
         summary=summary,

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ..errors import BackupNotValid, BackupToolError, ConfirmationStale, QueryFailed, RestoreFailed
-from ..models import Check, DatabaseProperties, Manifest, Step, rows_by_table
+from ..errors import (
+    BackupNotValid,
+    BackupToolError,
+    ConfirmationStale,
+    DrillFailed,
+    PreflightFailed,
+    ProgramMissing,
+    QueryFailed,
+    RestoreFailed,
+)
+from ..models import Check, DatabaseProperties, Drill, Manifest, Step, TableData, rows_by_table
 from ..postgres import catalogue as pg
 from ..postgres import databases
+from ..postgres.contents import Contents
 from ..postgres.quoting import identifier
+from ..postgres.script import Handler
 from ..postgres.server import OWN_SEARCH_PATH, Session
 from ..progress import Progress
-from . import preflight, verify
+from . import checks, preflight, verify
 from .catalogue import scratch_prefix
-from .examine import Examination
-from .load import load
+from .drill import Rehearsal, rehearsal
+from .load import load, script_of
 from .sources import Plan
 from .target import TAG, Target
-
-# What the checks are about that only a manifest makes possible.
-_MANIFEST_ONLY = ("manifest", "name")
 
 
 @dataclass
@@ -33,12 +41,21 @@ class Work:
     rows_compared: int = 0
     integrity_rows: int | None = None
     comment: str | None = None
+    drill: Drill | None = None
     steps: list[Step] = field(default_factory=list[Step])
     warnings: list[str] = field(default_factory=list[str])
 
     def did(self, title: str, detail: str = "") -> None:
         """Note a step that succeeded."""
         self.steps.append(Step(step="Restore", title=title, ok=True, detail=detail))
+
+
+@dataclass(frozen=True)
+class Script:
+    """What is loaded, and the tables in it, which may be known only at its end."""
+
+    chunks: Iterator[bytes]
+    tables: Callable[[], list[TableData]]
 
 
 def from_undo_point(planned: Plan) -> Work:
@@ -50,35 +67,86 @@ def from_undo_point(planned: Plan) -> Work:
     return work
 
 
-def verified(target: Target, planned: Plan, progress: Progress, *, store: bool) -> Examination:
-    """The backup's file, read in full. Raises BackupNotValid, or ConfirmationStale when it changed meanwhile."""
+def verified(target: Target, planned: Plan, progress: Progress, *extra: Handler, store: bool) -> verify.Reading:
+    """The backup's file, read in full. Raises BackupNotValid, CodePageNeeded, or ConfirmationStale when it changed."""
     assert planned.known is not None
-    checks, examination = verify.full(target, planned.known, progress, store=store)
-    failed = [check for check in checks if check.ok is False and not _excused(planned, check)]
+    code_page = planned.wishes.code_page
+    reading = verify.full(target, planned.known, progress, *extra, store=store, code_page=code_page)
+    if reading.ambiguous is not None and code_page is None:
+        raise verify.code_page_needed(planned.known, reading.ambiguous)
+    failed = [check for check in reading.failed if not _excused(planned, check)]
     if failed:
-        shown = "; ".join(f"{c.check}: {c.detail or f'expected {c.expected}, found {c.found}'}" for c in failed)
-        raise BackupNotValid(f"{planned.source} did not pass verification: {shown}.")
-    if planned.sha256 != examination.sha256:
+        raise BackupNotValid(f"{planned.source} did not pass verification: {checks.describe(failed)}.")
+    assert reading.examination is not None
+    if planned.sha256 != reading.examination.sha256:
         raise ConfirmationStale(f"{planned.source} changed while it was looked at.", "Call `restore` again.")
-    return examination
+    return reading
 
 
 def _excused(planned: Plan, check: Check) -> bool:
     """A wrong clock or a missing manifest is the user's to accept (and was), damage is not."""
-    return check.check == verify.CLOCK_CHECK or (planned.manifest is None and check.check in _MANIFEST_ONLY)
+    return check.check == checks.CLOCK or (planned.manifest is None and check.check == checks.MANIFEST)
 
 
 def from_backup(target: Target, guard: Session, planned: Plan, stamp: str, progress: Progress) -> Work:
-    """Verify, look at the server, load, compare, and put owner, privileges and settings back. Nothing stays when any
-    of it fails."""
-    assert planned.entry is not None
-    examination = verified(target, planned, progress, store=True)
-    preflight.check_load(target, guard, planned, examination.roles, preflight.copy_bytes(planned))
-    wanted = _wanted_properties(target, planned)
+    """Verify, look at the server, try it out first where that is wished, load, compare, and put owner, privileges and
+    settings back. Nothing stays when any of it fails."""
+    assert planned.known is not None
     work = Work(incoming=scratch_prefix(target.database) + stamp)
-    work.comment = wanted.comment if wanted else None
+    contents = Contents()
+    reading = verified(target, planned, progress, *([contents] if planned.drills else []), store=True)
+    examination = reading.examination
+    assert examination is not None
     work.did("Verify the backup in full", f"{examination.bytes:,} bytes, {examination.rows:,} rows")
+    preflight.check_load(target, guard, planned, examination.roles, preflight.copy_bytes(planned))
     work.did("Look whether the server is ready for it", "room, roles, extensions and names")
+    script = script_of(planned.known.entry, examination.sha256, examination.repair, progress)
+    if not planned.drills:
+        _bring_in(target, guard, planned, work, Script(script, lambda: examination.tables), progress)
+        return work
+    try:
+        with rehearsal(target, planned.known, examination, contents, progress) as rehearsed:
+            verify.keep(target, planned.known, reading, rehearsed)
+            _require_proof(planned, work, rehearsed)
+            if planned.manifest is None:  # whatever else a file from elsewhere did, it did in the throw-away server
+                source = Script(rehearsed.script(progress), lambda: rehearsed.tables)
+            else:
+                source = Script(script, lambda: examination.tables)
+            _bring_in(target, guard, planned, work, source, progress)
+    except ProgramMissing as error:
+        raise DrillFailed(
+            f"The backup could not be tried out first: {error.message}",
+            "If you trust the file, call again with drill=false: then it is loaded as it is.",
+        ) from error
+    return work
+
+
+def _require_proof(planned: Plan, work: Work, rehearsed: Rehearsal) -> None:
+    work.drill = rehearsed.report
+    detail = rehearsed.report.detail
+    if rehearsed.report.proved is False:
+        raise BackupNotValid(f"{planned.source} did not bring the same data back in a drill: {detail}")
+    if not rehearsed.loaded:
+        raise PreflightFailed(
+            f"{planned.source} could not be tried out: {detail}",
+            "Do as the message says. If the user trusts the file, drill=false loads it without trying it out.",
+        )
+    if rehearsed.report.proved is None:
+        work.warnings.append(f"The drill could not prove {planned.source}: {detail}")
+    work.did("Restore it into a throw-away server and compare", f"{rehearsed.report.rows_compared:,} rows")
+
+
+def _bring_in(
+    target: Target,
+    guard: Session,
+    planned: Plan,
+    work: Work,
+    script: Script,
+    progress: Progress,
+) -> None:
+    """Load it into a new database."""
+    wanted = _wanted_properties(target, planned)
+    work.comment = wanted.comment if wanted else None
     progress.stage("making a new database beside the live one")
     quietly = databases.quietly(planned.facts.version_num)
     marker = f"{TAG}: scratch of a restore of {planned.source}"
@@ -86,12 +154,13 @@ def from_backup(target: Target, guard: Session, planned: Plan, stamp: str, progr
         with progress.uninterrupted():
             work.incoming_oid, warnings = databases.create(guard, work.incoming, wanted, marker)
         work.warnings += warnings
-        if planned.manifest is not None and "public" not in planned.manifest.schemas:
+        if planned.manifest is not None and "public" not in (planned.manifest.schemas or ["public"]):
             with target.server.session(work.incoming, quietly) as session:
                 session.execute("DROP SCHEMA IF EXISTS public")
-        load(target.server, work.incoming, planned.entry, examination.sha256, quietly, progress)
+        progress.stage(f"loading {planned.source}", planned.entry.bytes if planned.entry else None)
+        load(target.server, work.incoming, planned.source, script.chunks, quietly, progress)
         work.did("Load it into a new database beside the live one", work.incoming)
-        _compare(target, work, examination, quietly, progress)
+        _compare(target, work, script.tables(), quietly, progress)
         if planned.manifest is None:
             _settle_schemas(target, planned, work, quietly)
         if wanted is not None:
@@ -103,26 +172,23 @@ def from_backup(target: Target, guard: Session, planned: Plan, stamp: str, progr
     except BaseException:
         drop_scratch(target, work)
         raise
-    return work
 
 
 def _wanted_properties(target: Target, planned: Plan) -> DatabaseProperties | None:
     """From the manifest; for a file without one, what the live database has."""
-    if planned.manifest is not None:
-        return planned.manifest.properties
-    if planned.live_oid is None:
-        return None
+    if planned.properties is not None or planned.live_oid is None:
+        return planned.properties
     with target.server.session(target.database) as session:
         return pg.properties(session)
 
 
 def _compare(
-    target: Target, work: Work, examination: Examination, options: Mapping[str, str], progress: Progress
+    target: Target, work: Work, loaded: list[TableData], options: Mapping[str, str], progress: Progress
 ) -> None:
     progress.stage("comparing the rows of every table")
     with target.server.session(work.incoming, options, progress) as session:
         tables = pg.tables(session)
-        dumped = rows_by_table(examination.tables)
+        dumped = rows_by_table(loaded)
         work.rows_compared, differences = pg.compare_rows(dumped, tables, pg.count_rows(session, tables))
         if differences:
             shown = "; ".join(f"{d.table}: {d.dumped} in the file, {d.counted} loaded" for d in differences[:5])

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import PreflightFailed
-from ..models import Manifest, Role
+from ..models import Extension, Role
 from ..postgres import databases
 from ..postgres.quoting import identifier, literal
 from ..postgres.server import Session
 from .catalogue import undo_prefix
+from .proof import roles_of
 from .sources import Plan
 from .target import Target
 
@@ -17,7 +18,7 @@ ROOM = 1.2
 UNDO_POINTS = 2
 
 
-def check_swap(target: Target, session: Session, plan: Plan, *, drop_oldest_undo: bool) -> None:
+def check_swap(target: Target, session: Session, plan: Plan) -> None:
     """What a swap needs, whatever comes in. Raises PreflightFailed."""
     if len(f"{undo_prefix(target.database)}YYYYMMDD_HHMMSS".encode()) > databases.NAME_BYTES:
         raise PreflightFailed(
@@ -36,7 +37,7 @@ def check_swap(target: Target, session: Session, plan: Plan, *, drop_oldest_undo
             f"The live database has a {'; a '.join(found)}, which a swap would break.",
             "Finish or drop it (COMMIT/ROLLBACK PREPARED, pg_drop_replication_slot, DROP SUBSCRIPTION); try again.",
         )
-    if drops_undo(plan, wanted=True) and not drop_oldest_undo:
+    if _passes_the_limit(plan) and not plan.wishes.drop_oldest_undo:
         oldest = plan.undo_points[-1]
         raise PreflightFailed(
             f"There are {len(plan.undo_points)} undo points; the oldest is {oldest.name} ({oldest.bytes:,} bytes).",
@@ -44,18 +45,20 @@ def check_swap(target: Target, session: Session, plan: Plan, *, drop_oldest_undo
         )
 
 
-def drops_undo(plan: Plan, wanted: bool) -> bool:
+def drops_undo(plan: Plan) -> bool:
     """Whether a restore that adds an undo point drops the oldest for it."""
-    adds = plan.undo is None and plan.live_oid is not None
-    return wanted and adds and len(plan.undo_points) >= UNDO_POINTS
+    return plan.wishes.drop_oldest_undo and _passes_the_limit(plan)
+
+
+def _passes_the_limit(plan: Plan) -> bool:
+    return plan.undo is None and plan.live_oid is not None and len(plan.undo_points) >= UNDO_POINTS
 
 
 def check_load(target: Target, session: Session, plan: Plan, roles: Iterable[str], database_bytes: int) -> None:
     """What loading a dump needs: room, roles, extensions. Raises PreflightFailed."""
     _check_room(target, plan, database_bytes)
-    _check_roles(session, plan.manifest, roles)
-    if plan.manifest is not None:
-        _check_extensions(session, plan.manifest)
+    _check_roles(session, plan, roles)
+    _check_extensions(session, plan.properties.extensions if plan.properties else [])
 
 
 def _check_room(target: Target, plan: Plan, database_bytes: int) -> None:
@@ -71,15 +74,11 @@ def _check_room(target: Target, plan: Plan, database_bytes: int) -> None:
         )
 
 
-def _check_roles(session: Session, manifest: Manifest | None, named: Iterable[str]) -> None:
-    needed = set(named)
-    if manifest is not None:
-        properties = manifest.properties
-        needed |= {properties.owner} | {s.role for s in properties.settings if s.role}
-        needed |= {name for g in properties.acl or [] for name in (g.grantor, g.grantee) if name}
+def _check_roles(session: Session, plan: Plan, named: Iterable[str]) -> None:
+    needed = {*named, *(roles_of(plan.properties) if plan.properties else ())}
     there = {row["name"] for row in session.rows("SELECT rolname AS name FROM pg_roles")}
     if missing := sorted(needed - there):
-        recorded = {role.name: role for role in (manifest.roles if manifest else [])}
+        recorded = {role.name: role for role in (plan.manifest.roles if plan.manifest else [])}
         statements = " ".join(_create_role(name, recorded.get(name)) for name in missing)
         raise PreflightFailed(
             f"The server lacks roles that the backup names: {', '.join(missing)}.",
@@ -97,8 +96,8 @@ def _create_role(name: str, role: Role | None) -> str:
     return words + ";"
 
 
-def _check_extensions(session: Session, manifest: Manifest) -> None:
-    wanted = [e for e in manifest.properties.extensions if e.name != "plpgsql"]
+def _check_extensions(session: Session, extensions: list[Extension]) -> None:
+    wanted = [e for e in extensions if e.name != "plpgsql"]
     if not wanted:
         return
     names = ", ".join(literal(e.name) for e in wanted)
@@ -113,7 +112,7 @@ def _check_extensions(session: Session, manifest: Manifest) -> None:
 
 def copy_bytes(plan: Plan) -> int:
     """How large a restored copy may become, estimated."""
-    if plan.manifest is not None:
+    if plan.manifest is not None and plan.manifest.database_bytes is not None:
         return plan.manifest.database_bytes
     live = plan.databases.get(plan.database)
     size = plan.entry.bytes if plan.entry else 0

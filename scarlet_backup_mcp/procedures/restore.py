@@ -17,12 +17,12 @@ from ..errors import (
 from ..models import DependentReport, Restore, Step
 from ..progress import Progress
 from ..store.lock import writer_lock
+from . import catalogue, preflight
 from . import journal as journals
-from . import preflight
 from .catalogue import scratch_prefix, undo_prefix
 from .incoming import Work, drop_scratch, from_backup, from_undo_point, verified
 from .journal import maintenance_session, tidy_up
-from .sources import Plan, plan
+from .sources import AS_USUAL, Plan, Wishes, plan
 from .swap import drop_the_oldest_undo, swap
 from .target import Target
 
@@ -39,11 +39,8 @@ def restore(
     target: Target,
     progress: Progress,
     backup: str,
+    wishes: Wishes = AS_USUAL,
     *,
-    accept_foreign: bool = False,
-    accept_other_database: bool = False,
-    stop_dependents: bool = True,
-    drop_oldest_undo: bool = False,
     confirmed: Confirmed | None = None,
 ) -> Restore:
     """Bring the database back from a backup's file, `latest`, or an undo point.
@@ -57,16 +54,9 @@ def restore(
     target.directory.prepare()
     with writer_lock(target.directory.path, "restore"), maintenance_session(target, progress) as guard:
         told = tidy_up(target, guard, restoring=True)
-        planned = plan(
-            target,
-            progress,
-            backup,
-            guard,
-            accept_foreign=accept_foreign,
-            accept_other_database=accept_other_database,
-        )
+        planned = plan(target, progress, backup, guard, wishes)
         _check_confirmed(planned, confirmed)
-        preflight.check_swap(target, guard, planned, drop_oldest_undo=drop_oldest_undo)
+        preflight.check_swap(target, guard, planned)
         stamp = _free_stamp(target, planned)
         undo = undo_prefix(target.database) + stamp if planned.live_oid else None
         if planned.undo is not None:
@@ -77,8 +67,8 @@ def restore(
         try:
             progress.stage("swapping")
             with progress.uninterrupted():
-                unavailable, dependents = swap(target, guard, planned, work, undo, stop_dependents)
-                if preflight.drops_undo(planned, drop_oldest_undo):
+                unavailable, dependents = swap(target, guard, planned, work, undo)
+                if preflight.drops_undo(planned):
                     drop_the_oldest_undo(guard, planned, work)
         except BaseException:
             if planned.undo is None:
@@ -90,6 +80,8 @@ def restore(
         source=planned.source,
         source_kind="undo_point" if planned.undo else "backup",
         source_created_at=planned.created_at,
+        source_proved_at=_proved_at(target, planned),
+        drill=work.drill,
         database=target.database,
         undo_point=undo,
         rows_compared=work.rows_compared,
@@ -104,68 +96,39 @@ def restore(
     )
 
 
-def propose(
-    target: Target,
-    progress: Progress,
-    backup: str,
-    *,
-    accept_foreign: bool = False,
-    accept_other_database: bool = False,
-    drop_oldest_undo: bool = False,
-) -> tuple[Plan, str]:
+def propose(target: Target, progress: Progress, backup: str, wishes: Wishes = AS_USUAL) -> tuple[Plan, str]:
     """What a user has to be asked before a restore, and what the answer is bound to. Raises what a restore would refuse
     with, as far as a moment's look tells."""
     journals.require_running(target)
     with target.server.session(target.maintenance_database, progress=progress) as session:
-        planned = plan(
-            target,
-            progress,
-            backup,
-            session,
-            accept_foreign=accept_foreign,
-            accept_other_database=accept_other_database,
-        )
-        preflight.check_swap(target, session, planned, drop_oldest_undo=drop_oldest_undo)
-    dropping = planned.undo_points[-1].name if preflight.drops_undo(planned, drop_oldest_undo) else None
+        planned = plan(target, progress, backup, session, wishes)
+        preflight.check_swap(target, session, planned)
+    dropping = planned.undo_points[-1].name if preflight.drops_undo(planned) else None
     return planned, planned.question(target.settings.integrity_table, dropping)
 
 
-def dry_run(
-    target: Target,
-    progress: Progress,
-    backup: str,
-    *,
-    accept_foreign: bool = False,
-    accept_other_database: bool = False,
-    stop_dependents: bool = True,
-    drop_oldest_undo: bool = False,
-) -> Restore:
-    """Everything that `restore` would check, and what it would do. Writes nothing, neither here nor on the server."""
+def dry_run(target: Target, progress: Progress, backup: str, wishes: Wishes = AS_USUAL) -> Restore:
+    """Everything that `restore` would check but for a drill, and what it would do. Writes nothing, neither here nor on
+    the server."""
     began = time.monotonic()
     if journals.read(target.directory.path) is not None:
         raise RestoreInterrupted(
             "A restore was cut off and has not been tidied up yet.", "Call `backup` or `restore`: either does it first."
         )
     with target.server.session(target.maintenance_database, progress=progress) as session:
-        planned = plan(
-            target,
-            progress,
-            backup,
-            session,
-            accept_foreign=accept_foreign,
-            accept_other_database=accept_other_database,
-        )
+        planned = plan(target, progress, backup, session, wishes)
         work = Work(incoming=planned.source)
         work.warnings += planned.warnings
-        preflight.check_swap(target, session, planned, drop_oldest_undo=drop_oldest_undo)
+        preflight.check_swap(target, session, planned)
         if planned.known is not None:
-            examination = verified(target, planned, progress, store=False)
+            examination = verified(target, planned, progress, store=False).examination
+            assert examination is not None
             work.rows_compared = examination.rows
             work.did("Verify the backup in full", f"{examination.bytes:,} bytes, {examination.rows:,} rows")
             preflight.check_load(target, session, planned, examination.roles, preflight.copy_bytes(planned))
         work.did("Look whether the server is ready for it", "room, roles, extensions and names")
     undo = f"{undo_prefix(target.database)}<time>" if planned.live_oid else None
-    running = [d for d in target.host.dependents() if d.running] if stop_dependents else []
+    running = [d for d in target.host.dependents() if d.running] if wishes.stop_dependents else []
     for title in _would_do(planned, undo):
         work.steps.append(Step(step="Restore", title=title, ok=None, detail="not done: dry run"))
     return Restore(
@@ -174,6 +137,7 @@ def dry_run(
         source=planned.source,
         source_kind="undo_point" if planned.undo else "backup",
         source_created_at=planned.created_at,
+        source_proved_at=_proved_at(target, planned),
         database=target.database,
         undo_point=undo,
         rows_compared=work.rows_compared,
@@ -189,11 +153,18 @@ def dry_run(
 
 
 def _would_do(planned: Plan, undo: str | None) -> list[str]:
+    drilling = ["Restore it into a throw-away server and compare"] if planned.drills else []
     loading = (
-        [] if planned.undo else ["Load it into a new database beside the live one", "Compare the rows of every table"]
+        []
+        if planned.undo
+        else [*drilling, "Load it into a new database beside the live one", "Compare the rows of every table"]
     )
     keep = f"Keep the present database as {undo}" if undo else f"Give the new database the name {planned.database}"
     return [*loading, "Stop the services that depend on the database", keep, "Start those services again"]
+
+
+def _proved_at(target: Target, planned: Plan) -> datetime | None:
+    return catalogue.know(target, planned.entry).proved_at if planned.entry else None
 
 
 # -- up to the swap --------------------------------------------------------------------------------------------------

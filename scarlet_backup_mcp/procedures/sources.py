@@ -6,21 +6,42 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..errors import (
+    ArgumentsInvalid,
     BackupMissing,
     BackupNotValid,
     ForeignRefused,
     OtherDatabaseRefused,
     ServerError,
 )
-from ..models import Manifest, UndoPoint
+from ..models import CodePage, DatabaseProperties, Manifest, UndoPoint
 from ..postgres import catalogue as pg
 from ..postgres.server import Session
 from ..progress import Progress
 from ..store.directory import Entry
 from ..store.reading import FileReader
-from . import catalogue, verify
+from . import catalogue, checks, verify
 from .catalogue import Known
 from .target import Target
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a caller of a restore may choose.
+
+    `accept_…` and `drop_oldest_undo` are consents. `drill` None: files that `backup` did not make are tried out in a
+    throw-away server first, and what is restored is that server's own dump; True: any backup has to prove itself
+    first; False: none. `code_page` is for files that PowerShell has written.
+    """
+
+    accept_foreign: bool = False
+    accept_other_database: bool = False
+    stop_dependents: bool = True
+    drop_oldest_undo: bool = False
+    drill: bool | None = None
+    code_page: CodePage | None = None
+
+
+AS_USUAL = Wishes()
 
 
 @dataclass(frozen=True)
@@ -28,6 +49,7 @@ class Plan:
     """What would be restored over what. `sha256` and `live_oid` are what a confirmation is bound to."""
 
     source: str
+    wishes: Wishes
     known: Known[Manifest] | None
     undo: UndoPoint | None
     created_at: datetime
@@ -50,13 +72,28 @@ class Plan:
 
     @property
     def manifest(self) -> Manifest | None:
-        """The file's manifest; None for an undo point or a foreign file."""
-        return self.known.manifest if self.known else None
+        """What `backup` has written down of the database; None for an undo point or a foreign file."""
+        return self.known.manifest if self.known and not self.known.foreign else None
+
+    @property
+    def properties(self) -> DatabaseProperties | None:
+        """The database's properties, where the manifest tells them."""
+        return self.manifest.properties if self.manifest else None
+
+    @property
+    def drills(self) -> bool:
+        """Whether the backup is tried out in a throw-away server first."""
+        if self.known is None or self.wishes.drill is not None:
+            return self.known is not None and bool(self.wishes.drill)
+        return self.known.foreign
 
     def question(self, table: str, dropping: str | None) -> str:
         """What a user is asked before it is done. `dropping` is the undo point that goes."""
         kind = "the undo point" if self.undo else "the backup"
         inside = "" if self.rows is None else f", {self.rows:,} rows, {self.integrity_rows} in {table}"
+        if self.known is not None:
+            proved = self.known.proved_at
+            inside += f", proved by a restore drill on {proved:%Y-%m-%d}" if proved else ", not proved by a drill"
         now = (
             "which does not exist now"
             if self.live_oid is None
@@ -79,9 +116,7 @@ def plan(
     progress: Progress,
     source: str,
     session: Session,
-    *,
-    accept_foreign: bool = False,
-    accept_other_database: bool = False,
+    wishes: Wishes,
 ) -> Plan:
     """Resolve `source` (a backup's name, `latest`, or an undo point's name) and look at what it would replace.
 
@@ -95,17 +130,23 @@ def plan(
     now = _integrity_rows(target, target.database) if live else None
     undo = _undo_point(target, source, points)
     if undo is not None:
+        if wishes.code_page is not None or wishes.drill:
+            raise ArgumentsInvalid(
+                f"{source} is an undo point, a database that is there: it has no code page, and no drill is needed.",
+                "Call it again without code_page and drill.",
+            )
         known, sha256, created, rows, integrity = None, None, undo.created_at, None, _integrity_rows(target, undo.name)
         warnings: list[str] = []
     else:
         known = _known(target, source)
         manifest = known.manifest
-        warnings = _check_origin(target, known, facts, accept_foreign, accept_other_database)
+        warnings = _check_origin(target, known, facts, wishes)
         sha256 = manifest.sha256 if manifest else _sha256(known.entry, progress)
         created, rows = known.created_at, manifest.rows if manifest else None
         integrity = manifest.integrity_rows if manifest else None
     return Plan(
         source=undo.name if undo else known.name if known else source,
+        wishes=wishes,
         known=known,
         undo=undo,
         created_at=created,
@@ -143,9 +184,7 @@ def _known(target: Target, source: str) -> Known[Manifest]:
     return catalogue.know(target, entry)
 
 
-def _check_origin(
-    target: Target, known: Known[Manifest], facts: pg.ServerFacts, accept_foreign: bool, accept_other_database: bool
-) -> list[str]:
+def _check_origin(target: Target, known: Known[Manifest], facts: pg.ServerFacts, wishes: Wishes) -> list[str]:
     if known.entry.name.kind == "volume":
         raise BackupNotValid(
             f"{known.name} is an archive of a whole volume, which this version does not restore.",
@@ -154,46 +193,46 @@ def _check_origin(
     if known.state == "damaged":
         raise BackupNotValid(f"{known.name} is damaged: {known.detail}.")
     manifest = known.manifest
-    if manifest is None:
+    if manifest is None or manifest.identity is None:
         _refuse_the_useless(known)
-        if not accept_foreign:
+        why = (
+            "is a repaired copy" if manifest else "has no manifest: this tool did not make it, or its manifest is lost"
+        )
+        if not wishes.accept_foreign:
             raise ForeignRefused(
-                f"{known.name} has no manifest: this tool did not make it, or its manifest is lost. A dump runs as a "
-                "superuser, so a file from elsewhere can do anything."
+                f"{known.name} {why}. A dump runs as a superuser, so a file from elsewhere can do anything."
             )
         return [
-            f"{known.name} has no manifest: only its structure can be checked, it runs as a superuser, and it does not "
-            "tell the database's settings; those of the live database are taken, if there is one."
+            f"{known.name} {why}: it does not tell the database's settings; those of the live database are taken, if "
+            "there is one."
         ]
-    if not target.is_ours(manifest) and not accept_other_database:
-        identity = manifest.identity
+    identity = manifest.identity
+    if not target.is_ours(manifest) and not wishes.accept_other_database:
         raise OtherDatabaseRefused(
             f"{known.name} is a backup of {identity.database} in {identity.container or 'a local server'} "
             f"(project {identity.project}), not of {target.database} in {target.describe()}."
         )
     warnings: list[str] = []
-    if manifest.identity.system_identifier != facts.system_identifier:
+    if identity.system_identifier != facts.system_identifier:
         warnings.append("The backup is of another cluster (a fresh volume since, or another machine).")
     if known.in_future:
         warnings.append("The backup's time lies in the future: a clock is or was wrong.")
     if manifest.shrunk:
         warnings.append(f"The backup is of a database that had shrunk: {'; '.join(manifest.shrunk_reasons)}.")
-    if manifest.identity.server_version_num // 10000 > facts.version_num // 10000:
+    if identity.server_version_num // 10000 > facts.version_num // 10000:
         warnings.append(
-            f"The backup is of PostgreSQL {manifest.identity.server_version}, the server is {facts.version}: "
-            "it may not load."
+            f"The backup is of PostgreSQL {identity.server_version}, the server is {facts.version}: it may not load."
         )
     return warnings
 
 
 def _refuse_the_useless(known: Known[Manifest]) -> None:
     """A file that can't be restored whoever made it. Raises BackupNotValid."""
-    wrong = [check for check in verify.quick_checks(known) if check.ok is False and check.check != "manifest"]
-    if wrong:
-        told = "; ".join(check.detail or f"{check.check}: expected {check.expected}" for check in wrong)
+    looked = verify.Reading(checks.quick_checks(known))
+    if not looked.whole:
+        wrong = [check for check in looked.failed if check.check != checks.MANIFEST]
         raise BackupNotValid(
-            f"{known.name} can't be restored: {told}.",
-            verify.remedy_for(known, wrong) or "Choose another backup: `list_backups` shows which ones are good.",
+            f"{known.name} can't be restored: {checks.describe(wrong)}.", verify.remedy_for(known, looked)
         )
 
 

@@ -18,12 +18,12 @@ from .target import Target
 
 
 def swap(
-    target: Target, guard: Session, planned: Plan, work: Work, undo: str | None, stop_dependents: bool
+    target: Target, guard: Session, planned: Plan, work: Work, undo: str | None
 ) -> tuple[float, list[DependentReport]]:
     """Gives the seconds in which nobody could connect, and what was done to dependents."""
     all_dependents = target.host.dependents()
     running = [d for d in all_dependents if d.running]
-    stopping = [StoppedContainer(id=d.id, name=d.name) for d in running] if stop_dependents else []
+    stopping = [StoppedContainer(id=d.id, name=d.name) for d in running] if planned.wishes.stop_dependents else []
     journal = Journal(
         source=planned.source,
         source_kind="undo_point" if planned.undo else "backup",
@@ -53,7 +53,9 @@ def swap(
     work.did("Swap the databases by name, in one transaction", f"{unavailable:.3f} s without connections")
     reports = journals.start(target, stopping)
     reports += [DependentReport(name=d.name, action="left stopped") for d in all_dependents if not d.running]
-    reports += [DependentReport(name=d.name, action="left running") for d in running if not stop_dependents]
+    reports += [
+        DependentReport(name=d.name, action="left running") for d in running if not planned.wishes.stop_dependents
+    ]
     journals.remove(target.directory.path)
     for report in reports:
         if report.action == "start failed":

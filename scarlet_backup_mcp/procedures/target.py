@@ -79,7 +79,7 @@ class Target:
         """Whether a backup is of the configured database: the same name, in the same container, Compose project or
         cluster. Works without an engine, and then knows the container's name only."""
         identity = manifest.identity
-        if identity.database != self.database:
+        if identity is None or identity.database != self.database:
             return False
         known = self._known_place
         if known is None:

@@ -1,46 +1,92 @@
-"""`verify_backup`: PROC-004's step 4 and "Verifica Finale". Needs the backup directory only, no engine."""
+"""`verify_backup`: PROC-004's step 4 and "Verifica Finale". `quick` and `full` need the backup directory only."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
-from ..errors import BackupNotValid
-from ..models import Check, Level, Manifest, Step, TableData, Verification
-from ..postgres.refusals import Refusal
+from ..errors import ArgumentsInvalid, BackupNotValid, CodePageNeeded
+from ..models import Check, CodePage, CodePageChoice, Drill, Level, Manifest, Step, Verification
+from ..postgres.contents import Contents
+from ..postgres.script import Handler
 from ..progress import Progress
-from ..store.directory import Entry
-from ..store.encodings import DESCRIPTIONS, Container, recognise
+from ..store.directory import DRILL, Entry
+from ..store.encodings import DESCRIPTIONS, Container
+from ..store.powershell import Repair, Survey, survey
 from ..store.reading import CompressionDamaged, FileReader, decompress
-from . import catalogue
-from .catalogue import CLOCK_SLACK, Known
+from . import catalogue, checks
+from .catalogue import Known
+from .drill import Rehearsal, rehearsal
 from .examine import Examination, examine
 from .target import Target
 
-HEADER = b"-- PostgreSQL database dump"
-TRAILER = b"-- PostgreSQL database dump complete"
-EDGE = 4096
-"""Bytes of the file's beginning and end that `quick` looks at."""
-SHOWN = 5
-CLOCK_CHECK = "time"
-"""The one check that says nothing about the file: time passes, so its outcome is not kept."""
+
+@dataclass(frozen=True)
+class Reading:
+    """What checks of a backup gave. `survey` is of a file that PowerShell has written."""
+
+    checks: list[Check]
+    examination: Examination | None = None
+    survey: Survey | None = None
+
+    @property
+    def failed(self) -> list[Check]:
+        """What is wrong."""
+        return [check for check in self.checks if check.ok is False]
+
+    @property
+    def ambiguous(self) -> Survey | None:
+        """What was found out of a file that can be repaired in several ways, with different texts."""
+        looked = self.survey
+        unclear = looked is not None and looked.repair is None and looked.damage is None and bool(looked.choices)
+        return looked if unclear else None
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is wrong but that there is no manifest."""
+        return all(check.check == checks.MANIFEST for check in self.failed)
 
 
-def verify(target: Target, progress: Progress, name: str = "latest", level: Level = "full") -> Verification:
-    """Check a backup and, after `full`, keep the outcome beside it.
+def verify(
+    target: Target,
+    progress: Progress,
+    name: str = "latest",
+    level: Level = "full",
+    *,
+    code_page: CodePage | None = None,
+    on_live_server: bool = False,
+) -> Verification:
+    """Check a backup and, after `full` or `drill`, keep the outcome beside it.
 
-    Raises NameRefused, BackupMissing, BackupNotValid (an archive of a whole volume) and StoreError.
+    `code_page` is for a file that PowerShell has written; `on_live_server` has a drill use a scratch database on the
+    live server. Raises NameRefused, BackupMissing, BackupNotValid (an archive of a whole volume), StoreError, and with
+    `drill` what keeps the throw-away server from being had.
     """
     began = time.monotonic()
+    if (on_live_server and level != "drill") or (code_page is not None and level == "quick"):
+        raise ArgumentsInvalid(
+            f"Level {level} has no use for {'on_live_server' if on_live_server else 'code_page'}.",
+            "Call it again without it, or with level drill.",
+        )
     known = find(target, name)
-    examination: Examination | None = None
+    drilled: Drill | None = None
     if level == "quick":
         progress.stage(f"looking at {known.name}")
-        checks = quick_checks(known)
+        reading = Reading(checks.quick_checks(known))
+    elif level == "full":
+        reading = full(target, known, progress, code_page=code_page)
     else:
-        checks, examination = full(target, known, progress)
-    return _report(known, level, checks, examination, time.monotonic() - began)
+        contents = Contents()
+        reading = full(target, known, progress, contents, code_page=code_page)
+        if reading.whole and reading.examination is not None:
+            with rehearsal(target, known, reading.examination, contents, progress, on_live_server) as rehearsed:
+                keep(target, known, reading, rehearsed)
+            drilled = rehearsed.report
+            reading.checks.extend(rehearsed.checks)
+        else:
+            reading.checks.append(Check(check=DRILL, ok=None, detail="not done: the file itself is not whole"))
+    return _report(target, known, level, reading, drilled, time.monotonic() - began)
 
 
 def find(target: Target, name: str) -> Known[Manifest]:
@@ -55,176 +101,94 @@ def find(target: Target, name: str) -> Known[Manifest]:
 
 
 def full(
-    target: Target, known: Known[Manifest], progress: Progress, *, store: bool = True
-) -> tuple[list[Check], Examination]:
-    """Every check, and what the reading found. The outcome is kept beside the backup if `store`."""
+    target: Target,
+    known: Known[Manifest],
+    progress: Progress,
+    *extra: Handler,
+    store: bool = True,
+    code_page: CodePage | None = None,
+) -> Reading:
+    """Every check, and what the reading found. The outcome is kept beside the backup if `store`.
+
+    Raises ArgumentsInvalid for a `code_page` that the file has no use for.
+    """
     entry = known.entry
-    examination = examine(entry.path, entry.name.compression, progress)
-    checks = [*_name_checks(known), *_content_checks(known, examination)]
-    if store and (known.manifest is not None or known.detail):
-        failed = [check.check for check in checks if check.ok is False and check.check != CLOCK_CHECK]
-        target.directory.store_verification(entry, valid=not failed, sha256=examination.sha256, failed=failed)
-    return checks, examination
-
-
-# -- checks ----------------------------------------------------------------------------------------------------------
-
-
-def quick_checks(known: Known[Manifest]) -> list[Check]:
-    """Name, manifest, size, first and last lines: what a look at the file tells in a moment."""
-    entry = known.entry
-    checks = _name_checks(known)
-    container = _container(entry)
-    checks.append(_container_check(container))
-    if entry.name.compression == "none":
-        with entry.path.open("rb") as file:
-            head = file.read(EDGE)
-            file.seek(max(0, entry.bytes - EDGE))
-            tail = file.read(EDGE)
-        checks.append(Check(check="header", ok=HEADER in head, expected=HEADER.decode(), found=_shown(head)))
-        checks.append(Check(check="trailer", ok=TRAILER in tail, expected=TRAILER.decode(), found=_shown(tail[-80:])))
-    else:
-        checks.append(Check(check="header", ok=_compressed_head(entry) is not None, expected=HEADER.decode()))
-        checks.append(Check(check="trailer", ok=None, detail="a compressed file's end is looked at by level full"))
-    return checks
-
-
-def _name_checks(known: Known[Manifest]) -> list[Check]:
-    entry, manifest = known.entry, known.manifest
-    checks = [
-        Check(
-            check="name",
-            ok=entry.name.stamp is not None if manifest is not None else None,
-            expected="a name with a time, as PROC-004 has it",
-            found=known.name,
-        ),
-        Check(check="size", ok=entry.bytes > 0, expected="> 0 bytes", found=f"{entry.bytes} bytes"),
-        Check(
-            check="manifest",
-            ok=manifest is not None,
-            expected="there is one",
-            found="found" if manifest else "none",
-            detail=known.detail if manifest is None else "",
-        ),
-    ]
-    if manifest is not None:
-        checks.append(_same("bytes", manifest.bytes, entry.bytes))
-        ahead = manifest.created_at > datetime.now(UTC) + CLOCK_SLACK
-        checks.append(
-            Check(check=CLOCK_CHECK, ok=not ahead, expected="not in the future", found=manifest.created_at.isoformat())
+    looked, repair = None, None
+    if (container := checks.container_of(entry)) != "plain":
+        looked = _survey(entry, progress)
+        repair = _repair(container, looked, code_page)
+    elif code_page is not None:
+        raise ArgumentsInvalid(
+            f"{known.name} was not re-encoded, so it has no code page.", "Call it again without code_page."
         )
-    return checks
+    examination = examine(entry.path, entry.name.compression, progress, *extra, repair=repair)
+    certain = code_page is not None or looked is None or looked.repair is not None
+    found = checks.content_checks(known, looked, examination, certain)
+    if store and (known.manifest is not None or known.detail):
+        keep(target, known, Reading(found, examination))
+    return Reading(found, examination, looked)
 
 
-def _content_checks(known: Known[Manifest], found: Examination) -> list[Check]:
-    manifest, summary = known.manifest, found.summary
-    refused = found.refused(foreign=manifest is None)
-    checks = [
-        _container_check(found.container),
-        Check(check="compression", ok=found.compression_damage is None, detail=found.compression_damage or ""),
-        Check(check="structure", ok=found.damage is None, expected="a plain dump", detail=found.damage or ""),
-        Check(check="header", ok=found.header, expected=HEADER.decode()),
-        Check(check="trailer", ok=summary is not None and summary.trailer, expected=TRAILER.decode()),
-        Check(
-            check="statements",
-            ok=not refused,
-            expected="only what pg_dump writes",
-            found=f"{len(refused)} refused",
-            detail=describe_refusals(refused),
-        ),
-    ]
-    if manifest is not None:
-        checks += [
-            _same("sha256", manifest.sha256, found.sha256),
-            _same("script_bytes", manifest.script_bytes, found.script_bytes),
-            _table_check(manifest.tables, found.tables),
-            _same("rest_of_script", manifest.rest_sha256, found.rest_sha256),
-        ]
-    return checks
+def keep(target: Target, known: Known[Manifest], reading: Reading, rehearsed: Rehearsal | None = None) -> None:
+    """Keep the outcome of a full verification, and of a drill if one was done, beside the backup."""
+    assert reading.examination is not None
+    failed = [check.check for check in reading.failed if check.check != checks.CLOCK]
+    proved = rehearsed.report.proved if rehearsed else None
+    if proved is False:
+        failed.append(DRILL)
+    target.directory.store_verification(known.entry, sha256=reading.examination.sha256, failed=failed, proved=proved)
 
 
-def describe_refusals(refused: list[Refusal]) -> str:
-    """The first few in words."""
-    return "; ".join(f"line {r.line} {r.reason}: {r.excerpt}" for r in refused[:SHOWN])
+def code_page_needed(known: Known[Manifest], looked: Survey) -> CodePageNeeded:
+    """The error where a file can't be read before the caller has named its code page."""
+    choices = "; ".join(f"code_page={choice.code_pages[0]}: {', '.join(choice.samples)}" for choice in looked.choices)
+    return CodePageNeeded(f"{known.name}: {looked.why} {choices}.")
 
 
-def _table_check(expected: list[TableData], found: list[TableData]) -> Check:
-    before, after = ({(t.schema_, t.name, *t.columns): t for t in side} for side in (expected, found))
-    wrong = [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
-    return Check(
-        check="tables",
-        ok=not wrong,
-        expected=f"{len(expected)} tables, {sum(t.rows for t in expected):,} rows",
-        found=f"{len(found)} tables, {sum(t.rows for t in found):,} rows",
-        detail="; ".join(_difference(key, before.get(key), after.get(key)) for key in sorted(wrong)[:SHOWN]),
-    )
+# -- files that PowerShell has written -------------------------------------------------------------------------------
 
 
-def _difference(key: tuple[str, ...], before: TableData | None, after: TableData | None) -> str:
-    name = ".".join(key[:2])
-    if before is None:
-        return f"{name} is not in the manifest"
-    if after is None:
-        return f"{name} is missing"
-    if before.rows != after.rows:
-        return f"{name} has {after.rows} rows instead of {before.rows}"
-    return f"{name} has the right number of rows, but other data"
-
-
-def _same(check: str, expected: object, found: object) -> Check:
-    return Check(check=check, ok=expected == found, expected=str(expected), found=str(found))
-
-
-def _container_check(container: Container) -> Check:
-    return Check(
-        check="encoding",
-        ok=container == "plain",
-        expected=DESCRIPTIONS["plain"],
-        found=DESCRIPTIONS[container],
-        detail="" if container == "plain" else "re-encoded on its way to the file: it must not be loaded as it is",
-    )
-
-
-def _container(entry: Entry) -> Container:
-    head = _compressed_head(entry) if entry.name.compression != "none" else _head(entry.path)
-    return recognise(head or b"")
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(EDGE)
-
-
-def _compressed_head(entry: Entry) -> bytes | None:
+def _survey(entry: Entry, progress: Progress) -> Survey:
+    progress.stage(f"finding out what PowerShell did to {entry.name.name}", entry.bytes)
     try:
-        head = next(decompress(iter(FileReader(entry.path)), entry.name.compression), b"")
+        return survey(decompress(iter(FileReader(entry.path, progress.report)), entry.name.compression))
     except CompressionDamaged:
-        return None
-    return head if HEADER in head[:EDGE] else None
+        return survey(iter([]))
 
 
-def _shown(data: bytes) -> str:
-    return data[:80].decode("utf-8", "replace").strip()
+def _repair(container: Container, looked: Survey, code_page: CodePage | None) -> Repair | None:
+    """What to read the file through. Between choices the structure is the same, so any of them will do for a look."""
+    if code_page is not None:
+        return Repair(container, code_page)
+    if looked.repair is None and looked.choices:
+        return Repair(container, looked.choices[0].code_pages[0])
+    return looked.repair
 
 
 # -- what is told ----------------------------------------------------------------------------------------------------
 
 
 def _report(
-    known: Known[Manifest], level: Level, checks: list[Check], examination: Examination | None, seconds: float
+    target: Target, known: Known[Manifest], level: Level, reading: Reading, drilled: Drill | None, seconds: float
 ) -> Verification:
-    foreign = known.manifest is None
-    failed = [check for check in checks if check.ok is False]
-    valid = not failed and not foreign
-    container = examination.container if examination else _container(known.entry)
+    failed, examination, looked = reading.failed, reading.examination, reading.survey
+    valid = not failed
+    outcome = target.directory.verification(known.entry)
     return Verification(
         name=known.name,
         level=level,
         valid=valid,
-        foreign=foreign,
+        proved=outcome.proved if outcome else None,
+        proved_at=outcome.proved_at if outcome else None,
+        foreign=known.foreign,
         shrunk=known.manifest.shrunk if known.manifest else None,
-        repairable=None if container == "plain" else container != "utf-16be",
-        checks=checks,
+        repairable=looked.repair is not None and reading.whole if looked else None,
+        code_pages=[
+            CodePageChoice(code_pages=list(choice.code_pages), samples=list(choice.samples))
+            for choice in (reading.ambiguous.choices if reading.ambiguous else ())
+        ],
+        drill=drilled,
+        checks=reading.checks,
         tables=len(examination.tables) if examination else None,
         rows=examination.rows if examination else None,
         bytes=known.entry.bytes,
@@ -239,27 +203,25 @@ def _report(
                 detail="; ".join(check.check for check in failed) or "every check holds",
             )
         ],
-        remedy=remedy_for(known, failed),
+        remedy=remedy_for(known, reading),
     )
 
 
-def remedy_for(known: Known[Manifest], failed: list[Check]) -> str | None:
-    """What to do about a backup with these failed checks; None if nothing has to be done."""
-    container = _container(known.entry)
+def remedy_for(known: Known[Manifest], reading: Reading) -> str | None:
+    """What to do about a backup with these checks; None if nothing has to be done."""
+    container = checks.container_of(known.entry)
+    if known.manifest is not None:
+        return "Don't rely on it: take a new backup with `backup`, and check the disk." if reading.failed else None
+    if known.detail:
+        return "Its manifest is damaged, so nothing tells whether its content is whole: call `backup` for a new one."
+    if not reading.whole:
+        if reading.ambiguous is not None:
+            return "Call it again with code_page= the page whose words read right."
+        return "It is damaged: take a new backup with `backup` while the database is there."
     if container != "plain":
+        told = "Its text can be had back in full" if reading.survey else "Call `verify_backup` with level full"
         return (
-            f"The file is {DESCRIPTIONS[container]}: its text was re-encoded and must not be loaded as it is. "
-            "Take a new backup with `backup` while the database is there."
+            f"The file is {DESCRIPTIONS[container]}. {told}: `restore` reads it repaired, and "
+            "`scarlet-backup-mcp repair` writes a clean copy."
         )
-    if known.manifest is None:
-        if known.detail:
-            return (
-                "Its manifest is damaged, so nothing tells whether its content is whole: call `backup` for a new one."
-            )
-        only = [check for check in failed if check.check != "manifest"]
-        return (
-            "It is damaged: take a new backup with `backup`."
-            if only
-            else "Its structure is whole, but nothing tells whether its content is: take a backup with `backup`."
-        )
-    return "Don't rely on it: take a new backup with `backup`, and check the disk." if failed else None
+    return "Its structure is whole, but nothing tells whether its content is: call `verify_backup` with level drill."

@@ -25,6 +25,8 @@ _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0
 _ENDS = (".sql", ".sql.zst", f".sql{names.PARTIAL}", f".sql.zst{names.PARTIAL}")
 STALE_SECONDS = 3600
 """Age at which a temporary file is certainly no longer being written."""
+DRILL = "drill"
+"""Name of the check that a drill is, among the failed ones of an outcome."""
 CLOUD = ("onedrive", "dropbox", "google drive", "googledrive", "my drive", "icloud")
 
 
@@ -124,7 +126,7 @@ class BackupDirectory:
             write_atomically(beside[0], manifests.seal(manifest))
             status = os.stat(partial.path)  # a rename changes neither size nor time
             entry = Entry(names.require(manifest.name), partial.final, status.st_size, status.st_mtime_ns)
-            self.store_verification(entry, valid=not failed, sha256=manifest.sha256, failed=failed)
+            self.store_verification(entry, sha256=manifest.sha256, failed=failed)
             partial.publish()
         except BaseException:
             if not partial.final.exists():
@@ -133,7 +135,7 @@ class BackupDirectory:
             raise
 
     def verification(self, entry: Entry) -> StoredVerification | None:
-        """The last outcome of `full` that is of this very content and manifest; None without one."""
+        """The last outcome of `full` or `drill` that is of this very content and manifest; None without one."""
         with suppress(ValidationError, StoreError):
             text = self._bytes_of(entry.name.name + names.VERIFIED)
             found = None if text is None else StoredVerification.model_validate_json(text)
@@ -141,13 +143,27 @@ class BackupDirectory:
                 return found
         return None
 
-    def store_verification(self, entry: Entry, *, valid: bool, sha256: str, failed: list[str]) -> None:
-        """Keep the outcome of a full verification of a file that looked like `entry` when it began."""
+    def store_verification(
+        self, entry: Entry, *, sha256: str, failed: list[str], proved: bool | None = None
+    ) -> StoredVerification:
+        """Keep the outcome of a verification of a file that looked like `entry` when it began.
+
+        `proved` is a drill's verdict; None keeps an earlier one of the same content, so that what a drill has found
+        wrong is not made good by reading the file once more.
+        """
+        now = datetime.now(UTC)
         manifest_bytes, manifest_mtime_ns = self._manifest_status(entry)
+        earlier = self.verification(entry)
+        proved_at = now if proved is not None else None
+        if proved is None and earlier is not None and earlier.sha256 == sha256:
+            proved, proved_at = earlier.proved, earlier.proved_at
+            failed = [*failed, *([DRILL] if proved is False else [])]
         outcome = StoredVerification(
-            level="full",
-            valid=valid,
-            verified_at=datetime.now(UTC),
+            level="drill" if proved_at == now else "full",
+            valid=not failed,
+            proved=proved,
+            proved_at=proved_at,
+            verified_at=now,
             sha256=sha256,
             bytes=entry.bytes,
             mtime_ns=entry.mtime_ns,
@@ -157,6 +173,7 @@ class BackupDirectory:
         )
         path = self.path / (entry.name.name + names.VERIFIED)
         write_atomically(path, outcome.model_dump_json(indent=1).encode())
+        return outcome
 
     # -- changing it: only under the lock --------------------------------------------------------------------------
 

@@ -42,7 +42,9 @@ def head(beginning: bytes) -> ManifestHead:
     """The head of a manifest whose file begins so. Raises ManifestDamaged."""
     try:
         content = from_json(beginning, allow_partial=True)
-        return ManifestHead.model_validate({name: content[name] for name in ManifestHead.model_fields})
+        return ManifestHead.model_validate(
+            {name: content[name] for name in ManifestHead.model_fields if name in content}
+        )
     except (ValidationError, ValueError, KeyError, TypeError) as error:
         raise ManifestDamaged("can't be read: it is damaged or was written by another version of this tool") from error
 

@@ -39,6 +39,15 @@ def new_name(prefix: str, moment: datetime, compression: Compression) -> str:
     return f"{prefix}_{moment:%Y%m%d_%H%M%S}.sql" + (".zst" if compression == "zstd" else "")
 
 
+def repaired_name(of: BackupName, moment: datetime) -> str:
+    """The name of a repaired copy: `<prefix>_repaired_YYYYMMDD_HHMMSS.sql`, of the same time as the original's name, or
+    else of `moment`, in local time."""
+    suffix = ".sql.zst" if of.compression == "zstd" else ".sql"
+    stem = of.name.removesuffix(suffix)
+    stem = _STAMP.sub("", stem + ".") if of.stamp is not None else stem
+    return f"{stem[:100]}_repaired_{of.stamp or moment:%Y%m%d_%H%M%S}{suffix}"
+
+
 def parse(name: str) -> BackupName | None:
     """What a file's name says, or None when no backup has such a name."""
     if not name or name.startswith((".", "-")) or _REFUSED.search(name) or len(name.encode()) > LONGEST:

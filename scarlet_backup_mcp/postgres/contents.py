@@ -1,0 +1,285 @@
+"""What a plain dump holds as a database, so that two dumps can be compared as databases.
+
+Two dumps of equal databases need not be equal byte for byte: rows come in another order after updates, rows of a table
+partitioned by the hash of an enum move between partitions, and a server rewrites some expressions once when it loads
+them. Both dumps have to be in the same encoding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from .definitions import OUTSIDE, Definition, ObjectKey, beginning, heading, partitioned
+from .differences import Difference, Rewritten, differing, shown, unequal
+from .digests import RowDigests
+from .encodings import codec_set_by
+from .inserts import INSERT, InsertDigests
+from .large_objects import DEFINES, EMPTY, LargeObjects, is_large_object
+from .script import RESTRICT_LINE, TRAILER, Handler, Target
+
+_DATA = frozenset({"TABLE DATA", "BLOBS", "STATISTICS DATA"})
+"""Types of entries that define nothing: rows, content of large objects, the planner's statistics."""
+
+_ENCODING = re.compile(rb"SET client_encoding = '(\w+)';")
+_COPY = re.compile(rb"COPY\s.*\sFROM\s+STDIN\s*;", re.IGNORECASE | re.DOTALL)
+_CONTEXT = re.compile(rb"SET (default_tablespace|default_table_access_method) = (.*);", re.DOTALL)
+# How a script is loaded, not what it holds; versions of pg_dump differ in them (PostgreSQL 18: transaction_timeout).
+_LOADING = re.compile(
+    rb"SET (?:statement_timeout|lock_timeout|idle_in_transaction_session_timeout|transaction_timeout|"
+    rb"check_function_bodies|xmloption|client_min_messages|row_security|escape_string_warning|default_with_oids) = "
+)
+# What pg_dump --clean --if-exists begins with.
+_CLEANING = re.compile(rb"DROP |ALTER [^;]*? DROP |CREATE OR REPLACE VIEW |SELECT pg_catalog\.lo_unlink\(")
+_OF_STATISTICS = re.compile(rb"SELECT \* FROM pg_catalog\.pg_restore_\w+_stats\(")
+_STORED = re.compile(rb"CREATE (?:(?:UNLOGGED )?TABLE|MATERIALIZED VIEW) ")
+_INDEX = re.compile(
+    rb"CREATE (?:UNIQUE )?INDEX "
+    rb'|ALTER TABLE [^;]*? ADD CONSTRAINT (?:"(?:[^"]|"")*"|\S+) (?:UNIQUE|PRIMARY KEY|EXCLUDE) '
+)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one table: how many (None: that can't be told from the script), how they are written, and a digest
+    that does not depend on their order and compares with one of the same form only. "mixed" has none."""
+
+    rows: int | None
+    form: Literal["copy", "insert", "mixed"]
+    digest: str
+
+
+class Contents(Handler):
+    """What a script holds: digests of rows and large objects, and every other statement under its object.
+
+    Memory grows with the definitions only. `like` is what this will be compared with, read before it: a table's columns
+    can be in another order after a reload, and then its rows are taken in that of `like`.
+    """
+
+    def __init__(self, like: Contents | None = None) -> None:
+        self._copied = RowDigests(like._copied if like else None)
+        self._inserted = InsertDigests(like._inserted if like else None)
+        self._codec, self._encoding = "utf-8", ""
+        self._current: list[bytes] = []
+        self._found: list[tuple[ObjectKey, str, list[bytes]]] = []
+        self._context: dict[bytes, bytes] = {}
+        self._large_objects = LargeObjects()
+        self._objects = False
+        self._set_down(OUTSIDE, "")
+
+    @property
+    def rows(self) -> dict[tuple[str, str], Rows]:
+        """By schema and name of the table that is filled; one without rows may be missing."""
+        copied = {(d.target.schema, d.target.name): Rows(d.rows, "copy", d.digest) for d in self._copied.rows}
+        inserted = {(d.target.schema, d.target.name): Rows(d.rows, "insert", d.digest) for d in self._inserted.rows}
+        both = {
+            table: Rows((copied[table].rows or 0) + (inserted[table].rows or 0), "mixed", "")
+            for table in copied.keys() & inserted.keys()
+        }
+        uncertain = {table: Rows(None, "mixed", "") for table in self._inserted.uncertain}
+        return {**copied, **inserted, **both, **uncertain}
+
+    @property
+    def large_objects(self) -> dict[str, str]:
+        """Digest of each large object's content, by its OID."""
+        return self._large_objects.digests
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether pg_dump's comments tell which statement belongs to which object; without them each stands alone."""
+        return self._objects
+
+    @property
+    def options(self) -> list[str]:
+        """Options with which pg_dump writes another database in the same form, so that all of both can be compared."""
+        owned = any(owner for _, owner, _ in self._found)
+        inserted = self._inserted.rows
+        named = any(digest.target.columns for digest in inserted)
+        return [
+            *([f"--encoding={self._encoding}"] if self._encoding else []),
+            *(["--no-owner"] if self._objects and not owned else []),
+            *([("--column-inserts" if named else "--inserts")] if inserted else []),
+        ]
+
+    def columns(self, table: tuple[str, str]) -> tuple[str, ...] | None:
+        """The order in which a table's columns are taken; None without rows of it."""
+        return self._copied.columns(table) or self._inserted.columns(table)
+
+    def definitions(self, by_object: bool = True) -> dict[ObjectKey, list[Definition]]:
+        """Everything but rows and the content of large objects, by object or else by each statement's beginning."""
+        grouped: dict[ObjectKey, list[Definition]] = {}
+        for key, owner, statements in self._found:
+            if not by_object:
+                for sql in statements:
+                    grouped.setdefault(ObjectKey("", "", beginning(sql)), []).append(Definition("", (sql,)))
+            elif key == OUTSIDE:
+                grouped.setdefault(key, []).extend(Definition("", (sql,)) for sql in statements)
+            else:
+                grouped.setdefault(key, []).append(Definition(owner, tuple(statements)))
+        return grouped
+
+    def comment(self, data: bytes, line: int) -> None:
+        """An object may begin."""
+        if data == TRAILER:
+            self._set_down(OUTSIDE, "")
+        elif (found := heading(data, self._codec)) is not None:
+            key, owner = found
+            if not self._objects:
+                self._objects = True
+                self._current[:] = [sql for sql in self._current if not _CLEANING.match(sql)]
+            elsewhere = key.type in _DATA or is_large_object(key.type, key.name)
+            self._set_down(*((OUTSIDE, "") if elsewhere else (key, owner)))
+
+    def meta_command(self, command: bytes, line: int) -> None:
+        """Any but pg_dump's own restriction counts as a statement."""
+        if not RESTRICT_LINE.fullmatch(command):
+            self._current.append(command)
+
+    def statement(self, sql: bytes, line: int) -> None:
+        """Put it where it belongs."""
+        if encoding := _ENCODING.fullmatch(sql):
+            self._encoding, self._codec = encoding[1].decode(), codec_set_by(sql) or self._codec
+        if INSERT.match(sql):
+            self._inserted.insert(sql, self._codec)
+        elif context := _CONTEXT.fullmatch(sql):
+            self._context[context[1]] = context[2]
+        elif found := DEFINES.match(sql):
+            self._found.append((ObjectKey("LARGE OBJECT", "", found[1].decode()), "", [sql]))
+        elif not (
+            self._large_objects.take(sql)
+            or _COPY.match(sql)
+            or _LOADING.match(sql)
+            or _OF_STATISTICS.match(sql)
+            or sql in (b"BEGIN;", b"COMMIT;")
+        ):
+            self._current.extend((*self._context_of(sql), sql))
+
+    def copy_begin(self, target: Target, line: int) -> None:
+        """Rows begin."""
+        self._copied.copy_begin(target, line)
+
+    def copy_data(self, data: bytes) -> None:
+        """Hash them."""
+        self._copied.copy_data(data)
+
+    def copy_end(self, rows: int) -> None:
+        """Count them."""
+        self._copied.copy_end(rows)
+
+    def _set_down(self, key: ObjectKey, owner: str) -> None:
+        self._current = []
+        self._found.append((key, owner, self._current))
+
+    def _context_of(self, sql: bytes) -> list[bytes]:
+        """The settings that say where what it creates is stored, unless they are the usual ones."""
+        tablespace = self._context.get(b"default_tablespace", b"''")
+        method = self._context.get(b"default_table_access_method", b"heap")
+        found: list[bytes] = []
+        if tablespace not in (b"''", b'""') and (_STORED.match(sql) or _INDEX.match(sql)):
+            found.append(b"SET default_tablespace = %b;" % tablespace)
+        if method != b"heap" and _STORED.match(sql) and not partitioned(sql):
+            found.append(b"SET default_table_access_method = %b;" % method)
+        return found
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of comparing a backup (before) with the dump of a database made from it (after).
+
+    `rows_compared` are rows whose content was compared and is the same, `objects_compared` the definitions. Only the
+    number of rows was compared of the tables `by_number`, nothing of those `not_compared`: their rows are written in
+    a way from which it can't be told. `rewritten` are not known to be the same until `confirmed`.
+    """
+
+    rows_compared: int
+    objects_compared: int
+    differences: list[Difference]
+    rewritten: list[Rewritten]
+    by_number: list[str]
+    not_compared: list[str]
+    by_object: bool
+    confirmed: bool
+
+    @property
+    def equal(self) -> bool:
+        """Nothing differs and nothing is left to confirm. Rows in `by_number` and `not_compared` may."""
+        return not self.differences and self.confirmed
+
+    @property
+    def complete(self) -> bool:
+        """Whether the content of every table was compared."""
+        return not (self.by_number or self.not_compared)
+
+
+def compare(before: Contents, after: Contents, *, same_version: bool = True) -> Comparison:
+    """Compare a backup with the dump of a database made from it, which was read with `Contents(like=before)`.
+
+    Unless it is the `same_version`, another major version's pg_dump or server wrote `before`: then every other text of
+    an object is one to confirm. Raises ValueError where the columns of a table were taken in different orders.
+    """
+    differences: list[Difference] = []
+    by_number: list[str] = []
+    not_compared: list[str] = []
+    rows_compared = 0
+    nothing = Rows(0, "copy", "")
+    rows_before, rows_after = before.rows, after.rows
+    for table in sorted({**rows_before, **rows_after}):
+        one, other = rows_before.get(table, nothing), rows_after.get(table, nothing)
+        name = ".".join(filter(None, table))
+        if one.rows is None or other.rows is None:
+            not_compared.append(name)
+        elif one.rows != other.rows:
+            differences.append(Difference(f"rows of {name}", str(one.rows), str(other.rows)))
+        elif one.rows and (one.form != other.form or one.form == "mixed"):
+            by_number.append(name)
+        elif one.rows and one.digest != other.digest:
+            _require_same_order(before, after, table)
+            differences.append(Difference(f"rows of {name}", str(one.rows), f"{other.rows}, but with other content,"))
+        else:
+            rows_compared += one.rows
+    differences += _large_objects(before, after)
+    by_object = before.has_objects and after.has_objects
+    found = list(differing(before.definitions(by_object), after.definitions(by_object), same_version))
+    rewritten = [difference for difference in found if isinstance(difference, Rewritten)]
+    differences += [difference for difference in found if not isinstance(difference, Rewritten)]
+    return Comparison(
+        rows_compared=rows_compared,
+        objects_compared=sum(map(len, before.definitions(by_object).values())),
+        differences=differences,
+        rewritten=rewritten,
+        by_number=by_number,
+        not_compared=not_compared,
+        by_object=by_object,
+        confirmed=not rewritten,
+    )
+
+
+def confirm(comparison: Comparison, again: Contents, after: Contents) -> Comparison:
+    """The same with each of `rewritten` decided: it stays if `again` defines it as `after` does, and is a difference
+    otherwise. `again` is a dump, made with the same options as `after`, of an empty database into which the backup's
+    definitions were loaded once more."""
+    fresh, restored = again.definitions(comparison.by_object), after.definitions(comparison.by_object)
+    kept: list[Rewritten] = []
+    refused: list[Difference] = []
+    for item in comparison.rewritten:
+        ones, others = unequal(fresh.get(item.key, []), restored.get(item.key, []))
+        if ones or others:
+            refused.append(Difference(item.what, item.before, item.after))
+        else:
+            kept.append(item)
+    return replace(comparison, differences=[*comparison.differences, *refused], rewritten=kept, confirmed=True)
+
+
+def _require_same_order(before: Contents, after: Contents, table: tuple[str, str]) -> None:
+    one, other = before.columns(table) or (), after.columns(table) or ()
+    if one != other and sorted(one) == sorted(other):
+        raise ValueError("the second script has to be read with Contents(like=…) of the first")
+
+
+def _large_objects(before: Contents, after: Contents) -> Iterator[Difference]:
+    ones, others = before.large_objects, after.large_objects
+    for oid in sorted({**ones, **others}, key=int):
+        if ones.get(oid, EMPTY) != others.get(oid, EMPTY):
+            yield Difference(f"content of large object {oid}", *shown(ones.get(oid, ""), others.get(oid, "")))

@@ -1,0 +1,57 @@
+"""How a server is set up that takes in one dump and gives it back, and how it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ..errors import ProgramMissing
+from .cluster import INITDB, executable
+
+SETTINGS: Mapping[str, str] = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_wal_size": "1GB",
+    "autovacuum": "off",
+    "max_connections": "20",
+    # pg_dump locks every table, and the lock table's size goes with the few connections.
+    "max_locks_per_transaction": "4096",
+    "maintenance_work_mem": "256MB",
+    "timezone": "UTC",
+    "lc_messages": "C",
+    # A failed COPY would put rows of the user's into the log.
+    "log_min_error_statement": "panic",
+}
+"""Nothing there has to outlive a power cut."""
+
+
+DATA = "data"
+PORT = "5432"
+"""Part of a socket's name, whatever the live server's is."""
+
+
+def command_in_container(bin_dir: str, home: str, user: str, settings: Mapping[str, str]) -> list[str]:
+    """What makes a cluster in `home`/DATA and becomes its server, listening on a socket in `home` and nowhere else.
+
+    `bin_dir` holds its programs; "" is for PATH. `user` is the superuser, whom the socket trusts.
+    """
+    script = (
+        'bin=$1 data=$2 user=$3; shift 3; "${bin}initdb" -D "$data" -U "$user" --auth=trust '
+        f'{" ".join(INITDB)} && exec "${{bin}}postgres" -D "$data" "$@"'
+    )
+    reached = {"listen_addresses": "", "unix_socket_directories": home, "port": PORT}
+    options = [part for name, value in {**settings, **reached}.items() for part in ("-c", f"{name}={value}")]
+    return ["sh", "-c", script, "sh", f"{bin_dir}/" if bin_dir else "", f"{home}/{DATA}", user, *options]
+
+
+def find_server_programs(directories: Iterable[Path]) -> Path:
+    """The first directory from which a cluster can be made. Raises ProgramMissing: client packages have no initdb."""
+    looked_at = list(directories)
+    for directory in looked_at:
+        programs = (directory / executable("initdb")).resolve().parent  # Homebrew links it from elsewhere
+        if all((programs / executable(name)).is_file() for name in ("initdb", "postgres", "pg_ctl")):
+            return programs
+    raise ProgramMissing(f"There are no initdb, postgres and pg_ctl in {', '.join(map(str, looked_at)) or 'PATH'}.")

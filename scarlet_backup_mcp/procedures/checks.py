@@ -1,0 +1,183 @@
+"""What is checked of a backup's file: in a moment (`quick`), or after its whole content was read (`full`)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ..models import Check, Manifest, TableData
+from ..postgres.refusals import Refusal
+from ..store.directory import Entry
+from ..store.encodings import DESCRIPTIONS, Container, recognise
+from ..store.powershell import Survey
+from ..store.reading import CompressionDamaged, FileReader, decompress
+from .catalogue import CLOCK_SLACK, Known
+from .examine import Examination
+
+HEADER = "-- PostgreSQL database dump"
+TRAILER = "-- PostgreSQL database dump complete"
+EDGE = 8192
+"""Bytes of the file's beginning and end that `quick` looks at."""
+SHOWN = 5
+CLOCK = "time"
+"""The one check that says nothing about the file: time passes, so its outcome is not kept."""
+MANIFEST = "manifest"
+
+
+def quick_checks(known: Known[Manifest]) -> list[Check]:
+    """Name, manifest, size, first and last lines: what a look at the file tells in a moment."""
+    entry = known.entry
+    container = container_of(entry)
+    checks = [*_name_checks(known), _encoding_check(container, None, readable=None)]
+    if entry.name.compression == "none":
+        with entry.path.open("rb") as file:
+            head = _legible(file.read(EDGE), container)
+            file.seek(max(0, entry.bytes - EDGE) // 2 * 2)  # UTF-16 comes in pairs
+            tail = _legible(file.read(EDGE), container)
+        checks.append(Check(check="header", ok=HEADER in head, expected=HEADER, found=_shown(head)))
+        checks.append(Check(check="trailer", ok=TRAILER in tail, expected=TRAILER, found=_shown(tail[-80:])))
+    else:
+        head = _legible(_compressed_head(entry), container)
+        checks.append(Check(check="header", ok=HEADER in head, expected=HEADER, found=_shown(head)))
+        checks.append(Check(check="trailer", ok=None, detail="a compressed file's end is looked at by level full"))
+    return checks
+
+
+def content_checks(known: Known[Manifest], survey: Survey | None, found: Examination, certain: bool) -> list[Check]:
+    """Everything that the whole content tells. `survey` is of a file that PowerShell has written; `certain` whether
+    it is known, and not just one of several ways, how to undo that."""
+    manifest, summary = known.manifest, found.summary
+    refused = found.refused(foreign=known.foreign)
+    checks = [
+        *_name_checks(known),
+        _encoding_check(container_of(known.entry), survey, certain and found.repair is not None),
+        Check(check="compression", ok=found.compression_damage is None, detail=found.compression_damage or ""),
+        Check(check="structure", ok=found.damage is None, expected="a plain dump", detail=_damage(found)),
+        Check(check="header", ok=found.header, expected=HEADER),
+        Check(check="trailer", ok=summary is not None and summary.trailer, expected=TRAILER),
+        Check(
+            check="statements",
+            ok=not refused,
+            expected="only what pg_dump writes",
+            found=f"{len(refused)} refused",
+            detail=describe_refusals(refused),
+        ),
+    ]
+    if manifest is not None:
+        checks += [
+            _same("sha256", manifest.sha256, found.sha256),
+            _same("script_bytes", manifest.script_bytes, found.script_bytes),
+            _table_check(manifest.tables, found.tables),
+            _same("rest_of_script", manifest.rest_sha256, found.rest_sha256),
+        ]
+    return checks
+
+
+def container_of(entry: Entry) -> Container:
+    """How the file's text was written, by its first bytes."""
+    return recognise(_head(entry.path) if entry.name.compression == "none" else _compressed_head(entry))
+
+
+def describe_refusals(refused: list[Refusal]) -> str:
+    """The first few in words."""
+    return "; ".join(f"line {r.line} {r.reason}: {r.excerpt}" for r in refused[:SHOWN])
+
+
+def describe(failed: list[Check]) -> str:
+    """Failed checks in words."""
+    return "; ".join(f"{c.check}: {c.detail or f'expected {c.expected}, found {c.found}'}" for c in failed)
+
+
+def _name_checks(known: Known[Manifest]) -> list[Check]:
+    entry, manifest = known.entry, known.manifest
+    checks = [
+        Check(
+            check="name",
+            ok=entry.name.stamp is not None if manifest is not None else None,
+            expected="a name with a time, as PROC-004 has it",
+            found=known.name,
+        ),
+        Check(check="size", ok=entry.bytes > 0, expected="> 0 bytes", found=f"{entry.bytes} bytes"),
+        Check(
+            check=MANIFEST,
+            ok=manifest is not None,
+            expected="there is one",
+            found="found" if manifest else "none",
+            detail=known.detail if manifest is None else "",
+        ),
+    ]
+    if manifest is not None:
+        checks.append(_same("bytes", manifest.bytes, entry.bytes))
+        ahead = manifest.created_at > datetime.now(UTC) + CLOCK_SLACK
+        checks.append(
+            Check(check=CLOCK, ok=not ahead, expected="not in the future", found=manifest.created_at.isoformat())
+        )
+    return checks
+
+
+def _encoding_check(container: Container, survey: Survey | None, readable: bool | None) -> Check:
+    """Re-encoded text is no fault where it can be undone; a look at the first bytes can't tell that."""
+    plain = container == "plain"
+    detail = "" if plain else survey.why if survey else "level full tells whether that can be undone"
+    return Check(
+        check="encoding",
+        ok=True if plain else readable,
+        expected=DESCRIPTIONS["plain"],
+        found=DESCRIPTIONS[container],
+        detail=detail,
+    )
+
+
+def _damage(found: Examination) -> str:
+    if found.damage is None:
+        return ""
+    return f"{found.damage}. The tables that are whole before it hold {found.rows:,} rows"
+
+
+def _table_check(expected: list[TableData], found: list[TableData]) -> Check:
+    before, after = ({(t.schema_, t.name, *t.columns): t for t in side} for side in (expected, found))
+    wrong = [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
+    return Check(
+        check="tables",
+        ok=not wrong,
+        expected=f"{len(expected)} tables, {sum(t.rows for t in expected):,} rows",
+        found=f"{len(found)} tables, {sum(t.rows for t in found):,} rows",
+        detail="; ".join(_difference(key, before.get(key), after.get(key)) for key in sorted(wrong)[:SHOWN]),
+    )
+
+
+def _difference(key: tuple[str, ...], before: TableData | None, after: TableData | None) -> str:
+    name = ".".join(key[:2])
+    if before is None:
+        return f"{name} is not in the manifest"
+    if after is None:
+        return f"{name} is missing"
+    if before.rows != after.rows:
+        return f"{name} has {after.rows} rows instead of {before.rows}"
+    return f"{name} has the right number of rows, but other data"
+
+
+def _same(check: str, expected: object, found: object) -> Check:
+    return Check(check=check, ok=expected == found, expected=str(expected), found=str(found))
+
+
+def _legible(data: bytes, container: Container) -> str:
+    """As it would be read, without a code page: headers and trailers are ASCII."""
+    codec = {"utf-16le": "utf-16-le", "utf-16be": "utf-16-be"}.get(container, "utf-8")
+    return data.decode(codec, "replace").removeprefix("\ufeff")
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(EDGE)
+
+
+def _compressed_head(entry: Entry) -> bytes:
+    try:
+        return next(decompress(iter(FileReader(entry.path)), entry.name.compression), b"")[:EDGE]
+    except CompressionDamaged:
+        return b""
+
+
+def _shown(text: str) -> str:
+    return text[:80].strip()

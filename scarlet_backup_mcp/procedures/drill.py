@@ -1,0 +1,295 @@
+"""A restore drill: a backup is loaded into a server that is not the live one, dumped again, and compared.
+
+What is equal then is proved: the file brings the same data back. The live server carries no load and no risk.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from ..errors import BackupToolError, Busy, DiskFull, DrillFailed, ForeignRefused
+from ..hosts import output_of, run
+from ..models import Check, Drill, Manifest, TableData
+from ..postgres import catalogue as pg
+from ..postgres import databases, programs
+from ..postgres.contents import Contents, compare, confirm
+from ..postgres.digests import BlockDigests
+from ..postgres.refusals import NOT_WRITTEN, Refusals
+from ..postgres.roles import create_without_login
+from ..postgres.script import ScriptDamaged, ScriptReader, strip_restrict
+from ..postgres.server import Server, Session
+from ..progress import Progress
+from . import proof
+from .catalogue import Known, scratch_prefix
+from .examine import Examination, table_data
+from .load import LoadFailed, load, script_of
+from .target import TAG, Target
+from .throw_away import throw_away_server
+
+ROOM = 1.2
+"""Free space asked for, in sizes of the database."""
+LIVE_IS_SLOWER = 1.2
+"""A live server's load takes so many times that of a throw-away one, which writes nothing durably."""
+# What the server says where it is not the backup's fault.
+_NOT_THE_BACKUP = re.compile(
+    r"is not available|could not open extension control file|could not access file|could not load library|"
+    r"No space left|out of memory|could not resize shared memory"
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The server in which a drill takes place. `throw_away`: nothing there is anybody's. The second database is for
+    definitions that have to be loaded once more."""
+
+    server: Server
+    where: str
+    maintenance_database: str
+    databases: tuple[str, str]
+    throw_away: bool
+    warnings: list[str] = field(default_factory=list[str])
+
+
+@dataclass
+class Rehearsal:
+    """A backup in another server, which is there as long as the block. `loaded` is false when nothing came of it."""
+
+    trial: Trial
+    database: str
+    report: Drill
+    checks: list[Check] = field(default_factory=list[Check])
+    loaded: bool = False
+    encoding: str = "UTF8"
+    tables: list[TableData] = field(default_factory=list[TableData])
+    """What `script` has given, once it has come to its end."""
+
+    def script(self, progress: Progress) -> Iterator[bytes]:
+        """Its own dump, for psql. Raises DrillFailed before the end unless it is whole."""
+        yield from strip_restrict(self._dump(progress))
+
+    def _dump(self, progress: Progress) -> Iterator[bytes]:
+        digests, refusals = BlockDigests(), Refusals()
+        reader = ScriptReader(digests, refusals)
+        argv = programs.pg_dump(self.encoding)
+        environment = self.trial.server.environment(self.database)
+        for chunk in output_of(self.trial.server.host, argv, env=environment, progress=progress):
+            reader.feed(chunk)
+            if refused := [refusal for refusal in refusals.found if refusal.reason != NOT_WRITTEN]:
+                raise DrillFailed(f"The dump of what was restored holds what no restore loads: {refused[0]}.")
+            yield chunk
+        if not reader.finish().trailer:
+            raise DrillFailed("The dump of what was restored is cut off.")
+        self.tables = table_data(digests)
+
+
+@contextmanager
+def rehearsal(
+    target: Target,
+    known: Known[Manifest],
+    examination: Examination,
+    contents: Contents,
+    progress: Progress,
+    on_live_server: bool = False,
+) -> Generator[Rehearsal]:
+    """Restore a backup, whose file was examined into `contents`, into a throw-away server, and compare.
+
+    `on_live_server`: into a scratch database of the live server instead, where nothing like that server can be made.
+    Raises DrillFailed, DiskFull, Busy, ForeignRefused, or what keeps the server from being had: then nothing is known
+    of the backup. Whether it is proved is `report.proved`.
+    """
+    if on_live_server and known.foreign:
+        raise ForeignRefused(
+            f"{known.name} was not made by `backup`, so it is not tried out on the live server.",
+            "Drill it in a throw-away server: call it again without on_live_server.",
+        )
+    began = time.monotonic()
+    with _trial(target, progress, on_live_server) as trial:
+        report = Drill(proved=None, where=trial.where, server_version="", duration_seconds=0)
+        found = Rehearsal(trial, trial.databases[0], report)
+        try:
+            _Restorer(target, known, examination, progress, found).rehearse(contents)
+            report.duration_seconds = round(time.monotonic() - began, 3)
+            yield found
+        finally:
+            if not trial.throw_away:  # failing that, the next backup sweeps it
+                with suppress(BackupToolError), trial.server.session(trial.maintenance_database) as session:
+                    databases.drop(session, found.database)
+    report.warnings = list(trial.warnings)  # the last ones are of its end
+
+
+@contextmanager
+def _trial(target: Target, progress: Progress, on_live_server: bool) -> Generator[Trial]:
+    if not on_live_server:
+        with throw_away_server(target, progress) as found:
+            yield Trial(found.server, found.where, "postgres", ("drill", "drill_again"), True, found.warnings)
+        return
+    with target.server.session(target.maintenance_database, progress=progress) as guard:
+        if not databases.advisory_lock(guard):
+            raise Busy("A restore or a drill is under way on this server.")
+        where, now = f"a scratch database on the live {target.describe()}", datetime.now(UTC)
+        first, second = (
+            f"{scratch_prefix(target.database)}{moment:%Y%m%d_%H%M%S}" for moment in (now, now + timedelta(seconds=1))
+        )
+        if len(first.encode()) > databases.NAME_BYTES:
+            raise DrillFailed(f"The name {target.database} is too long: a scratch database's would pass 63 bytes.")
+        yield Trial(target.server, where, target.maintenance_database, (first, second), throw_away=False)
+
+
+# -- the steps -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Restorer:
+    """One backup on its way into the other server."""
+
+    target: Target
+    known: Known[Manifest]
+    examination: Examination
+    progress: Progress
+    found: Rehearsal
+
+    @property
+    def server(self) -> Server:
+        return self.found.trial.server
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What tells of the database; None for a file that `backup` did not make."""
+        return None if self.known.foreign else self.known.manifest
+
+    def rehearse(self, before: Contents) -> None:
+        report, checks = self.found.report, self.found.checks
+        self.progress.stage("making an empty database for the drill")
+        with self.server.session(self.found.trial.maintenance_database, progress=self.progress) as session:
+            facts = pg.server_facts(session)
+            report.server_version = facts.version
+            self._require_room(facts)
+            self._create_roles(session)
+            warnings = self._create_database(session, self.found.database)
+        quietly = databases.quietly(facts.version_num)
+        if not self._load(quietly):
+            return
+        after = self._dump(self.found.database, before)
+        same_version = programs.major(self._written_by) == facts.version_num // 10000
+        comparison = compare(before, after, same_version=same_version)
+        if not comparison.confirmed:
+            comparison = confirm(comparison, self._definitions_once_more(before, quietly), after)
+        checks += proof.of_contents(comparison, report)
+        restored = proof.Restored(self.server, self.found.database, self.found.trial.maintenance_database, quietly)
+        checks += proof.of_database(restored, self.manifest, self.target.settings.integrity_table, warnings)
+        checks += proof.of_structure(restored, self.progress)
+        failed = [check for check in checks if check.ok is False]
+        untold = [check for check in checks if check.ok is None and check.check == proof.ROWS]
+        report.proved = False if failed else None if untold else True
+        report.detail = "; ".join(f"{check.check}: {check.detail}" for check in failed or untold)
+
+    @property
+    def _written_by(self) -> str:
+        """Version of the pg_dump that wrote the file."""
+        return (self.examination.summary and self.examination.summary.pg_dump_version) or ""
+
+    def _require_room(self, facts: pg.ServerFacts) -> None:
+        size = max(self.examination.script_bytes, (self.manifest and self.manifest.database_bytes) or 0)
+        needed = int(size * ROOM) + facts.max_wal_bytes
+        free = self.server.host.free_bytes(facts.data_directory) if facts.data_directory else None
+        if free is not None and free < needed:
+            raise DiskFull(
+                f"There are {free:,} bytes free for {self.found.trial.where}; a drill needs {needed:,}.",
+                "Free space on Docker's disk (`docker system df` shows what is used), then try again.",
+            )
+
+    def _create_roles(self, session: Session) -> None:
+        if self.found.trial.throw_away:
+            manifest = self.manifest
+            named = proof.roles_of(manifest.properties) if manifest and manifest.properties else set[str]()
+            create_without_login(session, named | {*self.examination.roles}, manifest.roles if manifest else [])
+
+    def _create_database(self, session: Session, name: str) -> list[str]:
+        """Gives warnings, of a locale that is not there."""
+        manifest = self.manifest
+        properties = manifest.properties if manifest else None
+        with self.progress.uninterrupted():
+            _, warnings = databases.create(session, name, properties, f"{TAG}: drill of {self.known.name}")
+        if manifest is not None and manifest.schemas is not None and "public" not in manifest.schemas:
+            with self.server.session(name) as inside:
+                inside.execute("DROP SCHEMA IF EXISTS public")
+        return warnings
+
+    def _load(self, quietly: Mapping[str, str]) -> bool:
+        name, report = self.known.name, self.found.report
+        self.progress.stage(f"restoring {name} into {self.found.trial.where}", self.known.entry.bytes)
+        began = time.monotonic()
+        try:
+            load(self.server, self.found.database, name, self._script(), quietly, self.progress)
+        except LoadFailed as error:
+            report.proved, report.detail = self._why_not(error)
+            self.found.checks.append(Check(check=proof.LOAD, ok=report.proved, detail=report.detail))
+            return False
+        seconds = time.monotonic() - began
+        with self.server.session(self.found.database, quietly, self.progress) as session:
+            self.found.encoding = pg.properties(session).encoding
+            report.database_bytes = pg.databases(session)[self.found.database].bytes
+        self.found.loaded = True
+        report.load_seconds = round(seconds, 3)
+        report.restore_seconds = round(seconds * LIVE_IS_SLOWER + 2, 1)
+        self.found.checks.append(Check(check=proof.LOAD, ok=True, detail=f"{seconds:.1f} s, {report.where}"))
+        return True
+
+    def _script(self, *, rows: bool = True) -> Iterator[bytes]:
+        found = self.examination
+        return script_of(self.known.entry, found.sha256, found.repair, self.progress, rows=rows)
+
+    def _why_not(self, error: LoadFailed) -> tuple[bool | None, str]:
+        """The verdict on a file that did not load: None where it is not the file's fault."""
+        written, here = programs.major(self._written_by), programs.major(self.found.report.server_version)
+        if written != here:
+            return None, (
+                f"The file was written by pg_dump {written} and the server is PostgreSQL {here}, which does not take "
+                f"all of it. That is no damage: restore it into PostgreSQL {written}. {error.said}"
+            )
+        if _NOT_THE_BACKUP.search(error.said):
+            return None, f"The server for the drill could not take it, which is not the file's fault: {error.said}"
+        return False, error.message
+
+    def _dump(self, database: str, like: Contents) -> Contents:
+        """A dump of a database of the other server, in the form of `like`."""
+        contents = Contents(like)
+        self.progress.stage("dumping what was restored", self.found.report.database_bytes)
+        reader = ScriptReader(contents)
+        read = 0
+
+        def sink(chunk: bytes) -> None:
+            nonlocal read
+            read += len(chunk)
+            reader.feed(chunk)
+            self.progress.report(read)
+
+        argv = programs.pg_dump(self.found.encoding, options=like.options)
+        environment = self.server.environment(database)
+        ended = run(self.server.host, argv, env=environment, sink=sink, progress=self.progress)
+        if ended.code != 0:
+            raise DrillFailed(f"What was restored could not be dumped: {ended.stderr.strip() or ended.code}")
+        try:
+            whole = reader.finish().trailer
+        except ScriptDamaged as error:
+            raise DrillFailed(f"The dump of what was restored can't be read: {error}") from None
+        if not whole:
+            raise DrillFailed("The dump of what was restored is cut off.")
+        return contents
+
+    def _definitions_once_more(self, before: Contents, quietly: Mapping[str, str]) -> Contents:
+        """What the server makes of the file's definitions alone, in a second database."""
+        second = self.found.trial.databases[1]
+        with self.server.session(self.found.trial.maintenance_database) as session:
+            self._create_database(session, second)
+            try:
+                self.progress.stage("loading the definitions once more", self.known.entry.bytes)
+                load(self.server, second, self.known.name, self._script(rows=False), quietly, self.progress)
+                return self._dump(second, before)
+            finally:
+                databases.drop(session, second)

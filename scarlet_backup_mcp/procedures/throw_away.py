@@ -1,0 +1,249 @@
+"""The throw-away server in which a backup is tried out: like the live one, and of no use to anybody else."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import secrets
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import (
+    BackupToolError,
+    Busy,
+    DirectoryNotWritable,
+    DrillImpossible,
+    HostError,
+    ProgramMissing,
+    ServerError,
+    StoreError,
+)
+from ..hosts import throw_away
+from ..hosts.local import LocalHost
+from ..postgres import cluster, trial
+from ..postgres.server import Server
+from ..progress import Progress
+from ..store.lock import writer_lock
+from ..store.writing import write_atomically
+from .target import TAG, Target
+
+DRILLS = ".scarlet-drill"
+"""In the backup directory: the lock of the one drill at a time, and what marks the throw-away servers as its own."""
+OWNER = "owner"
+SWEEP_SECONDS = 5
+"""How long a drill waits for another call that is just sweeping."""
+START_SECONDS = 60
+QUERY_SECONDS = 10
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ThrowAway:
+    """A server that is ready, empty, and there as long as the block. `warnings` may have grown when the block ends."""
+
+    server: Server
+    where: str
+    """For people, for example "a throw-away container of pgvector/pgvector:pg15 (sha256:65645f1a4561)"."""
+    data_directory: str
+    """As the server's programs see it."""
+    warnings: list[str] = field(default_factory=list[str])
+
+
+@dataclass(frozen=True)
+class _Likeness:
+    """What the throw-away server takes over from the live one. Empty: nothing is known."""
+
+    bin_dir: str = ""
+    libraries: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@contextmanager
+def throw_away_server(target: Target, progress: Progress) -> Generator[ThrowAway]:
+    """Start one, with the live server's superuser and preloaded libraries. With Docker it is a container of the live
+    one's image, and the live one need not run; else a cluster from the same bin directory.
+
+    What killed drills left is removed first. Raises Busy while another drill of the backup directory is under way,
+    DirectoryNotWritable, DrillImpossible, ProgramMissing, or what `Target.place` raises.
+    """
+    with ExitStack() as held:
+        owner = _begin(held, target, progress)
+        _remove_leftovers(target, owner)
+        progress.stage("starting a throw-away server")
+        likeness = _likeness(target, progress)
+        start = _in_container if target.settings.via == "docker" else _as_cluster
+        yield held.enter_context(start(target, likeness, owner, progress))
+
+
+def sweep(target: Target) -> list[str]:
+    """Remove what killed drills of this backup directory left; the names of what is gone now.
+
+    Does nothing while a drill is under way or when the engine does not answer.
+    """
+    try:
+        drills = target.directory.path / DRILLS
+        if not os.path.exists(drills / OWNER):
+            return []
+        with writer_lock(drills, "sweep"):
+            return _remove_leftovers(target, owner_of(drills))
+    except BackupToolError as error:
+        log.info("Nothing was swept: %s", error.message)
+        return []
+
+
+# -- one at a time ---------------------------------------------------------------------------------------------------
+
+
+def _begin(held: ExitStack, target: Target, progress: Progress) -> str:
+    """Take the lock; gives what marks the throw-away servers of this backup directory."""
+    directory = target.directory.path
+    if not directory.is_dir():
+        raise DirectoryNotWritable(f"There is no backup directory {directory}.")
+    drills = directory / DRILLS
+    try:
+        drills.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise DirectoryNotWritable(
+            f"A drill keeps its lock in the backup directory, and {drills} can't be made: {error.strerror or error}."
+        ) from error
+    until = time.monotonic() + SWEEP_SECONDS
+    while True:
+        progress.check()
+        try:
+            held.enter_context(writer_lock(drills, "drill"))
+            return owner_of(drills)
+        except Busy:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+
+
+def owner_of(drills: Path) -> str:
+    """A hash of the directory's path and of a random mark in it: two machines that share an engine may have backup
+    directories of the same path. Under the lock."""
+    mark = drills / OWNER
+    try:
+        if not mark.exists():
+            write_atomically(mark, secrets.token_hex(16).encode())
+        return hashlib.sha256(str(drills).encode() + mark.read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise StoreError(f"{mark} can't be read: {error.strerror or error}.") from error
+
+
+def _remove_leftovers(target: Target, owner: str) -> list[str]:
+    """Under the lock: what there is then belongs to nobody."""
+    docker = target.settings.via == "docker"
+    names = throw_away.remove_leftovers(owner) if docker else cluster.remove_leftovers(_prefix(owner))
+    if names:
+        log.warning("Removed what a killed drill had left behind: %s.", ", ".join(names))
+    return names
+
+
+def _prefix(owner: str) -> str:
+    return f"scarlet-drill-{owner}-"
+
+
+# -- the live server -------------------------------------------------------------------------------------------------
+
+
+def _likeness(target: Target, progress: Progress) -> _Likeness:
+    query = """SELECT (SELECT setting FROM pg_config WHERE name = 'BINDIR') AS bin_dir,
+                      current_setting('shared_preload_libraries') AS libraries"""
+    try:
+        with target.server.session(target.maintenance_database, progress=progress) as session:
+            found = session.rows(query, QUERY_SECONDS)[0]
+            return _Likeness(found["bin_dir"] or "", found["libraries"])
+    except (HostError, ServerError) as error:
+        told = f"The live server could not be asked which libraries it preloads, so none is: {error.message}"
+        return _Likeness(warnings=(told,))
+
+
+def _settings(likeness: _Likeness) -> dict[str, str]:
+    return {**trial.SETTINGS, "shared_preload_libraries": likeness.libraries}
+
+
+def _user(target: Target) -> str:
+    try:
+        return target.server.user
+    except HostError:  # its password lies in a container that does not run
+        return target.settings.user
+
+
+# -- with Docker -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _in_container(target: Target, likeness: _Likeness, owner: str, progress: Progress) -> Generator[ThrowAway]:
+    place, user, home = target.place, _user(target), throw_away.HOME
+    assert place.image_id is not None
+    command = trial.command_in_container(likeness.bin_dir, home, user, _settings(likeness))
+    where = f"a throw-away container of {place.image} ({place.image_id[:19]})"
+    with throw_away.throw_away_container(place.image_id, command, owner, progress) as container:
+        server = Server(container.host, user, {"PGHOST": home, "PGPORT": trial.PORT}, f"{TAG} drill")
+        _wait_until_ready(server, container, where, progress)
+        ready = ThrowAway(server, where, f"{home}/{trial.DATA}", list(likeness.warnings))
+        yield ready
+    ready.warnings.extend(container.left_behind)
+
+
+def _wait_until_ready(server: Server, container: throw_away.ThrowAwayContainer, where: str, progress: Progress) -> None:
+    until = time.monotonic() + START_SECONDS
+    while True:
+        progress.check()
+        try:
+            ready, said = server.ready()
+        except HostError as error:
+            ready, said = False, error.message
+        if ready:
+            return
+        if (ended := container.ended()) is not None:
+            raise DrillImpossible(f"PostgreSQL in {where} did not start: {ended}")
+        if time.monotonic() > until:
+            raise DrillImpossible(f"PostgreSQL in {where} is not ready after {START_SECONDS} s: {said}")
+        time.sleep(0.1)
+
+
+# -- on this machine -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _as_cluster(target: Target, likeness: _Likeness, owner: str, progress: Progress) -> Generator[ThrowAway]:
+    bin_dir = _server_programs(target.settings.bin_dir, likeness)
+    made = cluster.Cluster(lambda: bin_dir, user=_user(target), settings=_settings(likeness), prefix=_prefix(owner))
+    where = f"a throw-away cluster of {bin_dir}"
+    try:
+        made.start(progress)
+    except HostError as error:
+        raise DrillImpossible(f"{where} did not start. {error.message}") from error
+    host = LocalHost(target.settings.bin_dir, made.environment)  # with the same client programs as the live server
+    server = Server(host, made.user, made.environment, f"{TAG} drill")
+    ready = ThrowAway(server, where, str(made.data), list(likeness.warnings))
+    try:
+        yield ready
+    finally:
+        with progress.uninterrupted():
+            try:
+                made.stop()
+            except HostError as error:
+                told = f"{where} is not removed as it should be: {error.message}"
+                log.warning(told)
+                ready.warnings.append(told)
+
+
+def _server_programs(bin_dir: Path | None, likeness: _Likeness) -> Path:
+    """The configured directory; else that of the live server, if it is on this machine, and what is in PATH."""
+    live = [Path(likeness.bin_dir)] if likeness.bin_dir else []
+    path = [Path(entry) for entry in os.get_exec_path() if Path(entry).is_absolute()]
+    try:
+        return trial.find_server_programs([bin_dir, *live] if bin_dir else [*live, *path])
+    except ProgramMissing as error:
+        raise ProgramMissing(
+            error.message,
+            "Set SCARLET_BACKUP_BIN_DIR to the bin directory of a PostgreSQL server installation, or use a scratch "
+            "database on the live server instead: call again with on_live_server=true.",
+        ) from error

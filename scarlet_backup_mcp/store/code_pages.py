@@ -1,0 +1,232 @@
+"""Code pages that PowerShell may have read a dump's bytes with, and how the right one is told.
+
+In each of these pages the bytes below 0x80 are ASCII and the others are not, and .NET reads all 256 bytes as 256
+different characters (its sources). So a group of non-ASCII characters in the file is a group of non-ASCII bytes of the
+dump, and only with the right page, or by a rare accident, are they UTF-8.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from typing import get_args
+
+from ..models import CodePage
+
+UTF8: CodePage = 65001
+PAGES: tuple[CodePage, ...] = get_args(CodePage)
+OTHER_PAGES = (
+    *(720, 737, 775, 855, 857, 860, 861, 862, 863, 864, 865, 866, 869, 874, 932, 936, 949, 950),
+    *(1251, 1253, 1254, 1255, 1256, 1257, 1258),
+)
+"""Pages that are not undone, but looked for, so that text read with one of them is not taken to be right."""
+EVIDENCE = 8
+"""Continuation bytes in different groups of characters, at least, for a page to be certain.
+
+In text that was not read with that page, each such byte and the one before it are what UTF-8 wants about every second
+time each: all of it fits by accident about once in 2^16. An estimate of ours."""
+ENOUGH = 10_000
+"""Different groups after which those of a text without a page to undo say no more; also how many are remembered."""
+HARDLY_ANY = 100
+"""Non-ASCII characters up to which question marks are looked at: a text that has more was not robbed of them."""
+SAMPLES = 3
+SAMPLE_LENGTH = 60
+LONGEST_SAMPLED = 1000
+"""Characters of a group beyond which no sample is taken of it."""
+
+_GROUP = re.compile(r"[^\x00-\x7f]+")
+_WHOLE_GROUP = r"(?<![^\x00-\x7f])[^\x00-\x7f]{1,12}(?![^\x00-\x7f])"
+_BEFORE_GROUP = rf"(?:{_WHOLE_GROUP})?[A-Za-z]{{0,20}}(?<![^\x00-\x7f])"
+_AFTER_GROUP = rf"(?![^\x00-\x7f])[A-Za-z]{{0,20}}(?:{_WHOLE_GROUP})?"
+_REACH = 12 + 20 + 1
+"""Characters that the two look at."""
+_QUESTION_MARKS = re.compile(r"\?(?<=[A-Za-z]\?)\?{0,5}(?=[A-Za-z]| [a-z])")
+_WORD_BEFORE = re.compile(r"(\S*?)(?:\\[a-z])?([A-Za-z]*)\Z")
+_WORD_AFTER = re.compile(r"[A-Za-z]*")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Pages that give the same text, and words of it: where there are several choices, such as they differ in."""
+
+    code_pages: tuple[CodePage, ...]
+    samples: tuple[str, ...]
+
+
+def encode(text: str, page: int) -> bytes:
+    """The bytes that .NET reads as that text. Raises UnicodeEncodeError where the page lacks one of its characters."""
+    if page == UTF8 or text.isascii():
+        return text.encode("utf-8", "surrogateescape")
+    if page in OTHER_PAGES:
+        return text.encode(f"cp{page}")
+    return codecs.charmap_encode(text, "strict", _encoding_map(page))[0]
+
+
+@cache
+def _encoding_map(page: int):
+    return codecs.charmap_build("".join(_character(bytes([byte]), page) for byte in range(256)))
+
+
+def _character(byte: bytes, page: int) -> str:
+    """Where Python's codec has a hole, .NET has the C1 control."""
+    try:
+        return byte.decode(f"cp{page}")
+    except UnicodeDecodeError:
+        return chr(byte[0])
+
+
+def _word_of(group: str, text: str) -> str:
+    """A group with the letters around it, where it is first found."""
+    at = text.find(group)
+    word = re.compile(_BEFORE_GROUP + re.escape(group) + _AFTER_GROUP)
+    found = word.search(text, max(0, at - _REACH), at + len(group) + _REACH)
+    return found[0] if found else group
+
+
+class Groups:
+    """What a text's groups of non-ASCII characters say of each page."""
+
+    def __init__(self, encoding: str) -> None:
+        self.replacement_characters = 0
+        self.question_samples: list[str] = []
+        self._question_marks = self._not_ascii = 0
+        self._not_utf8 = False
+        self._encoding = encoding
+        self._seen: set[str] = set()
+        self._judged = 0
+        self._fitting: Counter[int] = Counter()
+        self._continuation_bytes: Counter[int] = Counter()
+        # By how pages part over a group (for each the first page that gives the same bytes; None: it does not fit).
+        self._words: dict[tuple[int | None, ...], list[str]] = {}
+
+    def take(self, text: str) -> None:
+        """Look at a piece of the text that holds whole groups."""
+        if "?" in text and self._not_ascii <= HARDLY_ANY:
+            self._look_for_replaced(text)
+        if text.isascii():
+            return
+        self.replacement_characters += text.count("\ufffd")
+        if self._not_ascii <= HARDLY_ANY:
+            self._not_ascii += len(text) - len(text.encode("ascii", "ignore"))
+        if self._settled(text):
+            return
+        groups = [group for group in dict.fromkeys(_GROUP.findall(text)) if group not in self._seen]
+        for group in groups:
+            self._judge(group, text)
+        if len(self._seen) > ENOUGH:
+            self._seen.clear()
+        self._seen.update(group for group in groups if len(group) <= SAMPLE_LENGTH)
+
+    @property
+    def suspicious_marks(self) -> int:
+        """Question marks that may stand for other characters."""
+        return self._question_marks if self._not_ascii <= min(HARDLY_ANY, self._question_marks) else 0
+
+    def verdict(self) -> tuple[tuple[Choice, ...], CodePage | None, list[str]]:
+        """The choices, the page if it is certain, and why, in sentences."""
+        ways: dict[tuple[int | None, ...], list[CodePage]] = {}
+        for index, page in enumerate(PAGES):
+            ways.setdefault(tuple(parting[index] for parting in self._words), []).append(page)
+        fitting = [tuple(pages) for way, pages in ways.items() if None not in way]
+        if any(self._continuation_bytes[pages[0]] >= EVIDENCE for pages in fitting):
+            fitting = [pages for pages in fitting if UTF8 not in pages]
+        choices = tuple(Choice(pages, self._samples(pages, fitting)) for pages in fitting)
+        certain, why = self._certain(fitting)
+        if self.suspicious_marks:
+            words = ", ".join(self.question_samples)
+            why.append(f"{self._question_marks} question marks may stand for characters that are lost: {words}.")
+        return choices, certain, why
+
+    def _certain(self, fitting: list[tuple[CodePage, ...]]) -> tuple[CodePage | None, list[str]]:
+        if not self._words:
+            return UTF8, ["Its text is ASCII, which is the same in every code page."]
+        if len(fitting) > 1:
+            pages = ", ".join(" or ".join(map(str, pages)) for pages in fitting)
+            return None, [f"Its text can have been read with code page {pages}, each with another result."]
+        if UTF8 not in fitting[0]:
+            same = f" (or, with the same result, {', '.join(map(str, fitting[0][1:]))})" if fitting[0][1:] else ""
+            return fitting[0][0], [
+                f"Its text was read with code page {fitting[0][0]}{same}: with it every group of non-ASCII characters "
+                f"is UTF-8 again. (If the database itself held text that reads so, it is {UTF8}.)"
+            ]
+        if self.replacement_characters:
+            return None, [
+                f"It holds {self.replacement_characters} replacement characters (U+FFFD). They were in the database, "
+                f"or stand for bytes that are lost: name code page {UTF8} to take them as they are."
+            ]
+        for page, fits in self._fitting.most_common(1):
+            if fits * 2 > self._judged:
+                cause = "the file is damaged" if page in PAGES else "that can't be undone here"
+                return None, [
+                    f"{fits} of its {self._judged} groups of non-ASCII characters look like UTF-8 that was read with "
+                    f"code page {page}: {cause}, or the database held such text. Name code page {UTF8} to take it as "
+                    "it is."
+                ]
+        kept = " Bytes that are no UTF-8 are kept as they are." if self._not_utf8 else ""
+        return UTF8, [f"Its text is as it came: there is no code page to undo.{kept}"]
+
+    # what is looked at
+
+    def _settled(self, text: str) -> bool:
+        """Whether a piece of text can tell nothing new."""
+        standing = [page for index, page in enumerate(PAGES[:-1]) if all(parting[index] for parting in self._words)]
+        if not standing:
+            return self._judged >= ENOUGH
+        if any(self._continuation_bytes[page] < EVIDENCE for page in standing):
+            return False
+        readings = {self._read(text, page) for page in standing}
+        return len(readings) == 1 and None not in readings
+
+    def _judge(self, group: str, text: str) -> None:
+        """Learn from one group, which is in `text`."""
+        self._judged += 1
+        self._not_utf8 = self._not_utf8 or any("\ud800" <= character <= "\udfff" for character in group)
+        readings = {page: self._read(group, page) for page in (*PAGES, *OTHER_PAGES)}
+        for page, data in readings.items():
+            if data is not None and page != UTF8:
+                self._fitting[page] += 1
+                if self._encoding == "utf-8":
+                    self._continuation_bytes[page] += len(data) - len(data.decode())
+        firsts: dict[bytes, int] = {}
+        parting = tuple(None if (data := readings[page]) is None else firsts.setdefault(data, page) for page in PAGES)
+        words = self._words.setdefault(parting, [])
+        if len(words) < SAMPLES and len(group) <= LONGEST_SAMPLED:
+            words.append(_word_of(group, text))
+
+    def _read(self, text: str, page: int) -> bytes | None:
+        """The dump's bytes if that page was the one; None if it was not."""
+        try:
+            data = encode(text, page)
+            if self._encoding == "utf-8" and page != UTF8:
+                data.decode()
+        except UnicodeError:
+            return None
+        return data
+
+    def _look_for_replaced(self, text: str) -> None:
+        for marks in _QUESTION_MARKS.finditer(text):
+            start, end = marks.span()
+            before = _WORD_BEFORE.search(text, max(0, start - SAMPLE_LENGTH // 2), start)
+            after = _WORD_AFTER.match(text, end, end + SAMPLE_LENGTH // 2)
+            if before is None or after is None or any(character in "/=&%@:" for character in before[1]):
+                continue
+            self._question_marks += 1
+            word = before[2] + marks[0] + after[0]
+            if len(self.question_samples) < SAMPLES and word not in self.question_samples:
+                self.question_samples.append(word)
+
+    def _samples(self, pages: tuple[CodePage, ...], fitting: list[tuple[CodePage, ...]]) -> tuple[str, ...]:
+        """Words as `pages` give them, first of the groups over which most of the fitting pages differ."""
+        indexes = [PAGES.index(other[0]) for other in fitting]
+        telling = sorted(self._words, key=lambda parting: len({parting[index] for index in indexes}), reverse=True)
+        words = [word for parting in telling for word in self._words[parting]]
+        samples = dict.fromkeys(self._shown(encode(word, pages[0])) for word in words)
+        return tuple(samples)[:SAMPLES]
+
+    def _shown(self, data: bytes) -> str:
+        """Without characters that would do something to a terminal."""
+        text = data.decode(self._encoding, "replace")[:SAMPLE_LENGTH]
+        return "".join(character if character.isprintable() else "·" for character in text)

@@ -1,0 +1,228 @@
+"""What PowerShell did to a dump that was sent through its `>` or `Out-File`, and the way back.
+
+PowerShell reads a program's output as text of a code page (`[Console]::OutputEncoding`), cuts it into lines at CRLF, LF
+or a lone CR, and writes each with CRLF in a container of its own (.NET's and PowerShell's sources). A plain dump has LF
+and no raw CR in its data, so all of that can be undone once the code page is known. Lost are a CR inside a function's
+body, and a last line without an end, which pg_dump does not write.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from ..models import CodePage
+from .code_pages import UTF8, Choice, Groups, encode
+from .encodings import ARCHIVE, DESCRIPTIONS, HEAD, Container, recognise
+
+LONGEST_GROUP = 4 << 20
+"""Characters of one group of non-ASCII ones beyond which a file is not surveyed: they are held in memory."""
+
+_CODECS: dict[Container, str] = {"utf-16le": "utf-16-le", "utf-16be": "utf-16-be"}
+_CLIENT_ENCODING = re.compile(r"^SET client_encoding = '(\w+)'", re.MULTILINE)
+_FAULT = re.compile(r"\r(?!\n)|(?<!\r)\n|\0")
+_FAULTS = {
+    "\r": "a carriage return within a line, which PowerShell does not write",
+    "\n": "a line end that is LF alone, where PowerShell and terminals write CRLF",
+    "\0": "a NUL character, which no plain dump has",
+}
+_ENDS_TOO_EARLY = ("truncated data", "unexpected end of data")
+"""Python's reasons for half a character at the end."""
+
+
+class Irreparable(Exception):
+    """Something that can't be undone. `line` is 1-based; `cut_off`: it is only that the file's end is missing."""
+
+    def __init__(self, message: str, line: int, *, cut_off: bool = False) -> None:
+        super().__init__(message)
+        self.message, self.line, self.cut_off = message, line, cut_off
+
+
+@dataclass(frozen=True)
+class Repair:
+    """Undoes what PowerShell did to a file of that container with that page.
+
+    Called with the file's bytes it gives the dump's, as far as they can be had back, and raises Irreparable where
+    that ends: only a stream that came to its end without an exception is the whole dump.
+    """
+
+    container: Container
+    code_page: CodePage
+
+    def __call__(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The dump's bytes. Raises Irreparable, and what `chunks` raises."""
+        head, chunks = _peek(chunks)
+        if (container := recognise(head)) != self.container:
+            raise Irreparable(f"the file is {DESCRIPTIONS[container]}, not {DESCRIPTIONS[self.container]}", 1)
+        if container == "plain":
+            if self.code_page != UTF8:
+                raise Irreparable("the file's bytes are as they came: no code page is to be undone", 1)
+            yield from chunks
+            return
+        checked = codecs.getincrementaldecoder("utf-8")() if _encoding_of(head, container) == "utf-8" else None
+        line = 1
+        for text in _text(chunks, container):
+            try:
+                data = encode(text, self.code_page)
+                if checked and self.code_page != UTF8:
+                    checked.decode(data)
+            except UnicodeError as error:
+                raise Irreparable(
+                    f"characters that were not read with code page {self.code_page}: it is another one, or the file "
+                    "is damaged",
+                    line + (text.count("\n", 0, error.start) if isinstance(error, UnicodeEncodeError) else 0),
+                ) from None
+            yield data
+            line += data.count(b"\n")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found in a file.
+
+    `choices` are the pages that can be the right one, as far as the file was read; `repair` is there when it is certain
+    and can be undone. `why` is for people. `damage` is what else is wrong, with its line. When that is only that the
+    file is `cut_off`, the repair gives what there is and then raises. `replacement_characters` are U+FFFD: after page
+    65001 each may stand for lost bytes. `question_marks` look as if they stood for other characters: a suspicion.
+    `archive`: pg_dump's binary format, destroyed.
+    """
+
+    container: Container
+    choices: tuple[Choice, ...]
+    repair: Repair | None
+    why: str
+    damage: str | None = None
+    cut_off: bool = False
+    replacement_characters: int = 0
+    question_marks: int = 0
+    question_samples: tuple[str, ...] = ()
+    archive: bool = False
+
+
+def survey(chunks: Iterator[bytes]) -> Survey:
+    """Find out what was done to a file, in one pass at constant memory. Raises only what `chunks` raises.
+
+    Certain is: a text of ASCII; a page with `EVIDENCE` that fits all groups, if all such pages give the same text; and
+    65001, that is text as it came, if it has no U+FFFD, no other page fits all groups, and none fits most.
+    """
+    head, chunks = _peek(chunks)
+    container = recognise(head)
+    described = f"The file is {DESCRIPTIONS[container]}."
+    if container == "plain":
+        return Survey(container, (Choice((UTF8,), ()),), Repair(container, UTF8), described)
+    if _decoded(head, container).startswith(ARCHIVE.decode()):
+        lost = "It was an archive (pg_dump -Fc): its bytes were taken for text, and can't be had back."
+        return Survey(container, (), None, f"{described} {lost}", damage=lost, archive=True)
+    groups = Groups(_encoding_of(head, container))
+    damage: Irreparable | None = None
+    try:
+        for text in _with_whole_groups(_text(chunks, container)):
+            groups.take(text)
+    except Irreparable as error:
+        damage = error
+    choices, certain, why = groups.verdict()
+    damaged = f"Line {damage.line}: {damage.message}." if damage else None
+    return Survey(
+        container,
+        choices,
+        Repair(container, certain) if certain and (damage is None or damage.cut_off) else None,
+        " ".join([described, *why, *filter(None, [damaged])]),
+        damage=damaged,
+        cut_off=damage is not None and damage.cut_off,
+        replacement_characters=groups.replacement_characters,
+        question_marks=groups.suspicious_marks,
+        question_samples=tuple(groups.question_samples) if groups.suspicious_marks else (),
+    )
+
+
+# -- text ------------------------------------------------------------------------------------------------------------
+
+
+def _peek(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """The file's beginning, and all of it."""
+    head = b""
+    for chunk in chunks:
+        head += chunk
+        if len(head) >= HEAD:
+            break
+    return head[:HEAD], chain([head], chunks)
+
+
+def _decoded(head: bytes, container: Container) -> str:
+    return head.decode(_CODECS.get(container, "utf-8"), "ignore").removeprefix("\ufeff")
+
+
+def _encoding_of(head: bytes, container: Container) -> str:
+    """Python's name of the dump's encoding as its preamble gives it: UTF-8 unless it says otherwise."""
+    found = _CLIENT_ENCODING.search(_decoded(head, container))
+    if found is None or found[1] == "UTF8":
+        return "utf-8"
+    try:
+        return codecs.lookup(found[1].replace("WIN", "cp")).name if found[1].startswith(("LATIN", "WIN")) else "latin-1"
+    except LookupError:
+        return "latin-1"
+
+
+def _decode(chunks: Iterator[bytes], container: Container) -> Iterator[str]:
+    """The container's text as it is. Bytes that are no UTF-8 in a file without a mark, which then came from a terminal,
+    are lone surrogates. Raises UnicodeDecodeError, after the text before it."""
+    codec = _CODECS.get(container, "utf-8")
+    decoder = codecs.getincrementaldecoder(codec)("surrogateescape" if container == "crlf" else "strict")
+    try:
+        for chunk in chunks:
+            yield decoder.decode(chunk)
+        decoder.errors = "strict"  # half a character at the end is a cut
+        yield decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        yield error.object[: error.start].decode(codec)
+        raise
+
+
+def _text(chunks: Iterator[bytes], container: Container) -> Iterator[str]:
+    """The container's text with LF, and without its mark. Raises Irreparable, after the text before it."""
+    line, held, last = 1, "", ""
+    begun = False
+    try:
+        for decoded in _decode(chunks, container):
+            text = held + (decoded if begun else decoded.removeprefix("\ufeff"))
+            begun = begun or decoded != ""
+            held = "\r" if text.endswith("\r") else ""
+            text = text.removesuffix(held)
+            ends = text.count("\r\n")
+            if text.count("\n") != ends or text.count("\r") != ends or "\0" in text:
+                fault = _FAULT.search(text)
+                assert fault is not None, "a line end that is none of CRLF, or a NUL"
+                yield text[: fault.start()].replace("\r\n", "\n")
+                raise Irreparable(
+                    f"{_FAULTS[fault[0]]}: the file is damaged, or was changed later",
+                    line + text.count("\n", 0, fault.start()),
+                )
+            line += ends
+            last = text[-1:] or last
+            yield text.replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        if error.reason in _ENDS_TOO_EARLY:
+            raise Irreparable("the file ends within a character: its end is missing", line, cut_off=True) from None
+        raise Irreparable("bytes that are no text: the file is damaged, or was changed later", line) from None
+    if held or last != "\n":
+        raise Irreparable("the last line has no end: the file's end is missing", line, cut_off=True)
+
+
+def _with_whole_groups(texts: Iterator[str]) -> Iterator[str]:
+    """The same text in pieces that don't end within a group; without the last one if the file ends in it."""
+    held, line = "", 1
+    for text in texts:
+        line += text.count("\n")
+        end = len(text)
+        while end and text[end - 1] > "\x7f":
+            end -= 1
+        if end:
+            yield held + text[:end]
+            held = text[end:]
+        else:
+            held += text
+        if len(held) > LONGEST_GROUP:
+            raise Irreparable(f"over {LONGEST_GROUP:,} characters without an ASCII one: name the code page", line)
