@@ -299,13 +299,16 @@ def _errors(as_json: bool) -> Any:
 def _fail(error: BackupToolError, as_json: bool) -> None:
     if as_json:
         click.echo(ErrorReport(code=error.code, message=error.message, remedy=error.remedy).model_dump_json(indent=1))
-    click.echo(f"Error: {error.message}\nWhat to do: {_for_terminal(error.remedy)}\n({error.code})", err=True)
+    click.echo(
+        f"Error: {_for_terminal(error.message)}\nWhat to do: {_for_terminal(error.remedy)}\n({error.code})", err=True
+    )
     sys.exit(STOPPED if isinstance(error, Cancelled) else IMPOSSIBLE)
 
 
 def _for_terminal(text: str) -> str:
     """A remedy's parameters as options: "accept_foreign=true" is --accept-foreign here, "drill=false" --no-drill."""
-    text = text.replace("with dry_run=false", "without --dry-run").replace("code_page=", "--code-page ")
+    text = text.replace("with dry_run=false", "without --dry-run").replace("without code_page", "without --code-page")
+    text = re.sub(r"code_page= ?", "--code-page ", text)
     text = text.replace("without on_live_server", "without --on-live-server").replace("drill=false", "--no-drill")
     return re.sub(r"\b(\w+)=true", lambda found: "--" + found[1].replace("_", "-"), text)
 
@@ -422,7 +425,7 @@ def _print_verification(result: Verification) -> None:
         holds = {True: "yes", False: "NO", None: "-"}[check.ok]
         _add_row(table, check.check, holds, check.expected, check.found, check.detail)
     Console().print(table)
-    click.echo(texts.describe(result))
+    click.echo(_for_terminal(texts.describe(result)))
 
 
 def _add_row(table: Table, *cells: str) -> None:

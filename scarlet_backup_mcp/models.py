@@ -254,6 +254,7 @@ class Verification(Model):
         default=[], description="When its code page can't be told for certain: call again with the right one of these."
     )
     drill: Drill | None = None
+    warnings: list[str] = []
     checks: list[Check]
     tables: int | None = None
     rows: int | None = None
@@ -269,12 +270,15 @@ class StoredVerification(Model):
     """`<file>.verified.json`: the last outcome of `full` or `drill`, replaced atomically. Bound to the file and its
     manifest by sizes and modification times, so that an outcome never outlives a change of either.
 
-    `proved` is the last drill's verdict, and stays when the content is verified in full again."""
+    `proved` is the verdict of the last drill that had one, on the server `proved_on`; it stays when the same content is
+    verified in full again."""
 
     level: Level
     valid: bool
     proved: bool | None = None
     proved_at: Utc | None = None
+    proved_on: str | None = None
+    code_page: CodePage | None = Field(default=None, description="With which a file of PowerShell's was read for this.")
     verified_at: Utc
     sha256: str | None
     bytes: int

@@ -47,7 +47,6 @@ from .settings import Settings
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-QUESTION_SECONDS = 600
 INSTRUCTIONS = """\
 Backs up, verifies and restores Scarlet's PostgreSQL memory (PROC-004). Before PROC-003 or any other destructive work
 call `backup` (with verify="drill" it is proved) and go on only if `safe_to_proceed` is true. To bring the memory back

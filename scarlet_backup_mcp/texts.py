@@ -43,7 +43,8 @@ def _backup(result: Backup) -> list[str]:
 
 
 def _verification(result: Verification) -> list[str]:
-    verdict = "valid" if result.valid else "foreign, not proved valid" if result.foreign else "NOT valid"
+    wrong = any(check.ok is False and check.check != "manifest" for check in result.checks)
+    verdict = "valid" if result.valid else "NOT valid" if wrong or not result.foreign else "whole, without a manifest"
     verdict += f", proved by a restore drill on {result.proved_at:%Y-%m-%d %H:%M} UTC" if result.proved else ""
     failed = [
         f"- {check.check}: {check.detail or f'expected {check.expected}, found {check.found}'}"
@@ -56,6 +57,7 @@ def _verification(result: Verification) -> list[str]:
         *failed,
         *(f"as code page {c.code_pages[0]}: {', '.join(c.samples)}" for c in result.code_pages),
         *(_drill(result.drill) if result.drill else []),
+        *_warnings(result.warnings),
         result.remedy or "",
     ]
 
@@ -74,8 +76,7 @@ def _drill(drill: Drill) -> list[str]:
 
 def _repaired(result: Repaired) -> list[str]:
     return [
-        f"{result.name}: a clean copy of {result.repaired_from}, {size(result.bytes)}, {result.rows:,} rows in "
-        f"{result.tables} tables.",
+        f"{result.name}: a clean copy of {result.repaired_from}, {size(result.bytes)}, {result.rows:,} rows.",
         result.path,
         result.found,
         result.remedy,

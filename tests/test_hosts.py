@@ -466,7 +466,7 @@ class TestContainer:
         policy = docker.create_host_config(restart_policy={"Name": "always"})
         name = make_container(entrypoint=["false"], host_config=policy)
         with pytest.raises(ContainerNotRunning, match="restarting"):  # between restarts it runs for a moment
-            eventually(lambda: DockerHost(name, "postgres", "none").require_running() is None)
+            eventually(lambda: DockerHost(name, "postgres", "none").require_running().state == "exited")
 
     def test_start_and_stop(self, docker: Any, make_container: Callable[..., str]) -> None:
         name = make_container(start=False, stop_signal="SIGKILL")

@@ -41,6 +41,7 @@ from scarlet_backup_mcp.procedures import journal as journals
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.restore import Confirmed, dry_run, restore
 from scarlet_backup_mcp.procedures.sources import Wishes
+from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 
@@ -128,11 +129,12 @@ def put_back(
     *,
     confirmed: Confirmed | None = None,
     stop_dependents: bool = False,
-    **wishes: bool,
+    drill: bool | None = None,
+    **consents: bool,
 ) -> Restore:
     """Leaves the dependents alone unless it is told otherwise: stopping them takes its time."""
     with mind.target() as target:
-        wished = Wishes(stop_dependents=stop_dependents, **wishes)
+        wished = replace(Wishes(stop_dependents=stop_dependents, drill=drill), **consents)
         return restore(target, progress or Progress(), source, wished, confirmed=confirmed)
 
 
@@ -851,10 +853,14 @@ def test_journal_is_told_of_while_the_server_is_down_and_settled_when_it_is_up(m
     leave_a_journal(mind)
     run_docker("stop", mind.container)
     try:
-        for call in (dry_run, restore, backup):
-            arguments = [] if call is backup else [mind.saved]
+        calls: list[Callable[[Target], object]] = [
+            lambda target: dry_run(target, Progress(), mind.saved),
+            lambda target: restore(target, Progress(), mind.saved),
+            lambda target: backup(target, Progress()),
+        ]
+        for call in calls:
             with mind.target() as target, pytest.raises(RestoreInterrupted) as raised:
-                call(target, Progress(), *arguments)
+                call(target)
             assert raised.value.remedy
     finally:
         run_docker("start", mind.container)

@@ -185,17 +185,22 @@ def run(
 
 
 def output_of(
-    host: Host, argv: Sequence[str], *, env: Mapping[str, str] | None = None, progress: Progress | None = None
+    host: Host,
+    argv: Sequence[str],
+    watch: Callable[[bytes], object],
+    *,
+    env: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
 ) -> Generator[bytes, None, Exit]:
-    """A program's stdout in chunks, as fast as they are taken; its `Exit` is what the generator returns.
-
-    The program is killed when the generator is closed before, or when the progress is cancelled.
+    """A program's stdout in chunks, as fast as they are taken, each seen by `watch` first; its `Exit` is what the
+    generator returns. The program is killed when the generator is closed before, or `watch` or the progress raises.
     """
     progress = progress or Progress()
     progress.check()
     process = host.start(argv, env=env)
     try:
         while chunk := _next_chunk(process, progress, None):
+            watch(chunk)
             yield chunk
     except BaseException:
         process.kill()

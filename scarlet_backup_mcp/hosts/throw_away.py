@@ -136,7 +136,7 @@ def remove_leftovers(owner: str) -> list[str]:
     engine = Engine(find_endpoint(os.environ))
     try:
         label = f"{LABEL}={owner}"
-        containers = [found["Names"][0].lstrip("/") for found in engine.containers_labelled([label])]
+        containers = [(found["Names"] or [found["Id"]])[0].lstrip("/") for found in engine.containers_labelled([label])]
         kept = {name for name in containers if _remove(engine.remove_container, name, "container")}
         volumes = engine.volumes_labelled(label)
         kept |= {name for name in volumes if _remove(engine.remove_volume, name, "volume")}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from ..errors import QueryFailed
-from .catalogue import Table, tables
+from ..errors import PermissionDenied, QueryFailed
 from .quoting import identifier
 from .server import Session
 
@@ -28,38 +27,47 @@ def check(session: Session, watch: Callable[[], object] = lambda: None) -> Check
     """Every table (`verify_heapam`) and every btree index (`bt_index_check`, with a look whether each row of its table
     is in it) of the connected database; None where the server has no amcheck. `watch` is called between two of them.
 
-    Where the extension is not installed it is, for as long as this takes. A `heapallindexed` check needs memory and
-    time like an index build ("amcheck", section F.1 of PostgreSQL's documentation).
+    All of it happens in a transaction that is rolled back, the extension's installation too. None also where it is
+    forbidden: to this role, or by an event trigger. A `heapallindexed` check needs memory and time like an index build
+    ("amcheck", section F.1 of PostgreSQL's documentation).
     """
-    if not session.rows("SELECT name FROM pg_available_extensions WHERE name = 'amcheck'"):
+    session.execute("BEGIN")
+    try:
+        schema = _install(session)
+        return None if schema is None else _check(session, identifier(schema), watch)
+    except (QueryFailed, PermissionDenied):
         return None
-    with _installed(session) as schema:
-        return _check(session, identifier(schema), watch)
+    finally:
+        session.execute("ROLLBACK")
 
 
-@contextmanager
-def _installed(session: Session) -> Generator[str]:
-    """Gives the schema of the extension."""
+def _install(session: Session) -> str | None:
+    """The schema of the extension; None if the server does not have it. Raises QueryFailed."""
     found = session.rows(
-        """SELECT n.nspname AS schema FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
-           WHERE e.extname = 'amcheck'"""
+        """SELECT n.nspname AS schema FROM pg_available_extensions a LEFT JOIN pg_extension e ON e.extname = a.name
+           LEFT JOIN pg_namespace n ON n.oid = e.extnamespace WHERE a.name = 'amcheck'"""
     )
-    if found:
-        yield found[0]["schema"]
-        return
+    if not found or found[0]["schema"] is not None:
+        return found[0]["schema"] if found else None
     session.execute(f"CREATE SCHEMA {identifier(SCHEMA)}")
     session.execute(f"CREATE EXTENSION amcheck SCHEMA {identifier(SCHEMA)}")
-    yield SCHEMA
-    session.execute("DROP EXTENSION amcheck")
-    session.execute(f"DROP SCHEMA {identifier(SCHEMA)}")
+    return SCHEMA
 
 
 def _check(session: Session, schema: str, watch: Callable[[], object]) -> Checked:
     problems: list[str] = []
-    heaps = [table for table in tables(session) if table.kind == "r"]
+    heaps = session.rows(
+        """SELECT c.oid::bigint AS oid, n.nspname || '.' || c.relname AS name
+           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_am a ON a.oid = c.relam
+           WHERE a.amname = 'heap' AND c.relkind IN ('r', 'm') AND n.nspname !~ '^pg_'
+             AND n.nspname <> 'information_schema' ORDER BY 2"""
+    )
     for table in heaps:
         watch()
-        problems += _problems_of(session, schema, table)
+        damaged = f"SELECT blkno, msg FROM {schema}.verify_heapam({table['oid']}::oid::regclass) LIMIT {SHOWN}"
+        rows, error = _try(session, damaged)
+        problems += [f"table {table['name']}, block {row['blkno']}: {row['msg']}" for row in rows]
+        problems += [f"table {table['name']}: {error}"] if error else []
     indexes = session.rows(
         """SELECT c.oid::bigint AS oid, n.nspname || '.' || c.relname AS name
            FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -69,20 +77,16 @@ def _check(session: Session, schema: str, watch: Callable[[], object]) -> Checke
     )
     for index in indexes:
         watch()
-        try:
-            session.execute(f"SELECT {schema}.bt_index_check({index['oid']}::oid::regclass, true)")
-        except QueryFailed as error:
-            problems.append(f"index {index['name']}: {error.message}")
+        _, error = _try(session, f"SELECT {schema}.bt_index_check({index['oid']}::oid::regclass, true) AS nothing")
+        problems += [f"index {index['name']}: {error}"] if error else []
     return Checked(len(heaps), len(indexes), problems[:SHOWN])
 
 
-def _problems_of(session: Session, schema: str, table: Table) -> list[str]:
-    name = f"{table.schema}.{table.name}"
+def _try(session: Session, query: str) -> tuple[list[dict[str, Any]], str]:
+    """Its rows, or the server's error; the transaction goes on."""
+    session.execute("SAVEPOINT looking")
     try:
-        rows = session.rows(
-            f"""SELECT blkno, msg FROM {schema}.verify_heapam({table.oid}::oid::regclass)
-                ORDER BY blkno LIMIT {SHOWN}"""
-        )
+        return session.rows(query), ""
     except QueryFailed as error:
-        return [f"table {name}: {error.message}"]
-    return [f"table {name}, block {row['blkno']}: {row['msg']}" for row in rows]
+        session.execute("ROLLBACK TO looking")
+        return [], error.message

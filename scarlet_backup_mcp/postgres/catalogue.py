@@ -248,6 +248,18 @@ def count_table(server: Server, database: str, name: str) -> int | None:
         return None if found is None else count(session, *found)
 
 
+def tables_of_types(session: Session, types: Iterable[str]) -> set[str]:
+    """`schema.name` of the tables that have a column of one of PostgreSQL's own `types`, or an array of them."""
+    names = ", ".join(literal(name) for name in types)
+    rows = session.rows(
+        f"""SELECT DISTINCT n.nspname || '.' || c.relname AS name FROM pg_attribute a
+            JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+            JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
+            WHERE c.relkind IN ('r', 'p') AND a.attnum > 0 AND coalesce(e.typname, t.typname) IN ({names})"""
+    )
+    return {row["name"] for row in rows}
+
+
 def is_empty(session: Session) -> bool:
     """Whether the connected database holds nothing of a user's: no relations, no functions, no types."""
     nothing = " AND ".join(

@@ -18,6 +18,7 @@ from .digests import RowDigests
 from .encodings import codec_set_by
 from .inserts import INSERT, InsertDigests
 from .large_objects import DEFINES, EMPTY, LargeObjects, is_large_object
+from .lexer import unquote
 from .script import RESTRICT_LINE, TRAILER, Handler, Target
 
 _DATA = frozenset({"TABLE DATA", "BLOBS", "STATISTICS DATA"})
@@ -25,6 +26,7 @@ _DATA = frozenset({"TABLE DATA", "BLOBS", "STATISTICS DATA"})
 
 _ENCODING = re.compile(rb"SET client_encoding = '(\w+)';")
 _COPY = re.compile(rb"COPY\s.*\sFROM\s+STDIN\s*;", re.IGNORECASE | re.DOTALL)
+_OWN_TABLESPACE = (b"''", b'""')
 _CONTEXT = re.compile(rb"SET (default_tablespace|default_table_access_method) = (.*);", re.DOTALL)
 # How a script is loaded, not what it holds; versions of pg_dump differ in them (PostgreSQL 18: transaction_timeout).
 _LOADING = re.compile(
@@ -67,6 +69,8 @@ class Contents(Handler):
         self._context: dict[bytes, bytes] = {}
         self._large_objects = LargeObjects()
         self._objects = False
+        self.tablespaces: set[str] = set()
+        """What it stores tables and indexes in, but for the database's own one."""
         self._set_down(OUTSIDE, "")
 
     @property
@@ -145,6 +149,8 @@ class Contents(Handler):
             self._inserted.insert(sql, self._codec)
         elif context := _CONTEXT.fullmatch(sql):
             self._context[context[1]] = context[2]
+            if context[1] == b"default_tablespace" and context[2] not in _OWN_TABLESPACE:
+                self.tablespaces.add(unquote(context[2], self._codec))
         elif found := DEFINES.match(sql):
             self._found.append((ObjectKey("LARGE OBJECT", "", found[1].decode()), "", [sql]))
         elif not (
@@ -177,7 +183,7 @@ class Contents(Handler):
         tablespace = self._context.get(b"default_tablespace", b"''")
         method = self._context.get(b"default_table_access_method", b"heap")
         found: list[bytes] = []
-        if tablespace not in (b"''", b'""') and (_STORED.match(sql) or _INDEX.match(sql)):
+        if tablespace not in _OWN_TABLESPACE and (_STORED.match(sql) or _INDEX.match(sql)):
             found.append(b"SET default_tablespace = %b;" % tablespace)
         if method != b"heap" and _STORED.match(sql) and not partitioned(sql):
             found.append(b"SET default_table_access_method = %b;" % method)

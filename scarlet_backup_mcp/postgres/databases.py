@@ -16,7 +16,7 @@ from .server import Server, Session
 NAME_BYTES = 63
 SWAP_LOCK_SECONDS = 15
 ADVISORY_KEY = 0x5CA21E7B
-"""One restore at a time on a server: two backup directories may point at one."""
+"""One restore, or drill on the live server, at a time: two backup directories may point at one."""
 
 
 def advisory_lock(session: Session) -> bool:

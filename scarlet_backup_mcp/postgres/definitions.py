@@ -108,7 +108,20 @@ def same(one: Definition, other: Definition) -> bool:
     """Whether both are equal but for white space and comments between words."""
     if one == other:
         return True
-    return one.owner == other.owner and [*map(tokens, one.statements)] == [*map(tokens, other.statements)]
+    return one.owner == other.owner and [*map(_words, one.statements)] == [*map(_words, other.statements)]
+
+
+def _words(sql: bytes) -> list[bytes]:
+    """Its tokens, the roles of a policy in a fixed order: pg_dump writes them by OID (`getPolicies`)."""
+    words = tokens(sql)
+    if words[:2] != [b"CREATE", b"POLICY"] or b"TO" not in words[:12]:
+        return words
+    begin = words.index(b"TO") + 1
+    end = begin + 1
+    while words[end : end + 1] == [b","]:
+        end += 2
+    roles = sorted(words[begin:end:2])
+    return [*words[:begin], *roles, *words[end:]]
 
 
 def alike(one: Definition, other: Definition) -> bool:
@@ -123,7 +136,7 @@ def alike(one: Definition, other: Definition) -> bool:
 
 def _light(sql: bytes) -> list[bytes]:
     """Its words without casts, parentheses and what else `alike` leaves out."""
-    words = tokens(sql)
+    words = _words(sql)
     head = b" ".join(word.upper() for word in words[:6])
     if not _HOLDS_EXPRESSIONS.match(head):
         return words

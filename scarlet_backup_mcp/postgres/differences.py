@@ -21,6 +21,11 @@ class Difference:
     before: str
     after: str
 
+    @property
+    def same_number(self) -> bool:
+        """Of rows: whether there are as many of them, with other content."""
+        return self.after.startswith(f"{self.before}, ")
+
     def __str__(self) -> str:
         """One line or, with definitions, several."""
         return f"{self.what}: {self.before or 'nothing'} in the backup, {self.after or 'nothing'} in the restored copy"

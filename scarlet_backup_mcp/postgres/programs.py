@@ -8,6 +8,9 @@ from collections.abc import Iterable
 LOCK_WAIT_MS = 30_000
 """How long pg_dump waits for its table locks behind a migration."""
 
+PSQL_STOPPED = 3
+"""psql's exit code after an error in a script ("Exit Status" in its manual page)."""
+
 # First minor release of each major version with the fix of CVE-2026-18408.
 FIXED_MINORS = {15: 19, 16: 15, 17: 11, 18: 6}
 # First minor release of each major version whose pg_dump writes, and whose psql knows, \restrict (August 2025).
@@ -30,8 +33,9 @@ def pg_dump(encoding: str, snapshot: str | None = None, options: Iterable[str] =
 
 
 def psql_load() -> list[str]:
-    """psql reading a script from its stdin into the database in PGDATABASE; the first error ends it with code 3."""
-    return ["psql", "-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1"]
+    """psql reading a script from its stdin into the database in PGDATABASE; the first error ends it with code 3 and is
+    shown with its SQLSTATE. A connection that is lost ends it with code 2."""
+    return ["psql", "-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose"]
 
 
 def knows_restrict(psql_version: str) -> bool:

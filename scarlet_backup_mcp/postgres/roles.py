@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ..models import Role
 from .encodings import codec_set_by
@@ -22,9 +22,39 @@ def create_without_login(session: Session, names: Iterable[str], known: Iterable
     """
     there = {row["name"] for row in session.rows("SELECT rolname AS name FROM pg_roles")}
     attributes = {role.name: role for role in known}
-    for name in sorted({*names} - there):
+    wanted = _with_groups({*names}, attributes)
+    for name in sorted(wanted - there):
         if not name.startswith("pg_"):  # predefined ones, of another version perhaps, can't be created
             session.execute(f"CREATE ROLE {identifier(name)} {_attributes(attributes.get(name))}")
+            there.add(name)
+    # The owner of a materialised view may read its tables as a member of another role only.
+    for member in sorted(wanted & attributes.keys() & there):
+        for group in attributes[member].member_of:
+            if group in there:
+                session.execute(f"GRANT {identifier(group)} TO {identifier(member)}")
+
+
+def _with_groups(names: set[str], known: Mapping[str, Role]) -> set[str]:
+    """These roles, and all that they are members of."""
+    found = set[str]()
+    left = list(names)
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += known[name].member_of if name in known else []
+    return found
+
+
+def create_tablespaces(session: Session, names: Iterable[str]) -> None:
+    """Create those that are not there, inside the data directory. Meant for a server that is thrown away.
+
+    `allow_in_place_tablespaces` came with 15.0 and the minor releases of that time (14.5).
+    """
+    there = {row["name"] for row in session.rows("SELECT spcname AS name FROM pg_tablespace")}
+    for name in sorted({*names} - there):
+        session.execute("SET allow_in_place_tablespaces = on")
+        session.execute(f"CREATE TABLESPACE {identifier(name)} LOCATION ''")
 
 
 def _attributes(role: Role | None) -> str:

@@ -31,6 +31,8 @@ from ..hosts import POLL, Exit, Host, run
 from ..progress import Progress
 from .quoting import identifier
 
+OWN_FORMATS: Mapping[str, str | None] = {"TimeZone": None, "bytea_output": None}
+"""For dumps that are compared with one that was taken without any of the options below."""
 OWN_SEARCH_PATH: Mapping[str, str | None] = {"search_path": None}
 """For the one question that is about the database's own search_path."""
 MINIMUM_VERSION = 140000
@@ -75,7 +77,8 @@ class Server:
         return {
             "PGUSER": self.user,
             "PGCONNECT_TIMEOUT": "10",
-            "PGTZ": "UTC",  # libpq sends it at the start, where it beats PGOPTIONS
+            # libpq sends it at the start, where it beats PGOPTIONS
+            **({"PGTZ": zone} if (zone := settings["TimeZone"]) is not None else {}),
             **self._environment,
             "PGDATABASE": database,
             "PGAPPNAME": self.tag,
@@ -83,6 +86,10 @@ class Server:
             "PGOPTIONS": " ".join(f"-c {name}={value}" for name, value in settings.items() if value is not None),
             "LC_MESSAGES": "C",
         }
+
+    def tagged(self, tag: str) -> Server:
+        """The same, with another mark on its backends."""
+        return Server(self.host, self.user, self._environment, tag)
 
     def session(
         self, database: str, options: Mapping[str, str | None] | None = None, progress: Progress | None = None

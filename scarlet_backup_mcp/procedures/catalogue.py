@@ -10,11 +10,12 @@ from typing import Generic, TypeVar
 
 from ..errors import BackupMissing, BackupToolError, StoreError
 from ..limits import within
-from ..models import Listed, Listing, Manifest, ManifestHead, State, Step, StoredVerification, UndoPoint
+from ..models import CodePage, Listed, Listing, Manifest, ManifestHead, State, Step, StoredVerification, UndoPoint
 from ..postgres import catalogue as pg
-from ..store.directory import Entry
-from ..store.encodings import DESCRIPTIONS, HEAD, recognise
+from ..store.directory import DRILL, Entry
+from ..store.encodings import DESCRIPTIONS, recognise
 from ..store.names import JOURNAL, moment
+from ..store.reading import beginning
 from .target import TAG, Target
 
 M = TypeVar("M", bound=ManifestHead)
@@ -52,6 +53,16 @@ class Known(Generic[M]):
         """When a drill proved it, if the last one did."""
         outcome = self.verification
         return outcome.proved_at if outcome is not None and outcome.proved else None
+
+    @property
+    def failed_its_drill(self) -> bool:
+        """Whether nothing is wrong with the file but that a drill did not bring the same data back."""
+        return self.verification is not None and self.verification.failed_checks == [DRILL]
+
+    def proved_with(self, code_page: CodePage | None) -> datetime | None:
+        """The same, if it was read with that page: with another one it is another text."""
+        outcome = self.verification
+        return self.proved_at if outcome is not None and outcome.code_page == code_page else None
 
     @property
     def in_future(self) -> bool:
@@ -170,7 +181,9 @@ def _know(target: Target, entry: Entry, manifest_of: Callable[[str], M | None]) 
         state, detail = "damaged", f"{entry.bytes:,} bytes, the manifest says {manifest.bytes:,}"
     elif verification is not None:
         state = "good" if verification.valid else "damaged"
-        detail = "; ".join(verification.failed_checks)
+        detail = "; ".join(verification.failed_checks).replace(
+            DRILL, "a restore drill did not bring the same data back"
+        )
     return Known(entry, manifest, verification, state, manifest.created_at, detail)
 
 
@@ -216,13 +229,12 @@ def _listed(target: Target, item: Known[ManifestHead]) -> Listed:
 def _what_it_looks_like(entry: Entry) -> str:
     if entry.bytes == 0:
         return "empty: not a backup"
-    if entry.name.kind == "volume" or entry.name.compression != "none":
+    if entry.name.kind == "volume":
         return "no manifest"
     try:
-        with entry.path.open("rb") as file:
-            return f"no manifest; {DESCRIPTIONS[recognise(file.read(HEAD))]}"
-    except OSError as error:
-        return f"no manifest; it can't be read: {error.strerror or error}"
+        return f"no manifest; {DESCRIPTIONS[recognise(beginning(entry.path, entry.name.compression))]}"
+    except StoreError as error:
+        return f"no manifest; {error.message}"
 
 
 def _partials(target: Target) -> list[Listed]:
@@ -307,6 +319,7 @@ def _ask_the_server(target: Target) -> tuple[list[UndoPoint] | None, list[str]]:
         return None, [f"The server did not tell its undo points within {SERVER_SECONDS:g} s."]
     left = filter(is_marked, scratch_databases(target, found.values()))
     return undo_points(target, found.values()), [
-        f"The database {facts.name} is of a restore under way, or of a killed one: then the next `backup` removes it."
+        f"The database {facts.name} is of a restore or drill that is under way, or of a killed one, which the next "
+        "`backup` removes."
         for facts in left
     ]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 from ..models import Check, Manifest, TableData
 from ..postgres.refusals import Refusal
 from ..store.directory import Entry
 from ..store.encodings import DESCRIPTIONS, Container, recognise
-from ..store.powershell import Survey
-from ..store.reading import CompressionDamaged, FileReader, decompress
+from ..store.reading import beginning
 from .catalogue import CLOCK_SLACK, Known
 from .examine import Examination
 
@@ -28,7 +26,10 @@ def quick_checks(known: Known[Manifest]) -> list[Check]:
     """Name, manifest, size, first and last lines: what a look at the file tells in a moment."""
     entry = known.entry
     container = container_of(entry)
-    checks = [*_name_checks(known), _encoding_check(container, None, readable=None)]
+    checks = [
+        *_name_checks(known),
+        _encoding_check(container, "level full tells whether that can be undone", readable=None),
+    ]
     if entry.name.compression == "none":
         with entry.path.open("rb") as file:
             head = _legible(file.read(EDGE), container)
@@ -37,20 +38,20 @@ def quick_checks(known: Known[Manifest]) -> list[Check]:
         checks.append(Check(check="header", ok=HEADER in head, expected=HEADER, found=_shown(head)))
         checks.append(Check(check="trailer", ok=TRAILER in tail, expected=TRAILER, found=_shown(tail[-80:])))
     else:
-        head = _legible(_compressed_head(entry), container)
+        head = _legible(beginning(entry.path, entry.name.compression), container)
         checks.append(Check(check="header", ok=HEADER in head, expected=HEADER, found=_shown(head)))
         checks.append(Check(check="trailer", ok=None, detail="a compressed file's end is looked at by level full"))
     return checks
 
 
-def content_checks(known: Known[Manifest], survey: Survey | None, found: Examination, certain: bool) -> list[Check]:
-    """Everything that the whole content tells. `survey` is of a file that PowerShell has written; `certain` whether
-    it is known, and not just one of several ways, how to undo that."""
+def content_checks(known: Known[Manifest], told: str, found: Examination, certain: bool) -> list[Check]:
+    """Everything that the whole content tells. `told` is what is known of a file that PowerShell has written; `certain`
+    whether it is known, and not just one of several ways, how to undo that."""
     manifest, summary = known.manifest, found.summary
     refused = found.refused(foreign=known.foreign)
     checks = [
         *_name_checks(known),
-        _encoding_check(container_of(known.entry), survey, certain and found.repair is not None),
+        _encoding_check(container_of(known.entry), told, certain and found.repair is not None),
         Check(check="compression", ok=found.compression_damage is None, detail=found.compression_damage or ""),
         Check(check="structure", ok=found.damage is None, expected="a plain dump", detail=_damage(found)),
         Check(check="header", ok=found.header, expected=HEADER),
@@ -75,7 +76,7 @@ def content_checks(known: Known[Manifest], survey: Survey | None, found: Examina
 
 def container_of(entry: Entry) -> Container:
     """How the file's text was written, by its first bytes."""
-    return recognise(_head(entry.path) if entry.name.compression == "none" else _compressed_head(entry))
+    return recognise(beginning(entry.path, entry.name.compression))
 
 
 def describe_refusals(refused: list[Refusal]) -> str:
@@ -115,16 +116,15 @@ def _name_checks(known: Known[Manifest]) -> list[Check]:
     return checks
 
 
-def _encoding_check(container: Container, survey: Survey | None, readable: bool | None) -> Check:
+def _encoding_check(container: Container, told: str, readable: bool | None) -> Check:
     """Re-encoded text is no fault where it can be undone; a look at the first bytes can't tell that."""
     plain = container == "plain"
-    detail = "" if plain else survey.why if survey else "level full tells whether that can be undone"
     return Check(
         check="encoding",
         ok=True if plain else readable,
         expected=DESCRIPTIONS["plain"],
         found=DESCRIPTIONS[container],
-        detail=detail,
+        detail="" if plain else told,
     )
 
 
@@ -167,17 +167,6 @@ def _legible(data: bytes, container: Container) -> str:
     return data.decode(codec, "replace").removeprefix("\ufeff")
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(EDGE)
-
-
-def _compressed_head(entry: Entry) -> bytes:
-    try:
-        return next(decompress(iter(FileReader(entry.path)), entry.name.compression), b"")[:EDGE]
-    except CompressionDamaged:
-        return b""
-
-
 def _shown(text: str) -> str:
-    return text[:80].strip()
+    """Without characters that would do something to a terminal."""
+    return "".join(character if character.isprintable() else "·" for character in text[:80].strip())

@@ -12,17 +12,27 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from ..errors import BackupToolError, Busy, DiskFull, DrillFailed, ForeignRefused
+from ..errors import (
+    BackupToolError,
+    Busy,
+    DiskFull,
+    DrillFailed,
+    ForeignRefused,
+    HostError,
+    RestoreFailed,
+    ServerError,
+)
 from ..hosts import output_of, run
-from ..models import Check, Drill, Manifest, TableData
+from ..models import Check, DatabaseProperties, Drill, Manifest, TableData
 from ..postgres import catalogue as pg
 from ..postgres import databases, programs
-from ..postgres.contents import Contents, compare, confirm
+from ..postgres.contents import Comparison, Contents, compare, confirm
 from ..postgres.digests import BlockDigests
+from ..postgres.quoting import identifier, literal
 from ..postgres.refusals import NOT_WRITTEN, Refusals
-from ..postgres.roles import create_without_login
+from ..postgres.roles import create_tablespaces, create_without_login
 from ..postgres.script import ScriptDamaged, ScriptReader, strip_restrict
-from ..postgres.server import Server, Session
+from ..postgres.server import OPTIONS, OWN_FORMATS, Server, Session
 from ..progress import Progress
 from . import proof
 from .catalogue import Known, scratch_prefix
@@ -33,13 +43,12 @@ from .throw_away import throw_away_server
 
 ROOM = 1.2
 """Free space asked for, in sizes of the database."""
+PINNED: Mapping[str, str | None] = {}
 LIVE_IS_SLOWER = 1.2
 """A live server's load takes so many times that of a throw-away one, which writes nothing durably."""
-# What the server says where it is not the backup's fault.
-_NOT_THE_BACKUP = re.compile(
-    r"is not available|could not open extension control file|could not access file|could not load library|"
-    r"No space left|out of memory|could not resize shared memory"
-)
+# Classes of errors that are the data's own: bad values, violated constraints (PostgreSQL's documentation, appendix A).
+_BAD_DATA = re.compile(r"22(?!023)|23")
+_BAD_SYNTAX = "42601"
 
 
 @dataclass(frozen=True)
@@ -77,13 +86,16 @@ class Rehearsal:
         reader = ScriptReader(digests, refusals)
         argv = programs.pg_dump(self.encoding)
         environment = self.trial.server.environment(self.database)
-        for chunk in output_of(self.trial.server.host, argv, env=environment, progress=progress):
+
+        def watch(chunk: bytes) -> None:
             reader.feed(chunk)
             if refused := [refusal for refusal in refusals.found if refusal.reason != NOT_WRITTEN]:
                 raise DrillFailed(f"The dump of what was restored holds what no restore loads: {refused[0]}.")
-            yield chunk
-        if not reader.finish().trailer:
-            raise DrillFailed("The dump of what was restored is cut off.")
+
+        host = self.trial.server.host
+        ended = yield from output_of(host, argv, watch, env=environment, progress=progress)
+        if ended.code != 0 or not reader.finish().trailer:
+            raise DrillFailed(f"The dump of what was restored is cut off. {ended.stderr.strip()}")
         self.tables = table_data(digests)
 
 
@@ -130,14 +142,16 @@ def _trial(target: Target, progress: Progress, on_live_server: bool) -> Generato
         return
     with target.server.session(target.maintenance_database, progress=progress) as guard:
         if not databases.advisory_lock(guard):
-            raise Busy("A restore or a drill is under way on this server.")
+            raise Busy("A restore, a drill or a backup that tidies up is under way on this server.")
+        # Another mark than a backup's, which ends what is left of backups before it begins.
+        server = target.server.tagged(f"{TAG} drill")
         where, now = f"a scratch database on the live {target.describe()}", datetime.now(UTC)
         first, second = (
             f"{scratch_prefix(target.database)}{moment:%Y%m%d_%H%M%S}" for moment in (now, now + timedelta(seconds=1))
         )
         if len(first.encode()) > databases.NAME_BYTES:
             raise DrillFailed(f"The name {target.database} is too long: a scratch database's would pass 63 bytes.")
-        yield Trial(target.server, where, target.maintenance_database, (first, second), throw_away=False)
+        yield Trial(server, where, target.maintenance_database, (first, second), throw_away=False)
 
 
 # -- the steps -------------------------------------------------------------------------------------------------------
@@ -169,24 +183,51 @@ class _Restorer:
             facts = pg.server_facts(session)
             report.server_version = facts.version
             self._require_room(facts)
-            self._create_roles(session)
+            self._create_what_is_named(session, before)
             warnings = self._create_database(session, self.found.database)
-        quietly = databases.quietly(facts.version_num)
+        quietly = databases.quietly(facts.version_num) if facts.superuser else {}
         if not self._load(quietly):
             return
         after = self._dump(self.found.database, before)
-        same_version = programs.major(self._written_by) == facts.version_num // 10000
-        comparison = compare(before, after, same_version=same_version)
-        if not comparison.confirmed:
-            comparison = confirm(comparison, self._definitions_once_more(before, quietly), after)
-        checks += proof.of_contents(comparison, report)
+        comparison = self._compare(before, after, quietly)
+        if self.known.foreign and comparison.differences and (formats := self._formats_of_the_live_server()):
+            after = self._dump(self.found.database, before, formats)
+            comparison = self._compare(before, after, quietly, formats)
+        excused = self._tables_of_other_formats() if self.known.foreign and comparison.differences else set[str]()
+        checks += proof.of_contents(comparison, report, foreign=self.known.foreign, excused=excused)
         restored = proof.Restored(self.server, self.found.database, self.found.trial.maintenance_database, quietly)
         checks += proof.of_database(restored, self.manifest, self.target.settings.integrity_table, warnings)
         checks += proof.of_structure(restored, self.progress)
         failed = [check for check in checks if check.ok is False]
-        untold = [check for check in checks if check.ok is None and check.check == proof.ROWS]
+        untold = [check for check in checks if check.ok is None and check.check in (proof.ROWS, proof.OBJECTS)]
         report.proved = False if failed else None if untold else True
         report.detail = "; ".join(f"{check.check}: {check.detail}" for check in failed or untold)
+
+    def _compare(
+        self, before: Contents, after: Contents, quietly: Mapping[str, str], formats: Mapping[str, str | None] = PINNED
+    ) -> Comparison:
+        written = programs.major(self._written_by)
+        same_version = written in (0, programs.major(self.found.report.server_version))
+        comparison = compare(before, after, same_version=same_version)
+        if not comparison.confirmed:
+            comparison = confirm(comparison, self._definitions_once_more(before, quietly, formats), after)
+        return comparison
+
+    def _formats_of_the_live_server(self) -> dict[str, str | None]:
+        """How a plain pg_dump there writes timestamps and bytea, which depends on settings; empty where it can't be
+        asked, or is as ours."""
+        try:
+            with self.target.server.session(self.target.database, OWN_FORMATS) as session:
+                names = ", ".join(f"current_setting({literal(name)}) AS {identifier(name)}" for name in OWN_FORMATS)
+                found: dict[str, str | None] = session.rows(f"SELECT {names}")[0]
+        except (HostError, ServerError):
+            return {}
+        return {} if all(found[name] == OPTIONS[name] for name in found) else found
+
+    def _tables_of_other_formats(self) -> set[str]:
+        """Tables whose rows a dump with other settings spells in another way."""
+        with self.server.session(self.found.database) as session:
+            return pg.tables_of_types(session, ("timestamptz", "tstzrange", "tstzmultirange", "bytea"))
 
     @property
     def _written_by(self) -> str:
@@ -200,25 +241,32 @@ class _Restorer:
         if free is not None and free < needed:
             raise DiskFull(
                 f"There are {free:,} bytes free for {self.found.trial.where}; a drill needs {needed:,}.",
-                "Free space on Docker's disk (`docker system df` shows what is used), then try again.",
+                "Free space there (with Docker, `docker system df` shows what is used), then try again.",
             )
 
-    def _create_roles(self, session: Session) -> None:
+    def _create_what_is_named(self, session: Session, contents: Contents) -> None:
         if self.found.trial.throw_away:
             manifest = self.manifest
             named = proof.roles_of(manifest.properties) if manifest and manifest.properties else set[str]()
             create_without_login(session, named | {*self.examination.roles}, manifest.roles if manifest else [])
+            create_tablespaces(session, contents.tablespaces)
 
     def _create_database(self, session: Session, name: str) -> list[str]:
         """Gives warnings, of a locale that is not there."""
         manifest = self.manifest
-        properties = manifest.properties if manifest else None
+        properties = manifest.properties if manifest else self._properties_of_the_live_database()
         with self.progress.uninterrupted():
             _, warnings = databases.create(session, name, properties, f"{TAG}: drill of {self.known.name}")
         if manifest is not None and manifest.schemas is not None and "public" not in manifest.schemas:
             with self.server.session(name) as inside:
                 inside.execute("DROP SCHEMA IF EXISTS public")
         return warnings
+
+    def _properties_of_the_live_database(self) -> DatabaseProperties | None:
+        """What a file that does not tell its encoding and locale is restored with in the end, too."""
+        with suppress(HostError, ServerError), self.target.server.session(self.target.database) as session:
+            return pg.properties(session)
+        return None
 
     def _load(self, quietly: Mapping[str, str]) -> bool:
         name, report = self.known.name, self.found.report
@@ -230,6 +278,8 @@ class _Restorer:
             report.proved, report.detail = self._why_not(error)
             self.found.checks.append(Check(check=proof.LOAD, ok=report.proved, detail=report.detail))
             return False
+        except RestoreFailed as error:
+            raise DrillFailed(error.message) from error
         seconds = time.monotonic() - began
         with self.server.session(self.found.database, quietly, self.progress) as session:
             self.found.encoding = pg.properties(session).encoding
@@ -245,18 +295,19 @@ class _Restorer:
         return script_of(self.known.entry, found.sha256, found.repair, self.progress, rows=rows)
 
     def _why_not(self, error: LoadFailed) -> tuple[bool | None, str]:
-        """The verdict on a file that did not load: None where it is not the file's fault."""
+        """The verdict on a file that did not load: None unless it is certainly the file's own fault."""
         written, here = programs.major(self._written_by), programs.major(self.found.report.server_version)
-        if written != here:
+        other_version = written not in (0, here)
+        if _BAD_DATA.match(error.sqlstate) or (error.sqlstate == _BAD_SYNTAX and not other_version):
+            return False, error.message
+        if other_version:
             return None, (
-                f"The file was written by pg_dump {written} and the server is PostgreSQL {here}, which does not take "
-                f"all of it. That is no damage: restore it into PostgreSQL {written}. {error.said}"
+                f"The file was written by pg_dump {written}, and PostgreSQL {here} does not take all of it: "
+                f"{error.said}. That need not be damage: drill or restore it in PostgreSQL {written}."
             )
-        if _NOT_THE_BACKUP.search(error.said):
-            return None, f"The server for the drill could not take it, which is not the file's fault: {error.said}"
-        return False, error.message
+        return None, f"It could not be told, since the server for the drill did not take all of it: {error.said}."
 
-    def _dump(self, database: str, like: Contents) -> Contents:
+    def _dump(self, database: str, like: Contents, formats: Mapping[str, str | None] = PINNED) -> Contents:
         """A dump of a database of the other server, in the form of `like`."""
         contents = Contents(like)
         self.progress.stage("dumping what was restored", self.found.report.database_bytes)
@@ -270,7 +321,7 @@ class _Restorer:
             self.progress.report(read)
 
         argv = programs.pg_dump(self.found.encoding, options=like.options)
-        environment = self.server.environment(database)
+        environment = self.server.environment(database, formats)
         ended = run(self.server.host, argv, env=environment, sink=sink, progress=self.progress)
         if ended.code != 0:
             raise DrillFailed(f"What was restored could not be dumped: {ended.stderr.strip() or ended.code}")
@@ -282,7 +333,9 @@ class _Restorer:
             raise DrillFailed("The dump of what was restored is cut off.")
         return contents
 
-    def _definitions_once_more(self, before: Contents, quietly: Mapping[str, str]) -> Contents:
+    def _definitions_once_more(
+        self, before: Contents, quietly: Mapping[str, str], formats: Mapping[str, str | None]
+    ) -> Contents:
         """What the server makes of the file's definitions alone, in a second database."""
         second = self.found.trial.databases[1]
         with self.server.session(self.found.trial.maintenance_database) as session:
@@ -290,6 +343,8 @@ class _Restorer:
             try:
                 self.progress.stage("loading the definitions once more", self.known.entry.bytes)
                 load(self.server, second, self.known.name, self._script(rows=False), quietly, self.progress)
-                return self._dump(second, before)
+                return self._dump(second, before, formats)
             finally:
-                databases.drop(session, second)
+                # In a throw-away server it may stay, and a subscription in it would keep it from being dropped.
+                if not self.found.trial.throw_away:
+                    databases.drop(session, second)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..models import Compression, TableData
+from ..models import CodePage, Compression, TableData
 from ..postgres.digests import BlockDigests
 from ..postgres.refusals import NOT_WRITTEN, Refusal, Refusals
 from ..postgres.roles import Roles
@@ -40,6 +40,11 @@ class Examination:
         return [refusal for refusal in self.refusals if foreign or refusal.reason != NOT_WRITTEN]
 
     @property
+    def code_page(self) -> CodePage | None:
+        """With which a file of PowerShell's was read; None for any other file."""
+        return self.repair.code_page if self.repair else None
+
+    @property
     def rows(self) -> int:
         """Of all tables."""
         return sum(table.rows for table in self.tables)
@@ -67,7 +72,7 @@ def examine(
     except CompressionDamaged as error:
         compression_damage = str(error)
     except Irreparable as error:
-        damage = damage or f"line {reader.line}: {error}"
+        damage = damage or f"line {error.line}: {error.message}"
         with suppress(CompressionDamaged):  # so that the digest is of the whole file
             for _ in plain:
                 pass

@@ -10,13 +10,11 @@ from ..errors import (
     BackupNotValid,
     BackupToolError,
     ConfirmationStale,
-    DrillFailed,
     PreflightFailed,
-    ProgramMissing,
     QueryFailed,
     RestoreFailed,
 )
-from ..models import Check, DatabaseProperties, Drill, Manifest, Step, TableData, rows_by_table
+from ..models import Check, CodePage, DatabaseProperties, Drill, Manifest, Step, TableData, rows_by_table
 from ..postgres import catalogue as pg
 from ..postgres import databases
 from ..postgres.contents import Contents
@@ -28,6 +26,7 @@ from . import checks, preflight, verify
 from .catalogue import scratch_prefix
 from .drill import Rehearsal, rehearsal
 from .load import load, script_of
+from .proof import rows_told
 from .sources import Plan
 from .target import TAG, Target
 
@@ -42,6 +41,7 @@ class Work:
     integrity_rows: int | None = None
     comment: str | None = None
     drill: Drill | None = None
+    code_page: CodePage | None = None
     steps: list[Step] = field(default_factory=list[Step])
     warnings: list[str] = field(default_factory=list[str])
 
@@ -76,7 +76,10 @@ def verified(target: Target, planned: Plan, progress: Progress, *extra: Handler,
         raise verify.code_page_needed(planned.known, reading.ambiguous)
     failed = [check for check in reading.failed if not _excused(planned, check)]
     if failed:
-        raise BackupNotValid(f"{planned.source} did not pass verification: {checks.describe(failed)}.")
+        raise BackupNotValid(
+            f"{planned.source} did not pass verification: {checks.describe(failed)}.",
+            verify.remedy_for(planned.known, reading) if planned.known.foreign else None,
+        )
     assert reading.examination is not None
     if planned.sha256 != reading.examination.sha256:
         raise ConfirmationStale(f"{planned.source} changed while it was looked at.", "Call `restore` again.")
@@ -97,42 +100,39 @@ def from_backup(target: Target, guard: Session, planned: Plan, stamp: str, progr
     reading = verified(target, planned, progress, *([contents] if planned.drills else []), store=True)
     examination = reading.examination
     assert examination is not None
+    work.code_page = examination.code_page
+    work.warnings += [*reading.warnings, *([reading.told] if reading.named else [])]
     work.did("Verify the backup in full", f"{examination.bytes:,} bytes, {examination.rows:,} rows")
     preflight.check_load(target, guard, planned, examination.roles, preflight.copy_bytes(planned))
     work.did("Look whether the server is ready for it", "room, roles, extensions and names")
     script = script_of(planned.known.entry, examination.sha256, examination.repair, progress)
+    source = Script(script, lambda: examination.tables)
     if not planned.drills:
-        _bring_in(target, guard, planned, work, Script(script, lambda: examination.tables), progress)
+        _bring_in(target, guard, planned, work, source, progress)
         return work
-    try:
-        with rehearsal(target, planned.known, examination, contents, progress) as rehearsed:
-            verify.keep(target, planned.known, reading, rehearsed)
-            _require_proof(planned, work, rehearsed)
-            if planned.manifest is None:  # whatever else a file from elsewhere did, it did in the throw-away server
-                source = Script(rehearsed.script(progress), lambda: rehearsed.tables)
-            else:
-                source = Script(script, lambda: examination.tables)
-            _bring_in(target, guard, planned, work, source, progress)
-    except ProgramMissing as error:
-        raise DrillFailed(
-            f"The backup could not be tried out first: {error.message}",
-            "If you trust the file, call again with drill=false: then it is loaded as it is.",
-        ) from error
+    with rehearsal(target, planned.known, examination, contents, progress) as rehearsed:
+        work.warnings += verify.keep(target, planned.known, reading, rehearsed.report)
+        _require_proof(planned, work, rehearsed)
+        if planned.manifest is None:  # whatever else a file from elsewhere did, it did in the throw-away server
+            source = Script(rehearsed.script(progress), lambda: rehearsed.tables)
+        _bring_in(target, guard, planned, work, source, progress)
+    work.warnings += rehearsed.report.warnings
     return work
 
 
 def _require_proof(planned: Plan, work: Work, rehearsed: Rehearsal) -> None:
     work.drill = rehearsed.report
     detail = rehearsed.report.detail
+    at_any_rate = "If the user wants it all the same, call again with drill=false: then it is loaded as it is."
     if rehearsed.report.proved is False:
-        raise BackupNotValid(f"{planned.source} did not bring the same data back in a drill: {detail}")
-    if not rehearsed.loaded:
-        raise PreflightFailed(
-            f"{planned.source} could not be tried out: {detail}",
-            "Do as the message says. If the user trusts the file, drill=false loads it without trying it out.",
+        raise BackupNotValid(
+            f"{planned.source} did not bring the same data back in a drill: {detail}",
+            f"Choose another backup. {at_any_rate}",
         )
+    if not rehearsed.loaded or (rehearsed.report.proved is None and planned.wishes.drill):
+        raise PreflightFailed(f"A drill could not prove {planned.source}: {detail}", at_any_rate)
     if rehearsed.report.proved is None:
-        work.warnings.append(f"The drill could not prove {planned.source}: {detail}")
+        work.warnings.append(f"A drill could not prove {planned.source}: {detail}")
     work.did("Restore it into a throw-away server and compare", f"{rehearsed.report.rows_compared:,} rows")
 
 
@@ -235,18 +235,14 @@ def _check_integrity_rows(target: Target, planned: Plan, work: Work) -> None:
     found = pg.count_table(target.server, work.incoming, table)
     if manifest is not None and found != manifest.integrity_rows:
         raise RestoreFailed(
-            f"In the restored database {table} shows {_rows(found)} instead of {_rows(manifest.integrity_rows)}. "
+            f"In the restored database {table} shows {rows_told(found)}, not {rows_told(manifest.integrity_rows)}. "
             "The live database is as it was.",
             _role_settings(target, manifest),
         )
     if found is None and planned.integrity_rows_now is not None:
         raise RestoreFailed(f"The file holds no table {table}, which the live database has. That is as it was.")
     work.integrity_rows = found
-    work.did(f"SELECT count(*) FROM {table}, in the new database", _rows(found))
-
-
-def _rows(count: int | None) -> str:
-    return "no such table" if count is None else f"{count:,} rows"
+    work.did(f"SELECT count(*) FROM {table}, in the new database", rows_told(found))
 
 
 def _role_settings(target: Target, manifest: Manifest) -> str | None:

@@ -115,7 +115,7 @@ def tidy_up(target: Target, session: Session, *, restoring: bool) -> list[str]:
     if not databases.advisory_lock(session):
         if journal is None and not restoring:
             return []
-        raise Busy("A restore is under way on this server from another backup directory.")
+        raise Busy("A restore, or a drill on the live server, is under way there.")
     told = _settle_what_was_left(target, session, journal, restoring=restoring) if journal else []
     return told + _sweep(target, session)
 

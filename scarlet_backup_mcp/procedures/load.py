@@ -17,14 +17,16 @@ from ..store.powershell import Repair
 from ..store.reading import FileReader, decompress
 
 OUTPUT_KEPT = 64 << 10
+# As psql shows an error with VERBOSITY "verbose".
+_REFUSED = re.compile(r"ERROR:  (?P<sqlstate>[0-9A-Z]{5}): (?P<message>.*)")
 
 
 class LoadFailed(RestoreFailed):
-    """The server refused a part of the script. `said` is its own word, without the statement."""
+    """The server refused a part of the script. `said` is its own word, without any value; `sqlstate` its code."""
 
-    def __init__(self, name: str, said: str) -> None:
+    def __init__(self, name: str, said: str, sqlstate: str) -> None:
         super().__init__(f"{name} could not be loaded: {said}")
-        self.said = said
+        self.said, self.sqlstate = said, sqlstate
 
 
 def load(
@@ -33,7 +35,8 @@ def load(
     """Load a script into the empty `database`, with these settings in the session. `name` is for messages.
 
     Only psql's own word after the last line counts as the end: an exit code of 0 is also what a cut-off input gives.
-    Raises RestoreFailed or what `script` raises; the database is then of no use.
+    Raises LoadFailed, RestoreFailed when the connection was lost, or what `script` raises; the database is then of no
+    use.
     """
     key = secrets.token_hex(16) if programs.knows_restrict(server.program_version("psql")) else None
     mark = secrets.token_hex(16)
@@ -50,7 +53,10 @@ def load(
     if ended.code is None or ended.code == 137:
         raise ContainerLost("The container or its engine went away during the load. The live database is as it was.")
     if ended.code != 0 or f"{mark}\n".encode() not in output:
-        raise LoadFailed(name, _first_error(ended.stderr))
+        if (refused := _REFUSED.search(ended.stderr)) and ended.code == programs.PSQL_STOPPED:
+            raise LoadFailed(name, _without_values(refused, ended.stderr), refused["sqlstate"])
+        said = next((line for line in ended.stderr.splitlines() if line.strip()), f"exit code {ended.code}")
+        raise RestoreFailed(f"{name} could not be loaded, since psql came to an early end: {said}")
 
 
 def script_of(
@@ -77,7 +83,10 @@ def _restricted(script: Iterable[bytes], key: str | None, mark: str) -> Iterator
     yield f"\n\\echo {mark}\n".encode()
 
 
-def _first_error(stderr: str) -> str:
-    lines = [line for line in stderr.splitlines() if line.strip()]
-    first = next((at for at, line in enumerate(lines) if re.search(r"ERROR|FATAL|error:", line)), 0)
-    return " ".join(lines[first : first + 3]) or "psql said nothing"
+def _without_values(refused: re.Match[str], stderr: str) -> str:
+    """The server's first error and the line of COPY data; what values it names may be secrets."""
+    said = refused["message"]
+    if refused["sqlstate"].startswith("22"):
+        said = re.sub(r'".*', "(a value)", said)
+    place = re.search(r"^CONTEXT:  (COPY [^,]+, line \d+)", stderr[refused.end() :], re.MULTILINE)
+    return f"{said} ({refused['sqlstate']}{', ' + place[1] if place else ''})"

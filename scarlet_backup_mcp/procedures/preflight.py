@@ -10,11 +10,11 @@ from ..postgres import databases
 from ..postgres.quoting import identifier, literal
 from ..postgres.server import Session
 from .catalogue import undo_prefix
+from .drill import ROOM
 from .proof import roles_of
 from .sources import Plan
 from .target import Target
 
-ROOM = 1.2
 UNDO_POINTS = 2
 
 

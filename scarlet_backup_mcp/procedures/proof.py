@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ..models import Check, DatabaseProperties, Difference, Drill, Extension, Manifest, Setting
 from ..postgres import amcheck, databases
 from ..postgres import catalogue as pg
-from ..postgres import differences as contents
 from ..postgres.contents import Comparison
+from ..postgres.differences import Difference as Found
 from ..postgres.server import Server
 from ..progress import Progress
 
@@ -35,24 +35,33 @@ class Restored:
     options: Mapping[str, str]
 
 
-def of_contents(comparison: Comparison, report: Drill) -> list[Check]:
-    """Rows and definitions of the file against those of the restored database. Fills `report`."""
+def of_contents(comparison: Comparison, report: Drill, *, foreign: bool, excused: set[str]) -> list[Check]:
+    """Rows and definitions of the file against those of the restored database. Fills `report`.
+
+    Of a `foreign` file nobody knows with which settings and options it was dumped: there other spellings of rows in
+    the `excused` tables ("schema.name"), or of definitions, leave it open whether they are the same. Definitions that
+    are missing never do.
+    """
     report.rows_compared, report.objects_compared = comparison.rows_compared, comparison.objects_compared
     report.differences = [_difference(found) for found in comparison.differences[:SHOWN]]
     report.normalised = [_difference(found) for found in comparison.rewritten[:SHOWN]]
-    wrong_rows = [found.what for found in comparison.differences if found.what.startswith("rows of ")]
-    wrong_objects = [found.what for found in comparison.differences if not found.what.startswith("rows of ")]
+    rows = [found for found in comparison.differences if found.what.startswith("rows of ")]
+    open_rows = {found.what for found in rows if found.same_number and found.what[len("rows of ") :] in excused}
+    wrong_rows = [found.what for found in rows if found.what not in open_rows]
+    wrong_objects = [found.what for found in comparison.differences if found not in rows]
+    lost = any(found.before and not found.after for found in comparison.differences if found not in rows)
+    complete = comparison.complete and not open_rows
     return [
         Check(
             check=ROWS,
-            ok=False if wrong_rows else True if comparison.complete else None,
+            ok=False if wrong_rows else True if complete else None,
             expected="the same rows in every table, in any order",
             found=f"{comparison.rows_compared:,} rows compared",
-            detail=_list(wrong_rows) or _incomplete(comparison),
+            detail=_list(wrong_rows) or _incomplete(comparison, sorted(open_rows)),
         ),
         Check(
             check=OBJECTS,
-            ok=not wrong_objects,
+            ok=True if not wrong_objects else None if foreign and not lost else False,
             expected="the same definitions",
             found=f"{comparison.objects_compared:,} objects compared",
             detail=_list(wrong_objects) or _normalised(len(comparison.rewritten)),
@@ -66,10 +75,10 @@ def of_database(restored: Restored, manifest: Manifest | None, table: str, warni
     server, name, options = restored.server, restored.name, restored.options
     if manifest is None or manifest.properties is None:
         count = pg.count_table(server, name, table)
-        return [Check(check=INTEGRITY, ok=None, found=_rows(count), detail=f"SELECT count(*) FROM {table}")]
+        return [Check(check=INTEGRITY, ok=None, found=rows_told(count), detail=f"SELECT count(*) FROM {table}")]
     with server.session(name, options) as session:
         schemas, extensions = pg.schemas(session), pg.properties(session).extensions
-    warnings = warnings + databases.apply_properties(server, restored.maintenance, name, manifest.properties, options)
+    unlike = databases.apply_properties(server, restored.maintenance, name, manifest.properties, options)
     for setting in _role_settings(server, manifest):
         databases.apply_setting(server, name, setting, options)
     count = pg.count_table(server, name, manifest.integrity_table)
@@ -83,15 +92,15 @@ def of_database(restored: Restored, manifest: Manifest | None, table: str, warni
         _extensions(manifest.properties.extensions, extensions),
         Check(
             check="drill_settings",
-            ok=not warnings,
+            ok=False if unlike else None if warnings else True,
             expected="owner, privileges, settings, encoding and locale as they were",
-            detail=" ".join(warnings),
+            detail=" ".join(unlike + warnings),
         ),
         Check(
             check=INTEGRITY,
             ok=count == manifest.integrity_rows,
-            expected=_rows(manifest.integrity_rows),
-            found=_rows(count),
+            expected=rows_told(manifest.integrity_rows),
+            found=rows_told(count),
             detail=f"SELECT count(*) FROM {manifest.integrity_table}",
         ),
     ]
@@ -103,7 +112,7 @@ def of_structure(restored: Restored, progress: Progress) -> list[Check]:
     with restored.server.session(restored.name, restored.options, progress) as session:
         checked = amcheck.check(session, progress.check)
     if checked is None:
-        return [Check(check=AMCHECK, ok=None, detail="the server has no amcheck")]
+        return [Check(check=AMCHECK, ok=None, detail="the server has no amcheck, or this role may not use it")]
     return [
         Check(
             check=AMCHECK,
@@ -138,7 +147,7 @@ def _role_settings(server: Server, manifest: Manifest) -> list[Setting]:
     return [Setting(role=server.user, name=name, value=value) for name, _, value in pairs]
 
 
-def _difference(found: contents.Difference) -> Difference:
+def _difference(found: Found) -> Difference:
     return Difference(what=found.what, backup=found.before, restored=found.after)
 
 
@@ -147,15 +156,19 @@ def _list(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def _incomplete(comparison: Comparison) -> str:
-    by_number = f"only the number of rows could be compared of {_list(comparison.by_number)}"
-    not_at_all = f"rows could not be compared of {_list(comparison.not_compared)}"
-    return "; ".join([by_number] * bool(comparison.by_number) + [not_at_all] * bool(comparison.not_compared))
+def _incomplete(comparison: Comparison, spelt: list[str]) -> str:
+    told = [
+        (comparison.by_number, "only the number of rows could be compared of"),
+        (comparison.not_compared, "rows could not be compared of"),
+        (spelt, "as many, but perhaps dumped with another TimeZone or bytea_output:"),
+    ]
+    return "; ".join(f"{words} {_list(names)}" for names, words in told if names)
 
 
 def _normalised(count: int) -> str:
     return f"the server spells {count} of them in another way, with the same meaning" if count else ""
 
 
-def _rows(count: int | None) -> str:
+def rows_told(count: int | None) -> str:
+    """A number of rows in words; None: there is no such table."""
     return "no such table" if count is None else f"{count:,} rows"

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from .. import __version__
 from ..errors import BackupNotValid, DumpFailed
-from ..models import CodePage, Manifest, Repaired, TableData
+from ..models import CodePage, Manifest, Repaired
+from ..postgres.contents import Contents, Rows
 from ..postgres.digests import BlockDigests
-from ..postgres.script import ScriptReader
+from ..postgres.script import ScriptDamaged, ScriptReader
 from ..progress import Progress
 from ..store import names
-from ..store.encodings import DESCRIPTIONS
 from ..store.lock import writer_lock
-from ..store.reading import Compressor, FileReader, decompress
+from ..store.powershell import Irreparable
+from ..store.reading import CompressionDamaged, Compressor, FileReader, decompress
 from ..store.writing import PartialFile
 from . import checks, verify
 from .backup import read_back
@@ -35,7 +37,10 @@ def repair(target: Target, progress: Progress, name: str, *, code_page: CodePage
     known = verify.find(target, name)
     container = checks.container_of(known.entry)
     if container == "plain":
-        raise BackupNotValid(f"{name} was not re-encoded: there is nothing to repair.", "Use it as it is.")
+        raise BackupNotValid(
+            f"{name} was not re-encoded: there is nothing to repair.",
+            "Where `verify_backup` finds it whole, it can be used as it is.",
+        )
     target.directory.prepare()
     with writer_lock(target.directory.path, "repair"):
         target.directory.sweep()
@@ -44,14 +49,17 @@ def repair(target: Target, progress: Progress, name: str, *, code_page: CodePage
             raise verify.code_page_needed(known, reading.ambiguous)
         found = reading.examination
         if not reading.whole or found is None or found.repair is None or found.summary is None:
-            raise BackupNotValid(f"{name} can't be had back as a whole dump: {checks.describe(reading.failed)}.")
+            wrong = [check for check in reading.failed if check.check != checks.MANIFEST]
+            raise BackupNotValid(
+                f"{name} can't be had back as a whole dump: {checks.describe(wrong)}.",
+                verify.remedy_for(known, reading),
+            )
         manifest = _write(target, known, found, progress)
-    why = reading.survey.why if reading.survey else ""
     return Repaired(
         name=manifest.name,
         path=str(target.directory.path / manifest.name),
         repaired_from=name,
-        found=why or f"It was {DESCRIPTIONS[container]}.",
+        found=reading.told,
         code_page=found.repair.code_page,
         bytes=manifest.bytes,
         sha256=manifest.sha256,
@@ -73,16 +81,20 @@ def _write(target: Target, known: Known[Manifest], found: Examination, progress:
     partial = PartialFile(final)
     try:
         raw = FileReader(known.entry.path, progress.report)
-        digests, compressor = BlockDigests(), Compressor(compression)
-        reader = ScriptReader(digests)
-        for chunk in found.repair(decompress(iter(raw), compression)):
-            reader.feed(chunk)
-            partial.write(compressor.compress(chunk))
-        partial.write(compressor.finish())
-        summary = reader.finish()
-        partial.finish()
+        digests, contents, compressor = BlockDigests(), Contents(), Compressor(compression)
+        reader = ScriptReader(digests, contents)
+        changed = DumpFailed(f"{known.name} changed while it was read.", "Try again when nothing writes to it.")
+        try:
+            for chunk in found.repair(decompress(iter(raw), compression)):
+                reader.feed(chunk)
+                partial.write(compressor.compress(chunk))
+            summary = reader.finish()
+        except (ScriptDamaged, Irreparable, CompressionDamaged):
+            raise changed from None
         if raw.sha256 != found.sha256:
-            raise DumpFailed(f"{known.name} changed while it was read.", "Try again when nothing writes to it.")
+            raise changed
+        partial.write(compressor.finish())
+        partial.finish()
         written = Written(
             tables=table_data(digests),
             rest_sha256=digests.rest_sha256,
@@ -91,7 +103,7 @@ def _write(target: Target, known: Known[Manifest], found: Examination, progress:
             warnings=[],
         )
         read_back(partial, compression, written, progress)
-        manifest = _manifest(target, known, partial, written)
+        manifest = _manifest(target, known, partial, written, contents.rows)
         with progress.uninterrupted():
             target.directory.publish(partial, manifest, failed=[])
     except BaseException:
@@ -100,9 +112,18 @@ def _write(target: Target, known: Known[Manifest], found: Examination, progress:
     return manifest
 
 
-def _manifest(target: Target, known: Known[Manifest], partial: PartialFile, written: Written) -> Manifest:
+def _manifest(
+    target: Target,
+    known: Known[Manifest],
+    partial: PartialFile,
+    written: Written,
+    rows: Mapping[tuple[str, str], Rows],
+) -> Manifest:
+    """`rows` also of tables that are filled by INSERT statements."""
     table = target.settings.integrity_table
-    integrity_rows = _rows_of(written.tables, table)
+    found = [of.rows for (_, name), of in rows.items() if name == table]
+    integrity_rows = found[0] if len(found) == 1 else None
+    shrunk = found == [0] or not found
     return Manifest(
         name=partial.final.name,
         kind="sql",
@@ -118,7 +139,7 @@ def _manifest(target: Target, known: Known[Manifest], partial: PartialFile, writ
         sha256=partial.sha256,
         script_bytes=written.script_bytes,
         tables=written.tables,
-        rows=sum(t.rows for t in written.tables),
+        rows=sum(of.rows or 0 for of in rows.values()),
         rest_sha256=written.rest_sha256,
         schemas=None,
         properties=None,
@@ -126,13 +147,7 @@ def _manifest(target: Target, known: Known[Manifest], partial: PartialFile, writ
         database_bytes=None,
         integrity_table=table,
         integrity_rows=integrity_rows,
-        shrunk=not integrity_rows,
-        shrunk_reasons=[] if integrity_rows else [f"the table {table} is empty or not there"],
+        shrunk=shrunk,
+        shrunk_reasons=[f"the table {table} is empty or not there"] if shrunk else [],
         last_full=None,
     )
-
-
-def _rows_of(tables: list[TableData], name: str) -> int | None:
-    """Rows of the one table of that name, in whatever schema; None if there is none, or more than one."""
-    found = {(t.schema_, t.name) for t in tables if t.name == name}
-    return sum(t.rows for t in tables if t.name == name) if len(found) == 1 else None

@@ -80,7 +80,7 @@ def restore(
         source=planned.source,
         source_kind="undo_point" if planned.undo else "backup",
         source_created_at=planned.created_at,
-        source_proved_at=_proved_at(target, planned),
+        source_proved_at=_proved_at(target, planned, work),
         drill=work.drill,
         database=target.database,
         undo_point=undo,
@@ -123,6 +123,7 @@ def dry_run(target: Target, progress: Progress, backup: str, wishes: Wishes = AS
         if planned.known is not None:
             examination = verified(target, planned, progress, store=False).examination
             assert examination is not None
+            work.code_page = examination.code_page
             work.rows_compared = examination.rows
             work.did("Verify the backup in full", f"{examination.bytes:,} bytes, {examination.rows:,} rows")
             preflight.check_load(target, session, planned, examination.roles, preflight.copy_bytes(planned))
@@ -137,7 +138,7 @@ def dry_run(target: Target, progress: Progress, backup: str, wishes: Wishes = AS
         source=planned.source,
         source_kind="undo_point" if planned.undo else "backup",
         source_created_at=planned.created_at,
-        source_proved_at=_proved_at(target, planned),
+        source_proved_at=_proved_at(target, planned, work),
         database=target.database,
         undo_point=undo,
         rows_compared=work.rows_compared,
@@ -163,8 +164,8 @@ def _would_do(planned: Plan, undo: str | None) -> list[str]:
     return [*loading, "Stop the services that depend on the database", keep, "Start those services again"]
 
 
-def _proved_at(target: Target, planned: Plan) -> datetime | None:
-    return catalogue.know(target, planned.entry).proved_at if planned.entry else None
+def _proved_at(target: Target, planned: Plan, work: Work) -> datetime | None:
+    return catalogue.know(target, planned.entry).proved_with(work.code_page) if planned.entry else None
 
 
 # -- up to the swap --------------------------------------------------------------------------------------------------

@@ -92,8 +92,11 @@ class Plan:
         kind = "the undo point" if self.undo else "the backup"
         inside = "" if self.rows is None else f", {self.rows:,} rows, {self.integrity_rows} in {table}"
         if self.known is not None:
-            proved = self.known.proved_at
-            inside += f", proved by a restore drill on {proved:%Y-%m-%d}" if proved else ", not proved by a drill"
+            outcome, page = self.known.verification, self.wishes.code_page
+            page = page or (outcome.code_page if outcome else None)
+            proved = self.known.proved_with(page)
+            read = f" when read with code page {page}" if page else ""
+            inside += f", proved by a restore drill on {proved:%Y-%m-%d}{read}" if proved else ", not proved by a drill"
         now = (
             "which does not exist now"
             if self.live_oid is None
@@ -190,8 +193,16 @@ def _check_origin(target: Target, known: Known[Manifest], facts: pg.ServerFacts,
             f"{known.name} is an archive of a whole volume, which this version does not restore.",
             "Restore a .sql backup, or follow PROC-004's volume procedure by hand with the container stopped.",
         )
-    if known.state == "damaged":
-        raise BackupNotValid(f"{known.name} is damaged: {known.detail}.")
+    warnings: list[str] = []
+    if known.state == "damaged" and known.failed_its_drill and wishes.drill is False:
+        warnings.append(f"{known.name} did not bring the same data back in a drill; it is restored as wished.")
+    elif known.state == "damaged":
+        raise BackupNotValid(
+            f"{known.name} is damaged: {known.detail}.",
+            "Choose another backup. If the user wants this one all the same, call again with drill=false."
+            if known.failed_its_drill
+            else None,
+        )
     manifest = known.manifest
     if manifest is None or manifest.identity is None:
         _refuse_the_useless(known)
@@ -203,8 +214,9 @@ def _check_origin(target: Target, known: Known[Manifest], facts: pg.ServerFacts,
                 f"{known.name} {why}. A dump runs as a superuser, so a file from elsewhere can do anything."
             )
         return [
+            *warnings,
             f"{known.name} {why}: it does not tell the database's settings; those of the live database are taken, if "
-            "there is one."
+            "there is one.",
         ]
     identity = manifest.identity
     if not target.is_ours(manifest) and not wishes.accept_other_database:
@@ -212,7 +224,6 @@ def _check_origin(target: Target, known: Known[Manifest], facts: pg.ServerFacts,
             f"{known.name} is a backup of {identity.database} in {identity.container or 'a local server'} "
             f"(project {identity.project}), not of {target.database} in {target.describe()}."
         )
-    warnings: list[str] = []
     if identity.system_identifier != facts.system_identifier:
         warnings.append("The backup is of another cluster (a fresh volume since, or another machine).")
     if known.in_future:

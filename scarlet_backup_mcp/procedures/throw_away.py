@@ -91,8 +91,8 @@ def sweep(target: Target) -> list[str]:
             return []
         with writer_lock(drills, "sweep"):
             return _remove_leftovers(target, owner_of(drills))
-    except BackupToolError as error:
-        log.info("Nothing was swept: %s", error.message)
+    except (BackupToolError, OSError) as error:
+        log.info("Nothing was swept: %s", error)
         return []
 
 
@@ -244,6 +244,7 @@ def _server_programs(bin_dir: Path | None, likeness: _Likeness) -> Path:
     except ProgramMissing as error:
         raise ProgramMissing(
             error.message,
-            "Set SCARLET_BACKUP_BIN_DIR to the bin directory of a PostgreSQL server installation, or use a scratch "
-            "database on the live server instead: call again with on_live_server=true.",
+            "Set SCARLET_BACKUP_BIN_DIR to the bin directory of a PostgreSQL server installation. Without one, "
+            "`verify_backup` with on_live_server=true drills in a scratch database on the live server, and `restore` "
+            "with drill=false tries nothing out.",
         ) from error

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from ..errors import ArgumentsInvalid, BackupNotValid, CodePageNeeded
+from ..errors import ArgumentsInvalid, BackupNotValid, CodePageNeeded, StoreError
 from ..models import Check, CodePage, CodePageChoice, Drill, Level, Manifest, Step, Verification
 from ..postgres.contents import Contents
 from ..postgres.script import Handler
 from ..progress import Progress
+from ..store.code_pages import UTF8
 from ..store.directory import DRILL, Entry
 from ..store.encodings import DESCRIPTIONS, Container
 from ..store.powershell import Repair, Survey, survey
@@ -24,11 +27,14 @@ from .target import Target
 
 @dataclass(frozen=True)
 class Reading:
-    """What checks of a backup gave. `survey` is of a file that PowerShell has written."""
+    """What checks of a backup gave. `survey` is of a file that PowerShell has written, `named` the code page that the
+    caller has named for it."""
 
     checks: list[Check]
     examination: Examination | None = None
     survey: Survey | None = None
+    named: CodePage | None = None
+    warnings: list[str] = field(default_factory=list[str])
 
     @property
     def failed(self) -> list[Check]:
@@ -37,15 +43,25 @@ class Reading:
 
     @property
     def ambiguous(self) -> Survey | None:
-        """What was found out of a file that can be repaired in several ways, with different texts."""
+        """What was found out of a file that can be repaired in several ways, where none, or none of them, was named."""
         looked = self.survey
         unclear = looked is not None and looked.repair is None and looked.damage is None and bool(looked.choices)
-        return looked if unclear else None
+        return looked if unclear and not (self.named and self.fits) else None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the page that was named, if one was, can be the right one. 65001, the text as it is, always can."""
+        return fits(self.survey, self.named)
+
+    @property
+    def told(self) -> str:
+        """What had happened to a file that PowerShell has written, and how it is undone."""
+        return told(self.survey, self.named) if self.survey else ""
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is wrong but that there is no manifest."""
-        return all(check.check == checks.MANIFEST for check in self.failed)
+        """Whether nothing is wrong with the file: a missing manifest and a wrong clock are not its fault."""
+        return all(check.check in (checks.MANIFEST, checks.CLOCK) for check in self.failed)
 
 
 def verify(
@@ -70,7 +86,7 @@ def verify(
             "Call it again without it, or with level drill.",
         )
     known = find(target, name)
-    drilled: Drill | None = None
+    rehearsed: Rehearsal | None = None
     if level == "quick":
         progress.stage(f"looking at {known.name}")
         reading = Reading(checks.quick_checks(known))
@@ -81,12 +97,10 @@ def verify(
         reading = full(target, known, progress, contents, code_page=code_page)
         if reading.whole and reading.examination is not None:
             with rehearsal(target, known, reading.examination, contents, progress, on_live_server) as rehearsed:
-                keep(target, known, reading, rehearsed)
-            drilled = rehearsed.report
-            reading.checks.extend(rehearsed.checks)
+                reading.warnings.extend(keep(target, known, reading, rehearsed.report))
         else:
             reading.checks.append(Check(check=DRILL, ok=None, detail="not done: the file itself is not whole"))
-    return _report(target, known, level, reading, drilled, time.monotonic() - began)
+    return _report(target, known, level, reading, rehearsed, time.monotonic() - began)
 
 
 def find(target: Target, name: str) -> Known[Manifest]:
@@ -122,21 +136,34 @@ def full(
             f"{known.name} was not re-encoded, so it has no code page.", "Call it again without code_page."
         )
     examination = examine(entry.path, entry.name.compression, progress, *extra, repair=repair)
-    certain = code_page is not None or looked is None or looked.repair is not None
-    found = checks.content_checks(known, looked, examination, certain)
+    certain = looked is None or (fits(looked, code_page) if code_page is not None else looked.repair is not None)
+    found = checks.content_checks(known, told(looked, code_page) if looked else "", examination, certain)
+    reading = Reading(found, examination, looked, code_page)
     if store and (known.manifest is not None or known.detail):
-        keep(target, known, Reading(found, examination))
-    return Reading(found, examination, looked)
+        reading.warnings.extend(keep(target, known, reading))
+    return reading
 
 
-def keep(target: Target, known: Known[Manifest], reading: Reading, rehearsed: Rehearsal | None = None) -> None:
-    """Keep the outcome of a full verification, and of a drill if one was done, beside the backup."""
+def keep(target: Target, known: Known[Manifest], reading: Reading, drilled: Drill | None = None) -> list[str]:
+    """Keep the outcome of a full verification, and of a drill if one was done, beside the backup. Gives a warning where
+    it can't be written: what was found out holds all the same."""
     assert reading.examination is not None
     failed = [check.check for check in reading.failed if check.check != checks.CLOCK]
-    proved = rehearsed.report.proved if rehearsed else None
+    proved = drilled.proved if drilled else None
     if proved is False:
         failed.append(DRILL)
-    target.directory.store_verification(known.entry, sha256=reading.examination.sha256, failed=failed, proved=proved)
+    try:
+        target.directory.store_verification(
+            known.entry,
+            sha256=reading.examination.sha256,
+            failed=failed,
+            proved=proved,
+            proved_on=f"PostgreSQL {drilled.server_version}, {drilled.where}" if drilled else None,
+            code_page=reading.examination.code_page,
+        )
+    except StoreError as error:
+        return [f"The outcome could not be kept beside the backup: {error.message}"]
+    return []
 
 
 def code_page_needed(known: Known[Manifest], looked: Survey) -> CodePageNeeded:
@@ -150,10 +177,32 @@ def code_page_needed(known: Known[Manifest], looked: Survey) -> CodePageNeeded:
 
 def _survey(entry: Entry, progress: Progress) -> Survey:
     progress.stage(f"finding out what PowerShell did to {entry.name.name}", entry.bytes)
-    try:
-        return survey(decompress(iter(FileReader(entry.path, progress.report)), entry.name.compression))
-    except CompressionDamaged:
-        return survey(iter([]))
+
+    def there_is() -> Iterator[bytes]:
+        with suppress(CompressionDamaged):
+            yield from decompress(iter(FileReader(entry.path, progress.report)), entry.name.compression)
+
+    return survey(there_is())
+
+
+def fits(looked: Survey | None, code_page: CodePage | None) -> bool:
+    """Whether that page, if it is one, can be the right one, as far as the text tells."""
+    if looked is None or looked.damage is not None or code_page in (None, UTF8):
+        return True
+    return any(code_page in choice.code_pages for choice in looked.choices)
+
+
+def told(looked: Survey, code_page: CodePage | None) -> str:
+    """What had happened to the file, and how it is undone; `code_page` is the one that the caller has named."""
+    if code_page is None:
+        return looked.why
+    words = [f"The file is {DESCRIPTIONS[looked.container]}. It is read with code page {code_page}, which was named."]
+    if not fits(looked, code_page):
+        words.append("It is another one: with that one its text is no UTF-8.")
+    elif looked.repair is not None and code_page not in looked.choices[0].code_pages:
+        words.append(f"Its text alone would tell {looked.repair.code_page}.")
+    words += [looked.damage] if looked.damage else []
+    return " ".join(words)
 
 
 def _repair(container: Container, looked: Survey, code_page: CodePage | None) -> Repair | None:
@@ -169,11 +218,16 @@ def _repair(container: Container, looked: Survey, code_page: CodePage | None) ->
 
 
 def _report(
-    target: Target, known: Known[Manifest], level: Level, reading: Reading, drilled: Drill | None, seconds: float
+    target: Target, known: Known[Manifest], level: Level, reading: Reading, rehearsed: Rehearsal | None, seconds: float
 ) -> Verification:
-    failed, examination, looked = reading.failed, reading.examination, reading.survey
+    examination, looked = reading.examination, reading.survey
+    drilled = rehearsed.report if rehearsed else None
+    shown = [*reading.checks, *(rehearsed.checks if rehearsed else [])]
+    failed = [check.check for check in shown if check.ok is False]
     valid = not failed
     outcome = target.directory.verification(known.entry)
+    if outcome is not None and examination is not None and outcome.code_page != examination.code_page:
+        outcome = None  # it is of what another code page makes of the file
     return Verification(
         name=known.name,
         level=level,
@@ -182,13 +236,14 @@ def _report(
         proved_at=outcome.proved_at if outcome else None,
         foreign=known.foreign,
         shrunk=known.manifest.shrunk if known.manifest else None,
-        repairable=looked.repair is not None and reading.whole if looked else None,
+        repairable=reading.whole and examination is not None and examination.repair is not None if looked else None,
         code_pages=[
             CodePageChoice(code_pages=list(choice.code_pages), samples=list(choice.samples))
             for choice in (reading.ambiguous.choices if reading.ambiguous else ())
         ],
         drill=drilled,
-        checks=reading.checks,
+        warnings=reading.warnings,
+        checks=shown,
         tables=len(examination.tables) if examination else None,
         rows=examination.rows if examination else None,
         bytes=known.entry.bytes,
@@ -200,28 +255,49 @@ def _report(
                 step="Verifica Finale",
                 title="The file exists, is not empty, has the right time, and holds what it should",
                 ok=valid,
-                detail="; ".join(check.check for check in failed) or "every check holds",
+                detail="; ".join(failed) or "every check holds",
             )
         ],
-        remedy=remedy_for(known, reading),
+        remedy=remedy_for(known, reading, drilled),
     )
 
 
-def remedy_for(known: Known[Manifest], reading: Reading) -> str | None:
-    """What to do about a backup with these checks; None if nothing has to be done."""
+def _how_much(looked: Survey | None) -> str:
+    if looked is None:
+        return "Call `verify_backup` with level full"
+    if looked.question_marks or looked.replacement_characters:
+        return "All that is in it can be had back, but not what was lost before (see the check of its encoding)"
+    return "Its text can be had back in full"
+
+
+def remedy_for(known: Known[Manifest], reading: Reading, drilled: Drill | None = None) -> str | None:
+    """What to do about a backup after these checks; None if nothing has to be done."""
     container = checks.container_of(known.entry)
+    if drilled is not None and drilled.proved is not True:
+        return _remedy_after(drilled)
     if known.manifest is not None:
-        return "Don't rely on it: take a new backup with `backup`, and check the disk." if reading.failed else None
+        if not reading.whole:
+            return "Don't rely on it: take a new backup with `backup`, and check the disk."
+        return "Its time lies in the future: check this machine's clock." if reading.failed else None
     if known.detail:
         return "Its manifest is damaged, so nothing tells whether its content is whole: call `backup` for a new one."
     if not reading.whole:
+        if not reading.fits:
+            return "Call it again without code_page: then it tells the pages with which it can have been read."
         if reading.ambiguous is not None:
             return "Call it again with code_page= the page whose words read right."
         return "It is damaged: take a new backup with `backup` while the database is there."
     if container != "plain":
-        told = "Its text can be had back in full" if reading.survey else "Call `verify_backup` with level full"
         return (
-            f"The file is {DESCRIPTIONS[container]}. {told}: `restore` reads it repaired, and "
+            f"The file is {DESCRIPTIONS[container]}. {_how_much(reading.survey)}: `restore` reads it repaired, and "
             "`scarlet-backup-mcp repair` writes a clean copy."
         )
+    if drilled is not None:
+        return "It can be restored with accept_foreign=true."
     return "Its structure is whole, but nothing tells whether its content is: call `verify_backup` with level drill."
+
+
+def _remedy_after(drilled: Drill) -> str:
+    if drilled.proved is None:
+        return f"Nothing is wrong with the file as far as it was read. {drilled.detail}"
+    return "Don't rely on it, but keep the file: `differences` and the checks say what differs. Take a new backup."

@@ -15,7 +15,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from ..errors import BackupMissing, DirectoryNotWritable, NameRefused, StoreError
-from ..models import Compression, Manifest, ManifestHead, StoredVerification
+from ..models import CodePage, Compression, Manifest, ManifestHead, StoredVerification
 from . import manifests, names
 from .names import BackupName
 from .writing import TEMPORARY, PartialFile, sync_directory, write_atomically
@@ -144,25 +144,34 @@ class BackupDirectory:
         return None
 
     def store_verification(
-        self, entry: Entry, *, sha256: str, failed: list[str], proved: bool | None = None
-    ) -> StoredVerification:
+        self,
+        entry: Entry,
+        *,
+        sha256: str,
+        failed: list[str],
+        proved: bool | None = None,
+        proved_on: str | None = None,
+        code_page: CodePage | None = None,
+    ) -> None:
         """Keep the outcome of a verification of a file that looked like `entry` when it began.
 
-        `proved` is a drill's verdict; None keeps an earlier one of the same content, so that what a drill has found
-        wrong is not made good by reading the file once more.
+        `proved` is a drill's verdict, on the server `proved_on`; None keeps an earlier one of the same content, read
+        with the same `code_page`, so that what a drill has found wrong is not made good by reading the file once more.
         """
         now = datetime.now(UTC)
         manifest_bytes, manifest_mtime_ns = self._manifest_status(entry)
         earlier = self.verification(entry)
         proved_at = now if proved is not None else None
-        if proved is None and earlier is not None and earlier.sha256 == sha256:
-            proved, proved_at = earlier.proved, earlier.proved_at
+        if proved is None and earlier is not None and (earlier.sha256, earlier.code_page) == (sha256, code_page):
+            proved, proved_at, proved_on = earlier.proved, earlier.proved_at, earlier.proved_on
             failed = [*failed, *([DRILL] if proved is False else [])]
         outcome = StoredVerification(
             level="drill" if proved_at == now else "full",
             valid=not failed,
             proved=proved,
             proved_at=proved_at,
+            proved_on=proved_on,
+            code_page=code_page,
             verified_at=now,
             sha256=sha256,
             bytes=entry.bytes,
@@ -173,7 +182,6 @@ class BackupDirectory:
         )
         path = self.path / (entry.name.name + names.VERIFIED)
         write_atomically(path, outcome.model_dump_json(indent=1).encode())
-        return outcome
 
     # -- changing it: only under the lock --------------------------------------------------------------------------
 

@@ -44,8 +44,8 @@ def repaired_name(of: BackupName, moment: datetime) -> str:
     else of `moment`, in local time."""
     suffix = ".sql.zst" if of.compression == "zstd" else ".sql"
     stem = of.name.removesuffix(suffix)
-    stem = _STAMP.sub("", stem + ".") if of.stamp is not None else stem
-    return f"{stem[:100]}_repaired_{of.stamp or moment:%Y%m%d_%H%M%S}{suffix}"
+    stem = re.sub(r"_\d{8}_\d{6}(?=\.|$)", "", stem, count=1) if of.stamp is not None else stem
+    return f"{stem.encode()[:100].decode(errors='ignore')}_repaired_{of.stamp or moment:%Y%m%d_%H%M%S}{suffix}"
 
 
 def parse(name: str) -> BackupName | None:

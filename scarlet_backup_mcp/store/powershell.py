@@ -23,6 +23,7 @@ LONGEST_GROUP = 4 << 20
 
 _CODECS: dict[Container, str] = {"utf-16le": "utf-16-le", "utf-16be": "utf-16-be"}
 _CLIENT_ENCODING = re.compile(r"^SET client_encoding = '(\w+)'", re.MULTILINE)
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _FAULT = re.compile(r"\r(?!\n)|(?<!\r)\n|\0")
 _FAULTS = {
     "\r": "a carriage return within a line, which PowerShell does not write",
@@ -65,18 +66,30 @@ class Repair:
         checked = codecs.getincrementaldecoder("utf-8")() if _encoding_of(head, container) == "utf-8" else None
         line = 1
         for text in _text(chunks, container):
-            try:
-                data = encode(text, self.code_page)
-                if checked and self.code_page != UTF8:
-                    checked.decode(data)
-            except UnicodeError as error:
+            data = self._undone(text, checked)
+            if data is None:  # its lines before that are still the dump's
+                for part in _LINE.findall(text):
+                    if (data := self._undone(part, checked)) is None:
+                        break
+                    yield data
+                    line += data.count(b"\n")
                 raise Irreparable(
                     f"characters that were not read with code page {self.code_page}: it is another one, or the file "
                     "is damaged",
-                    line + (text.count("\n", 0, error.start) if isinstance(error, UnicodeEncodeError) else 0),
-                ) from None
+                    line,
+                )
             yield data
             line += data.count(b"\n")
+
+    def _undone(self, text: str, checked: codecs.IncrementalDecoder | None) -> bytes | None:
+        """The bytes that were read as that text; None where they were not read with that page, or are no UTF-8."""
+        try:
+            data = encode(text, self.code_page)
+            if checked and self.code_page != UTF8:
+                checked.decode(data)
+        except UnicodeError:
+            return None
+        return data
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import zstandard
 
 from ..errors import StoreError
 from ..models import Compression
+from .encodings import HEAD
 
 CHUNK = 1 << 20
 ZSTD_CHUNK = 512
@@ -74,6 +76,22 @@ def decompress(chunks: Iterator[bytes], compression: Compression) -> Iterator[by
         raise CompressionDamaged(f"the zstd stream is corrupt ({error})") from None
     if not begun or not frame.eof:
         raise CompressionDamaged("the zstd stream is cut off")
+
+
+def beginning(path: Path, compression: Compression) -> bytes:
+    """The first 4 KiB of the plain bytes; fewer where the file has no more, or is damaged. Raises StoreError."""
+    try:
+        with path.open("rb") as file:
+            found = file.read(HEAD if compression == "none" else CHUNK)
+    except OSError as error:
+        raise StoreError(f"{path} can't be read: {error.strerror or error}.") from error
+    plain = b""
+    with suppress(CompressionDamaged):  # there is more of it
+        for piece in decompress(iter([found]), compression):
+            plain += piece
+            if len(plain) >= HEAD:
+                break
+    return plain[:HEAD]
 
 
 class Compressor:
