@@ -256,6 +256,39 @@ def test_options_make_a_dump_of_the_same_form() -> None:
     assert read(stripped(SCRIPT)).options == ["--encoding=UTF8"]
 
 
+@pytest.mark.parametrize(
+    ("script", "quoted"),
+    [
+        (b'CREATE SCHEMA "s";\nCREATE TABLE "s"."T" (\n    "A" "text"\n);\n', True),
+        (b'CREATE TABLE "S"."T" (\n    "id" integer\n);\nCREATE TABLE "s"."t" (\n);\n', True),
+        (b'CREATE TABLE "S"."T" (\n    "A" "text"\n);\n', False),
+        (b'CREATE TABLE public."user" (\n    "order" text\n);\n', False),
+        (b'CREATE TABLE "S"."T" (\n    id integer,\n    "order" text\n);\nCREATE SCHEMA "user";\n', False),
+        (b'CREATE SCHEMA "user";\nCREATE SCHEMA s;\n', False),
+    ],
+)
+def test_quotes_without_need_are_told_from_those_that_names_need(script: bytes, quoted: bool) -> None:
+    assert ("--quote-all-identifiers" in read(HEAD + script).options) is quoted
+
+
+HASHED = b"CREATE TABLE s.h (\n    m s.mood\n)\nPARTITION BY HASH (m);\nALTER TABLE ONLY s.h ATTACH PARTITION s.h1 DEFAULT;\n"
+RANGED = b"CREATE TABLE s.r (\n    a int\n)\nPARTITION BY RANGE (a);\nCREATE TABLE s.r1 PARTITION OF s.r DEFAULT;\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "via_root"),
+    [
+        (b"COPY s.h (m) FROM stdin;\n\\.\nCOPY s.r (a) FROM stdin;\n\\.\n", True),
+        (b"INSERT INTO s.r VALUES (1);\n", True),
+        (b"COPY s.h (m) FROM stdin;\n\\.\nCOPY s.r1 (a) FROM stdin;\n\\.\n", False),
+        (b"COPY s.h1 (m) FROM stdin;\n\\.\nCOPY s.r1 (a) FROM stdin;\n\\.\n", False),
+        (b"", False),
+    ],
+)
+def test_rows_are_told_to_be_loaded_via_the_root_from_all_partitions_together(rows: bytes, via_root: bool) -> None:
+    assert ("--load-via-partition-root" in read(HEAD + HASHED + RANGED + rows).options) is via_root
+
+
 # Without a server: large objects
 
 LARGE = b"""--
@@ -682,6 +715,81 @@ def test_a_dump_without_owners_and_with_inserts_is_compared_with_one_of_the_same
         after = base.place.loaded(before, *read(before).options)
         found = verdict(before, after, after)
         assert ({*named(found)}, found.complete, found.rows_compared) == (set(), True, 40)
+
+
+FORMS = """
+CREATE SCHEMA f; CREATE TYPE f.mood AS ENUM ('sad', 'ok');
+CREATE TABLE f.ranged (id int, mood f.mood, note text DEFAULT 'x') PARTITION BY RANGE (id);
+CREATE TABLE f.low PARTITION OF f.ranged FOR VALUES FROM (0) TO (10);
+CREATE TABLE f.high (note text, mood f.mood, id int) PARTITION BY LIST (id);
+ALTER TABLE f.ranged ATTACH PARTITION f.high FOR VALUES FROM (10) TO (20);
+CREATE TABLE f."High, other order" (mood f.mood, id int, note text);
+ALTER TABLE f.high ATTACH PARTITION f."High, other order" DEFAULT;
+CREATE TABLE f.hashed (mood f.mood, n int CHECK (n IN (1, 2, 3))) PARTITION BY HASH (mood);
+CREATE TABLE f.hashed_0 PARTITION OF f.hashed FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE f.hashed_1 PARTITION OF f.hashed FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+INSERT INTO f.ranged SELECT i, 'ok', 'note ' || i FROM generate_series(1, 15) AS i;
+INSERT INTO f.hashed VALUES ('sad', 1), ('ok', 2), ('ok', 3);
+ALTER TABLE f.ranged OWNER TO "nasty user";
+GRANT USAGE, CREATE ON SCHEMA f TO "nasty user" WITH GRANT OPTION;
+SET ROLE "nasty user"; GRANT USAGE ON SCHEMA f TO PUBLIC; CREATE VIEW f.v AS SELECT id AS "Id" FROM f.ranged; RESET ROLE;
+SELECT lo_create(815); ALTER LARGE OBJECT 815 OWNER TO "nasty user";
+"""
+
+
+@pytest.fixture(scope="module")
+def forms(local: Place, roles: None) -> Iterator[str]:
+    with local.database() as name:
+        local.psql(name, FORMS.encode())
+        yield name
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("--quote-all-identifiers", None),
+        ("--use-set-session-authorization", None),
+        ("--use-set-session-authorization --clean", "--use-set-session-authorization"),
+        ("--load-via-partition-root", None),
+        ("--load-via-partition-root --column-inserts", None),
+        ("--quote-all-identifiers --use-set-session-authorization --load-via-partition-root", None),
+        ("--use-set-session-authorization --no-owner", "--no-owner"),
+        ("", ""),
+    ],
+)
+def test_a_dump_of_another_form_is_compared_with_one_of_the_same_form(
+    local: Place, forms: str, options: str, expected: str | None
+) -> None:
+    before = local.pg_dump(forms, *options.split())
+    like = read(before).options
+    assert {*like} == {"--encoding=UTF8", *(options if expected is None else expected).split()}
+    after = local.loaded(before.replace(b"DROP ", b"-- DROP ").replace(b"ALTER TABLE ONLY", b"ALTER TABLE"), *like)
+    found = verdict(before, after, after)
+    assert (named(found), found.complete, found.equal, found.rows_compared) == ([], True, True, 18)
+
+
+@pytest.mark.parametrize(
+    ("option", "change", "what"),
+    [
+        ("--quote-all-identifiers", "ALTER TABLE f.ranged ALTER note SET DEFAULT 'y'", "TABLE f.ranged"),
+        ("--quote-all-identifiers", 'ALTER TABLE f.ranged RENAME note TO "Note"', "TABLE f.ranged"),
+        ("--use-set-session-authorization", "ALTER TABLE f.ranged OWNER TO postgres", "TABLE f.ranged"),
+        ("--use-set-session-authorization", "ALTER LARGE OBJECT 815 OWNER TO postgres", "LARGE OBJECT 815"),
+        ("--use-set-session-authorization", 'REVOKE USAGE ON SCHEMA f FROM "nasty user" CASCADE', "ACL ON SCHEMA f"),
+        ("--load-via-partition-root", "UPDATE f.ranged SET note = 'x' WHERE id = 12", "rows of f.ranged"),
+        ("--load-via-partition-root", "DELETE FROM f.low WHERE id = 1", "rows of f.ranged"),
+        ("--load-via-partition-root", "ALTER TABLE f.ranged DETACH PARTITION f.low", "rows of f.low"),
+    ],
+)
+def test_a_change_is_found_in_a_dump_of_another_form(
+    local: Place, forms: str, option: str, change: str, what: str
+) -> None:
+    before = local.pg_dump(forms, option)
+    again = local.loaded(before, *read(before).options)
+    with local.database(forms) as name:
+        local.psql(name, change.encode())
+        found = verdict(before, local.pg_dump(name, *read(before).options), again)
+    assert what in named(found)
 
 
 def test_other_comments_and_none_make_no_difference(base: Base) -> None:

@@ -24,6 +24,7 @@ from scarlet_backup_mcp.errors import (
     DiskFull,
     ForeignRefused,
     PreflightFailed,
+    RestoreFailed,
 )
 from scarlet_backup_mcp.hosts import throw_away as containers
 from scarlet_backup_mcp.hosts.engine import find_endpoint
@@ -567,6 +568,75 @@ def test_a_file_that_does_not_bring_back_what_it_says_is_not_proved(
     else:
         assert list(wrong(found)) == [named]
     assert listed(settings, "old.sql").state == "foreign"
+
+
+SPELT = """
+CREATE TABLE agents (id int, at timestamptz DEFAULT '2026-01-01 12:00+00', raw bytea);
+INSERT INTO agents SELECT n, '2026-03-03 03:03+00', decode(lpad(n::text, 4, '0'), 'hex') FROM generate_series(1, 5) n;
+ALTER DATABASE :"DBNAME" SET timezone TO 'Asia/Kathmandu'; ALTER DATABASE :"DBNAME" SET bytea_output TO 'escape';
+"""
+
+
+def test_a_file_dumped_with_the_databases_own_formats_is_proved(databases: Databases, shared: Throwaways) -> None:
+    """As `pg_dump > file` writes it, by settings that change how timestamps and bytea are spelt."""
+    settings = databases.make(SPELT)
+    name = databases.pg_dump(settings).name
+    assert drill(settings, name).proved
+    databases.psql('ALTER DATABASE :"DBNAME" RESET ALL', settings.database)
+    found = drill(settings, name)
+    assert found.drill is not None
+    assert (found.drill.proved, wrong(found)) == (None, {})
+    assert "another TimeZone or bytea_output: rows of public.agents" in found.drill.detail
+    assert bring_back(settings, name, accept_foreign=True).integrity_rows == 5
+
+
+def test_an_error_of_a_load_shows_no_value(databases: Databases, shared: Throwaways) -> None:
+    settings = databases.make(
+        "CREATE TABLE agents (id int, key text UNIQUE); INSERT INTO agents VALUES (1, 'sk-hidden');"
+    )
+    name = databases.foreign(settings, lambda script: script.replace("1\tsk-hidden", "sk-hidden\tx\n1\tsk-hidden"))
+    found = drill(settings, name)
+    assert (found.proved, list(wrong(found))) == (False, ["drill_load"])
+    assert "(22P02, COPY agents, line 1)" in found.model_dump_json()
+    assert "sk-hidden" not in found.model_dump_json()
+    with pytest.raises(RestoreFailed) as refused:
+        bring_back(settings, name, accept_foreign=True, drill=False)
+    assert "sk-hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("version", "proved"), [("-- Dumped by pg_dump version 15.1", False), ("--", False)])
+def test_bad_data_are_no_trouble_between_versions(
+    databases: Databases, shared: Throwaways, version: str, proved: bool
+) -> None:
+    settings = databases.make("CREATE TABLE agents (id int PRIMARY KEY); INSERT INTO agents VALUES (1), (2);")
+    name = databases.foreign(
+        settings, lambda script: re.sub(r"-- Dumped by .*", version, script.replace("\n1\n2\n", "\n1\n1\n"))
+    )
+    found = drill(settings, name)
+    assert (found.proved, list(wrong(found))) == (proved, ["drill_load"])
+    assert "23505" in found.model_dump_json()
+
+
+def test_an_event_trigger_that_forbids_everything_keeps_nothing_from_being_proved(
+    databases: Databases, shared: Throwaways
+) -> None:
+    settings = databases.make(
+        AGENTS + "CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'no'; END$$;"
+        "CREATE EVENT TRIGGER forbids ON ddl_command_start WHEN TAG IN ('CREATE EXTENSION', 'CREATE SCHEMA')"
+        " EXECUTE FUNCTION forbid(); ALTER EVENT TRIGGER forbids ENABLE ALWAYS;"
+    )
+    assert drill(settings, take(settings).name).proved
+
+
+def test_an_outcome_that_can_not_be_kept_is_told_with_it(databases: Databases, shared: Throwaways) -> None:
+    settings = databases.make(AGENTS)
+    name = databases.pg_dump(settings).name
+    assert settings.dir is not None
+    (settings.dir / f"{name}.verified.json").mkdir()
+    found = drill(settings, name)
+    assert found.drill is not None
+    assert found.drill.proved
+    assert "could not be kept" in " ".join(found.warnings)
 
 
 # -- restores --------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from .definitions import OUTSIDE, Definition, ObjectKey, beginning, heading, par
 from .differences import Difference, Rewritten, differing, shown, unequal
 from .digests import RowDigests
 from .encodings import codec_set_by
+from .form import AUTHORIZATION, Form
 from .inserts import INSERT, InsertDigests
 from .large_objects import DEFINES, EMPTY, LargeObjects, is_large_object
 from .lexer import unquote
@@ -68,6 +69,7 @@ class Contents(Handler):
         self._found: list[tuple[ObjectKey, str, list[bytes]]] = []
         self._context: dict[bytes, bytes] = {}
         self._large_objects = LargeObjects()
+        self._form = Form()
         self._objects = False
         self.tablespaces: set[str] = set()
         """What it stores tables and indexes in, but for the database's own one."""
@@ -98,13 +100,13 @@ class Contents(Handler):
     @property
     def options(self) -> list[str]:
         """Options with which pg_dump writes another database in the same form, so that all of both can be compared."""
-        owned = any(owner for _, owner, _ in self._found)
         inserted = self._inserted.rows
         named = any(digest.target.columns for digest in inserted)
         return [
             *([f"--encoding={self._encoding}"] if self._encoding else []),
-            *(["--no-owner"] if self._objects and not owned else []),
+            *(["--no-owner"] if self._objects and not self._owned else []),
             *([("--column-inserts" if named else "--inserts")] if inserted else []),
+            *self._form.options(self.rows),
         ]
 
     def columns(self, table: tuple[str, str]) -> tuple[str, ...] | None:
@@ -114,7 +116,9 @@ class Contents(Handler):
     def definitions(self, by_object: bool = True) -> dict[ObjectKey, list[Definition]]:
         """Everything but rows and the content of large objects, by object or else by each statement's beginning."""
         grouped: dict[ObjectKey, list[Definition]] = {}
-        for key, owner, statements in self._found:
+        owners_are_told = by_object and self._owned
+        for key, owner, current in self._found:
+            statements = [sql for sql in current if not (owners_are_told and AUTHORIZATION.fullmatch(sql))]
             if not by_object:
                 for sql in statements:
                     grouped.setdefault(ObjectKey("", "", beginning(sql)), []).append(Definition("", (sql,)))
@@ -145,6 +149,7 @@ class Contents(Handler):
         """Put it where it belongs."""
         if encoding := _ENCODING.fullmatch(sql):
             self._encoding, self._codec = encoding[1].decode(), codec_set_by(sql) or self._codec
+        self._form.take(sql, self._codec)
         if INSERT.match(sql):
             self._inserted.insert(sql, self._codec)
         elif context := _CONTEXT.fullmatch(sql):
@@ -152,7 +157,7 @@ class Contents(Handler):
             if context[1] == b"default_tablespace" and context[2] not in _OWN_TABLESPACE:
                 self.tablespaces.add(unquote(context[2], self._codec))
         elif found := DEFINES.match(sql):
-            self._found.append((ObjectKey("LARGE OBJECT", "", found[1].decode()), "", [sql]))
+            self._found.append((ObjectKey("LARGE OBJECT", "", found[1].decode()), self._form.role, [sql]))
         elif not (
             self._large_objects.take(sql)
             or _COPY.match(sql)
@@ -174,6 +179,10 @@ class Contents(Handler):
         """Count them."""
         self._copied.copy_end(rows)
 
+    @property
+    def _owned(self) -> bool:
+        return any(owner for _, owner, _ in self._found)
+
     def _set_down(self, key: ObjectKey, owner: str) -> None:
         self._current = []
         self._found.append((key, owner, self._current))
@@ -185,7 +194,7 @@ class Contents(Handler):
         found: list[bytes] = []
         if tablespace not in _OWN_TABLESPACE and (_STORED.match(sql) or _INDEX.match(sql)):
             found.append(b"SET default_tablespace = %b;" % tablespace)
-        if method != b"heap" and _STORED.match(sql) and not partitioned(sql):
+        if method not in (b"heap", b'"heap"') and _STORED.match(sql) and not partitioned(sql):
             found.append(b"SET default_table_access_method = %b;" % method)
         return found
 
