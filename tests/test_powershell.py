@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 import textwrap
@@ -255,6 +256,67 @@ def test_text_of_an_unknown_page_is_not_taken_to_be_right(page: int) -> None:
     assert found.repair is None
     if "\ufffd" not in text:
         assert f"page {page}" in found.why
+
+
+TYPOGRAPHIC = "it’s “fine” – don’t …"
+
+
+@pytest.mark.parametrize("page", ["mac_roman", *(f"iso8859_{part}" for part in (1, 2, 3, 4, 5, 7, 9, 13, 15))])
+@pytest.mark.parametrize("text", [TYPOGRAPHIC, "È", "it’s", "🎉", "C’è una città più bella"])
+def test_text_read_with_mac_roman_or_an_iso_page_is_not_taken_to_be_right(page: str, text: str) -> None:
+    found = found_in(mangle(dump_of(text.encode().decode(page, "replace")), 65001, "utf-16le"))
+    assert found.repair is None
+    assert (65001,) in [choice.code_pages for choice in found.choices]
+    assert "65001" in found.why
+
+
+@pytest.mark.parametrize(("page", "number"), [("mac_roman", 10000), ("iso8859_1", 28591), ("iso8859_2", 28592)])
+def test_the_page_that_can_not_be_undone_is_named(page: str, number: int) -> None:
+    found = found_in(mangle(dump_of(TYPOGRAPHIC.encode().decode(page)), 65001, "utf-16le"))
+    assert f"code page {number}: that can't be undone here" in found.why
+
+
+def test_control_characters_after_letters_are_not_taken_to_be_right() -> None:
+    for text in ("â\x80\x99 Ãș Ãč", "Ã\x81 Ãș Ãč", "Â\x85 Ãș Ãč"):
+        found = found_in(mangle(dump_of(text), 65001, "utf-16le"))
+        assert found.repair is None
+        assert "1 of its 3 groups of non-ASCII characters have control characters" in found.why
+        for right in ("è", "’", "🎉", "漢字"):
+            assert found_in(mangle(dump_of(f"{text} {right}"), 65001, "utf-16le")).repair == Repair("utf-16le", 65001)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("c’è", "«è così»", "“È”", "dov’è? – È qui… «È»", "l’è — è", "—è…", "’è ’à “è «à …è", "città\u00a0– 3°", "½"),
+        *("🎉", "👩\u200d👧 ☀️", "🎉è", "è\u2028", "a\u0085b", "\u0085", "20 €", "™ ® ©", "√", "x ≤ π", ITALIAN),
+        "un’altra volta: â\x80\x99 e Ã\x81 erano già nel database, perché qualcuno li scrisse così",
+    ],
+)
+def test_right_italian_and_emoji_stay_certain(text: str, container: Container) -> None:
+    dump = dump_of(text)
+    found = found_in(mangle(dump, 65001, container))
+    assert found.repair == Repair(container, 65001), found.why
+    assert repaired(found.repair, mangle(dump, 65001, container)) == dump
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["", "", "“", "«", "‘", "—", "…", "l’", "c’", "un’", "🎉"]),
+            st.sampled_from(
+                [*"aeèéòùÈÀ", "età", "più", "perché", "così", "PERCHÉ", "È vero", "20\u00a0€", "3°", "☀️", ""]
+            ),
+            st.sampled_from(["", "", "”", "»", "’", "…", "…”", ",", " –", "🎉", "\n"]),
+        ).map("".join),
+        max_size=12,
+    ).map(" ".join)
+)
+def test_no_right_italian_looks_read_with_mac_roman_or_an_iso_page(text: str) -> None:
+    found = found_in(mangle(dump_of(text), 65001, "utf-16le"))
+    assert found.repair == Repair("utf-16le", 65001) or not re.search("page (10000|28[56])|control", found.why)
 
 
 def test_replacement_characters_are_left_to_the_caller() -> None:

@@ -16,7 +16,7 @@ from .definitions import OUTSIDE, Definition, ObjectKey, beginning, heading, par
 from .differences import Difference, Rewritten, differing, shown, unequal
 from .digests import RowDigests
 from .encodings import codec_set_by
-from .form import AUTHORIZATION, Form
+from .form import AUTHORIZATION, STANDARD_COMMENT, Form
 from .inserts import INSERT, InsertDigests
 from .large_objects import DEFINES, EMPTY, LargeObjects, is_large_object
 from .lexer import unquote
@@ -106,7 +106,7 @@ class Contents(Handler):
             *([f"--encoding={self._encoding}"] if self._encoding else []),
             *(["--no-owner"] if self._objects and not self._owned else []),
             *([("--column-inserts" if named else "--inserts")] if inserted else []),
-            *self._form.options(self.rows),
+            *self._form.options(self.rows, self._objects),
         ]
 
     def columns(self, table: tuple[str, str]) -> tuple[str, ...] | None:
@@ -119,6 +119,10 @@ class Contents(Handler):
         owners_are_told = by_object and self._owned
         for key, owner, current in self._found:
             statements = [sql for sql in current if not (owners_are_told and AUTHORIZATION.fullmatch(sql))]
+            if STANDARD_COMMENT in statements:
+                statements.remove(STANDARD_COMMENT)
+                if key != OUTSIDE and not statements:
+                    continue
             if not by_object:
                 for sql in statements:
                     grouped.setdefault(ObjectKey("", "", beginning(sql)), []).append(Definition("", (sql,)))

@@ -11,6 +11,9 @@ from .lexer import tokens, unquote
 AUTHORIZATION = re.compile(rb"SET SESSION AUTHORIZATION (?:('(?:[^']|'')*')|DEFAULT);")
 """What `--use-set-session-authorization` writes before the objects of an owner (`_doSetSessionAuth` in pg_dump's
 pg_backup_archiver.c). Round grants of another role pg_dump has it too, but with that role's name as an identifier."""
+STANDARD_COMMENT = b"COMMENT ON SCHEMA \"public\" IS 'standard public schema';"
+"""What every new database has, so pg_dump leaves it out, but not with `--quote-all-identifiers` (seen on 15.20 and
+18.6): a database without the schema differs by it from one that was made from its dump."""
 
 _CREATE = re.compile(rb"CREATE (?:SCHEMA|(?:UNLOGGED )?TABLE) ")
 _ATTACH = re.compile(rb"ALTER TABLE [^;]*? ATTACH PARTITION ")
@@ -40,17 +43,20 @@ class Form:
             self._authorizes = True
             self.role = unquote(authorization[1], codec) if authorization[1] else ""
 
-    def options(self, filled: Collection[tuple[str, str]]) -> list[str]:
-        """pg_dump's options for the same form; `filled` are the tables (schema, name) that the script has rows of.
+    def options(self, filled: Collection[tuple[str, str]], owners_are_told: bool) -> list[str]:
+        """pg_dump's options for the same form.
 
-        A table partitioned by the hash of an enum is loaded via its root without an option too (`forcePartitionRootLoad`
-        in pg_dump.c), so that is told from all partitions together: with none filled by its own name the option changes
-        nothing that was written without it.
+        `filled` are the tables (schema, name) that the script has rows of. `owners_are_told` by its comments, or not:
+        then nothing would tell apart two scripts that set the same authorizations for other objects.
+
+        A table partitioned by the hash of an enum is loaded via its root without the option too
+        (`forcePartitionRootLoad` in pg_dump.c), so it is told from all partitions together: where none is filled by its
+        own name, the option would not have changed a script that was written without it.
         """
         via_root = not self._partitioned.isdisjoint(filled) and self._partitions.isdisjoint(filled)
         return [
             *(["--quote-all-identifiers"] if self._needless and not self._bare else []),
-            *(["--use-set-session-authorization"] if self._authorizes else []),
+            *(["--use-set-session-authorization"] if self._authorizes and owners_are_told else []),
             *(["--load-via-partition-root"] if via_root else []),
         ]
 

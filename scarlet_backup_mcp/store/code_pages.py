@@ -18,7 +18,11 @@ from ..models import CodePage
 
 UTF8: CodePage = 65001
 PAGES: tuple[CodePage, ...] = get_args(CodePage)
+MAC_ROMAN = 10000
+_CODECS = {MAC_ROMAN: "mac_roman", **{28590 + part: f"iso8859_{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 15)}}
+"""Python's codecs of pages that it does not know by their number. ISO 8859 has other parts, of which .NET has none."""
 OTHER_PAGES = (
+    *_CODECS,
     *(720, 737, 775, 855, 857, 860, 861, 862, 863, 864, 865, 866, 869, 874, 932, 936, 949, 950),
     *(1251, 1253, 1254, 1255, 1256, 1257, 1258),
 )
@@ -43,6 +47,13 @@ _BEFORE_GROUP = rf"(?:{_WHOLE_GROUP})?[A-Za-z]{{0,20}}(?<![^\x00-\x7f])"
 _AFTER_GROUP = rf"(?![^\x00-\x7f])[A-Za-z]{{0,20}}(?:{_WHOLE_GROUP})?"
 _REACH = 12 + 20 + 1
 """Characters that the two look at."""
+_CONTROL_AFTER_LETTER = re.compile(r"[^\x00-\x9f][\x80-\x9f]")
+"""How È, ’ or an emoji begins after any ISO 8859 page: all of them have the C1 controls at 0x80 to 0x9F."""
+_OF_NO_PAGE = re.compile(r"[^\x00-\x7f]|.*[^\x00-\u2fff].*", re.DOTALL)
+"""A group that no single-byte page makes of UTF-8: a character alone, or one that they have not (but for Mac's logo and
+ligatures)."""
+_MARK_AND_LETTER = re.compile(r"[«»…\xa0–—“”‘’].")
+"""Neighbours in right text ("c’è", "«è") whose bytes in Mac Roman happen to be UTF-8."""
 _QUESTION_MARKS = re.compile(r"\?(?<=[A-Za-z]\?)\?{0,5}(?=[A-Za-z]| [a-z])")
 _WORD_BEFORE = re.compile(r"(\S*?)(?:\\[a-z])?([A-Za-z]*)\Z")
 _WORD_AFTER = re.compile(r"[A-Za-z]*")
@@ -61,7 +72,7 @@ def encode(text: str, page: int) -> bytes:
     if page == UTF8 or text.isascii():
         return text.encode("utf-8", "surrogateescape")
     if page in OTHER_PAGES:
-        return text.encode(f"cp{page}")
+        return text.encode(_CODECS.get(page, f"cp{page}"))
     return codecs.charmap_encode(text, "strict", _encoding_map(page))[0]
 
 
@@ -96,7 +107,7 @@ class Groups:
         self._not_utf8 = False
         self._encoding = encoding
         self._seen: set[str] = set()
-        self._judged = 0
+        self._judged = self._controls = self._right = 0
         self._fitting: Counter[int] = Counter()
         self._continuation_bytes: Counter[int] = Counter()
         # By how pages part over a group (for each the first page that gives the same bytes; None: it does not fit).
@@ -165,6 +176,12 @@ class Groups:
                     f"code page {page}: {cause}, or the database held such text. Name code page {UTF8} to take it as "
                     "it is."
                 ]
+        if self._controls > self._right:
+            return None, [
+                f"{self._controls} of its {self._judged} groups of non-ASCII characters have control characters in "
+                "them, like UTF-8 that was read with an ISO 8859 code page: that can't be undone here, or the database "
+                f"held such text. Name code page {UTF8} to take it as it is."
+            ]
         kept = " Bytes that are no UTF-8 are kept as they are." if self._not_utf8 else ""
         return UTF8, [f"Its text is as it came: there is no code page to undo.{kept}"]
 
@@ -190,6 +207,10 @@ class Groups:
                 self._fitting[page] += 1
                 if self._encoding == "utf-8":
                     self._continuation_bytes[page] += len(data) - len(data.decode())
+        if _CONTROL_AFTER_LETTER.search(group):
+            self._controls += 1
+        elif _OF_NO_PAGE.fullmatch(group):
+            self._right += 1
         firsts: dict[bytes, int] = {}
         parting = tuple(None if (data := readings[page]) is None else firsts.setdefault(data, page) for page in PAGES)
         words = self._words.setdefault(parting, [])
@@ -198,6 +219,8 @@ class Groups:
 
     def _read(self, text: str, page: int) -> bytes | None:
         """The dump's bytes if that page was the one; None if it was not."""
+        if page == MAC_ROMAN and _MARK_AND_LETTER.fullmatch(text):
+            return None
         try:
             data = encode(text, page)
             if self._encoding == "utf-8" and page != UTF8:

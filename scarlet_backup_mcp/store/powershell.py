@@ -119,7 +119,8 @@ def survey(chunks: Iterator[bytes]) -> Survey:
     """Find out what was done to a file, in one pass at constant memory. Raises only what `chunks` raises.
 
     Certain is: a text of ASCII; a page with `EVIDENCE` that fits all groups, if all such pages give the same text; and
-    65001, that is text as it came, if it has no U+FFFD, no other page fits all groups, and none fits most.
+    65001, that is text as it came, if it has no U+FFFD, no other page fits all groups, none fits most, and control
+    characters within groups are outnumbered by groups that no page makes.
     """
     head, chunks = _peek(chunks)
     container = recognise(head)
