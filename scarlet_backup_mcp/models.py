@@ -163,6 +163,7 @@ class ManifestHead(Model):
     repaired_from: str | None = Field(
         default=None, description="A copy of this file of PowerShell's, repaired: what it holds may come from anywhere."
     )
+    repaired_how: str | None = Field(default=None, description="What had happened to that file, and what is lost.")
     identity: Identity | None = Field(description="null in a repaired copy, which does not tell it.")
     bytes: int = Field(description="Of the file.")
     sha256: str = Field(description="Of the file.")
@@ -244,7 +245,7 @@ class Verification(Model):
     proved: bool | None = Field(
         default=None, description="Whether a restore drill proved it, this one or an earlier one; null without one."
     )
-    proved_at: Utc | None = None
+    proved_at: Utc | None = Field(default=None, description="When that drill was done.")
     foreign: bool = Field(description="Made by something else than `backup`, or its manifest is lost.")
     shrunk: bool | None = Field(description="A whole backup of a database that had shrunk; null without a manifest.")
     repairable: bool | None = Field(

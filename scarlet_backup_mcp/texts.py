@@ -43,23 +43,37 @@ def _backup(result: Backup) -> list[str]:
 
 
 def _verification(result: Verification) -> list[str]:
-    wrong = any(check.ok is False and check.check != "manifest" for check in result.checks)
-    verdict = "valid" if result.valid else "NOT valid" if wrong or not result.foreign else "whole, without a manifest"
-    verdict += f", proved by a restore drill on {result.proved_at:%Y-%m-%d %H:%M} UTC" if result.proved else ""
+    verdict = _verdict(result)
+    if result.proved is not None:
+        how = "proved by a restore drill" if result.proved else "but a restore drill did NOT bring the same data back,"
+        verdict += f", {how} on {result.proved_at:%Y-%m-%d %H:%M} UTC"
     failed = [
         f"- {check.check}: {check.detail or f'expected {check.expected}, found {check.found}'}"
         for check in result.checks
-        if check.ok is False
+        if check.ok is False and not (check.check == "encoding" and check.detail)
     ]
+    encoding = next((check.detail for check in result.checks if check.check == "encoding"), "")
     return [
         f"{result.name} is {verdict} (level {result.level}, {len(result.checks)} checks).",
         "But it is of a database that had shrunk: `list_backups` shows the last full one." if result.shrunk else "",
+        encoding,
         *failed,
         *(f"as code page {c.code_pages[0]}: {', '.join(c.samples)}" for c in result.code_pages),
         *(_drill(result.drill) if result.drill else []),
         *_warnings(result.warnings),
         result.remedy or "",
     ]
+
+
+def _verdict(result: Verification) -> str:
+    wrong = {check.check for check in result.checks if check.ok is False} - {"manifest"}
+    if result.valid:
+        return "valid"
+    if result.code_pages and wrong == {"encoding"}:
+        return "not to be told yet: its code page is needed"
+    if wrong or not result.foreign:
+        return "NOT valid"
+    return "right at both ends, without a manifest" if result.level == "quick" else "whole, without a manifest"
 
 
 def _drill(drill: Drill) -> list[str]:

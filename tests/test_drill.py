@@ -744,6 +744,8 @@ def test_a_foreign_file_that_a_drill_refuses_is_not_loaded(databases: Databases,
     with pytest.raises(BackupNotValid, match="did not bring the same data back in a drill: drill_rows") as refused:
         bring_back(settings, name, watch, accept_foreign=True)
     assert "drill=false" in refused.value.remedy
+    assert "a restore drill did not bring the same data back" in listed(settings, name).detail
+    assert listed(settings, name).proved_at is None
     assert databases.beside(settings) == [settings.database]
     assert databases.psql("SELECT count(*) FROM agents", settings.database) == "2"
     assert bring_back(settings, name, accept_foreign=True, drill=False).integrity_rows == 3

@@ -339,6 +339,12 @@ def test_replaced_looking_question_marks_are_told() -> None:
     assert found.repair is not None
 
 
+@pytest.mark.parametrize("end", ["\t", "\n", ", ", "; ", ". ", "\\n"])
+def test_two_question_marks_for_a_last_letter_are_told(end: str) -> None:
+    found = found_in(mangle(dump_of(f"Perch??{end}x"), 850, "crlf"))
+    assert (found.question_marks, found.question_samples) == (1, ("Perch??",))
+
+
 def test_question_marks_beside_accents_are_no_suspicion() -> None:
     found = found_in(mangle(dump_of(f"Perch? non lo so. {ITALIAN}"), 65001, "crlf"))
     assert (found.question_marks, found.question_samples) == (0, ())

@@ -546,6 +546,10 @@ def test_replaced_looking_question_marks_are_told_and_not_called_had_back_in_ful
     report = place.verify()
     assert re.search(r"\d+ question marks may stand for characters that are lost: .*Perch\?", str(report.checks))
     assert "in full" not in (report.remedy or "")
+    made = place.repair()
+    listed = place.shelf.listed(made.name)
+    for told in (listed.detail, " ".join(place.verify(made.name).warnings)):
+        assert "may stand for characters that are lost" in told
 
 
 def test_replacement_characters_are_left_to_the_caller(live: Place) -> None:

@@ -451,9 +451,21 @@ def test_foreign_file_is_whole_but_never_valid(made: Made, here: Shelf) -> None:
         assert (report.valid, report.foreign, report.repairable) == (False, True, None)
         assert failed(report) == {"manifest"}
         assert report.remedy is not None
-        assert "Its structure is whole" in report.remedy
+        assert {"quick": "Only its ends", "full": "Its structure is whole"}[level] in report.remedy
     assert here.state(made.plain) == "foreign"
     assert not here.outcome(made.plain).exists()
+
+
+def test_quick_takes_no_words_in_a_row_for_the_last_lines_and_shows_no_row(
+    made: Made, here: Shelf, dump: bytes
+) -> None:
+    memory = b"-- PostgreSQL database dump complete\tsk-secret\n" * 3
+    copy = dump.index(b"COPY ")
+    cut = dump.index(b"\n", copy) + 1
+    here.file("cut_20250101_000000.sql").write_bytes(dump[:cut] + memory)
+    report = here.verify("cut_20250101_000000.sql", "quick")
+    assert failed(report) == {"manifest", "trailer"}
+    assert "sk-secret" not in report.model_dump_json()
 
 
 def test_foreign_file_that_is_cut_off_is_told(made: Made, here: Shelf, dump: bytes) -> None:

@@ -9,7 +9,7 @@ import secrets
 import tarfile
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ..errors import DrillImpossible, HostError
 from ..progress import Progress
@@ -56,7 +56,9 @@ class ThrowAwayContainer:
         if state["Running"]:
             return None
         how = "out of memory" if state["OOMKilled"] else f"exit code {state['ExitCode']}"
-        return f"{how}\n{self._engine.container_log(self.name, LOG_LINES).strip()}"
+        with suppress(EngineRefused):  # one that is being removed has none
+            how += f"\n{self._engine.container_log(self.name, LOG_LINES).strip()}"
+        return how
 
     def start(self, image: str, argv: Sequence[str], owner: str) -> None:
         """Raises DrillImpossible when the engine refuses."""
@@ -81,7 +83,8 @@ class ThrowAwayContainer:
         """
         labels = {LABEL: owner}
         volume = {"Type": "volume", "Source": self.name, "Target": VOLUME_AT, "VolumeOptions": {"Labels": labels}}
-        inherited: dict[str, str] = self._engine.inspect_image(image)["Config"].get("Labels") or {}
+        built: Answer = self._engine.inspect_image(image)["Config"]
+        inherited: dict[str, str] = built.get("Labels") or {}
         return {
             "Image": image,
             "Entrypoint": list(argv),
@@ -93,6 +96,8 @@ class ThrowAwayContainer:
             "HostConfig": {
                 "NetworkMode": "none",
                 "Mounts": [volume],
+                # In the place of anonymous volumes, which would stay when somebody else removes the container.
+                "Tmpfs": dict.fromkeys(built.get("Volumes") or {}, "size=1m"),
                 "RestartPolicy": {"Name": "no"},
                 "Memory": MEMORY_BYTES,
                 "MemorySwap": MEMORY_BYTES,

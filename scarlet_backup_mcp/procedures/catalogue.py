@@ -13,7 +13,7 @@ from ..limits import within
 from ..models import CodePage, Listed, Listing, Manifest, ManifestHead, State, Step, StoredVerification, UndoPoint
 from ..postgres import catalogue as pg
 from ..store.directory import DRILL, Entry
-from ..store.encodings import DESCRIPTIONS, recognise
+from ..store.encodings import ARCHIVE, DESCRIPTIONS, recognise
 from ..store.names import JOURNAL, moment
 from ..store.reading import beginning
 from .target import TAG, Target
@@ -22,6 +22,7 @@ M = TypeVar("M", bound=ManifestHead)
 
 WEEK = 7 * 24 * 3600
 """PROC-004: a backup at least once a week."""
+ARCHIVED = "an archive in pg_dump's own format (-Fc), which pg_restore reads"
 CLOCK_SLACK = timedelta(minutes=5)
 SERVER_SECONDS = 2.0
 
@@ -203,6 +204,10 @@ def _listed(target: Target, item: Known[ManifestHead]) -> Listed:
     detail = item.detail
     if manifest is None and not detail:
         detail = _what_it_looks_like(item.entry)
+        if item.verification is not None and item.verification.proved is False:
+            detail += "; a restore drill did not bring the same data back"
+    if manifest is not None and manifest.repaired_how:
+        detail = "; ".join(filter(None, [detail, manifest.repaired_how]))
     return Listed(
         name=item.name,
         kind=item.entry.name.kind,
@@ -232,7 +237,8 @@ def _what_it_looks_like(entry: Entry) -> str:
     if entry.name.kind == "volume":
         return "no manifest"
     try:
-        return f"no manifest; {DESCRIPTIONS[recognise(beginning(entry.path, entry.name.compression))]}"
+        head = beginning(entry.path, entry.name.compression)
+        return f"no manifest; {ARCHIVED if head.startswith(ARCHIVE) else DESCRIPTIONS[recognise(head)]}"
     except StoreError as error:
         return f"no manifest; {error.message}"
 

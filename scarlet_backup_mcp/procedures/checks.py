@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 from ..models import Check, Manifest, TableData
 from ..postgres.refusals import Refusal
 from ..store.directory import Entry
-from ..store.encodings import DESCRIPTIONS, Container, recognise
+from ..store.encodings import ARCHIVE, DESCRIPTIONS, Container, recognise
 from ..store.reading import beginning
 from .catalogue import CLOCK_SLACK, Known
 from .examine import Examination
 
 HEADER = "-- PostgreSQL database dump"
 TRAILER = "-- PostgreSQL database dump complete"
+# The words alone may stand in a row. What may come after them is the end of pg_dump's own restriction.
+_LAST_LINES = re.compile(rf"^--\n{TRAILER}\n--\n\s*(?:\\unrestrict \w+\s*)?\Z", re.MULTILINE)
+_FIRST_LINE = re.compile(rf"^{HEADER}$", re.MULTILINE)
 EDGE = 8192
 """Bytes of the file's beginning and end that `quick` looks at."""
 SHOWN = 5
@@ -35,11 +39,10 @@ def quick_checks(known: Known[Manifest]) -> list[Check]:
             head = _legible(file.read(EDGE), container)
             file.seek(max(0, entry.bytes - EDGE) // 2 * 2)  # UTF-16 comes in pairs
             tail = _legible(file.read(EDGE), container)
-        checks.append(Check(check="header", ok=HEADER in head, expected=HEADER, found=_shown(head)))
-        checks.append(Check(check="trailer", ok=TRAILER in tail, expected=TRAILER, found=_shown(tail[-80:])))
+        checks += [_header_check(head), _edge_check("trailer", TRAILER, _LAST_LINES.search(tail) is not None)]
     else:
         head = _legible(beginning(entry.path, entry.name.compression), container)
-        checks.append(Check(check="header", ok=HEADER in head, expected=HEADER, found=_shown(head)))
+        checks.append(_header_check(head))
         checks.append(Check(check="trailer", ok=None, detail="a compressed file's end is looked at by level full"))
     return checks
 
@@ -72,6 +75,11 @@ def content_checks(known: Known[Manifest], told: str, found: Examination, certai
             _same("rest_of_script", manifest.rest_sha256, found.rest_sha256),
         ]
     return checks
+
+
+def is_archive(entry: Entry) -> bool:
+    """Whether it is in pg_dump's own format (-Fc), which is no script."""
+    return beginning(entry.path, entry.name.compression).startswith(ARCHIVE)
 
 
 def container_of(entry: Entry) -> Container:
@@ -164,9 +172,13 @@ def _same(check: str, expected: object, found: object) -> Check:
 def _legible(data: bytes, container: Container) -> str:
     """As it would be read, without a code page: headers and trailers are ASCII."""
     codec = {"utf-16le": "utf-16-le", "utf-16be": "utf-16-be"}.get(container, "utf-8")
-    return data.decode(codec, "replace").removeprefix("\ufeff")
+    return data.decode(codec, "replace").removeprefix("\ufeff").replace("\r\n", "\n")
 
 
-def _shown(text: str) -> str:
-    """Without characters that would do something to a terminal."""
-    return "".join(character if character.isprintable() else "·" for character in text[:80].strip())
+def _header_check(head: str) -> Check:
+    return _edge_check("header", HEADER, _FIRST_LINE.search(head) is not None)
+
+
+def _edge_check(check: str, expected: str, ok: bool) -> Check:
+    """What stands there instead is not shown: it may be a row, and a secret."""
+    return Check(check=check, ok=ok, expected=expected, found=expected if ok else "something else")

@@ -124,7 +124,8 @@ def rehearsal(
         report = Drill(proved=None, where=trial.where, server_version="", duration_seconds=0)
         found = Rehearsal(trial, trial.databases[0], report)
         try:
-            _Restorer(target, known, examination, progress, found).rehearse(contents)
+            with _its_own_failures(trial):
+                _Restorer(target, known, examination, progress, found).rehearse(contents)
             report.duration_seconds = round(time.monotonic() - began, 3)
             yield found
         finally:
@@ -152,6 +153,19 @@ def _trial(target: Target, progress: Progress, on_live_server: bool) -> Generato
         if len(first.encode()) > databases.NAME_BYTES:
             raise DrillFailed(f"The name {target.database} is too long: a scratch database's would pass 63 bytes.")
         yield Trial(server, where, target.maintenance_database, (first, second), throw_away=False)
+
+
+@contextmanager
+def _its_own_failures(trial: Trial) -> Generator[None]:
+    """What a throw-away server fails of is nothing that is wrong with the live one, as its errors would say."""
+    try:
+        yield
+    except (HostError, ServerError) as error:
+        if not trial.throw_away:
+            raise
+        raise DrillFailed(
+            f"The drill came to no end, since something failed in {trial.where}: {error.message}"
+        ) from error
 
 
 # -- the steps -------------------------------------------------------------------------------------------------------
@@ -324,7 +338,9 @@ class _Restorer:
         environment = self.server.environment(database, formats)
         ended = run(self.server.host, argv, env=environment, sink=sink, progress=self.progress)
         if ended.code != 0:
-            raise DrillFailed(f"What was restored could not be dumped: {ended.stderr.strip() or ended.code}")
+            raise DrillFailed(
+                f"What was restored could not be dumped: {ended.stderr.strip() or f'exit code {ended.code}'}"
+            )
         try:
             whole = reader.finish().trailer
         except ScriptDamaged as error:

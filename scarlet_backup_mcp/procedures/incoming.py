@@ -101,7 +101,7 @@ def from_backup(target: Target, guard: Session, planned: Plan, stamp: str, progr
     examination = reading.examination
     assert examination is not None
     work.code_page = examination.code_page
-    work.warnings += [*reading.warnings, *([reading.told] if reading.named else [])]
+    work.warnings += [*reading.warnings, *filter(None, [reading.told])]
     work.did("Verify the backup in full", f"{examination.bytes:,} bytes, {examination.rows:,} rows")
     preflight.check_load(target, guard, planned, examination.roles, preflight.copy_bytes(planned))
     work.did("Look whether the server is ready for it", "room, roles, extensions and names")
@@ -241,6 +241,10 @@ def _check_integrity_rows(target: Target, planned: Plan, work: Work) -> None:
         )
     if found is None and planned.integrity_rows_now is not None:
         raise RestoreFailed(f"The file holds no table {table}, which the live database has. That is as it was.")
+    if found is not None and found * 2 < (planned.integrity_rows_now or 0):
+        work.warnings.append(
+            f"It holds {found:,} rows in {table}; the database before it {planned.integrity_rows_now:,}."
+        )
     work.integrity_rows = found
     work.did(f"SELECT count(*) FROM {table}, in the new database", rows_told(found))
 

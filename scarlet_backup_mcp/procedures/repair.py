@@ -54,7 +54,7 @@ def repair(target: Target, progress: Progress, name: str, *, code_page: CodePage
                 f"{name} can't be had back as a whole dump: {checks.describe(wrong)}.",
                 verify.remedy_for(known, reading),
             )
-        manifest = _write(target, known, found, progress)
+        manifest = _write(target, known, found, reading.told, progress)
     return Repaired(
         name=manifest.name,
         path=str(target.directory.path / manifest.name),
@@ -71,12 +71,15 @@ def repair(target: Target, progress: Progress, name: str, *, code_page: CodePage
     )
 
 
-def _write(target: Target, known: Known[Manifest], found: Examination, progress: Progress) -> Manifest:
+def _write(target: Target, known: Known[Manifest], found: Examination, how: str, progress: Progress) -> Manifest:
     assert found.repair is not None
     compression = known.entry.name.compression
     final = target.directory.path / names.repaired_name(known.entry.name, known.created_at.astimezone())
     if final.exists():
-        raise BackupNotValid(f"{final.name} is there already.", "Use it, or move it away first.")
+        raise BackupNotValid(
+            f"{final.name} is there already.",
+            "`verify_backup` tells how it was made. Use it, or move it and its manifest away first.",
+        )
     progress.stage(f"writing {final.name}", known.entry.bytes)
     partial = PartialFile(final)
     try:
@@ -103,7 +106,7 @@ def _write(target: Target, known: Known[Manifest], found: Examination, progress:
             warnings=[],
         )
         read_back(partial, compression, written, progress)
-        manifest = _manifest(target, known, partial, written, contents.rows)
+        manifest = _manifest(target, known, partial, written, contents.rows, how)
         with progress.uninterrupted():
             target.directory.publish(partial, manifest, failed=[])
     except BaseException:
@@ -118,8 +121,9 @@ def _manifest(
     partial: PartialFile,
     written: Written,
     rows: Mapping[tuple[str, str], Rows],
+    how: str,
 ) -> Manifest:
-    """`rows` also of tables that are filled by INSERT statements."""
+    """`rows` also of tables that are filled by INSERT statements; `how` it was repaired, in words."""
     table = target.settings.integrity_table
     found = [of.rows for (_, name), of in rows.items() if name == table]
     integrity_rows = found[0] if len(found) == 1 else None
@@ -132,6 +136,7 @@ def _manifest(
         finished_at=datetime.now(UTC),
         label=None,
         repaired_from=known.name,
+        repaired_how=how,
         identity=None,
         pg_dump_version=written.pg_dump_version,
         tool_version=__version__,

@@ -73,11 +73,13 @@ def throw_away_server(target: Target, progress: Progress) -> Generator[ThrowAway
     """
     with ExitStack() as held:
         owner = _begin(held, target, progress)
-        _remove_leftovers(target, owner)
+        left = [f"{name}, left by a drill that was killed, is removed." for name in _remove_leftovers(target, owner)]
         progress.stage("starting a throw-away server")
         likeness = _likeness(target, progress)
         start = _in_container if target.settings.via == "docker" else _as_cluster
-        yield held.enter_context(start(target, likeness, owner, progress))
+        ready = held.enter_context(start(target, likeness, owner, progress))
+        ready.warnings.extend(left)
+        yield ready
 
 
 def sweep(target: Target) -> list[str]:
@@ -138,10 +140,7 @@ def owner_of(drills: Path) -> str:
 def _remove_leftovers(target: Target, owner: str) -> list[str]:
     """Under the lock: what there is then belongs to nobody."""
     docker = target.settings.via == "docker"
-    names = throw_away.remove_leftovers(owner) if docker else cluster.remove_leftovers(_prefix(owner))
-    if names:
-        log.warning("Removed what a killed drill had left behind: %s.", ", ".join(names))
-    return names
+    return throw_away.remove_leftovers(owner) if docker else cluster.remove_leftovers(_prefix(owner))
 
 
 def _prefix(owner: str) -> str:

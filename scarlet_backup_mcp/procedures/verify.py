@@ -242,7 +242,7 @@ def _report(
             for choice in (reading.ambiguous.choices if reading.ambiguous else ())
         ],
         drill=drilled,
-        warnings=reading.warnings,
+        warnings=[*_known_before(known), *reading.warnings],
         checks=shown,
         tables=len(examination.tables) if examination else None,
         rows=examination.rows if examination else None,
@@ -260,6 +260,12 @@ def _report(
         ],
         remedy=remedy_for(known, reading, drilled),
     )
+
+
+def _known_before(known: Known[Manifest]) -> list[str]:
+    if known.manifest is None or known.manifest.repaired_from is None:
+        return []
+    return [f"It is a repaired copy of {known.manifest.repaired_from}. {known.manifest.repaired_how or ''}".strip()]
 
 
 def _how_much(looked: Survey | None) -> str:
@@ -283,10 +289,15 @@ def remedy_for(known: Known[Manifest], reading: Reading, drilled: Drill | None =
         return "Its manifest is damaged, so nothing tells whether its content is whole: call `backup` for a new one."
     if not reading.whole:
         if not reading.fits:
-            return "Call it again without code_page: then it tells the pages with which it can have been read."
+            return "Call it again without code_page: then it tells the pages with which it can have been read, if any."
         if reading.ambiguous is not None:
-            return "Call it again with code_page= the page whose words read right."
-        return "It is damaged: take a new backup with `backup` while the database is there."
+            return (
+                "Call it again with code_page= the page whose words read right. If none does, the file is damaged: "
+                "65001 takes its text as it is."
+            )
+        if checks.is_archive(known.entry):
+            return f"It is {catalogue.ARCHIVED}: restore it with pg_restore, this tool reads plain dumps."
+        return "It is damaged: choose another one, or take a new backup with `backup` while the database is there."
     if container != "plain":
         return (
             f"The file is {DESCRIPTIONS[container]}. {_how_much(reading.survey)}: `restore` reads it repaired, and "
@@ -294,6 +305,8 @@ def remedy_for(known: Known[Manifest], reading: Reading, drilled: Drill | None =
         )
     if drilled is not None:
         return "It can be restored with accept_foreign=true."
+    if reading.examination is None:
+        return "Only its ends were looked at: call `verify_backup` with level full or drill."
     return "Its structure is whole, but nothing tells whether its content is: call `verify_backup` with level drill."
 
 

@@ -54,7 +54,8 @@ _OF_NO_PAGE = re.compile(r"[^\x00-\x7f]|.*[^\x00-\u2fff].*", re.DOTALL)
 ligatures)."""
 _MARK_AND_LETTER = re.compile(r"[«»…\xa0–—“”‘’].")
 """Neighbours in right text ("c’è", "«è") whose bytes in Mac Roman happen to be UTF-8."""
-_QUESTION_MARKS = re.compile(r"\?(?<=[A-Za-z]\?)\?{0,5}(?=[A-Za-z]| [a-z])")
+# One within a word or before the next, or two at a word's end: an accented letter is two bytes.
+_QUESTION_MARKS = re.compile(r"\?(?<=[A-Za-z]\?)(?:\?{0,5}(?=[A-Za-z]| [a-z])|\?(?=[\s,;:.)\\]))")
 _WORD_BEFORE = re.compile(r"(\S*?)(?:\\[a-z])?([A-Za-z]*)\Z")
 _WORD_AFTER = re.compile(r"[A-Za-z]*")
 
