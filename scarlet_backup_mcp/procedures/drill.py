@@ -44,6 +44,7 @@ from .throw_away import throw_away_server
 ROOM = 1.2
 """Free space asked for, in sizes of the database."""
 PINNED: Mapping[str, str | None] = {}
+"""Formats of a dump as every session of ours has them."""
 LIVE_IS_SLOWER = 1.2
 """A live server's load takes so many times that of a throw-away one, which writes nothing durably."""
 # Classes of errors that are the data's own: bad values, violated constraints (PostgreSQL's documentation, appendix A).
