@@ -316,6 +316,7 @@ RAW = st.text("abU:/@?#[]%&=+, '\\\t\u00a0147", max_size=25)
 @example(dsn="postgresql://u:a?b@h/db")
 @example(dsn="postgresql://u:a/b@h/db")
 @example(dsn="postgresql://h/a/b")
+@example(dsn="postgresql://[@]")
 @example(dsn="postgresql://h/db?password=a;b")
 @example(dsn="password=a\u00a0user=b")
 def test_any_connection_string_reads_as_libpq_reads_it_or_is_refused(dsn: str) -> None:

@@ -31,7 +31,7 @@ VARIABLES = {
 # The grammar of libpq's own conninfo_uri_parse: the first "@" ends the credentials unless a "/" comes before it.
 _URI = re.compile(
     r"postgres(?:ql)?://(?:(?P<user>[^:@/\s]*)(?::(?P<password>[^@/\s]*))?@)?"
-    r"(?:\[(?P<address>[^\]\s%]+)\]|(?P<host>[^][:/?\s]*))(?::(?P<port>[^/?\s]*))?"
+    r"(?:\[(?P<address>[^\]\s%@/]+)\]|(?P<host>[^][:/?\s]*))(?::(?P<port>[^/?\s]*))?"
     r"(?:/(?P<dbname>[^?\s]*))?(?:\?(?P<query>\S*))?",
     re.ASCII,
 )
