@@ -23,6 +23,7 @@ M = TypeVar("M", bound=ManifestHead)
 WEEK = 7 * 24 * 3600
 """PROC-004: a backup at least once a week."""
 ARCHIVED = "an archive in pg_dump's own format (-Fc), which pg_restore reads"
+DRILL_FAILED = "a restore drill did not bring the same data back"
 CLOCK_SLACK = timedelta(minutes=5)
 SERVER_SECONDS = 2.0
 
@@ -182,9 +183,7 @@ def _know(target: Target, entry: Entry, manifest_of: Callable[[str], M | None]) 
         state, detail = "damaged", f"{entry.bytes:,} bytes, the manifest says {manifest.bytes:,}"
     elif verification is not None:
         state = "good" if verification.valid else "damaged"
-        detail = "; ".join(verification.failed_checks).replace(
-            DRILL, "a restore drill did not bring the same data back"
-        )
+        detail = "; ".join(DRILL_FAILED if check == DRILL else check for check in verification.failed_checks)
     return Known(entry, manifest, verification, state, manifest.created_at, detail)
 
 
@@ -205,7 +204,7 @@ def _listed(target: Target, item: Known[ManifestHead]) -> Listed:
     if manifest is None and not detail:
         detail = _what_it_looks_like(item.entry)
         if item.verification is not None and item.verification.proved is False:
-            detail += "; a restore drill did not bring the same data back"
+            detail += f"; {DRILL_FAILED}"
     if manifest is not None and manifest.repaired_how:
         detail = "; ".join(filter(None, [detail, manifest.repaired_how]))
     return Listed(

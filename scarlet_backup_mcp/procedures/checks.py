@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime
 
 from ..models import Check, Manifest, TableData
+from ..postgres import script
 from ..postgres.refusals import Refusal
 from ..store.directory import Entry
 from ..store.encodings import ARCHIVE, DESCRIPTIONS, Container, recognise
@@ -13,8 +14,7 @@ from ..store.reading import beginning
 from .catalogue import CLOCK_SLACK, Known
 from .examine import Examination
 
-HEADER = "-- PostgreSQL database dump"
-TRAILER = "-- PostgreSQL database dump complete"
+HEADER, TRAILER = script.HEADER.decode(), script.TRAILER.decode()
 # The words alone may stand in a row. What may come after them is the end of pg_dump's own restriction.
 _LAST_LINES = re.compile(rf"^--\n{TRAILER}\n--\n\s*(?:\\unrestrict \w+\s*)?\Z", re.MULTILINE)
 _FIRST_LINE = re.compile(rf"^{HEADER}$", re.MULTILINE)

@@ -22,7 +22,7 @@ from ..postgres.quoting import identifier
 from ..postgres.script import Handler
 from ..postgres.server import OWN_SEARCH_PATH, Session
 from ..progress import Progress
-from . import checks, preflight, verify
+from . import checks, preflight, rescue, verify
 from .catalogue import scratch_prefix
 from .drill import Rehearsal, rehearsal
 from .load import load, script_of
@@ -73,7 +73,7 @@ def verified(target: Target, planned: Plan, progress: Progress, *extra: Handler,
     code_page = planned.wishes.code_page
     reading = verify.full(target, planned.known, progress, *extra, store=store, code_page=code_page)
     if reading.ambiguous is not None and code_page is None:
-        raise verify.code_page_needed(planned.known, reading.ambiguous)
+        raise rescue.code_page_needed(planned.known, reading.ambiguous)
     failed = [check for check in reading.failed if not _excused(planned, check)]
     if failed:
         raise BackupNotValid(

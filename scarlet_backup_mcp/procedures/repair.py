@@ -18,7 +18,7 @@ from ..store.lock import writer_lock
 from ..store.powershell import Irreparable
 from ..store.reading import CompressionDamaged, Compressor, FileReader, decompress
 from ..store.writing import PartialFile
-from . import checks, verify
+from . import checks, rescue, verify
 from .backup import read_back
 from .catalogue import Known
 from .dump import Written
@@ -46,7 +46,7 @@ def repair(target: Target, progress: Progress, name: str, *, code_page: CodePage
         target.directory.sweep()
         reading = verify.full(target, known, progress, store=False, code_page=code_page)
         if reading.ambiguous is not None and code_page is None:
-            raise verify.code_page_needed(known, reading.ambiguous)
+            raise rescue.code_page_needed(known, reading.ambiguous)
         found = reading.examination
         if not reading.whole or found is None or found.repair is None or found.summary is None:
             wrong = [check for check in reading.failed if check.check != checks.MANIFEST]

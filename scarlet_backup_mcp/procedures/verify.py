@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from ..errors import ArgumentsInvalid, BackupNotValid, CodePageNeeded, StoreError
+from ..errors import ArgumentsInvalid, BackupNotValid, StoreError
 from ..models import Check, CodePage, CodePageChoice, Drill, Level, Manifest, Step, Verification
 from ..postgres.contents import Contents
 from ..postgres.script import Handler
 from ..progress import Progress
-from ..store.code_pages import UTF8
-from ..store.directory import DRILL, Entry
-from ..store.encodings import DESCRIPTIONS, Container
-from ..store.powershell import Repair, Survey, survey
-from ..store.reading import CompressionDamaged, FileReader, decompress
-from . import catalogue, checks
+from ..store.directory import DRILL
+from ..store.encodings import DESCRIPTIONS
+from ..store.powershell import Survey
+from . import catalogue, checks, rescue
 from .catalogue import Known
 from .drill import Rehearsal, rehearsal
 from .examine import Examination, examine
@@ -51,12 +47,12 @@ class Reading:
     @property
     def fits(self) -> bool:
         """Whether the page that was named, if one was, can be the right one. 65001, the text as it is, always can."""
-        return fits(self.survey, self.named)
+        return rescue.fits(self.survey, self.named)
 
     @property
     def told(self) -> str:
         """What had happened to a file that PowerShell has written, and how it is undone."""
-        return told(self.survey, self.named) if self.survey else ""
+        return rescue.told(self.survey, self.named) if self.survey else ""
 
     @property
     def whole(self) -> bool:
@@ -129,15 +125,15 @@ def full(
     entry = known.entry
     looked, repair = None, None
     if (container := checks.container_of(entry)) != "plain":
-        looked = _survey(entry, progress)
-        repair = _repair(container, looked, code_page)
+        looked = rescue.look(entry, progress)
+        repair = rescue.way_back(container, looked, code_page)
     elif code_page is not None:
         raise ArgumentsInvalid(
             f"{known.name} was not re-encoded, so it has no code page.", "Call it again without code_page."
         )
     examination = examine(entry.path, entry.name.compression, progress, *extra, repair=repair)
-    certain = looked is None or (fits(looked, code_page) if code_page is not None else looked.repair is not None)
-    found = checks.content_checks(known, told(looked, code_page) if looked else "", examination, certain)
+    certain = looked is None or (rescue.fits(looked, code_page) if code_page is not None else looked.repair is not None)
+    found = checks.content_checks(known, rescue.told(looked, code_page) if looked else "", examination, certain)
     reading = Reading(found, examination, looked, code_page)
     if store and (known.manifest is not None or known.detail):
         reading.warnings.extend(keep(target, known, reading))
@@ -164,54 +160,6 @@ def keep(target: Target, known: Known[Manifest], reading: Reading, drilled: Dril
     except StoreError as error:
         return [f"The outcome could not be kept beside the backup: {error.message}"]
     return []
-
-
-def code_page_needed(known: Known[Manifest], looked: Survey) -> CodePageNeeded:
-    """The error where a file can't be read before the caller has named its code page."""
-    choices = "; ".join(f"code_page={choice.code_pages[0]}: {', '.join(choice.samples)}" for choice in looked.choices)
-    return CodePageNeeded(f"{known.name}: {looked.why} {choices}.")
-
-
-# -- files that PowerShell has written -------------------------------------------------------------------------------
-
-
-def _survey(entry: Entry, progress: Progress) -> Survey:
-    progress.stage(f"finding out what PowerShell did to {entry.name.name}", entry.bytes)
-
-    def there_is() -> Iterator[bytes]:
-        with suppress(CompressionDamaged):
-            yield from decompress(iter(FileReader(entry.path, progress.report)), entry.name.compression)
-
-    return survey(there_is())
-
-
-def fits(looked: Survey | None, code_page: CodePage | None) -> bool:
-    """Whether that page, if it is one, can be the right one, as far as the text tells."""
-    if looked is None or looked.damage is not None or code_page in (None, UTF8):
-        return True
-    return any(code_page in choice.code_pages for choice in looked.choices)
-
-
-def told(looked: Survey, code_page: CodePage | None) -> str:
-    """What had happened to the file, and how it is undone; `code_page` is the one that the caller has named."""
-    if code_page is None:
-        return looked.why
-    words = [f"The file is {DESCRIPTIONS[looked.container]}. It is read with code page {code_page}, which was named."]
-    if not fits(looked, code_page):
-        words.append("It is another one: with that one its text is no UTF-8.")
-    elif looked.repair is not None and code_page not in looked.choices[0].code_pages:
-        words.append(f"Its text alone would tell {looked.repair.code_page}.")
-    words += [looked.damage] if looked.damage else []
-    return " ".join(words)
-
-
-def _repair(container: Container, looked: Survey, code_page: CodePage | None) -> Repair | None:
-    """What to read the file through. Between choices the structure is the same, so any of them will do for a look."""
-    if code_page is not None:
-        return Repair(container, code_page)
-    if looked.repair is None and looked.choices:
-        return Repair(container, looked.choices[0].code_pages[0])
-    return looked.repair
 
 
 # -- what is told ----------------------------------------------------------------------------------------------------
@@ -268,17 +216,8 @@ def _known_before(known: Known[Manifest]) -> list[str]:
     return [f"It is a repaired copy of {known.manifest.repaired_from}. {known.manifest.repaired_how or ''}".strip()]
 
 
-def _how_much(looked: Survey | None) -> str:
-    if looked is None:
-        return "Call `verify_backup` with level full"
-    if looked.question_marks or looked.replacement_characters:
-        return "All that is in it can be had back, but not what was lost before (see the check of its encoding)"
-    return "Its text can be had back in full"
-
-
 def remedy_for(known: Known[Manifest], reading: Reading, drilled: Drill | None = None) -> str | None:
     """What to do about a backup after these checks; None if nothing has to be done."""
-    container = checks.container_of(known.entry)
     if drilled is not None and drilled.proved is not True:
         return _remedy_after(drilled)
     if known.manifest is not None:
@@ -298,10 +237,10 @@ def remedy_for(known: Known[Manifest], reading: Reading, drilled: Drill | None =
         if checks.is_archive(known.entry):
             return f"It is {catalogue.ARCHIVED}: restore it with pg_restore, this tool reads plain dumps."
         return "It is damaged: choose another one, or take a new backup with `backup` while the database is there."
-    if container != "plain":
+    if (container := checks.container_of(known.entry)) != "plain":
         return (
-            f"The file is {DESCRIPTIONS[container]}. {_how_much(reading.survey)}: `restore` reads it repaired, and "
-            "`scarlet-backup-mcp repair` writes a clean copy."
+            f"The file is {DESCRIPTIONS[container]}. {rescue.how_much(reading.survey)}: `restore` reads it repaired, "
+            "and `scarlet-backup-mcp repair` writes a clean copy."
         )
     if drilled is not None:
         return "It can be restored with accept_foreign=true."
