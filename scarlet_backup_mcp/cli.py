@@ -28,8 +28,10 @@ from .models import (
     Backup,
     BackupLevel,
     CodePage,
+    Compression,
     ErrorReport,
     Integrity,
+    Kind,
     Level,
     Listing,
     Model,
@@ -99,8 +101,19 @@ def serve(**options: Any) -> None:
 
 
 @main.command()
+@click.option(
+    "--kind",
+    type=click.Choice(get_args(Kind)),
+    default="sql",
+    show_default=True,
+    help="volume: every file of the running server, as PROC-004's volume backup.",
+)
 @click.option("--label", help="Free text kept with the backup, 80 characters at most.")
-@click.option("--compression", type=click.Choice(["none", "zstd"]), default="none", show_default=True)
+@click.option(
+    "--compression",
+    type=click.Choice(get_args(Compression)),
+    help="sql: none (the default) or zstd; volume: gzip (the default) or zstd.",
+)
 @click.option("--accept-smaller", is_flag=True, help="A loss of more than half of all rows is meant.")
 @click.option(
     "--verify",
@@ -112,8 +125,9 @@ def serve(**options: Any) -> None:
 @_output_options
 @_settings_options
 def backup(
+    kind: Kind,
     label: str | None,
-    compression: Literal["none", "zstd"],
+    compression: Compression | None,
     accept_smaller: bool,
     verify: BackupLevel,
     as_json: bool,
@@ -124,7 +138,13 @@ def backup(
 
     def work(target: Target, progress: Progress) -> Backup:
         return backups.backup(
-            target, progress, label=label, compression=compression, accept_smaller=accept_smaller, verify=verify
+            target,
+            progress,
+            kind=kind,
+            label=label,
+            compression=compression,
+            accept_smaller=accept_smaller,
+            verify=verify,
         )
 
     result = _run(work, options, as_json, quiet)

@@ -16,6 +16,7 @@ BackupToolError
 ├── ServerError                   server_failed
 │   ├── ServerUnreachable         server_unreachable
 │   ├── ServerUnsupported         server_unsupported
+│   ├── VolumeUnsupported         volume_unsupported
 │   ├── DatabaseMissing           database_missing
 │   ├── PermissionDenied          permission_denied
 │   ├── TableLocked               table_locked
@@ -157,6 +158,13 @@ class ServerUnsupported(ServerError):
     default_remedy = "Use PostgreSQL 14 or newer."
 
 
+class VolumeUnsupported(ServerError):
+    """The server, as it is set up, can't be copied as a whole while it runs."""
+
+    code = "volume_unsupported"
+    default_remedy = "Take an SQL backup with kind sql, which needs no set-up."
+
+
 class DatabaseMissing(ServerError):
     """The configured database does not exist on the server."""
 
@@ -237,7 +245,7 @@ class Busy(StoreError):
 
 
 class DumpFailed(BackupToolError):
-    """pg_dump failed, or what it wrote does not hold. No backup was made."""
+    """pg_dump or pg_basebackup failed, or what it wrote does not hold. No backup was made."""
 
     code = "dump_failed"
     default_remedy = "Call `db_integrity` to see what is wrong with the database, then `backup` again."

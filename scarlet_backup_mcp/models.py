@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 Utc = Annotated[datetime, PlainSerializer(lambda t: t.isoformat().replace("+00:00", "Z"), when_used="json")]
 Kind = Literal["sql", "volume"]
-Compression = Literal["none", "zstd"]
+Compression = Literal["none", "gzip", "zstd"]
+"""An SQL backup is "none" or "zstd", an archive of a volume "gzip" or "zstd"."""
 Level = Literal["quick", "full", "drill"]
 BackupLevel = Literal["full", "drill"]
 CodePage = Literal[437, 850, 852, 858, 1250, 1252, 65001]
@@ -71,6 +72,16 @@ def rows_by_table(tables: Iterable[TableData]) -> dict[tuple[str, str], int]:
     for table in tables:
         found[table.schema_, table.name] = found.get((table.schema_, table.name), 0) + table.rows
     return found
+
+
+class TableCount(Model):
+    """Rows of one table in a backup."""
+
+    schema_: str = Field(alias="schema")
+    name: str
+    rows: int
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
 class Extension(Model):
@@ -158,7 +169,9 @@ class ManifestHead(Model):
     name: str
     kind: Kind
     compression: Compression
-    created_at: Utc = Field(description="The moment of the snapshot.")
+    created_at: Utc = Field(
+        description="The moment of the snapshot; of a volume, when its rows were counted, just before its copy."
+    )
     label: str | None
     repaired_from: str | None = Field(
         default=None, description="A copy of this file of PowerShell's, repaired: what it holds may come from anywhere."
@@ -167,7 +180,7 @@ class ManifestHead(Model):
     identity: Identity | None = Field(description="null in a repaired copy, which does not tell it.")
     bytes: int = Field(description="Of the file.")
     sha256: str = Field(description="Of the file.")
-    rows: int
+    rows: int = Field(description="Of the database; for a volume counted just before its copy began.")
     integrity_rows: int | None = Field(description="Rows of the integrity table; null when it is not there.")
     shrunk: bool
     shrunk_reasons: list[str]
@@ -188,6 +201,33 @@ class Manifest(ManifestHead):
     properties: DatabaseProperties | None = Field(description="null in a repaired copy.")
     roles: list[Role]
     tables: list[TableData]
+
+
+class WalSegment(Model):
+    """A file of write-ahead log in an archive of a volume."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class VolumeManifest(ManifestHead):
+    """`<file>.manifest.json` of an archive of the whole volume. The server's own `backup_manifest` in the archive tells
+    what is in it, file by file; only the write-ahead log is not listed there."""
+
+    finished_at: Utc
+    pg_basebackup_version: str
+    tool_version: str
+    integrity_table: str
+    databases: list[str] = Field(description="Every database of the cluster: they all come back together.")
+    cluster_bytes: int | None = Field(description="Sizes of the databases, summed; null where they may not be asked.")
+    tables: list[TableCount] = Field(description="Rows of the database's tables, counted just before the copy began.")
+    tar_bytes: int = Field(description="Of the archive, before compression.")
+    files: int
+    backup_manifest_sha256: str
+    start_lsn: str
+    end_lsn: str
+    wal: list[WalSegment]
 
 
 class Check(Model):
@@ -259,6 +299,7 @@ class Verification(Model):
     checks: list[Check]
     tables: int | None = None
     rows: int | None = None
+    files: int | None = Field(default=None, description="In an archive of a volume.")
     bytes: int
     sha256: str | None = None
     verified_at: Utc
@@ -302,8 +343,9 @@ class Backup(Model):
     compression: Compression
     label: str | None
     database: str
+    databases: list[str] = Field(default=[], description="Of a volume: every database in it.")
     tables: list[TableCount]
-    rows: int
+    rows: int = Field(description="Of `database`; for a volume counted just before its copy began.")
     integrity_rows: int | None
     steps: list[Step]
     proved: bool | None = Field(default=None, description="Whether a restore drill proved it; null without a drill.")
@@ -313,16 +355,6 @@ class Backup(Model):
     shrunk: bool
     warnings: list[str]
     duration_seconds: float
-
-
-class TableCount(Model):
-    """Rows of one table in a backup."""
-
-    schema_: str = Field(alias="schema")
-    name: str
-    rows: int
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
 class Listed(Model):
@@ -375,7 +407,9 @@ class Listing(Model):
     backups: list[Listed]
     total_backups: int
     total_bytes: int
-    newest_good: str | None = Field(description="Name of the newest good backup of the configured database.")
+    newest_good: str | None = Field(
+        description="Name of the newest good SQL backup of the configured database: what `latest` means."
+    )
     newest_good_age_seconds: float | None
     undo_points: list[UndoPoint] | None = Field(description="null: the server could not be asked.")
     jobs: list[JobState] = []
@@ -483,6 +517,3 @@ class ErrorReport(Model):
     code: str
     message: str
     remedy: str
-
-
-Backup.model_rebuild()

@@ -35,7 +35,7 @@ from .calls import (
 from .confirming import Confirm, confirm_restore, consent
 from .errors import ArgumentsInvalid, BackupToolError
 from .jobs import Jobs
-from .models import BackupLevel, CodePage, Compression, Level, Model
+from .models import BackupLevel, CodePage, Compression, Kind, Level, Model
 from .procedures import backup as backups
 from .procedures import catalogue, integrity, verify
 from .procedures import restore as restores
@@ -123,13 +123,23 @@ _ALIVE: list[App] = []
 
 async def backup(
     ctx: Context[App],
+    kind: Annotated[
+        Kind,
+        Field(
+            description="'sql': Scarlet's database, portable; what `restore` takes, so what PROC-003 needs. 'volume': "
+            "every file of the running server (PROC-004's volume backup), which can be brought back by hand only."
+        ),
+    ] = "sql",
     label: Annotated[
         str | None, Field(max_length=80, description="Free text kept with the backup, e.g. 'before PROC-003'.")
     ] = None,
     compression: Annotated[
-        Compression,
-        Field(description="'none' writes the plain .sql of PROC-004; 'zstd' a .sql.zst a quarter its size."),
-    ] = "none",
+        Compression | None,
+        Field(
+            description="null: the plain .sql or the .tar.gz of PROC-004. SQL: 'none' or 'zstd', a quarter the size; "
+            "volume: 'gzip' or 'zstd'."
+        ),
+    ] = None,
     accept_smaller: Annotated[
         bool,
         Field(
@@ -140,20 +150,27 @@ async def backup(
         BackupLevel,
         Field(
             description="'full' reads the file back; 'drill' also restores it into a throw-away server and compares: "
-            "the surest backup before PROC-003. It takes as long as a restore; the live server has no part in it."
+            "the surest backup before PROC-003. It takes as long as a restore; the live server has no part in it. SQL "
+            "only."
         ),
     ] = "full",
     wait_seconds: Wait = 50,
     job: JobParameter = None,
 ) -> Annotated[CallToolResult, BackupAnswer]:
     """Take a backup of Scarlet's database (PROC-004 steps 1 to 4). Call it before PROC-003, Docker updates, migrations
-    and at least once a week. It writes one new file and a manifest into the backup directory, reads the file back in
-    full, and changes nothing in the database. Go on with PROC-003 only if `safe_to_proceed` is true; else follow
-    `reasons`."""
+    and at least once a week; with kind 'volume' too before changes to the server or its Docker volume. It writes one
+    new file and a manifest into the backup directory, reads the file back in full, and changes nothing in the database.
+    Go on with PROC-003 only if `safe_to_proceed` is true; else follow `reasons`."""
 
     def work(target: Target, progress: Progress) -> Model:
         return backups.backup(
-            target, progress, label=label, compression=compression, accept_smaller=accept_smaller, verify=verify
+            target,
+            progress,
+            kind=kind,
+            label=label,
+            compression=compression,
+            accept_smaller=accept_smaller,
+            verify=verify,
         )
 
     return await long_call(ctx, "backup", work, wait_seconds, job)
@@ -166,7 +183,7 @@ async def verify_backup(
         Level,
         Field(
             description="'quick': name, size, first and last lines. 'full': every byte against the manifest. 'drill': "
-            "restored into a throw-away server, dumped again and compared; takes as long as a restore."
+            "restored into a throw-away server, dumped again and compared; takes as long as a restore; SQL only."
         ),
     ] = "full",
     code_page: CodePageParameter = None,
@@ -195,9 +212,9 @@ async def list_backups(
     ctx: Context[App],
     limit: Annotated[int, Field(ge=1, le=1000, description="How many to show, newest first.")] = 10,
 ) -> Annotated[CallToolResult, ListAnswer]:
-    """Show the backups there are, newest first, with age, size, state and how each was verified; undo points of earlier
-    restores; running jobs; and a warning when the newest good backup is older than a week. Changes nothing and works
-    while Docker is down. Use a name it shows for verify_backup or restore."""
+    """Show the backups there are, of both kinds, newest first, with age, size, state and how each was verified; undo
+    points of earlier restores; running jobs; and a warning when the newest good SQL backup is over a week old. Changes
+    nothing and works while Docker is down. Use a name it shows for verify_backup or restore."""
 
     def work(target: Target, _: Progress) -> Model:
         return catalogue.list_backups(target, limit)
@@ -290,9 +307,7 @@ async def db_integrity(
 async def manifest(name: str, ctx: Context[App]) -> str:
     """The manifest of one backup."""
     try:
-        found = await in_thread(
-            app_of(ctx), lambda target: catalogue.know(target, target.directory.find(name)).manifest
-        )
+        found = await in_thread(app_of(ctx), lambda target: catalogue.manifest_of(target, target.directory.find(name)))
     except BackupToolError as error:
         raise ResourceNotFoundError(str(error)) from None
     if found is None:

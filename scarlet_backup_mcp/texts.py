@@ -31,9 +31,11 @@ def describe(result: Model) -> str:
 
 def _backup(result: Backup) -> list[str]:
     verdict = "PROC-003 may go ahead." if result.safe_to_proceed else "PROC-003 must NOT go ahead."
+    rows = f"{result.rows:,} rows in {len(result.tables)} tables"
+    if result.kind == "volume":
+        rows = f"{len(result.databases)} databases, {rows} of {result.database} when its copy began"
     return [
-        f"Backup {result.name}: {size(result.bytes)}, {result.rows:,} rows in {len(result.tables)} tables, "
-        f"read back in full, {result.duration_seconds:.1f} s.",
+        f"Backup {result.name}: {size(result.bytes)}, {rows}, read back in full, {result.duration_seconds:.1f} s.",
         result.path,
         verdict,
         *result.reasons,

@@ -141,7 +141,7 @@ def test_no_good_backup_is_a_warning(made: Made, tmp_path: Path, there: bool) ->
         here.directory.rmdir()
     listing = here.listing()
     assert (listing.backups, listing.total_backups, listing.newest_good_age_seconds) == ([], 0, None)
-    assert any("no good backup" in warning for warning in listing.warnings)
+    assert any("no good SQL backup" in warning for warning in listing.warnings)
     assert any("does not exist yet" in warning for warning in listing.warnings) is not there
     assert listing.steps[0].ok is False
     assert here.directory.exists() is there

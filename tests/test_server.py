@@ -546,7 +546,7 @@ async def test_what_can_not_be_restored_is_not_asked_about(local: Settings, era:
 
 def rewrite_manifest(directory: Path, source: str, name: str) -> None:
     """Give `name` the manifest of another backup."""
-    manifest = manifests.unseal((directory / f"{source}.manifest.json").read_bytes())
+    manifest = manifests.unseal((directory / f"{source}.manifest.json").read_bytes(), Manifest)
     renamed = manifest.model_copy(update={"name": name})
     (directory / f"{name}.manifest.json").write_bytes(manifests.seal(renamed))
 

@@ -146,7 +146,7 @@ def test_name_is_refused(name: str) -> None:
         (NAME + ".zst", "sql", "zstd", datetime(2026, 2, 1, 9, 30)),
         ("prima della migrazione.sql", "sql", "none", None),
         ("città_20261399_999999.sql", "sql", "none", None),
-        ("postgres_volume_20260201_093000.tar.gz", "volume", "none", datetime(2026, 2, 1, 9, 30)),
+        ("postgres_volume_20260201_093000.tar.gz", "volume", "gzip", datetime(2026, 2, 1, 9, 30)),
         ("postgres_volume_vecchio.tar.zst", "volume", "zstd", None),
         ("console.sql", "sql", "none", None),
     ],

@@ -16,7 +16,7 @@ import zstandard
 from pydantic import SecretStr
 
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
-from scarlet_backup_mcp.errors import BackupMissing, BackupNotValid, Cancelled, NameRefused
+from scarlet_backup_mcp.errors import BackupMissing, Cancelled, NameRefused
 from scarlet_backup_mcp.models import Verification
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.procedures.verify import verify
@@ -510,11 +510,12 @@ def test_what_is_no_zstd_stream_is_told(here: Shelf, level: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["postgres_volume_x.tar.gz", "postgres_volume_20260201_093000.tar.gz"])
-def test_archive_of_a_volume_is_answered_clearly(here: Shelf, name: str) -> None:
+def test_archive_of_a_volume_that_is_none_is_answered_clearly(here: Shelf, name: str) -> None:
     here.file(name).write_bytes(b"\x1f\x8b")
-    with pytest.raises(BackupNotValid, match="whole volume") as refused:
-        here.verify(name)
-    assert "`backup`" in refused.value.remedy
+    report = here.verify(name)
+    assert not report.valid
+    assert failed(report) >= {"manifest", "compression", "data_directory"}
+    assert "`backup`" in (report.remedy or "")
     assert here.listed(name).kind == "volume"
     assert here.latest() != name
 
@@ -533,7 +534,7 @@ def test_missing_backup_is_told(here: Shelf) -> None:
 
 def test_latest_of_nothing_is_told(made: Made, tmp_path: Path) -> None:
     empty = made.shelf.copy(tmp_path / "empty")
-    with pytest.raises(BackupMissing, match="no good backup"):
+    with pytest.raises(BackupMissing, match="no good SQL backup"):
         empty.verify("latest")
 
 

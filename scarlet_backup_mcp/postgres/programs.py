@@ -32,6 +32,22 @@ def pg_dump(encoding: str, snapshot: str | None = None, options: Iterable[str] =
     ]
 
 
+def pg_basebackup() -> list[str]:
+    """The whole cluster as one tar archive on stdout, with the WAL that makes it consistent and with `backup_manifest`
+    as its last member. Without `--checkpoint=fast` it waits for a checkpoint that is spread over minutes; CRC32C, the
+    default of the checksums, is not in Python's library."""
+    return [
+        "pg_basebackup",
+        "--no-password",
+        "--pgdata=-",
+        "--format=tar",
+        "--wal-method=fetch",
+        "--checkpoint=fast",
+        "--manifest-checksums=SHA256",
+        "--label=scarlet-backup-mcp",
+    ]
+
+
 def psql_load() -> list[str]:
     """psql reading a script from its stdin into the database in PGDATABASE; the first error ends it with code 3 and is
     shown with its SQLSTATE. A connection that is lost ends it with code 2."""

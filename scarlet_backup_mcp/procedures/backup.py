@@ -8,35 +8,35 @@ from datetime import UTC, datetime
 
 from .. import __version__
 from ..errors import (
+    ArgumentsInvalid,
     BackupToolError,
     Cancelled,
     ConfigurationError,
-    DiskFull,
     DumpFailed,
     TableLocked,
 )
-from ..hosts import free_bytes_of
 from ..models import (
     Backup,
     BackupLevel,
     Compression,
     Drill,
-    Identity,
+    Kind,
     Manifest,
     Step,
     TableCount,
-    TableData,
+    VolumeManifest,
     rows_by_table,
 )
 from ..postgres import catalogue as pg
 from ..postgres import programs
 from ..progress import Progress
 from ..store.lock import writer_lock
+from ..store.names import SUFFIXES
 from ..store.writing import PartialFile
-from . import throw_away
+from . import record, throw_away, volume
 from .catalogue import last_full
 from .checks import describe_refusals
-from .dump import ConcurrentChange, Snapshot, Written, compare_with_snapshot, locked, stream, take_snapshot
+from .dump import ConcurrentChange, Written, compare_with_snapshot, locked, stream, take_snapshot
 from .examine import examine
 from .journal import maintenance_session, require_running, tidy_up
 from .target import Target
@@ -45,25 +45,36 @@ from .verify import verify as verify_backup
 ROOM = {"none": 1.2, "zstd": 0.6}
 """Free space asked for before a dump, in sizes of the database. A real Letta database of 427 MB dumps to 497 MB."""
 LABEL_LENGTH = 80
+_STEPS: dict[Kind, tuple[str, str]] = {
+    "sql": ("Passo 3", "Take the SQL backup"),
+    "volume": ("Alternativa: Backup Volume Completo", "Take a backup of the whole volume"),
+}
 
 
 def backup(
     target: Target,
     progress: Progress,
     *,
+    kind: Kind = "sql",
     label: str | None = None,
-    compression: Compression = "none",
+    compression: Compression | None = None,
     accept_smaller: bool = False,
     verify: BackupLevel = "full",
 ) -> Backup:
-    """Take one backup.
+    """Take one backup, of the database (`sql`) or of the whole cluster (`volume`).
 
-    `accept_smaller` says that the loss of rows since the last full backup is meant: this one becomes the new measure.
-    With `verify` as "drill" it is then restored into a throw-away server and compared. Raises BackupToolError; no file
-    is left behind then, unless the message names it.
+    `compression` None is that of PROC-004: none for SQL, gzip for a volume. `accept_smaller` says that the loss of rows
+    since the last full backup is meant: this one becomes the new measure. With `verify` as "drill" an SQL backup is
+    then restored into a throw-away server and compared. Raises BackupToolError; no file is left behind then, unless the
+    message names it.
     """
     began = time.monotonic()
-    label = _checked_label(label)
+    label, compression = _checked_label(label), _checked_compression(kind, compression)
+    if kind == "volume" and verify == "drill":
+        raise ArgumentsInvalid(
+            "A drill of a backup of the whole volume is not done by this version.",
+            "Call it again with verify full; for a proved backup call it with kind sql and verify drill.",
+        )
     progress.stage("looking at the container")
     place = require_running(target)
     directory = target.directory
@@ -74,18 +85,28 @@ def backup(
             told = [*tidy_up(target, session, restoring=False), *_sweep_drills(target)]
             pg.terminate_backends(session, tag=target.server.tag)
         try:
-            try:
-                manifest, said, valid = _dump(target, progress, label, compression, accept_smaller)
-            except ConcurrentChange:
-                progress.stage("the schema changed during the dump: once more, with a new snapshot")
-                manifest, said, valid = _dump(target, progress, label, compression, accept_smaller)
+            if kind == "volume":
+                manifest, said = volume.copy(target, progress, label, compression, accept_smaller)
+                valid = True
+            else:
+                manifest, said, valid = _dump_twice(target, progress, label, compression, accept_smaller)
         except TableLocked as error:
             raise locked(error.message) from None
     if place.health in ("unhealthy", "starting"):
         told.append(f"The container {place.container} is {place.health}: read `docker compose logs postgres`.")
-    proof = _prove(target, manifest, progress) if verify == "drill" else None
+    proof = _prove(target, manifest.name, progress) if verify == "drill" else None
     warnings = [*told, *directory.warnings(), *said]
     return _result(target, manifest, valid, proof, warnings, time.monotonic() - began)
+
+
+def _dump_twice(
+    target: Target, progress: Progress, label: str | None, compression: Compression, accept_smaller: bool
+) -> tuple[Manifest, list[str], bool]:
+    try:
+        return _dump(target, progress, label, compression, accept_smaller)
+    except ConcurrentChange:
+        progress.stage("the schema changed during the dump: once more, with a new snapshot")
+        return _dump(target, progress, label, compression, accept_smaller)
 
 
 def _dump(
@@ -99,14 +120,15 @@ def _dump(
         patience = {"lock_timeout": str(programs.LOCK_WAIT_MS)}
         with target.server.session(target.database, patience, progress) as session:
             snapshot = take_snapshot(target, session, progress)
-            _require_room(target, snapshot, compression)
+            record.require_room(target, int((snapshot.database.bytes or 0) * ROOM[compression]), "this database")
             written = stream(target, snapshot, partial, compression, progress)
             compare_with_snapshot(session, snapshot, written.tables, progress)
         partial.finish()
         refused = read_back(partial, compression, written, progress)
         if refused:
             written.warnings.append(f"`restore` will refuse to load this backup: {refused}.")
-        shrunk, last = _shrunk(target, snapshot, written.tables, accept_smaller)
+        rows, last = sum(table.rows for table in written.tables), last_full(target)
+        shrunk = record.shrunk_reasons(target, rows, snapshot.integrity_rows, last, accept_smaller)
         manifest = Manifest(
             name=name,
             kind="sql",
@@ -114,14 +136,14 @@ def _dump(
             created_at=snapshot.taken_at,
             finished_at=datetime.now(UTC),
             label=label,
-            identity=_identity(target, snapshot),
+            identity=record.identity(target, snapshot.server, snapshot.database),
             pg_dump_version=written.pg_dump_version,
             tool_version=__version__,
             bytes=partial.bytes,
             sha256=partial.sha256,
             script_bytes=written.script_bytes,
             tables=written.tables,
-            rows=sum(table.rows for table in written.tables),
+            rows=rows,
             rest_sha256=written.rest_sha256,
             schemas=snapshot.schemas,
             properties=snapshot.properties,
@@ -131,7 +153,7 @@ def _dump(
             integrity_rows=snapshot.integrity_rows,
             shrunk=bool(shrunk),
             shrunk_reasons=shrunk,
-            last_full=last,
+            last_full=last.name if last else None,
         )
         progress.check()
         with progress.uninterrupted():
@@ -143,15 +165,6 @@ def _dump(
 
 
 # -- the steps -------------------------------------------------------------------------------------------------------
-
-
-def _require_room(target: Target, snapshot: Snapshot, compression: Compression) -> None:
-    free = free_bytes_of(target.directory.path)
-    needed = int((snapshot.database.bytes or 0) * ROOM[compression])
-    if free is not None and free < needed:
-        raise DiskFull(
-            f"{target.directory.path} has {free:,} bytes free; a backup of this database may need {needed:,}."
-        )
 
 
 def read_back(partial: PartialFile, compression: Compression, written: Written, progress: Progress) -> str:
@@ -176,40 +189,6 @@ def read_back(partial: PartialFile, compression: Compression, written: Written, 
     return describe_refusals(found.refused(foreign=False))
 
 
-def _shrunk(
-    target: Target, snapshot: Snapshot, tables: list[TableData], accept_smaller: bool
-) -> tuple[list[str], str | None]:
-    """Why this backup counts as shrunk (nothing: it doesn't), and the full backup it was measured against."""
-    reasons: list[str] = []
-    table = target.settings.integrity_table
-    if snapshot.integrity_rows is None:
-        reasons.append(f"the table {table} is missing (or SCARLET_BACKUP_INTEGRITY_TABLE is wrong)")
-    elif snapshot.integrity_rows == 0:
-        reasons.append(f"the table {table} is empty")
-    rows, last = sum(t.rows for t in tables), last_full(target)
-    if last is not None and rows * 2 < last.rows and not accept_smaller:
-        reasons.append(f"{rows:,} rows, while {last.name} holds {last.rows:,}")
-    return reasons, last.name if last else None
-
-
-def _identity(target: Target, snapshot: Snapshot) -> Identity:
-    place = target.place
-    return Identity(
-        system_identifier=snapshot.server.system_identifier,
-        database=target.database,
-        database_oid=snapshot.database.oid,
-        server_version=snapshot.server.version,
-        server_version_num=snapshot.server.version_num,
-        via=place.kind,
-        container=place.container,
-        container_id=place.container_id,
-        image=place.image,
-        image_id=place.image_id,
-        project=place.project,
-        volume=place.volume,
-    )
-
-
 @dataclass(frozen=True)
 class _Proof:
     """What came of a drill that was asked for; `why_not` says why none could be had."""
@@ -218,14 +197,14 @@ class _Proof:
     why_not: str = ""
 
 
-def _prove(target: Target, manifest: Manifest, progress: Progress) -> _Proof:
+def _prove(target: Target, name: str, progress: Progress) -> _Proof:
     """After the lock is free: a drill takes as long as a restore, and other backups need not wait for it."""
     try:
-        verified = verify_backup(target, progress, manifest.name, "drill")
+        verified = verify_backup(target, progress, name, "drill")
     except Cancelled:
         raise Cancelled(
-            f"The drill was cancelled. The backup {manifest.name} is there, and was read back in full.",
-            f"Call `verify_backup` with backup={manifest.name!r} and level drill when you want it proved.",
+            f"The drill was cancelled. The backup {name} is there, and was read back in full.",
+            f"Call `verify_backup` with backup={name!r} and level drill when you want it proved.",
         ) from None
     except BackupToolError as error:
         return _Proof(why_not=f"The drill that was asked for could not be done: {error.message} {error.remedy}")
@@ -241,22 +220,35 @@ def _sweep_drills(target: Target) -> list[str]:
 # -- what is told ----------------------------------------------------------------------------------------------------
 
 
-def safe_to_proceed(target: Target, manifest: Manifest, valid: bool) -> tuple[bool, list[str]]:
+def safe_to_proceed(target: Target, manifest: Manifest | VolumeManifest, valid: bool) -> tuple[bool, list[str]]:
     """Whether PROC-003 may go ahead on this fresh backup, `valid` if it passed `full`, and why."""
     if not valid:
         return False, ["The backup holds statements that `restore` refuses, as the warning says."]
     if manifest.shrunk:
         against = f" The last full one is {manifest.last_full}." if manifest.last_full else ""
         return False, [f"The database has shrunk: {'; '.join(manifest.shrunk_reasons)}.{against}"]
-    return True, [
+    read = [
         f"{manifest.name} was read back in full and matches its manifest.",
         f"It is of the configured database {target.database}.",
+    ]
+    if isinstance(manifest, VolumeManifest):
+        read = [
+            f"{manifest.name} was read back in full and matches its manifest and the server's own list of files.",
+            f"It is of the whole cluster: {', '.join(manifest.databases)}. {volume.WAY_BACK}",
+        ]
+    return True, [
+        *read,
         f"{manifest.integrity_table} holds {manifest.integrity_rows} rows; nothing has shrunk.",
     ]
 
 
 def _result(
-    target: Target, manifest: Manifest, valid: bool, proof: _Proof | None, warnings: list[str], seconds: float
+    target: Target,
+    manifest: Manifest | VolumeManifest,
+    valid: bool,
+    proof: _Proof | None,
+    warnings: list[str],
+    seconds: float,
 ) -> Backup:
     safe, reasons = safe_to_proceed(target, manifest, valid)
     drill = proof.drill if proof else None
@@ -268,24 +260,22 @@ def _result(
     return Backup(
         name=manifest.name,
         path=str(path),
-        kind="sql",
+        kind=manifest.kind,
         created_at=manifest.created_at,
         bytes=manifest.bytes,
         sha256=manifest.sha256,
         compression=manifest.compression,
         label=manifest.label,
         database=target.database,
-        tables=[
-            TableCount(schema=schema, name=name, rows=rows)
-            for (schema, name), rows in rows_by_table(manifest.tables).items()
-        ],
+        databases=manifest.databases if isinstance(manifest, VolumeManifest) else [],
+        tables=_tables(manifest),
         rows=manifest.rows,
         integrity_rows=manifest.integrity_rows,
         steps=[
             Step(step="Prerequisiti", title="Docker and PostgreSQL are running", ok=True, detail=target.describe()),
             Step(step="Passo 1", title="Go to Scarlet's directory", ok=True, detail=str(target.directory.path.parent)),
             Step(step="Passo 2", title="Create the backup directory", ok=True, detail=str(target.directory.path)),
-            Step(step="Passo 3", title="Take the SQL backup", ok=True, detail=manifest.name),
+            Step(step=_STEPS[manifest.kind][0], title=_STEPS[manifest.kind][1], ok=True, detail=manifest.name),
             Step(
                 step="Passo 4",
                 title="Check the backup",
@@ -303,12 +293,29 @@ def _result(
     )
 
 
+def _tables(manifest: Manifest | VolumeManifest) -> list[TableCount]:
+    if isinstance(manifest, VolumeManifest):
+        return manifest.tables
+    rows = rows_by_table(manifest.tables)
+    return [TableCount(schema=schema, name=name, rows=count) for (schema, name), count in rows.items()]
+
+
 def _told_of(proof: _Proof) -> str:
     if proof.drill is None:
         return proof.why_not
     if proof.drill.proved:
         return f"A restore drill brought {proof.drill.rows_compared:,} equal rows back."
     return f"A restore drill did not prove it: {proof.drill.detail}"
+
+
+def _checked_compression(kind: Kind, compression: Compression | None) -> Compression:
+    known: list[Compression] = [of for of_kind, of in SUFFIXES if of_kind == kind]
+    if compression is not None and compression not in known:
+        raise ArgumentsInvalid(
+            f"A backup of kind {kind} can't have compression {compression}.",
+            f"Call it again with compression {' or '.join(known)}, or without it.",
+        )
+    return compression or known[0]
 
 
 def _checked_label(label: str | None) -> str | None:

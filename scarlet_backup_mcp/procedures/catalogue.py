@@ -10,11 +10,23 @@ from typing import Generic, TypeVar
 
 from ..errors import BackupMissing, BackupToolError, StoreError
 from ..limits import within
-from ..models import CodePage, Listed, Listing, Manifest, ManifestHead, State, Step, StoredVerification, UndoPoint
+from ..models import (
+    CodePage,
+    Kind,
+    Listed,
+    Listing,
+    Manifest,
+    ManifestHead,
+    State,
+    Step,
+    StoredVerification,
+    UndoPoint,
+    VolumeManifest,
+)
 from ..postgres import catalogue as pg
 from ..store.directory import DRILL, Entry
 from ..store.encodings import ARCHIVE, DESCRIPTIONS, recognise
-from ..store.names import JOURNAL, moment
+from ..store.names import JOURNAL, PARTIAL, moment, parse
 from ..store.reading import beginning
 from .target import TAG, Target
 
@@ -78,30 +90,33 @@ def known(target: Target) -> list[Known[ManifestHead]]:
     return sorted(found, key=lambda item: (item.created_at, item.name), reverse=True)
 
 
-def ours(target: Target, items: Iterable[Known[ManifestHead]]) -> list[tuple[Known[ManifestHead], ManifestHead]]:
+def ours(
+    target: Target, items: Iterable[Known[ManifestHead]], kinds: tuple[Kind, ...] = ("sql",)
+) -> list[tuple[Known[ManifestHead], ManifestHead]]:
     """Of `items`, the backups of the configured database that are neither known to be damaged nor from the future."""
     return [
         (item, item.manifest)
         for item in items
         if item.manifest is not None
+        and item.entry.name.kind in kinds
         and item.state in ("good", "unverified")
         and not item.in_future
         and target.is_ours(item.manifest)
     ]
 
 
-def last_full(target: Target) -> ManifestHead | None:
+def last_full(target: Target, kinds: tuple[Kind, ...] = ("sql",)) -> ManifestHead | None:
     """The newest good backup of the configured database that is not shrunk."""
-    mine = ours(target, known(target))
+    mine = ours(target, known(target), kinds)
     return next((manifest for _, manifest in mine if not manifest.shrunk), None)
 
 
 def latest(target: Target, *, for_restore: bool = False) -> str:
-    """The name that `latest` means. A restore never means a shrunk one by it. Raises BackupMissing."""
+    """The name that `latest` means: an SQL backup's. A restore never means a shrunk one by it. Raises BackupMissing."""
     mine = ours(target, known(target))
     if not mine:
         raise BackupMissing(
-            f"There is no good backup of the database {target.database} in {target.directory.path}.",
+            f"There is no good SQL backup of the database {target.database} in {target.directory.path}.",
             "Call `backup` first; `list_backups` shows what else lies there.",
         )
     newest, manifest = mine[0]
@@ -125,10 +140,10 @@ def list_backups(target: Target, limit: int = 10) -> Listing:
     newest = next((item for item, _ in ours(target, everything) if item.state == "good"), None)
     age = None if newest is None else max(0.0, _age(newest.created_at))
     if age is None:
-        warnings.append(f"There is no good backup of the database {target.database}: call `backup`.")
+        warnings.append(f"There is no good SQL backup of the database {target.database}: call `backup`.")
     elif age > WEEK:
         warnings.append(
-            f"The newest good backup is {age / 86400:.0f} days old; PROC-004 wants one a week: call `backup`."
+            f"The newest good SQL backup is {age / 86400:.0f} days old; PROC-004 wants one a week: call `backup`."
         )
     warnings += [
         f"{item.name} says it was made in the future: check the clock." for item in everything if item.in_future
@@ -165,6 +180,16 @@ def list_backups(target: Target, limit: int = 10) -> Listing:
 def know(target: Target, entry: Entry) -> Known[Manifest]:
     """An entry with what is kept beside it, its whole manifest checked."""
     return _know(target, entry, target.directory.manifest)
+
+
+def know_volume(target: Target, entry: Entry) -> Known[VolumeManifest]:
+    """The same, for an archive of a volume."""
+    return _know(target, entry, target.directory.volume_manifest)
+
+
+def manifest_of(target: Target, entry: Entry) -> Manifest | VolumeManifest | None:
+    """The whole manifest of a backup of either kind; None without a good one."""
+    return (know_volume if entry.name.kind == "volume" else know)(target, entry).manifest
 
 
 def _know(target: Target, entry: Entry, manifest_of: Callable[[str], M | None]) -> Known[M]:
@@ -250,10 +275,11 @@ def _partials(target: Target) -> list[Listed]:
         except FileNotFoundError:  # published or swept since it was seen
             continue
         moment = datetime.fromtimestamp(status.st_mtime, UTC)
+        unfinished = parse(path.name.removesuffix(PARTIAL))
         found.append(
             Listed(
                 name=path.name,
-                kind="sql",
+                kind=unfinished.kind if unfinished else "sql",
                 created_at=moment,
                 age_seconds=_age(moment),
                 bytes=status.st_size,

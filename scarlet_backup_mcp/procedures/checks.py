@@ -11,7 +11,7 @@ from ..postgres.refusals import Refusal
 from ..store.directory import Entry
 from ..store.encodings import ARCHIVE, DESCRIPTIONS, Container, recognise
 from ..store.reading import beginning
-from .catalogue import CLOCK_SLACK, Known
+from .catalogue import CLOCK_SLACK, Known, M
 from .examine import Examination
 
 HEADER, TRAILER = script.HEADER.decode(), script.TRAILER.decode()
@@ -31,7 +31,7 @@ def quick_checks(known: Known[Manifest]) -> list[Check]:
     entry = known.entry
     container = container_of(entry)
     checks = [
-        *_name_checks(known),
+        *name_checks(known),
         _encoding_check(container, "level full tells whether that can be undone", readable=None),
     ]
     if entry.name.compression == "none":
@@ -53,7 +53,7 @@ def content_checks(known: Known[Manifest], told: str, found: Examination, certai
     manifest, summary = known.manifest, found.summary
     refused = found.refused(foreign=known.foreign)
     checks = [
-        *_name_checks(known),
+        *name_checks(known),
         _encoding_check(container_of(known.entry), told, certain and found.repair is not None),
         Check(check="compression", ok=found.compression_damage is None, detail=found.compression_damage or ""),
         Check(check="structure", ok=found.damage is None, expected="a plain dump", detail=_damage(found)),
@@ -69,10 +69,10 @@ def content_checks(known: Known[Manifest], told: str, found: Examination, certai
     ]
     if manifest is not None:
         checks += [
-            _same("sha256", manifest.sha256, found.sha256),
-            _same("script_bytes", manifest.script_bytes, found.script_bytes),
+            same("sha256", manifest.sha256, found.sha256),
+            same("script_bytes", manifest.script_bytes, found.script_bytes),
             _table_check(manifest.tables, found.tables),
-            _same("rest_of_script", manifest.rest_sha256, found.rest_sha256),
+            same("rest_of_script", manifest.rest_sha256, found.rest_sha256),
         ]
     return checks
 
@@ -97,7 +97,8 @@ def describe(failed: list[Check]) -> str:
     return "; ".join(f"{c.check}: {c.detail or f'expected {c.expected}, found {c.found}'}" for c in failed)
 
 
-def _name_checks(known: Known[Manifest]) -> list[Check]:
+def name_checks(known: Known[M]) -> list[Check]:
+    """Name, size, manifest and time, of a backup of either kind."""
     entry, manifest = known.entry, known.manifest
     checks = [
         Check(
@@ -116,7 +117,7 @@ def _name_checks(known: Known[Manifest]) -> list[Check]:
         ),
     ]
     if manifest is not None:
-        checks.append(_same("bytes", manifest.bytes, entry.bytes))
+        checks.append(same("bytes", manifest.bytes, entry.bytes))
         ahead = manifest.created_at > datetime.now(UTC) + CLOCK_SLACK
         checks.append(
             Check(check=CLOCK, ok=not ahead, expected="not in the future", found=manifest.created_at.isoformat())
@@ -165,7 +166,8 @@ def _difference(key: tuple[str, ...], before: TableData | None, after: TableData
     return f"{name} has the right number of rows, but other data"
 
 
-def _same(check: str, expected: object, found: object) -> Check:
+def same(check: str, expected: object, found: object) -> Check:
+    """Whether two values, shown as they are, are equal."""
     return Check(check=check, ok=expected == found, expected=str(expected), found=str(found))
 
 

@@ -156,22 +156,33 @@ def locked(said: str) -> DumpFailed:
     )
 
 
-def _dump_error(target: Target, ended: Exit) -> BackupToolError:
+def lost_on_the_way(target: Target, ended: Exit, program: str, what: str) -> BackupToolError | None:
+    """The error when a program that read the server for a dump or a copy was left alone; None: it failed itself."""
     said = ended.stderr.strip()
     try:
         target.host.require_running()
     except HostError as error:
-        return ContainerLost(f"The container went away during the dump. {error.message}")
+        return ContainerLost(f"The container went away during the {what}. {error.message}")
     if ended.code is None or ended.code == 137:
-        return ContainerLost(f"The container or its engine went away during the dump. {said}".strip())
+        return ContainerLost(f"The container or its engine went away during the {what}. {said}".strip())
     if ended.code in (126, 127):
-        return ProgramMissing(f"pg_dump could not be started: {said}")
+        return ProgramMissing(f"{program} could not be started: {said}")
+    if re.search(r"server closed the connection|terminating connection|connection to server|SSL connection", said):
+        return ServerUnreachable(f"The server went away during the {what}: {said}")
+    return None
+
+
+def _dump_error(target: Target, ended: Exit) -> BackupToolError:
+    said = ended.stderr.strip()
+    lost = lost_on_the_way(target, ended, "pg_dump", "dump")
+    if lost is not None and not isinstance(lost, ServerUnreachable):
+        return lost
     if "permission denied" in said or "row-level security" in said:
         return PermissionDenied(f"The role may not read everything, so there can be no whole backup: {said}")
     if re.search(r"(lock|statement) timeout", said) and "LOCK TABLE" in said:
         return locked(said)
-    if re.search(r"server closed the connection|terminating connection|connection to server|SSL connection", said):
-        return ServerUnreachable(f"The server went away during the dump: {said}")
+    if lost is not None:
+        return lost
     if _CONCURRENT_DDL.search(said):
         return ConcurrentChange(f"The schema changed while the dump was taken: {said}")
     return DumpFailed(f"pg_dump failed with exit code {ended.code}: {said or 'it said nothing'}")

@@ -203,8 +203,8 @@ def _look_at_backups(target: Target, looked: Looked) -> tuple[str | None, float 
         return None, None
     age = listing.newest_good_age_seconds
     if age is None:
-        looked.found("warning", "no_good_backup", "There is no good backup of this database.", "Call `backup`.")
+        looked.found("warning", "no_good_backup", "There is no good SQL backup of this database.", "Call `backup`.")
     elif age > WEEK:
         days = age / 86400
-        looked.found("warning", "backup_old", f"The newest good backup is {days:.0f} days old.", "Call `backup`.")
+        looked.found("warning", "backup_old", f"The newest good SQL backup is {days:.0f} days old.", "Call `backup`.")
     return listing.newest_good, age

@@ -145,6 +145,7 @@ def plan(
         manifest = known.manifest
         warnings = _check_origin(target, known, facts, wishes)
         sha256 = manifest.sha256 if manifest else _sha256(known.entry, progress)
+        warnings += _newer_volume(target, known)
         created, rows = known.created_at, manifest.rows if manifest else None
         integrity = manifest.integrity_rows if manifest else None
     return Plan(
@@ -190,8 +191,10 @@ def _known(target: Target, source: str) -> Known[Manifest]:
 def _check_origin(target: Target, known: Known[Manifest], facts: pg.ServerFacts, wishes: Wishes) -> list[str]:
     if known.entry.name.kind == "volume":
         raise BackupNotValid(
-            f"{known.name} is an archive of a whole volume, which this version does not restore.",
-            "Restore a .sql backup, or follow PROC-004's volume procedure by hand with the container stopped.",
+            f"{known.name} is an archive of the whole volume, which this version does not restore.",
+            "Verify it, then bring it back as the README's section 'Bring a whole volume back' says: stop the services "
+            "that depend on it and the service itself, unpack it with `tar` into an empty volume through a container "
+            "of the same image, start. Or restore an SQL backup.",
         )
     warnings: list[str] = []
     if known.state == "damaged" and known.failed_its_drill and wishes.drill is False:
@@ -235,6 +238,12 @@ def _check_origin(target: Target, known: Known[Manifest], facts: pg.ServerFacts,
             f"The backup is of PostgreSQL {identity.server_version}, the server is {facts.version}: it may not load."
         )
     return warnings
+
+
+def _newer_volume(target: Target, known: Known[Manifest]) -> list[str]:
+    volumes = catalogue.ours(target, catalogue.known(target), ("volume",))
+    newest = next((item for item, _ in volumes if item.created_at > known.created_at), None)
+    return [f"{newest.name}, a backup of the whole volume, is newer than this one."] if newest else []
 
 
 def _refuse_the_useless(known: Known[Manifest]) -> None:

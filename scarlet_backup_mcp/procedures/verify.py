@@ -19,6 +19,7 @@ from .catalogue import Known
 from .drill import Rehearsal, rehearsal
 from .examine import Examination, examine
 from .target import Target
+from .verify_volume import verify_volume
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,20 @@ def verify(
     """Check a backup and, after `full` or `drill`, keep the outcome beside it.
 
     `code_page` is for a file that PowerShell has written; `on_live_server` has a drill use a scratch database on the
-    live server. Raises NameRefused, BackupMissing, BackupNotValid (an archive of a whole volume), StoreError, and with
-    `drill` what keeps the throw-away server from being had.
+    live server. Raises NameRefused, BackupMissing, StoreError, and with `drill` what keeps the throw-away server from
+    being had.
     """
     began = time.monotonic()
+    entry = _entry(target, name)
+    if entry.name.kind == "volume":
+        given = [*(["code_page"] if code_page is not None else []), *(["on_live_server"] if on_live_server else [])]
+        return verify_volume(target, progress, entry, level, for_sql=given)
     if (on_live_server and level != "drill") or (code_page is not None and level == "quick"):
         raise ArgumentsInvalid(
             f"Level {level} has no use for {'on_live_server' if on_live_server else 'code_page'}.",
             "Call it again without it, or with level drill.",
         )
-    known = find(target, name)
+    known = catalogue.know(target, entry)
     rehearsed: Rehearsal | None = None
     if level == "quick":
         progress.stage(f"looking at {known.name}")
@@ -100,14 +105,15 @@ def verify(
 
 
 def find(target: Target, name: str) -> Known[Manifest]:
-    """The SQL backup that `name` (or `latest`) means."""
-    entry = target.directory.find(catalogue.latest(target) if name == "latest" else name)
+    """The SQL backup that `name` (or `latest`) means. Raises BackupNotValid for an archive of a whole volume."""
+    entry = _entry(target, name)
     if entry.name.kind == "volume":
-        raise BackupNotValid(
-            f"{name} is an archive of a whole volume: its content can't be checked by this version.",
-            "Take an SQL backup with `backup`: that one can be verified.",
-        )
+        raise BackupNotValid(f"{name} is an archive of a whole volume, no SQL.", "Name an SQL backup.")
     return catalogue.know(target, entry)
+
+
+def _entry(target: Target, name: str) -> Entry:
+    return target.directory.find(catalogue.latest(target) if name == "latest" else name)
 
 
 def full(

@@ -15,14 +15,13 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from ..errors import BackupMissing, DirectoryNotWritable, NameRefused, StoreError
-from ..models import CodePage, Compression, Manifest, ManifestHead, StoredVerification
+from ..models import CodePage, Compression, Kind, Manifest, ManifestHead, StoredVerification, VolumeManifest
 from . import manifests, names
 from .names import BackupName
 from .writing import TEMPORARY, PartialFile, sync_directory, write_atomically
 
 H = TypeVar("H", bound=ManifestHead)
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-_ENDS = (".sql", ".sql.zst", f".sql{names.PARTIAL}", f".sql.zst{names.PARTIAL}")
 STALE_SECONDS = 3600
 """Age at which a temporary file is certainly no longer being written."""
 DRILL = "drill"
@@ -108,15 +107,22 @@ class BackupDirectory:
 
     def manifest(self, name: str) -> Manifest | None:
         """The manifest of a backup; None without one. Raises StoreError when it can't be read as one."""
+        return self._manifest(name, Manifest)
+
+    def volume_manifest(self, name: str) -> VolumeManifest | None:
+        """The same, of an archive of a volume."""
+        return self._manifest(name, VolumeManifest)
+
+    def _manifest(self, name: str, model: type[H]) -> H | None:
         text = self._bytes_of(name + names.MANIFEST)
-        return None if text is None else self._checked(name, lambda: manifests.unseal(text))
+        return None if text is None else self._checked(name, lambda: manifests.unseal(text, model))
 
     def manifest_head(self, name: str) -> ManifestHead | None:
         """The same, but only its beginning is read: whether the rest is whole is not looked at."""
         text = self._bytes_of(name + names.MANIFEST, manifests.HEAD_BYTES)
         return None if text is None else self._checked(name, lambda: manifests.head(text))
 
-    def publish(self, partial: PartialFile, manifest: Manifest, failed: list[str]) -> None:
+    def publish(self, partial: PartialFile, manifest: ManifestHead, failed: list[str]) -> None:
         """Give a finished, verified partial file its name, with its manifest and the outcome of its verification.
 
         Under the lock. When it fails, neither name nor manifest is there.
@@ -185,12 +191,15 @@ class BackupDirectory:
 
     # -- changing it: only under the lock --------------------------------------------------------------------------
 
-    def new_name(self, prefix: str, compression: Compression) -> str:
+    def new_name(self, prefix: str, compression: Compression, kind: Kind = "sql") -> str:
         """A free name for now. Waits for the next second when this one's is taken."""
+        ends = [
+            end for (of, _), suffix in names.SUFFIXES.items() if of == kind for end in (suffix, suffix + names.PARTIAL)
+        ]
         while True:
-            name = names.new_name(prefix, datetime.now(), compression)
-            stem = name.removesuffix(".zst").removesuffix(".sql")
-            if not any((self.path / (stem + end)).exists() for end in _ENDS):
+            name = names.new_name(prefix, datetime.now(), compression, kind)
+            stem = name.removesuffix(names.SUFFIXES[kind, compression])
+            if not any((self.path / (stem + end)).exists() for end in ends):
                 return name
             time.sleep(0.05)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from ..models import Manifest, ManifestHead
+from ..models import ManifestHead
 
+M = TypeVar("M", bound=ManifestHead)
 HEAD_BYTES = 8 << 10
 """Enough for all of a `ManifestHead`, with which a manifest begins."""
 DIGEST = "manifest_sha256"
@@ -21,19 +22,19 @@ class ManifestDamaged(Exception):
     """The text is no manifest, or not the one that was written."""
 
 
-def seal(manifest: Manifest) -> bytes:
+def seal(manifest: ManifestHead) -> bytes:
     """A manifest as the bytes of its file."""
     content = manifest.model_dump(mode="json", by_alias=True)
     return json.dumps({**content, DIGEST: _digest(content)}, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
-def unseal(text: bytes) -> Manifest:
-    """The manifest in a file's bytes. Raises ManifestDamaged."""
+def unseal(text: bytes, model: type[M]) -> M:
+    """The manifest of that kind in a file's bytes. Raises ManifestDamaged."""
     try:
         content = _OBJECT.validate_json(text)
         if content.pop(DIGEST, None) != _digest(content):
             raise ManifestDamaged("is damaged: it is not what was written")
-        return Manifest.model_validate(content)
+        return model.model_validate(content)
     except (ValidationError, ValueError) as error:
         raise ManifestDamaged("can't be read: it is damaged or was written by another version of this tool") from error
 

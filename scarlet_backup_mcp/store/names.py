@@ -15,8 +15,14 @@ VERIFIED = ".verified.json"
 JOURNAL = "restore.journal.json"
 LONGEST = 200
 """Bytes: with what is put behind it a name stays under the 255 that file systems take."""
-_SUFFIXES: dict[str, tuple[Kind, Compression]] = {".sql": ("sql", "none"), ".sql.zst": ("sql", "zstd")}
-_VOLUME = re.compile(r"postgres_volume_[A-Za-z0-9_.-]*\.tar\.(gz|zst)")
+VOLUME_PREFIX = "postgres_volume"
+SUFFIXES: dict[tuple[Kind, Compression], str] = {
+    ("sql", "none"): ".sql",
+    ("sql", "zstd"): ".sql.zst",
+    ("volume", "gzip"): ".tar.gz",
+    ("volume", "zstd"): ".tar.zst",
+}
+_VOLUME = re.compile(rf"{VOLUME_PREFIX}_[A-Za-z0-9_.-]*\.tar\.(gz|zst)")
 _STAMP = re.compile(r"_(\d{8}_\d{6})\.")
 # Names that Windows gives to devices, in any directory and with any suffix.
 _DEVICE = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[\d¹²³]) *(\..*)?", re.IGNORECASE)
@@ -34,9 +40,11 @@ class BackupName:
     stamp: datetime | None
 
 
-def new_name(prefix: str, moment: datetime, compression: Compression) -> str:
-    """`<prefix>_YYYYMMDD_HHMMSS.sql` (or `.sql.zst`), as PROC-004 has it; `moment` in local time."""
-    return f"{prefix}_{moment:%Y%m%d_%H%M%S}.sql" + (".zst" if compression == "zstd" else "")
+def new_name(prefix: str, moment: datetime, compression: Compression, kind: Kind = "sql") -> str:
+    """`<prefix>_YYYYMMDD_HHMMSS.sql` or `.sql.zst`, `postgres_volume_YYYYMMDD_HHMMSS.tar.gz` or `.tar.zst`, as PROC-004
+    has it; `moment` in local time."""
+    stem = prefix if kind == "sql" else VOLUME_PREFIX
+    return f"{stem}_{moment:%Y%m%d_%H%M%S}{SUFFIXES[kind, compression]}"
 
 
 def repaired_name(of: BackupName, moment: datetime) -> str:
@@ -57,9 +65,9 @@ def parse(name: str) -> BackupName | None:
     found = _STAMP.search(name)
     stamp = moment(found[1]) if found else None
     if _VOLUME.fullmatch(name):
-        return BackupName(name, "volume", "zstd" if name.endswith(".zst") else "none", stamp)
-    for suffix, (kind, compression) in _SUFFIXES.items():
-        if name.endswith(suffix) and len(name) > len(suffix):
+        return BackupName(name, "volume", "zstd" if name.endswith(".zst") else "gzip", stamp)
+    for (kind, compression), suffix in SUFFIXES.items():
+        if kind == "sql" and name.endswith(suffix) and len(name) > len(suffix):
             return BackupName(name, kind, compression, stamp)
     return None
 
@@ -69,7 +77,8 @@ def require(name: str) -> BackupName:
     found = parse(name)
     if found is None:
         raise NameRefused(
-            f"{name!r} is no backup's name: a base name that ends in .sql or .sql.zst is needed, with no directory."
+            f"{name!r} is no backup's name: a base name that ends in .sql or .sql.zst is needed, or one like "
+            f"{VOLUME_PREFIX}_….tar.gz, with no directory."
         )
     return found
 

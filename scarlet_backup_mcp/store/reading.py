@@ -11,12 +11,15 @@ import zstandard
 
 from ..errors import StoreError
 from ..models import Compression
+from . import gzip
 from .encodings import HEAD
 
 CHUNK = 1 << 20
 ZSTD_CHUNK = 512
 """Compressed bytes handed over at a time: 4 of them may hold 128 KiB, and what comes out is one piece."""
 ZSTD_LEVEL = 3
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+"""What a frame begins with (RFC 8878)."""
 ZSTD_WINDOW = 128 << 20
 """Largest window that is taken: what `zstd -d` takes without `--long`."""
 
@@ -56,7 +59,16 @@ def decompress(chunks: Iterator[bytes], compression: Compression) -> Iterator[by
     CompressionDamaged is raised if they were no complete compressed stream."""
     if compression == "none":
         yield from chunks
-        return
+    elif compression == "gzip":
+        try:
+            yield from gzip.decompress(chunks)
+        except gzip.GzipDamaged as error:
+            raise CompressionDamaged(str(error)) from None
+    else:
+        yield from _unzstd(chunks)
+
+
+def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
     frame = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
     begun = False
     try:
@@ -95,14 +107,14 @@ def beginning(path: Path, compression: Compression) -> bytes:
 
 
 class Compressor:
-    """Plain bytes to compressed ones, in a stream with a checksum that `zstd -d` reads."""
+    """Plain bytes to compressed ones, in a stream with a checksum that `gzip -d` or `zstd -d` reads."""
 
     def __init__(self, compression: Compression) -> None:
-        self._frame = (
-            zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compressobj()
-            if compression == "zstd"
-            else None
-        )
+        self._frame: gzip.Compressing | None = None
+        if compression == "gzip":
+            self._frame = gzip.compressor()
+        elif compression == "zstd":
+            self._frame = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compressobj()
 
     def compress(self, data: bytes) -> bytes:
         """What is ready to be written so far."""

@@ -1,0 +1,152 @@
+"""What the archive of a base backup has to hold: read from the `backup_manifest` that the server puts into it.
+
+Its format: "Backup Manifest Format" in PostgreSQL's documentation. WAL segments are not among its files (those in
+`pg_wal/archive_status` are, seen on 15.20), but it names the range of WAL without which the copy is not consistent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+BACKUP_MANIFEST = "backup_manifest"
+BACKUP_LABEL = "backup_label"
+DIGESTS = {"SHA256": "sha256"}
+"""The checksums that are compared. Others tell of files only by their size."""
+SMALLEST_SEGMENT, LARGEST_SEGMENT = 1 << 20, 1 << 30
+_SEGMENT = re.compile(r"pg_wal/([0-9A-F]{24})")
+_HISTORY = re.compile(r"pg_wal/[0-9A-F]{8}\.history")
+
+
+class BackupManifestDamaged(Exception):
+    """The text is no backup_manifest, or not the one that was written."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A regular file as it was found. `sha256` in hex."""
+
+    bytes: int
+    sha256: str
+
+
+class ListedFile(BaseModel):
+    """One of `Files`. `encoded_path` is hexadecimal, for names that are no UTF-8."""
+
+    path: str | None = Field(default=None, alias="Path")
+    encoded_path: str | None = Field(default=None, alias="Encoded-Path")
+    size: int = Field(alias="Size")
+    algorithm: str | None = Field(default=None, alias="Checksum-Algorithm")
+    checksum: str | None = Field(default=None, alias="Checksum")
+
+    @property
+    def name(self) -> str:
+        """Relative to the data directory, as a tar archive's name is read."""
+        if self.path is not None:
+            return self.path
+        return bytes.fromhex(self.encoded_path or "").decode("utf-8", "surrogateescape")
+
+
+class WalRange(BaseModel):
+    """WAL that is needed, from `start` up to and without `end`."""
+
+    timeline: int = Field(alias="Timeline")
+    start: str = Field(alias="Start-LSN", pattern=r"^[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}$")
+    end: str = Field(alias="End-LSN", pattern=r"^[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}$")
+
+
+class BackupManifest(BaseModel):
+    """Version 1 (13 to 16) and 2 (from 17 on, which adds the system identifier)."""
+
+    version: Literal[1, 2] = Field(alias="PostgreSQL-Backup-Manifest-Version")
+    system_identifier: int | None = Field(default=None, alias="System-Identifier")
+    files: list[ListedFile] = Field(alias="Files")
+    wal_ranges: list[WalRange] = Field(alias="WAL-Ranges")
+    checksum: str = Field(alias="Manifest-Checksum")
+
+
+def parse(text: bytes) -> BackupManifest:
+    """The manifest in the bytes of its file. Raises BackupManifestDamaged, also when its own checksum is not right.
+
+    That is the SHA-256 of everything before the last line (parse_manifest.c).
+    """
+    try:
+        found = BackupManifest.model_validate_json(text)
+    except ValidationError as error:
+        raise BackupManifestDamaged(f"it can't be read ({error.errors()[0]['msg']})") from None
+    last_line = text.rstrip(b"\n").rfind(b"\n") + 1
+    if hashlib.sha256(text[:last_line]).hexdigest() != found.checksum:
+        raise BackupManifestDamaged("it is not what the server wrote: its own checksum differs")
+    return found
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How an archive's files agree with its backup_manifest. Faults are sentences; `unchecked` files have checksums of
+    another kind, so that only their sizes were compared."""
+
+    compared: int
+    file_faults: list[str]
+    wal_faults: list[str]
+    unchecked: int
+
+
+def compare(manifest: BackupManifest, files: Mapping[str, File]) -> Comparison:
+    """The regular files of an archive, by their names, against its backup_manifest."""
+    listed = {file.name: file for file in manifest.files}
+    faults = (
+        [f"{len(manifest.files) - len(listed)} files are listed twice"] if len(manifest.files) > len(listed) else []
+    )
+    unchecked = 0
+    for name, file in listed.items():
+        found = files.get(name)
+        if found is None:
+            faults.append(f"{name} is missing")
+        elif found.bytes != file.size:
+            faults.append(f"{name} has {found.bytes:,} bytes instead of {file.size:,}")
+        elif file.algorithm not in DIGESTS:
+            unchecked += 1
+        elif found.sha256 != file.checksum:
+            faults.append(f"{name} has other content")
+    beside = {name for name in files if _SEGMENT.fullmatch(name) or _HISTORY.fullmatch(name)}
+    extra = files.keys() - listed.keys() - beside - {BACKUP_MANIFEST}
+    faults += [f"{name} is not listed" for name in sorted(extra)]
+    if BACKUP_LABEL not in files:
+        faults.append(f"{BACKUP_LABEL}, without which a server would start from a torn state, is missing")
+    return Comparison(len(listed), faults, _wal_faults(manifest.wal_ranges, wal_segments(files)), unchecked)
+
+
+def wal_segments(files: Mapping[str, File]) -> dict[str, File]:
+    """The WAL segments among them, by their 24 hexadecimal digits."""
+    return {found[1]: file for name, file in sorted(files.items()) if (found := _SEGMENT.fullmatch(name))}
+
+
+def _wal_faults(ranges: Sequence[WalRange], segments: Mapping[str, File]) -> list[str]:
+    sizes = {file.bytes for file in segments.values()}
+    if not ranges or not segments:
+        return ["there is no WAL, without which the copy is not consistent"]
+    size = max(sizes)
+    if len(sizes) > 1 or size & (size - 1) or not SMALLEST_SEGMENT <= size <= LARGEST_SEGMENT:
+        return [f"WAL segments of {', '.join(f'{size:,}' for size in sorted(sizes))} bytes: some are cut off"]
+    needed = {name for range_ in ranges for name in segment_names(range_, size)}
+    faults = [f"the WAL segment {name} is missing" for name in sorted(needed - segments.keys())]
+    return faults + [f"the WAL segment {name} is not needed" for name in sorted(segments.keys() - needed)]
+
+
+def segment_names(needed: WalRange, segment_bytes: int) -> list[str]:
+    """Names of the segments that hold a range of WAL (XLogFileName in xlog_internal.h)."""
+    first, last = _lsn(needed.start) // segment_bytes, (_lsn(needed.end) - 1) // segment_bytes
+    in_a_file = (1 << 32) // segment_bytes
+    return [
+        f"{needed.timeline:08X}{number // in_a_file:08X}{number % in_a_file:08X}" for number in range(first, last + 1)
+    ]
+
+
+def _lsn(text: str) -> int:
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)

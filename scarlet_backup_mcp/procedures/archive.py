@@ -1,0 +1,119 @@
+"""One reading of an archive of a whole volume, from its first byte to its last: everything that it alone can tell."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..models import Compression
+from ..postgres.base_backup import BACKUP_MANIFEST, File
+from ..progress import Progress
+from ..store.reading import CompressionDamaged, FileReader, decompress
+from ..store.tar import Member, MemberHandler, TarDamaged, TarReader
+
+PG_VERSION = "PG_VERSION"
+KEPT = {BACKUP_MANIFEST: 256 << 20, PG_VERSION: 16}
+"""Files whose content is kept while an archive is read, and the bytes up to which it is: a backup_manifest has some 170
+for each file of the cluster."""
+_OF_A_DATABASE = re.compile(r"(^|/)base/\d+$")
+"""Each database's directory has a PG_VERSION of its own."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is in an archive. Names are relative to `root`, the directory in it that holds the cluster: none in a base
+    backup, `data` in what PROC-004's command made. `odd` are members that a cluster's archive never has, in words."""
+
+    root: str
+    files: Mapping[str, File]
+    kept: Mapping[str, bytes]
+    odd: list[str]
+
+
+class Inventory(MemberHandler):
+    """Takes stock of an archive while it is read."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, File] = {}
+        self._kept: dict[str, bytes] = {}
+        self._odd: list[str] = []
+        self._present = Member("", "file", 0)
+        self._digest = hashlib.sha256()
+        self._keeping: bytearray | None = None
+
+    def member(self, member: Member) -> None:
+        """As `MemberHandler.member`."""
+        if member.kind == "link":
+            self._odd.append(f"{member.name} is a link: a tablespace outside of the data directory is not in here")
+        if member.kind == "file":
+            self._present, self._digest = member, hashlib.sha256()
+            keep = member.size <= KEPT.get(posixpath.basename(member.name), -1)
+            self._keeping = bytearray() if keep else None
+
+    def data(self, data: memoryview) -> None:
+        """As `MemberHandler.data`."""
+        self._digest.update(data)
+        if self._keeping is not None:
+            self._keeping += data
+
+    def end(self) -> None:
+        """As `MemberHandler.end`."""
+        name = self._present.name
+        if name in self._files:
+            self._odd.append(f"{name} is there twice")
+        self._files[name] = File(self._present.size, self._digest.hexdigest())
+        if self._keeping is not None:
+            self._kept[name] = bytes(self._keeping)
+
+    def contents(self) -> Contents:
+        """What was found so far."""
+        versions = [name for name in self._kept if posixpath.basename(name) == PG_VERSION]
+        found = posixpath.dirname(min(versions, key=lambda name: name.count("/"), default=""))
+        root = _OF_A_DATABASE.sub("", found).rstrip("/")
+        start = f"{root}/" if root else ""
+        outside = [f"{name} is not in the directory {root}" for name in self._files if not name.startswith(start)]
+        return Contents(
+            root,
+            {name[len(start) :]: file for name, file in self._files.items() if name.startswith(start)},
+            {name[len(start) :]: text for name, text in self._kept.items() if name.startswith(start)},
+            [*self._odd, *outside],
+        )
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What a whole reading gave. `damage` says where it stops being a tar archive; the rest is what came before."""
+
+    bytes: int
+    sha256: str
+    tar_bytes: int
+    contents: Contents
+    damage: str | None
+    compression_damage: str | None
+
+
+def read(path: Path, compression: Compression, progress: Progress) -> Archive:
+    """Read the whole file once. Raises StoreError when it can't be read, Cancelled when asked to stop."""
+    progress.stage(f"reading {path.name}", path.stat().st_size)
+    raw = FileReader(path, progress.report)
+    inventory = Inventory()
+    reader = TarReader(inventory)
+    damage = compression_damage = None
+    plain = decompress(iter(raw), compression)
+    try:
+        for piece in plain:
+            reader.feed(piece)
+        reader.finish()
+    except CompressionDamaged as error:
+        compression_damage = str(error)
+    except TarDamaged as error:
+        damage = f"at byte {error.offset:,} of the archive: {error.message}"
+        with suppress(CompressionDamaged):  # so that the digest is of the whole file
+            for _ in plain:
+                pass
+    return Archive(raw.bytes, raw.sha256, reader.bytes, inventory.contents(), damage, compression_damage)

@@ -1,0 +1,50 @@
+"""What is recorded of every backup in the same way: which database it is of, and whether that has shrunk."""
+
+from __future__ import annotations
+
+from ..errors import DiskFull
+from ..hosts import free_bytes_of
+from ..models import Identity, ManifestHead
+from ..postgres import catalogue as pg
+from .target import Target
+
+
+def identity(target: Target, server: pg.ServerFacts, database: pg.DatabaseFacts) -> Identity:
+    """The configured database, as a manifest names it."""
+    place = target.place
+    return Identity(
+        system_identifier=server.system_identifier,
+        database=target.database,
+        database_oid=database.oid,
+        server_version=server.version,
+        server_version_num=server.version_num,
+        via=place.kind,
+        container=place.container,
+        container_id=place.container_id,
+        image=place.image,
+        image_id=place.image_id,
+        project=place.project,
+        volume=place.volume,
+    )
+
+
+def shrunk_reasons(
+    target: Target, rows: int, integrity_rows: int | None, last: ManifestHead | None, accept_smaller: bool
+) -> list[str]:
+    """Why a backup counts as shrunk (nothing: it doesn't). `last` is the full backup that it is measured against."""
+    reasons: list[str] = []
+    table = target.settings.integrity_table
+    if integrity_rows is None:
+        reasons.append(f"the table {table} is missing (or SCARLET_BACKUP_INTEGRITY_TABLE is wrong)")
+    elif integrity_rows == 0:
+        reasons.append(f"the table {table} is empty")
+    if last is not None and rows * 2 < last.rows and not accept_smaller:
+        reasons.append(f"{rows:,} rows, while {last.name} holds {last.rows:,}")
+    return reasons
+
+
+def require_room(target: Target, needed: int, what: str) -> None:
+    """Raises DiskFull when the backup directory has fewer bytes free than a backup of `what` may need."""
+    free = free_bytes_of(target.directory.path)
+    if free is not None and free < needed:
+        raise DiskFull(f"{target.directory.path} has {free:,} bytes free; a backup of {what} may need {needed:,}.")

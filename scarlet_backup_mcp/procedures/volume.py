@@ -1,0 +1,223 @@
+"""A copy of the whole running cluster (`backup` of kind `volume`), watched while it streams into a partial file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from .. import __version__
+from ..errors import BackupToolError, DumpFailed, DumpIncomplete, PermissionDenied, ServerUnreachable, VolumeUnsupported
+from ..hosts import Exit, run
+from ..models import Check, Compression, TableCount, VolumeManifest
+from ..postgres import catalogue as pg
+from ..postgres import programs
+from ..postgres.base_backup import BACKUP_MANIFEST, BackupManifest
+from ..postgres.replication import require_readiness, wal_kept
+from ..postgres.server import OWN_SEARCH_PATH
+from ..progress import Progress
+from ..store.reading import Compressor
+from ..store.tar import TarDamaged, TarReader
+from ..store.writing import PartialFile
+from . import archive, archive_checks, checks, record
+from .archive import Contents, Inventory
+from .catalogue import last_full
+from .dump import lost_on_the_way
+from .target import Target
+
+ROOM = {"gzip": 0.6, "zstd": 0.6}
+"""Free space asked for before a copy, in sizes of the cluster; see the README for measured ones."""
+WAY_BACK = (
+    "`restore` does not take such a backup yet: the README's section 'Bring a whole volume back' says how it is done "
+    "by hand."
+)
+
+
+@dataclass(frozen=True)
+class Before:
+    """What the server told just before the copy."""
+
+    at: datetime
+    server: pg.ServerFacts
+    databases: dict[str, pg.DatabaseFacts]
+    tables: list[TableCount]
+    integrity_rows: int | None
+
+    @property
+    def cluster_bytes(self) -> int | None:
+        """Sizes of the databases, summed; None where one may not be asked."""
+        sizes = [database.bytes for database in self.databases.values()]
+        return None if None in sizes else sum(size or 0 for size in sizes)
+
+
+def copy(
+    target: Target, progress: Progress, label: str | None, compression: Compression, accept_smaller: bool
+) -> tuple[VolumeManifest, list[str]]:
+    """Copy the cluster, verify the copy and give it its name; gives warnings too. Call it under the directory's lock.
+
+    Raises VolumeUnsupported or PermissionDenied when the server can't be copied, DumpFailed or what took the server
+    away when that goes wrong; no file is left behind.
+    """
+    version = target.server.program_version("pg_basebackup")
+    with target.server.session(target.maintenance_database, progress=progress) as session:
+        require_readiness(session)
+        before = _look(target, progress)
+        record.require_room(target, int((before.cluster_bytes or 0) * ROOM[compression]), "this cluster")
+        name = target.directory.new_name(target.settings.prefix, compression, "volume")
+        partial = PartialFile(target.directory.path / name)
+        try:
+            with wal_kept(session):
+                contents, tar_bytes, said = _stream(target, before, partial, compression, progress)
+            listed = _require_whole(contents)
+            partial.finish()
+            _read_back(partial, compression, contents, progress)
+            rows, last = sum(table.rows for table in before.tables), last_full(target, ("sql", "volume"))
+            shrunk = record.shrunk_reasons(target, rows, before.integrity_rows, last, accept_smaller)
+            manifest = VolumeManifest(
+                name=name,
+                kind="volume",
+                compression=compression,
+                created_at=before.at,
+                finished_at=datetime.now(UTC),
+                label=label,
+                identity=record.identity(target, before.server, before.databases[target.database]),
+                pg_basebackup_version=version,
+                tool_version=__version__,
+                bytes=partial.bytes,
+                sha256=partial.sha256,
+                databases=sorted(before.databases),
+                cluster_bytes=before.cluster_bytes,
+                tables=before.tables,
+                tar_bytes=tar_bytes,
+                files=len(contents.files),
+                backup_manifest_sha256=contents.files[BACKUP_MANIFEST].sha256,
+                start_lsn=listed.wal_ranges[0].start,
+                end_lsn=listed.wal_ranges[-1].end,
+                wal=archive_checks.wal_of(contents),
+                rows=rows,
+                integrity_table=target.settings.integrity_table,
+                integrity_rows=before.integrity_rows,
+                shrunk=bool(shrunk),
+                shrunk_reasons=shrunk,
+                last_full=last.name if last else None,
+            )
+            progress.check()
+            with progress.uninterrupted():
+                target.directory.publish(partial, manifest, failed=[])
+        except BaseException:
+            partial.discard()
+            raise
+    return manifest, said
+
+
+def _look(target: Target, progress: Progress) -> Before:
+    """Count the configured database's rows, in a snapshot of their own: the copy holds at least what is in it."""
+    progress.stage("counting the rows of the database")
+    patience = {"lock_timeout": str(programs.LOCK_WAIT_MS)}
+    with target.server.session(target.database, {**patience, **OWN_SEARCH_PATH}, progress) as session:
+        watched = pg.find_table(session, target.settings.integrity_table)
+    with target.server.session(target.database, patience, progress) as session:
+        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        tables = pg.tables(session)
+        if watched not in {(table.schema, table.name) for table in tables}:
+            watched = None
+        at, counted = datetime.now(UTC), pg.count_rows(session, tables)
+        return Before(
+            at=at,
+            server=pg.server_facts(session),
+            databases=pg.databases(session),
+            tables=[
+                TableCount(schema=table.schema, name=table.name, rows=counted.get(table.oid, 0))
+                for table in tables
+                if table.root == table.oid
+            ],
+            integrity_rows=None if watched is None else pg.count(session, *watched),
+        )
+
+
+def _stream(
+    target: Target, before: Before, partial: PartialFile, compression: Compression, progress: Progress
+) -> tuple[Contents, int, list[str]]:
+    """Copy the cluster into `partial`. Gives what is in the archive, its bytes, and warnings."""
+    total = before.cluster_bytes
+    progress.stage("copying the cluster", total)
+    inventory, compressor = Inventory(), Compressor(compression)
+    reader = TarReader(inventory)
+
+    def sink(chunk: bytes) -> None:
+        partial.write(compressor.compress(chunk))
+        reader.feed(chunk)
+        progress.report(reader.bytes if total is None else min(reader.bytes, total))
+
+    environment = target.server.environment(target.maintenance_database)
+    try:
+        ended = run(target.host, programs.pg_basebackup(), env=environment, sink=sink, progress=progress)
+        if ended.code != 0:
+            raise _error(target, ended)
+        partial.write(compressor.finish())
+        reader.finish()
+    except TarDamaged as error:
+        raise DumpIncomplete(f"What pg_basebackup wrote is no whole archive: {error.message}.") from None
+    said = [f"pg_basebackup said: {line}" for line in ended.stderr.splitlines() if line.strip()]
+    return inventory.contents(), reader.bytes, said
+
+
+def _require_whole(contents: Contents) -> BackupManifest:
+    """The server's list of what it sent. Raises DumpIncomplete unless all of it, and no more, is in the archive."""
+    looked = [archive_checks.data_directory(contents), *archive_checks.base_backup_checks(contents)]
+    looked += [Check(check="structure", ok=False, detail=odd) for odd in contents.odd]
+    listed, _ = archive_checks.backup_manifest(contents)
+    if listed is None or any(check.ok is not True for check in looked):
+        wrong = checks.describe([check for check in looked if check.ok is not True])
+        raise DumpIncomplete(f"pg_basebackup ended without an error, but the copy is not whole: {wrong}.")
+    return listed
+
+
+def _read_back(partial: PartialFile, compression: Compression, written: Contents, progress: Progress) -> None:
+    found = archive.read(partial.path, compression, progress)
+    wrong = [
+        what
+        for what, holds in (
+            ("its end", found.damage is None and found.compression_damage is None),
+            ("size", found.bytes == partial.bytes),
+            ("SHA-256", found.sha256 == partial.sha256),
+            ("files", found.contents.files == written.files),
+        )
+        if not holds
+    ]
+    if wrong:
+        raise DumpFailed(
+            f"What was read back from {partial.path.name} is not what was written: {', '.join(wrong)} differ.",
+            "The disk or its driver is at fault: check it, and set SCARLET_BACKUP_DIR to another one.",
+        )
+
+
+def _error(target: Target, ended: Exit) -> BackupToolError:
+    said = ended.stderr.strip()
+    lost = lost_on_the_way(target, ended, "pg_basebackup", "copy")
+    if lost is not None and not isinstance(lost, ServerUnreachable):
+        return lost
+    if "pg_hba.conf" in said:
+        return PermissionDenied(
+            f"The server lets nobody copy it from there: {said}",
+            "Add `local replication all trust`, as the image's own has it, to its pg_hba.conf (for a server on another "
+            "machine `host replication all <address> scram-sha-256`) and `SELECT pg_reload_conf()`.",
+        )
+    if "max_wal_senders" in said:
+        return VolumeUnsupported(
+            f"All connections for copies and standbys are taken: {said}",
+            "See `SELECT * FROM pg_stat_replication`, or raise max_wal_senders.",
+        )
+    if "has already been removed" in said:
+        return DumpFailed(
+            f"The server threw WAL away that the copy needs: {said}",
+            "Raise max_slot_wal_keep_size (-1 is its default) or wal_keep_size, and call `backup` again.",
+        )
+    if re.search(r"checksum (error|verification failure)", said):
+        return DumpFailed(
+            f"Pages of the database are damaged, as their checksums say: {said}",
+            "Don't overwrite older backups. Take an SQL backup, which reads every row, and check the disk.",
+        )
+    if lost is not None:
+        return lost
+    return DumpFailed(f"pg_basebackup failed with exit code {ended.code}: {said or 'it said nothing'}")

@@ -1,0 +1,174 @@
+"""A tar archive, read once as it comes. Nothing is skipped: every header is checked and the end has to be there.
+
+Header blocks are taken apart by `tarfile`. Its own reader of streams ends at a damaged header as if the archive ended
+there (seen with Python 3.11), so the order of blocks is looked at here.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from dataclasses import dataclass
+from typing import Literal
+
+BLOCK = tarfile.BLOCKSIZE
+LONGEST_EXTENSION = 64 << 10
+"""Bytes of a name or of pax records that are taken."""
+_LINKS = (tarfile.SYMTYPE, tarfile.LNKTYPE)
+_EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
+
+
+class TarDamaged(Exception):
+    """The bytes are no whole tar archive. `offset` is where that is seen, in bytes of the archive."""
+
+    def __init__(self, message: str, offset: int) -> None:
+        super().__init__(message)
+        self.message, self.offset = message, offset
+
+
+@dataclass(frozen=True)
+class Member:
+    """One member. `name` has no leading `./` and no closing slash; `size` is that of a file's data."""
+
+    name: str
+    kind: Literal["file", "directory", "link"]
+    size: int
+
+
+class MemberHandler:
+    """What is told of each member, in the archive's order. Override what is wanted."""
+
+    def member(self, member: Member) -> None:
+        """One begins."""
+
+    def data(self, data: memoryview) -> None:
+        """Some of a file's data. Only good until this returns."""
+
+    def end(self) -> None:
+        """The file's data are complete. Not called for directories and links."""
+
+
+class TarReader:
+    """Fed with an archive in pieces of any size. Raises TarDamaged at the first thing that is wrong; members that were
+    told before it are as they are in the archive."""
+
+    def __init__(self, handler: MemberHandler) -> None:
+        self.bytes = 0
+        self._handler = handler
+        self._header = bytearray()
+        self._left = self._padding = self._zeros = 0
+        self._extension: bytearray | None = None
+        self._extended = tarfile.TarInfo()
+        self._long_name: str | None = None
+        self._long_size: int | None = None
+
+    def feed(self, chunk: bytes) -> None:
+        """The next bytes."""
+        view = memoryview(chunk)
+        while view:
+            if self._left:
+                taken = self._take_data(view[: self._left])
+            elif self._padding:
+                taken = min(self._padding, len(view))
+                self._padding -= taken
+            else:
+                taken = min(BLOCK - len(self._header), len(view))
+                self._header += view[:taken]
+            view = view[taken:]
+            self.bytes += taken
+            if len(self._header) == BLOCK:
+                self._take_header(bytes(self._header))
+                self._header.clear()
+
+    def finish(self) -> None:
+        """The bytes have ended. Raises TarDamaged unless the archive has, too."""
+        if self._left or self._padding or self._header:
+            raise self._damaged("it ends within a member")
+        if self._zeros < 2:
+            raise self._damaged("its end is missing")
+
+    def _take_data(self, data: memoryview) -> int:
+        self._left -= len(data)
+        if self._extension is not None:
+            self._extension += data
+            if not self._left:
+                self._take_extension(bytes(self._extension))
+                self._extension = None
+        else:
+            self._handler.data(data)
+            if not self._left:
+                self._handler.end()
+        return len(data)
+
+    def _take_header(self, block: bytes) -> None:
+        if not any(block):
+            self._zeros += 1
+            return
+        if self._zeros:
+            raise self._damaged("there is something behind its end")
+        try:
+            found = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            raise self._damaged(f"no header of a member ({error})") from None
+        if found.type in _EXTENSIONS:
+            if not 0 < found.size <= LONGEST_EXTENSION:
+                raise self._damaged(f"a name or an extension of {found.size} bytes")
+            self._extension, self._extended = bytearray(), found
+            self._expect(found.size)
+            return
+        self._take_member(found)
+
+    def _take_member(self, found: tarfile.TarInfo) -> None:
+        name = found.name if self._long_name is None else self._long_name
+        size = found.size if self._long_size is None else self._long_size
+        self._long_name = self._long_size = None
+        name = name.removeprefix("./").rstrip("/")
+        if name.startswith("/") or ".." in name.split("/"):
+            raise self._damaged(f"the member {name!r} would be outside of the directory it is unpacked in")
+        if found.isdir():
+            self._handler.member(Member(name, "directory", 0))
+        elif found.type in _LINKS:
+            self._handler.member(Member(name, "link", 0))
+        elif found.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE):
+            if size < 0:
+                raise self._damaged(f"{name} has a size of {size} bytes")
+            self._handler.member(Member(name, "file", size))
+            self._expect(size)
+            if not size:
+                self._handler.end()
+        else:
+            raise self._damaged(f"{name} is neither a file nor a directory (type {found.type!r})")
+
+    def _take_extension(self, data: bytes) -> None:
+        """GNU's long names, and of pax records the two that say what follows ("pax Header Block" in POSIX)."""
+        if self._extended.type == tarfile.GNUTYPE_LONGNAME:
+            self._long_name = _text(data.rstrip(b"\0"))
+        elif self._extended.type == tarfile.XHDTYPE:
+            records = _pax_records(data)
+            if records is None:
+                raise self._damaged("pax records that can't be read")
+            self._long_name = _text(records[b"path"]) if b"path" in records else None
+            self._long_size = int(records[b"size"]) if records.get(b"size", b"").isdigit() else None
+
+    def _expect(self, size: int) -> None:
+        self._left, self._padding = size, -size % BLOCK
+
+    def _damaged(self, message: str) -> TarDamaged:
+        return TarDamaged(message, self.bytes)
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _pax_records(data: bytes) -> dict[bytes, bytes] | None:
+    """Records `<length> <keyword>=<value>\\n`; None where they are none."""
+    found: dict[bytes, bytes] = {}
+    while data:
+        length, _, _ = data.partition(b" ")
+        end = int(length) if length.isdigit() else 0
+        keyword, equals, value = data[len(length) + 1 : end].partition(b"=")
+        if not equals or not value.endswith(b"\n"):
+            return None
+        found[keyword] = value[:-1]
+        data = data[end:]
+    return found
