@@ -180,7 +180,7 @@ class ManifestHead(Model):
     identity: Identity | None = Field(description="null in a repaired copy, which does not tell it.")
     bytes: int = Field(description="Of the file.")
     sha256: str = Field(description="Of the file.")
-    rows: int = Field(description="Of the database; for a volume counted just before its copy began.")
+    rows: int = Field(description="Of the database; of a volume counted before and after its copy, and the fewer.")
     integrity_rows: int | None = Field(description="Rows of the integrity table; null when it is not there.")
     shrunk: bool
     shrunk_reasons: list[str]
@@ -221,7 +221,9 @@ class VolumeManifest(ManifestHead):
     integrity_table: str
     databases: list[str] = Field(description="Every database of the cluster: they all come back together.")
     cluster_bytes: int | None = Field(description="Sizes of the databases, summed; null where they may not be asked.")
-    tables: list[TableCount] = Field(description="Rows of the database's tables, counted just before the copy began.")
+    tables: list[TableCount] = Field(
+        description="Rows of the database's tables, counted before and after the copy, and the fewer."
+    )
     tar_bytes: int = Field(description="Of the archive, before compression.")
     files: int
     backup_manifest_sha256: str
@@ -345,7 +347,7 @@ class Backup(Model):
     database: str
     databases: list[str] = Field(default=[], description="Of a volume: every database in it.")
     tables: list[TableCount]
-    rows: int = Field(description="Of `database`; for a volume counted just before its copy began.")
+    rows: int = Field(description="Of `database`; of a volume counted before and after its copy, and the fewer.")
     integrity_rows: int | None
     steps: list[Step]
     proved: bool | None = Field(default=None, description="Whether a restore drill proved it; null without a drill.")

@@ -33,7 +33,7 @@ def _backup(result: Backup) -> list[str]:
     verdict = "PROC-003 may go ahead." if result.safe_to_proceed else "PROC-003 must NOT go ahead."
     rows = f"{result.rows:,} rows in {len(result.tables)} tables"
     if result.kind == "volume":
-        rows = f"{len(result.databases)} databases, {rows} of {result.database} when its copy began"
+        rows = f"{len(result.databases)} databases, {rows} of {result.database}"
     return [
         f"Backup {result.name}: {size(result.bytes)}, {rows}, read back in full, {result.duration_seconds:.1f} s.",
         result.path,

@@ -351,6 +351,13 @@ def test_emptied_database_is_shrunk(kept: Kept, embedded: EmbeddedServer, tmp_pa
     assert any(full.name in reason for reason in made.reasons)
 
 
+def test_database_that_is_emptied_while_it_is_copied_is_shrunk(embedded: EmbeddedServer, tmp_path: Path) -> None:
+    with small_database(embedded) as database:
+        empty = "SET search_path TO letta; TRUNCATE agents CASCADE"
+        made = take(shelf(database, tmp_path).settings, WhileItCopies(lambda: execute(database, empty)))
+    assert (made.shrunk, made.safe_to_proceed, made.integrity_rows) == (True, False, 0)
+
+
 def test_cancelled_copy_leaves_nothing(kept: Kept, embedded: EmbeddedServer, tmp_path: Path) -> None:
     progress = WhileItCopies(lambda: progress.cancel())
     with pytest.raises(Cancelled):

@@ -34,14 +34,19 @@ WAY_BACK = (
 
 
 @dataclass(frozen=True)
-class Before:
-    """What the server told just before the copy."""
+class Look:
+    """What the server told at a moment before or after the copy."""
 
     at: datetime
     server: pg.ServerFacts
     databases: dict[str, pg.DatabaseFacts]
     tables: list[TableCount]
     integrity_rows: int | None
+
+    @property
+    def rows(self) -> int:
+        """Of all tables."""
+        return sum(table.rows for table in self.tables)
 
     @property
     def cluster_bytes(self) -> int | None:
@@ -71,8 +76,9 @@ def copy(
             listed = _require_whole(contents)
             partial.finish()
             _read_back(partial, compression, contents, progress)
-            rows, last = sum(table.rows for table in before.tables), last_full(target, ("sql", "volume"))
-            shrunk = record.shrunk_reasons(target, rows, before.integrity_rows, last, accept_smaller)
+            fewer = min(before, _look(target, progress), key=lambda look: (look.integrity_rows or 0, look.rows))
+            last = last_full(target, ("sql", "volume"))
+            shrunk = record.shrunk_reasons(target, fewer.rows, fewer.integrity_rows, last, accept_smaller)
             manifest = VolumeManifest(
                 name=name,
                 kind="volume",
@@ -87,16 +93,16 @@ def copy(
                 sha256=partial.sha256,
                 databases=sorted(before.databases),
                 cluster_bytes=before.cluster_bytes,
-                tables=before.tables,
+                tables=fewer.tables,
                 tar_bytes=tar_bytes,
                 files=len(contents.files),
                 backup_manifest_sha256=contents.files[BACKUP_MANIFEST].sha256,
                 start_lsn=listed.wal_ranges[0].start,
                 end_lsn=listed.wal_ranges[-1].end,
                 wal=archive_checks.wal_of(contents),
-                rows=rows,
+                rows=fewer.rows,
                 integrity_table=target.settings.integrity_table,
-                integrity_rows=before.integrity_rows,
+                integrity_rows=fewer.integrity_rows,
                 shrunk=bool(shrunk),
                 shrunk_reasons=shrunk,
                 last_full=last.name if last else None,
@@ -110,8 +116,8 @@ def copy(
     return manifest, said
 
 
-def _look(target: Target, progress: Progress) -> Before:
-    """Count the configured database's rows, in a snapshot of their own: the copy holds at least what is in it."""
+def _look(target: Target, progress: Progress) -> Look:
+    """Count the configured database's rows, in a snapshot of their own. The copy is of a moment between two looks."""
     progress.stage("counting the rows of the database")
     patience = {"lock_timeout": str(programs.LOCK_WAIT_MS)}
     with target.server.session(target.database, {**patience, **OWN_SEARCH_PATH}, progress) as session:
@@ -122,7 +128,7 @@ def _look(target: Target, progress: Progress) -> Before:
         if watched not in {(table.schema, table.name) for table in tables}:
             watched = None
         at, counted = datetime.now(UTC), pg.count_rows(session, tables)
-        return Before(
+        return Look(
             at=at,
             server=pg.server_facts(session),
             databases=pg.databases(session),
@@ -136,7 +142,7 @@ def _look(target: Target, progress: Progress) -> Before:
 
 
 def _stream(
-    target: Target, before: Before, partial: PartialFile, compression: Compression, progress: Progress
+    target: Target, before: Look, partial: PartialFile, compression: Compression, progress: Progress
 ) -> tuple[Contents, int, list[str]]:
     """Copy the cluster into `partial`. Gives what is in the archive, its bytes, and warnings."""
     total = before.cluster_bytes
