@@ -11,7 +11,7 @@ from ..models import Check, CodePage, CodePageChoice, Drill, Level, Manifest, St
 from ..postgres.contents import Contents
 from ..postgres.script import Handler
 from ..progress import Progress
-from ..store.directory import DRILL
+from ..store.directory import DRILL, Entry
 from ..store.encodings import DESCRIPTIONS
 from ..store.powershell import Survey
 from . import catalogue, checks, rescue
