@@ -150,7 +150,7 @@ class Identity(Model):
 
     system_identifier: str = Field(description="pg_control_system(): new for every initdb, so for every fresh volume.")
     database: str
-    database_oid: int
+    database_oid: int | None = Field(description="null in a cold copy, which can't be asked.")
     server_version: str
     server_version_num: int
     via: Literal["docker", "local"]
@@ -180,7 +180,10 @@ class ManifestHead(Model):
     identity: Identity | None = Field(description="null in a repaired copy, which does not tell it.")
     bytes: int = Field(description="Of the file.")
     sha256: str = Field(description="Of the file.")
-    rows: int = Field(description="Of the database; of a volume counted before and after its copy, and the fewer.")
+    rows: int | None = Field(
+        description="Of the database; of a volume counted before and after its copy, and the fewer; null: a cold copy, "
+        "of a server that did not run, so that nobody counted."
+    )
     integrity_rows: int | None = Field(description="Rows of the integrity table; null when it is not there.")
     shrunk: bool
     shrunk_reasons: list[str]
@@ -203,6 +206,27 @@ class Manifest(ManifestHead):
     tables: list[TableData]
 
 
+class CopiedTable(Model):
+    """Rows of one table of a database whose volume was copied, just before and just after the copy. They tell the rows
+    in the copy exactly where nothing was written meanwhile."""
+
+    schema_: str = Field(alias="schema")
+    name: str
+    rows: int
+    rows_after: int | None = Field(description="null: the table was gone by then.")
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class Site(Model):
+    """Where a container has its data directory: what has to be known to put it back where there is no container."""
+
+    data_directory: str = Field(description="In the container, e.g. /var/lib/postgresql/data.")
+    mounted_at: str = Field(description="Where the volume is mounted: that directory or one above it.")
+    volume: str | None = Field(description="Name of the volume; null: a directory of the machine is mounted there.")
+    volume_labels: dict[str, str] = Field(default={}, description="Those by which Compose knows it.")
+
+
 class WalSegment(Model):
     """A file of write-ahead log in an archive of a volume."""
 
@@ -213,22 +237,26 @@ class WalSegment(Model):
 
 class VolumeManifest(ManifestHead):
     """`<file>.manifest.json` of an archive of the whole volume. The server's own `backup_manifest` in the archive tells
-    what is in it, file by file; only the write-ahead log is not listed there."""
+    what is in it, file by file; only the write-ahead log is not listed there. A cold copy, of a server that did not
+    run, has none: for it everything but sizes, digests and versions is null or empty."""
 
     finished_at: Utc
-    pg_basebackup_version: str
+    cold: bool = Field(default=False, description="A copy of the files of a server that did not run.")
+    pg_basebackup_version: str | None
     tool_version: str
     integrity_table: str
+    site: Site | None = Field(description="null: the server does not run in a container.")
     databases: list[str] = Field(description="Every database of the cluster: they all come back together.")
     cluster_bytes: int | None = Field(description="Sizes of the databases, summed; null where they may not be asked.")
-    tables: list[TableCount] = Field(
-        description="Rows of the database's tables, counted before and after the copy, and the fewer."
+    tables: list[CopiedTable] = Field(description="Those of the configured database.")
+    quiet: bool | None = Field(
+        description="Whether nothing was written between the two counts, so that rows are exactly those in the copy."
     )
     tar_bytes: int = Field(description="Of the archive, before compression.")
     files: int
-    backup_manifest_sha256: str
-    start_lsn: str
-    end_lsn: str
+    backup_manifest_sha256: str | None
+    start_lsn: str | None
+    end_lsn: str | None
     wal: list[WalSegment]
 
 
@@ -345,9 +373,12 @@ class Backup(Model):
     compression: Compression
     label: str | None
     database: str
-    databases: list[str] = Field(default=[], description="Of a volume: every database in it.")
+    databases: list[str] = Field(default=[], description="Of a volume: every database in it; none for a cold copy.")
+    cold: bool = Field(default=False, description="A volume whose server did not run: nobody counted its rows.")
     tables: list[TableCount]
-    rows: int = Field(description="Of `database`; of a volume counted before and after its copy, and the fewer.")
+    rows: int | None = Field(
+        description="Of `database`; of a volume counted before and after its copy, and the fewer; null: a cold copy."
+    )
     integrity_rows: int | None
     steps: list[Step]
     proved: bool | None = Field(default=None, description="Whether a restore drill proved it; null without a drill.")

@@ -458,6 +458,8 @@ def test_more_than_half_of_all_rows_gone_gives_a_shrunk_backup(database: LocalDa
     after = here.back_up()
     assert (after.shrunk, after.safe_to_proceed) == (False, True)
     assert here.latest(for_restore=True) == after.name
+    assert full.rows is not None
+    assert after.rows is not None
     assert full.rows > 2 * after.rows
 
 

@@ -910,7 +910,8 @@ def test_in_a_container_scarlets_memory_is_proved_while_hers_runs_and_while_it_d
         assert taken.drill is not None
         assert (taken.proved, taken.drill.detail, taken.drill.warnings) == (True, "", [])
         assert taken.drill.where.startswith(f"a throw-away container of {IMAGE} (sha256:")
-        assert taken.drill.rows_compared == taken.rows > 500
+        assert taken.drill.rows_compared == taken.rows
+        assert taken.drill.rows_compared > 500
         assert {"TABLE more.moods", "VIEW more.sad"} <= {item.what for item in taken.drill.normalised}
         assert left(settings) == []
 

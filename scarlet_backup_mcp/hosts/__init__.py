@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
 
 from ..errors import ProgramMissing
@@ -80,6 +80,17 @@ class Dependent:
 
 
 @dataclass(frozen=True)
+class Mount:
+    """A volume (`source` is its name) or a directory of the machine, as a container sees it."""
+
+    kind: str
+    """Docker's word: volume, bind, tmpfs …"""
+    source: str
+    destination: str
+    writable: bool = True
+
+
+@dataclass(frozen=True)
 class Place:
     """What is known of the place. Container fields are None on a local host."""
 
@@ -95,14 +106,39 @@ class Place:
     image_id: str | None = None
     project: str | None = None
     service: str | None = None
-    volume: str | None = None
-    """Name of the volume that is mounted at or above PGDATA."""
+    user: str = ""
+    """As whom the container's program is started; "" is root."""
+    data_directory: str | None = None
+    """PGDATA, as the container's environment has it."""
+    mounts: tuple[Mount, ...] = ()
     working_dir: str | None = None
     """Compose's project directory, as the machine that ran Compose spells it."""
     engine_local: bool = True
     """Whether the engine shares this machine's file system."""
     environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     """The container's own environment: holds secrets, never shown."""
+
+    @property
+    def data_mount(self) -> Mount | None:
+        """What is mounted at or above the data directory: the deepest; None where it lies in the container itself."""
+        if self.data_directory is None:
+            return None
+        above = [m for m in self.mounts if PurePosixPath(self.data_directory).is_relative_to(m.destination)]
+        return max(above, key=lambda mount: len(PurePosixPath(mount.destination).parts), default=None)
+
+    @property
+    def mounts_inside(self) -> list[Mount]:
+        """What is mounted below the data directory."""
+        if self.data_directory is None:
+            return []
+        inside = PurePosixPath(self.data_directory)
+        return [m for m in self.mounts if inside in PurePosixPath(m.destination).parents]
+
+    @property
+    def volume(self) -> str | None:
+        """Name of the volume that the data directory lies in."""
+        mount = self.data_mount
+        return mount.source if mount is not None and mount.kind == "volume" else None
 
 
 class Host(Protocol):
@@ -339,6 +375,7 @@ __all__ = [
     "Dependent",
     "Exit",
     "Host",
+    "Mount",
     "OutputQueue",
     "Place",
     "Process",

@@ -6,11 +6,10 @@ import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Literal
 
 from ..errors import ContainerMissing, ContainerNotRunning, ContainerPaused, HostError
-from . import Dependent, Place, run
+from . import Dependent, Mount, Place, run
 from .engine import Answer, Engine, EngineRefused, find_endpoint
 from .exec_stream import ExecProcess
 
@@ -61,7 +60,9 @@ class DockerHost:
             image_id=found["Image"],
             project=labels.get(PROJECT),
             service=labels.get(SERVICE),
-            volume=_volume(found["Mounts"], environment.get("PGDATA") or DEFAULT_PGDATA),
+            user=settings.get("User") or "",
+            data_directory=environment.get("PGDATA") or DEFAULT_PGDATA,
+            mounts=tuple(_mount(mount) for mount in found["Mounts"]),
             working_dir=labels.get(WORKING_DIR),
             engine_local=self._engine().endpoint.local,
             environment=environment,
@@ -189,11 +190,8 @@ def _environment(lines: Sequence[str]) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
-def _volume(mounts: Sequence[Answer], directory: str) -> str | None:
-    """The volume that `directory` lies in: that of the deepest mount at or above it, if it is one."""
-    above = [mount for mount in mounts if PurePosixPath(directory).is_relative_to(mount["Destination"])]
-    deepest = max(above, key=lambda mount: len(PurePosixPath(mount["Destination"]).parts), default=None)
-    return deepest.get("Name") if deepest and deepest["Type"] == "volume" else None
+def _mount(found: Answer) -> Mount:
+    return Mount(found["Type"], found.get("Name") or found.get("Source", ""), found["Destination"], found["RW"])
 
 
 def _depends_on(labels: Mapping[str, str], service: str) -> bool:

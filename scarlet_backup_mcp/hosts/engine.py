@@ -161,6 +161,26 @@ class Engine:
         found: list[Answer] | None = self._ask("list volumes", self._api.volumes, filters={"label": label})["Volumes"]
         return [volume["Name"] for volume in found or []]
 
+    def volume_labels(self, name: str) -> dict[str, str]:
+        """A volume's labels. 404 if there is none."""
+        found: Answer = self._ask(f"look at the volume {name}", self._api.inspect_volume, name)
+        return found["Labels"] or {}
+
+    def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        """Make a volume. One that is there already stays as it is."""
+        self._ask(f"make the volume {name}", self._api.create_volume, name, labels=dict(labels))
+
+    def containers_running_with(self, source: str) -> list[str]:
+        """Names of the containers that run, are paused or restart, and have that volume or directory mounted."""
+        states = ["running", "paused", "restarting"]
+        # The engine's own filter by volume knows volumes' names and destinations, but no sources of other mounts.
+        found: list[Answer] = self._ask("list containers", self._api.containers, filters={"status": states})
+        return [
+            item["Names"][0].lstrip("/")
+            for item in found
+            if any(source in (mount.get("Name"), mount.get("Source")) for mount in item["Mounts"])
+        ]
+
     def remove_volume(self, name: str) -> None:
         """Remove a volume. 404 if there is none, 409 while a container has it."""
         self._ask(f"remove the volume {name}", self._api.remove_volume, name)

@@ -72,8 +72,8 @@ class ThrowAwayContainer:
     def remove(self) -> None:
         """The container first, since its volume can't go before. Never raises HostError: see `left_behind`."""
         self.host.close()
-        self.left_behind += _remove(self._engine.remove_container, self.name, "container")
-        self.left_behind += _remove(self._engine.remove_volume, self.name, "volume")
+        self.left_behind += remove(self._engine.remove_container, self.name, "container")
+        self.left_behind += remove(self._engine.remove_volume, self.name, "volume")
 
     def _configuration(self, image: str, argv: Sequence[str], owner: str) -> Answer:
         """As https://docs.docker.com/reference/api/engine/version/v1.41/#operation/ContainerCreate has it.
@@ -133,35 +133,36 @@ def throw_away_container(
         engine.close()
 
 
-def remove_leftovers(owner: str) -> list[str]:
-    """Remove every throw-away container and volume of that owner; the names of those that are gone now.
+def remove_leftovers(owner: str, label: str = LABEL) -> list[str]:
+    """Remove every container and volume with that owner in its label; the names of those that are gone now.
 
     Only for whoever knows that none of them is in use. Raises HostError when the engine can't be asked.
     """
     engine = Engine(find_endpoint(os.environ))
     try:
-        label = f"{LABEL}={owner}"
-        containers = [(found["Names"] or [found["Id"]])[0].lstrip("/") for found in engine.containers_labelled([label])]
-        kept = {name for name in containers if _remove(engine.remove_container, name, "container")}
-        volumes = engine.volumes_labelled(label)
-        kept |= {name for name in volumes if _remove(engine.remove_volume, name, "volume")}
+        labelled = f"{label}={owner}"
+        found = engine.containers_labelled([labelled])
+        containers = [(container["Names"] or [container["Id"]])[0].lstrip("/") for container in found]
+        kept = {name for name in containers if remove(engine.remove_container, name, "container")}
+        volumes = engine.volumes_labelled(labelled)
+        kept |= {name for name in volumes if remove(engine.remove_volume, name, "volume")}
         return sorted({*containers, *volumes} - kept)
     finally:
         engine.close()
 
 
-def _remove(remove: Callable[[str], None], name: str, kind: str) -> list[str]:
+def remove(call: Callable[[str], None], name: str, kind: str) -> list[str]:
     """What is left to tell: nothing when it is gone. For a while the engine refuses what it is just doing itself."""
     until = time.monotonic() + REMOVAL_SECONDS
     while True:
         try:
-            remove(name)
+            call(name)
             return []
         except HostError as error:
             if isinstance(error, EngineRefused) and error.status == 404:
                 return []
             if not isinstance(error, EngineRefused) or time.monotonic() > until:
-                told = f"The throw-away {kind} {name} is left behind: {error.message}"
+                told = f"The {kind} {name} is left behind: {error.message}"
                 log.warning(told)
                 return [told]
         time.sleep(0.2)

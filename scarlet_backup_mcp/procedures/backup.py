@@ -295,7 +295,7 @@ def _result(
 
 def _tables(manifest: Manifest | VolumeManifest) -> list[TableCount]:
     if isinstance(manifest, VolumeManifest):
-        return manifest.tables
+        return [TableCount(schema=table.schema_, name=table.name, rows=table.rows) for table in manifest.tables]
     rows = rows_by_table(manifest.tables)
     return [TableCount(schema=schema, name=name, rows=count) for (schema, name), count in rows.items()]
 

@@ -38,7 +38,7 @@ def shrunk_reasons(
         reasons.append(f"the table {table} is missing (or SCARLET_BACKUP_INTEGRITY_TABLE is wrong)")
     elif integrity_rows == 0:
         reasons.append(f"the table {table} is empty")
-    if last is not None and rows * 2 < last.rows and not accept_smaller:
+    if last is not None and last.rows is not None and rows * 2 < last.rows and not accept_smaller:
         reasons.append(f"{rows:,} rows, while {last.name} holds {last.rows:,}")
     return reasons
 

@@ -64,7 +64,7 @@ def repair(target: Target, progress: Progress, name: str, *, code_page: CodePage
         bytes=manifest.bytes,
         sha256=manifest.sha256,
         tables=len(manifest.tables),
-        rows=manifest.rows,
+        rows=found.rows,
         integrity_rows=manifest.integrity_rows,
         duration_seconds=round(time.monotonic() - began, 3),
         remedy=f"Prove it with `verify_backup` of {manifest.name}, level drill; the original may stay as it is.",

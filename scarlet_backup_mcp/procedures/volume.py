@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from .. import __version__
 from ..errors import BackupToolError, DumpFailed, DumpIncomplete, PermissionDenied, ServerUnreachable, VolumeUnsupported
-from ..hosts import Exit, run
-from ..models import Check, Compression, TableCount, VolumeManifest
+from ..hosts import Exit, Place, run
+from ..hosts.volumes import volume_labels
+from ..models import Check, Compression, CopiedTable, Site, TableCount, VolumeManifest
 from ..postgres import catalogue as pg
 from ..postgres import programs
 from ..postgres.base_backup import BACKUP_MANIFEST, BackupManifest
@@ -42,6 +43,9 @@ class Look:
     databases: dict[str, pg.DatabaseFacts]
     tables: list[TableCount]
     integrity_rows: int | None
+    transactions: str
+    """The snapshot in words, `xmin:xmax:` and those under way; equal ones without any under way mean that nothing was
+    written in between ("pg_snapshot" in PostgreSQL's documentation)."""
 
     @property
     def rows(self) -> int:
@@ -76,7 +80,8 @@ def copy(
             listed = _require_whole(contents)
             partial.finish()
             _read_back(partial, compression, contents, progress)
-            fewer = min(before, _look(target, progress), key=lambda look: (look.integrity_rows or 0, look.rows))
+            after = _look(target, progress)
+            fewer = min(before, after, key=lambda look: (look.integrity_rows or 0, look.rows))
             last = last_full(target, ("sql", "volume"))
             shrunk = record.shrunk_reasons(target, fewer.rows, fewer.integrity_rows, last, accept_smaller)
             manifest = VolumeManifest(
@@ -91,9 +96,11 @@ def copy(
                 tool_version=__version__,
                 bytes=partial.bytes,
                 sha256=partial.sha256,
+                site=site_of(target.place, before.server.data_directory),
                 databases=sorted(before.databases),
                 cluster_bytes=before.cluster_bytes,
-                tables=fewer.tables,
+                tables=_both(before, after),
+                quiet=before.transactions == after.transactions and before.transactions.endswith(":"),
                 tar_bytes=tar_bytes,
                 files=len(contents.files),
                 backup_manifest_sha256=contents.files[BACKUP_MANIFEST].sha256,
@@ -138,7 +145,30 @@ def _look(target: Target, progress: Progress) -> Look:
                 if table.root == table.oid
             ],
             integrity_rows=None if watched is None else pg.count(session, *watched),
+            transactions=session.rows("SELECT pg_current_snapshot()::text AS seen")[0]["seen"],
         )
+
+
+def site_of(place: Place, data_directory: str | None) -> Site | None:
+    """Where the data directory lies; `data_directory` as the server tells it. None without a container or a mount."""
+    place = replace(place, data_directory=data_directory or place.data_directory)
+    mount = place.data_mount
+    if mount is None or place.data_directory is None:
+        return None
+    return Site(
+        data_directory=place.data_directory,
+        mounted_at=mount.destination,
+        volume=place.volume,
+        volume_labels=volume_labels(place.volume) if place.volume else {},
+    )
+
+
+def _both(before: Look, after: Look) -> list[CopiedTable]:
+    then = {(table.schema_, table.name): table.rows for table in after.tables}
+    return [
+        CopiedTable(schema=t.schema_, name=t.name, rows=t.rows, rows_after=then.get((t.schema_, t.name)))
+        for t in before.tables
+    ]
 
 
 def _stream(
