@@ -411,7 +411,20 @@ class Listed(Model):
     rows: int | None = None
     integrity_rows: int | None = None
     sha256: str | None = None
+    keep: bool = Field(default=False, description="Marked so that retention never removes it.")
+    slot: str | None = Field(
+        default=None,
+        description="What it fills for `prune_backups`, e.g. 'last 3, weekly 2026-W47'; null: no slot, see there.",
+    )
     detail: str = ""
+
+
+class Kept(Model):
+    """What is marked now, or no longer, to be kept."""
+
+    status: Literal["done"] = "done"
+    name: str
+    keep: bool
 
 
 class UndoPoint(Model):
@@ -480,6 +493,44 @@ class Restore(Model):
     dependents: list[DependentReport]
     steps: list[Step]
     warnings: list[str]
+    duration_seconds: float
+    remedy: str | None = None
+
+
+class PruneItem(Model):
+    """One backup, or undo point, and what retention makes of it."""
+
+    name: str
+    what: Literal["sql", "volume", "undo_point"]
+    created_at: Utc
+    bytes: int
+    action: Literal["kept", "removed", "would be removed", "left alone", "not removed"] = Field(
+        description="'left alone': no rule is for it. 'not removed': it should have gone, and could not."
+    )
+    reason: str
+    slots: list[str] = Field(default=[], description="E.g. 'last 3', 'daily 2026-11-22', 'weekly 2026-W47'.")
+
+
+class Prune(Model):
+    """Answer of `prune_backups`."""
+
+    status: Literal["done"] = "done"
+    dry_run: bool
+    directory: str
+    database: str
+    policy: str = Field(description="The rules in words.")
+    items: list[PruneItem] = Field(description="Newest first, undo points last.")
+    kept: int
+    removed: int = Field(description="In a dry run those that would be.")
+    left_alone: int
+    bytes_freed: int = Field(description="Of backups' files in the directory; in a dry run what would be.")
+    undo_bytes_freed: int = Field(description="Of undo points, on the server.")
+    older_than_30_days: str = Field(description="What becomes of those that PROC-004's note speaks of.")
+    confirmation: str | None = Field(
+        description="In a dry run: what a yes of the user's to this very list is bound to; null: nothing would go."
+    )
+    warnings: list[str]
+    steps: list[Step]
     duration_seconds: float
     remedy: str | None = None
 

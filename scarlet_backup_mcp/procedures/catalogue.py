@@ -28,9 +28,11 @@ from ..store.directory import DRILL, Entry
 from ..store.encodings import ARCHIVE, DESCRIPTIONS, recognise
 from ..store.names import JOURNAL, PARTIAL, moment, parse
 from ..store.reading import beginning
+from . import retention
 from .target import TAG, Target
 
 M = TypeVar("M", bound=ManifestHead)
+M_co = TypeVar("M_co", bound=ManifestHead, covariant=True)
 
 WEEK = 7 * 24 * 3600
 """PROC-004: a backup at least once a week."""
@@ -41,16 +43,18 @@ SERVER_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Known(Generic[M]):
+class Known(Generic[M_co]):
     """A file with all that is kept beside it. `created_at` is the manifest's time; without one the name's, else the
     file's."""
 
     entry: Entry
-    manifest: M | None
+    manifest: M_co | None
     verification: StoredVerification | None
     state: State
     created_at: datetime
     detail: str = ""
+    marked: bool = False
+    """To be kept, whatever retention's rules say."""
 
     @property
     def name(self) -> str:
@@ -87,6 +91,7 @@ class Known(Generic[M]):
 def known(target: Target) -> list[Known[ManifestHead]]:
     """Every backup in the directory, newest first. Only the heads of manifests are read."""
     found = [_know(target, entry, target.directory.manifest_head) for entry in target.directory.entries()]
+    found = [item for item in found if item.manifest is not None or item.entry.path.exists()]  # else removed meanwhile
     return sorted(found, key=lambda item: (item.created_at, item.name), reverse=True)
 
 
@@ -151,7 +156,8 @@ def list_backups(target: Target, limit: int = 10) -> Listing:
     warnings += server_warnings
     if (directory.path / JOURNAL).exists():
         warnings.append("A restore was cut off: call `backup` or `restore`, either finishes it or rolls it back first.")
-    listed = [_listed(target, item) for item in everything[:limit]] + _partials(target)
+    slots = {name: verdict.slots for name, verdict in verdicts(target, everything).items()}
+    listed = [_listed(target, item, slots[item.name]) for item in everything[:limit]] + _partials(target)
     listed.sort(key=lambda item: (item.created_at, item.name), reverse=True)
     return Listing(
         directory=str(directory.path),
@@ -174,6 +180,55 @@ def list_backups(target: Target, limit: int = 10) -> Listing:
     )
 
 
+# -- retention -------------------------------------------------------------------------------------------------------
+
+
+def rules(target: Target) -> retention.Rules:
+    """As they are set."""
+    settings = target.settings
+    return retention.Rules(settings.keep_last, settings.keep_daily, settings.keep_weekly, settings.keep_monthly)
+
+
+def verdicts(target: Target, items: Iterable[Known[ManifestHead]]) -> dict[str, retention.Verdict]:
+    """What retention says of each of these, which are all there are, by name."""
+    return retention.decide([_candidate(target, item) for item in items], rules(target))
+
+
+def _candidate(target: Target, item: Known[ManifestHead]) -> retention.Candidate:
+    manifest = item.manifest
+    mine = manifest is not None and target.is_ours(manifest)
+    return retention.Candidate(
+        name=item.name,
+        kind=item.entry.name.kind,
+        created_at=item.created_at,
+        left_alone=_why_no_slot(item, mine),
+        shrunk=manifest is not None and mine and manifest.shrunk,
+        cold=manifest is not None and manifest.kind == "volume" and manifest.rows is None,
+        proved=item.proved_at is not None,
+        marked=item.marked,
+        last_full=manifest.last_full if manifest else None,
+    )
+
+
+def _why_no_slot(item: Known[ManifestHead], mine: bool) -> str:
+    """Why retention's rules are not for it; "" if they are."""
+    if item.state == "damaged":
+        return f"damaged ({item.detail})"
+    if item.manifest is None:
+        return "foreign: `backup` did not make it, or its manifest is lost"
+    identity = item.manifest.identity
+    if identity is None or item.foreign:
+        return "a repaired copy, which does not tell for certain of which database it is"
+    if not mine:
+        of = identity.project or identity.container or "another server"
+        return f"of another database ({identity.database} of {of})"
+    if item.in_future:
+        return "says that it was made in the future: check the clock"
+    if item.state != "good":
+        return "not verified in full as it is now: call `verify_backup`"
+    return ""
+
+
 # -- one file --------------------------------------------------------------------------------------------------------
 
 
@@ -193,23 +248,22 @@ def manifest_of(target: Target, entry: Entry) -> Manifest | VolumeManifest | Non
 
 
 def _know(target: Target, entry: Entry, manifest_of: Callable[[str], M | None]) -> Known[M]:
-    verification = target.directory.verification(entry)
+    verification, marked = target.directory.verification(entry), target.directory.is_marked(entry)
     detail = ""
     try:
         manifest = manifest_of(entry.name.name)
     except StoreError as error:
         manifest, detail = None, error.message
     if manifest is None:
-        return Known(
-            entry, None, verification, "damaged" if detail else "foreign", _time_without_manifest(entry), detail
-        )
+        unknown: State = "damaged" if detail else "foreign"
+        return Known(entry, None, verification, unknown, _time_without_manifest(entry), detail, marked)
     state: State = "unverified"
     if entry.bytes != manifest.bytes:
         state, detail = "damaged", f"{entry.bytes:,} bytes, the manifest says {manifest.bytes:,}"
     elif verification is not None:
         state = "good" if verification.valid else "damaged"
         detail = "; ".join(DRILL_FAILED if check == DRILL else check for check in verification.failed_checks)
-    return Known(entry, manifest, verification, state, manifest.created_at, detail)
+    return Known(entry, manifest, verification, state, manifest.created_at, detail, marked)
 
 
 def _time_without_manifest(entry: Entry) -> datetime:
@@ -222,7 +276,7 @@ def _age(moment: datetime) -> float:
     return round((datetime.now(UTC) - moment).total_seconds(), 1)
 
 
-def _listed(target: Target, item: Known[ManifestHead]) -> Listed:
+def _listed(target: Target, item: Known[ManifestHead], slots: tuple[str, ...]) -> Listed:
     manifest = item.manifest
     identity = manifest.identity if manifest else None
     detail = item.detail
@@ -251,6 +305,8 @@ def _listed(target: Target, item: Known[ManifestHead]) -> Listed:
         rows=manifest.rows if manifest else None,
         integrity_rows=manifest.integrity_rows if manifest else None,
         sha256=manifest.sha256 if manifest else None,
+        keep=item.marked,
+        slot=", ".join(slots) or None,
         detail=detail,
     )
 

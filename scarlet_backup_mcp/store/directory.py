@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from ..errors import BackupMissing, DirectoryNotWritable, NameRefused, StoreError
 from ..models import CodePage, Compression, Kind, Manifest, ManifestHead, StoredVerification, VolumeManifest
-from . import manifests, names
+from . import manifests, names, removal
 from .names import BackupName
 from .writing import TEMPORARY, PartialFile, sync_directory, write_atomically
 
@@ -122,14 +122,17 @@ class BackupDirectory:
         text = self._bytes_of(name + names.MANIFEST, manifests.HEAD_BYTES)
         return None if text is None else self._checked(name, lambda: manifests.head(text))
 
-    def publish(self, partial: PartialFile, manifest: ManifestHead, failed: list[str]) -> None:
-        """Give a finished, verified partial file its name, with its manifest and the outcome of its verification.
+    def publish(self, partial: PartialFile, manifest: ManifestHead, failed: list[str], *, keep: bool = False) -> None:
+        """Give a finished, verified partial file its name, with its manifest, the outcome of its verification and, to
+        `keep` it, its mark.
 
         Under the lock. When it fails, neither name nor manifest is there.
         """
-        beside = [self.path / (manifest.name + end) for end in (names.MANIFEST, names.VERIFIED)]
+        beside = [self.path / (manifest.name + end) for end in removal.BESIDE]
         try:
-            write_atomically(beside[0], manifests.seal(manifest))
+            write_atomically(self.path / (manifest.name + names.MANIFEST), manifests.seal(manifest))
+            if keep:
+                write_atomically(self.path / (manifest.name + names.KEEP), b"")
             status = os.stat(partial.path)  # a rename changes neither size nor time
             entry = Entry(names.require(manifest.name), partial.final, status.st_size, status.st_mtime_ns)
             self.store_verification(entry, sha256=manifest.sha256, failed=failed)
@@ -139,6 +142,10 @@ class BackupDirectory:
                 for path in beside:
                     path.unlink(missing_ok=True)
             raise
+
+    def is_marked(self, entry: Entry) -> bool:
+        """Whether it is marked to be kept."""
+        return os.path.lexists(f"{entry.path}{names.KEEP}")
 
     def verification(self, entry: Entry) -> StoredVerification | None:
         """The last outcome of `full` or `drill` that is of this very content and manifest; None without one."""
@@ -163,7 +170,10 @@ class BackupDirectory:
 
         `proved` is a drill's verdict, on the server `proved_on`; None keeps an earlier one of the same content, read
         with the same `code_page`, so that what a drill has found wrong is not made good by reading the file once more.
+        Raises StoreError; BackupMissing when the file is gone, beside whose place nothing is left to lie then.
         """
+        if not any(os.path.lexists(f"{entry.path}{end}") for end in ("", names.PARTIAL)):
+            raise BackupMissing(f"{entry.name.name} was removed meanwhile.")
         now = datetime.now(UTC)
         manifest_bytes, manifest_mtime_ns = self._manifest_status(entry)
         earlier = self.verification(entry)
@@ -203,13 +213,32 @@ class BackupDirectory:
                 return name
             time.sleep(0.05)
 
+    def mark(self, entry: Entry, keep: bool) -> None:
+        """Mark it to be kept, durably, or take the mark away. Raises StoreError."""
+        path = Path(f"{entry.path}{names.KEEP}")
+        if not keep:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise StoreError(f"{path.name} can't be removed: {error.strerror or error}.") from error
+            sync_directory(self.path)
+        elif not self.is_marked(entry):
+            write_atomically(path, b"")
+
+    def remove(self, entry: Entry) -> None:
+        """Remove a backup with all that lies beside it, as `removal` has it. Raises StoreError, BackupMissing without
+        the file."""
+        if self.find(entry.name.name) != entry:
+            raise StoreError(f"{entry.name.name} has changed meanwhile; it is left alone.")
+        removal.remove(self.path, entry.name.name)
+
     def sweep(self) -> list[str]:
-        """Remove what killed backups left behind; gives the names removed."""
+        """Remove what killed backups left behind, and finish removals that were cut off; gives the names removed."""
         removed: list[str] = []
         for partial in list(self.partials()):
             finished = partial.with_name(partial.name.removesuffix(names.PARTIAL))
             if not finished.exists():
-                for end in (names.MANIFEST, names.VERIFIED):
+                for end in removal.BESIDE:
                     finished.with_name(finished.name + end).unlink(missing_ok=True)
             partial.unlink(missing_ok=True)
             removed.append(partial.name)
@@ -218,7 +247,7 @@ class BackupDirectory:
                 Path(item.path).unlink(missing_ok=True)
         if removed:
             sync_directory(self.path)
-        return removed
+        return removed + removal.finish(self.path, [item.name for item in self._scan()])
 
     # --------------------------------------------------------------------------------------------------------------
 
@@ -272,7 +301,7 @@ def _is_temporary(name: str) -> bool:
     final = name.removeprefix(".").removesuffix(TEMPORARY)
     if name != f".{final}{TEMPORARY}":
         return False
-    beside = next((final.removesuffix(end) for end in (names.MANIFEST, names.VERIFIED) if final.endswith(end)), "")
+    beside = next((final.removesuffix(end) for end in removal.BESIDE if final.endswith(end)), "")
     return final == names.JOURNAL or names.parse(beside) is not None
 
 

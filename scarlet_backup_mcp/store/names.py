@@ -12,6 +12,9 @@ from ..models import Compression, Kind
 PARTIAL = ".partial"
 MANIFEST = ".manifest.json"
 VERIFIED = ".verified.json"
+KEEP = ".keep"
+"""Of a mark beside a backup that retention is to keep; what is in it does not matter."""
+REMOVED = ".removed"
 JOURNAL = "restore.journal.json"
 LONGEST = 200
 """Bytes: with what is put behind it a name stays under the 255 that file systems take."""
@@ -54,6 +57,17 @@ def repaired_name(of: BackupName, moment: datetime) -> str:
     stem = of.name.removesuffix(suffix)
     stem = re.sub(r"_\d{8}_\d{6}(?=\.|$)", "", stem, count=1) if of.stamp is not None else stem
     return f"{stem.encode()[:100].decode(errors='ignore')}_repaired_{of.stamp or moment:%Y%m%d_%H%M%S}{suffix}"
+
+
+def unnamed(name: str) -> str:
+    """What a backup's file is called while the backup is being removed: no backup has such a name."""
+    return f".{name}{REMOVED}"
+
+
+def before_unnamed(file_name: str) -> str | None:
+    """The backup's name of which `unnamed` made that one; None for any other."""
+    name = file_name.removeprefix(".").removesuffix(REMOVED)
+    return name if file_name == unnamed(name) and parse(name) is not None else None
 
 
 def parse(name: str) -> BackupName | None:

@@ -1,0 +1,246 @@
+"""`prune_backups`: retention as PROC-004 has it (`retention` holds the policy), and the mark that keeps one backup.
+
+A backup goes only if it is a good one of the configured database that no rule keeps; whatever else lies there is told
+of and left. It goes under the directory's lock, so that none is being restored meanwhile. Who only reads it (a
+verification, a drill, a copy) reads an open file to its end and finds no file when it opens it again; on Windows an
+open file can't be removed, and is told as such. A drill's or verification's outcome is not kept once its file is gone.
+
+The server is needed for undo points only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from ..errors import BackupToolError, Cancelled, ConfirmationStale
+from ..models import Kept, ManifestHead, Prune, PruneItem, Step, UndoPoint
+from ..postgres import catalogue as pg
+from ..postgres import databases
+from ..postgres.server import Session
+from ..progress import Progress
+from ..store.directory import Entry
+from ..store.lock import writer_lock
+from . import catalogue
+from . import journal as journals
+from .catalogue import Known
+from .target import Target
+
+OLD = timedelta(days=30)
+"""PROC-004's notes: backups older than this are deleted to save space."""
+
+
+@dataclass(frozen=True)
+class _Item:
+    """What is told of one backup or undo point. `identity` tells its content from another one of that name."""
+
+    told: PruneItem
+    identity: str
+    entry: Entry | None
+
+    @property
+    def going(self) -> bool:
+        return self.told.action == "would be removed"
+
+    def now(self, action: Literal["removed", "not removed"], reason: str) -> _Item:
+        return replace(self, told=self.told.model_copy(update={"action": action, "reason": reason}))
+
+
+def prune(
+    target: Target,
+    progress: Progress,
+    *,
+    dry_run: bool = True,
+    include_undo: bool = False,
+    confirmed: str | None = None,
+) -> Prune:
+    """Tell what the rules keep, and unless it is a `dry_run` remove the rest; with `include_undo` every undo point too.
+
+    `confirmed` is the `confirmation` of the dry run that a user agreed to; None means that the caller has consent for
+    whatever the rules let go. What can't be removed is told as such, and the rest goes on. A dry run changes nothing.
+
+    Raises ConfirmationStale, with nothing removed, when it is not exactly that list any more; Busy; with `include_undo`
+    what keeps the server from being asked; Cancelled between two removals, telling how many there were.
+    """
+    began = time.monotonic()
+    if dry_run:
+        look = target.server.session(target.maintenance_database, progress=progress) if include_undo else nullcontext()
+        with look as session:
+            items = _plan(target, progress, session)
+        return _report(target, items, [], time.monotonic() - began, dry_run=True)
+    target.directory.prepare()
+    with writer_lock(target.directory.path, "prune"), _server(target, progress, include_undo) as (session, told):
+        told += [f"{name}, left by a call that was killed, is removed." for name in target.directory.sweep()]
+        items = _plan(target, progress, session)
+        if confirmed is not None and confirmed != _confirmation(items):
+            raise ConfirmationStale(
+                "What the rules let go is not exactly what was confirmed; nothing was removed.",
+                "Call it again with dry_run=true, and ask the user about what it tells now.",
+            )
+        items = _remove(target, progress, items, session)
+    return _report(target, items, told, time.monotonic() - began, dry_run=False)
+
+
+def keep(target: Target, name: str, on: bool) -> Kept:
+    """Mark a backup so that retention never removes it, or take the mark away. Raises BackupMissing, NameRefused or
+    Busy."""
+    entry = target.directory.find(name)
+    with writer_lock(target.directory.path, "mark"):
+        target.directory.mark(entry, on)
+    return Kept(name=name, keep=on)
+
+
+@contextmanager
+def _server(target: Target, progress: Progress, wanted: bool) -> Generator[tuple[Session | None, list[str]]]:
+    """With the server's restore lock, a restore that was cut off settled, and what was done for that; None where it is
+    not `wanted`."""
+    if not wanted:
+        yield None, []
+        return
+    journals.require_running(target)
+    with journals.maintenance_session(target, progress) as session:
+        yield session, journals.tidy_up(target, session, restoring=True)
+
+
+# -- what goes -------------------------------------------------------------------------------------------------------
+
+
+def _plan(target: Target, progress: Progress, session: Session | None) -> list[_Item]:
+    """Newest first, undo points (only with a session) last. Manifests are read whole: one that is damaged anywhere
+    fills no slot."""
+    progress.stage("looking at the backups")
+    everything: list[Known[ManifestHead]] = [
+        catalogue.know_volume(target, item.entry)
+        if item.entry.name.kind == "volume"
+        else catalogue.know(target, item.entry)
+        for item in catalogue.known(target)
+    ]
+    verdicts = catalogue.verdicts(target, everything)
+    actions: dict[str, Literal["kept", "would be removed", "left alone"]] = {
+        "keep": "kept",
+        "remove": "would be removed",
+        "leave": "left alone",
+    }
+    items: list[_Item] = []
+    for item in everything:
+        verdict = verdicts[item.name]
+        told = PruneItem(
+            name=item.name,
+            what=item.entry.name.kind,
+            created_at=item.created_at,
+            bytes=item.entry.bytes,
+            action=actions[verdict.fate],
+            reason=verdict.reason,
+            slots=list(verdict.slots),
+        )
+        items.append(_Item(told, item.manifest.sha256 if item.manifest else "", item.entry))
+    if session is not None:
+        points = catalogue.undo_points(target, pg.databases(session).values())
+        items += [_undo(point, databases.oid(session, point.name)) for point in points]
+    return items
+
+
+def _undo(point: UndoPoint, oid: int) -> _Item:
+    told = PruneItem(
+        name=point.name,
+        what="undo_point",
+        created_at=point.created_at,
+        bytes=point.bytes,
+        action="would be removed",
+        reason="undo points were asked for",
+    )
+    return _Item(told, str(oid), None)
+
+
+def _confirmation(items: Sequence[_Item]) -> str | None:
+    """For this very list of what would be removed, and its contents; None for an empty one."""
+    lines = sorted(f"{item.told.what} {item.told.name} {item.identity}\n" for item in items if item.going)
+    return f"prune {hashlib.sha256(''.join(lines).encode()).hexdigest()[:16]}" if lines else None
+
+
+def _remove(target: Target, progress: Progress, items: list[_Item], session: Session | None) -> list[_Item]:
+    """Oldest first; gives what became of all."""
+    going = [item for item in reversed(items) if item.going]
+    became: dict[str, _Item] = {}
+    try:
+        progress.stage("removing what no rule keeps", len(going))
+        for item in going:
+            progress.report(len(became), item.told.name)
+            try:
+                if item.entry is not None:
+                    target.directory.remove(item.entry)
+                elif session is not None:
+                    databases.drop(session, item.told.name)
+                became[item.told.name] = item.now("removed", item.told.reason)
+            except Cancelled:
+                raise
+            except BackupToolError as error:
+                became[item.told.name] = item.now("not removed", error.message)
+    except Cancelled:
+        gone = sum(item.told.action == "removed" for item in became.values())
+        raise Cancelled(
+            f"The call was cancelled; {gone} of {len(going)} are removed, the others are as they were.",
+            "Call `prune_backups` with dry_run=true: it tells what is left.",
+        ) from None
+    return [became.get(item.told.name, item) for item in items]
+
+
+# -- what is told ----------------------------------------------------------------------------------------------------
+
+
+def _report(target: Target, items: Sequence[_Item], warnings: list[str], seconds: float, *, dry_run: bool) -> Prune:
+    told = [item.told for item in items]
+    gone = [item for item in told if item.action == ("would be removed" if dry_run else "removed")]
+    failed = [item for item in told if item.action == "not removed"]
+    policy = str(catalogue.rules(target))
+    confirmation = _confirmation(items) if dry_run else None
+    return Prune(
+        dry_run=dry_run,
+        directory=str(target.directory.path),
+        database=target.database,
+        policy=f"{policy}; kinds apart, and whatever is marked",
+        items=told,
+        kept=sum(item.action == "kept" for item in told),
+        removed=len(gone),
+        left_alone=sum(item.action == "left alone" for item in told),
+        bytes_freed=sum(item.bytes for item in gone if item.what != "undo_point"),
+        undo_bytes_freed=sum(item.bytes for item in gone if item.what == "undo_point"),
+        older_than_30_days=_older_than_30_days(told, gone, dry_run),
+        confirmation=confirmation,
+        warnings=warnings + [f"{item.name} could not be removed: {item.reason}" for item in failed],
+        steps=[
+            Step(
+                step="Politica di Retention Consigliata",
+                title="Keep daily, weekly and monthly backups",
+                ok=None if dry_run else not failed,
+                detail=policy,
+            )
+        ],
+        duration_seconds=round(seconds, 3),
+        remedy="Ask the user about what would be removed, then call it again with dry_run=false."
+        if confirmation
+        else None,
+    )
+
+
+def _older_than_30_days(told: Sequence[PruneItem], gone: Sequence[PruneItem], dry_run: bool) -> str:
+    limit = datetime.now(UTC) - OLD
+    old = [item for item in told if item.what != "undo_point" and item.created_at < limit]
+    if not old:
+        return "PROC-004 wants to be rid of backups older than 30 days: there is none."
+    staying = [item for item in old if item not in gone]
+    kept = [item for item in staying if item.action == "kept"]
+    in_table = [item for item in kept if item.slots]
+    counts = [
+        (len(old) - len(staying), "would go" if dry_run else "went"),
+        (len(in_table), "kept in a slot of its own table"),
+        (len(kept) - len(in_table), "kept for another reason that its line tells"),
+        (len(staying) - len(kept), "left alone"),
+    ]
+    told_of = ", ".join(f"{count} {what}" for count, what in counts if count)
+    return f"PROC-004 wants to be rid of backups older than 30 days: of {len(old)} such, {told_of}."
