@@ -190,6 +190,20 @@ class ManifestHead(Model):
     last_full: str | None = Field(description="The backup that this one was measured against.")
 
 
+class Activity(Model):
+    """What a server had done by a moment. Kept in manifests."""
+
+    transactions: str = Field(description="pg_current_snapshot(): `xmin:xmax:` and the transactions under way.")
+    changed_rows: int = Field(description="Rows inserted, updated and deleted, ever: definitions are rows, too.")
+    sequences: str = Field(description="A digest of where the database's sequences are.")
+    counted_since: str | None = Field(description="When the server began to count them anew; null: never yet.")
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no transaction that writes was under way."""
+        return self.transactions.endswith(":") and len(set(self.transactions.split(":")[:2])) == 1
+
+
 class Manifest(ManifestHead):
     """`<file>.manifest.json`: written once, never changed. It proves integrity, not origin."""
 
@@ -197,6 +211,7 @@ class Manifest(ManifestHead):
     pg_dump_version: str
     tool_version: str
     integrity_table: str
+    activity: Activity | None = Field(default=None, description="What the server had written by the snapshot.")
     database_bytes: int | None = Field(description="pg_database_size, an estimate; null in a repaired copy.")
     script_bytes: int = Field(description="Of the plain dump, before compression.")
     rest_sha256: str = Field(description="Of the script without COPY data and without its volatile lines.")
@@ -249,6 +264,7 @@ class VolumeManifest(ManifestHead):
     databases: list[str] = Field(description="Every database of the cluster: they all come back together.")
     cluster_bytes: int | None = Field(description="Sizes of the databases, summed; null where they may not be asked.")
     tables: list[CopiedTable] = Field(description="Those of the configured database.")
+    activity: Activity | None = Field(default=None, description="What the server had written just before the copy.")
     quiet: bool | None = Field(
         description="Whether nothing was written between the two counts, so that rows are exactly those in the copy."
     )
@@ -593,6 +609,16 @@ class Integrity(Model):
     newest_good_age_seconds: float | None
     findings: list[Finding]
     steps: list[Step]
+
+
+class Gate(Model):
+    """Whether PROC-003 (agent recreation) may go ahead: a backup of this very database is there, with all of it."""
+
+    safe_to_proceed: bool
+    reasons: list[str] = Field(description="Why not, or what it rests on.")
+    backup: str | None = Field(description="The backup that it rests on, or that comes nearest.")
+    age_seconds: float | None
+    checked_at: Utc
 
 
 class ErrorReport(Model):

@@ -150,6 +150,7 @@ def _dump(
             roles=snapshot.roles,
             database_bytes=snapshot.database.bytes or 0,
             integrity_table=target.settings.integrity_table,
+            activity=snapshot.activity,
             integrity_rows=snapshot.integrity_rows,
             shrunk=bool(shrunk),
             shrunk_reasons=shrunk,

@@ -17,9 +17,10 @@ from ..errors import (
     ServerUnreachable,
 )
 from ..hosts import Exit, run
-from ..models import Compression, DatabaseProperties, Role, TableData, rows_by_table
+from ..models import Activity, Compression, DatabaseProperties, Role, TableData, rows_by_table
 from ..postgres import catalogue as pg
 from ..postgres import programs
+from ..postgres.activity import activity
 from ..postgres.digests import BlockDigests
 from ..postgres.script import Handler, ScriptDamaged, ScriptReader
 from ..postgres.script import Target as CopyTarget
@@ -47,6 +48,7 @@ class Snapshot:
     schemas: list[str]
     tables: list[pg.Table]
     integrity_rows: int | None
+    activity: Activity
 
 
 class ConcurrentChange(DumpFailed):
@@ -74,6 +76,7 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
         schemas=pg.schemas(session),
         tables=tables,
         integrity_rows=None if watched is None else pg.count(session, *watched),
+        activity=activity(session),
     )
 
 

@@ -1,0 +1,97 @@
+"""The gate before PROC-003: whether there is a backup on which Scarlet's memory may be destroyed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from ..errors import BackupToolError
+from ..models import Gate, ManifestHead
+from ..postgres import catalogue as pg
+from ..postgres.activity import written_since
+from . import catalogue, journal
+from .catalogue import Known
+from .target import Target
+
+STOP_WRITERS = "Stop what writes to it (`docker compose stop letta-server`), then call `backup` again."
+
+
+def gate(target: Target) -> Gate:
+    """Whether PROC-003 may go ahead, on which backup, and why (not). Never raises for what is wrong with the server or
+    the backups: then it may not."""
+    now = datetime.now(UTC)
+    try:
+        if journal.read(target.directory.path) is not None:
+            return _closed(["A restore was cut off: call `backup` or `restore`, either tidies up first."], now)
+        mine = [item for item in catalogue.known(target) if item.manifest and target.is_ours(item.manifest)]
+        if not mine:
+            return _closed([f"There is no backup of the database {target.database}: call `backup`."], now)
+        young = [item for item in mine if not _against_its_age(target, item, now)]
+        verdicts = [judge(target, item) for item in young or mine[:1]]
+        return next((verdict for verdict in verdicts if verdict.safe_to_proceed), verdicts[0])
+    except BackupToolError as error:
+        return _closed([f"{error.message} {error.remedy}"], now)
+
+
+def judge(target: Target, item: Known[ManifestHead]) -> Gate:
+    """The same of one backup of the configured database. Raises what keeps the server from being asked."""
+    now = datetime.now(UTC)
+    against = [*_against_its_age(target, item, now), *_against_the_file(target, item)]
+    held: list[str] = []
+    if not against:
+        held, against = _look_at_the_server(target, item)
+    age = (now - item.created_at).total_seconds()
+    proof = f"a restore drill on {item.proved_at:%Y-%m-%d %H:%M} UTC" if item.proved_at else "full verification"
+    return Gate(
+        safe_to_proceed=not against,
+        reasons=against or [f"{item.name}, {age / 60:.0f} minutes old, passed {proof}.", *held],
+        backup=item.name,
+        age_seconds=round(age, 1),
+        checked_at=now,
+    )
+
+
+def _against_its_age(target: Target, item: Known[ManifestHead], now: datetime) -> list[str]:
+    minutes = target.settings.gate_minutes
+    if item.in_future:
+        return [f"{item.name} says it was made in the future: check the clock, and call `backup`."]
+    if now - item.created_at > timedelta(minutes=minutes):
+        old = (now - item.created_at).total_seconds() / 60
+        return [f"{item.name} is {old:,.0f} minutes old, more than {minutes}: call `backup`."]
+    return []
+
+
+def _against_the_file(target: Target, item: Known[ManifestHead]) -> list[str]:
+    manifest, found = item.manifest, list[str]()
+    assert manifest is not None
+    if item.state != "good":
+        verify = f"call `verify_backup` with backup={item.name!r}."
+        found.append(f"{item.name} is {item.state}{f' ({item.detail})' if item.detail else ''}: {verify}")
+    if target.settings.gate_level == "proved" and item.proved_at is None:
+        found.append(f"No restore drill has proved {item.name}: call `verify_backup` with level drill.")
+    if manifest.shrunk:
+        against = f" The last full one is {manifest.last_full}." if manifest.last_full else ""
+        found.append(f"The database had shrunk: {'; '.join(manifest.shrunk_reasons)}.{against}")
+    elif not manifest.integrity_rows:
+        found.append(f"{item.name} does not tell of a row in {target.settings.integrity_table}.")
+    return found
+
+
+def _look_at_the_server(target: Target, item: Known[ManifestHead]) -> tuple[list[str], list[str]]:
+    """What speaks for the backup, and what against it."""
+    manifest = catalogue.manifest_of(target, item.entry)
+    if manifest is None or manifest.identity is None or manifest.activity is None:
+        return [], [f"{item.name} does not tell what the server had written by then: call `backup`."]
+    identity = manifest.identity
+    with target.server.session(target.database) as session:
+        now = (pg.server_facts(session).system_identifier, pg.databases(session)[target.database].oid)
+        if now != (identity.system_identifier, identity.database_oid):
+            return [], [f"{item.name} is of another database of that name, restored or made anew since: call `backup`."]
+        written, how = written_since(session, manifest.activity)
+    if written is not False:
+        return [], [f"{how} {STOP_WRITERS}"]
+    rows = f"{manifest.integrity_table} holds {manifest.integrity_rows} rows in it; nothing has shrunk."
+    return [f"It is of the database {target.database} as it is there now.", rows, how], []
+
+
+def _closed(reasons: list[str], now: datetime) -> Gate:
+    return Gate(safe_to_proceed=False, reasons=reasons, backup=None, age_seconds=None, checked_at=now)

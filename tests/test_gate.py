@@ -1,0 +1,175 @@
+"""The gate before PROC-003: what opens it, and everything that shuts it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.models import Gate
+from scarlet_backup_mcp.procedures.gate import gate
+from scarlet_backup_mcp.procedures.restore import restore
+from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.progress import Progress
+from scarlet_backup_mcp.store.names import JOURNAL
+
+from .conftest import LocalDatabase
+from .helpers_store import Shelf, execute, shelf, small_database
+
+SETTLED = 0.3
+"""A session reports its statistics when it ends."""
+
+
+@pytest.fixture
+def database(embedded: EmbeddedServer) -> Generator[LocalDatabase]:
+    with small_database(embedded) as made:
+        time.sleep(SETTLED)
+        yield made
+
+
+@pytest.fixture
+def here(database: LocalDatabase, tmp_path: Path) -> Shelf:
+    return shelf(database, tmp_path)
+
+
+def ask(here: Shelf, **more: Any) -> Gate:
+    with Target(here.settings.model_copy(update=more)) as target:
+        return gate(target)
+
+
+def why(found: Gate) -> str:
+    """Of a gate that is shut."""
+    assert not found.safe_to_proceed
+    return " ".join(found.reasons)
+
+
+def test_open_on_a_fresh_backup_and_says_on_what(here: Shelf) -> None:
+    assert "There is no backup" in why(ask(here))
+    made = here.back_up()
+    found = ask(here)
+    assert (found.safe_to_proceed, found.backup) == (True, made.name)
+    assert "full verification" in found.reasons[0]
+    assert any("No transaction has written" in reason for reason in found.reasons)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        'INSERT INTO letta.agents SELECT * FROM (SELECT (json_populate_record(a, \'{"id": "x"}\')).* FROM letta.agents a'
+        " LIMIT 1) one",
+        "DELETE FROM letta.messages",
+        "TRUNCATE letta.messages",
+        "UPDATE letta.agents SET name = name",
+        "CREATE FUNCTION new() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "COMMENT ON TABLE letta.agents IS 'written'",
+        "SELECT lo_from_bytea(0, 'abc')",
+        "DROP TABLE letta.messages CASCADE",
+        "CREATE SEQUENCE moved",
+    ],
+)
+def test_whatever_is_written_since_shuts_it(here: Shelf, database: LocalDatabase, statement: str) -> None:
+    here.back_up()
+    assert ask(here).safe_to_proceed
+    execute(database, statement)
+    time.sleep(SETTLED)
+    assert "call `backup` again" in why(ask(here))
+    here.back_up()
+    assert ask(here).safe_to_proceed
+
+
+def test_sequence_that_moves_without_a_transaction_shuts_it(here: Shelf, database: LocalDatabase) -> None:
+    execute(database, "CREATE SEQUENCE moves; SELECT nextval('moves')")
+    time.sleep(SETTLED)
+    here.back_up()
+    execute(database, "SELECT nextval('moves')")
+    assert "Sequences have moved" in why(ask(here))
+
+
+def test_reading_and_maintenance_leave_it_open(here: Shelf, database: LocalDatabase) -> None:
+    here.back_up()
+    execute(database, "SELECT count(*) FROM letta.messages; ANALYZE")
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        connection.execute("VACUUM")
+    time.sleep(SETTLED)
+    found = ask(here)
+    assert found.safe_to_proceed, found.reasons
+    assert any("statistics say so" in reason for reason in found.reasons)
+
+
+def test_transaction_under_way_at_the_snapshot_can_not_be_excluded(here: Shelf, database: LocalDatabase) -> None:
+    with psycopg.connect(database.dsn) as writer:
+        writer.execute("DELETE FROM letta.messages")
+        here.back_up()
+        assert "A transaction that writes is under way" in why(ask(here))
+        writer.commit()
+    time.sleep(SETTLED)
+    assert "rows were inserted, updated or deleted" in why(ask(here))
+
+
+def test_too_old_and_from_the_future(here: Shelf) -> None:
+    name = here.back_up().name
+    for moved, said in ((timedelta(minutes=-61), "61 minutes old"), (timedelta(hours=2), "in the future")):
+        moment = datetime.now(UTC) + moved
+        here.edit_manifest(name, created_at=moment.isoformat().replace("+00:00", "Z"))
+        assert said in why(ask(here))
+    here.edit_manifest(name, created_at=(datetime.now(UTC) - timedelta(minutes=61)).isoformat())
+    assert ask(here, gate_minutes=62).safe_to_proceed
+
+
+def test_an_older_good_one_opens_it_when_the_newest_is_damaged(here: Shelf) -> None:
+    first = here.back_up().name
+    second = here.back_up().name
+    content = bytearray(here.file(second).read_bytes())
+    content[len(content) // 2] ^= 1
+    here.file(second).write_bytes(content)
+    assert not here.verify(second).valid
+    found = ask(here)
+    assert (found.safe_to_proceed, found.backup) == (True, first)
+
+
+def test_unverified_shrunk_and_unproved_ones_do_not_open_it(here: Shelf, database: LocalDatabase) -> None:
+    name = here.back_up().name
+    assert "No restore drill has proved" in why(ask(here, gate_level="proved"))
+    here.verify(name, "drill")
+    assert "a restore drill on" in ask(here, gate_level="proved").reasons[0]
+    here.outcome(name).unlink()
+    assert "verify_backup" in why(ask(here))
+    here.verify(name)
+    assert ask(here).safe_to_proceed
+    execute(database, "TRUNCATE letta.agents CASCADE")
+    time.sleep(SETTLED)
+    here.back_up()
+    here.file(name).unlink()
+    assert "shrunk" in why(ask(here))
+
+
+def test_another_database_of_that_name(here: Shelf, database: LocalDatabase) -> None:
+    name = here.back_up().name
+    with Target(here.settings) as target:
+        restore(target, Progress(), name)
+    assert "of another database of that name" in why(ask(here))
+    here.back_up()
+    assert ask(here).safe_to_proceed
+    here.edit_manifest(here.latest(), identity={"system_identifier": "1"})
+    assert "of another database of that name" in why(ask(here))
+
+
+def test_backup_of_an_older_version_of_this_tool_and_a_restore_under_way(here: Shelf) -> None:
+    name = here.back_up().name
+    here.edit_manifest(name, activity=None)
+    assert "does not tell what the server had written" in why(ask(here))
+    (here.directory / JOURNAL).write_text(json.dumps({}), encoding="utf-8")
+    assert "cut off" in why(ask(here))
+
+
+def test_server_that_does_not_answer_shuts_it(here: Shelf) -> None:
+    here.back_up()
+    gone = here.settings.model_copy(update={"bin_dir": here.directory})
+    assert "There is no program psql" in why(ask(Shelf(gone)))
