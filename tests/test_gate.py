@@ -62,8 +62,7 @@ def test_open_on_a_fresh_backup_and_says_on_what(here: Shelf) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        'INSERT INTO letta.agents SELECT * FROM (SELECT (json_populate_record(a, \'{"id": "x"}\')).* FROM letta.agents a'
-        " LIMIT 1) one",
+        "CREATE TABLE letta.fresh AS SELECT 1 AS one",
         "DELETE FROM letta.messages",
         "TRUNCATE letta.messages",
         "UPDATE letta.agents SET name = name",

@@ -1,0 +1,104 @@
+"""A call as both faces make it: its procedure, its line in the audit log, and the alarm when a schedule began it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TypeVar
+
+from ..errors import BackupToolError, InternalError
+from ..models import Backup, Model, Repaired, Restore, Verification
+from ..postgres.dsn import environment_of
+from ..redaction import text
+from ..store.audit import Client, Record, audited
+from .alarm import Alarm, sound
+from .target import Target
+
+M = TypeVar("M", bound=Model)
+
+
+def call(
+    target: Target,
+    tool: str,
+    arguments: Mapping[str, object],
+    client: Client,
+    work: Callable[[], M],
+    on_failure: str | None = None,
+) -> M:
+    """What `work` gives, audited in the target's directory; what it raises goes on.
+
+    `on_failure` is run when it raises or its result is bad. What is wrong with the log or that command is a warning of
+    the result, where it has warnings.
+    """
+    try:
+        with audited(lambda: target.directory.path, tool, arguments, client, lambda: secrets_of(target)) as record:
+            result = work()
+            _account(target, result, record)
+    except Exception as error:
+        if on_failure is not None:
+            known = error if isinstance(error, BackupToolError) else InternalError("It failed unexpectedly.")
+            sound(on_failure, _alarm(target, tool, known))
+        raise
+    told = [record.warning]
+    if on_failure is not None and not record.good:
+        told.append(sound(on_failure, _alarm(target, tool, None, record.message)))
+    warnings: list[str] | None = getattr(result, "warnings", None)
+    if warnings is not None:
+        warnings += filter(None, told)
+    return result
+
+
+def secrets_of(target: Target) -> set[str]:
+    """Passwords that the target knows by now. One that is also a public name, as "postgres", would only be shown by
+    hiding it."""
+    found: set[str] = set()
+    if (dsn := target.settings.dsn) is not None:
+        found |= {dsn.get_secret_value(), environment_of(dsn.get_secret_value()).get("PGPASSWORD", "")}
+    if "place" in target.__dict__:  # looking for it now could wait for an engine
+        found.add(target.place.environment.get("POSTGRES_PASSWORD", ""))
+    settings = target.settings
+    public = (settings.user, settings.database, settings.service, settings.project, settings.container)
+    return {secret for secret in found if secret and not any(secret in name for name in public)}
+
+
+def _account(target: Target, result: Model, record: Record) -> None:
+    """What there was before and after, and whether the result is what a user needs."""
+    if isinstance(result, Backup):
+        record.good, record.message = result.safe_to_proceed, " ".join(result.reasons)
+        record.after = {"backup": result.name, "sha256": result.sha256}
+    elif isinstance(result, Verification):
+        record.good = (
+            result.valid if result.level != "drill" else result.drill is not None and bool(result.drill.proved)
+        )
+        record.before = {"backup": result.name, **({"sha256": result.sha256} if result.sha256 else {})}
+    elif isinstance(result, Repaired):
+        record.before, record.after = {"backup": result.repaired_from}, {"backup": result.name, "sha256": result.sha256}
+    elif isinstance(result, Restore):
+        record.before = {"source": result.source, **_digest(target, result)}
+        record.after = {"undo_point": result.undo_point} if result.undo_point else {}
+
+
+def _digest(target: Target, result: Restore) -> dict[str, str]:
+    with suppress(BackupToolError):
+        head = target.directory.manifest_head(result.source) if result.source_kind == "backup" else None
+        if head is not None:
+            return {"sha256": head.sha256}
+    return {}
+
+
+def _alarm(target: Target, tool: str, error: BackupToolError | None, message: str = "") -> Alarm:
+    hidden, directory = secrets_of(target), None
+    with suppress(BackupToolError):
+        directory = str(target.directory.path)
+    return Alarm(
+        tool=tool,
+        outcome="error" if error else "bad",
+        code=error.code if error else None,
+        message=text(error.message if error else message, hidden),
+        remedy=text(error.remedy, hidden)
+        if error
+        else "Run `scarlet-backup-mcp list` and `scarlet-backup-mcp backup`.",
+        database=target.database,
+        container=target.settings.container if target.settings.via == "docker" else None,
+        directory=directory,
+    )

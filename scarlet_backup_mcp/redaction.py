@@ -1,0 +1,53 @@
+"""Secrets taken out of what is kept in a log or handed to another program."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import cast
+
+from pydantic import JsonValue
+
+HIDDEN = "***"
+LONGEST = 2000
+"""Characters that are kept of one text."""
+_SECRET_NAME = re.compile(r"dsn|passw|pwd|passphrase|secret|token|api_?key|credential", re.IGNORECASE)
+# What comes before the last "@" of a URI's first word: libpq ends the credentials at the first one, but a password that
+# holds one unescaped is a secret all the same.
+_CREDENTIALS = re.compile(r"(?<=://)[^\s'\"]*@")
+_ASSIGNED = re.compile(
+    r"((?:passw(?:or)?d|pwd|passphrase|secret|token|api_?key)\w*[\"']?\s*[=:]\s*)"
+    r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,;&]+)",
+    re.IGNORECASE,
+)
+
+
+def redact(value: object, secrets: Collection[str] = ()) -> JsonValue:
+    """`value` as JSON without what is or looks like a secret.
+
+    Hidden are the known `secrets`, a URI's credentials, what follows `password=` and the like (PGPASSWORD, tokens, API
+    keys), and whatever a mapping has under such a name or under "dsn". Too much is hidden rather than too little.
+    """
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        pairs = cast(Mapping[object, object], value).items()
+        return {
+            text(str(name), secrets): HIDDEN
+            if content is not None and _SECRET_NAME.search(str(name))
+            else redact(content, secrets)
+            for name, content in pairs
+        }
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [redact(item, secrets) for item in cast(Sequence[object], value)]
+    return text(str(value), secrets)
+
+
+def text(value: str, secrets: Collection[str] = ()) -> str:
+    """The same for a text, which is cut after `LONGEST` characters."""
+    value = value[: 4 * LONGEST]
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        value = value.replace(secret, HIDDEN)
+    value = _ASSIGNED.sub(rf"\1{HIDDEN}", _CREDENTIALS.sub(f"{HIDDEN}@", value))
+    value = value.encode(errors="replace").decode()  # a path may hold bytes that are no UTF-8
+    return value if len(value) <= LONGEST else value[: LONGEST - 1] + "…"

@@ -1,0 +1,105 @@
+"""Scheduled backups: a job of the system's own scheduler, printed or registered.
+
+`schedule` describes a job, and with `install` registers it in place of an earlier one of its name; `unschedule` takes
+it out. A run appends its result to the audit log of the backup directory, whose last one `store.audit.last_scheduled`
+gives.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ..settings import Settings
+from . import cron, launchd, systemd, windows
+from .job import Every, Job, ScheduleFailed, Weekday, interpreter, job_for, job_name, require_runnable
+from .report import JobFile, ScheduleReport, System, lines
+
+__all__ = [
+    "Every",
+    "Job",
+    "JobFile",
+    "ScheduleFailed",
+    "ScheduleReport",
+    "System",
+    "Weekday",
+    "interpreter",
+    "job_for",
+    "job_name",
+    "lines",
+    "require_runnable",
+    "schedule",
+    "system_here",
+    "unschedule",
+    "without_console",
+]
+
+
+class _Scheduler(Protocol):
+    def files(self, job: Job) -> list[JobFile]: ...
+    def commands(self, name: str) -> list[str]: ...
+    def notes(self, job: Job) -> list[str]: ...
+    def install(self, job: Job) -> None: ...
+    def remove(self, name: str) -> bool: ...
+
+
+_SCHEDULERS: dict[System, _Scheduler] = {"windows": windows, "systemd": systemd, "launchd": launchd, "cron": cron}
+
+
+def system_here() -> System:
+    """The scheduler of this machine; on Linux without a running systemd, cron."""
+    if sys.platform == "win32":
+        return "windows"
+    if sys.platform == "darwin":
+        return "launchd"
+    return "systemd" if Path("/run/systemd/system").is_dir() else "cron"
+
+
+def schedule(
+    settings: Settings,
+    every: Every,
+    at: str,
+    *,
+    weekday: Weekday = "sunday",
+    options: Sequence[str] = (),
+    system: System | None = None,
+    install: bool = False,
+) -> ScheduleReport:
+    """Describe the job, and with `install` register it: once more with the same words changes nothing.
+
+    `options` are those of the command `backup`. Raises ConfigurationError, ScheduleFailed or StoreError.
+    """
+    system = system or system_here()
+    job, scheduler = job_for(settings, every, at, weekday=weekday, options=options), _SCHEDULERS[system]
+    files = scheduler.files(job)
+    if install:
+        if system != system_here() and system != "cron":
+            raise ScheduleFailed(f"This machine has no {system}.", f"Leave out --system: here it is {system_here()}.")
+        require_runnable(job)
+        scheduler.install(job)
+    elsewhere = [] if system == system_here() else ["Its paths are those of this machine."]
+    return ScheduleReport(
+        system=system,
+        name=job.name,
+        action="installed" if install else "printed",
+        files=files,
+        commands=[] if install else scheduler.commands(job.name),
+        notes=[*scheduler.notes(job), *elsewhere],
+    )
+
+
+def unschedule(settings: Settings, every: Every, *, system: System | None = None) -> ScheduleReport:
+    """Take the job of these settings out. Raises ScheduleFailed."""
+    system, name = system or system_here(), job_name(settings, every)
+    removed = _SCHEDULERS[system].remove(name)
+    return ScheduleReport(system=system, name=name, action="removed" if removed else "nothing to remove")
+
+
+def without_console() -> None:
+    """Give a process without standard streams, as pythonw.exe is on Windows, streams that lead nowhere."""
+    nowhere = Path(os.devnull)
+    sys.stdout = sys.stdout or nowhere.open("w", encoding="utf-8")
+    sys.stderr = sys.stderr or nowhere.open("w", encoding="utf-8")

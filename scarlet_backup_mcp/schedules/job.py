@@ -1,0 +1,184 @@
+"""What a scheduler is to run, and when: the command line of `backup` with the settings in force."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import time
+from pathlib import Path
+from typing import Literal
+
+from pydantic import SecretStr
+
+from ..errors import BackupToolError, ConfigurationError
+from ..postgres.dsn import environment_of
+from ..settings import PREFIX, Settings
+
+PACKAGE = "scarlet_backup_mcp"
+Every = Literal["daily", "weekly"]
+Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+PROGRAM_SECONDS = 60
+LONGEST_RUN_HOURS = 12
+"""A run that hangs is ended after this, where the scheduler can, so that the next one may begin."""
+# What leads to an engine or to client programs, and is not in a scheduler's environment.
+_DOCKER = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+_WHICH_DATABASE = ("via", "container", "service", "project", "database", "dsn")
+_CACHE = {"cache", ".cache", "caches"}
+
+
+class ScheduleFailed(BackupToolError):
+    """The system's scheduler refused. What was registered before is as it was, unless the message says otherwise."""
+
+    code = "schedule_failed"
+    default_remedy = "Read what the scheduler says and mend the cause, or register by hand what `schedule` prints."
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run a day, or a week, in local time. `argv[0]` is an absolute path."""
+
+    name: str
+    argv: tuple[str, ...]
+    at: time
+    weekday: Weekday | None = None
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def description(self) -> str:
+        """For people who look at their scheduler."""
+        return f"Backup of Scarlet's memory ({'every ' + self.weekday if self.weekday else 'daily'}, {self.at:%H:%M})"
+
+
+def job_for(
+    settings: Settings,
+    every: Every,
+    at: str,
+    *,
+    weekday: Weekday = "sunday",
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] = os.environ,
+) -> Job:
+    """The job that backs up with these settings, and with `options` of the command `backup`.
+
+    `at` is HH:MM, local time; `weekday` counts when `every` is "weekly". Raises ConfigurationError, also where a
+    password would have to stand in the job.
+    """
+    found = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)", at)
+    if found is None:
+        raise ConfigurationError(f"{at!r} is no time of day.", "Write HH:MM, for example 03:30.")
+    name = job_name(settings, every)
+    command = (interpreter(), "-P", "-m", PACKAGE, "backup", "--scheduled", name, "--quiet")
+    carried = _carried(settings, environment)
+    argv = (*command, *options, *settings_in_force(settings))
+    for text in (*argv, *carried.values()):
+        if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text):
+            raise ConfigurationError(f"{text!r} holds a control character or is no UTF-8: no scheduler takes it.")
+    return Job(name, argv, time(int(found[1]), int(found[2])), weekday if every == "weekly" else None, carried)
+
+
+def job_name(settings: Settings, every: Every) -> str:
+    """`scarlet-backup-daily`; for another database than Scarlet's with a digest of what leads to it, so that the job of
+    one never takes the place of another's."""
+    other = {name: str(_plain(value)) for name, value in _changed(settings).items() if name in _WHICH_DATABASE}
+    which = f"-{hashlib.sha256(repr(sorted(other.items())).encode()).hexdigest()[:8]}" if other else ""
+    return f"scarlet-backup{which}-{every}"
+
+
+def interpreter() -> str:
+    """This Python. On Windows pythonw.exe, where it is there: it opens no window."""
+    found = os.path.abspath(sys.executable)  # not resolved: a link of a virtual environment leads out of it
+    windowless = Path(found).with_name("pythonw.exe")
+    if os.name == "nt" and windowless.exists():
+        return str(windowless)
+    return found
+
+
+def settings_in_force(settings: Settings) -> list[str]:
+    """As options of the command line, those that are not the defaults. Raises ConfigurationError for a password."""
+    changed = _changed(settings)
+    if (dsn := changed.get("dsn")) is not None and environment_of(str(_plain(dsn))).get("PGPASSWORD"):
+        raise ConfigurationError(
+            f"{PREFIX}DSN holds a password, and a scheduled job's command line can be read by others.",
+            "Put the password into libpq's password file (~/.pgpass, for its owner only; on Windows "
+            "%APPDATA%\\postgresql\\pgpass.conf) as host:port:database:user:password, leave it out of the DSN, "
+            "and call `schedule` again.",
+        )
+    return [f"--{name.replace('_', '-')}={_plain(value)}" for name, value in changed.items()]
+
+
+def require_runnable(job: Job) -> None:
+    """Start the job's interpreter as a scheduler would, and see that it finds this package. Raises ConfigurationError.
+
+    A project's directory or PYTHONPATH may have led to it here, and a cache may be emptied any day.
+    """
+    if _CACHE & {part.lower() for part in Path(job.argv[0]).parts}:
+        raise ConfigurationError(
+            f"{job.argv[0]} lies in a cache, which may be emptied: the job would then no longer run.",
+            "Install it for good (uv tool, pipx or a virtual environment) and call `schedule` from there.",
+        )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    command = [job.argv[0], "-P", "-c", f"import importlib; importlib.import_module('{PACKAGE}.cli')"]
+    try:
+        done = subprocess.run(
+            command, env=environment, cwd=Path.home(), capture_output=True, timeout=PROGRAM_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigurationError(f"{job.argv[0]} can't be started: {error}.") from None
+    if done.returncode:
+        raise ConfigurationError(
+            f"{job.argv[0]} does not find {PACKAGE} when a scheduler starts it.",
+            "Install it into that Python's environment (`pip install .`) and call `schedule` again.",
+        )
+
+
+def run_program(argv: Sequence[str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run a scheduler's own program, with untranslated messages. Raises ScheduleFailed when it can't be started."""
+    try:
+        return subprocess.run(
+            argv,
+            input=stdin,
+            capture_output=True,
+            env={**os.environ, "LC_ALL": "C"},
+            timeout=PROGRAM_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ScheduleFailed(f"{argv[0]} can't be run: {error}.") from None
+
+
+def require_success(argv: Sequence[str], stdin: bytes = b"") -> None:
+    """The same. Raises ScheduleFailed, with what it says, when its exit code is not 0."""
+    done = run_program(argv, stdin)
+    if done.returncode:
+        said = (done.stderr or done.stdout).decode(errors="replace").strip()
+        raise ScheduleFailed(
+            f"`{' '.join(argv)}` failed with exit code {done.returncode}: {said or 'it says nothing'}."
+        )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _changed(settings: Settings) -> dict[str, object]:
+    values = {name: getattr(settings, name) for name in Settings.model_fields}
+    return {name: value for name, value in values.items() if value != Settings.model_fields[name].get_default()}
+
+
+def _plain(value: object) -> object:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def _carried(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
+    wanted = _DOCKER if settings.via == "docker" else ("PATH",) if settings.bin_dir is None else ()
+    carried = {name: environment[name] for name in wanted if environment.get(name)}
+    if re.search(r"://[^/@]*:[^/@]*@", carried.get("DOCKER_HOST", "")):
+        raise ConfigurationError(
+            "DOCKER_HOST holds a password, which a scheduled job would show.",
+            "Use a key for ssh, and leave the password out of DOCKER_HOST.",
+        )
+    return carried

@@ -1,0 +1,105 @@
+"""Windows Task Scheduler: a task as XML for schtasks.
+
+The elements are those of [MS-TSCH] 2.5 ("XML Task Definition Language"). Not tried on Windows.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+from ..errors import ConfigurationError
+from .job import LONGEST_RUN_HOURS, Job, require_success, run_program
+from .report import JobFile
+
+NAMESPACE = "http://schemas.microsoft.com/windows/2004/02/mit/task"
+FIRST_DAY = "2026-01-01"
+"""Only its time of day counts; in the past, so that the task begins at once."""
+
+
+def files(job: Job) -> list[JobFile]:
+    """The task. Its declaration names UTF-16, and so has the file to be."""
+    for argument in job.argv:
+        if re.search(r"%[A-Za-z_][^%]*%|\$\(", argument):
+            raise ConfigurationError(
+                f"Task Scheduler would replace a part of {argument!r}, as a variable.",
+                "Use a path or value without %…% and $(…).",
+            )
+    return [JobFile(path=f"{job.name}.xml", text=_task(job))]
+
+
+def commands(name: str) -> list[str]:
+    """What registers the file by hand."""
+    return [f"schtasks /Create /TN {name} /XML {name}.xml /F"]
+
+
+def notes(job: Job) -> list[str]:
+    """What to know of it."""
+    told = [
+        "A run that was missed is caught up as soon as the machine is on and you are logged in (StartWhenAvailable).",
+        "It runs while you are logged in, as Docker Desktop does; on battery too, and without a window.",
+        f'Save {job.name}.xml as UTF-16 (Notepad\'s "UTF-16 LE") if you register it by hand.',
+    ]
+    if job.environment:
+        names = ", ".join(job.environment)
+        told.append(f"A task has your account's variables only: {names} must be set there too (setx).")
+    return told
+
+
+def install(job: Job) -> None:
+    """Register the task in place of an earlier one of that name. Raises ScheduleFailed."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / f"{job.name}.xml"
+        path.write_bytes(files(job)[0].text.encode("utf-16"))
+        require_success([_schtasks(), "/Create", "/TN", job.name, "/XML", str(path), "/F"])
+
+
+def remove(name: str) -> bool:
+    """Delete the task; False when there is none. Raises ScheduleFailed."""
+    if run_program([_schtasks(), "/Query", "/TN", name]).returncode:
+        return False
+    require_success([_schtasks(), "/Delete", "/TN", name, "/F"])
+    return True
+
+
+def _task(job: Job) -> str:
+    task = ElementTree.Element("Task", version="1.2", xmlns=NAMESPACE)
+    _add(task, "RegistrationInfo", {"Description": job.description})
+    trigger = _add(_add(task, "Triggers"), "CalendarTrigger", {"StartBoundary": f"{FIRST_DAY}T{job.at:%H:%M}:00"})
+    if job.weekday is None:
+        _add(trigger, "ScheduleByDay", {"DaysInterval": "1"})
+    else:
+        weekly = _add(trigger, "ScheduleByWeek", {"WeeksInterval": "1"})
+        _add(weekly, "DaysOfWeek", {job.weekday.capitalize(): ""})
+    principal = _add(
+        _add(task, "Principals"), "Principal", {"LogonType": "InteractiveToken", "RunLevel": "LeastPrivilege"}
+    )
+    principal.set("id", "Author")
+    settings = {
+        "MultipleInstancesPolicy": "IgnoreNew",
+        "DisallowStartIfOnBatteries": "false",
+        "StopIfGoingOnBatteries": "false",
+        "StartWhenAvailable": "true",
+        "ExecutionTimeLimit": f"PT{LONGEST_RUN_HOURS}H",
+    }
+    _add(task, "Settings", settings)
+    actions = _add(task, "Actions")
+    actions.set("Context", "Author")
+    _add(actions, "Exec", {"Command": job.argv[0], "Arguments": subprocess.list2cmdline(job.argv[1:])})
+    ElementTree.indent(task)
+    return '<?xml version="1.0" encoding="UTF-16"?>\n' + ElementTree.tostring(task, encoding="unicode") + "\n"
+
+
+def _add(parent: ElementTree.Element, name: str, texts: dict[str, str] | None = None) -> ElementTree.Element:
+    child = ElementTree.SubElement(parent, name)
+    for grandchild, text in (texts or {}).items():
+        ElementTree.SubElement(child, grandchild).text = text or None
+    return child
+
+
+def _schtasks() -> str:
+    return os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "schtasks.exe")

@@ -1,0 +1,486 @@
+"""The audit log, what is kept out of it, and the alarm of a scheduled run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from filelock import FileLock
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from scarlet_backup_mcp.errors import BackupToolError, Busy, RestoreRefused, StoreError
+from scarlet_backup_mcp.procedures import audited as calls
+from scarlet_backup_mcp.procedures.alarm import Alarm, sound
+from scarlet_backup_mcp.procedures.backup import backup
+from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.progress import Progress
+from scarlet_backup_mcp.redaction import HIDDEN, redact, text
+from scarlet_backup_mcp.settings import Settings
+from scarlet_backup_mcp.store import audit
+from scarlet_backup_mcp.store.audit import (
+    AUDIT,
+    AUDIT_LOCK,
+    SCHEDULE,
+    AuditEntry,
+    Client,
+    audited,
+    last_scheduled,
+    read,
+)
+
+from .conftest import PROJECT_ROOT, LocalDatabase
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files, limits or signals.")
+CLI = Client(name="cli", version="1")
+PASSWORD = "Tr0ub4dor3"
+
+
+def entry(tool: str = "backup", **more: Any) -> AuditEntry:
+    fields: dict[str, Any] = {
+        "time": datetime.now(UTC),
+        "tool": tool,
+        "arguments": {},
+        "client": CLI,
+        "outcome": "ok",
+        "code": None,
+    }
+    return AuditEntry.model_validate({**fields, "message": "", "duration_seconds": 0.5, **more})
+
+
+def tools(directory: Path, count: int = 10_000) -> list[str]:
+    return [found.tool for found in read(directory, count).entries]
+
+
+# What is kept
+
+
+def test_call_leaves_one_line_of_json(tmp_path: Path) -> None:
+    with audited(
+        lambda: tmp_path, "restore", {"backup": "x.sql", "drill": None}, Client(name="ide", version="2")
+    ) as on:
+        on.message = "done"
+        on.before, on.after = {"sha256": "ab"}, {"undo_point": "letta_before"}
+    (line,) = (tmp_path / AUDIT).read_bytes().splitlines()
+    found = json.loads(line)
+    assert datetime.fromisoformat(found.pop("time")).tzinfo is not None
+    assert 0 <= found.pop("duration_seconds") < 5
+    assert found == {
+        "schema": 1,
+        "tool": "restore",
+        "arguments": {"backup": "x.sql", "drill": None},
+        "client": {"name": "ide", "version": "2"},
+        "outcome": "ok",
+        "code": None,
+        "message": "done",
+        "before": {"sha256": "ab"},
+        "after": {"undo_point": "letta_before"},
+    }
+    assert on.warning == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (RestoreRefused("It is not whole."), "restore_refused", "It is not whole."),
+        (ZeroDivisionError("secret words"), "internal_error", "ZeroDivisionError"),
+        (KeyboardInterrupt(), "cancelled", "KeyboardInterrupt"),
+    ],
+)
+def test_error_is_kept_and_goes_on(tmp_path: Path, error: BaseException, code: str, message: str) -> None:
+    with pytest.raises(type(error)) as raised, audited(lambda: tmp_path, "restore", {}, CLI):
+        raise error
+    assert raised.value is error
+    (found,) = read(tmp_path, 5).entries
+    assert (found.outcome, found.code) == ("error", code)
+    assert message in found.message
+    assert "secret words" not in found.message
+
+
+def test_bad_result_is_neither_ok_nor_an_error(tmp_path: Path) -> None:
+    with audited(lambda: tmp_path, "backup", {}, CLI) as record:
+        record.good = False
+    (found,) = read(tmp_path, 5).entries
+    assert (found.outcome, found.code) == ("bad", None)
+
+
+@POSIX
+def test_log_is_for_its_owner_only(tmp_path: Path) -> None:
+    audit.append(tmp_path, entry())
+    assert stat.S_IMODE((tmp_path / AUDIT).stat().st_mode) == 0o600
+
+
+def test_last_scheduled_run_is_found_among_others(tmp_path: Path) -> None:
+    assert last_scheduled(tmp_path) is None
+    for number in (1, 2):
+        audit.append(tmp_path, entry(client=Client(name=SCHEDULE), message=str(number)))
+    audit.append(tmp_path, entry("restore"))
+    found = last_scheduled(tmp_path)
+    assert found is not None
+    assert found.message == "2"
+
+
+# Reading
+
+
+def test_last_entries_come_newest_first(tmp_path: Path) -> None:
+    for number in range(5):
+        audit.append(tmp_path, entry(f"t{number}"))
+    assert tools(tmp_path, 3) == ["t4", "t3", "t2"]
+    assert tools(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("torn", [b'{"schema":1,"tool":"bac', b"\xff\xfe\n", b"{}\n", b'{"schema":2}'])
+def test_line_that_cannot_be_read_is_counted_and_the_next_begins_its_own(tmp_path: Path, torn: bytes) -> None:
+    audit.append(tmp_path, entry("before"))
+    with (tmp_path / AUDIT).open("ab") as file:
+        file.write(torn)
+    assert tools(tmp_path) == ["before"]
+    audit.append(tmp_path, entry("after"))
+    found = read(tmp_path, 10)
+    assert [each.tool for each in found.entries] == ["after", "before"]
+    assert found.unreadable == 1
+    assert read(tmp_path, 1).unreadable == 0
+
+
+def test_fields_of_a_later_version_are_passed_over(tmp_path: Path) -> None:
+    line = {**json.loads(entry("new").model_dump_json(by_alias=True)), "more": 1}
+    (tmp_path / AUDIT).write_text(json.dumps(line) + "\n")
+    assert tools(tmp_path) == ["new"]
+
+
+# Rotation
+
+
+def test_log_is_bounded_and_keeps_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "LIMIT", 2000)
+    for number in range(100):
+        audit.append(tmp_path, entry(f"t{number}"))
+    files = sorted(tmp_path.glob(f"{AUDIT}*"))
+    assert [file.name for file in files] == [AUDIT, *(f"{AUDIT}.{n}" for n in (1, 2, 3))]
+    assert all(file.stat().st_size <= 2000 for file in files)
+    kept = tools(tmp_path)
+    assert kept == [f"t{number}" for number in range(99, 99 - len(kept), -1)]
+    assert len(kept) > 20
+
+
+@pytest.mark.parametrize("missing", [1, 2, 3])
+def test_rotation_cut_off_by_a_kill_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: int
+) -> None:
+    for number in {1, 2, 3} - {missing}:
+        line = entry(f"old{number}").model_dump_json(by_alias=True)
+        (tmp_path / f"{AUDIT}.{number}").write_text(line + "\n")
+    audit.append(tmp_path, entry("present"))
+    monkeypatch.setattr(audit, "LIMIT", 1)
+    audit.append(tmp_path, entry("next"))
+    older = [f"old{number}" for number in (1, 2, 3) if number != missing]
+    assert tools(tmp_path) == ["next", "present", *older]
+
+
+@POSIX
+def test_file_that_is_rotated_while_the_log_is_read_is_not_told_twice(tmp_path: Path) -> None:
+    """A second name of the file stands for the one that it gets between two steps of the reader."""
+    audit.append(tmp_path, entry("once"))
+    os.link(tmp_path / AUDIT, tmp_path / f"{AUDIT}.1")
+    assert tools(tmp_path) == ["once"]
+
+
+# Several at once, and faults
+
+
+APPEND_MANY = """
+    from datetime import UTC, datetime
+    from pathlib import Path
+    from scarlet_backup_mcp.store import audit
+    directory, name, count, audit.LIMIT = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    for number in range(count):
+        audit.append(directory, audit.AuditEntry(
+            time=datetime.now(UTC), tool=f"{name}-{number}", arguments={"label": "x" * (number % 700)},
+            client=audit.Client(name="cli"), outcome="ok", code=None, message="", duration_seconds=1.0,
+        ))
+        print(number, flush=True)
+"""
+
+
+@contextmanager
+def appending(directory: Path, name: str, count: int, limit: int = audit.LIMIT) -> Generator[subprocess.Popen[str]]:
+    script = "import sys\n" + textwrap.dedent(APPEND_MANY)
+    command = [sys.executable, "-c", script, str(directory), name, str(count), str(limit)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PROJECT_ROOT) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_lines_of_processes_at_the_same_time_are_all_there_and_whole(tmp_path: Path) -> None:
+    """With rotation: no file may be moved away under another's append."""
+    with (
+        appending(tmp_path, "a", 80, 25_000) as a,
+        appending(tmp_path, "b", 80, 25_000) as b,
+        appending(tmp_path, "c", 80, 25_000) as c,
+    ):
+        assert [process.wait(60) for process in (a, b, c)] == [0, 0, 0]
+    found = read(tmp_path, 10_000)
+    assert found.unreadable == 0
+    assert sorted(each.tool for each in found.entries) == sorted(f"{n}-{i}" for n in "abc" for i in range(80))
+    assert (tmp_path / f"{AUDIT}.1").exists()
+
+
+def test_whatever_was_acknowledged_before_a_kill_is_there(tmp_path: Path) -> None:
+    acknowledged: list[str] = []
+    for turn in range(4):
+        with appending(tmp_path, f"p{turn}", 100_000) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                acknowledged.append(f"p{turn}-{int(line)}")
+                if len(acknowledged) % 17 == 0:
+                    break
+            process.kill()
+    audit.append(tmp_path, entry("afterwards"))
+    found = tools(tmp_path)
+    assert found[0] == "afterwards"
+    assert set(acknowledged) <= set(found)
+
+
+@POSIX
+def test_disk_that_fills_up_within_a_line_leaves_the_log_as_it_was_and_the_call_unharmed(tmp_path: Path) -> None:
+    """A limit of the file's size cuts a write off just as a full disk does."""
+    audit.append(tmp_path, entry("before"))
+    before = (tmp_path / AUDIT).read_bytes()
+    script = """
+        import resource
+        from pathlib import Path
+        from scarlet_backup_mcp.store.audit import Client, audited
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+        with audited(lambda: Path(sys.argv[1]), "backup", {}, Client(name="cli")) as record:
+            print("worked")
+        print(record.warning)
+    """
+    command = [sys.executable, "-c", "import sys\n" + textwrap.dedent(script), str(tmp_path), str(len(before) + 40)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT_ROOT, check=True)
+    worked, warning = done.stdout.splitlines()
+    assert worked == "worked"
+    assert "not in the audit log" in warning
+    assert (tmp_path / AUDIT).read_bytes() == before
+
+
+@POSIX
+@pytest.mark.parametrize("kind", ["missing", "directory", "link", "fifo"])
+def test_log_that_cannot_be_written_is_a_warning_of_the_call(tmp_path: Path, kind: str) -> None:
+    directory = tmp_path / "backups"
+    if kind != "missing":
+        directory.mkdir()
+    if kind == "directory":
+        (directory / AUDIT).mkdir()
+    if kind == "link":
+        (directory / AUDIT).symlink_to(tmp_path / "elsewhere")
+    if kind == "fifo":
+        os.mkfifo(directory / AUDIT)
+    with audited(lambda: directory, "backup", {}, CLI) as record:
+        pass
+    assert "not in the audit log" in record.warning
+    assert not (tmp_path / "elsewhere").exists()
+    assert directory.exists() == (kind != "missing")
+
+
+def test_directory_that_is_not_known_does_not_hide_the_error_of_the_call() -> None:
+    def where() -> Path:
+        raise StoreError("Nobody knows.")
+
+    with pytest.raises(RestoreRefused), audited(where, "restore", {}, CLI):
+        raise RestoreRefused("No.")
+
+
+def test_log_whose_lock_is_held_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "LOCK_SECONDS", 0.1)
+    with FileLock(tmp_path / AUDIT_LOCK), pytest.raises(Busy):
+        audit.append(tmp_path, entry())
+
+
+# Secrets
+
+
+SECRETS = st.text(
+    st.characters(codec="utf-8", exclude_characters="\"'\\,;&@", exclude_categories=("Z", "C")), max_size=30
+)
+
+
+@settings(max_examples=150, deadline=None, database=None)
+@given(secret=SECRETS)
+@example(secret="pa/ss:wo")
+@example(secret="postgresql://")
+def test_password_is_seen_in_no_form_of_a_message(secret: str) -> None:
+    secret = f"Zq9{secret}"
+    for message in (
+        f"connecting to postgresql://scarlet:{secret}@db.example:5432/letta failed",
+        f"host=db password={secret} user=scarlet",
+        f"host=db password='{secret} {secret}'",
+        f'{{"PGPASSWORD": "{secret}"}}',
+        f"POSTGRES_PASSWORD={secret}",
+        f"api_key: {secret}",
+    ):
+        assert secret not in text(message)
+
+
+def test_known_secret_and_secret_names_are_hidden_at_any_depth() -> None:
+    given = {
+        "dsn": "host=x",
+        "deep": [{"PGPASSWORD": PASSWORD, "label": f"with {PASSWORD} in it"}],
+        "password": None,
+        "path": Path("/x"),
+        "count": 3,
+        "yes": True,
+    }
+    assert redact(given, [PASSWORD]) == {
+        "dsn": HIDDEN,
+        "deep": [{"PGPASSWORD": HIDDEN, "label": f"with {HIDDEN} in it"}],
+        "password": None,
+        "path": "/x",
+        "count": 3,
+        "yes": True,
+    }
+
+
+def test_long_text_is_cut_and_bytes_that_are_no_text_are_kept_out(tmp_path: Path) -> None:
+    assert len(text("x" * 100_000)) == 2000
+    with audited(lambda: tmp_path, "backup", {"label": "\udcff\u2028\n"}, CLI) as record:
+        pass
+    assert record.warning == ""
+    assert tools(tmp_path) == ["backup"]
+
+
+# A call on a real database
+
+
+def test_backup_is_in_the_log_with_its_digest_and_no_password_is(local_database: LocalDatabase, tmp_path: Path) -> None:
+    dsn, password = local_database.dsn, urlsplit(local_database.dsn).password
+    assert password
+    directory = tmp_path / "backups"
+    chosen = {"via": "local", "dsn": dsn, "bin_dir": local_database.bin_dir, "dir": directory}
+    with Target(Settings.model_validate(chosen)) as target:
+        result = calls.call(target, "backup", {"dsn": dsn, "label": password}, CLI, lambda: backup(target, Progress()))
+
+        def fail() -> Any:
+            raise RestoreRefused(f"{dsn} and {password} are not right.")
+
+        with pytest.raises(RestoreRefused):
+            calls.call(target, "restore", {"backup": dsn}, CLI, fail)
+    refused, made = read(directory, 5).entries
+    assert (made.outcome, made.after) == ("ok", {"backup": result.name, "sha256": result.sha256})
+    assert (refused.outcome, refused.code) == ("error", "restore_refused")
+    assert password.encode() not in (directory / AUDIT).read_bytes()
+
+
+# The alarm
+
+
+ALARM = Alarm(tool="backup", outcome="error", code="disk_full", message="è full", remedy="Free space.")
+
+
+def listener(to: Path, code: str = "") -> str:
+    """A command that keeps its input and the environment, then does `code`."""
+    script = to.with_suffix(".py")
+    script.write_text(
+        "import json, os, sys, time\n"
+        f"open({str(to)!r}, 'w').write(json.dumps([json.load(sys.stdin), sys.argv[1:], dict(os.environ)]))\n" + code
+    )
+    return f'"{sys.executable}" "{script}"'
+
+
+def test_command_gets_the_error_as_json_and_no_shell_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCARLET_BACKUP_DSN", PASSWORD)
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    assert sound(listener(tmp_path / "told") + ' $HOME "a b" ; echo', ALARM) == ""
+    told, arguments, environment = json.loads((tmp_path / "told").read_text())
+    assert (told["schema"], told["code"], told["message"]) == (1, "disk_full", "è full")
+    assert arguments == ["$HOME", "a b", ";", "echo"]
+    assert PASSWORD not in environment.values()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("/there/is/no/such-program", "could not be started"),
+        ('"', "could not be started"),
+        (" ", "could not be started"),
+        (f'"{sys.executable}" -c "import sys; sys.exit(\'no mail\')"', "exit code 1: no mail"),
+    ],
+)
+@POSIX
+def test_command_that_fails_is_told_and_logged(command: str, said: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert said in sound(command, ALARM)
+    assert said in caplog.text
+
+
+@POSIX
+def test_command_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
+    code = f"child = __import__('subprocess').Popen(['sleep', '60'])\nopen({str(tmp_path / 'pid')!r}, 'w')"
+    command = listener(tmp_path / "told", code + ".write(str(child.pid))\ntime.sleep(60)\n")
+    began = time.monotonic()
+    assert "was killed" in sound(command, ALARM, seconds=1.0)
+    assert time.monotonic() - began < 10
+    pid = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 5
+    while alive(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIG_DFL)
+    except ProcessLookupError:
+        return False
+    if sys.platform == "linux":  # where nobody waits for orphans, they stay as zombies
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    return True
+
+
+def test_alarm_comes_for_errors_and_for_bad_results(tmp_path: Path, local_database: LocalDatabase) -> None:
+    directory = tmp_path / "backups"
+    chosen = {"via": "local", "dsn": local_database.dsn, "bin_dir": local_database.bin_dir, "dir": directory}
+    scheduled = Client(name=SCHEDULE)
+
+    def told() -> dict[str, Any]:
+        found = json.loads((tmp_path / "told").read_text())[0]
+        (tmp_path / "told").unlink()
+        return found
+
+    with Target(Settings.model_validate(chosen)) as target:
+        command = listener(tmp_path / "told")
+
+        def take() -> Any:
+            return backup(target, Progress())
+
+        calls.call(target, "backup", {}, scheduled, take, command)
+        assert not (tmp_path / "told").exists()
+        worse = take().model_copy(update={"safe_to_proceed": False, "reasons": ["It has shrunk."], "warnings": []})
+        result = calls.call(target, "backup", {}, scheduled, lambda: worse, "/no/such-program")
+        assert "could not be started" in result.warnings[0]
+        calls.call(target, "backup", {}, scheduled, lambda: worse, command)
+        found = told()
+        assert (found["outcome"], found["message"], found["directory"]) == ("bad", "It has shrunk.", str(directory))
+
+        def fail() -> Any:
+            raise BackupToolError("No.", "Do it.")
+
+        with pytest.raises(BackupToolError):
+            calls.call(target, "backup", {}, scheduled, fail, command)
+        assert (found := told())["outcome"] == "error"
+        assert (found["code"], found["remedy"]) == ("backup_tool_error", "Do it.")
+    assert [each.outcome for each in read(directory, 9).entries] == ["error", "bad", "bad", "ok"]
