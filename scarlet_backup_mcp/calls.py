@@ -16,7 +16,7 @@ from . import texts
 from .errors import BackupToolError, InternalError
 from .jobs import Jobs
 from .models import Backup, ErrorReport, Integrity, Listing, Model, Restore, Running, Verification
-from .procedures.sources import Plan
+from .procedures.restore import Proposal
 from .procedures.target import Target
 from .progress import Progress
 from .settings import Settings
@@ -63,8 +63,7 @@ class IntegrityAnswer(RootModel[Integrity | ErrorReport]):
 class Question:
     """A question that was put to the user; its code makes an answer good for this one call."""
 
-    plan: Plan
-    text: str
+    proposal: Proposal
     asked_at: float
     code: str
 

@@ -43,7 +43,6 @@ from .procedures import backup as backups
 from .procedures import catalogue, integrity, verify
 from .procedures import repair as repairs
 from .procedures import restore as restores
-from .procedures.restore import Confirmed
 from .procedures.sources import Wishes
 from .procedures.target import Target
 from .progress import Progress, State
@@ -106,7 +105,7 @@ def serve(**options: Any) -> None:
     type=click.Choice(get_args(Kind)),
     default="sql",
     show_default=True,
-    help="volume: every file of the running server, as PROC-004's volume backup.",
+    help="volume: every file of the server, as PROC-004's volume backup; of a stopped one a cold copy.",
 )
 @click.option("--label", help="Free text kept with the backup, 80 characters at most.")
 @click.option(
@@ -236,17 +235,16 @@ def restore(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Bring the database back from BACKUP: a file's name, an undo point's name, or `latest`."""
+    """Bring the database, or the whole volume, back from BACKUP: a file's name, an undo point's name, or `latest`."""
     wishes = Wishes(accept_foreign, accept_other_database, stop_dependents, drop_oldest_undo, drill, code_page)
 
     def work(target: Target, progress: Progress) -> Restore:
         if dry_run:
             return restores.dry_run(target, progress, backup, wishes)
-        planned, question = restores.propose(target, progress, backup, wishes)
+        proposal = restores.propose(target, progress, backup, wishes)
         if not yes:
-            _ask(progress, question, planned.source)
-        confirmed = Confirmed(planned.sha256, planned.live_oid)
-        return restores.restore(target, progress, planned.source, wishes, confirmed=confirmed)
+            _ask(progress, proposal.question, proposal.source)
+        return restores.restore(target, progress, proposal.source, wishes, confirmed=proposal.confirms)
 
     _run(work, options, as_json, quiet)
 
@@ -424,7 +422,8 @@ def _print_listing(listing: Listing) -> None:
         _add_row(table, item.name, texts.age(item.age_seconds), texts.size(item.bytes), item.state, rows, marks)
     for point in listing.undo_points or []:
         made = f"{point.created_at:%Y-%m-%d %H:%M} UTC"
-        _add_row(table, point.name, "", texts.size(point.bytes), "undo point", "", made)
+        size = "" if point.bytes is None else texts.size(point.bytes)
+        _add_row(table, point.name, "", size, "undo point", "", made)
     console = Console()
     console.print(table)
     for warning in listing.warnings:

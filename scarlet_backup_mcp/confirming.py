@@ -17,8 +17,8 @@ from .calls import App, Question, app_of, in_thread, report
 from .errors import BackupToolError, ConfirmationNeeded, ConfirmationStale
 from .models import CodePage, ErrorReport
 from .procedures import restore as restores
-from .procedures.restore import Confirmed
-from .procedures.sources import Plan, Wishes, resolve
+from .procedures.restore import Confirmed, Proposal
+from .procedures.sources import Wishes, resolve
 from .procedures.target import Target
 from .progress import Progress
 
@@ -30,7 +30,7 @@ MODERN = "2026-07-28"
 class Confirm(BaseModel):
     """What the user is asked."""
 
-    confirm: bool = Field(description="True: yes, replace the live database by this backup.")
+    confirm: bool = Field(description="True: yes, replace what is live by this backup.")
 
 
 class Refused(Confirm):
@@ -72,13 +72,12 @@ async def confirm_restore(
         question = app.questions.get(key) if answered else None
         if question is None or time.monotonic() - question.asked_at > QUESTION_SECONDS:
 
-            def propose(target: Target) -> tuple[Plan, str]:
+            def propose(target: Target) -> Proposal:
                 return restores.propose(target, Progress(), backup, wishes)
 
-            planned, text = await in_thread(app, propose)
-            question = Question(planned, text, time.monotonic(), os.urandom(2).hex())
+            question = Question(await in_thread(app, propose), time.monotonic(), os.urandom(2).hex())
             app.questions[key] = question
-        return Elicit(f"{question.text} (Request {question.code}.)", Confirm)
+        return Elicit(f"{question.proposal.question} (Request {question.code}.)", Confirm)
     except BackupToolError as error:
         return Refused(confirm=False, error=report(error))
 
@@ -107,7 +106,7 @@ async def consent(
         raise ConfirmationNeeded("The user did not agree; nothing was changed.", "Ask the user what to do instead.")
     if question is None:
         raise ConfirmationStale("This answer was used already, or its question is no longer open.")
-    return question.plan.source, Confirmed(question.plan.sha256, question.plan.live_oid)
+    return question.proposal.source, question.proposal.confirms
 
 
 def _key(ctx: Context[App], *what: object) -> tuple[object, ...]:

@@ -444,11 +444,12 @@ class Kept(Model):
 
 
 class UndoPoint(Model):
-    """A database that an earlier restore set aside. `restore` accepts its name."""
+    """What an earlier restore set aside: a database, or a volume's contents. `restore` accepts its name."""
 
     name: str
+    kind: Kind = Field(default="sql", description="'sql': a database; 'volume': the whole cluster.")
     created_at: Utc
-    bytes: int
+    bytes: int | None = Field(description="null: it was not measured.")
 
 
 class JobState(Model):
@@ -493,6 +494,7 @@ class Restore(Model):
     status: Literal["done"] = "done"
     restored: bool
     dry_run: bool
+    kind: Kind = Field(default="sql", description="'volume': the whole cluster was exchanged.")
     source: str
     source_kind: Literal["backup", "undo_point"]
     source_created_at: Utc
@@ -501,8 +503,11 @@ class Restore(Model):
     )
     drill: Drill | None = Field(default=None, description="The drill that came before the restore, if one did.")
     database: str
-    undo_point: str | None = Field(description="The old database under its new name: restore it by this name to undo.")
-    rows_compared: int
+    undo_point: str | None = Field(
+        description="The old database, or the volume's old contents, under a new name: restore it by this name to undo."
+    )
+    rows_compared: int | None = Field(description="null: a volume's are not counted one by one, see files_compared.")
+    files_compared: int | None = Field(default=None, description="Of a volume, read back after they were unpacked.")
     integrity_rows: int | None
     integrity_rows_before: int | None
     unavailable_seconds: float | None

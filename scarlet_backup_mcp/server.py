@@ -126,8 +126,9 @@ async def backup(
     kind: Annotated[
         Kind,
         Field(
-            description="'sql': Scarlet's database, portable; what `restore` takes, so what PROC-003 needs. 'volume': "
-            "every file of the running server (PROC-004's volume backup), which can be brought back by hand only."
+            description="'sql': Scarlet's database, portable and what PROC-003 needs. 'volume': every file of the server, "
+            "all its databases and roles (PROC-004's volume backup), for the same major version; of a container that is "
+            "stopped it is a cold copy."
         ),
     ] = "sql",
     label: Annotated[
@@ -150,8 +151,7 @@ async def backup(
         BackupLevel,
         Field(
             description="'full' reads the file back; 'drill' also restores it into a throw-away server and compares: "
-            "the surest backup before PROC-003. It takes as long as a restore; the live server has no part in it. SQL "
-            "only."
+            "the surest backup before PROC-003. It takes as long as a restore; the live server has no part in it."
         ),
     ] = "full",
     wait_seconds: Wait = 50,
@@ -183,7 +183,7 @@ async def verify_backup(
         Level,
         Field(
             description="'quick': name, size, first and last lines. 'full': every byte against the manifest. 'drill': "
-            "restored into a throw-away server, dumped again and compared; takes as long as a restore; SQL only."
+            "restored into a throw-away server, dumped again and compared; takes as long as a restore."
         ),
     ] = "full",
     code_page: CodePageParameter = None,
@@ -228,7 +228,8 @@ async def restore(
     backup: Annotated[
         Name,
         Field(
-            description="A name of a file or an undo point as list_backups shows it, or 'latest' (refused if shrunk)."
+            description="A name of a file or an undo point as list_backups shows it, or 'latest', the newest SQL backup "
+            "(refused if shrunk)."
         ),
     ],
     answer: Annotated[ElicitationResult[Confirm], Resolve(confirm_restore)],
@@ -252,13 +253,13 @@ async def restore(
         bool, Field(description="Stop the Compose services that depend on the database for the swap, then start them.")
     ] = True,
     drop_oldest_undo: Annotated[
-        bool, Field(description="Drop the oldest undo point when there are two already, if the user agrees.")
+        bool, Field(description="SQL: drop the oldest undo point when there are two already, if the user agrees.")
     ] = False,
     drill: Annotated[
         bool | None,
         Field(
-            description="Try it out in a throw-away server first. null: only a file that `backup` did not make, and "
-            "what is restored is that server's own dump. true: any. false: none, if the user trusts the file."
+            description="Try it out in a throw-away server first. null: only a file that `backup` did not make (and of "
+            "SQL what is restored is that server's own dump). true: any. false: none, if the user trusts the file."
         ),
     ] = None,
     code_page: CodePageParameter = None,
@@ -268,7 +269,8 @@ async def restore(
     """Bring Scarlet's database back from a backup or an undo point (PROC-004 "Restore", PROC-003 rollback).
     Destructive: it replaces the live database, and asks the user first. The backup is verified, loaded beside the live
     database, compared, and then swapped in; the present database is kept as an undo point (`undo_point`): restore that
-    name to undo. Until the swap nothing live is touched. Call it with dry_run=true first, and db_integrity after it."""
+    name to undo. Until the swap nothing live is touched. A volume's backup replaces every database of the server, which
+    is stopped for some seconds. Call it with dry_run=true first, and db_integrity after it."""
     wishes = Wishes(accept_foreign, accept_other_database, stop_dependents, drop_oldest_undo, drill, code_page)
     if job is not None or dry_run:
 

@@ -101,7 +101,10 @@ def _repaired(result: Repaired) -> list[str]:
 
 def _listing(result: Listing) -> list[str]:
     head = f"{result.total_backups} backups, {size(result.total_bytes)}, in {result.directory}"
-    undo = [f"undo point {point.name}: {size(point.bytes)}" for point in result.undo_points or []]
+    undo = [
+        f"undo point {point.name}{f': {size(point.bytes)}' if point.bytes is not None else ', of the whole volume'}"
+        for point in result.undo_points or []
+    ]
     jobs = [f"running: {job.job}: {job.stage}" for job in result.jobs]
     return [head, *(listed(item) for item in result.backups), *undo, *jobs, *_warnings(result.warnings)]
 
@@ -120,16 +123,20 @@ def listed(item: Listed) -> str:
 
 def _restore(result: Restore) -> list[str]:
     services = [f"{d.name}: {d.action} {d.detail}".strip() for d in result.dependents]
+    what = f"as {result.database}" if result.kind == "sql" else "with every database of the cluster"
     if result.dry_run:
-        inside = "" if result.source_kind == "undo_point" else f" ({result.rows_compared:,} rows)"
-        head = f"Dry run: {result.source}{inside} can be restored as {result.database}. Nothing was changed."
+        inside = (
+            "" if result.source_kind == "undo_point" or result.kind == "volume" else f" ({result.rows_compared:,} rows)"
+        )
+        head = f"Dry run: {result.source}{inside} can be restored {what}. Nothing was changed."
         steps = [f"- {step.title}{' (done now)' if step.ok else ''}" for step in result.steps]
         return [head, *steps, *services, *_warnings(result.warnings), result.remedy or ""]
-    compared = "" if result.source_kind == "undo_point" else f"{result.rows_compared:,} rows compared, "
-    head = (
-        f"Restored {result.source} as {result.database}: {compared}{result.duration_seconds:.1f} s, "
-        f"no connections for {result.unavailable_seconds:.2f} s."
+    compared = (
+        f"{result.rows_compared:,} rows compared, " if result.source_kind == "backup" and result.rows_compared else ""
     )
+    compared = f"{result.files_compared:,} files compared, " if result.files_compared else compared
+    away = "" if result.unavailable_seconds is None else f", no connections for {result.unavailable_seconds:.2f} s"
+    head = f"Restored {result.source} {what}: {compared}{result.duration_seconds:.1f} s{away}."
     if result.source_proved_at is not None:
         head += f" Its source was proved by a drill on {result.source_proved_at:%Y-%m-%d %H:%M} UTC."
     return [head, *services, *_warnings(result.warnings), result.remedy or ""]

@@ -8,15 +8,17 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scarlet_backup_mcp.postgres import base_backup
 from scarlet_backup_mcp.postgres.base_backup import BackupManifestDamaged, File, WalRange
 from scarlet_backup_mcp.store import gzip
+from scarlet_backup_mcp.store.reading import CompressionDamaged, decompress
 from scarlet_backup_mcp.store.tar import Member, MemberHandler, TarDamaged, TarReader
 
 NAME = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=60).filter(
@@ -120,6 +122,41 @@ def test_directories_and_links_are_told_and_leading_dots_are_not_part_of_a_name(
     ]
 
 
+@pytest.mark.parametrize("name", ["a/b", "./a/b", "a//b", "a/./b"])
+def test_one_file_has_one_name_however_it_is_spelt(name: str) -> None:
+    assert collect(archive({name: b"x"})).files == {"a/b": b"x"}
+
+
+@pytest.mark.parametrize("tar_format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("name", ["line\nend", "caf\udce9", "x" * 300])
+def test_odd_names_are_read_as_they_are(name: str, tar_format: int) -> None:
+    assert collect(archive({name: b"x"}, tar_format)).files == {name: b"x"}
+
+
+@pytest.mark.parametrize("tar_format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_size_of_more_than_8_gib_is_read(tar_format: Literal[1, 2]) -> None:
+    """In base 256 or in a pax record: the header's octal digits end there. Only its beginning is looked at."""
+    member = tarfile.TarInfo("large")
+    member.size = 9 << 30
+    found = Collected()
+    reader = TarReader(found)
+    reader.feed(member.tobuf(tar_format) + bytes(1000))
+    assert found.members == [Member("large", "file", 9 << 30)]
+    with pytest.raises(TarDamaged, match="within a member"):
+        reader.finish()
+
+
+def test_sparse_file_is_refused() -> None:
+    """Its data in the archive are not its content."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("GNUSparseFile.0/a")
+        member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.name": "a", "GNU.sparse.realsize": "4096"}
+        tar.addfile(member, io.BytesIO())
+    with pytest.raises(TarDamaged, match="sparse"):
+        collect(made.getvalue())
+
+
 @pytest.mark.parametrize("name", ["/etc/passwd", "../x", "base/../../x"])
 def test_member_outside_of_the_directory_is_refused(name: str) -> None:
     with pytest.raises(TarDamaged, match="outside"):
@@ -180,6 +217,13 @@ def test_gzip_with_a_flipped_bit_in_its_data_is_seen() -> None:
     assert list(rest) == []
 
 
+@pytest.mark.parametrize("more", [b"x", b"\x1f\x8b\x08", bytes(512)])
+def test_something_behind_a_compressed_stream_is_seen(more: bytes) -> None:
+    for compression, packed in (("gzip", python_gzip.compress(b"x")), ("zstd", zstandard.compress(b"x"))):
+        with pytest.raises(CompressionDamaged):
+            list(decompress(iter([packed + more]), compression))  # type: ignore[arg-type]
+
+
 # backup_manifest
 
 
@@ -194,8 +238,8 @@ def listed(name: str, data: bytes, algorithm: str = "SHA256") -> dict[str, Any]:
     return {"Path": name, "Size": len(data), "Checksum-Algorithm": algorithm, "Checksum": digest}
 
 
-def a_manifest(*files: dict[str, Any]) -> bytes:
-    ranges = [{"Timeline": 1, "Start-LSN": "0/2000028", "End-LSN": "0/2000100"}]
+def a_manifest(*files: dict[str, Any], end: str = "0/2000100") -> bytes:
+    ranges = [{"Timeline": 1, "Start-LSN": "0/2000028", "End-LSN": end}]
     return sealed({"PostgreSQL-Backup-Manifest-Version": 1, "Files": list(files), "WAL-Ranges": ranges})
 
 
@@ -252,7 +296,25 @@ def test_an_edited_manifest_is_seen_by_its_own_checksum(edit: tuple[bytes, bytes
         base_backup.parse(text.replace(*edit))
 
 
-@pytest.mark.parametrize("text", [b"", b"{}", b"not json", b'{"PostgreSQL-Backup-Manifest-Version": 3}'])
+def test_file_that_is_listed_twice_is_told() -> None:
+    manifest = base_backup.parse(a_manifest(listed("backup_label", b"l"), listed("a", b"abc"), listed("a", b"x")))
+    assert "1 files are listed twice" in base_backup.compare(manifest, found(backup_label=b"l", a=b"x")).file_faults
+
+
+def test_more_wal_than_there_can_be_is_told_without_its_names() -> None:
+    manifest = base_backup.parse(a_manifest(listed("backup_label", b"l"), end="FFFFFFFF/FFFFFFFF"))
+    (fault,) = base_backup.compare(manifest, found(backup_label=b"l")).wal_faults
+    assert "WAL segments are needed, and 1 are there" in fault
+
+
+ODD_PATH = sealed(
+    {"PostgreSQL-Backup-Manifest-Version": 1, "Files": [{"Encoded-Path": "xy", "Size": 0}], "WAL-Ranges": []}
+)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{}", b"not json", b'{"PostgreSQL-Backup-Manifest-Version": 3}', ODD_PATH], ids=range(5)
+)
 def test_what_is_no_manifest_is_told(text: bytes) -> None:
     with pytest.raises(BackupManifestDamaged, match="can't be read"):
         base_backup.parse(text)

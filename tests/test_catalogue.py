@@ -493,7 +493,7 @@ def test_undo_points_of_this_database_are_listed_newest_first(
     assert points is not None
     assert [point.name for point in points] == [names[1], names[2], names[0]]
     assert points[0].created_at == datetime(2026, 3, 1, tzinfo=UTC)
-    assert all(point.bytes > 1_000_000 for point in points)
+    assert all(point.bytes is not None and point.bytes > 1_000_000 for point in points)
 
 
 # Speed

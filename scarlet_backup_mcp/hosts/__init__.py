@@ -115,6 +115,8 @@ class Place:
     """Compose's project directory, as the machine that ran Compose spells it."""
     engine_local: bool = True
     """Whether the engine shares this machine's file system."""
+    auto_remove: bool = False
+    """Whether the engine removes the container as soon as it stops."""
     environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     """The container's own environment: holds secrets, never shown."""
 
@@ -166,12 +168,16 @@ class Host(Protocol):
         """Containers of the same Compose project that depend on this service. Empty on a local host."""
         ...
 
-    def stop_container(self, container_id: str) -> None:
-        """Stop a dependent, waiting up to 10 s for it."""
+    def stop_container(self, container_id: str, seconds: int = 10) -> None:
+        """Stop a container: its stop signal, and KILL after `seconds`."""
         ...
 
     def start_container(self, container_id: str) -> None:
-        """Start a dependent."""
+        """Start a container. One that runs is left alone."""
+        ...
+
+    def container_log(self, container_id: str, lines: int) -> str:
+        """The last lines that a container's own program wrote."""
         ...
 
     def close(self) -> None:

@@ -64,6 +64,7 @@ class DockerHost:
             data_directory=environment.get("PGDATA") or DEFAULT_PGDATA,
             mounts=tuple(_mount(mount) for mount in found["Mounts"]),
             working_dir=labels.get(WORKING_DIR),
+            auto_remove=bool(found["HostConfig"].get("AutoRemove")),
             engine_local=self._engine().endpoint.local,
             environment=environment,
         )
@@ -109,13 +110,17 @@ class DockerHost:
         dependents = [_dependent(item) for item in found if _depends_on(item["Labels"], place.service)]
         return sorted(dependents, key=lambda dependent: dependent.name)
 
-    def stop_container(self, container_id: str) -> None:
+    def stop_container(self, container_id: str, seconds: int = STOP_SECONDS) -> None:
         """As `Host.stop_container`."""
-        self._engine().stop_container(container_id, STOP_SECONDS)
+        self._engine().stop_container(container_id, seconds)
 
     def start_container(self, container_id: str) -> None:
         """As `Host.start_container`."""
         self._engine().start_container(container_id)
+
+    def container_log(self, container_id: str, lines: int) -> str:
+        """As `Host.container_log`."""
+        return self._engine().container_log(container_id, lines)
 
     def close(self) -> None:
         """As `Host.close`. The host connects anew when it is used again."""

@@ -56,13 +56,17 @@ class LocalHost:
         """As `Host.dependents`."""
         return []
 
-    def stop_container(self, container_id: str) -> None:
+    def stop_container(self, container_id: str, seconds: int = 10) -> None:
         """Raises HostError: there are no containers here."""
         raise HostError(f"A local server has no container {container_id} that could be stopped.")
 
     def start_container(self, container_id: str) -> None:
         """Raises HostError: there are no containers here."""
         raise HostError(f"A local server has no container {container_id} that could be started.")
+
+    def container_log(self, container_id: str, lines: int) -> str:
+        """Raises HostError: there are no containers here."""
+        raise HostError(f"A local server has no container {container_id} with a log.")
 
     def close(self) -> None:
         """As `Host.close`: nothing is held."""

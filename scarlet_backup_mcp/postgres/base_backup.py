@@ -19,6 +19,8 @@ BACKUP_LABEL = "backup_label"
 DIGESTS = {"SHA256": "sha256"}
 """The checksums that are compared. Others tell of files only by their size."""
 SMALLEST_SEGMENT, LARGEST_SEGMENT = 1 << 20, 1 << 30
+MISSING = 1000
+"""Missing segments of WAL that are told by their names."""
 _SEGMENT = re.compile(r"pg_wal/([0-9A-F]{24})")
 _HISTORY = re.compile(r"pg_wal/[0-9A-F]{8}\.history")
 
@@ -39,7 +41,7 @@ class ListedFile(BaseModel):
     """One of `Files`. `encoded_path` is hexadecimal, for names that are no UTF-8."""
 
     path: str | None = Field(default=None, alias="Path")
-    encoded_path: str | None = Field(default=None, alias="Encoded-Path")
+    encoded_path: str | None = Field(default=None, alias="Encoded-Path", pattern=r"^([0-9A-Fa-f]{2})*$")
     size: int = Field(alias="Size")
     algorithm: str | None = Field(default=None, alias="Checksum-Algorithm")
     checksum: str | None = Field(default=None, alias="Checksum")
@@ -133,6 +135,9 @@ def _wal_faults(ranges: Sequence[WalRange], segments: Mapping[str, File]) -> lis
     size = max(sizes)
     if len(sizes) > 1 or size & (size - 1) or not SMALLEST_SEGMENT <= size <= LARGEST_SEGMENT:
         return [f"WAL segments of {', '.join(f'{size:,}' for size in sorted(sizes))} bytes: some are cut off"]
+    count = sum(len(_numbers(range_, size)) for range_ in ranges)
+    if count > len(segments) + MISSING:
+        return [f"{count:,} WAL segments are needed, and {len(segments):,} are there"]
     needed = {name for range_ in ranges for name in segment_names(range_, size)}
     faults = [f"the WAL segment {name} is missing" for name in sorted(needed - segments.keys())]
     return faults + [f"the WAL segment {name} is not needed" for name in sorted(segments.keys() - needed)]
@@ -140,11 +145,15 @@ def _wal_faults(ranges: Sequence[WalRange], segments: Mapping[str, File]) -> lis
 
 def segment_names(needed: WalRange, segment_bytes: int) -> list[str]:
     """Names of the segments that hold a range of WAL (XLogFileName in xlog_internal.h)."""
-    first, last = _lsn(needed.start) // segment_bytes, (_lsn(needed.end) - 1) // segment_bytes
     in_a_file = (1 << 32) // segment_bytes
     return [
-        f"{needed.timeline:08X}{number // in_a_file:08X}{number % in_a_file:08X}" for number in range(first, last + 1)
+        f"{needed.timeline:08X}{number // in_a_file:08X}{number % in_a_file:08X}"
+        for number in _numbers(needed, segment_bytes)
     ]
+
+
+def _numbers(needed: WalRange, segment_bytes: int) -> range:
+    return range(_lsn(needed.start) // segment_bytes, (_lsn(needed.end) - 1) // segment_bytes + 1)
 
 
 def _lsn(text: str) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..errors import PermissionDenied
 from ..models import DatabaseProperties, Role
 from .quoting import identifier, literal, qualified
 from .server import OWN_SEARCH_PATH, Server, Session
@@ -217,6 +218,15 @@ def roles(session: Session) -> list[Role]:
            FROM pg_roles r WHERE r.rolname !~ '^pg_' ORDER BY r.rolname"""
     )
     return [Role.model_validate(row) for row in rows]
+
+
+def entries_beside(session: Session, prefix: str) -> list[str]:
+    """Names in the data directory that begin with `prefix`; none for a role that may not look there."""
+    query = f"SELECT name FROM pg_ls_dir('.') AS name WHERE starts_with(name, {literal(prefix)}) ORDER BY 1"
+    try:
+        return [row["name"] for row in session.rows(query)]
+    except PermissionDenied:
+        return []
 
 
 def find_table(session: Session, name: str) -> tuple[str, str] | None:

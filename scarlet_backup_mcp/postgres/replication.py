@@ -23,6 +23,7 @@ class _Readiness:
     max_replication_slots: int
     role: str
     may_replicate: bool
+    in_recovery: bool
     tablespaces: list[str]
 
 
@@ -34,6 +35,7 @@ def require_readiness(session: Session) -> None:
                   current_setting('max_replication_slots')::int AS max_replication_slots,
                   current_user AS role,
                   (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user) AS may_replicate,
+                  pg_is_in_recovery() AS in_recovery,
                   (SELECT coalesce(json_agg(spcname ORDER BY spcname), '[]') FROM pg_tablespace
                    WHERE spcname NOT IN ('pg_default', 'pg_global')) AS tablespaces"""
     )[0]
@@ -42,6 +44,11 @@ def require_readiness(session: Session) -> None:
         raise PermissionDenied(
             f"The role {found.role} may not copy the cluster: it is no superuser and lacks the attribute REPLICATION.",
             f"Run `ALTER ROLE {identifier(found.role)} REPLICATION`, or set SCARLET_BACKUP_USER to a superuser.",
+        )
+    if found.in_recovery:
+        raise VolumeUnsupported(
+            "The server is a standby, or still in recovery: a copy of it would come up as a standby, too.",
+            "Take the copy of its primary: set SCARLET_BACKUP_CONTAINER (or SCARLET_BACKUP_DSN) to that.",
         )
     wrong = [
         f"{name} is {value}"
@@ -60,8 +67,8 @@ def require_readiness(session: Session) -> None:
         )
     if found.tablespaces:
         raise VolumeUnsupported(
-            f"The cluster has tablespaces outside of its data directory ({', '.join(found.tablespaces)}), and one "
-            "archive can hold the data directory only.",
+            f"The cluster has tablespaces of its own ({', '.join(found.tablespaces)}), and one archive can hold the "
+            "data directory only.",
             "Take an SQL backup with kind sql; or move what is in them back with `ALTER … SET TABLESPACE pg_default` "
             "and drop them.",
         )

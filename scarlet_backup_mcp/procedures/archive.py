@@ -1,20 +1,23 @@
-"""One reading of an archive of a whole volume, from its first byte to its last: everything that it alone can tell."""
+"""An archive of a whole volume as a stream, from its first byte to its last: written, read, and read back."""
 
 from __future__ import annotations
 
 import hashlib
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import BackupToolError, DumpFailed, DumpIncomplete
+from ..hosts import Exit, Host, run
 from ..models import Compression
 from ..postgres.base_backup import BACKUP_MANIFEST, File
 from ..progress import Progress
-from ..store.reading import CompressionDamaged, FileReader, decompress
+from ..store.reading import CompressionDamaged, Compressor, FileReader, decompress
 from ..store.tar import Member, MemberHandler, TarDamaged, TarReader
+from ..store.writing import PartialFile
 
 PG_VERSION = "PG_VERSION"
 KEPT = {BACKUP_MANIFEST: 256 << 20, PG_VERSION: 16}
@@ -117,3 +120,68 @@ def read(path: Path, compression: Compression, progress: Progress) -> Archive:
             for _ in plain:
                 pass
     return Archive(raw.bytes, raw.sha256, reader.bytes, inventory.contents(), damage, compression_damage)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What went by while an archive was written. `said` are the lines that its program wrote to stderr."""
+
+    contents: Contents
+    tar_bytes: int
+    said: list[str]
+
+
+def write(
+    host: Host,
+    argv: Sequence[str],
+    partial: PartialFile,
+    compression: Compression,
+    progress: Progress,
+    *,
+    env: Mapping[str, str],
+    total: int | None,
+    failure: Callable[[Exit], BackupToolError],
+) -> Written:
+    """Run a program there whose stdout is an archive of about `total` bytes, and put that, compressed, into `partial`.
+
+    Raises what `failure` makes of an exit code that is not 0, DumpIncomplete when it wrote no whole archive, or what
+    the host and the disk raise; `partial` is then of no use.
+    """
+    inventory, compressor = Inventory(), Compressor(compression)
+    reader = TarReader(inventory)
+
+    def sink(chunk: bytes) -> None:
+        partial.write(compressor.compress(chunk))
+        reader.feed(chunk)
+        progress.report(reader.bytes if total is None else min(reader.bytes, total))
+
+    try:
+        ended = run(host, argv, env=env, sink=sink, progress=progress)
+        if ended.code != 0:
+            raise failure(ended)
+        partial.write(compressor.finish())
+        reader.finish()
+    except TarDamaged as error:
+        raise DumpIncomplete(f"What {argv[0]} wrote is no whole archive: {error.message}.") from None
+    said = [line for line in ended.stderr.splitlines() if line.strip()]
+    return Written(inventory.contents(), reader.bytes, said)
+
+
+def read_back(partial: PartialFile, compression: Compression, written: Written, progress: Progress) -> None:
+    """Read the finished file from the disk. Raises DumpFailed unless it is what was written."""
+    found = read(partial.path, compression, progress)
+    wrong = [
+        what
+        for what, holds in (
+            ("its end", found.damage is None and found.compression_damage is None),
+            ("size", found.bytes == partial.bytes and found.tar_bytes == written.tar_bytes),
+            ("SHA-256", found.sha256 == partial.sha256),
+            ("files", found.contents == written.contents),
+        )
+        if not holds
+    ]
+    if wrong:
+        raise DumpFailed(
+            f"What was read back from {partial.path.name} is not what was written: {', '.join(wrong)} differ.",
+            "The disk or its driver is at fault: check it, and set SCARLET_BACKUP_DIR to another one.",
+        )

@@ -30,7 +30,7 @@ def quick_checks(known: Known[VolumeManifest]) -> list[Check]:
     try:
         TarReader(first).feed(beginning(entry.path, entry.name.compression)[:BLOCK])
     except TarDamaged as error:
-        first.found = error.message
+        first.found = _words([error.message])
     return [
         *name_checks(known),
         Check(check="compression", ok=begins == magic, expected=magic.hex(" "), found=begins.hex(" ")),
@@ -50,22 +50,28 @@ def content_checks(known: Known[VolumeManifest], archive: Archive) -> list[Check
             ok=whole and not contents.odd,
             expected="a whole tar archive of files and directories",
             found=f"{len(contents.files):,} files",
-            detail=archive.damage or "; ".join(contents.odd[:SHOWN]) or ("" if whole else "its end can't be read"),
+            detail=_words([archive.damage] if archive.damage else contents.odd)
+            or ("" if whole else "its end can't be read"),
         ),
         data_directory(contents),
     ]
-    if manifest is not None or BACKUP_MANIFEST in contents.kept or BACKUP_LABEL in contents.files:
+    if manifest is not None and manifest.cold:
+        checks.append(same("files", manifest.files, len(contents.files)))
+    elif manifest is not None or BACKUP_MANIFEST in contents.kept or BACKUP_LABEL in contents.files:
         checks += base_backup_checks(contents)
     else:
         checks.append(_copied_how(contents))
     if manifest is not None:
-        digest = contents.files.get(BACKUP_MANIFEST)
         checks += [
             same("sha256", manifest.sha256, archive.sha256),
             same("tar_bytes", manifest.tar_bytes, archive.tar_bytes),
-            same("backup_manifest_sha256", manifest.backup_manifest_sha256, digest.sha256 if digest else "none"),
             _wal_digests(manifest.wal, wal_of(contents)),
         ]
+    if manifest is not None and not manifest.cold:
+        digest = contents.files.get(BACKUP_MANIFEST)
+        checks.append(
+            same("backup_manifest_sha256", manifest.backup_manifest_sha256, digest.sha256 if digest else "none")
+        )
     return checks
 
 
@@ -92,14 +98,14 @@ def base_backup_checks(contents: Contents) -> list[Check]:
             ok=False if compared.file_faults else None if compared.unchecked else True,
             expected=f"{compared.compared:,} files as backup_manifest lists them, and no other",
             found=f"{len(compared.file_faults)} faults",
-            detail="; ".join(compared.file_faults[:SHOWN]) or (unchecked if compared.unchecked else ""),
+            detail=_words(compared.file_faults) or (unchecked if compared.unchecked else ""),
         ),
         Check(
             check="wal",
             ok=not compared.wal_faults,
             expected=", ".join(f"{range_.start} to {range_.end}" for range_ in manifest.wal_ranges),
             found=f"{len(wal_of(contents))} segments",
-            detail="; ".join(compared.wal_faults[:SHOWN]),
+            detail=_words(compared.wal_faults),
         ),
     ]
 
@@ -173,7 +179,13 @@ class _First(MemberHandler):
         self.ok, self.found = False, ""
 
     def member(self, member: Member) -> None:
-        self.ok, self.found = True, f"it begins with the {member.kind} {member.name}"
+        self.ok, self.found = True, _words([f"it begins with the {member.kind} {member.name or '.'}"])
+
+
+def _words(sentences: list[str]) -> str:
+    """The first few. Names of files may hold anything, also what no text and no terminal should."""
+    told = "; ".join(sentences[:SHOWN])
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in told)
 
 
 def _first_bytes(entry: Entry, count: int) -> bytes:

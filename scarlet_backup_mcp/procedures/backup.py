@@ -1,4 +1,4 @@
-"""`backup`: PROC-004's steps 1 to 4. A dump whose file gets its name only after everything about it holds."""
+"""`backup`: PROC-004's steps 1 to 4. A file gets a backup's name only after everything about it holds."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from ..errors import (
     Cancelled,
     ConfigurationError,
     DumpFailed,
+    ServerUnreachable,
     TableLocked,
 )
+from ..hosts import Place
 from ..models import (
     Backup,
     BackupLevel,
@@ -33,7 +35,7 @@ from ..progress import Progress
 from ..store.lock import writer_lock
 from ..store.names import SUFFIXES
 from ..store.writing import PartialFile
-from . import record, throw_away, volume
+from . import cold, record, throw_away, volume
 from .catalogue import last_full
 from .checks import describe_refusals
 from .dump import ConcurrentChange, Written, compare_with_snapshot, locked, stream, take_snapshot
@@ -61,42 +63,50 @@ def backup(
     accept_smaller: bool = False,
     verify: BackupLevel = "full",
 ) -> Backup:
-    """Take one backup, of the database (`sql`) or of the whole cluster (`volume`).
+    """Take one backup, of the database (`sql`) or of the whole cluster (`volume`): where its container has stopped, a
+    cold copy of the files.
 
     `compression` None is that of PROC-004: none for SQL, gzip for a volume. `accept_smaller` says that the loss of rows
-    since the last full backup is meant: this one becomes the new measure. With `verify` as "drill" an SQL backup is
-    then restored into a throw-away server and compared. Raises BackupToolError; no file is left behind then, unless the
-    message names it.
+    since the last full backup is meant: this one becomes the new measure. With `verify` as "drill" it is then
+    tried out in a throw-away server. Raises BackupToolError; no file is left behind then, unless the message names it.
     """
     began = time.monotonic()
     label, compression = _checked_label(label), _checked_compression(kind, compression)
-    if kind == "volume" and verify == "drill":
-        raise ArgumentsInvalid(
-            "A drill of a backup of the whole volume is not done by this version.",
-            "Call it again with verify full; for a proved backup call it with kind sql and verify drill.",
-        )
     progress.stage("looking at the container")
-    place = require_running(target)
+    stopped = cold.stopped(target) if kind == "volume" else None
+    place = stopped or require_running(target)
     directory = target.directory
     directory.prepare()
+    valid = True
     with writer_lock(directory.path, "backup"):
         directory.sweep()
-        with maintenance_session(target, progress) as session:
-            told = [*tidy_up(target, session, restoring=False), *_sweep_drills(target)]
-            pg.terminate_backends(session, tag=target.server.tag)
+        told = _sweep_drills(target) if stopped else _tidy_up(target, progress, kind, place)
         try:
-            if kind == "volume":
+            if stopped is not None:
+                manifest, said = cold.copy(target, progress, label, compression)
+            elif kind == "volume":
                 manifest, said = volume.copy(target, progress, label, compression, accept_smaller)
-                valid = True
             else:
                 manifest, said, valid = _dump_twice(target, progress, label, compression, accept_smaller)
         except TableLocked as error:
             raise locked(error.message) from None
-    if place.health in ("unhealthy", "starting"):
+    if stopped is None and place.health in ("unhealthy", "starting"):
         told.append(f"The container {place.container} is {place.health}: read `docker compose logs postgres`.")
     proof = _prove(target, manifest.name, progress) if verify == "drill" else None
     warnings = [*told, *directory.warnings(), *said]
     return _result(target, manifest, valid, proof, warnings, time.monotonic() - began)
+
+
+def _tidy_up(target: Target, progress: Progress, kind: Kind, place: Place) -> list[str]:
+    """What killed calls have left, here and on the server; gives what was done. Raises ServerUnreachable, for a volume
+    with the way that is left."""
+    try:
+        with maintenance_session(target, progress) as session:
+            told = [*tidy_up(target, session, restoring=False), *_sweep_drills(target)]
+            pg.terminate_backends(session, tag=target.server.tag)
+    except ServerUnreachable as error:
+        raise (cold.or_stopped(error) if kind == "volume" and place.kind == "docker" else error) from None
+    return told
 
 
 def _dump_twice(
@@ -136,7 +146,7 @@ def _dump(
             created_at=snapshot.taken_at,
             finished_at=datetime.now(UTC),
             label=label,
-            identity=record.identity(target, snapshot.server, snapshot.database),
+            identity=record.identity_of_running(target, snapshot.server, snapshot.database),
             pg_dump_version=written.pg_dump_version,
             tool_version=__version__,
             bytes=partial.bytes,
@@ -233,9 +243,14 @@ def safe_to_proceed(target: Target, manifest: Manifest | VolumeManifest, valid: 
         f"It is of the configured database {target.database}.",
     ]
     if isinstance(manifest, VolumeManifest):
+        if manifest.cold:
+            return False, [
+                f"{manifest.name} is a cold copy, of a server that did not run: nobody counted what is in it.",
+                "PROC-003 needs a server that runs: start it with `docker compose up -d postgres` and call `backup`.",
+            ]
         read = [
             f"{manifest.name} was read back in full and matches its manifest and the server's own list of files.",
-            f"It is of the whole cluster: {', '.join(manifest.databases)}. {volume.WAY_BACK}",
+            f"It is of the whole cluster, which comes back as a whole: {', '.join(manifest.databases)}.",
         ]
     return True, [
         *read,
@@ -256,8 +271,12 @@ def _result(
     if proof is not None:
         proved = drill is not None and drill.proved is True
         safe = safe and proved
-        reasons.append(_told_of(proof))
+        reasons.append(_told_of(proof, manifest.kind))
     path = target.directory.path / manifest.name
+    copied = manifest if isinstance(manifest, VolumeManifest) else None
+    cold_copy = copied is not None and copied.cold
+    where = target.describe()
+    held = f"{copied.files:,} files" if copied is not None and copied.rows is None else f"{manifest.rows:,} rows"
     return Backup(
         name=manifest.name,
         path=str(path),
@@ -268,12 +287,18 @@ def _result(
         compression=manifest.compression,
         label=manifest.label,
         database=target.database,
-        databases=manifest.databases if isinstance(manifest, VolumeManifest) else [],
+        databases=copied.databases if copied else [],
+        cold=cold_copy,
         tables=_tables(manifest),
         rows=manifest.rows,
         integrity_rows=manifest.integrity_rows,
         steps=[
-            Step(step="Prerequisiti", title="Docker and PostgreSQL are running", ok=True, detail=target.describe()),
+            Step(
+                step="Prerequisiti",
+                title="Docker and PostgreSQL are running",
+                ok=not cold_copy,
+                detail=f"{where} does not run: its files were copied" if cold_copy else where,
+            ),
             Step(step="Passo 1", title="Go to Scarlet's directory", ok=True, detail=str(target.directory.path.parent)),
             Step(step="Passo 2", title="Create the backup directory", ok=True, detail=str(target.directory.path)),
             Step(step=_STEPS[manifest.kind][0], title=_STEPS[manifest.kind][1], ok=True, detail=manifest.name),
@@ -281,7 +306,7 @@ def _result(
                 step="Passo 4",
                 title="Check the backup",
                 ok=True,
-                detail=f"{manifest.bytes:,} bytes, {manifest.rows:,} rows, read back in full",
+                detail=f"{manifest.bytes:,} bytes, {held}, read back in full",
             ),
         ],
         proved=drill.proved if drill else None,
@@ -301,9 +326,11 @@ def _tables(manifest: Manifest | VolumeManifest) -> list[TableCount]:
     return [TableCount(schema=schema, name=name, rows=count) for (schema, name), count in rows.items()]
 
 
-def _told_of(proof: _Proof) -> str:
+def _told_of(proof: _Proof, kind: Kind) -> str:
     if proof.drill is None:
         return proof.why_not
+    if proof.drill.proved and kind == "volume":
+        return f"In a restore drill a server came up on it, and {proof.drill.rows_compared:,} rows were read."
     if proof.drill.proved:
         return f"A restore drill brought {proof.drill.rows_compared:,} equal rows back."
     return f"A restore drill did not prove it: {proof.drill.detail}"

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from ..errors import HostError, StoreError
 from ..hosts import Host, run
-from ..hosts.helper import Sight, helper_container, remove_helpers
+from ..hosts.helper import Sight, helper_container, helpers_of, remove_helpers
+from ..hosts.volumes import running_with
 from ..progress import Progress
 from .target import Target
 from .throw_away import owner_of
@@ -17,10 +18,12 @@ HELPERS = ".scarlet-helper"
 
 
 @contextmanager
-def helper(target: Target, image: str, sight: Sight, progress: Progress) -> Generator[Host]:
+def helper(target: Target, image: str, sight: Sight, progress: Progress, *, alone: bool = True) -> Generator[Host]:
     """One of that image's, as long as the block; those that killed calls have left are removed first, and what still
-    runs in them is ended. Call it under the directory's lock. Raises HostError or StoreError."""
-    remove_left_helpers(target)
+    runs in them is ended. Call it under the directory's lock, or say that it is not `alone`: others' then stay. Raises
+    HostError or StoreError."""
+    if alone:
+        remove_left_helpers(target)
     with helper_container(image, sight, _owner(target), progress) as host:
         yield host
 
@@ -28,6 +31,16 @@ def helper(target: Target, image: str, sight: Sight, progress: Progress) -> Gene
 def remove_left_helpers(target: Target) -> None:
     """Under the directory's lock: what there is then belongs to nobody. Raises HostError or StoreError."""
     remove_helpers(_owner(target))
+
+
+def others_with(target: Target, source: str, container: str | None) -> list[str]:
+    """Names of the containers that run with that volume or directory mounted, but for `container` and this backup
+    directory's own helpers: those are killed calls', or a dry run's, which only looks. Raises HostError or StoreError.
+    """
+    others = [name for name in running_with(source) if name != container]
+    marked = target.directory.path / HELPERS
+    own = helpers_of(owner_of(marked)) if others and marked.is_dir() else []
+    return [name for name in others if name not in own]
 
 
 def output(host: Host, argv: list[str], progress: Progress | None = None) -> str:
@@ -42,6 +55,8 @@ def output(host: Host, argv: list[str], progress: Progress | None = None) -> str
 
 
 def _owner(target: Target) -> str:
+    if not target.directory.path.is_dir():
+        target.directory.prepare()
     marked = target.directory.path / HELPERS
     try:
         marked.mkdir(mode=0o700, exist_ok=True)

@@ -29,6 +29,7 @@ from ..store.encodings import ARCHIVE, DESCRIPTIONS, recognise
 from ..store.names import JOURNAL, PARTIAL, moment, parse
 from ..store.reading import beginning
 from . import retention
+from .contents_of_volume import ASIDE
 from .target import TAG, Target
 
 M = TypeVar("M", bound=ManifestHead)
@@ -38,6 +39,8 @@ WEEK = 7 * 24 * 3600
 """PROC-004: a backup at least once a week."""
 ARCHIVED = "an archive in pg_dump's own format (-Fc), which pg_restore reads"
 DRILL_FAILED = "a restore drill did not bring the same data back"
+VOLUME_UNDO = "volume_before_restore_"
+"""What the names of a volume's undo points begin with; a UTC time `YYYYMMDD_HHMMSS` follows."""
 CLOCK_SLACK = timedelta(minutes=5)
 SERVER_SECONDS = 2.0
 
@@ -111,9 +114,10 @@ def ours(
 
 
 def last_full(target: Target, kinds: tuple[Kind, ...] = ("sql",)) -> ManifestHead | None:
-    """The newest good backup of the configured database that is not shrunk."""
+    """The newest good backup of the configured database that is not shrunk. A cold copy, whose rows nobody knows, is
+    none."""
     mine = ours(target, known(target), kinds)
-    return next((manifest for _, manifest in mine if not manifest.shrunk), None)
+    return next((manifest for _, manifest in mine if not manifest.shrunk and manifest.rows is not None), None)
 
 
 def latest(target: Target, *, for_restore: bool = False) -> str:
@@ -284,6 +288,8 @@ def _listed(target: Target, item: Known[ManifestHead], slots: tuple[str, ...]) -
         detail = _what_it_looks_like(item.entry)
         if item.verification is not None and item.verification.proved is False:
             detail += f"; {DRILL_FAILED}"
+    if manifest is not None and manifest.rows is None:
+        detail = "; ".join(filter(None, ["cold: the files of a server that did not run", detail]))
     if manifest is not None and manifest.repaired_how:
         detail = "; ".join(filter(None, [detail, manifest.repaired_how]))
     return Listed(
@@ -379,6 +385,16 @@ def undo_points(target: Target, of: Iterable[pg.DatabaseFacts]) -> list[UndoPoin
     return sorted(found, key=lambda point: point.name, reverse=True)
 
 
+def volume_undo_points(set_aside: Iterable[str]) -> list[UndoPoint]:
+    """The undo points of volumes among the names of directories in the data directory, newest first."""
+    found = [
+        UndoPoint(name=VOLUME_UNDO + name.removeprefix(ASIDE), kind="volume", created_at=made, bytes=None)
+        for name in set_aside
+        if (made := stamped(ASIDE, name)) is not None
+    ]
+    return sorted(found, key=lambda point: point.name, reverse=True)
+
+
 def scratch_databases(target: Target, of: Iterable[pg.DatabaseFacts]) -> list[pg.DatabaseFacts]:
     """What by its name was made by restores that are under way or were killed; `is_marked` tells if it is certain."""
     prefix = scratch_prefix(target.database)
@@ -393,10 +409,10 @@ def is_marked(scratch: pg.DatabaseFacts) -> bool:
 def _ask_the_server(target: Target) -> tuple[list[UndoPoint] | None, list[str]]:
     """Undo points, and warnings; a hanging engine must not hang the listing."""
 
-    def ask() -> dict[str, pg.DatabaseFacts]:
+    def ask() -> tuple[dict[str, pg.DatabaseFacts], list[UndoPoint]]:
         target.host.require_running()
         with target.server.session(target.maintenance_database) as session:
-            return pg.databases(session)
+            return pg.databases(session), volume_undo_points(pg.entries_beside(session, ASIDE))
 
     try:
         found = within(SERVER_SECONDS, ask)
@@ -404,8 +420,10 @@ def _ask_the_server(target: Target) -> tuple[list[UndoPoint] | None, list[str]]:
         return None, [f"The server could not be asked for undo points: {error.message}"]
     if found is None:
         return None, [f"The server did not tell its undo points within {SERVER_SECONDS:g} s."]
-    left = filter(is_marked, scratch_databases(target, found.values()))
-    return undo_points(target, found.values()), [
+    databases, of_volume = found
+    left = filter(is_marked, scratch_databases(target, databases.values()))
+    points = [*undo_points(target, databases.values()), *of_volume]
+    return sorted(points, key=lambda point: point.created_at, reverse=True), [
         f"The database {facts.name} is of a restore or drill that is under way, or of a killed one, which the next "
         "`backup` removes."
         for facts in left

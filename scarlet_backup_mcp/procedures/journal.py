@@ -11,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ..errors import BackupToolError, Busy, HostError, RestoreInterrupted, ServerError
 from ..hosts import Place
-from ..models import DependentReport, Model, Utc
+from ..models import DependentReport, Model, Site, Utc
 from ..postgres import catalogue as pg
 from ..postgres import databases
 from ..postgres.server import Session
@@ -50,15 +50,38 @@ class Journal(Model):
     started_at: Utc
 
 
-def write(directory: Path, journal: Journal) -> None:
+class VolumeJournal(Model):
+    """The contents of `site`'s data directory are exchanged. What lies there tells how far that got: see
+    `contents_of_volume`; `stamp` names the directories, `undo` is the stamp of those that come in, if it is an undo.
+    `checked`: the server was seen to run on the new contents, so that what is left is only to be finished."""
+
+    journal_version: Literal["volume 1"] = "volume 1"
+    source: str
+    container: str | None
+    container_id: str | None
+    image_id: str
+    site: Site
+    stamp: str
+    undo: str | None
+    was_running: bool
+    dependents: list[StoppedContainer]
+    checked: bool = False
+    started_at: Utc
+
+
+AnyJournal = Journal | VolumeJournal
+_READER: TypeAdapter[AnyJournal] = TypeAdapter(AnyJournal)
+
+
+def write(directory: Path, journal: AnyJournal) -> None:
     """Durably."""
     write_atomically(directory / JOURNAL, journal.model_dump_json(indent=1).encode())
 
 
-def read(directory: Path) -> Journal | None:
+def read(directory: Path) -> AnyJournal | None:
     """The journal of a restore that has not ended; None without one. Raises RestoreInterrupted if it is unreadable."""
     try:
-        return Journal.model_validate_json((directory / JOURNAL).read_bytes())
+        return _READER.validate_json((directory / JOURNAL).read_bytes())
     except FileNotFoundError:
         return None
     except (ValidationError, OSError) as error:
@@ -116,7 +139,11 @@ def tidy_up(target: Target, session: Session, *, restoring: bool) -> list[str]:
         if journal is None and not restoring:
             return []
         raise Busy("A restore, or a drill on the live server, is under way there.")
-    told = _settle_what_was_left(target, session, journal, restoring=restoring) if journal else []
+    told: list[str] = []
+    if isinstance(journal, VolumeJournal):  # `settle_volume` has left it: it is another container's
+        told = [f"A restore of {journal.source} into {journal.container} was cut off: call `restore` for that one."]
+    elif journal is not None:
+        told = _settle_what_was_left(target, session, journal, restoring=restoring)
     return told + _sweep(target, session)
 
 

@@ -9,15 +9,17 @@ from ..postgres import catalogue as pg
 from .target import Target
 
 
-def identity(target: Target, server: pg.ServerFacts, database: pg.DatabaseFacts) -> Identity:
+def identity(
+    target: Target, *, system_identifier: str, version: str, version_num: int, database_oid: int | None
+) -> Identity:
     """The configured database, as a manifest names it."""
     place = target.place
     return Identity(
-        system_identifier=server.system_identifier,
+        system_identifier=system_identifier,
         database=target.database,
-        database_oid=database.oid,
-        server_version=server.version,
-        server_version_num=server.version_num,
+        database_oid=database_oid,
+        server_version=version,
+        server_version_num=version_num,
         via=place.kind,
         container=place.container,
         container_id=place.container_id,
@@ -25,6 +27,17 @@ def identity(target: Target, server: pg.ServerFacts, database: pg.DatabaseFacts)
         image_id=place.image_id,
         project=place.project,
         volume=place.volume,
+    )
+
+
+def identity_of_running(target: Target, server: pg.ServerFacts, database: pg.DatabaseFacts) -> Identity:
+    """The same, as a server that runs tells it."""
+    return identity(
+        target,
+        system_identifier=server.system_identifier,
+        version=server.version,
+        version_num=server.version_num,
+        database_oid=database.oid,
     )
 
 

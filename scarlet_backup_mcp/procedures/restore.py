@@ -1,7 +1,7 @@
 """`restore`: load beside the live database, check, then swap by name. Until the swap the live database is not touched.
 
-The steps read top to bottom in `restore`. Whatever fails before the swap leaves the live database as it was; what is
-cut off around the swap is finished or rolled back by the journal.
+The steps read top to bottom in `_restore_database`; those of a whole volume are in `volume_restore`. Whatever fails
+before the swap leaves the live database as it was; what is cut off around it is finished or rolled back by the journal.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from ..errors import (
 from ..models import DependentReport, Restore, Step
 from ..progress import Progress
 from ..store.lock import writer_lock
-from . import catalogue, preflight
+from ..store.names import JOURNAL
+from . import catalogue, preflight, volume_plan, volume_restore
 from . import journal as journals
 from .catalogue import scratch_prefix, undo_prefix
 from .incoming import Work, drop_scratch, from_backup, from_undo_point, verified
@@ -25,14 +26,26 @@ from .journal import maintenance_session, tidy_up
 from .sources import AS_USUAL, Plan, Wishes, plan
 from .swap import drop_the_oldest_undo, swap
 from .target import Target
+from .volume_plan import VolumePlan, is_volume
+from .volume_swap import settle_first
 
 
 @dataclass(frozen=True)
 class Confirmed:
-    """What a user said yes to: this very content over this very database."""
+    """What a user said yes to: this very content over this very database, or into this very container's volume."""
 
     sha256: str | None
     live_oid: int | None
+    container_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a user is asked before a restore of `source`, and what a yes is bound to."""
+
+    source: str
+    question: str
+    confirms: Confirmed
 
 
 def restore(
@@ -48,12 +61,32 @@ def restore(
     `confirmed` None means that the caller has the user's consent for whatever `backup` names. Raises BackupToolError;
     its message says when the live database is not as it was.
     """
+    told = settle_first(target, progress)
+    if not is_volume(target, backup):
+        return _restore_database(target, progress, backup, wishes, confirmed, told)
+    target.directory.prepare()
+    with writer_lock(target.directory.path, "restore"):
+        settled = _settle_database(target, progress)
+        planned = volume_plan.plan(target, progress, backup, wishes)
+        if confirmed is not None and confirmed != _confirms_volume(planned):
+            raise ConfirmationStale(f"{planned.source} or the container is not the one that was confirmed.")
+        return volume_restore.restore(target, progress, planned, [*told, *settled])
+
+
+def _restore_database(
+    target: Target,
+    progress: Progress,
+    backup: str,
+    wishes: Wishes,
+    confirmed: Confirmed | None,
+    told: list[str],
+) -> Restore:
     began = time.monotonic()
     progress.stage("looking at the container")
     journals.require_running(target)
     target.directory.prepare()
     with writer_lock(target.directory.path, "restore"), maintenance_session(target, progress) as guard:
-        told = tidy_up(target, guard, restoring=True)
+        told += tidy_up(target, guard, restoring=True)
         planned = plan(target, progress, backup, guard, wishes)
         _check_confirmed(planned, confirmed)
         preflight.check_swap(target, guard, planned)
@@ -96,15 +129,21 @@ def restore(
     )
 
 
-def propose(target: Target, progress: Progress, backup: str, wishes: Wishes = AS_USUAL) -> tuple[Plan, str]:
+def propose(target: Target, progress: Progress, backup: str, wishes: Wishes = AS_USUAL) -> Proposal:
     """What a user has to be asked before a restore, and what the answer is bound to. Raises what a restore would refuse
-    with, as far as a moment's look tells."""
+    with, as far as a moment's look tells. A volume's restore that was cut off is settled first, since the server does
+    not run until then."""
+    settle_first(target, progress)
+    if is_volume(target, backup):
+        volume = volume_plan.plan(target, progress, backup, wishes)
+        return Proposal(volume.source, volume.question(target.settings.integrity_table), _confirms_volume(volume))
     journals.require_running(target)
     with target.server.session(target.maintenance_database, progress=progress) as session:
         planned = plan(target, progress, backup, session, wishes)
         preflight.check_swap(target, session, planned)
     dropping = planned.undo_points[-1].name if preflight.drops_undo(planned) else None
-    return planned, planned.question(target.settings.integrity_table, dropping)
+    question = planned.question(target.settings.integrity_table, dropping)
+    return Proposal(planned.source, question, _confirms(planned))
 
 
 def dry_run(target: Target, progress: Progress, backup: str, wishes: Wishes = AS_USUAL) -> Restore:
@@ -115,6 +154,8 @@ def dry_run(target: Target, progress: Progress, backup: str, wishes: Wishes = AS
         raise RestoreInterrupted(
             "A restore was cut off and has not been tidied up yet.", "Call `backup` or `restore`: either does it first."
         )
+    if is_volume(target, backup):
+        return volume_restore.dry_run(target, progress, volume_plan.plan(target, progress, backup, wishes))
     with target.server.session(target.maintenance_database, progress=progress) as session:
         planned = plan(target, progress, backup, session, wishes)
         work = Work(incoming=planned.source)
@@ -172,8 +213,32 @@ def _proved_at(target: Target, planned: Plan, work: Work) -> datetime | None:
 
 
 def _check_confirmed(planned: Plan, confirmed: Confirmed | None) -> None:
-    if confirmed is not None and confirmed != Confirmed(planned.sha256, planned.live_oid):
+    if confirmed is not None and confirmed != _confirms(planned):
         raise ConfirmationStale(f"{planned.source} or the live database is not the one that was confirmed.")
+
+
+def _confirms(planned: Plan) -> Confirmed:
+    return Confirmed(planned.sha256, planned.live_oid)
+
+
+def _confirms_volume(planned: VolumePlan) -> Confirmed:
+    container = planned.place.container_id if planned.place else None
+    return Confirmed(planned.sha256, None, container)
+
+
+def _settle_database(target: Target, progress: Progress) -> list[str]:
+    """Before a volume is exchanged: settle a database's restore that was cut off there. Raises RestoreInterrupted."""
+    if journals.read(target.directory.path) is None:
+        return []
+    try:
+        with maintenance_session(target, progress) as guard:
+            return tidy_up(target, guard, restoring=True)
+    except RestoreInterrupted as error:
+        error.remedy += (
+            f" If the server can't be had back but by this restore, remove {target.directory.path / JOURNAL} first, "
+            "and start the services that depend on the database by hand afterwards."
+        )
+        raise
 
 
 def _free_stamp(target: Target, planned: Plan) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from ..errors import (
     ArgumentsInvalid,
@@ -13,7 +14,7 @@ from ..errors import (
     OtherDatabaseRefused,
     ServerError,
 )
-from ..models import CodePage, DatabaseProperties, Manifest, UndoPoint
+from ..models import CodePage, DatabaseProperties, Manifest, ManifestHead, UndoPoint
 from ..postgres import catalogue as pg
 from ..postgres.server import Session
 from ..progress import Progress
@@ -42,6 +43,7 @@ class Wishes:
 
 
 AS_USUAL = Wishes()
+M = TypeVar("M", bound=ManifestHead)
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def plan(
         known = _known(target, source)
         manifest = known.manifest
         warnings = _check_origin(target, known, facts, wishes)
-        sha256 = manifest.sha256 if manifest else _sha256(known.entry, progress)
+        sha256 = manifest.sha256 if manifest else sha256_of(known.entry, progress)
         warnings += _newer_volume(target, known)
         created, rows = known.created_at, manifest.rows if manifest else None
         integrity = manifest.integrity_rows if manifest else None
@@ -189,23 +191,7 @@ def _known(target: Target, source: str) -> Known[Manifest]:
 
 
 def _check_origin(target: Target, known: Known[Manifest], facts: pg.ServerFacts, wishes: Wishes) -> list[str]:
-    if known.entry.name.kind == "volume":
-        raise BackupNotValid(
-            f"{known.name} is an archive of the whole volume, which this version does not restore.",
-            "Verify it, then bring it back as the README's section 'Bring a whole volume back' says: stop the services "
-            "that depend on it and the service itself, unpack it with `tar` into an empty volume through a container "
-            "of the same image, start. Or restore an SQL backup.",
-        )
-    warnings: list[str] = []
-    if known.state == "damaged" and known.failed_its_drill and wishes.drill is False:
-        warnings.append(f"{known.name} did not bring the same data back in a drill; it is restored as wished.")
-    elif known.state == "damaged":
-        raise BackupNotValid(
-            f"{known.name} is damaged: {known.detail}.",
-            "Choose another backup. If the user wants this one all the same, call again with drill=false."
-            if known.failed_its_drill
-            else None,
-        )
+    warnings = refuse_damaged(known, wishes)
     manifest = known.manifest
     if manifest is None or manifest.identity is None:
         _refuse_the_useless(known)
@@ -240,6 +226,20 @@ def _check_origin(target: Target, known: Known[Manifest], facts: pg.ServerFacts,
     return warnings
 
 
+def refuse_damaged(known: Known[M], wishes: Wishes) -> list[str]:
+    """Gives a warning where a backup that failed a drill is wished all the same. Raises BackupNotValid."""
+    if known.state != "damaged":
+        return []
+    if known.failed_its_drill and wishes.drill is False:
+        return [f"{known.name} did not bring the same data back in a drill; it is restored as wished."]
+    raise BackupNotValid(
+        f"{known.name} is damaged: {known.detail}.",
+        "Choose another backup. If the user wants this one all the same, call again with drill=false."
+        if known.failed_its_drill
+        else None,
+    )
+
+
 def _newer_volume(target: Target, known: Known[Manifest]) -> list[str]:
     volumes = catalogue.ours(target, catalogue.known(target), ("volume",))
     newest = next((item for item, _ in volumes if item.created_at > known.created_at), None)
@@ -263,7 +263,8 @@ def _integrity_rows(target: Target, database: str) -> int | None:
         return None
 
 
-def _sha256(entry: Entry, progress: Progress) -> str:
+def sha256_of(entry: Entry, progress: Progress) -> str:
+    """Of a file as it lies there. Raises StoreError."""
     reader = FileReader(entry.path, lambda _: progress.check())
     for _ in reader:
         pass

@@ -24,7 +24,7 @@ from ..errors import (
 )
 from ..hosts import throw_away
 from ..hosts.local import LocalHost
-from ..postgres import cluster, trial
+from ..postgres import cluster, recovery, trial
 from ..postgres.server import Server
 from ..progress import Progress
 from ..store.lock import writer_lock
@@ -55,6 +55,21 @@ class ThrowAway:
 
 
 @dataclass(frozen=True)
+class Vacant:
+    """A container in which a server starts once its data directory is made ready (`recovery.make_ready`). It is there
+    as long as the block; `warnings` may have grown when the block ends."""
+
+    container: throw_away.ThrowAwayContainer
+    server: Server
+    where: str
+    bin_dir: str
+    libraries: str
+    """What the live server preloads."""
+    warnings: list[str]
+    home: str = throw_away.HOME
+
+
+@dataclass(frozen=True)
 class _Likeness:
     """What the throw-away server takes over from the live one. Empty: nothing is known."""
 
@@ -71,15 +86,38 @@ def throw_away_server(target: Target, progress: Progress) -> Generator[ThrowAway
     What killed drills left is removed first. Raises Busy while another drill of the backup directory is under way,
     DirectoryNotWritable, DrillImpossible, ProgramMissing, or what `Target.place` raises.
     """
+    with _making_room(target, progress) as (likeness, owner, left):
+        start = _in_container if target.settings.via == "docker" else _as_cluster
+        with start(target, likeness, owner, progress) as ready:
+            ready.warnings.extend(left)
+            yield ready
+
+
+@contextmanager
+def vacant_container(target: Target, progress: Progress) -> Generator[Vacant]:
+    """Start a container of the live one's image, for a server with a data directory that is still to come.
+
+    The rest is as with `throw_away_server`.
+    """
+    with _making_room(target, progress) as (likeness, owner, left):
+        image, where = _image(target)
+        command = recovery.command(likeness.bin_dir, throw_away.HOME)
+        with throw_away.throw_away_container(image, command, owner, progress) as container:
+            server = _server(target, container)
+            told = [*likeness.warnings, *left]
+            found = Vacant(container, server, where, likeness.bin_dir, likeness.libraries, told)
+            yield found
+        found.warnings.extend(container.left_behind)
+
+
+@contextmanager
+def _making_room(target: Target, progress: Progress) -> Generator[tuple[_Likeness, str, list[str]]]:
+    """Under the lock: what is known of the live server, the owner's mark, and what was told of leftovers."""
     with ExitStack() as held:
         owner = _begin(held, target, progress)
         left = [f"{name}, left by a drill that was killed, is removed." for name in _remove_leftovers(target, owner)]
         progress.stage("starting a throw-away server")
-        likeness = _likeness(target, progress)
-        start = _in_container if target.settings.via == "docker" else _as_cluster
-        ready = held.enter_context(start(target, likeness, owner, progress))
-        ready.warnings.extend(left)
-        yield ready
+        yield _likeness(target, progress), owner, left
 
 
 def sweep(target: Target) -> list[str]:
@@ -178,16 +216,26 @@ def _user(target: Target) -> str:
 
 @contextmanager
 def _in_container(target: Target, likeness: _Likeness, owner: str, progress: Progress) -> Generator[ThrowAway]:
-    place, user, home = target.place, _user(target), throw_away.HOME
-    assert place.image_id is not None
-    command = trial.command_in_container(likeness.bin_dir, home, user, _settings(likeness))
-    where = f"a throw-away container of {place.image} ({place.image_id[:19]})"
-    with throw_away.throw_away_container(place.image_id, command, owner, progress) as container:
-        server = Server(container.host, user, {"PGHOST": home, "PGPORT": trial.PORT}, f"{TAG} drill")
+    home, (image, where) = throw_away.HOME, _image(target)
+    command = trial.command_in_container(likeness.bin_dir, home, _user(target), _settings(likeness))
+    with throw_away.throw_away_container(image, command, owner, progress) as container:
+        server = _server(target, container)
         _wait_until_ready(server, container, where, progress)
         ready = ThrowAway(server, where, f"{home}/{trial.DATA}", list(likeness.warnings))
         yield ready
     ready.warnings.extend(container.left_behind)
+
+
+def _image(target: Target) -> tuple[str, str]:
+    """The live container's, and where a throw-away one of it is, in words."""
+    place = target.place
+    assert place.image_id is not None
+    return place.image_id, f"a throw-away container of {place.image} ({place.image_id[:19]})"
+
+
+def _server(target: Target, container: throw_away.ThrowAwayContainer) -> Server:
+    reached = {"PGHOST": throw_away.HOME, "PGPORT": trial.PORT}
+    return Server(container.host, _user(target), reached, f"{TAG} drill")
 
 
 def _wait_until_ready(server: Server, container: throw_away.ThrowAwayContainer, where: str, progress: Progress) -> None:

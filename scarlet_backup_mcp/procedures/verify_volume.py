@@ -1,25 +1,31 @@
-"""`verify_backup` of an archive of a whole volume. Needs the backup directory only."""
+"""`verify_backup` of an archive of a whole volume. `quick` and `full` need the backup directory only."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from ..errors import ArgumentsInvalid, DrillFailed, StoreError
-from ..models import Check, Level, Step, Verification, VolumeManifest
+from ..errors import ArgumentsInvalid, StoreError
+from ..models import Check, Drill, Level, Step, Verification, VolumeManifest
 from ..progress import Progress
-from ..store.directory import Entry
+from ..store.directory import DRILL, Entry
 from . import archive, archive_checks, catalogue, checks
 from .archive import Archive
 from .catalogue import Known
+from .drill_volume import drill_volume, require_docker
 from .target import Target
+
+HARMLESS = (checks.MANIFEST, checks.CLOCK, archive_checks.CONSISTENT)
+"""Checks that say nothing about the file's own content."""
 
 
 def verify_volume(
-    target: Target, progress: Progress, entry: Entry, level: Level, *, for_sql: list[str]
+    target: Target, progress: Progress, entry: Entry, level: Level, *, for_sql: Sequence[str] = ()
 ) -> Verification:
-    """Check it and, after `full`, keep the outcome beside it. `for_sql` names arguments that were given, but are for
-    SQL backups only. Raises ArgumentsInvalid, DrillFailed or StoreError."""
+    """Check it and, after `full` or `drill`, keep the outcome beside it. `for_sql` names arguments that were given, but
+    are for SQL backups only. Raises ArgumentsInvalid, StoreError, or what `drill_volume` raises."""
     began = time.monotonic()
     if for_sql:
         raise ArgumentsInvalid(
@@ -27,46 +33,78 @@ def verify_volume(
             "Call it again without it.",
         )
     if level == "drill":
-        raise DrillFailed(
-            f"{entry.name.name} is a backup of a whole volume: a drill of such a one is not done by this version.",
-            "Call it again with level full, which compares every file with the server's own list of them.",
-        )
+        require_docker(target)
     known = catalogue.know_volume(target, entry)
+    reading = Reading([])
     if level == "quick":
         progress.stage(f"looking at {known.name}")
-        return _report(known, level, archive_checks.quick_checks(known), None, [], time.monotonic() - began)
-    read = archive.read(entry.path, entry.name.compression, progress)
-    found = archive_checks.content_checks(known, read)
-    warnings = _keep(target, known, found, read) if known.manifest is not None or known.detail else []
-    return _report(known, level, found, read, warnings, time.monotonic() - began)
+        reading.checks += archive_checks.quick_checks(known)
+    else:
+        reading.archive = read = archive.read(entry.path, entry.name.compression, progress)
+        reading.checks += archive_checks.content_checks(known, read)
+        if known.manifest is not None or known.detail:
+            reading.warnings += _keep(target, known, reading.checks, read)
+        if level == "drill" and reading.drillable:
+            reading.drill, drilled = drill_volume(target, known, read, progress)
+            reading.warnings += _keep(target, known, reading.checks, read, reading.drill)
+            reading.checks += drilled
+        elif level == "drill":
+            reading.checks.append(Check(check=DRILL, ok=None, detail="not done: the file itself is not whole"))
+    return _report(target, known, level, reading, time.monotonic() - began)
 
 
-def _keep(target: Target, known: Known[VolumeManifest], found: list[Check], read: Archive) -> list[str]:
+@dataclass
+class Reading:
+    """What checks of an archive gave."""
+
+    checks: list[Check]
+    archive: Archive | None = None
+    drill: Drill | None = None
+    warnings: list[str] = field(default_factory=list[str])
+
+    @property
+    def drillable(self) -> bool:
+        """Whether nothing is wrong that keeps it from being tried out."""
+        return all(check.ok is not False or check.check in HARMLESS for check in self.checks)
+
+
+def _keep(
+    target: Target, known: Known[VolumeManifest], found: list[Check], read: Archive, drilled: Drill | None = None
+) -> list[str]:
     """As `verify.keep`."""
     failed = [check.check for check in found if check.ok is False and check.check != checks.CLOCK]
+    proved = drilled.proved if drilled else None
+    if proved is False:
+        failed.append(DRILL)
     try:
-        target.directory.store_verification(known.entry, sha256=read.sha256, failed=failed)
+        target.directory.store_verification(
+            known.entry,
+            sha256=read.sha256,
+            failed=failed,
+            proved=proved,
+            proved_on=f"PostgreSQL {drilled.server_version}, {drilled.where}" if drilled else None,
+        )
     except StoreError as error:
         return [f"The outcome could not be kept beside the backup: {error.message}"]
     return []
 
 
 def _report(
-    known: Known[VolumeManifest],
-    level: Level,
-    found: list[Check],
-    read: Archive | None,
-    warnings: list[str],
-    seconds: float,
+    target: Target, known: Known[VolumeManifest], level: Level, reading: Reading, seconds: float
 ) -> Verification:
+    found, read = reading.checks, reading.archive
     failed = [check.check for check in found if check.ok is False]
+    outcome = target.directory.verification(known.entry)
     return Verification(
         name=known.name,
         level=level,
         valid=not failed,
+        proved=outcome.proved if outcome else None,
+        proved_at=outcome.proved_at if outcome else None,
         foreign=known.foreign,
         shrunk=known.manifest.shrunk if known.manifest else None,
-        warnings=warnings,
+        drill=reading.drill,
+        warnings=reading.warnings,
         checks=found,
         rows=known.manifest.rows if known.manifest else None,
         files=len(read.contents.files) if read else None,
@@ -82,17 +120,19 @@ def _report(
                 detail="; ".join(failed) or "every check holds",
             )
         ],
-        remedy=_remedy(known, level, failed),
+        remedy=_remedy(known, level, failed, reading.drill),
     )
 
 
-def _remedy(known: Known[VolumeManifest], level: Level, failed: list[str]) -> str | None:
+def _remedy(known: Known[VolumeManifest], level: Level, failed: list[str], drilled: Drill | None) -> str | None:
     """What to do about it after these checks; None if nothing has to be done."""
+    if drilled is not None and drilled.proved is not True:
+        return _remedy_after(drilled)
     wrong = [check for check in failed if check not in (checks.MANIFEST, checks.CLOCK)]
     if wrong == [archive_checks.CONSISTENT]:
         return (
-            "The file is whole, but was copied from a server that ran: keep it if it is all there is, try it out on a "
-            "spare machine only, and take a new backup with `backup` and kind volume."
+            "The file is whole, but was copied from a server that ran: keep it if it is all there is, try it out with "
+            "level drill, and take a new backup with `backup` and kind volume."
         )
     if wrong:
         return "Don't rely on it: take a new backup with `backup` and kind volume while the database is there."
@@ -102,4 +142,18 @@ def _remedy(known: Known[VolumeManifest], level: Level, failed: list[str]) -> st
         return "Its manifest is damaged, so nothing tells whether its content is whole: call `backup` for a new one."
     if level == "quick":
         return "Call `verify_backup` with level full: it reads all of it."
+    if drilled is not None:
+        return "It came up whole, but nothing tells where it comes from: take a new one with `backup` and kind volume."
     return "`backup` did not make it, or its manifest is lost: take a new one with `backup` and kind volume."
+
+
+def _remedy_after(drilled: Drill) -> str:
+    if drilled.proved is None:
+        return (
+            f"Nothing is wrong with the file as far as it was read, but it is not proved: {drilled.detail}. Keep it, "
+            "and take a new backup with `backup` while the database is there."
+        )
+    return (
+        "Don't rely on it, but keep the file: `drill` and the checks say what is wrong. Take a new backup with "
+        "`backup` and kind volume while the database is there."
+    )

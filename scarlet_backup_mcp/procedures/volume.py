@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from .. import __version__
 from ..errors import BackupToolError, DumpFailed, DumpIncomplete, PermissionDenied, ServerUnreachable, VolumeUnsupported
-from ..hosts import Exit, Place, run
+from ..hosts import Exit, Place
 from ..hosts.volumes import volume_labels
 from ..models import Check, Compression, CopiedTable, Site, TableCount, VolumeManifest
 from ..postgres import catalogue as pg
@@ -17,21 +17,15 @@ from ..postgres.base_backup import BACKUP_MANIFEST, BackupManifest
 from ..postgres.replication import require_readiness, wal_kept
 from ..postgres.server import OWN_SEARCH_PATH
 from ..progress import Progress
-from ..store.reading import Compressor
-from ..store.tar import TarDamaged, TarReader
 from ..store.writing import PartialFile
 from . import archive, archive_checks, checks, record
-from .archive import Contents, Inventory
+from .archive import Contents
 from .catalogue import last_full
 from .dump import lost_on_the_way
 from .target import Target
 
 ROOM = {"gzip": 0.6, "zstd": 0.6}
 """Free space asked for before a copy, in sizes of the cluster; see the README for measured ones."""
-WAY_BACK = (
-    "`restore` does not take such a backup yet: the README's section 'Bring a whole volume back' says how it is done "
-    "by hand."
-)
 
 
 @dataclass(frozen=True)
@@ -44,8 +38,9 @@ class Look:
     tables: list[TableCount]
     integrity_rows: int | None
     transactions: str
-    """The snapshot in words, `xmin:xmax:` and those under way; equal ones without any under way mean that nothing was
-    written in between ("pg_snapshot" in PostgreSQL's documentation)."""
+    """The snapshot in words, `xmin:xmax:` and those under way ("pg_snapshot" in PostgreSQL's documentation). Whatever
+    writes takes a number, and xmax is above every one that has ended: so equal ones without any under way mean that
+    nothing was written in between."""
 
     @property
     def rows(self) -> int:
@@ -76,11 +71,22 @@ def copy(
         partial = PartialFile(target.directory.path / name)
         try:
             with wal_kept(session):
-                contents, tar_bytes, said = _stream(target, before, partial, compression, progress)
+                progress.stage("copying the cluster", before.cluster_bytes)
+                written = archive.write(
+                    target.host,
+                    programs.pg_basebackup(),
+                    partial,
+                    compression,
+                    progress,
+                    env=target.server.environment(target.maintenance_database),
+                    total=before.cluster_bytes,
+                    failure=lambda ended: _error(target, ended),
+                )
+            contents = written.contents
             listed = _require_whole(contents)
             partial.finish()
-            _read_back(partial, compression, contents, progress)
-            after = _look(target, progress)
+            archive.read_back(partial, compression, written, progress)
+            after = _look(target, progress, before)
             fewer = min(before, after, key=lambda look: (look.integrity_rows or 0, look.rows))
             last = last_full(target, ("sql", "volume"))
             shrunk = record.shrunk_reasons(target, fewer.rows, fewer.integrity_rows, last, accept_smaller)
@@ -91,17 +97,17 @@ def copy(
                 created_at=before.at,
                 finished_at=datetime.now(UTC),
                 label=label,
-                identity=record.identity(target, before.server, before.databases[target.database]),
+                identity=record.identity_of_running(target, before.server, before.databases[target.database]),
                 pg_basebackup_version=version,
                 tool_version=__version__,
                 bytes=partial.bytes,
                 sha256=partial.sha256,
                 site=site_of(target.place, before.server.data_directory),
-                databases=sorted(before.databases),
+                databases=sorted(before.databases.keys() & after.databases.keys()),
                 cluster_bytes=before.cluster_bytes,
                 tables=_both(before, after),
-                quiet=before.transactions == after.transactions and before.transactions.endswith(":"),
-                tar_bytes=tar_bytes,
+                quiet=after is before,
+                tar_bytes=written.tar_bytes,
                 files=len(contents.files),
                 backup_manifest_sha256=contents.files[BACKUP_MANIFEST].sha256,
                 start_lsn=listed.wal_ranges[0].start,
@@ -120,17 +126,23 @@ def copy(
         except BaseException:
             partial.discard()
             raise
-    return manifest, said
+    return manifest, [f"pg_basebackup said: {line}" for line in written.said]
 
 
-def _look(target: Target, progress: Progress) -> Look:
-    """Count the configured database's rows, in a snapshot of their own. The copy is of a moment between two looks."""
-    progress.stage("counting the rows of the database")
+def _look(target: Target, progress: Progress, before: Look | None = None) -> Look:
+    """Count the configured database's rows, in a snapshot of their own. The copy is of a moment between two looks.
+
+    Where nothing was written since `before`, that is given again, and nothing is counted.
+    """
     patience = {"lock_timeout": str(programs.LOCK_WAIT_MS)}
-    with target.server.session(target.database, {**patience, **OWN_SEARCH_PATH}, progress) as session:
-        watched = pg.find_table(session, target.settings.integrity_table)
     with target.server.session(target.database, patience, progress) as session:
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        transactions = session.rows("SELECT pg_current_snapshot()::text AS seen")[0]["seen"]
+        if before is not None and transactions == before.transactions and transactions.endswith(":"):
+            return before
+        progress.stage("counting the rows of the database")
+        with target.server.session(target.database, {**patience, **OWN_SEARCH_PATH}, progress) as other:
+            watched = pg.find_table(other, target.settings.integrity_table)
         tables = pg.tables(session)
         if watched not in {(table.schema, table.name) for table in tables}:
             watched = None
@@ -145,7 +157,7 @@ def _look(target: Target, progress: Progress) -> Look:
                 if table.root == table.oid
             ],
             integrity_rows=None if watched is None else pg.count(session, *watched),
-            transactions=session.rows("SELECT pg_current_snapshot()::text AS seen")[0]["seen"],
+            transactions=transactions,
         )
 
 
@@ -171,33 +183,6 @@ def _both(before: Look, after: Look) -> list[CopiedTable]:
     ]
 
 
-def _stream(
-    target: Target, before: Look, partial: PartialFile, compression: Compression, progress: Progress
-) -> tuple[Contents, int, list[str]]:
-    """Copy the cluster into `partial`. Gives what is in the archive, its bytes, and warnings."""
-    total = before.cluster_bytes
-    progress.stage("copying the cluster", total)
-    inventory, compressor = Inventory(), Compressor(compression)
-    reader = TarReader(inventory)
-
-    def sink(chunk: bytes) -> None:
-        partial.write(compressor.compress(chunk))
-        reader.feed(chunk)
-        progress.report(reader.bytes if total is None else min(reader.bytes, total))
-
-    environment = target.server.environment(target.maintenance_database)
-    try:
-        ended = run(target.host, programs.pg_basebackup(), env=environment, sink=sink, progress=progress)
-        if ended.code != 0:
-            raise _error(target, ended)
-        partial.write(compressor.finish())
-        reader.finish()
-    except TarDamaged as error:
-        raise DumpIncomplete(f"What pg_basebackup wrote is no whole archive: {error.message}.") from None
-    said = [f"pg_basebackup said: {line}" for line in ended.stderr.splitlines() if line.strip()]
-    return inventory.contents(), reader.bytes, said
-
-
 def _require_whole(contents: Contents) -> BackupManifest:
     """The server's list of what it sent. Raises DumpIncomplete unless all of it, and no more, is in the archive."""
     looked = [archive_checks.data_directory(contents), *archive_checks.base_backup_checks(contents)]
@@ -207,25 +192,6 @@ def _require_whole(contents: Contents) -> BackupManifest:
         wrong = checks.describe([check for check in looked if check.ok is not True])
         raise DumpIncomplete(f"pg_basebackup ended without an error, but the copy is not whole: {wrong}.")
     return listed
-
-
-def _read_back(partial: PartialFile, compression: Compression, written: Contents, progress: Progress) -> None:
-    found = archive.read(partial.path, compression, progress)
-    wrong = [
-        what
-        for what, holds in (
-            ("its end", found.damage is None and found.compression_damage is None),
-            ("size", found.bytes == partial.bytes),
-            ("SHA-256", found.sha256 == partial.sha256),
-            ("files", found.contents.files == written.files),
-        )
-        if not holds
-    ]
-    if wrong:
-        raise DumpFailed(
-            f"What was read back from {partial.path.name} is not what was written: {', '.join(wrong)} differ.",
-            "The disk or its driver is at fault: check it, and set SCARLET_BACKUP_DIR to another one.",
-        )
 
 
 def _error(target: Target, ended: Exit) -> BackupToolError:
@@ -248,6 +214,11 @@ def _error(target: Target, ended: Exit) -> BackupToolError:
         return DumpFailed(
             f"The server threw WAL away that the copy needs: {said}",
             "Raise max_slot_wal_keep_size (-1 is its default) or wal_keep_size, and call `backup` again.",
+        )
+    if "COPY stream ended before" in said:
+        return DumpFailed(
+            f"The server broke the copy off: {said}",
+            "pg_basebackup does not tell why, `docker compose logs postgres` does. Mend that and call `backup` again.",
         )
     if re.search(r"checksum (error|verification failure)", said):
         return DumpFailed(

@@ -13,6 +13,7 @@ from typing import Literal
 BLOCK = tarfile.BLOCKSIZE
 LONGEST_EXTENSION = 64 << 10
 """Bytes of a name or of pax records that are taken."""
+_SPARSE = b"GNU.sparse."
 _LINKS = (tarfile.SYMTYPE, tarfile.LNKTYPE)
 _EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
 
@@ -27,7 +28,8 @@ class TarDamaged(Exception):
 
 @dataclass(frozen=True)
 class Member:
-    """One member. `name` has no leading `./` and no closing slash; `size` is that of a file's data."""
+    """One member. `name` is as plain as it gets: no `./` or `//` in it, no closing slash, and empty for the directory
+    itself. `size` is that of a file's data."""
 
     name: str
     kind: Literal["file", "directory", "link"]
@@ -121,9 +123,10 @@ class TarReader:
         name = found.name if self._long_name is None else self._long_name
         size = found.size if self._long_size is None else self._long_size
         self._long_name = self._long_size = None
-        name = name.removeprefix("./").rstrip("/")
-        if name.startswith("/") or ".." in name.split("/"):
+        parts = name.split("/")
+        if name.startswith("/") or ".." in parts:
             raise self._damaged(f"the member {name!r} would be outside of the directory it is unpacked in")
+        name = "/".join(part for part in parts if part not in ("", "."))
         if found.isdir():
             self._handler.member(Member(name, "directory", 0))
         elif found.type in _LINKS:
@@ -146,6 +149,8 @@ class TarReader:
             records = _pax_records(data)
             if records is None:
                 raise self._damaged("pax records that can't be read")
+            if any(keyword.startswith(_SPARSE) for keyword in records):
+                raise self._damaged("a sparse file, of which the archive holds parts only: they are not read here")
             self._long_name = _text(records[b"path"]) if b"path" in records else None
             self._long_size = int(records[b"size"]) if records.get(b"size", b"").isdigit() else None
 
@@ -167,7 +172,7 @@ def _pax_records(data: bytes) -> dict[bytes, bytes] | None:
         length, _, _ = data.partition(b" ")
         end = int(length) if length.isdigit() else 0
         keyword, equals, value = data[len(length) + 1 : end].partition(b"=")
-        if not equals or not value.endswith(b"\n"):
+        if not equals or not value.endswith(b"\n") or end > len(data):
             return None
         found[keyword] = value[:-1]
         data = data[end:]

@@ -1,0 +1,82 @@
+"""The two kinds of backup side by side on one container: sizes and times of each step of their lives.
+
+    python benchmarks/kinds_of_backup.py [MEGABYTES]
+
+Needs a Docker engine with the image pgvector/pgvector:pg15. Ratios are to the plain SQL backup of the same run: compare
+them, not seconds, since machines are noisy.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from against_docker_exec import FILL, IMAGE, docker, wait_for
+
+from scarlet_backup_mcp.models import Compression, Kind, Model
+from scarlet_backup_mcp.procedures.backup import backup
+from scarlet_backup_mcp.procedures.restore import restore
+from scarlet_backup_mcp.procedures.sources import Wishes
+from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.progress import Progress
+from scarlet_backup_mcp.settings import Settings, load_settings
+
+M = TypeVar("M", bound=Model)
+KINDS: tuple[tuple[Kind, Compression], ...] = (("sql", "none"), ("sql", "zstd"), ("volume", "gzip"), ("volume", "zstd"))
+STEPS = ("backup", "verify full", "drill", "restore", "without server")
+
+
+def main(megabytes: int) -> None:
+    """Run everything and print the table."""
+    container = f"scarlet-benchmark-{secrets.token_hex(4)}"
+    docker("run", "-d", "--pull", "never", "--name", container, "-e", "POSTGRES_PASSWORD=benchmark", IMAGE)
+    try:
+        psql = ("exec", "-i", container, "psql", "-q", "-U", "postgres", "-v", "ON_ERROR_STOP=1")
+        wait_for(container)
+        docker(*psql, stdin=b"CREATE DATABASE letta")
+        docker(*psql, "-d", "letta", stdin=FILL.format(megabytes=megabytes).encode())
+        with tempfile.TemporaryDirectory() as directory:
+            settings = load_settings(dir=str(Path(directory) / "backups"), container=container)
+            show({kind: live(settings, *kind) for kind in KINDS})
+    finally:
+        docker("rm", "-f", "-v", container)
+
+
+def live(settings: Settings, kind: Kind, compression: Compression) -> dict[str, float]:
+    """Bytes of a backup, and seconds of each step."""
+    taken, seconds = timed(settings, lambda t: backup(t, Progress(), kind=kind, compression=compression))
+    found = {"bytes": float(taken.bytes), "backup": seconds}
+    found["verify full"] = timed(settings, lambda t: verify(t, Progress(), taken.name))[1]
+    found["drill"] = timed(settings, lambda t: verify(t, Progress(), taken.name, "drill"))[1]
+    wishes = Wishes(drop_oldest_undo=True)
+    restored, found["restore"] = timed(settings, lambda t: restore(t, Progress(), taken.name, wishes))
+    found["without server"] = restored.unavailable_seconds or 0.0
+    return found
+
+
+def timed(settings: Settings, work: Callable[[Target], M]) -> tuple[M, float]:
+    """What it gives, and its seconds."""
+    began = time.perf_counter()
+    with Target(settings) as target:
+        result = work(target)
+    return result, time.perf_counter() - began
+
+
+def show(found: dict[tuple[Kind, Compression], dict[str, float]]) -> None:
+    """One line for each kind; ratios to the first."""
+    base = found[KINDS[0]]
+    print(f"{'':<14}{'MB':>14}" + "".join(f"{step + ' s':>18}" for step in STEPS))
+    for (kind, compression), values in found.items():
+        cells = [f"{values['bytes'] / 1e6:.0f} ({values['bytes'] / base['bytes']:.2f} x)"]
+        cells += [f"{values[step]:.1f} ({values[step] / base[step]:.2f} x)" for step in STEPS]
+        print(f"{kind + ' ' + compression:<14}{cells[0]:>14}" + "".join(f"{cell:>18}" for cell in cells[1:]))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 300)

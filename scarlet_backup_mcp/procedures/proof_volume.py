@@ -1,0 +1,117 @@
+"""What is compared after a drill of a whole volume: what came up again against what was there when it was copied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..models import Check, CopiedTable, Difference, Drill, VolumeManifest
+from ..postgres import catalogue as pg
+from ..postgres import recovery
+from ..postgres.server import Session
+from .proof import INTEGRITY, ROWS, SHOWN, rows_told
+
+DATABASES = "drill_databases"
+
+Name = tuple[str, str]
+"""Schema and name of a table."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Rows of a database that came up again, partitions counted at their root."""
+
+    rows: Mapping[Name, int]
+    unlogged: frozenset[Name]
+    faults: list[str]
+    """Tables of which a count and a dump tell different numbers of rows."""
+
+
+def count(session: Session, dumped: Mapping[Name, int]) -> Counted:
+    """Count the rows of the connected database, of which `dumped` came out of its dump."""
+    tables = pg.tables(session)
+    counted, emptied = pg.count_rows(session, tables), recovery.unlogged(session)
+    roots = {table.oid: (table.schema, table.name) for table in tables if table.root == table.oid}
+    _, differences = pg.compare_rows(dumped, tables, counted)
+    return Counted(
+        {name: counted.get(oid, 0) for oid, name in roots.items()},
+        frozenset(name for oid, name in roots.items() if oid in emptied),
+        [f"{d.table}: {rows_told(d.dumped)} in its dump, {rows_told(d.counted)} counted" for d in differences],
+    )
+
+
+def of_databases(manifest: VolumeManifest | None, database: str, found: list[str]) -> Check:
+    """The cluster's databases against those that were copied; `database` is the configured one."""
+    expected = manifest.databases if manifest else []
+    missing = sorted(set(expected) - set(found))
+    certain = manifest is not None and (manifest.quiet is True or database in missing)
+    return Check(
+        check=DATABASES,
+        ok=True if not missing else False if certain else None,
+        expected=", ".join(expected),
+        found=", ".join(sorted(found)),
+        detail=f"missing{'' if certain else ', perhaps dropped during the copy'}: {', '.join(missing)}"
+        if missing
+        else "",
+    )
+
+
+def of_rows(manifest: VolumeManifest | None, counted: Counted, report: Drill) -> Check:
+    """Rows of each table against those counted before and after the copy. Fills `report`.
+
+    Where something was written meanwhile, nobody knows what was there at the moment that the copy is of: then numbers
+    outside of the two leave it open. An unlogged table that had rows leaves it open too: they are in no copy.
+    """
+    report.rows_compared, report.objects_compared = sum(counted.rows.values()), len(counted.rows)
+    expected = manifest.tables if manifest else []
+    wrong, untold = list(counted.faults), list[str]()
+    for table in expected:
+        name, found = f"{table.schema_}.{table.name}", counted.rows.get((table.schema_, table.name))
+        ok = _as_copied(table, found, quiet=bool(manifest and manifest.quiet))
+        if (table.schema_, table.name) in counted.unlogged and ok is not True:
+            untold.append(f"{name} is unlogged, so a copy of a running server brings it back empty")
+        elif ok is False:
+            wrong.append(f"{name}: {rows_told(found)} instead of {_expected(table)}")
+        elif ok is None:
+            untold.append(f"{name}: {rows_told(found)}, {_expected(table)} when it was counted; it was written to")
+        if ok is not True:
+            difference = Difference(what=f"rows of {name}", backup=_expected(table), restored=rows_told(found))
+            report.differences = [*report.differences, difference][:SHOWN]
+    unknown = counted.rows.keys() - {(table.schema_, table.name) for table in expected}
+    if manifest is not None and manifest.quiet:
+        wrong += [f"{schema}.{name} was not there" for schema, name in sorted(unknown)]
+    told = wrong or untold
+    return Check(
+        check=ROWS,
+        ok=False if wrong else None if untold or not expected else True,
+        expected="as many rows in each table as were counted" if expected else "",
+        found=f"{report.rows_compared:,} rows in {len(counted.rows):,} tables",
+        detail="; ".join(told[:SHOWN]) or ("" if expected else "nobody counted them when the copy was made"),
+    )
+
+
+def of_integrity(manifest: VolumeManifest | None, table: str, count: int | None) -> Check:
+    """PROC-004's step 5 on the integrity `table`."""
+    exact = manifest is not None and manifest.quiet is True
+    return Check(
+        check=INTEGRITY,
+        ok=count == manifest.integrity_rows if manifest and exact else None,
+        expected=rows_told(manifest.integrity_rows) if manifest and manifest.tables else "",
+        found=rows_told(count),
+        detail=f"SELECT count(*) FROM {table}",
+    )
+
+
+def _as_copied(table: CopiedTable, found: int | None, *, quiet: bool) -> bool | None:
+    if quiet:
+        return found == table.rows
+    if found is None:
+        return table.rows_after is None
+    after = table.rows if table.rows_after is None else table.rows_after
+    return True if min(table.rows, after) <= found <= max(table.rows, after) else None
+
+
+def _expected(table: CopiedTable) -> str:
+    if table.rows == table.rows_after:
+        return rows_told(table.rows)
+    return f"{rows_told(table.rows)} before, {rows_told(table.rows_after)} after"

@@ -1,0 +1,261 @@
+"""The moments of a volume's restore in which no server runs, under the journal; and how one that was cut off ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+
+from ..errors import BackupToolError, Cancelled, ContainerMissing, PreflightFailed, RestoreFailed, RestoreInterrupted
+from ..hosts import Place
+from ..hosts.helper import Sight
+from ..hosts.volumes import volume_exists
+from ..models import DependentReport
+from ..progress import Progress
+from ..store.lock import writer_lock
+from . import journal as journals
+from .beside import helper, others_with
+from .contents_of_volume import Contents
+from .journal import VolumeJournal
+from .target import Target
+
+STOP_SECONDS = 120
+"""For the server's last checkpoint; one that is killed then recovers when it starts again."""
+READY_SECONDS = 3600
+"""For the server's recovery, as long as it is at it."""
+HEALTH_SECONDS = 60
+"""For the health check, once the server answers."""
+AGAIN_SECONDS = 60
+"""For a server that runs on its old contents again, before what depends on it is started."""
+STOPPED = ("exited", "created", "dead")
+"""Docker's words for a container in which nothing runs."""
+LOG_LINES = 15
+REJECTING = "rejecting connections"
+"""pg_isready's words for a server that is at its recovery, for example."""
+
+
+@contextmanager
+def contents_at(target: Target, journal: VolumeJournal, progress: Progress) -> Generator[Contents]:
+    """The data directory that the journal is about, through a helper container."""
+    sight = Sight(journal.container_id, journal.site.volume, journal.site.mounted_at)
+    with helper(target, journal.image_id, sight, progress) as host:
+        yield Contents(host, journal.site.data_directory, journal.stamp)
+
+
+def exchange(
+    target: Target, contents: Contents, journal: VolumeJournal, incoming: str, progress: Progress
+) -> float | None:
+    """Stop what has to be stopped, exchange the contents, start the server; gives the seconds in which it was away, or
+    None without a container. Whatever fails, or a cancellation while the server starts, puts all back as it was."""
+    began = time.monotonic()
+    try:
+        with progress.uninterrupted():
+            for container in journal.dependents:
+                target.host.stop_container(container.id)
+            if journal.container_id is not None:
+                progress.stage("stopping the server")
+                stop(target, journal.container_id)
+            progress.stage("exchanging the contents of the volume")
+            contents.take_out(lambda: _require_stopped(target, journal))
+            contents.put_in(incoming)
+            if journal.container_id is None:
+                return None
+            progress.stage("starting the server")
+            target.host.start_container(journal.container_id)
+        wait_until_ready(target, progress)
+    except BaseException as error:
+        with progress.uninterrupted():
+            roll_back(target, contents, journal, error)
+        raise
+    return time.monotonic() - began
+
+
+def stop(target: Target, container_id: str) -> None:
+    """Stop the server's container. Raises RestoreFailed if it goes on."""
+    target.host.stop_container(container_id, STOP_SECONDS)
+    state = target.host.place().state
+    if state not in STOPPED:
+        raise RestoreFailed(f"The container did not stop: it is {state}.")
+
+
+def _require_stopped(target: Target, journal: VolumeJournal) -> None:
+    """Raises RestoreFailed if somebody has started the server since it was stopped."""
+    if journal.container_id is not None and (state := target.host.place().state) not in STOPPED:
+        raise RestoreFailed(f"Somebody else has started the container, which was stopped: it is {state}.")
+
+
+def wait_until_ready(target: Target, progress: Progress) -> None:
+    """Until the server answers and its container's health check, if there is one, has had its say. Raises RestoreFailed
+    when it ends, or comes to no end of its recovery."""
+    began, first_start = time.monotonic(), target.host.place().started_at
+    while True:
+        progress.check()
+        place, waited = target.host.place(), time.monotonic() - began
+        if place.state != "running" or place.started_at != first_start:
+            raise _does_not_come_up(target, place, f"its container is {place.state}, and did not stay up")
+        ready, said = _is_ready(target)
+        if ready and (place.health != "starting" or waited > HEALTH_SECONDS):
+            return
+        given_up = place.health == "unhealthy" and REJECTING not in said
+        if not ready and (given_up or waited > READY_SECONDS):
+            raise _does_not_come_up(target, place, said)
+        time.sleep(0.2)
+
+
+def _is_ready(target: Target) -> tuple[bool, str]:
+    try:
+        return target.server.ready()
+    except BackupToolError as error:
+        return False, error.message
+
+
+def _does_not_come_up(target: Target, place: Place, said: str) -> RestoreFailed:
+    try:
+        log = target.host.container_log(place.container_id or "", LOG_LINES).strip()
+    except BackupToolError as error:
+        log = error.message
+    return RestoreFailed(f"The server does not come up: {said}. Its log ends:\n{log}\n")
+
+
+# -- back ------------------------------------------------------------------------------------------------------------
+
+
+def roll_back(target: Target, contents: Contents, journal: VolumeJournal, error: BaseException) -> None:
+    """As it was before, and running if it ran. Raises RestoreInterrupted when that fails: then the journal stays."""
+    try:
+        reports = _put_back_somehow(target, contents, journal)
+    except BackupToolError as problem:
+        raise RestoreInterrupted(
+            f"The restore failed ({error}), and the old contents could not be put back yet: {problem.message} What is "
+            f"not in {contents.directory} of them is in {contents.aside}, {contents.returning} or {contents.outgoing}.",
+            "Mend what the message names, then call `restore` or `backup`: it goes on putting them back.",
+        ) from error
+    down = [f"{report.name}: {report.detail}" for report in reports if report.action == "start failed"]
+    if isinstance(error, BackupToolError) and not isinstance(error, Cancelled):
+        error.message += " The volume's contents are as they were before." + (
+            f" Not everything could be started again: {'; '.join(down)}" if down else ""
+        )
+
+
+def _put_back_somehow(target: Target, contents: Contents, journal: VolumeJournal) -> list[DependentReport]:
+    """With a new helper, if it was the old one that has failed."""
+    try:
+        return put_back(target, contents, journal)
+    except BackupToolError:
+        with contents_at(target, journal, Progress()) as anew:
+            return put_back(target, anew, journal)
+
+
+def put_back(target: Target, contents: Contents, journal: VolumeJournal) -> list[DependentReport]:
+    """Undo what was done, however far it got; start what ran; forget the journal."""
+    if contents.turn_back():
+        if journal.container_id is not None and target.host.place().state not in STOPPED:
+            stop(target, journal.container_id)
+        incoming = contents.set_aside(journal.undo) if journal.undo else contents.incoming
+        contents.put_back(incoming, lambda: _require_stopped(target, journal))
+    contents.remove(contents.unpacked, contents.incoming)
+    if journal.container_id is not None and journal.was_running:
+        target.host.start_container(journal.container_id)
+        _wait_a_while(target)
+    reports = journals.start(target, journal.dependents)
+    journals.remove(target.directory.path)
+    return reports
+
+
+def _wait_a_while(target: Target) -> None:
+    """Dependents want a server that answers. One that did not come up before either is nobody's fault here."""
+    until = time.monotonic() + AGAIN_SECONDS
+    with suppress(BackupToolError):
+        while target.host.place().state in ("running", "restarting") and time.monotonic() < until:
+            if _is_ready(target)[0]:
+                return
+            time.sleep(0.2)
+
+
+def finish(target: Target, contents: Contents, journal: VolumeJournal) -> list[DependentReport]:
+    """After the server was seen to run: start dependents, and let only the newest undo point stay."""
+    reports = journals.start(target, journal.dependents)
+    stamps = contents.undo_stamps()
+    empty = [stamp for stamp in stamps if contents.is_empty(contents.set_aside(stamp))]
+    kept = journal.stamp in stamps and journal.stamp not in empty
+    older = [stamp for stamp in stamps if stamp != journal.stamp] if kept else []
+    contents.remove(*(contents.set_aside(stamp) for stamp in {*empty, *older}), contents.unpacked, contents.incoming)
+    journals.remove(target.directory.path)
+    return reports
+
+
+# -- what was cut off ------------------------------------------------------------------------------------------------
+
+
+def settle_first(target: Target, progress: Progress) -> list[str]:
+    """As `settle_volume`, taking the directory's lock where there is something to settle. Raises Busy, too."""
+    if not isinstance(journals.read(target.directory.path), VolumeJournal):
+        return []
+    with writer_lock(target.directory.path, "settle"):
+        return settle_volume(target, progress)
+
+
+def settle_volume(target: Target, progress: Progress) -> list[str]:
+    """Under the directory's lock: finish or roll back a volume's restore that was cut off. Gives what was done, in
+    sentences. Raises RestoreInterrupted when it can't be done now.
+
+    Once all new contents were in place somebody may have started the server and written: if it comes up on them, the
+    restore is finished, since nothing is lost by that.
+    """
+    journal = journals.read(target.directory.path)
+    if not isinstance(journal, VolumeJournal):
+        return []
+    what = f"A restore of {journal.source} into the volume of {journal.container or journal.site.volume} was cut off"
+    try:
+        place = _present_container(target)
+        if journal.container is not None and place is not None and place.container != journal.container:
+            return [f"{what}. It is not this container's: call `backup` or `restore` for that one."]
+        progress.stage("settling a restore that was cut off")
+        volume = journal.site.volume
+        if place is not None and volume is not None and place.volume != volume and volume_exists(volume):
+            place = None  # it was made anew, with another volume
+        journal = journal.model_copy(update={"container_id": place.container_id if place else None})
+        if place is None and not (volume and volume_exists(volume)):
+            journals.remove(target.directory.path)
+            return [f"{what}, and container and volume are gone since: there is nothing to settle."]
+        _require_alone(target, journal, place)
+        with contents_at(target, journal, progress) as contents:
+            finished = journal.checked or (contents.is_exchanged and _comes_up(target, journal, progress))
+            with progress.uninterrupted():
+                reports = (finish if finished else put_back)(target, contents, journal)
+    except Cancelled:
+        raise
+    except BackupToolError as error:
+        raise RestoreInterrupted(f"{what}, and can't be settled now: {error.message}", error.remedy) from error
+    ended = "when its contents were in place: it is finished" if finished else "before its end: it is rolled back"
+    return [f"{what} {ended} now.", *(f"{report.name}: {report.action} {report.detail}".strip() for report in reports)]
+
+
+def _present_container(target: Target) -> Place | None:
+    """The one of that name may have been made anew since."""
+    try:
+        return target.host.place()
+    except ContainerMissing:
+        return None
+
+
+def _require_alone(target: Target, journal: VolumeJournal, place: Place | None) -> None:
+    mount = place.data_mount if place else None
+    source = mount.source if mount else journal.site.volume
+    others = others_with(target, source, place.container if place else None) if source else []
+    if others:
+        raise PreflightFailed(
+            f"Other containers that run have the same volume mounted: {', '.join(others)}.",
+            f"Stop them (`docker stop {' '.join(others)}`), then call again.",
+        )
+
+
+def _comes_up(target: Target, journal: VolumeJournal, progress: Progress) -> bool:
+    if journal.container_id is None:
+        return True
+    try:
+        target.host.start_container(journal.container_id)
+        wait_until_ready(target, progress)
+    except RestoreFailed:
+        return False
+    return True

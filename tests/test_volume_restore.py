@@ -1,0 +1,680 @@
+"""Restores of a whole volume: the same content comes back, and whatever goes wrong nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from scarlet_backup_mcp.errors import (
+    BackupMissing,
+    BackupNotValid,
+    BackupToolError,
+    Cancelled,
+    ConfirmationStale,
+    ContainerMissing,
+    ForeignRefused,
+    OtherDatabaseRefused,
+    PreflightFailed,
+    RestoreFailed,
+    RestoreInterrupted,
+)
+from scarlet_backup_mcp.hosts.helper import LABEL as HELPER_LABEL
+from scarlet_backup_mcp.models import Backup
+from scarlet_backup_mcp.procedures import restore as restoring
+from scarlet_backup_mcp.procedures import volume_restore, volume_swap
+from scarlet_backup_mcp.procedures.backup import backup
+from scarlet_backup_mcp.procedures.beside import HELPERS
+from scarlet_backup_mcp.procedures.catalogue import list_backups
+from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.procedures.throw_away import owner_of
+from scarlet_backup_mcp.progress import Progress
+
+from .conftest import IMAGE, PROJECT_ROOT, docker, run_docker, run_docker_quietly
+from .helpers_faces import User, agent, environment_of
+from .helpers_restore import Watch, started_at
+from .helpers_volume import DESTROYED, LABEL, PGDATA, Rig, a_rig, a_stack, a_volume
+
+PG17, PG18 = "pgvector/pgvector:pg17", "pgvector/pgvector:pg18"
+ABOVE = "/var/lib/postgresql"
+
+
+@pytest.fixture(scope="module")
+def scarlets(require_docker: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rig, Backup]]:
+    """Scarlet's Compose project, and a backup of it."""
+    with a_stack(tmp_path_factory.mktemp("volume") / "scarlet") as rig:
+        yield rig, rig.take()
+
+
+@pytest.fixture
+def scarlet(scarlets: tuple[Rig, Backup]) -> tuple[Rig, Backup]:
+    """The same, running on contents that differ from what was saved, with whatever undo point there is."""
+    rig, saved = scarlets
+    assert not rig.journal.exists(), "left by another test"
+    rig.make_live()
+    return rig, saved
+
+
+@pytest.fixture(scope="module")
+def seventeen(require_docker: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rig, Backup]]:
+    """A plain container with PostgreSQL 17 in a subdirectory of an anonymous volume, and a backup of it."""
+    with a_rig(tmp_path_factory.mktemp("seventeen"), "-e", f"PGDATA={PGDATA}/inner", image=PG17) as rig:
+        yield rig, rig.take()
+
+
+def undo_of(rig: Rig) -> str | None:
+    """The name of the undo point that there is."""
+    return next((f"volume_{name.removeprefix('pgsql_tmp_')}" for name in rig.aside()), None)
+
+
+def remove(rig: Rig, made: Backup) -> None:
+    """A backup that is of no use to other tests."""
+    for path in rig.directory.glob(f"{made.name}*"):
+        path.unlink()
+
+
+def helper_owner(rig: Rig) -> str:
+    """What is in the labels of this directory's helpers."""
+    with Target(rig.settings) as target:
+        return owner_of(target.directory.path / HELPERS)
+
+
+# -- the same content ------------------------------------------------------------------------------------------------
+
+
+def destroy_restore_and_undo(rig: Rig, saved: Backup) -> None:
+    """content → destroy → restore → the same → undo → destroyed → undo of the undo → the same."""
+    before = rig.content()
+    rig.psql(DESTROYED, "postgres")
+    destroyed = rig.content()
+    assert destroyed != before
+    done = rig.restore(saved.name)
+    assert (done.restored, done.kind, done.integrity_rows) == (True, "volume", 2)
+    assert rig.content() == before
+    rig.assert_tidy(done.undo_point)
+    assert done.undo_point is not None
+    undone = rig.restore(done.undo_point)
+    assert rig.content() == destroyed
+    assert any("no database letta" in warning for warning in undone.warnings)
+    rig.assert_tidy(undone.undo_point)
+    assert undone.undo_point is not None
+    again = rig.restore(undone.undo_point)
+    assert rig.content() == before
+    rig.assert_tidy(again.undo_point)
+
+
+def test_destroyed_cluster_comes_back_and_each_step_can_be_undone(scarlets: tuple[Rig, Backup]) -> None:
+    rig, saved = scarlets
+    destroy_restore_and_undo(rig, saved)
+    assert set(rig.sh('find "$PGDATA" -not -user postgres -o -not -group postgres').split()) == set()
+
+
+def test_anonymous_volume_with_data_in_a_subdirectory(seventeen: tuple[Rig, Backup]) -> None:
+    destroy_restore_and_undo(*seventeen)
+
+
+def test_18_in_a_directory_of_its_volume(require_docker: None, tmp_path: Path) -> None:
+    with a_volume() as volume, a_rig(tmp_path, "-v", f"{volume}:{ABOVE}", image=PG18) as rig:
+        destroy_restore_and_undo(rig, rig.take())
+
+
+def a_directory_of_another_account(stack: ExitStack, directory: Path) -> list[str]:
+    (directory / "data").mkdir()
+    shutil.chown(directory / "data", 1000, 1000)
+    return ["-v", f"{directory / 'data'}:{PGDATA}", "-u", "1000:1000"]
+
+
+def a_volume_above_an_anonymous_one(stack: ExitStack, directory: Path) -> list[str]:
+    return ["-v", f"{stack.enter_context(a_volume())}:{ABOVE}"]
+
+
+@pytest.mark.parametrize("layout", [a_directory_of_another_account, a_volume_above_an_anonymous_one])
+def test_layout(layout: Callable[[ExitStack, Path], list[str]], require_docker: None, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        rig = stack.enter_context(a_rig(tmp_path / "backups", *layout(stack, tmp_path)))
+        before, owner = rig.content(), rig.sh('stat -c %u:%g "$PGDATA/PG_VERSION"')
+        saved = rig.take()
+        rig.psql(DESTROYED, "postgres")
+        done = rig.restore(saved.name)
+        assert rig.content() == before
+        assert rig.sh('stat -c %u:%g "$PGDATA"/* "$PGDATA" | sort -u') == owner
+        rig.assert_tidy(done.undo_point)
+
+
+def test_later_base_backups_and_the_server_leave_the_old_contents_alone(scarlet: tuple[Rig, Backup]) -> None:
+    rig, saved = scarlet
+    done = rig.restore(saved.name)
+    assert done.undo_point is not None
+    old = f'"$PGDATA"/pgsql_tmp_{done.undo_point.removeprefix("volume_")}'
+    files = rig.sh(f"cd {old} && find . -type f | sort | xargs sha256sum | sha256sum")
+    later = rig.take()
+    with tarfile.open(rig.directory / later.name) as archive:
+        assert [name for name in archive.getnames() if "pgsql_tmp" in name] == []
+    run_docker("kill", rig.container)
+    run_docker("start", rig.container)
+    rig.wait()
+    assert rig.sh(f"cd {old} && find . -type f | sort | xargs sha256sum | sha256sum") == files
+    remove(rig, later)
+
+
+# -- killed ----------------------------------------------------------------------------------------------------------
+
+ROLLED_BACK = (
+    "before the journal is written",
+    "after the journal is written",
+    "while it is unpacked",
+    "after it is unpacked",
+    "after a dependent is stopped",
+    "after the server is stopped",
+    "when PG_VERSION is out",
+    "among the renames",
+    "when the old contents are out",
+    "when the old contents are set aside",
+    "when all but PG_VERSION is in",
+)
+FINISHED = ("when all is in", "after the start", "when the server is checked", "before the journal is removed")
+
+
+@pytest.mark.parametrize("moment", ROLLED_BACK)
+def test_killed_restore_is_rolled_back_by_the_next_call(moment: str, scarlet: tuple[Rig, Backup]) -> None:
+    rig, saved = scarlet
+    undo = undo_of(rig)
+    rig.killed(moment, saved.name)
+    rig.call(restoring.propose, saved.name)
+    assert rig.was() == "live"
+    rig.assert_tidy(undo)
+
+
+@pytest.mark.parametrize("moment", FINISHED)
+def test_restore_killed_when_all_is_in_place_is_finished(moment: str, scarlet: tuple[Rig, Backup]) -> None:
+    """Somebody may have started the server and written to it since."""
+    rig, saved = scarlet
+    rig.killed(moment, saved.name)
+    run_docker("start", rig.container)
+    rig.wait()
+    rig.psql("CREATE TABLE since AS SELECT 'a row that must stay' AS what")
+    rig.call(restoring.propose, saved.name)
+    assert (rig.was(), rig.psql("SELECT count(*) FROM since")) == ("saved", "1")
+    undo = undo_of(rig)
+    assert undo is not None
+    rig.assert_tidy(undo)
+
+
+def test_settling_can_be_killed_at_each_step(scarlet: tuple[Rig, Backup]) -> None:
+    rig, saved = scarlet
+    undo = undo_of(rig)
+    rig.killed("when all but PG_VERSION is in", saved.name)
+    for moment in (
+        "when it is decided",
+        "when PG_VERSION is out again",
+        "when the new contents are out again",
+        "when the old contents are to be moved",
+        "when all but PG_VERSION is back",
+        "when all is back",
+        "when what was unpacked is removed",
+        "after the start",
+        "before the journal is removed",
+    ):
+        rig.killed(moment, saved.name)
+        assert rig.journal.exists(), moment
+    rig.call(restoring.propose, saved.name)
+    assert rig.was() == "live"
+    rig.assert_tidy(undo)
+
+
+def test_undo_that_is_killed_keeps_both_contents(scarlet: tuple[Rig, Backup]) -> None:
+    rig, saved = scarlet
+    undo = rig.restore(saved.name).undo_point
+    assert undo is not None
+    rig.killed("when all but PG_VERSION is in", undo)
+    rig.killed("when the new contents are out again", undo)
+    told = rig.restore(undo).warnings
+    assert any("rolled back" in warning for warning in told)
+    assert rig.was() == "live"
+    rig.assert_tidy(undo_of(rig))
+
+
+def test_sql_backup_first_settles_what_was_cut_off(scarlet: tuple[Rig, Backup]) -> None:
+    rig, saved = scarlet
+    undo = undo_of(rig)
+    rig.killed("when the old contents are set aside", saved.name)
+    with Target(rig.settings) as target:
+        assert any("cut off" in warning for warning in list_backups(target).warnings)
+    with pytest.raises(RestoreInterrupted, match="cut off"):
+        rig.call(restoring.dry_run, saved.name)
+    made = rig.call(backup)
+    assert any("rolled back" in warning for warning in made.warnings)
+    assert rig.was() == "live"
+    rig.assert_tidy(undo)
+    remove(rig, made)
+
+
+def test_recreated_container_is_settled_and_another_ones_journal_is_left(
+    scarlet: tuple[Rig, Backup], seventeen: tuple[Rig, Backup]
+) -> None:
+    rig, saved = scarlet
+    assert rig.stack is not None
+    undo = undo_of(rig)
+    rig.killed("when the old contents are set aside", saved.name)
+    journal = rig.journal.read_text()
+    other = Rig(seventeen[0].container, rig.directory)
+    shutil.copy(seventeen[0].directory / seventeen[1].name, rig.directory)
+    shutil.copy(seventeen[0].directory / f"{seventeen[1].name}.manifest.json", rig.directory)
+    with pytest.raises(RestoreInterrupted, match=rig.container):
+        other.restore(seventeen[1].name)
+    assert rig.journal.read_text() == journal
+    remove(rig, seventeen[1])
+    rig.stack.compose("rm", "--stop", "--force", "postgres")
+    rig.stack.compose("create", "--pull", "never", "postgres")
+    rig.call(restoring.propose, saved.name)
+    assert rig.was() == "live"
+    rig.assert_tidy(undo)
+
+
+# -- failing ---------------------------------------------------------------------------------------------------------
+
+
+def test_contents_on_which_no_server_starts_are_taken_out_again(scarlet: tuple[Rig, Backup]) -> None:
+    rig, _ = scarlet
+    undo = undo_of(rig)
+    rig.sh('cp -p "$PGDATA/postgresql.conf" /tmp && echo "nonsense nonsense" >> "$PGDATA/postgresql.conf"')
+    broken = rig.take()
+    rig.sh('cp -p /tmp/postgresql.conf "$PGDATA/postgresql.conf"')
+    with pytest.raises(RestoreFailed, match="does not come up") as caught:
+        rig.restore(broken.name)
+    assert "nonsense" in caught.value.message
+    assert caught.value.message.endswith("The volume's contents are as they were before.")
+    assert rig.was() == "live"
+    rig.assert_tidy(undo)
+    remove(rig, broken)
+
+
+def changed(path: Path) -> Callable[[Progress], object]:
+    def change(_: Progress) -> None:
+        with path.open("r+b") as file:
+            file.seek(-2000, 2)
+            piece = file.read(1)
+            file.seek(-2000, 2)
+            file.write(bytes([piece[0] ^ 1]))
+
+    return change
+
+
+def test_file_that_changes_after_it_was_verified_is_not_put_in_place(
+    scarlet: tuple[Rig, Backup], tmp_path: Path
+) -> None:
+    rig, saved = scarlet
+    undo, began = undo_of(rig), started_at(rig.container)
+    file = rig.directory / saved.name
+    shutil.copy(file, tmp_path)
+    try:
+        with pytest.raises((ConfirmationStale, RestoreFailed), match=r"changed after|could not be unpacked"):
+            rig.restore(saved.name, Watch("unpacking", changed(file)))
+    finally:
+        shutil.copy(tmp_path / saved.name, file)
+    assert (rig.was(), started_at(rig.container)) == ("live", began)
+    rig.assert_tidy(undo)
+
+
+@pytest.mark.parametrize("stage", ["unpacking", "reading back", "stopping the server", "starting the server"])
+def test_cancelled_restore_leaves_all_as_it_was(stage: str, scarlet: tuple[Rig, Backup]) -> None:
+    rig, saved = scarlet
+    undo = undo_of(rig)
+    watch = Watch(stage, Progress.cancel)
+    with pytest.raises(Cancelled):
+        rig.restore(saved.name, watch)
+    assert watch.reached("starting the server") == (stage in ("stopping the server", "starting the server"))
+    assert rig.was() == "live"
+    rig.assert_tidy(undo)
+
+
+@pytest.mark.parametrize("stage", ["unpacking", "exchanging"])
+def test_helper_that_is_removed_meanwhile_is_replaced_to_put_all_back(stage: str, scarlet: tuple[Rig, Backup]) -> None:
+    rig, saved = scarlet
+    undo = undo_of(rig)
+
+    def remove_helper(_: Progress) -> None:
+        users = run_docker("ps", "--filter", f"volume={rig.volume()}", "--format", "{{.Names}}").split()
+        run_docker("rm", "-f", *(name for name in users if name != rig.container))
+
+    with pytest.raises(BackupToolError, match="as they were before"):
+        rig.restore(saved.name, Watch(stage, remove_helper))
+    assert rig.was() == "live"
+    rig.assert_tidy(undo)
+
+
+def test_server_that_somebody_starts_in_the_middle_keeps_its_contents(
+    scarlet: tuple[Rig, Backup], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `docker compose up` would; the moment is a few milliseconds long."""
+    rig, saved = scarlet
+    undo, stop, stopped = undo_of(rig), volume_swap.stop, list[str]()
+
+    def stop_and_start(target: Target, container_id: str) -> None:
+        stop(target, container_id)
+        if not stopped:
+            run_docker("start", container_id)
+        stopped.append(container_id)
+
+    monkeypatch.setattr(volume_swap, "stop", stop_and_start)
+    with pytest.raises(RestoreFailed, match=r"Somebody else has started.*as they were before"):
+        rig.restore(saved.name)
+    assert len(stopped) == 2
+    assert rig.was() == "live"
+    rig.assert_tidy(undo)
+
+
+def test_too_small_a_disk_is_refused_and_a_full_one_gives_all_back(
+    scarlet: tuple[Rig, Backup], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, saved = scarlet
+    small = ("--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", "o=size=100m")
+    with a_volume(*small) as volume, a_rig(tmp_path, "-v", f"{volume}:{PGDATA}") as box:
+        for name in (saved.name, f"{saved.name}.manifest.json"):
+            shutil.copy(rig.directory / name, tmp_path)
+        before, began = box.content(), started_at(box.container)
+        with pytest.raises(PreflightFailed, match="bytes free"):
+            box.restore(saved.name, accept_other_database=True)
+        monkeypatch.setattr(volume_restore, "ROOM", 0)
+        monkeypatch.setattr(volume_restore, "SPARE_BYTES", 0)
+        box.sh('dd if=/dev/zero of="$PGDATA/pgsql_tmp_filler" bs=1M count=30 2>/dev/null')
+        with pytest.raises(RestoreFailed, match=r"No space left[\s\S]*as they were before"):
+            box.restore(saved.name, accept_other_database=True)
+        box.sh('rm "$PGDATA/pgsql_tmp_filler"')
+        assert (box.content(), started_at(box.container)) == (before, began)
+        box.assert_tidy(None)
+
+
+# -- refused ---------------------------------------------------------------------------------------------------------
+
+REFUSED: dict[str, tuple[list[str], str]] = {
+    "in the container itself": (["-e", "PGDATA=/pgdata"], "lies on no volume"),
+    "in memory": (["--tmpfs", PGDATA], "lies on no volume"),
+    "a mount inside": (["-v", f"{PGDATA}/pg_wal"], f"{PGDATA}/pg_wal is mounted inside it"),
+    "read-only": (["-v", f"nowhere:{PGDATA}:ro"], "it is mounted read-only"),
+    "removed when it stops": (["--rm"], "started with --rm"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_container_whose_contents_cannot_be_exchanged_is_refused(
+    what: str, scarlets: tuple[Rig, Backup], tmp_path: Path
+) -> None:
+    rig, saved = scarlets
+    options, words = REFUSED[what]
+    with (
+        a_volume() as volume,
+        a_rig(rig.directory, *(o.replace("nowhere", volume) for o in options), start=False) as box,
+    ):
+        with pytest.raises(PreflightFailed, match=words):
+            box.restore(saved.name, accept_other_database=True)
+        assert box.state() == "created"
+    assert not rig.journal.exists()
+
+
+def test_volume_that_another_container_uses_is_refused_until_that_has_ended(scarlet: tuple[Rig, Backup]) -> None:
+    rig, saved = scarlet
+    undo, began = undo_of(rig), started_at(rig.container)
+    sleeper = ("run", "-d", "--rm", *LABEL, "--volumes-from", rig.container, "--entrypoint", "sleep", IMAGE, "100")
+    other = run_docker(*sleeper).strip()
+    try:
+        with pytest.raises(PreflightFailed, match="Other containers that run have the same volume"):
+            rig.restore(saved.name)
+    finally:
+        run_docker("rm", "-f", other)
+    assert (rig.was(), started_at(rig.container)) == ("live", began)
+    rig.assert_tidy(undo)
+
+
+def test_paused_container_is_refused(scarlet: tuple[Rig, Backup]) -> None:
+    rig, saved = scarlet
+    run_docker("pause", rig.container)
+    try:
+        with pytest.raises(PreflightFailed, match="is paused"):
+            rig.restore(saved.name)
+    finally:
+        run_docker("unpause", rig.container)
+    assert rig.was() == "live"
+
+
+def test_sources_that_do_not_fit_are_refused(scarlet: tuple[Rig, Backup], seventeen: tuple[Rig, Backup]) -> None:
+    rig, saved = scarlet
+    box, of_17 = seventeen
+    undo, began = undo_of(rig), started_at(rig.container)
+    for name in (of_17.name, f"{of_17.name}.manifest.json"):
+        shutil.copy(box.directory / name, rig.directory)
+    with pytest.raises(OtherDatabaseRefused, match=box.container):
+        rig.restore(of_17.name)
+    with pytest.raises(PreflightFailed, match="of PostgreSQL 17; the container's image is of 15") as caught:
+        rig.restore(of_17.name, accept_other_database=True)
+    assert "pgvector/pgvector:pg17" in caught.value.remedy
+    with pytest.raises(BackupMissing, match="no undo point"):
+        rig.restore("volume_before_restore_20200101_000000")
+    with pytest.raises(BackupMissing):
+        rig.restore("latest")
+    damaged = rig.directory / "postgres_volume_20260101_000000.tar.gz"
+    content = bytearray((rig.directory / saved.name).read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    manifest = json.loads((rig.directory / f"{saved.name}.manifest.json").read_bytes()) | {"name": damaged.name}
+    (rig.directory / f"{damaged.name}.manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BackupNotValid, match="sha256"):
+        rig.restore(damaged.name)
+    (rig.directory / f"{damaged.name}.manifest.json").unlink()
+    with pytest.raises(BackupNotValid, match=r"compression|structure|files"):
+        rig.restore(damaged.name, accept_foreign=True, drill=False)
+    damaged.unlink()
+    remove(rig, of_17)
+    assert (rig.was(), started_at(rig.container)) == ("live", began)
+    rig.assert_tidy(undo)
+
+
+# -- other sources and places ----------------------------------------------------------------------------------------
+
+
+def test_proc_004s_own_archive_is_restored_when_that_is_accepted(scarlet: tuple[Rig, Backup]) -> None:
+    rig, _ = scarlet
+    rig.psql("UPDATE marker SET was = 'saved'; CHECKPOINT")
+    name = "postgres_volume_20250101_000000.tar.gz"
+    mounts = ("-v", f"{rig.volume()}:/data", "-v", f"{rig.directory}:/backup")
+    # PROC-004's command, but for the image, which is one that is here.
+    run_docker("run", "--rm", *LABEL, *mounts, "--entrypoint", "tar", IMAGE, "czf", f"/backup/{name}", "/data")
+    rig.make_live()
+    with pytest.raises(ForeignRefused, match="no manifest"):
+        rig.restore(name)
+    done = rig.restore(name, accept_foreign=True, drill=False)
+    assert any("may be torn" in warning for warning in done.warnings)
+    assert rig.was() == "saved"
+    rig.assert_tidy(done.undo_point)
+    assert rig.sh('ls "$PGDATA" | grep -c postmaster') == "2"
+    (rig.directory / name).unlink()
+
+
+def test_stopped_container_gets_its_contents_and_is_started(scarlet: tuple[Rig, Backup]) -> None:
+    rig, saved = scarlet
+    run_docker("stop", rig.container)
+    cold = rig.take()
+    proposal = rig.call(restoring.propose, cold.name)
+    assert "the server could not be asked" in proposal.question
+    assert "cold copy" in proposal.question
+    done = rig.restore(saved.name)
+    assert rig.was() == "saved"
+    rig.assert_tidy(done.undo_point)
+    done = rig.restore(cold.name)
+    assert rig.was() == "live"
+    rig.assert_tidy(done.undo_point)
+    remove(rig, cold)
+
+
+def test_shrunk_backup_says_so_before_it_is_restored(scarlet: tuple[Rig, Backup]) -> None:
+    rig, _ = scarlet
+    rig.psql("CREATE TABLE kept AS TABLE agents; DELETE FROM agents")
+    shrunk = rig.take()
+    assert "had shrunk" in rig.call(restoring.propose, shrunk.name).question
+    rig.psql("INSERT INTO agents SELECT * FROM kept; DROP TABLE kept")
+    remove(rig, shrunk)
+
+
+def compose(rig: Rig, *arguments: str) -> str:
+    """`docker compose`, with what it says on stderr."""
+    assert rig.stack is not None
+    files = ("-f", str(rig.stack.directory / "compose.yaml"), "-f", str(rig.stack.directory / "override.yaml"))
+    environment = {"SCARLET_CONTAINER": rig.container, "POSTGRES_PASSWORD": rig.stack.password}
+    done = docker(("compose", "-p", rig.stack.project, *files, *arguments), env={**os.environ, **environment})
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stderr.decode()
+
+
+def test_fresh_machine(scarlet: tuple[Rig, Backup]) -> None:
+    """Neither container nor volume; then a volume alone; then a container that has never run."""
+    rig, saved = scarlet
+    rig.restore(saved.name)
+    before, volume = rig.content(), rig.volume()
+    compose(rig, "down", "--volumes", "--timeout", "1")
+    would = rig.call(restoring.dry_run, saved.name)
+    assert would.undo_point is None
+    assert run_docker("volume", "ls", "-q", "--filter", f"name={volume}") == "", "a dry run makes no volume"
+    done = rig.restore(saved.name)
+    assert (done.restored, done.undo_point, done.unavailable_seconds) == (True, None, None)
+    assert any("no server was seen to run" in warning for warning in done.warnings)
+    said = compose(rig, "up", "-d", "--wait", "--pull", "never")
+    assert "warn" not in said.lower()
+    assert rig.content() == before
+    rig.assert_tidy(None)
+
+    rig.make_live()
+    compose(rig, "down", "--timeout", "1")
+    done = rig.restore(saved.name)
+    compose(rig, "up", "-d", "--wait", "--pull", "never")
+    assert rig.content() == before
+    rig.assert_tidy(done.undo_point)
+    assert done.undo_point is not None
+    assert rig.restore(done.undo_point).restored
+    assert rig.was() == "live"
+
+    compose(rig, "down", "--volumes", "--timeout", "1")
+    compose(rig, "create", "--pull", "never")
+    done = rig.restore(saved.name)
+    assert done.undo_point is None
+    compose(rig, "up", "-d", "--wait", "--pull", "never")
+    assert rig.content() == before
+    rig.assert_tidy(None)
+
+
+def test_without_a_container_only_a_backup_of_this_one_tells_the_volume(
+    scarlets: tuple[Rig, Backup], seventeen: tuple[Rig, Backup]
+) -> None:
+    rig, saved = scarlets
+    nobody = Rig("vr-there-is-none", rig.directory)
+    with pytest.raises(ContainerMissing, match="the backup is of"):
+        nobody.restore(saved.name, accept_other_database=True)
+    with pytest.raises(ContainerMissing):
+        nobody.restore("volume_before_restore_20260101_000000")
+
+
+def test_restored_server_that_its_health_check_dislikes_is_told_of(require_docker: None, tmp_path: Path) -> None:
+    check = "psql -U postgres -d letta -c 'TABLE well'"
+    health = ("--health-cmd", check, "--health-interval", "300ms", "--health-retries", "1")
+    with a_rig(tmp_path, *health) as rig:
+        saved = rig.take()
+        rig.psql("CREATE TABLE well ()")
+        done = rig.restore(saved.name)
+        assert any("is unhealthy" in warning for warning in done.warnings)
+        assert rig.was() == "saved"
+
+
+# -- the dry run and the faces ---------------------------------------------------------------------------------------
+
+
+def test_dry_run_changes_nothing_and_ends_nobodys_helper(scarlet: tuple[Rig, Backup]) -> None:
+    rig, saved = scarlet
+    undo, began = undo_of(rig), started_at(rig.container)
+    owner = helper_owner(rig)
+    beside = run_docker(
+        "run", "-d", "--rm", *LABEL, "--label", f"{HELPER_LABEL}={owner}", "--entrypoint", "sleep", IMAGE, "100"
+    ).strip()
+    try:
+        would = rig.call(restoring.dry_run, saved.name)
+        assert (would.restored, would.dry_run, would.undo_point) == (False, True, "volume_before_restore_<time>")
+        assert run_docker("inspect", "-f", "{{.State.Status}}", beside).strip() == "running"
+    finally:
+        run_docker_quietly("rm", "-f", beside)
+    assert (rig.was(), started_at(rig.container)) == ("live", began)
+    rig.assert_tidy(undo)
+
+
+def test_two_restores_into_one_volume_do_not_meet(scarlet: tuple[Rig, Backup], tmp_path: Path) -> None:
+    """From two backup directories, which have no lock in common."""
+    rig, saved = scarlet
+    for name in (saved.name, f"{saved.name}.manifest.json"):
+        shutil.copy(rig.directory / name, tmp_path)
+    second, refused = Rig(rig.container, tmp_path, rig.stack), list[str]()
+
+    def restore_too(_: Progress) -> None:
+        with pytest.raises(PreflightFailed, match="Other containers that run have the same volume") as caught:
+            second.restore(saved.name)
+        refused.append(caught.value.message)
+
+    done = rig.restore(saved.name, Watch("unpacking", restore_too))
+    assert len(refused) == 1
+    assert rig.was() == "saved"
+    rig.assert_tidy(done.undo_point)
+
+
+@pytest.mark.anyio
+async def test_agent_is_asked_and_a_stale_answer_is_refused(scarlet: tuple[Rig, Backup]) -> None:
+    rig, saved = scarlet
+    assert rig.stack is not None
+    user = User()
+    async with agent(rig.settings, "2026-07-28", user) as it:
+        done = await it.call("restore", backup=saved.name, wait_seconds=0)
+        assert (done["restored"], done["kind"]) == (True, "volume")
+        assert "Restore the volume backup" in user.questions[0]
+        assert "every database that is there now (letta, other, postgres, template0, template1;" in user.questions[0]
+        listed = await it.call("list_backups")
+        assert [point["name"] for point in listed["undo_points"]] == [done["undo_point"]]
+        rig.make_live()
+        user.meanwhile = lambda: compose(rig, "up", "-d", "--wait", "--force-recreate", "--pull", "never", "postgres")
+        assert (await it.fail("restore", backup=saved.name, wait_seconds=0))["code"] == "confirmation_stale"
+        assert rig.was() == "live"
+    async with agent(rig.settings, "2025-11-25") as it:
+        needed = await it.fail("restore", backup=done["undo_point"])
+        assert needed["code"] == "confirmation_needed"
+        phrase = f"restore {done['undo_point']}"
+        assert phrase in needed["remedy"]
+        undone = await it.call("restore", backup=done["undo_point"], confirmation=phrase, wait_seconds=0)
+        assert undone["source_kind"] == "undo_point"
+    assert rig.was() == "live"
+    rig.assert_tidy(undone["undo_point"])
+
+
+def test_command_line(scarlet: tuple[Rig, Backup]) -> None:
+    rig, saved = scarlet
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "scarlet_backup_mcp", *arguments]
+        environment = environment_of(rig.settings)
+        return subprocess.run(
+            command, env=environment, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    would = run("restore", saved.name, "--dry-run")
+    assert would.returncode == 0, would.stderr
+    assert rig.was() == "live"
+    done = run("restore", saved.name, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "every database of the cluster" in done.stdout
+    undo = undo_of(rig)
+    assert undo is not None
+    assert undo in done.stdout
+    assert rig.was() == "saved"
+    assert undo in run("list").stdout
+    rig.assert_tidy(undo)
