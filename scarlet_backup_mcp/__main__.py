@@ -1,5 +1,9 @@
 """`python -m scarlet_backup_mcp`."""
 
-from .cli import main
+from .schedules import without_console
+
+without_console()
+
+from .cli import main  # noqa: E402 - what it imports looks at the streams
 
 main(prog_name="scarlet-backup-mcp")

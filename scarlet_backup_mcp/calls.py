@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio.to_thread
 from mcp.server.mcpserver import Context
@@ -15,8 +15,8 @@ from pydantic import ConfigDict, RootModel
 from . import texts
 from .errors import BackupToolError, InternalError
 from .jobs import Jobs
-from .models import Backup, ErrorReport, Integrity, Listing, Model, Restore, Running, Verification
-from .procedures.restore import Proposal
+from .models import Backup, Client, ErrorReport, Integrity, Listing, Model, Prune, Restore, Running, Verification
+from .procedures import audited
 from .procedures.target import Target
 from .progress import Progress
 from .settings import Settings
@@ -53,6 +53,12 @@ class RestoreAnswer(RootModel[Restore | Running | ErrorReport]):
     model_config = _OBJECT
 
 
+class PruneAnswer(RootModel[Prune | Running | ErrorReport]):
+    """What was removed, word that it goes on, or an error."""
+
+    model_config = _OBJECT
+
+
 class IntegrityAnswer(RootModel[Integrity | ErrorReport]):
     """What was found, or an error."""
 
@@ -61,9 +67,12 @@ class IntegrityAnswer(RootModel[Integrity | ErrorReport]):
 
 @dataclass
 class Question:
-    """A question that was put to the user; its code makes an answer good for this one call."""
+    """A question that was put to the user, about `subject`; a yes is bound to `confirms`, and its code makes an answer
+    good for this one call. Without `text` there was nothing to ask."""
 
-    proposal: Proposal
+    subject: str
+    text: str
+    confirms: Any
     asked_at: float
     code: str
 
@@ -98,15 +107,31 @@ async def in_thread(app: App, work: Callable[[Target], T]) -> T:
         raise InternalError(f"The call failed unexpectedly ({type(error).__name__}).") from error
 
 
+def client_of(ctx: Context[App]) -> Client:
+    """Who calls, as it introduced itself; on 2026-07-28 it need not."""
+    introduced = ctx.request_context.session.client_params
+    if introduced is None:
+        return Client(name="mcp")
+    return Client(name=f"mcp: {introduced.client_info.name}", version=introduced.client_info.version)
+
+
 async def long_call(
-    ctx: Context[App], tool: str, work: Callable[[Target, Progress], Model], seconds: float, job: str | None
+    ctx: Context[App],
+    tool: str,
+    work: Callable[[Target, Progress], Model],
+    seconds: float,
+    job: str | None,
+    audit: Mapping[str, object] | None = None,
 ) -> CallToolResult:
-    """Begin a job of `tool`, or take up `job`, and wait for it."""
-    app = app_of(ctx)
+    """Begin a job of `tool`, or take up `job`, and wait for it. `audit` are the arguments of a call that changes
+    something, for the audit log."""
+    app, client = app_of(ctx), client_of(ctx)
 
     def run(progress: Progress) -> Model:
         with Target(app.settings) as target:
-            return work(target, progress)
+            if audit is None:
+                return work(target, progress)
+            return audited.call(target, tool, audit, client, lambda: work(target, progress))
 
     async def tell(number: float, message: str) -> None:
         await ctx.report_progress(number, message=message)
@@ -116,6 +141,22 @@ async def long_call(
         return answered(await app.jobs.wait(waiting_for, seconds, tell))
     except BackupToolError as error:
         return failed(report(error))
+
+
+async def refused(ctx: Context[App], tool: str, audit: Mapping[str, object], error: BackupToolError) -> CallToolResult:
+    """A call that was not made, with its line in the audit log."""
+    client = client_of(ctx)
+
+    def refuse(target: Target) -> Model:
+        def work() -> Model:
+            raise error
+
+        return audited.call(target, tool, audit, client, work)
+
+    try:
+        return answered(await in_thread(app_of(ctx), refuse))
+    except BackupToolError as told:
+        return failed(report(told))
 
 
 async def short_call(

@@ -7,11 +7,13 @@ PROC-003 must not go ahead); 2 it could not be done, or the command line is wron
 from __future__ import annotations
 
 import logging
+import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -27,6 +29,7 @@ from .errors import BackupToolError, Cancelled, ConfirmationNeeded, InternalErro
 from .models import (
     Backup,
     BackupLevel,
+    Client,
     CodePage,
     Compression,
     ErrorReport,
@@ -35,18 +38,23 @@ from .models import (
     Level,
     Listing,
     Model,
+    Prune,
     Repaired,
     Restore,
     Verification,
 )
+from .procedures import alarm, audited, catalogue, integrity, verify
 from .procedures import backup as backups
-from .procedures import catalogue, integrity, verify
+from .procedures import prune as retention
 from .procedures import repair as repairs
 from .procedures import restore as restores
+from .procedures.gate import gate
 from .procedures.sources import Wishes
 from .procedures.target import Target
 from .progress import Progress, State
+from .schedules import Every, System, Weekday, lines, schedule, unschedule
 from .settings import PREFIX, Settings, load_settings
+from .store.audit import SCHEDULE
 
 F = TypeVar("F", bound=Callable[..., Any])
 BAD, IMPOSSIBLE, STOPPED = 1, 2, 130
@@ -121,6 +129,9 @@ def serve(**options: Any) -> None:
     show_default=True,
     help="drill: also restore it into a throw-away server and compare.",
 )
+@click.option("--keep", is_flag=True, help="Mark it so that retention never removes it.")
+@click.option("--prune", is_flag=True, help="Then remove what retention no longer keeps, without asking.")
+@click.option("--scheduled", hidden=True, help="Name of the job of a scheduler that runs this.")
 @_output_options
 @_settings_options
 def backup(
@@ -129,25 +140,36 @@ def backup(
     compression: Compression | None,
     accept_smaller: bool,
     verify: BackupLevel,
+    keep: bool,
+    prune: bool,
+    scheduled: str | None,
     as_json: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
     """Take a backup (PROC-004 steps 1 to 4). Exit code 1: it is there, but PROC-003 must not go ahead."""
+    arguments: dict[str, Any] = {
+        "kind": kind,
+        "label": label,
+        "compression": compression,
+        "accept_smaller": accept_smaller,
+        "verify": verify,
+        "keep": keep,
+    }
+    audit = _Audit("backup", {**arguments, "prune": prune, "scheduled": scheduled}, scheduled=scheduled is not None)
 
     def work(target: Target, progress: Progress) -> Backup:
-        return backups.backup(
-            target,
-            progress,
-            kind=kind,
-            label=label,
-            compression=compression,
-            accept_smaller=accept_smaller,
-            verify=verify,
-        )
+        made = backups.backup(target, progress, **arguments)
+        if prune:
+            pruning = _Audit("prune_backups", {}, scheduled=audit.scheduled)
+            try:
+                made.pruned = pruning.call(target, lambda: retention.prune(target, progress, dry_run=False))
+            except BackupToolError as error:
+                made.warnings.append(f"The backup is there, but nothing was pruned: {error.message} {error.remedy}")
+        return made
 
-    result = _run(work, options, as_json, quiet)
-    sys.exit(0 if result.safe_to_proceed else BAD)
+    result = _run(work, options, as_json, quiet, audit)
+    sys.exit(0 if result.safe_to_proceed and (result.pruned is not None or not prune) else BAD)
 
 
 @main.command("verify")
@@ -177,7 +199,8 @@ def verify_(
     def work(target: Target, progress: Progress) -> Verification:
         return verify.verify(target, progress, backup, level, code_page=code_page, on_live_server=on_live_server)
 
-    result = _run(work, options, as_json, quiet)
+    arguments = {"backup": backup, "level": level, "code_page": code_page, "on_live_server": on_live_server}
+    result = _run(work, options, as_json, quiet, _Audit("verify_backup", arguments) if level != "quick" else None)
     proved = level != "drill" or (result.drill is not None and result.drill.proved is True)
     sys.exit(0 if proved and (result.valid or (level == "drill" and result.foreign)) else BAD)
 
@@ -193,16 +216,17 @@ def repair_(backup: str, code_page: CodePage | None, as_json: bool, quiet: bool,
     def work(target: Target, progress: Progress) -> Repaired:
         return repairs.repair(target, progress, backup, code_page=code_page)
 
-    _run(work, options, as_json, quiet)
+    _run(work, options, as_json, quiet, _Audit("repair", {"backup": backup, "code_page": code_page}))
 
 
 @main.command("list")
 @click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True)
+@click.option("--log", type=click.IntRange(0, 1000), default=0, help="How many of the last calls to show.")
 @_output_options
 @_settings_options
-def list_(limit: int, as_json: bool, quiet: bool, **options: Any) -> None:
+def list_(limit: int, log: int, as_json: bool, quiet: bool, **options: Any) -> None:
     """Show the backups and undo points there are, newest first."""
-    _run(lambda target, _: catalogue.list_backups(target, limit), options, as_json, quiet)
+    _run(lambda target, _: catalogue.list_backups(target, limit, log), options, as_json, quiet)
 
 
 @main.command()
@@ -243,10 +267,94 @@ def restore(
             return restores.dry_run(target, progress, backup, wishes)
         proposal = restores.propose(target, progress, backup, wishes)
         if not yes:
-            _ask(progress, proposal.question, proposal.source)
+            _ask(progress, proposal.question, f"restore {proposal.source}")
         return restores.restore(target, progress, proposal.source, wishes, confirmed=proposal.confirms)
 
-    _run(work, options, as_json, quiet)
+    audit = None if dry_run else _Audit("restore", {"backup": backup, **asdict(wishes)})
+    _run(work, options, as_json, quiet, audit)
+
+
+@main.command("prune")
+@click.option("--dry-run", is_flag=True, help="Only tell what would go.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--include-undo", is_flag=True, help="Drop every undo point, too.")
+@_output_options
+@_settings_options
+def prune_(dry_run: bool, yes: bool, include_undo: bool, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Remove the backups that retention no longer keeps. Exit code 1: not all of them could be removed."""
+
+    def work(target: Target, progress: Progress) -> Prune:
+        would = retention.prune(target, progress, include_undo=include_undo)
+        if dry_run or would.confirmation is None:
+            return would
+        if not yes:
+            _ask(progress, texts.describe(would), would.confirmation)
+        return retention.prune(target, progress, dry_run=False, include_undo=include_undo, confirmed=would.confirmation)
+
+    audit = None if dry_run else _Audit("prune_backups", {"include_undo": include_undo})
+    result = _run(work, options, as_json, quiet, audit)
+    sys.exit(BAD if any(item.action == "not removed" for item in result.items) else 0)
+
+
+@main.command("keep")
+@click.argument("backup")
+@click.option("--off", is_flag=True, help="Take the mark away.")
+@_output_options
+@_settings_options
+def keep_(backup: str, off: bool, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Mark BACKUP so that retention never removes it."""
+    audit = _Audit("keep", {"backup": backup, "off": off})
+    _run(lambda target, _: retention.keep(target, backup, not off), options, as_json, quiet, audit)
+
+
+@main.command("gate")
+@_output_options
+@_settings_options
+def gate_(as_json: bool, quiet: bool, **options: Any) -> None:
+    """Whether PROC-003 may go ahead now, for use in scripts. Exit code 0: it may; 1: it must not, and why."""
+    result = _run(lambda target, _: gate(target), options, as_json, quiet)
+    sys.exit(0 if result.safe_to_proceed else BAD)
+
+
+@main.command("schedule")
+@click.option("--daily", "every", flag_value="daily", default="daily", help="One run a day. [default]")
+@click.option("--weekly", "every", flag_value="weekly", help="One run a week.")
+@click.option("--at", default="03:30", show_default=True, help="HH:MM, local time.")
+@click.option("--weekday", type=click.Choice(get_args(Weekday)), default="sunday", show_default=True)
+@click.option("--system", type=click.Choice(get_args(System)), help="[default: this machine's]")
+@click.option("--install", is_flag=True, help="Register the job, in place of an earlier one.")
+@click.option("--remove", is_flag=True, help="Take the job out.")
+@click.option("--kind", type=click.Choice(get_args(Kind)), default="sql", show_default=True)
+@click.option("--compression", type=click.Choice(get_args(Compression)))
+@click.option("--verify", type=click.Choice(get_args(BackupLevel)), default="full", show_default=True)
+@click.option("--prune/--no-prune", default=True, show_default=True, help="Retention after each run.")
+@click.option("--json", "as_json", is_flag=True, help="The whole result as JSON on stdout.")
+@_settings_options
+def schedule_(
+    every: Every,
+    at: str,
+    weekday: Weekday,
+    system: System | None,
+    install: bool,
+    remove: bool,
+    kind: Kind,
+    compression: Compression | None,
+    verify: BackupLevel,
+    prune: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Print a job of the system's scheduler that takes backups, or register it."""
+    of_backup = [f"--kind={kind}", f"--verify={verify}"]
+    of_backup += [f"--compression={compression}"] if compression else []
+    of_backup += ["--prune"] if prune else []
+    with _errors(as_json):
+        settings = _settings(options)
+        if remove:
+            told = unschedule(settings, every, system=system)
+        else:
+            told = schedule(settings, every, at, weekday=weekday, options=of_backup, system=system, install=install)
+        click.echo(told.model_dump_json(indent=1) if as_json else "\n".join(lines(told)))
 
 
 @main.command("integrity")
@@ -272,12 +380,45 @@ def demo() -> None:
 M = TypeVar("M", bound=Model)
 
 
-def _run(work: Callable[[Target, Progress], M], options: dict[str, Any], as_json: bool, quiet: bool) -> M:
+@dataclass(frozen=True)
+class _Audit:
+    """A call for the audit log; one that a scheduler began sounds the alarm when it fails."""
+
+    tool: str
+    arguments: Mapping[str, object]
+    scheduled: bool = False
+
+    def call(self, target: Target, work: Callable[[], M]) -> M:
+        client = Client(name=SCHEDULE if self.scheduled else "cli", version=__version__)
+        on_failure = target.settings.on_failure if self.scheduled else None
+        return audited.call(target, self.tool, self.arguments, client, work, on_failure)
+
+    def sound(self, error: BackupToolError, command: str | None) -> None:
+        """For what keeps it from being called at all."""
+        if self.scheduled and command:
+            told = alarm.Alarm(
+                tool=self.tool, outcome="error", code=error.code, message=error.message, remedy=error.remedy
+            )
+            alarm.sound(command, told)
+
+
+def _run(
+    work: Callable[[Target, Progress], M],
+    options: dict[str, Any],
+    as_json: bool,
+    quiet: bool,
+    audit: _Audit | None = None,
+) -> M:
     with _errors(as_json):
-        settings = _settings(options)
+        try:
+            settings = _settings(options)
+        except BackupToolError as error:
+            if audit is not None:
+                audit.sound(error, options.get("setting_on_failure") or os.environ.get(f"{PREFIX}ON_FAILURE"))
+            raise
         progress = _TerminalProgress() if not quiet and sys.stderr.isatty() else _PipedProgress(quiet)
         with _signals(progress), progress, Target(settings) as target:
-            result = work(target, progress)
+            result = audit.call(target, lambda: work(target, progress)) if audit else work(target, progress)
         _print(result, as_json)
         return result
 
@@ -286,20 +427,22 @@ def _settings(options: dict[str, Any]) -> Settings:
     return load_settings(**{name.removeprefix("setting_"): value for name, value in options.items()})
 
 
-def _ask(progress: Progress, question: str, name: str) -> None:
+def _ask(progress: Progress, question: str, words: str) -> None:
     if not sys.stdin.isatty():
-        raise ConfirmationNeeded("A restore replaces the live database, and nobody can be asked here.", "Add --yes.")
+        raise ConfirmationNeeded(
+            "It can't be undone without a word of yours, and nobody can be asked here.", "Add --yes."
+        )
     if isinstance(progress, _TerminalProgress):
         progress.pause()
     click.echo(question, err=True)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        typed = click.prompt(f"Type 'restore {name}' to go on", err=True, default="", show_default=False)
+        typed = click.prompt(f"Type '{words}' to go on", err=True, default="", show_default=False)
     except (click.Abort, KeyboardInterrupt, EOFError):
         raise Cancelled("It was stopped at the question; nothing was changed.") from None
     finally:
         signal.signal(signal.SIGINT, before)
-    if typed != f"restore {name}":
+    if typed != words:
         raise ConfirmationNeeded("It was not confirmed; nothing was changed.", "Run it again and type the words.")
 
 

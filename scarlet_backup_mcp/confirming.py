@@ -1,4 +1,4 @@
-"""How a user is asked before a restore, in both eras of the protocol.
+"""How a user is asked before a restore, or before backups are removed, in both eras of the protocol.
 
 An answer is good for one call: its question carries a code, and is taken away by the call that it lets through. On
 2026-07-28 a sealed answer could be replayed, on 2025-11-25 two calls may be open at once (seen with mcp 2.3.0).
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from typing import Any
 
 from mcp.server.elicitation import ElicitationResult
 from mcp.server.mcpserver import Context, Elicit
@@ -15,9 +17,10 @@ from pydantic import BaseModel, Field
 
 from .calls import App, Question, app_of, in_thread, report
 from .errors import BackupToolError, ConfirmationNeeded, ConfirmationStale
-from .models import CodePage, ErrorReport
+from .models import CodePage, ErrorReport, Prune
+from .procedures import prune as retention
 from .procedures import restore as restores
-from .procedures.restore import Confirmed, Proposal
+from .procedures.restore import Confirmed
 from .procedures.sources import Wishes, resolve
 from .procedures.target import Target
 from .progress import Progress
@@ -30,11 +33,11 @@ MODERN = "2026-07-28"
 class Confirm(BaseModel):
     """What the user is asked."""
 
-    confirm: bool = Field(description="True: yes, replace what is live by this backup.")
+    confirm: bool = Field(description="True: yes, do it.")
 
 
 class Refused(Confirm):
-    """There is nothing to ask: the restore can't be done."""
+    """There is nothing to ask: it can't be done."""
 
     error: ErrorReport
 
@@ -61,25 +64,47 @@ async def confirm_restore(
     """Decides what the user has to be asked before a restore. On 2026-07-28 it runs twice for one question."""
     if dry_run or job is not None or confirmation is not None:
         return Confirm(confirm=True)
-    app = app_of(ctx)
     wishes = Wishes(accept_foreign, accept_other_database, stop_dependents, drop_oldest_undo, drill, code_page)
-    capability = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
-    try:
-        if capability is None or (capability.form is None and capability.url is not None):
-            raise await in_thread(app, lambda target: _how_to_confirm(target, backup, "this client can't ask the user"))
-        key = _key(ctx, backup, wishes)
-        answered = ctx.input_responses is not None or ctx.request_state is not None
-        question = app.questions.get(key) if answered else None
-        if question is None or time.monotonic() - question.asked_at > QUESTION_SECONDS:
 
-            def propose(target: Target) -> Proposal:
-                return restores.propose(target, Progress(), backup, wishes)
+    def propose(target: Target) -> _Asked:
+        proposal = restores.propose(target, Progress(), backup, wishes)
+        return proposal.source, proposal.question, proposal.confirms
 
-            question = Question(await in_thread(app, propose), time.monotonic(), os.urandom(2).hex())
-            app.questions[key] = question
-        return Elicit(f"{question.proposal.question} (Request {question.code}.)", Confirm)
-    except BackupToolError as error:
-        return Refused(confirm=False, error=report(error))
+    def how_to_confirm(target: Target) -> ConfirmationNeeded:
+        return _how_to_confirm(target, backup, "this client can't ask the user")
+
+    return await _ask(ctx, ("restore", backup, wishes), propose, how_to_confirm)
+
+
+async def confirm_prune(
+    ctx: Context[App], confirmation: str | None, dry_run: bool, include_undo: bool, job: str | None
+) -> Confirm | Elicit[Confirm]:
+    """Decides what the user has to be asked before backups are removed."""
+    if dry_run or job is not None or confirmation is not None:
+        return Confirm(confirm=True)
+
+    def propose(target: Target) -> _Asked:
+        would = retention.prune(target, Progress(), include_undo=include_undo)
+        return "prune", question_before_pruning(would) if would.confirmation else "", would.confirmation or ""
+
+    def how_to_confirm(target: Target) -> ConfirmationNeeded:
+        return ConfirmationNeeded(
+            "Backups are removed for good, and this client can't ask the user.",
+            "Call it with dry_run=true, get the user's consent to that list, then call again with dry_run=false and "
+            "the `confirmation` that it tells.",
+        )
+
+    return await _ask(ctx, ("prune", include_undo), propose, how_to_confirm)
+
+
+def question_before_pruning(would: Prune) -> str:
+    """What a user is asked before what a dry run tells is done."""
+    would_go = [item for item in would.items if item.action == "would be removed"]
+    going = [f"{item.name} ({item.created_at:%Y-%m-%d %H:%M} UTC)" for item in would_go]
+    return (
+        f"Remove for good {len(going)} of {len(would.items)} from {would.directory}: {', '.join(going)}? That frees "
+        f"{would.bytes_freed + would.undo_bytes_freed:,} bytes. Policy: {would.policy}."
+    )
 
 
 async def consent(
@@ -94,19 +119,60 @@ async def consent(
     Raises BackupToolError when there is no consent; a question that was open for this call is closed in any case.
     """
     app = app_of(ctx)
-    question = app.questions.pop(_key(ctx, backup, wishes), None)
+    question = app.questions.pop(_key(ctx, "restore", backup, wishes), None)
     if confirmation is not None:
         if confirmation != f"restore {backup}" or backup == "latest":
             why = "the confirmation given does not name this backup"
             raise await in_thread(app, lambda target: _how_to_confirm(target, backup, why))
         return backup, None
+    agreed = _agreed(answer, question)
+    return agreed.subject, agreed.confirms
+
+
+def consent_to_prune(
+    ctx: Context[App], answer: ElicitationResult[Confirm], confirmation: str | None, include_undo: bool
+) -> str:
+    """What the user's yes is bound to. Raises BackupToolError as `consent` does."""
+    question = app_of(ctx).questions.pop(_key(ctx, "prune", include_undo), None)
+    return confirmation if confirmation is not None else _agreed(answer, question).confirms
+
+
+_Asked = tuple[str, str, Any]
+"""Subject, text and what a yes confirms: see `Question`."""
+
+
+async def _ask(
+    ctx: Context[App],
+    what: tuple[object, ...],
+    propose: Callable[[Target], _Asked],
+    how_to_confirm: Callable[[Target], ConfirmationNeeded],
+) -> Confirm | Elicit[Confirm]:
+    app = app_of(ctx)
+    capability = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
+    try:
+        if capability is None or (capability.form is None and capability.url is not None):
+            raise await in_thread(app, how_to_confirm)
+        key = _key(ctx, *what)
+        answered = ctx.input_responses is not None or ctx.request_state is not None
+        question = app.questions.get(key) if answered else None
+        if question is None or time.monotonic() - question.asked_at > QUESTION_SECONDS:
+            question = Question(*await in_thread(app, propose), time.monotonic(), os.urandom(2).hex())
+            app.questions[key] = question
+        if not question.text:
+            return Confirm(confirm=True)
+        return Elicit(f"{question.text} (Request {question.code}.)", Confirm)
+    except BackupToolError as error:
+        return Refused(confirm=False, error=report(error))
+
+
+def _agreed(answer: ElicitationResult[Confirm], question: Question | None) -> Question:
     if answer.action == "accept" and isinstance(answer.data, Refused):
         raise answer.data.as_error()
     if answer.action != "accept" or not answer.data.confirm:
         raise ConfirmationNeeded("The user did not agree; nothing was changed.", "Ask the user what to do instead.")
     if question is None:
         raise ConfirmationStale("This answer was used already, or its question is no longer open.")
-    return question.proposal.source, question.proposal.confirms
+    return question
 
 
 def _key(ctx: Context[App], *what: object) -> tuple[object, ...]:

@@ -41,6 +41,7 @@ BackupToolError
 │   └── PreflightFailed           preflight_failed
 ├── RestoreFailed                 restore_failed
 │   └── RestoreInterrupted        restore_interrupted
+├── ScheduleFailed                schedule_failed
 ├── ArgumentsInvalid              arguments_invalid
 ├── JobUnknown                    job_unknown
 ├── Cancelled                     cancelled
@@ -329,6 +330,13 @@ class RestoreInterrupted(RestoreFailed):
 
     code = "restore_interrupted"
     default_remedy = "Start the server (`docker compose up -d postgres`), then call `restore` again."
+
+
+class ScheduleFailed(BackupToolError):
+    """The system's scheduler refused. What was registered before is as it was, unless the message says otherwise."""
+
+    code = "schedule_failed"
+    default_remedy = "Read what the scheduler says and mend the cause, or register by hand what `schedule` prints."
 
 
 class ArgumentsInvalid(BackupToolError):

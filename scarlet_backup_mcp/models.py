@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PlainSerializer
 
 Utc = Annotated[datetime, PlainSerializer(lambda t: t.isoformat().replace("+00:00", "Z"), when_used="json")]
 Kind = Literal["sql", "volume"]
@@ -376,6 +376,44 @@ class StoredVerification(Model):
     failed_checks: list[str]
 
 
+class PruneItem(Model):
+    """One backup, or undo point, and what retention makes of it."""
+
+    name: str
+    what: Literal["sql", "volume", "undo_point"]
+    created_at: Utc
+    bytes: int
+    action: Literal["kept", "removed", "would be removed", "left alone", "not removed"] = Field(
+        description="'left alone': no rule is for it. 'not removed': it should have gone, and could not."
+    )
+    reason: str
+    slots: list[str] = Field(default=[], description="E.g. 'last 3', 'daily 2026-11-22', 'weekly 2026-W47'.")
+
+
+class Prune(Model):
+    """Answer of `prune_backups`."""
+
+    status: Literal["done"] = "done"
+    dry_run: bool
+    directory: str
+    database: str
+    policy: str = Field(description="The rules in words.")
+    items: list[PruneItem] = Field(description="Newest first, undo points last.")
+    kept: int
+    removed: int = Field(description="In a dry run those that would be.")
+    left_alone: int
+    bytes_freed: int = Field(description="Of backups' files in the directory; in a dry run what would be.")
+    undo_bytes_freed: int = Field(description="Of undo points, on the server.")
+    older_than_30_days: str = Field(description="What becomes of those that PROC-004's note speaks of.")
+    confirmation: str | None = Field(
+        description="In a dry run: what a yes of the user's to this very list is bound to; null: nothing would go."
+    )
+    warnings: list[str]
+    steps: list[Step]
+    duration_seconds: float
+    remedy: str | None = None
+
+
 class Backup(Model):
     """Answer of `backup`."""
 
@@ -402,6 +440,7 @@ class Backup(Model):
     safe_to_proceed: bool = Field(description="Whether PROC-003 (agent recreation) may go ahead on this backup.")
     reasons: list[str] = Field(description="Why it may not, or what it rests on.")
     shrunk: bool
+    pruned: Prune | None = Field(default=None, description="What `backup --prune` on the command line has removed.")
     warnings: list[str]
     duration_seconds: float
 
@@ -462,6 +501,34 @@ class JobState(Model):
     done: bool
 
 
+class Client(Model):
+    """Who called: an MCP client as it introduced itself, "cli", or "schedule"."""
+
+    name: str
+    version: str | None = None
+
+
+class AuditEntry(Model):
+    """One call. `before` and `after` name what it worked on and what it left, with SHA-256 digests where there are."""
+
+    # A line of a later version may hold more, and is still to be shown.
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    time: Utc = Field(description="When the call began.")
+    tool: str
+    arguments: dict[str, JsonValue] = Field(description="Without secrets.")
+    client: Client
+    outcome: Literal["ok", "bad", "error"] = Field(
+        description="'bad': it was done, but its result is not what a user needs, such as a backup that has shrunk."
+    )
+    code: str | None = Field(description="With 'error': the error's code.")
+    message: str
+    duration_seconds: float
+    before: dict[str, str] = Field(default={})
+    after: dict[str, str] = Field(default={})
+
+
 class Listing(Model):
     """Answer of `list_backups`."""
 
@@ -476,6 +543,10 @@ class Listing(Model):
     newest_good_age_seconds: float | None
     undo_points: list[UndoPoint] | None = Field(description="null: the server could not be asked.")
     jobs: list[JobState] = []
+    log: list[AuditEntry] = Field(default=[], description="The last calls that changed something, newest first.")
+    last_scheduled: AuditEntry | None = Field(
+        default=None, description="The last run that a scheduler began; null: none that the log tells of."
+    )
     warnings: list[str]
     steps: list[Step]
 
@@ -514,44 +585,6 @@ class Restore(Model):
     dependents: list[DependentReport]
     steps: list[Step]
     warnings: list[str]
-    duration_seconds: float
-    remedy: str | None = None
-
-
-class PruneItem(Model):
-    """One backup, or undo point, and what retention makes of it."""
-
-    name: str
-    what: Literal["sql", "volume", "undo_point"]
-    created_at: Utc
-    bytes: int
-    action: Literal["kept", "removed", "would be removed", "left alone", "not removed"] = Field(
-        description="'left alone': no rule is for it. 'not removed': it should have gone, and could not."
-    )
-    reason: str
-    slots: list[str] = Field(default=[], description="E.g. 'last 3', 'daily 2026-11-22', 'weekly 2026-W47'.")
-
-
-class Prune(Model):
-    """Answer of `prune_backups`."""
-
-    status: Literal["done"] = "done"
-    dry_run: bool
-    directory: str
-    database: str
-    policy: str = Field(description="The rules in words.")
-    items: list[PruneItem] = Field(description="Newest first, undo points last.")
-    kept: int
-    removed: int = Field(description="In a dry run those that would be.")
-    left_alone: int
-    bytes_freed: int = Field(description="Of backups' files in the directory; in a dry run what would be.")
-    undo_bytes_freed: int = Field(description="Of undo points, on the server.")
-    older_than_30_days: str = Field(description="What becomes of those that PROC-004's note speaks of.")
-    confirmation: str | None = Field(
-        description="In a dry run: what a yes of the user's to this very list is bound to; null: nothing would go."
-    )
-    warnings: list[str]
-    steps: list[Step]
     duration_seconds: float
     remedy: str | None = None
 
@@ -595,6 +628,16 @@ class TableSize(Model):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
+class Gate(Model):
+    """Whether PROC-003 (agent recreation) may go ahead: a backup of this very database is there, with all of it."""
+
+    safe_to_proceed: bool
+    reasons: list[str] = Field(description="Why not, or what it rests on.")
+    backup: str | None = Field(description="The backup that it rests on, or that comes nearest.")
+    age_seconds: float | None
+    checked_at: Utc
+
+
 class Integrity(Model):
     """Answer of `db_integrity`."""
 
@@ -612,18 +655,10 @@ class Integrity(Model):
     extensions: list[Extension]
     newest_good_backup: str | None
     newest_good_age_seconds: float | None
+    safe_to_proceed: bool = Field(description="Whether PROC-003 (agent recreation) may go ahead: see `gate`.")
+    gate: Gate
     findings: list[Finding]
     steps: list[Step]
-
-
-class Gate(Model):
-    """Whether PROC-003 (agent recreation) may go ahead: a backup of this very database is there, with all of it."""
-
-    safe_to_proceed: bool
-    reasons: list[str] = Field(description="Why not, or what it rests on.")
-    backup: str | None = Field(description="The backup that it rests on, or that comes nearest.")
-    age_seconds: float | None
-    checked_at: Utc
 
 
 class ErrorReport(Model):

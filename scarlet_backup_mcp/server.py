@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, TypeVar
 
 import anyio
@@ -23,22 +24,26 @@ from .calls import (
     BackupAnswer,
     IntegrityAnswer,
     ListAnswer,
+    PruneAnswer,
     RestoreAnswer,
     VerifyAnswer,
     app_of,
     failed,
     in_thread,
     long_call,
+    refused,
     report,
     short_call,
 )
-from .confirming import Confirm, confirm_restore, consent
+from .confirming import Confirm, confirm_prune, confirm_restore, consent, consent_to_prune
 from .errors import ArgumentsInvalid, BackupToolError
 from .jobs import Jobs
 from .models import BackupLevel, CodePage, Compression, Kind, Level, Model
 from .procedures import backup as backups
 from .procedures import catalogue, integrity, verify
+from .procedures import prune as retention
 from .procedures import restore as restores
+from .procedures.gate import gate
 from .procedures.sources import Wishes
 from .procedures.target import Target
 from .progress import Progress
@@ -102,6 +107,7 @@ def create_server(settings: Settings) -> MCPServer[App]:
             _tool(list_backups, "List backups", READ_ONLY),
             _tool(restore, "Restore Scarlet's memory", DESTRUCTIVE),
             _tool(db_integrity, "Check the database", READ_ONLY),
+            _tool(prune_backups, "Remove old backups", DESTRUCTIVE),
         ],
     )
     server.resource(
@@ -110,6 +116,12 @@ def create_server(settings: Settings) -> MCPServer[App]:
         description="Everything recorded about a backup when it was made, as JSON.",
         mime_type="application/json",
     )(manifest)
+    server.resource(
+        "scarlet://gate",
+        title="Gate to PROC-003",
+        description="Whether PROC-003 (agent recreation) may go ahead now, with reasons, as JSON: for hooks.",
+        mime_type="application/json",
+    )(gate_resource)
     server.prompt(title="Prepare for PROC-003")(prepare_for_proc_003)
     return server
 
@@ -126,9 +138,9 @@ async def backup(
     kind: Annotated[
         Kind,
         Field(
-            description="'sql': Scarlet's database, portable and what PROC-003 needs. 'volume': every file of the server, "
-            "all its databases and roles (PROC-004's volume backup), for the same major version; of a container that is "
-            "stopped it is a cold copy."
+            description="'sql': Scarlet's database, portable and what PROC-003 needs. 'volume': every file of the "
+            "server, all its databases and roles (PROC-004's volume backup), for the same major version; of a "
+            "container that is stopped it is a cold copy."
         ),
     ] = "sql",
     label: Annotated[
@@ -147,6 +159,7 @@ async def backup(
             description="Only when the user says that a loss of more than half of all rows is meant: not 'shrunk' then."
         ),
     ] = False,
+    keep: Annotated[bool, Field(description="Mark it so that retention never removes it.")] = False,
     verify: Annotated[
         BackupLevel,
         Field(
@@ -171,9 +184,11 @@ async def backup(
             compression=compression,
             accept_smaller=accept_smaller,
             verify=verify,
+            keep=keep,
         )
 
-    return await long_call(ctx, "backup", work, wait_seconds, job)
+    audit = {"kind": kind, "label": label, "compression": compression, "accept_smaller": accept_smaller}
+    return await long_call(ctx, "backup", work, wait_seconds, job, {**audit, "verify": verify, "keep": keep})
 
 
 async def verify_backup(
@@ -205,19 +220,23 @@ async def verify_backup(
     def work(target: Target, progress: Progress) -> Model:
         return verify.verify(target, progress, backup, level, code_page=code_page, on_live_server=on_live_server)
 
-    return await long_call(ctx, "verify_backup", work, wait_seconds, job)
+    audit = {"backup": backup, "level": level, "code_page": code_page, "on_live_server": on_live_server}
+    return await long_call(ctx, "verify_backup", work, wait_seconds, job, audit if level != "quick" else None)
 
 
 async def list_backups(
     ctx: Context[App],
     limit: Annotated[int, Field(ge=1, le=1000, description="How many to show, newest first.")] = 10,
+    log: Annotated[
+        int, Field(ge=0, le=1000, description="How many of the last calls in the audit log to show, newest first.")
+    ] = 0,
 ) -> Annotated[CallToolResult, ListAnswer]:
     """Show the backups there are, of both kinds, newest first, with age, size, state and how each was verified; undo
     points of earlier restores; running jobs; and a warning when the newest good SQL backup is over a week old. Changes
     nothing and works while Docker is down. Use a name it shows for verify_backup or restore."""
 
     def work(target: Target, _: Progress) -> Model:
-        return catalogue.list_backups(target, limit)
+        return catalogue.list_backups(target, limit, log)
 
     jobs = app_of(ctx).jobs.states()
     return await short_call(ctx, work, lambda listing: listing.model_copy(update={"jobs": jobs}))
@@ -228,8 +247,8 @@ async def restore(
     backup: Annotated[
         Name,
         Field(
-            description="A name of a file or an undo point as list_backups shows it, or 'latest', the newest SQL backup "
-            "(refused if shrunk)."
+            description="A name of a file or an undo point as list_backups shows it, or 'latest': the newest SQL "
+            "backup (refused if shrunk)."
         ),
     ],
     answer: Annotated[ElicitationResult[Confirm], Resolve(confirm_restore)],
@@ -278,15 +297,58 @@ async def restore(
             return restores.dry_run(target, progress, backup, wishes)
 
         return await long_call(ctx, "restore", rehearse, wait_seconds, job)
+    audit = {"backup": backup, **asdict(wishes)}
     try:
         name, confirmed = await consent(ctx, answer, backup, confirmation, wishes)
     except BackupToolError as error:
-        return failed(report(error))
+        return await refused(ctx, "restore", audit, error)
 
     def work(target: Target, progress: Progress) -> Model:
         return restores.restore(target, progress, name, wishes, confirmed=confirmed)
 
-    return await long_call(ctx, "restore", work, wait_seconds, None)
+    return await long_call(ctx, "restore", work, wait_seconds, None, audit)
+
+
+async def prune_backups(
+    ctx: Context[App],
+    answer: Annotated[ElicitationResult[Confirm], Resolve(confirm_prune)],
+    dry_run: Annotated[
+        bool, Field(description="Only tell what each rule keeps and what would go; asks nobody. The default.")
+    ] = True,
+    include_undo: Annotated[
+        bool, Field(description="Drop every undo point of earlier restores too, if the user wants that room.")
+    ] = False,
+    confirmation: Annotated[
+        str | None,
+        Field(
+            max_length=80,
+            description="Only for clients that can't ask the user, after the user agreed to a dry run's list: its "
+            "`confirmation`.",
+        ),
+    ] = None,
+    wait_seconds: Wait = 50,
+    job: JobParameter = None,
+) -> Annotated[CallToolResult, PruneAnswer]:
+    """Remove backups that retention no longer keeps (PROC-004's policy: the last 3, one a day for 7 days, a week for 4
+    weeks, a month for 3 months; each kind apart). A dry run unless dry_run=false, which asks the user first. Never
+    removed: the newest proved one, the last good one, the last full one before a shrink, marked ones, and whatever is
+    damaged or not made by `backup`, which is told instead. Call it only when the user wants room or order."""
+    if job is not None or dry_run:
+
+        def rehearse(target: Target, progress: Progress) -> Model:
+            return retention.prune(target, progress, include_undo=include_undo)
+
+        return await long_call(ctx, "prune_backups", rehearse, wait_seconds, job)
+    audit = {"include_undo": include_undo}
+    try:
+        confirmed = consent_to_prune(ctx, answer, confirmation, include_undo)
+    except BackupToolError as error:
+        return await refused(ctx, "prune_backups", audit, error)
+
+    def work(target: Target, progress: Progress) -> Model:
+        return retention.prune(target, progress, dry_run=False, include_undo=include_undo, confirmed=confirmed)
+
+    return await long_call(ctx, "prune_backups", work, wait_seconds, None, audit)
 
 
 async def db_integrity(
@@ -294,8 +356,9 @@ async def db_integrity(
     level: Annotated[Literal["quick"], Field(description="'quick' takes a moment.")] = "quick",
 ) -> Annotated[CallToolResult, IntegrityAnswer]:
     """Check container, server and database (PROC-004 prerequisites, step 5 and troubleshooting): state and health,
-    version, the number of agents, sizes, extensions, the newest backup's age. Changes nothing. Problems come as
-    `findings`, each with a remedy. Call it first when anything fails, and after a restore."""
+    version, the number of agents, sizes, extensions, the newest backup's age; and whether PROC-003 may go ahead on the
+    backups there are (`safe_to_proceed`, with reasons in `gate`). Changes nothing. Problems come as `findings`, each
+    with a remedy. Call it first when anything fails, after a restore, and just before PROC-003."""
 
     def work(target: Target, progress: Progress) -> Model:
         return integrity.db_integrity(target, progress)
@@ -315,6 +378,14 @@ async def manifest(name: str, ctx: Context[App]) -> str:
     if found is None:
         raise ResourceNotFoundError(f"{name} has no manifest.")
     return found.model_dump_json(indent=1, by_alias=True)
+
+
+async def gate_resource(ctx: Context[App]) -> str:
+    """Whether PROC-003 may go ahead now."""
+    try:
+        return (await in_thread(app_of(ctx), gate)).model_dump_json(indent=1)
+    except BackupToolError as error:
+        raise ResourceNotFoundError(str(error)) from None
 
 
 def prepare_for_proc_003() -> str:

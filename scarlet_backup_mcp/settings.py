@@ -31,6 +31,9 @@ class Settings(BaseSettings):
     bin_dir: Path | None = Field(None, description="With via=local: directory of pg_dump and psql (default: PATH).")
     prefix: str = Field("letta_backup", description="First part of a backup's file name.")
     integrity_table: str = Field("agents", description="Table that must not be empty, found by search_path.")
+    on_failure: str | None = Field(
+        None, description="Command for a scheduled run that failed; it gets the error as JSON on stdin."
+    )
     gate_minutes: int = Field(60, ge=1, le=100_000, description="Age up to which a backup opens the gate to PROC-003.")
     gate_level: Literal["full", "proved"] = Field("full", description="What such a backup has to have passed.")
     keep_last: int = Field(3, ge=1, le=10_000, description="Newest backups that retention always keeps.")

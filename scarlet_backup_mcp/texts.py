@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from .models import Backup, Drill, Integrity, Listed, Listing, Model, Repaired, Restore, Running, Verification
+from .models import (
+    Backup,
+    Drill,
+    Gate,
+    Integrity,
+    Kept,
+    Listed,
+    Listing,
+    Model,
+    Prune,
+    Repaired,
+    Restore,
+    Running,
+    Verification,
+)
 
 
 def size(count: int) -> str:
@@ -31,8 +45,8 @@ def describe(result: Model) -> str:
 
 def _backup(result: Backup) -> list[str]:
     verdict = "PROC-003 may go ahead." if result.safe_to_proceed else "PROC-003 must NOT go ahead."
-    rows = f"{result.rows:,} rows in {len(result.tables)} tables"
-    if result.kind == "volume":
+    rows = "a cold copy" if result.rows is None else f"{result.rows:,} rows in {len(result.tables)} tables"
+    if result.kind == "volume" and not result.cold:
         rows = f"{len(result.databases)} databases, {rows} of {result.database}"
     return [
         f"Backup {result.name}: {size(result.bytes)}, {rows}, read back in full, {result.duration_seconds:.1f} s.",
@@ -40,6 +54,7 @@ def _backup(result: Backup) -> list[str]:
         verdict,
         *result.reasons,
         *(_drill(result.drill) if result.drill else []),
+        *(_prune(result.pruned) if result.pruned else []),
         *_warnings(result.warnings),
     ]
 
@@ -90,6 +105,27 @@ def _drill(drill: Drill) -> list[str]:
     return [head, drill.detail, *differences, *normalised, estimate, *_warnings(drill.warnings)]
 
 
+def _prune(result: Prune) -> list[str]:
+    verb = "would go" if result.dry_run else "are removed"
+    undo = f", and {size(result.undo_bytes_freed)} on the server" if result.undo_bytes_freed else ""
+    return [
+        f"{result.removed} of {len(result.items)} {verb} ({size(result.bytes_freed)}{undo}), {result.kept} kept, "
+        f"{result.left_alone} left alone, in {result.directory}. Policy: {result.policy}.",
+        *(f"{item.name}  {size(item.bytes)}  {item.action}: {item.reason}" for item in result.items),
+        result.older_than_30_days,
+        *_warnings(result.warnings),
+        result.remedy or "",
+    ]
+
+
+def _kept(result: Kept) -> list[str]:
+    return [f"{result.name} is {'marked to be kept' if result.keep else 'no longer marked to be kept'}."]
+
+
+def _gate(result: Gate) -> list[str]:
+    return ["PROC-003 may go ahead." if result.safe_to_proceed else "PROC-003 must NOT go ahead.", *result.reasons]
+
+
 def _repaired(result: Repaired) -> list[str]:
     return [
         f"{result.name}: a clean copy of {result.repaired_from}, {size(result.bytes)}, {result.rows:,} rows.",
@@ -106,13 +142,20 @@ def _listing(result: Listing) -> list[str]:
         for point in result.undo_points or []
     ]
     jobs = [f"running: {job.job}: {job.stage}" for job in result.jobs]
-    return [head, *(listed(item) for item in result.backups), *undo, *jobs, *_warnings(result.warnings)]
+    log = [
+        f"{call.time:%Y-%m-%d %H:%M:%S} UTC  {call.tool} by {call.client.name}: {call.code or call.outcome}, "
+        f"{call.duration_seconds:.1f} s  {call.message}".rstrip()
+        for call in result.log
+    ]
+    return [head, *(listed(item) for item in result.backups), *undo, *jobs, *log, *_warnings(result.warnings)]
 
 
 def listed(item: Listed) -> str:
     """One backup on one line."""
     marks = [item.state]
     marks += [f"proved {item.proved_at:%Y-%m-%d}"] if item.proved_at else []
+    marks += [item.slot] if item.slot else []
+    marks += ["keep"] if item.keep else []
     marks += ["shrunk"] if item.shrunk else []
     marks += [f"repaired from {item.repaired_from}"] if item.repaired_from else []
     marks += [f"other database {item.database} of {item.project}"] if item.other_database else []
@@ -152,6 +195,7 @@ def _integrity(result: Integrity) -> list[str]:
     return [
         f"{'Healthy' if result.healthy else 'NOT healthy'}: {', '.join(seen)}; agents: {agents}.",
         *findings,
+        *_gate(result.gate),
     ]
 
 
@@ -165,5 +209,8 @@ _LINES = {
     Listing: _listing,
     Repaired: _repaired,
     Restore: _restore,
+    Prune: _prune,
+    Kept: _kept,
+    Gate: _gate,
     Integrity: _integrity,
 }

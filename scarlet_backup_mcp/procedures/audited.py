@@ -7,10 +7,10 @@ from contextlib import suppress
 from typing import TypeVar
 
 from ..errors import BackupToolError, InternalError
-from ..models import Backup, Model, Repaired, Restore, Verification
+from ..models import Backup, Client, Kept, Model, Prune, Repaired, Restore, Verification
 from ..postgres.dsn import environment_of
 from ..redaction import text
-from ..store.audit import Client, Record, audited
+from ..store.audit import Record, audited
 from .alarm import Alarm, sound
 from .target import Target
 
@@ -73,6 +73,11 @@ def _account(target: Target, result: Model, record: Record) -> None:
         record.before = {"backup": result.name, **({"sha256": result.sha256} if result.sha256 else {})}
     elif isinstance(result, Repaired):
         record.before, record.after = {"backup": result.repaired_from}, {"backup": result.name, "sha256": result.sha256}
+    elif isinstance(result, Prune):
+        record.good = not any(item.action == "not removed" for item in result.items)
+        record.before = {item.name: item.reason for item in result.items if item.action == "removed"}
+    elif isinstance(result, Kept):
+        record.before = {"backup": result.name}
     elif isinstance(result, Restore):
         record.before = {"source": result.source, **_digest(target, result)}
         record.after = {"undo_point": result.undo_point} if result.undo_point else {}

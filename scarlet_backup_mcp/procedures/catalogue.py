@@ -6,11 +6,13 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from ..errors import BackupMissing, BackupToolError, StoreError
 from ..limits import within
 from ..models import (
+    AuditEntry,
     CodePage,
     Kind,
     Listed,
@@ -24,6 +26,7 @@ from ..models import (
     VolumeManifest,
 )
 from ..postgres import catalogue as pg
+from ..store import audit
 from ..store.directory import DRILL, Entry
 from ..store.encodings import ARCHIVE, DESCRIPTIONS, recognise
 from ..store.names import JOURNAL, PARTIAL, moment, parse
@@ -140,8 +143,8 @@ def latest(target: Target, *, for_restore: bool = False) -> str:
     return newest.name
 
 
-def list_backups(target: Target, limit: int = 10) -> Listing:
-    """The newest `limit` backups, totals, undo points and what should be worried about."""
+def list_backups(target: Target, limit: int = 10, log: int = 0) -> Listing:
+    """The newest `limit` backups, totals, undo points, the last `log` calls, and what should be worried about."""
     directory = target.directory
     everything = known(target)
     warnings = list(directory.warnings()) if directory.path.is_dir() else [f"{directory.path} does not exist yet."]
@@ -158,6 +161,7 @@ def list_backups(target: Target, limit: int = 10) -> Listing:
         f"{item.name} says it was made in the future: check the clock." for item in everything if item.in_future
     ]
     warnings += server_warnings
+    calls, run = _audited(directory.path, log, warnings)
     if (directory.path / JOURNAL).exists():
         warnings.append("A restore was cut off: call `backup` or `restore`, either finishes it or rolls it back first.")
     slots = {name: verdict.slots for name, verdict in verdicts(target, everything).items()}
@@ -172,6 +176,8 @@ def list_backups(target: Target, limit: int = 10) -> Listing:
         newest_good=newest.name if newest else None,
         newest_good_age_seconds=None if age is None else round(age, 1),
         undo_points=undo,
+        log=calls,
+        last_scheduled=run,
         warnings=warnings,
         steps=[
             Step(
@@ -231,6 +237,20 @@ def _why_no_slot(item: Known[ManifestHead], mine: bool) -> str:
     if item.state != "good":
         return "not verified in full as it is now: call `verify_backup`"
     return ""
+
+
+def _audited(directory: Path, count: int, warnings: list[str]) -> tuple[list[AuditEntry], AuditEntry | None]:
+    """The last entries of the audit log, and the last scheduled run. Adds to `warnings` what is wrong with them."""
+    try:
+        tail, run = audit.read(directory, count) if count else audit.Tail([], 0), audit.last_scheduled(directory)
+    except StoreError as error:
+        warnings.append(f"The audit log can't be shown: {error.message}")
+        return [], None
+    if tail.unreadable:
+        warnings.append(f"{tail.unreadable} lines of the audit log can't be read.")
+    if run is not None and run.outcome != "ok":
+        warnings.append(f"The last scheduled run, of {run.time:%Y-%m-%d %H:%M} UTC, was no success: {run.message}")
+    return tail.entries, run
 
 
 # -- one file --------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from ..postgres import programs
 from ..progress import Progress
 from . import journal
 from .catalogue import WEEK, list_backups
+from .gate import gate
 from .target import Target
 
 SHOWN_TABLES = 20
@@ -54,6 +55,7 @@ def db_integrity(target: Target, progress: Progress) -> Integrity:
         _look_at_server(target, looked, progress)
     progress.stage("looking at the backups")
     newest, age = _look_at_backups(target, looked)
+    verdict = gate(target)
     table = target.settings.integrity_table
     looked.steps.append(
         Step(
@@ -78,6 +80,8 @@ def db_integrity(target: Target, progress: Progress) -> Integrity:
         extensions=looked.extensions,
         newest_good_backup=newest,
         newest_good_age_seconds=age,
+        safe_to_proceed=verdict.safe_to_proceed,
+        gate=verdict,
         findings=looked.findings,
         steps=looked.steps,
     )
@@ -201,6 +205,15 @@ def _look_at_backups(target: Target, looked: Looked) -> tuple[str | None, float 
     except BackupToolError as error:
         looked.found("warning", error.code, error.message, error.remedy)
         return None, None
+    run = listing.last_scheduled
+    if run is not None and run.outcome != "ok":
+        looked.found(
+            "warning",
+            "scheduled_backup_failed",
+            f"The last scheduled run, of {run.time:%Y-%m-%d %H:%M} UTC, was no success: {run.message}",
+            "Mend what it says, then call `backup`.",
+            error=run.code,
+        )
     age = listing.newest_good_age_seconds
     if age is None:
         looked.found("warning", "no_good_backup", "There is no good SQL backup of this database.", "Call `backup`.")

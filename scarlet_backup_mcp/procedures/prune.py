@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from ..errors import BackupToolError, Cancelled, ConfirmationStale
+from ..errors import BackupToolError, Cancelled, ConfirmationStale, HostError
+from ..hosts import run
 from ..models import Kept, ManifestHead, Prune, PruneItem, Step, UndoPoint
 from ..postgres import catalogue as pg
 from ..postgres import databases
@@ -29,6 +30,7 @@ from ..store.lock import writer_lock
 from . import catalogue
 from . import journal as journals
 from .catalogue import Known
+from .contents_of_volume import ASIDE
 from .target import Target
 
 OLD = timedelta(days=30)
@@ -61,8 +63,9 @@ def prune(
 ) -> Prune:
     """Tell what the rules keep, and unless it is a `dry_run` remove the rest; with `include_undo` every undo point too.
 
-    `confirmed` is the `confirmation` of the dry run that a user agreed to; None means that the caller has consent for
-    whatever the rules let go. What can't be removed is told as such, and the rest goes on. A dry run changes nothing.
+    `confirmed` is the `confirmation` of the dry run that a user agreed to, "" for an empty list; None means that the
+    caller has consent for whatever the rules let go. What can't be removed is told as such, and the rest goes on. A dry
+    run changes nothing.
 
     Raises ConfirmationStale, with nothing removed, when it is not exactly that list any more; Busy; with `include_undo`
     what keeps the server from being asked; Cancelled between two removals, telling how many there were.
@@ -77,7 +80,7 @@ def prune(
     with writer_lock(target.directory.path, "prune"), _server(target, progress, include_undo) as (session, told):
         told += [f"{name}, left by a call that was killed, is removed." for name in target.directory.sweep()]
         items = _plan(target, progress, session)
-        if confirmed is not None and confirmed != _confirmation(items):
+        if confirmed is not None and confirmed != (_confirmation(items) or ""):
             raise ConfirmationStale(
                 "What the rules let go is not exactly what was confirmed; nothing was removed.",
                 "Call it again with dry_run=true, and ask the user about what it tells now.",
@@ -141,20 +144,22 @@ def _plan(target: Target, progress: Progress, session: Session | None) -> list[_
         items.append(_Item(told, item.manifest.sha256 if item.manifest else "", item.entry))
     if session is not None:
         points = catalogue.undo_points(target, pg.databases(session).values())
-        items += [_undo(point, databases.oid(session, point.name)) for point in points]
+        items += [_undo(point, str(databases.oid(session, point.name))) for point in points]
+        of_volume = catalogue.volume_undo_points(pg.entries_beside(session, ASIDE))
+        items += [_undo(point, point.name) for point in of_volume]
     return items
 
 
-def _undo(point: UndoPoint, oid: int) -> _Item:
+def _undo(point: UndoPoint, identity: str) -> _Item:
     told = PruneItem(
         name=point.name,
         what="undo_point",
         created_at=point.created_at,
-        bytes=point.bytes,
+        bytes=point.bytes or 0,
         action="would be removed",
         reason="undo points were asked for",
     )
-    return _Item(told, str(oid), None)
+    return _Item(told, identity, None)
 
 
 def _confirmation(items: Sequence[_Item]) -> str | None:
@@ -174,6 +179,8 @@ def _remove(target: Target, progress: Progress, items: list[_Item], session: Ses
             try:
                 if item.entry is not None:
                     target.directory.remove(item.entry)
+                elif session is not None and item.told.name.startswith(catalogue.VOLUME_UNDO):
+                    _remove_set_aside(target, session, item.told.name)
                 elif session is not None:
                     databases.drop(session, item.told.name)
                 became[item.told.name] = item.now("removed", item.told.reason)
@@ -188,6 +195,14 @@ def _remove(target: Target, progress: Progress, items: list[_Item], session: Ses
             "Call `prune_backups` with dry_run=true: it tells what is left.",
         ) from None
     return [became.get(item.told.name, item) for item in items]
+
+
+def _remove_set_aside(target: Target, session: Session, name: str) -> None:
+    """The contents that a restore of a volume has set aside in the data directory. Raises HostError."""
+    directory = f"{pg.server_facts(session).data_directory}/{ASIDE}{name.removeprefix(catalogue.VOLUME_UNDO)}"
+    ended = run(target.host, ["rm", "-rf", "--", directory])
+    if ended.code != 0:
+        raise HostError(f"{directory} in the container can't be removed: {ended.stderr.strip() or ended.code}")
 
 
 # -- what is told ----------------------------------------------------------------------------------------------------

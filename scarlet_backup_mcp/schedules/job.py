@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import SecretStr
 
-from ..errors import BackupToolError, ConfigurationError
+from ..errors import ConfigurationError, ScheduleFailed
 from ..postgres.dsn import environment_of
 from ..settings import PREFIX, Settings
 
@@ -29,13 +29,6 @@ LONGEST_RUN_HOURS = 12
 _DOCKER = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 _WHICH_DATABASE = ("via", "container", "service", "project", "database", "dsn")
 _CACHE = {"cache", ".cache", "caches"}
-
-
-class ScheduleFailed(BackupToolError):
-    """The system's scheduler refused. What was registered before is as it was, unless the message says otherwise."""
-
-    code = "schedule_failed"
-    default_remedy = "Read what the scheduler says and mend the cause, or register by hand what `schedule` prints."
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 from filelock import FileLock, Timeout
-from pydantic import ConfigDict, Field, JsonValue, ValidationError
+from pydantic import JsonValue, ValidationError
 
 from ..errors import BackupToolError, Busy, StoreError
-from ..models import Model, Utc
+from ..models import AuditEntry, Client
 from ..redaction import redact, text
 from .writing import replace, sync_directory
 
@@ -34,39 +34,10 @@ LIMIT = 4 << 20
 KEPT = 3
 """Rotated files beside the present one."""
 LOCK_SECONDS = 10.0
-SCHEMA = 1
 SCHEDULE = "schedule"
 """Name of the client of a run that a scheduler began."""
 _FLAGS = os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 log = logging.getLogger(__name__)
-
-
-class Client(Model):
-    """Who called: an MCP client as it introduced itself, "cli", or "schedule"."""
-
-    name: str
-    version: str | None = None
-
-
-class AuditEntry(Model):
-    """One call. `before` and `after` name what it worked on and what it left, with SHA-256 digests where there are."""
-
-    # A line of a later version may hold more, and is still to be shown.
-    model_config = ConfigDict(extra="ignore", populate_by_name=True)
-
-    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
-    time: Utc = Field(description="When the call began.")
-    tool: str
-    arguments: dict[str, JsonValue] = Field(description="Without secrets.")
-    client: Client
-    outcome: Literal["ok", "bad", "error"] = Field(
-        description="'bad': it was done, but its result is not what a user needs, such as a backup that has shrunk."
-    )
-    code: str | None = Field(description="With 'error': the error's code.")
-    message: str
-    duration_seconds: float
-    before: dict[str, str] = Field(default={})
-    after: dict[str, str] = Field(default={})
 
 
 @dataclass
