@@ -91,11 +91,11 @@ def app_of(ctx: Context[App]) -> App:
     return ctx.request_context.lifespan_context
 
 
-async def in_thread(app: App, work: Callable[[Target], T]) -> T:
+async def in_thread(settings: Settings, work: Callable[[Target], T]) -> T:
     """Something short and read-only, in a thread. Raises nothing but BackupToolError."""
 
     def run() -> T:
-        with Target(app.settings) as target:
+        with Target(settings) as target:
             return work(target)
 
     try:
@@ -154,7 +154,7 @@ async def refused(ctx: Context[App], tool: str, audit: Mapping[str, object], err
         return audited.call(target, tool, audit, client, work)
 
     try:
-        return answered(await in_thread(app_of(ctx), refuse))
+        return answered(await in_thread(app_of(ctx).settings, refuse))
     except BackupToolError as told:
         return failed(report(told))
 
@@ -164,7 +164,7 @@ async def short_call(
 ) -> CallToolResult:
     """Something that takes a moment."""
     try:
-        return answered(finish(await in_thread(app_of(ctx), lambda target: work(target, Progress()))))
+        return answered(finish(await in_thread(app_of(ctx).settings, lambda target: work(target, Progress()))))
     except BackupToolError as error:
         return failed(report(error))
 

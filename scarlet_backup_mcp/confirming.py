@@ -123,7 +123,7 @@ async def consent(
     if confirmation is not None:
         if confirmation != f"restore {backup}" or backup == "latest":
             why = "the confirmation given does not name this backup"
-            raise await in_thread(app, lambda target: _how_to_confirm(target, backup, why))
+            raise await in_thread(app.settings, lambda target: _how_to_confirm(target, backup, why))
         return backup, None
     agreed = _agreed(answer, question)
     return agreed.subject, agreed.confirms
@@ -151,12 +151,12 @@ async def _ask(
     capability = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
     try:
         if capability is None or (capability.form is None and capability.url is not None):
-            raise await in_thread(app, how_to_confirm)
+            raise await in_thread(app.settings, how_to_confirm)
         key = _key(ctx, *what)
         answered = ctx.input_responses is not None or ctx.request_state is not None
         question = app.questions.get(key) if answered else None
         if question is None or time.monotonic() - question.asked_at > QUESTION_SECONDS:
-            question = Question(*await in_thread(app, propose), time.monotonic(), os.urandom(2).hex())
+            question = Question(*await in_thread(app.settings, propose), time.monotonic(), os.urandom(2).hex())
             app.questions[key] = question
         if not question.text:
             return Confirm(confirm=True)

@@ -116,12 +116,17 @@ def create_server(settings: Settings) -> MCPServer[App]:
         description="Everything recorded about a backup when it was made, as JSON.",
         mime_type="application/json",
     )(manifest)
+
+    async def gate_now() -> str:
+        """Whether PROC-003 may go ahead now."""
+        return (await in_thread(settings, gate)).model_dump_json(indent=1)
+
     server.resource(
         "scarlet://gate",
         title="Gate to PROC-003",
         description="Whether PROC-003 (agent recreation) may go ahead now, with reasons, as JSON: for hooks.",
         mime_type="application/json",
-    )(gate_resource)
+    )(gate_now)
     server.prompt(title="Prepare for PROC-003")(prepare_for_proc_003)
     return server
 
@@ -372,20 +377,14 @@ async def db_integrity(
 async def manifest(name: str, ctx: Context[App]) -> str:
     """The manifest of one backup."""
     try:
-        found = await in_thread(app_of(ctx), lambda target: catalogue.manifest_of(target, target.directory.find(name)))
+        found = await in_thread(
+            app_of(ctx).settings, lambda target: catalogue.manifest_of(target, target.directory.find(name))
+        )
     except BackupToolError as error:
         raise ResourceNotFoundError(str(error)) from None
     if found is None:
         raise ResourceNotFoundError(f"{name} has no manifest.")
     return found.model_dump_json(indent=1, by_alias=True)
-
-
-async def gate_resource(ctx: Context[App]) -> str:
-    """Whether PROC-003 may go ahead now."""
-    try:
-        return (await in_thread(app_of(ctx), gate)).model_dump_json(indent=1)
-    except BackupToolError as error:
-        raise ResourceNotFoundError(str(error)) from None
 
 
 def prepare_for_proc_003() -> str:
