@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,16 @@ from scarlet_backup_mcp.errors import (
     ServerUnreachable,
     VolumeUnsupported,
 )
+from scarlet_backup_mcp.hosts.helper import LABEL as LABEL_OF_HELPERS
 from scarlet_backup_mcp.models import Backup, VolumeManifest
 from scarlet_backup_mcp.postgres import controldata
 from scarlet_backup_mcp.postgres.controldata import ControlDataDamaged
-from scarlet_backup_mcp.procedures import catalogue
+from scarlet_backup_mcp.procedures import catalogue, journal
 from scarlet_backup_mcp.procedures.backup import backup
+from scarlet_backup_mcp.procedures.beside import HELPERS
+from scarlet_backup_mcp.procedures.journal import Journal
 from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.procedures.throw_away import owner_of
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store.names import JOURNAL
@@ -68,9 +73,10 @@ def left(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir() if not path.name.startswith("."))
 
 
-def helpers() -> set[str]:
-    """The names of all helper containers."""
-    return set(run_docker("ps", "-a", "--filter", "label=scarlet-backup-mcp.helper", "--format", "{{.Names}}").split())
+def helpers(directory: Path) -> list[str]:
+    """The helper containers of a backup directory."""
+    owned = f"label={LABEL_OF_HELPERS}={owner_of(directory / HELPERS)}"
+    return run_docker("ps", "-a", "--filter", owned, "--format", "{{.Names}}").split()
 
 
 class WhileItCopies(Progress):
@@ -202,7 +208,7 @@ def test_cold_copy_says_that_it_is_one(layout: Ended) -> None:
     assert (kept.site.data_directory, kept.site.mounted_at) == (layout.data_directory, layout.mounted_at)
     assert kept.wal
     assert ("as after a crash" in " ".join(made.warnings)) != layout.cleanly
-    assert not helpers()
+    assert not helpers(layout.directory)
 
 
 def test_cold_copy_is_verified_and_listed(layout: Ended) -> None:
@@ -262,7 +268,7 @@ def thrown_away(ended: Ended, directory: Path, act: Callable[[], object]) -> str
     with pytest.raises(DumpFailed) as failed:
         take(ended.box.settings(directory), WhileItCopies(act))
     assert left(directory) == []
-    assert not helpers()
+    assert not helpers(directory)
     return failed.value.message
 
 
@@ -289,7 +295,7 @@ def test_cancelled_cold_copy_leaves_nothing(killed: Ended, tmp_path: Path) -> No
     with pytest.raises(Cancelled):
         take(killed.box.settings(tmp_path), progress)
     assert left(tmp_path) == []
-    assert not helpers()
+    assert not helpers(tmp_path)
 
 
 def test_cold_copy_needs_room(killed: Ended, tmp_path: Path) -> None:
@@ -299,11 +305,34 @@ def test_cold_copy_needs_room(killed: Ended, tmp_path: Path) -> None:
         assert left(directory) == []
 
 
+def test_helper_that_a_killed_call_left_is_in_nobodys_way(killed: Ended, tmp_path: Path) -> None:
+    settings = killed.box.settings(tmp_path)
+    (tmp_path / HELPERS).mkdir()
+    mark = ("--label", f"{LABEL_OF_HELPERS}={owner_of(tmp_path / HELPERS)}")
+    also = ("--volumes-from", killed.box.name, "--entrypoint", "sleep", *mark)
+    with a_container(*also, command=("60",), start=True):
+        assert take(settings).cold
+        assert not helpers(tmp_path)
+
+
 def test_sql_needs_a_server_and_a_journal_comes_first(killed: Ended, tmp_path: Path) -> None:
     with Target(killed.box.settings(tmp_path)) as target, pytest.raises(ContainerNotRunning):
         backup(target, Progress(), kind="sql")
-    (tmp_path / JOURNAL).write_text("{}")
-    with pytest.raises(RestoreInterrupted):
+    waiting = Journal(
+        source="letta_backup_20260101_000000.sql",
+        source_kind="backup",
+        container=killed.box.name,
+        database="letta",
+        live_oid=1,
+        incoming="letta_restore_20260101_000000",
+        incoming_oid=2,
+        undo=None,
+        system_identifier="1",
+        dependents=[],
+        started_at=datetime.now(UTC),
+    )
+    journal.write(tmp_path, waiting)
+    with pytest.raises(RestoreInterrupted, match="letta_backup_20260101_000000"):
         take(killed.box.settings(tmp_path))
     assert left(tmp_path) == [JOURNAL]
 
@@ -328,7 +357,7 @@ def test_server_that_does_not_answer_has_to_be_stopped_first(require_docker: Non
     ("options", "words"),
     [
         ((), "There is no cluster of PostgreSQL"),
-        (("-e", "PGDATA=/srv/pg"), "lies in the container itself"),
+        (("-e", "PGDATA=/srv/pg"), "in the container itself"),
         (("--mount", f"type=tmpfs,destination={PGDATA}"), "lies in memory"),
         (("-v", f"{PGDATA}/pg_wal"), f"{PGDATA}/pg_wal"),
     ],
@@ -363,6 +392,19 @@ def test_links_in_the_data_directory_are_refused(killed: Ended, tmp_path: Path) 
     finally:
         run_docker(*at, f"rm {PGDATA}/pg_tblspc/16400")
     assert left(tmp_path) == []
+
+
+def test_cluster_that_can_not_be_told_is_refused_with_a_way_to_keep_it(require_docker: None, tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    (files / "global").mkdir(parents=True)
+    (files / "PG_VERSION").write_text("15\n")
+    (files / "global" / "pg_control").write_bytes(b"cut off")
+    with a_container() as name:
+        run_docker("cp", f"{files}/.", f"{name}:{PGDATA}")
+        with pytest.raises(VolumeUnsupported, match="pg_controldata") as refused:
+            take(settings_of(name, tmp_path / "backups"))
+    assert "docker cp" in refused.value.remedy
+    assert left(tmp_path / "backups") == []
 
 
 def test_image_of_another_version_is_told(killed: Ended, tmp_path: Path) -> None:

@@ -380,6 +380,31 @@ def test_rows_are_counted_again_only_where_something_was_written(kept: Kept, tmp
         assert not (manifest.quiet and statement != "SELECT 1")
 
 
+def test_unlogged_tables_count_as_the_empty_ones_they_come_back_as(kept: Kept, tmp_path: Path) -> None:
+    here = kept.here.settings.model_copy(update={"dir": tmp_path})
+    execute(kept.database, "CREATE UNLOGGED TABLE letta.scratch AS SELECT generate_series(1, 7) AS n")
+    try:
+        made = take(here)
+        assert {table.name: table.rows for table in made.tables}["scratch"] == 0
+        assert "letta.scratch" in " ".join(made.warnings)
+        assert made.safe_to_proceed
+        execute(kept.database, "ALTER TABLE letta.scratch SET LOGGED")
+        logged = take(here)
+        assert {table.name: table.rows for table in logged.tables}["scratch"] == 7
+        assert (logged.rows, logged.warnings) == ((made.rows or 0) + 7, [])
+    finally:
+        execute(kept.database, "DROP TABLE letta.scratch")
+
+
+def test_unlogged_integrity_table_is_empty_in_a_copy(kept: Kept, tmp_path: Path) -> None:
+    execute(kept.database, "CREATE UNLOGGED TABLE letta.watched AS SELECT 1 AS n")
+    try:
+        made = take(kept.here.settings.model_copy(update={"dir": tmp_path, "integrity_table": "watched"}))
+    finally:
+        execute(kept.database, "DROP TABLE letta.watched")
+    assert (made.integrity_rows, made.shrunk, made.safe_to_proceed) == (0, True, False)
+
+
 def test_database_that_is_dropped_while_it_is_copied_is_not_promised(
     embedded: EmbeddedServer, kept: Kept, tmp_path: Path
 ) -> None:

@@ -74,6 +74,13 @@ def require_readiness(session: Session) -> None:
         )
 
 
+def unlogged_tables(session: Session) -> set[int]:
+    """OIDs of the connected database's tables whose rows are in no copy of a running server: it empties them when it is
+    started on one ("CREATE TABLE", UNLOGGED)."""
+    rows = session.rows("SELECT oid::bigint AS oid FROM pg_class WHERE relkind = 'r' AND relpersistence = 'u'")
+    return {row["oid"] for row in rows}
+
+
 @contextmanager
 def wal_kept(session: Session) -> Generator[None]:
     """All WAL from the last checkpoint on stays on the server during this block.

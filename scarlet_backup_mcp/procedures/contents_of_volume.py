@@ -140,7 +140,7 @@ class Contents:
     def take_out(self, require_stopped: Callable[[], object]) -> None:
         """The present contents become `aside`. `require_stopped` raises if a server runs there after all; it is called
         when none can start any more."""
-        self._do(["mkdir", "-p", "-m", "700", self.outgoing])
+        self._make(self.outgoing)
         self._move_out(self.outgoing, require_stopped)
         self._do(["mv", "--", self.outgoing, self.aside])
         self._do(["sync"])
@@ -166,7 +166,7 @@ class Contents:
         """After `turn_back`: as it was before `take_out`, however far things had got; what came from `incoming` is
         there again. No server may run there: see `take_out`."""
         if self.exists(self.returning):
-            self._do(["mkdir", "-p", "-m", "700", incoming])
+            self._make(incoming)
             self._move_out(incoming, require_stopped)
             self._do(["mv", "--", self.returning, self.outgoing])
         self._move_rest(self.outgoing, self.directory)
@@ -177,6 +177,11 @@ class Contents:
         """Remove directories of ours with all that is in them."""
         for directory in directories:
             self._do(["rm", "-rf", "--", directory])
+
+    def _make(self, directory: str) -> None:
+        """Whoever owns the data directory also owns what is set aside in it."""
+        self._do(["mkdir", "-p", "-m", "700", directory])
+        self._do(["sh", "-c", 'chown "$(stat -c %u:%g "$1")" "$2"', "sh", self.directory, directory])
 
     def _move_out(self, to: str, require_stopped: Callable[[], object]) -> None:
         self._move_version(self.directory, to)

@@ -14,7 +14,7 @@ from ..models import Check, Compression, CopiedTable, Site, TableCount, VolumeMa
 from ..postgres import catalogue as pg
 from ..postgres import programs
 from ..postgres.base_backup import BACKUP_MANIFEST, BackupManifest
-from ..postgres.replication import require_readiness, wal_kept
+from ..postgres.replication import require_readiness, unlogged_tables, wal_kept
 from ..postgres.server import OWN_SEARCH_PATH
 from ..progress import Progress
 from ..store.writing import PartialFile
@@ -36,6 +36,8 @@ class Look:
     server: pg.ServerFacts
     databases: dict[str, pg.DatabaseFacts]
     tables: list[TableCount]
+    unlogged: list[str]
+    """Tables that are empty in a copy, whatever is in them now; they are counted so."""
     integrity_rows: int | None
     transactions: str
     """The snapshot in words, `xmin:xmax:` and those under way ("pg_snapshot" in PostgreSQL's documentation). Whatever
@@ -126,7 +128,13 @@ def copy(
         except BaseException:
             partial.discard()
             raise
-    return manifest, [f"pg_basebackup said: {line}" for line in written.said]
+    said = [f"pg_basebackup said: {line}" for line in written.said]
+    if before.unlogged:
+        said.append(
+            f"Unlogged tables come back empty from a copy of a running server: {', '.join(before.unlogged)}. An SQL "
+            "backup holds their rows; after `ALTER TABLE … SET LOGGED` later copies do, too."
+        )
+    return manifest, said
 
 
 def _look(target: Target, progress: Progress, before: Look | None = None) -> Look:
@@ -146,7 +154,10 @@ def _look(target: Target, progress: Progress, before: Look | None = None) -> Loo
         tables = pg.tables(session)
         if watched not in {(table.schema, table.name) for table in tables}:
             watched = None
-        at, counted = datetime.now(UTC), pg.count_rows(session, tables)
+        emptied = unlogged_tables(session)
+        at = datetime.now(UTC)
+        counted = pg.count_rows(session, [table for table in tables if table.oid not in emptied])
+        unlogged = [(table.schema, table.name) for table in tables if table.oid in emptied]
         return Look(
             at=at,
             server=pg.server_facts(session),
@@ -156,7 +167,8 @@ def _look(target: Target, progress: Progress, before: Look | None = None) -> Loo
                 for table in tables
                 if table.root == table.oid
             ],
-            integrity_rows=None if watched is None else pg.count(session, *watched),
+            unlogged=[".".join(name) for name in unlogged],
+            integrity_rows=None if watched is None else 0 if watched in unlogged else pg.count(session, *watched),
             transactions=transactions,
         )
 

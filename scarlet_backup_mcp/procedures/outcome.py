@@ -1,0 +1,127 @@
+"""What `backup` answers: what was made, which steps of PROC-004 that is, and whether PROC-003 may go ahead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..models import Backup, Drill, Kind, Manifest, Step, TableCount, VolumeManifest, rows_by_table
+from .target import Target
+
+_STEPS: dict[Kind, tuple[str, str]] = {
+    "sql": ("Passo 3", "Take the SQL backup"),
+    "volume": ("Alternativa: Backup Volume Completo", "Take a backup of the whole volume"),
+}
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What came of a drill that was asked for; `why_not` says why none could be had."""
+
+    drill: Drill | None = None
+    why_not: str = ""
+
+
+def safe_to_proceed(target: Target, manifest: Manifest | VolumeManifest, valid: bool) -> tuple[bool, list[str]]:
+    """Whether PROC-003 may go ahead on this fresh backup, `valid` if it passed `full`, and why."""
+    if not valid:
+        return False, ["The backup holds statements that `restore` refuses, as the warning says."]
+    if manifest.shrunk:
+        against = f" The last full one is {manifest.last_full}." if manifest.last_full else ""
+        return False, [f"The database has shrunk: {'; '.join(manifest.shrunk_reasons)}.{against}"]
+    read = [
+        f"{manifest.name} was read back in full and matches its manifest.",
+        f"It is of the configured database {target.database}.",
+    ]
+    if isinstance(manifest, VolumeManifest):
+        if manifest.cold:
+            return False, [
+                f"{manifest.name} is a cold copy, of a server that did not run: nobody counted what is in it.",
+                "PROC-003 needs a server that runs: start it with `docker compose up -d postgres` and call `backup`.",
+            ]
+        read = [
+            f"{manifest.name} was read back in full and matches its manifest and the server's own list of files.",
+            f"It is of the whole cluster, which comes back as a whole: {', '.join(manifest.databases)}.",
+        ]
+    return True, [
+        *read,
+        f"{manifest.integrity_table} holds {manifest.integrity_rows} rows; nothing has shrunk.",
+    ]
+
+
+def outcome(
+    target: Target,
+    manifest: Manifest | VolumeManifest,
+    valid: bool,
+    proof: Proof | None,
+    warnings: list[str],
+    seconds: float,
+) -> Backup:
+    """The answer; `valid`: it passed `full`, `proof`: what came of a drill, if one was asked for."""
+    safe, reasons = safe_to_proceed(target, manifest, valid)
+    drill = proof.drill if proof else None
+    if proof is not None:
+        proved = drill is not None and drill.proved is True
+        safe = safe and proved
+        reasons.append(_told_of(proof, manifest.kind))
+    path = target.directory.path / manifest.name
+    copied = manifest if isinstance(manifest, VolumeManifest) else None
+    cold_copy = copied is not None and copied.cold
+    where = target.describe()
+    held = f"{copied.files:,} files" if copied is not None and copied.rows is None else f"{manifest.rows:,} rows"
+    return Backup(
+        name=manifest.name,
+        path=str(path),
+        kind=manifest.kind,
+        created_at=manifest.created_at,
+        bytes=manifest.bytes,
+        sha256=manifest.sha256,
+        compression=manifest.compression,
+        label=manifest.label,
+        database=target.database,
+        databases=copied.databases if copied else [],
+        cold=cold_copy,
+        tables=_tables(manifest),
+        rows=manifest.rows,
+        integrity_rows=manifest.integrity_rows,
+        steps=[
+            Step(
+                step="Prerequisiti",
+                title="Docker and PostgreSQL are running",
+                ok=not cold_copy,
+                detail=f"{where} does not run: its files were copied" if cold_copy else where,
+            ),
+            Step(step="Passo 1", title="Go to Scarlet's directory", ok=True, detail=str(target.directory.path.parent)),
+            Step(step="Passo 2", title="Create the backup directory", ok=True, detail=str(target.directory.path)),
+            Step(step=_STEPS[manifest.kind][0], title=_STEPS[manifest.kind][1], ok=True, detail=manifest.name),
+            Step(
+                step="Passo 4",
+                title="Check the backup",
+                ok=True,
+                detail=f"{manifest.bytes:,} bytes, {held}, read back in full",
+            ),
+        ],
+        proved=drill.proved if drill else None,
+        drill=drill,
+        safe_to_proceed=safe,
+        reasons=reasons,
+        shrunk=manifest.shrunk,
+        warnings=warnings,
+        duration_seconds=round(seconds, 3),
+    )
+
+
+def _tables(manifest: Manifest | VolumeManifest) -> list[TableCount]:
+    if isinstance(manifest, VolumeManifest):
+        return [TableCount(schema=table.schema_, name=table.name, rows=table.rows) for table in manifest.tables]
+    rows = rows_by_table(manifest.tables)
+    return [TableCount(schema=schema, name=name, rows=count) for (schema, name), count in rows.items()]
+
+
+def _told_of(proof: Proof, kind: Kind) -> str:
+    if proof.drill is None:
+        return proof.why_not
+    if proof.drill.proved and kind == "volume":
+        return f"In a restore drill a server came up on it, and {proof.drill.rows_compared:,} rows were read."
+    if proof.drill.proved:
+        return f"A restore drill brought {proof.drill.rows_compared:,} equal rows back."
+    return f"A restore drill did not prove it: {proof.drill.detail}"
