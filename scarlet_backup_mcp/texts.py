@@ -45,7 +45,11 @@ def describe(result: Model) -> str:
 
 def _backup(result: Backup) -> list[str]:
     verdict = "PROC-003 may go ahead." if result.safe_to_proceed else "PROC-003 must NOT go ahead."
-    rows = "a cold copy" if result.rows is None else f"{result.rows:,} rows in {len(result.tables)} tables"
+    rows = (
+        "a cold copy of a whole volume"
+        if result.rows is None
+        else f"{result.rows:,} rows in {len(result.tables)} tables"
+    )
     if result.kind == "volume" and not result.cold:
         rows = f"{len(result.databases)} databases, {rows} of {result.database}"
     return [
@@ -90,7 +94,11 @@ def _verdict(result: Verification) -> str:
         return "not to be told yet: its code page is needed"
     if wrong or not result.foreign:
         return "NOT valid"
-    return "right at both ends, without a manifest" if result.level == "quick" else "whole, without a manifest"
+    if result.level == "quick":
+        return "right at both ends, without a manifest"
+    if any(check.check == "files" and check.ok is None for check in result.checks):
+        return "of the right sizes, without a manifest or checksums that could be compared"
+    return "whole, without a manifest"
 
 
 def _drill(drill: Drill) -> list[str]:

@@ -36,8 +36,10 @@ from .dump import ConcurrentChange, Written, compare_with_snapshot, locked, stre
 from .examine import examine
 from .journal import maintenance_session, require_running, tidy_up
 from .outcome import Proof, outcome
+from .record import Order
 from .target import Target
 from .verify import verify as verify_backup
+from .volume_swap import settle_first
 
 ROOM = {"none": 1.2, "zstd": 0.6}
 """Free space asked for before a dump, in sizes of the database. A real Letta database of 427 MB dumps to 497 MB."""
@@ -53,16 +55,19 @@ def backup(
     compression: Compression | None = None,
     accept_smaller: bool = False,
     verify: BackupLevel = "full",
+    keep: bool = False,
 ) -> Backup:
     """Take one backup, of the database (`sql`) or of the whole cluster (`volume`): where its container has stopped, a
     cold copy of the files.
 
     `compression` None is that of PROC-004: none for SQL, gzip for a volume. `accept_smaller` says that the loss of rows
     since the last full backup is meant: this one becomes the new measure. With `verify` as "drill" it is then
-    tried out in a throw-away server. Raises BackupToolError; no file is left behind then, unless the message names it.
+    tried out in a throw-away server. `keep` marks it so that retention never removes it. Raises BackupToolError; no
+    file is left behind then, unless the message names it.
     """
     began = time.monotonic()
-    label, compression = _checked_label(label), _checked_compression(kind, compression)
+    order = Order(_checked_label(label), _checked_compression(kind, compression), accept_smaller, keep)
+    settled = settle_first(target, progress)
     progress.stage("looking at the container")
     stopped = cold.stopped(target) if kind == "volume" else None
     place = stopped or require_running(target)
@@ -74,17 +79,17 @@ def backup(
         told = _sweep_drills(target) if stopped else _tidy_up(target, progress, kind, place)
         try:
             if stopped is not None:
-                manifest, said = cold.copy(target, progress, label, compression)
+                manifest, said = cold.copy(target, progress, order)
             elif kind == "volume":
-                manifest, said = volume.copy(target, progress, label, compression, accept_smaller)
+                manifest, said = volume.copy(target, progress, order)
             else:
-                manifest, said, valid = _dump_twice(target, progress, label, compression, accept_smaller)
+                manifest, said, valid = _dump_twice(target, progress, order)
         except TableLocked as error:
             raise locked(error.message) from None
     if stopped is None and place.health in ("unhealthy", "starting"):
         told.append(f"The container {place.container} is {place.health}: read `docker compose logs postgres`.")
     proof = _prove(target, manifest.name, progress) if verify == "drill" else None
-    warnings = [*told, *directory.warnings(), *said]
+    warnings = [*settled, *told, *directory.warnings(), *said]
     return outcome(target, manifest, valid, proof, warnings, time.monotonic() - began)
 
 
@@ -100,21 +105,17 @@ def _tidy_up(target: Target, progress: Progress, kind: Kind, place: Place) -> li
     return told
 
 
-def _dump_twice(
-    target: Target, progress: Progress, label: str | None, compression: Compression, accept_smaller: bool
-) -> tuple[Manifest, list[str], bool]:
+def _dump_twice(target: Target, progress: Progress, order: Order) -> tuple[Manifest, list[str], bool]:
     try:
-        return _dump(target, progress, label, compression, accept_smaller)
+        return _dump(target, progress, order)
     except ConcurrentChange:
         progress.stage("the schema changed during the dump: once more, with a new snapshot")
-        return _dump(target, progress, label, compression, accept_smaller)
+        return _dump(target, progress, order)
 
 
-def _dump(
-    target: Target, progress: Progress, label: str | None, compression: Compression, accept_smaller: bool
-) -> tuple[Manifest, list[str], bool]:
+def _dump(target: Target, progress: Progress, order: Order) -> tuple[Manifest, list[str], bool]:
     """Gives the manifest, warnings, and whether `full` holds."""
-    directory = target.directory
+    directory, compression = target.directory, order.compression
     name = directory.new_name(target.settings.prefix, compression)
     partial = PartialFile(directory.path / name)
     try:
@@ -129,14 +130,14 @@ def _dump(
         if refused:
             written.warnings.append(f"`restore` will refuse to load this backup: {refused}.")
         rows, last = sum(table.rows for table in written.tables), last_full(target)
-        shrunk = record.shrunk_reasons(target, rows, snapshot.integrity_rows, last, accept_smaller)
+        shrunk = record.shrunk_reasons(target, rows, snapshot.integrity_rows, last, order.accept_smaller)
         manifest = Manifest(
             name=name,
             kind="sql",
             compression=compression,
             created_at=snapshot.taken_at,
             finished_at=datetime.now(UTC),
-            label=label,
+            label=order.label,
             identity=record.identity_of_running(target, snapshot.server, snapshot.database),
             pg_dump_version=written.pg_dump_version,
             tool_version=__version__,
@@ -159,7 +160,7 @@ def _dump(
         )
         progress.check()
         with progress.uninterrupted():
-            directory.publish(partial, manifest, failed=["statements"] if refused else [])
+            directory.publish(partial, manifest, failed=["statements"] if refused else [], keep=order.keep)
     except BaseException:
         partial.discard()
         raise

@@ -261,6 +261,11 @@ def know(target: Target, entry: Entry) -> Known[Manifest]:
     return _know(target, entry, target.directory.manifest)
 
 
+def know_head(target: Target, entry: Entry) -> Known[ManifestHead]:
+    """The same for either kind, with the head of its manifest only."""
+    return _know(target, entry, target.directory.manifest_head)
+
+
 def know_volume(target: Target, entry: Entry) -> Known[VolumeManifest]:
     """The same, for an archive of a volume."""
     return _know(target, entry, target.directory.volume_manifest)

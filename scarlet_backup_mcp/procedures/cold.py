@@ -16,13 +16,14 @@ from ..errors import (
 )
 from ..hosts import Exit, Host, Mount, Place
 from ..hosts.helper import Sight
-from ..models import Compression, VolumeManifest
+from ..models import VolumeManifest
 from ..progress import Progress
 from ..store.writing import PartialFile
 from . import archive, archive_checks, checks, data_directory, record, volume
 from .archive import Contents
 from .beside import helper, others_with
 from .journal import require_running
+from .record import Order
 from .target import Target
 
 E = TypeVar("E", bound=BackupToolError)
@@ -61,15 +62,13 @@ def or_stopped(error: E) -> E:
     return type(error)(error.message, f"{error.remedy} {STOP_FIRST}")
 
 
-def copy(
-    target: Target, progress: Progress, label: str | None, compression: Compression
-) -> tuple[VolumeManifest, list[str]]:
+def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManifest, list[str]]:
     """Copy the files, verify the copy and give it its name; gives warnings too. Call it under the directory's lock.
 
     Raises VolumeUnsupported where the data directory can't be copied so, DumpFailed when something wrote there
     meanwhile or the copy is not whole, or what `stopped` and the helper raise; no file is left behind.
     """
-    created_at = datetime.now(UTC)
+    created_at, compression = datetime.now(UTC), order.compression
     place = stopped(target)
     if place is None:
         raise DumpFailed(f"The {target.describe()} was started just now.", "Call `backup` again.")
@@ -104,7 +103,7 @@ def copy(
             compression=compression,
             created_at=created_at,
             finished_at=datetime.now(UTC),
-            label=label,
+            label=order.label,
             identity=record.identity(
                 target,
                 system_identifier=cluster.control.system_identifier,
@@ -137,7 +136,7 @@ def copy(
         )
         progress.check()
         with progress.uninterrupted():
-            target.directory.publish(partial, manifest, failed=[])
+            target.directory.publish(partial, manifest, failed=[], keep=order.keep)
     except BaseException:
         partial.discard()
         raise

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import BackupToolError
 from ..models import Backup, Drill, Kind, Manifest, Step, TableCount, VolumeManifest, rows_by_table
+from . import catalogue
+from .gate import judge
 from .target import Target
 
 _STEPS: dict[Kind, tuple[str, str]] = {
@@ -22,7 +25,8 @@ class Proof:
 
 
 def safe_to_proceed(target: Target, manifest: Manifest | VolumeManifest, valid: bool) -> tuple[bool, list[str]]:
-    """Whether PROC-003 may go ahead on this fresh backup, `valid` if it passed `full`, and why."""
+    """Whether PROC-003 may go ahead on this fresh backup, `valid` if it passed `full`, and why: what the gate says of
+    it, in the words of a backup that was just made."""
     if not valid:
         return False, ["The backup holds statements that `restore` refuses, as the warning says."]
     if manifest.shrunk:
@@ -42,9 +46,16 @@ def safe_to_proceed(target: Target, manifest: Manifest | VolumeManifest, valid: 
             f"{manifest.name} was read back in full and matches its manifest and the server's own list of files.",
             f"It is of the whole cluster, which comes back as a whole: {', '.join(manifest.databases)}.",
         ]
+    try:
+        verdict = judge(target, catalogue.know_head(target, target.directory.find(manifest.name)))
+    except BackupToolError as error:
+        return False, [*read, f"The gate to PROC-003 can't be looked at: {error.message} {error.remedy}"]
+    if not verdict.safe_to_proceed:
+        return False, [*read, *verdict.reasons]
     return True, [
         *read,
         f"{manifest.integrity_table} holds {manifest.integrity_rows} rows; nothing has shrunk.",
+        *verdict.reasons[-1:],
     ]
 
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ..errors import DiskFull
 from ..hosts import free_bytes_of
-from ..models import Identity, ManifestHead
+from ..models import Compression, Identity, ManifestHead
 from ..postgres import catalogue as pg
 from .target import Target
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a caller wants of a backup; `compression` is one that its kind has. See `backup`."""
+
+    label: str | None
+    compression: Compression
+    accept_smaller: bool = False
+    keep: bool = False
 
 
 def identity(

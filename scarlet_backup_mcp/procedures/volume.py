@@ -10,9 +10,10 @@ from .. import __version__
 from ..errors import BackupToolError, DumpFailed, DumpIncomplete, PermissionDenied, ServerUnreachable, VolumeUnsupported
 from ..hosts import Exit, Place
 from ..hosts.volumes import volume_labels
-from ..models import Check, Compression, CopiedTable, Site, TableCount, VolumeManifest
+from ..models import Activity, Check, CopiedTable, Site, TableCount, VolumeManifest
 from ..postgres import catalogue as pg
 from ..postgres import programs
+from ..postgres.activity import activity
 from ..postgres.base_backup import BACKUP_MANIFEST, BackupManifest
 from ..postgres.replication import require_readiness, unlogged_tables, wal_kept
 from ..postgres.server import OWN_SEARCH_PATH
@@ -22,6 +23,7 @@ from . import archive, archive_checks, checks, record
 from .archive import Contents
 from .catalogue import last_full
 from .dump import lost_on_the_way
+from .record import Order
 from .target import Target
 
 ROOM = {"gzip": 0.6, "zstd": 0.6}
@@ -39,10 +41,7 @@ class Look:
     unlogged: list[str]
     """Tables that are empty in a copy, whatever is in them now; they are counted so."""
     integrity_rows: int | None
-    transactions: str
-    """The snapshot in words, `xmin:xmax:` and those under way ("pg_snapshot" in PostgreSQL's documentation). Whatever
-    writes takes a number, and xmax is above every one that has ended: so equal ones without any under way mean that
-    nothing was written in between."""
+    activity: Activity
 
     @property
     def rows(self) -> int:
@@ -56,15 +55,13 @@ class Look:
         return None if None in sizes else sum(size or 0 for size in sizes)
 
 
-def copy(
-    target: Target, progress: Progress, label: str | None, compression: Compression, accept_smaller: bool
-) -> tuple[VolumeManifest, list[str]]:
+def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManifest, list[str]]:
     """Copy the cluster, verify the copy and give it its name; gives warnings too. Call it under the directory's lock.
 
     Raises VolumeUnsupported or PermissionDenied when the server can't be copied, DumpFailed or what took the server
     away when that goes wrong; no file is left behind.
     """
-    version = target.server.program_version("pg_basebackup")
+    version, compression = target.server.program_version("pg_basebackup"), order.compression
     with target.server.session(target.maintenance_database, progress=progress) as session:
         require_readiness(session)
         before = _look(target, progress)
@@ -91,14 +88,14 @@ def copy(
             after = _look(target, progress, before)
             fewer = min(before, after, key=lambda look: (look.integrity_rows or 0, look.rows))
             last = last_full(target, ("sql", "volume"))
-            shrunk = record.shrunk_reasons(target, fewer.rows, fewer.integrity_rows, last, accept_smaller)
+            shrunk = record.shrunk_reasons(target, fewer.rows, fewer.integrity_rows, last, order.accept_smaller)
             manifest = VolumeManifest(
                 name=name,
                 kind="volume",
                 compression=compression,
                 created_at=before.at,
                 finished_at=datetime.now(UTC),
-                label=label,
+                label=order.label,
                 identity=record.identity_of_running(target, before.server, before.databases[target.database]),
                 pg_basebackup_version=version,
                 tool_version=__version__,
@@ -108,6 +105,7 @@ def copy(
                 databases=sorted(before.databases.keys() & after.databases.keys()),
                 cluster_bytes=before.cluster_bytes,
                 tables=_both(before, after),
+                activity=before.activity,
                 quiet=after is before,
                 tar_bytes=written.tar_bytes,
                 files=len(contents.files),
@@ -124,7 +122,7 @@ def copy(
             )
             progress.check()
             with progress.uninterrupted():
-                target.directory.publish(partial, manifest, failed=[])
+                target.directory.publish(partial, manifest, failed=[], keep=order.keep)
         except BaseException:
             partial.discard()
             raise
@@ -145,8 +143,8 @@ def _look(target: Target, progress: Progress, before: Look | None = None) -> Loo
     patience = {"lock_timeout": str(programs.LOCK_WAIT_MS)}
     with target.server.session(target.database, patience, progress) as session:
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        transactions = session.rows("SELECT pg_current_snapshot()::text AS seen")[0]["seen"]
-        if before is not None and transactions == before.transactions and transactions.endswith(":"):
+        now = activity(session)
+        if before is not None and before.activity.quiet and now.transactions == before.activity.transactions:
             return before
         progress.stage("counting the rows of the database")
         with target.server.session(target.database, {**patience, **OWN_SEARCH_PATH}, progress) as other:
@@ -169,7 +167,7 @@ def _look(target: Target, progress: Progress, before: Look | None = None) -> Loo
             ],
             unlogged=[".".join(name) for name in unlogged],
             integrity_rows=None if watched is None else 0 if watched in unlogged else pg.count(session, *watched),
-            transactions=transactions,
+            activity=now,
         )
 
 
