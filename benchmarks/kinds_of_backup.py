@@ -28,7 +28,8 @@ from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 
 M = TypeVar("M", bound=Model)
-KINDS: tuple[tuple[Kind, Compression], ...] = (("sql", "none"), ("sql", "zstd"), ("volume", "gzip"), ("volume", "zstd"))
+# Volumes first: restores of SQL leave databases behind, which a volume's copy would hold, too.
+KINDS: tuple[tuple[Kind, Compression], ...] = (("volume", "gzip"), ("volume", "zstd"), ("sql", "none"), ("sql", "zstd"))
 STEPS = ("backup", "verify full", "drill", "restore", "without server")
 
 
@@ -69,8 +70,8 @@ def timed(settings: Settings, work: Callable[[Target], M]) -> tuple[M, float]:
 
 
 def show(found: dict[tuple[Kind, Compression], dict[str, float]]) -> None:
-    """One line for each kind; ratios to the first."""
-    base = found[KINDS[0]]
+    """One line for each kind; ratios to the plain SQL backup."""
+    base = found["sql", "none"]
     print(f"{'':<14}{'MB':>14}" + "".join(f"{step + ' s':>18}" for step in STEPS))
     for (kind, compression), values in found.items():
         cells = [f"{values['bytes'] / 1e6:.0f} ({values['bytes'] / base['bytes']:.2f} x)"]

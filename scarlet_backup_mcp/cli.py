@@ -161,15 +161,24 @@ def backup(
     def work(target: Target, progress: Progress) -> Backup:
         made = backups.backup(target, progress, **arguments)
         if prune:
-            pruning = _Audit("prune_backups", {}, scheduled=audit.scheduled)
-            try:
-                made.pruned = pruning.call(target, lambda: retention.prune(target, progress, dry_run=False))
-            except BackupToolError as error:
-                made.warnings.append(f"The backup is there, but nothing was pruned: {error.message} {error.remedy}")
+            _prune_after(target, progress, made, _Audit("prune_backups", {}, scheduled=audit.scheduled))
         return made
 
     result = _run(work, options, as_json, quiet, audit)
-    sys.exit(0 if result.safe_to_proceed and (result.pruned is not None or not prune) else BAD)
+    sys.exit(0 if result.safe_to_proceed and result.not_pruned is None else BAD)
+
+
+def _prune_after(target: Target, progress: Progress, made: Backup, audit: _Audit) -> None:
+    """Retention after a backup, which is there whatever comes of it: the alarm is the backup's."""
+    try:
+        made.pruned = audit.call(target, lambda: retention.prune(target, progress, dry_run=False), alarmed=False)
+        failed = [item for item in made.pruned.items if item.action == "not removed"]
+        made.not_pruned = "; ".join(f"{item.name}: {item.reason}" for item in failed) or None
+    except BackupToolError as error:
+        made.not_pruned = f"{error.message} {error.remedy}"
+    except Exception as error:
+        log.exception("pruning failed")
+        made.not_pruned = f"It failed unexpectedly ({type(error).__name__})."
 
 
 @main.command("verify")
@@ -288,7 +297,7 @@ def prune_(dry_run: bool, yes: bool, include_undo: bool, as_json: bool, quiet: b
         if dry_run or would.confirmation is None:
             return would
         if not yes:
-            _ask(progress, texts.describe(would), would.confirmation)
+            _ask(progress, texts.question_before_pruning(would), would.confirmation)
         return retention.prune(target, progress, dry_run=False, include_undo=include_undo, confirmed=would.confirmation)
 
     audit = None if dry_run else _Audit("prune_backups", {"include_undo": include_undo})
@@ -388,9 +397,9 @@ class _Audit:
     arguments: Mapping[str, object]
     scheduled: bool = False
 
-    def call(self, target: Target, work: Callable[[], M]) -> M:
+    def call(self, target: Target, work: Callable[[], M], *, alarmed: bool = True) -> M:
         client = Client(name=SCHEDULE if self.scheduled else "cli", version=__version__)
-        on_failure = target.settings.on_failure if self.scheduled else None
+        on_failure = target.settings.on_failure if self.scheduled and alarmed else None
         return audited.call(target, self.tool, self.arguments, client, work, on_failure)
 
     def sound(self, error: BackupToolError, command: str | None) -> None:
@@ -411,13 +420,13 @@ def _run(
 ) -> M:
     with _errors(as_json):
         try:
-            settings = _settings(options)
+            found = Target(_settings(options))
         except BackupToolError as error:
             if audit is not None:
                 audit.sound(error, options.get("setting_on_failure") or os.environ.get(f"{PREFIX}ON_FAILURE"))
             raise
         progress = _TerminalProgress() if not quiet and sys.stderr.isatty() else _PipedProgress(quiet)
-        with _signals(progress), progress, Target(settings) as target:
+        with _signals(progress), progress, found as target:
             result = audit.call(target, lambda: work(target, progress)) if audit else work(target, progress)
         _print(result, as_json)
         return result
@@ -560,7 +569,8 @@ def _print_listing(listing: Listing) -> None:
     table = Table("backup", "age", "size", "state", "rows", "label / detail", title=Text(listing.directory))
     for item in listing.backups:
         proved = f"proved {item.proved_at:%Y-%m-%d}" if item.proved_at else ""
-        marks = "; ".join(filter(None, [item.label, proved, "shrunk" if item.shrunk else "", item.detail]))
+        keep, shrunk = "keep" if item.keep else "", "shrunk" if item.shrunk else ""
+        marks = "; ".join(filter(None, [item.label, proved, item.slot, keep, shrunk, item.detail]))
         rows = "" if item.rows is None else f"{item.rows:,}"
         _add_row(table, item.name, texts.age(item.age_seconds), texts.size(item.bytes), item.state, rows, marks)
     for point in listing.undo_points or []:
@@ -569,6 +579,8 @@ def _print_listing(listing: Listing) -> None:
         _add_row(table, point.name, "", size, "undo point", "", made)
     console = Console()
     console.print(table)
+    for line in texts.calls(listing.log):
+        console.print(line, markup=False, highlight=False)
     for warning in listing.warnings:
         console.print(f"Warning: {warning}", style="yellow", markup=False)
 

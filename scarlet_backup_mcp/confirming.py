@@ -15,9 +15,10 @@ from mcp.server.elicitation import ElicitationResult
 from mcp.server.mcpserver import Context, Elicit
 from pydantic import BaseModel, Field
 
+from . import texts
 from .calls import App, Question, app_of, in_thread, report
 from .errors import BackupToolError, ConfirmationNeeded, ConfirmationStale
-from .models import CodePage, ErrorReport, Prune
+from .models import CodePage, ErrorReport
 from .procedures import prune as retention
 from .procedures import restore as restores
 from .procedures.restore import Confirmed
@@ -85,9 +86,11 @@ async def confirm_prune(
 
     def propose(target: Target) -> _Asked:
         would = retention.prune(target, Progress(), include_undo=include_undo)
-        return "prune", question_before_pruning(would) if would.confirmation else "", would.confirmation or ""
+        return "prune", texts.question_before_pruning(would) if would.confirmation else "", would.confirmation or ""
 
-    def how_to_confirm(target: Target) -> ConfirmationNeeded:
+    def how_to_confirm(target: Target) -> ConfirmationNeeded | None:
+        if retention.prune(target, Progress(), include_undo=include_undo).confirmation is None:
+            return None
         return ConfirmationNeeded(
             "Backups are removed for good, and this client can't ask the user.",
             "Call it with dry_run=true, get the user's consent to that list, then call again with dry_run=false and "
@@ -95,16 +98,6 @@ async def confirm_prune(
         )
 
     return await _ask(ctx, ("prune", include_undo), propose, how_to_confirm)
-
-
-def question_before_pruning(would: Prune) -> str:
-    """What a user is asked before what a dry run tells is done."""
-    would_go = [item for item in would.items if item.action == "would be removed"]
-    going = [f"{item.name} ({item.created_at:%Y-%m-%d %H:%M} UTC)" for item in would_go]
-    return (
-        f"Remove for good {len(going)} of {len(would.items)} from {would.directory}: {', '.join(going)}? That frees "
-        f"{would.bytes_freed + would.undo_bytes_freed:,} bytes. Policy: {would.policy}."
-    )
 
 
 async def consent(
@@ -145,14 +138,18 @@ async def _ask(
     ctx: Context[App],
     what: tuple[object, ...],
     propose: Callable[[Target], _Asked],
-    how_to_confirm: Callable[[Target], ConfirmationNeeded],
+    how_to_confirm: Callable[[Target], ConfirmationNeeded | None],
 ) -> Confirm | Elicit[Confirm]:
-    app = app_of(ctx)
+    """`how_to_confirm` is for a client that can't ask; None when there is nothing to confirm."""
+    app, key = app_of(ctx), _key(ctx, *what)
     capability = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
     try:
         if capability is None or (capability.form is None and capability.url is not None):
-            raise await in_thread(app.settings, how_to_confirm)
-        key = _key(ctx, *what)
+            needed = await in_thread(app.settings, how_to_confirm)
+            if needed is not None:
+                raise needed
+            app.questions[key] = Question("", "", "", time.monotonic(), "")
+            return Confirm(confirm=True)
         answered = ctx.input_responses is not None or ctx.request_state is not None
         question = app.questions.get(key) if answered else None
         if question is None or time.monotonic() - question.asked_at > QUESTION_SECONDS:

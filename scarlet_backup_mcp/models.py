@@ -441,6 +441,7 @@ class Backup(Model):
     reasons: list[str] = Field(description="Why it may not, or what it rests on.")
     shrunk: bool
     pruned: Prune | None = Field(default=None, description="What `backup --prune` on the command line has removed.")
+    not_pruned: str | None = Field(default=None, description="Why that could not be done, or not in full.")
     warnings: list[str]
     duration_seconds: float
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .models import (
+    AuditEntry,
     Backup,
     Drill,
     Gate,
@@ -59,6 +60,7 @@ def _backup(result: Backup) -> list[str]:
         *result.reasons,
         *(_drill(result.drill) if result.drill else []),
         *(_prune(result.pruned) if result.pruned else []),
+        f"The backup is there, but pruning did not succeed: {result.not_pruned}" if result.not_pruned else "",
         *_warnings(result.warnings),
     ]
 
@@ -126,6 +128,19 @@ def _prune(result: Prune) -> list[str]:
     ]
 
 
+def question_before_pruning(would: Prune) -> str:
+    """What a user is asked before what a dry run tells is done: every name that would go."""
+    going = [item for item in would.items if item.action == "would be removed"]
+    files = [f"{item.name} ({item.created_at:%Y-%m-%d %H:%M} UTC)" for item in going if item.what != "undo_point"]
+    undo = [item.name for item in going if item.what == "undo_point"]
+    what = [f"{len(files)} backups from {would.directory}: {', '.join(files)}"] if files else []
+    what += [f"{len(undo)} undo points on the server, and with them the way back: {', '.join(undo)}"] if undo else []
+    return (
+        f"Remove for good {'; and '.join(what)}? That frees {would.bytes_freed + would.undo_bytes_freed:,} bytes; "
+        f"{would.kept + would.left_alone} stay. Policy: {would.policy}."
+    )
+
+
 def _kept(result: Kept) -> list[str]:
     return [f"{result.name} is {'marked to be kept' if result.keep else 'no longer marked to be kept'}."]
 
@@ -150,12 +165,17 @@ def _listing(result: Listing) -> list[str]:
         for point in result.undo_points or []
     ]
     jobs = [f"running: {job.job}: {job.stage}" for job in result.jobs]
-    log = [
+    shown = [*(listed(item) for item in result.backups), *undo, *jobs, *calls(result.log)]
+    return [head, *shown, *_warnings(result.warnings)]
+
+
+def calls(log: list[AuditEntry]) -> list[str]:
+    """Each call of the audit log on one line."""
+    return [
         f"{call.time:%Y-%m-%d %H:%M:%S} UTC  {call.tool} by {call.client.name}: {call.code or call.outcome}, "
         f"{call.duration_seconds:.1f} s  {call.message}".rstrip()
-        for call in result.log
+        for call in log
     ]
-    return [head, *(listed(item) for item in result.backups), *undo, *jobs, *log, *_warnings(result.warnings)]
 
 
 def listed(item: Listed) -> str:

@@ -37,7 +37,7 @@ from .helpers_faces import (
 AGENTS = 2
 ROWS = 554
 """In memory.sql."""
-COMMANDS = ["serve", "backup", "verify", "list", "restore", "integrity"]
+COMMANDS = ["serve", "backup", "verify", "list", "restore", "prune", "keep", "gate", "schedule", "integrity"]
 CONTROLLED = (
     "import fcntl, os, sys, termios;"
     "fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
@@ -294,7 +294,16 @@ UNUSABLE = {
     "bin_dir": "relative/bin",
     "prefix": "../x",
     "integrity_table": "a\nb",
+    "on_failure": "/no/such-program",
+    "gate_minutes": "0",
+    "gate_level": "quick",
+    "keep_last": "0",
+    "keep_daily": "-1",
+    "keep_weekly": "many",
+    "keep_monthly": "10001",
 }
+NEVER_REFUSED = {"dsn", "on_failure"}
+"""Whatever text they are, they are tried out only."""
 
 
 def test_every_setting_is_an_option_that_overrides_the_environment(
@@ -305,7 +314,7 @@ def test_every_setting_is_an_option_that_overrides_the_environment(
     command_line.environment |= {PREFIX + name.upper(): value for name, value in UNUSABLE.items()}
     refused = command_line.run("backup")
     assert refused.returncode == 2
-    assert all(PREFIX + name.upper() in refused.stderr for name in UNUSABLE if name != "dsn")
+    assert all(PREFIX + name.upper() in refused.stderr for name in UNUSABLE if name not in NEVER_REFUSED)
 
     options = {
         "dir": str(local.dir),
@@ -319,10 +328,19 @@ def test_every_setting_is_an_option_that_overrides_the_environment(
         "bin_dir": str(local.bin_dir),
         "prefix": "another_name",
         "integrity_table": "messages",
+        "on_failure": "true",
+        "gate_minutes": "5",
+        "gate_level": "full",
+        "keep_last": "1",
+        "keep_daily": "2",
+        "keep_weekly": "3",
+        "keep_monthly": "4",
     }
     given = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
-    made = command_line.answer(Backup, 0, "backup", *given)
+    made = command_line.answer(Backup, 0, "backup", "--prune", *given)
     assert made.name.startswith("another_name_")
+    assert made.pruned is not None
+    assert "the last 1, one per day for 2 days, per week for 3 weeks, per month for 4 months" in made.pruned.policy
     assert made.integrity_rows == 300
     assert made.path == str(directory_of(local) / made.name)
 

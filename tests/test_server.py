@@ -49,7 +49,7 @@ from .helpers_faces import (
 AGENTS = 2
 ROWS = 554
 """In memory.sql."""
-TOOLS = ["backup", "db_integrity", "list_backups", "restore", "verify_backup"]
+TOOLS = ["backup", "db_integrity", "list_backups", "prune_backups", "restore", "verify_backup"]
 
 each_era = pytest.mark.parametrize("era", ERAS)
 
@@ -88,6 +88,7 @@ async def test_tools_say_what_they_do_and_change(idle: Settings, era: str) -> No
         "list_backups": (True, False),
         "restore": (False, True),
         "db_integrity": (True, False),
+        "prune_backups": (False, True),
     }
     assert {name for name, hint in hints.items() if hint and hint.idempotent_hint} == {"list_backups", "db_integrity"}
 
@@ -101,7 +102,8 @@ async def test_every_parameter_is_described_and_nothing_else_is_taken(idle: Sett
             for name, parameter in tool.input_schema["properties"].items():
                 assert parameter.get("description"), f"{tool.name}: {name}"
                 assert is_bounded(parameter), f"{tool.name}: {name}"
-        assert "answer" not in it.tools["restore"].input_schema["properties"]
+        for tool in ("restore", "prune_backups"):
+            assert "answer" not in it.tools[tool].input_schema["properties"]
         assert it.tools["restore"].input_schema["required"] == ["backup"]
 
 
@@ -155,6 +157,9 @@ OUT_OF_BOUNDS: list[tuple[str, dict[str, Any]]] = [
     ("restore", {"backup": ""}),
     ("restore", {"backup": "latest", "confirmation": "x" * 221}),
     ("db_integrity", {"level": "deep"}),
+    ("prune_backups", {"dry_run": False, "confirmation": "x" * 81}),
+    ("prune_backups", {"dry_run": False, "include_undos": True}),
+    ("list_backups", {"log": 1001}),
     ("backup", {"labl": "x"}),
     ("verify_backup", {"levle": "quick"}),
     ("list_backups", {"n": 1}),

@@ -64,7 +64,9 @@ def secrets_of(target: Target) -> set[str]:
 def _account(target: Target, result: Model, record: Record) -> None:
     """What there was before and after, and whether the result is what a user needs."""
     if isinstance(result, Backup):
-        record.good, record.message = result.safe_to_proceed, " ".join(result.reasons)
+        not_pruned = [f"Not pruned: {result.not_pruned}"] if result.not_pruned else []
+        record.good = result.safe_to_proceed and not not_pruned
+        record.message = " ".join([*not_pruned, *result.reasons])
         record.after = {"backup": result.name, "sha256": result.sha256}
     elif isinstance(result, Verification):
         record.good = (

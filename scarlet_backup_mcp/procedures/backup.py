@@ -67,12 +67,12 @@ def backup(
     """
     began = time.monotonic()
     order = Order(_checked_label(label), _checked_compression(kind, compression), accept_smaller, keep)
+    directory = target.directory
+    directory.prepare()  # before all that can fail: the audit log is to tell of the very first failure, too
     settled = settle_first(target, progress)
     progress.stage("looking at the container")
     stopped = cold.stopped(target) if kind == "volume" else None
     place = stopped or require_running(target)
-    directory = target.directory
-    directory.prepare()
     valid = True
     with writer_lock(directory.path, "backup"):
         directory.sweep()
