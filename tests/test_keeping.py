@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator
@@ -19,12 +20,13 @@ from typing import Any, get_args
 import anyio
 import psycopg
 import pytest
+from click.testing import CliRunner
 from mcp import Client
 from mcp.types import CallToolResult, ElicitResult, Implementation, InputRequiredResult
 from psycopg import sql
-from pydantic import SecretStr
 
 from scarlet_backup_mcp import __version__
+from scarlet_backup_mcp.cli import main
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.models import (
     AuditEntry,
@@ -37,6 +39,7 @@ from scarlet_backup_mcp.models import (
     Prune,
     Verification,
 )
+from scarlet_backup_mcp.postgres.dsn import environment_of
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress, State
@@ -55,7 +58,6 @@ from .test_cli import CommandLine, posix_only, terminal
 SETTLED = 0.3
 """A session reports its statistics when it ends."""
 FEW = {"keep_last": 2, "keep_daily": 0, "keep_weekly": 0, "keep_monthly": 0}
-SECRET = "a-very-secret-password"
 NOWHERE = "postgresql://postgres@127.0.0.1:1/"
 """Nobody listens there."""
 
@@ -104,10 +106,16 @@ def put(here: Shelf, made: Made, days: float, **changes: Any) -> str:
     return name
 
 
+class Quick(CommandLine):
+    """In this process: most of a command's second is its start."""
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        done = CliRunner().invoke(main, arguments, env=self.environment | environment)
+        return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+
 def command_line_of(settings: Settings, tmp_path: Path) -> CommandLine:
-    work = tmp_path / "work"
-    work.mkdir(exist_ok=True)
-    return CommandLine(settings, work)
+    return Quick(settings, tmp_path)
 
 
 @pytest.fixture
@@ -490,31 +498,36 @@ async def introduced(settings: Settings, era: str, user: User) -> AsyncGenerator
         yield Agent(client, (await client.list_tools()).tools)
 
 
-def with_password(settings: Settings) -> Settings:
-    """The server trusts everyone, and takes no notice of it."""
+def secret_of(settings: Settings) -> str:
+    """The embedded server's password, which its DSN holds."""
     assert settings.dsn is not None
-    dsn = settings.dsn.get_secret_value()
-    head, at, tail = dsn.partition("@")
-    assert at, dsn
-    return settings.model_copy(update={"dsn": SecretStr(f"{head}:{SECRET}@{tail}")})
+    secret = environment_of(settings.dsn.get_secret_value())["PGPASSWORD"]
+    assert len(secret) > 5
+    return secret
+
+
+def nowhere(settings: Settings) -> str:
+    """A DSN with that password, of a server that is not there."""
+    return NOWHERE.replace("@", f":{secret_of(settings)}@")
 
 
 @each_era
 async def test_every_call_over_mcp_that_changed_or_tried_is_in_the_log(
     local_database: LocalDatabase, tmp_path: Path, era: str
 ) -> None:
-    settings, user = with_password(local_settings(local_database, tmp_path / "backups")), User()
-    directory = tmp_path / "backups"
+    settings, user = local_settings(local_database, tmp_path / "backups"), User()
+    directory, secret = tmp_path / "backups", secret_of(settings)
     async with introduced(settings, era, user) as it:
-        made = await it.call("backup", label=f"before {SECRET}", keep=True)
-        for quiet in (
+        made = await it.call("backup", label=f"before {secret}", keep=True)
+        nothing_changes: list[tuple[str, dict[str, Any]]] = [
             ("list_backups", {"log": 5}),
             ("db_integrity", {}),
             ("verify_backup", {"level": "quick"}),
             ("restore", {"backup": "latest", "dry_run": True}),
             ("prune_backups", {}),
             ("backup", {"labl": "misspelt"}),
-        ):
+        ]
+        for quiet in nothing_changes:
             await it.client.call_tool(*quiet)
         assert told_in(log_of(directory)) == [("backup", "ok")]
         await it.call("verify_backup")
@@ -551,12 +564,12 @@ async def test_every_call_over_mcp_that_changed_or_tried_is_in_the_log(
     assert done.before == {"source": made["name"], "sha256": made["sha256"]}
     assert done.after == {"undo_point": restored["undo_point"]}
     assert entries[-1].arguments["label"] == "never"
-    assert SECRET not in (directory / AUDIT).read_text()
+    assert secret not in (directory / AUDIT).read_text()
     assert unfinished(directory) == []
 
 
-def test_every_command_that_changed_or_tried_is_in_the_log(full: Full, tmp_path: Path) -> None:
-    call, directory = command_line_of(with_password(full.settings), tmp_path), full.shelf.directory
+def test_every_command_that_changed_or_tried_is_in_the_log(full: Full) -> None:
+    call, directory, secret = full.command_line, full.shelf.directory, secret_of(full.settings)
     for quiet in (("list", "--log", "5"), ("gate",), ("integrity",), ("prune", "--dry-run")):
         call.run(*quiet)
     for quiet in (("verify", "--level", "quick"), ("restore", full.names[0], "--dry-run")):
@@ -569,18 +582,18 @@ def test_every_command_that_changed_or_tried_is_in_the_log(full: Full, tmp_path:
         (("prune",), 2, "prune_backups", "confirmation_needed"),
         (("prune", "--yes"), 0, "prune_backups", "ok"),
         (("repair", full.names[0]), 2, "repair", ""),
-        (("backup", "--label", "x", "--dsn", NOWHERE.replace("@", f":{SECRET}@")), 2, "backup", "server_unreachable"),
+        (("backup", "--label", "x", "--dsn", nowhere(full.settings)), 2, "backup", "server_unreachable"),
     ]
     for arguments, code, _, _ in steps:
         done = call.run(*arguments)
         assert done.returncode == code, (arguments, done.stderr)
-        assert SECRET not in done.stdout + done.stderr
+        assert secret not in done.stdout + done.stderr
     entries = log_of(directory)
     for entry, (arguments, _, tool, outcome) in zip(entries, steps, strict=True):
         assert (entry.tool, entry.client.name, entry.client.version) == (tool, "cli", __version__), arguments
         assert (entry.code or entry.outcome) == (outcome or entry.code), arguments
     assert sorted(entries[4].before) == full.names[3:1:-1]
-    assert SECRET not in (directory / AUDIT).read_text()
+    assert secret not in (directory / AUDIT).read_text()
     shown = call.run("list", "--log", "2").stdout
     assert "backup by cli: server_unreachable" in shown
     assert "repair by cli: " in shown
@@ -625,7 +638,8 @@ def test_what_lies_beside_backups_is_none_and_survives_the_next_ones(full: Full)
 
 @pytest.mark.parametrize("system", get_args(System))
 def test_schedule_prints_a_job_that_backs_up_and_prunes(full: Full, system: str) -> None:
-    told = full.command_line.answer(ScheduleReport, 0, "schedule", "--system", system, "--weekly", "--at", "04:05")
+    options = ("--system", system, "--weekly", "--at", "04:05", "--dsn", NOWHERE)
+    told = full.command_line.answer(ScheduleReport, 0, "schedule", *options)
     assert (told.system, told.action) == (system, "printed")
     text = "\n".join(file.text for file in told.files)
     for word in ("--scheduled", told.name, "--prune", "--verify=full", "--keep-last=2", str(full.shelf.directory)):
@@ -633,13 +647,13 @@ def test_schedule_prints_a_job_that_backs_up_and_prunes(full: Full, system: str)
     assert told.commands
 
 
-def test_schedule_refuses_a_password_without_showing_it(full: Full, tmp_path: Path) -> None:
-    call = command_line_of(with_password(full.settings), tmp_path)
+def test_schedule_refuses_a_password_without_showing_it(full: Full) -> None:
+    call, secret = full.command_line, secret_of(full.settings)
     for arguments in (("schedule",), ("schedule", "--json"), ("schedule", "--install", "--system", "cron")):
         done = call.run(*arguments)
         assert done.returncode == 2
         assert "password" in done.stderr
-        assert SECRET not in done.stdout + done.stderr
+        assert secret not in done.stdout + done.stderr
     assert call.run("schedule", "--at", "25:00").returncode == 2
 
 
@@ -670,21 +684,21 @@ class Scheduled:
 def scheduled(database: LocalDatabase, tmp_path: Path) -> Scheduled:
     script, heard = tmp_path / "alarm.py", tmp_path / "heard"
     script.write_text("import sys\nwith open(sys.argv[1], 'ab') as file:\n    file.write(sys.stdin.buffer.read())\n")
-    settings = with_password(local_settings(database, tmp_path / "backups"))
+    settings = local_settings(database, tmp_path / "backups")
     settings = settings.model_copy(
         update={"on_failure": shlex.join([sys.executable, str(script), str(heard)]), "keep_last": 1}
     )
-    return Scheduled(settings, command_line_of(settings, tmp_path), heard)
+    return Scheduled(settings, CommandLine(settings, tmp_path), heard)
 
 
 def test_very_first_scheduled_run_that_fails_is_seen_everywhere_until_one_succeeds(scheduled: Scheduled) -> None:
-    [told] = scheduled.run(2, "--dsn", NOWHERE.replace("@", f":{SECRET}@"))
+    [told] = scheduled.run(2, "--dsn", nowhere(scheduled.settings))
     assert (told["schema"], told["tool"], told["outcome"]) == (1, "backup", "error")
     assert told["code"] == "server_unreachable"
     assert told["directory"] == str(scheduled.settings.dir)
     assert told["message"]
     assert told["remedy"]
-    assert SECRET not in json.dumps(told)
+    assert secret_of(scheduled.settings) not in json.dumps(told)
     listing, findings = scheduled.seen()
     assert listing.last_scheduled is not None
     assert (listing.last_scheduled.code, listing.last_scheduled.client.name) == ("server_unreachable", "schedule")
@@ -733,7 +747,7 @@ def test_scheduled_run_whose_pruning_fails_is_a_failed_one(scheduled: Scheduled)
 def test_scheduled_run_with_wrong_settings_sounds_the_alarm(scheduled: Scheduled, wrong: tuple[str, str]) -> None:
     [told] = scheduled.run(2, *wrong)
     assert (told["outcome"], told["code"]) == ("error", "configuration_invalid")
-    assert SECRET not in json.dumps(told)
+    assert secret_of(scheduled.settings) not in json.dumps(told)
 
 
 async def test_failed_scheduled_run_is_told_to_an_agent(scheduled: Scheduled) -> None:
