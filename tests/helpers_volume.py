@@ -8,6 +8,7 @@ restores, and ends itself with SIGKILL at that moment; with exit code 0 only whe
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import shutil
 import subprocess
@@ -228,16 +229,15 @@ def a_stack(directory: Path) -> Generator[Rig]:
 # -- kills -----------------------------------------------------------------------------------------------------------
 
 
-def after_program(count: int, *words: str) -> None:
-    """Die when the program with these words in its command has ended for the `count`th time."""
-    do, seen = Contents._do, list[list[str]]()  # pyright: ignore[reportPrivateUsage]
+def after_program(program: str, to: str) -> None:
+    """Die when a program of that name has moved (or removed) what matches `to`: `find` moves entries one by one."""
+    do = Contents._do  # pyright: ignore[reportPrivateUsage]
 
     def killed(self: Contents, argv: list[str]) -> None:
         do(self, argv)
-        if all(any(word in argument for argument in argv) for word in words):
-            seen.append(argv)
-            if len(seen) == count:
-                die()
+        moved = argv[-2] if argv[0] == "find" else argv[-1]
+        if argv[0] == program and re.search(to, moved):
+            die()
 
     Contents._do = killed  # pyright: ignore[reportPrivateUsage]
 
@@ -284,23 +284,20 @@ MOMENTS: dict[str, Callable[[], None]] = {
     "after it is unpacked": lambda: before(Contents, "differing"),
     "after a dependent is stopped": lambda: after(DockerHost, "stop_container"),
     "after the server is stopped": lambda: after(volume_swap, "stop"),
-    "when PG_VERSION is out": lambda: after_program(1, "outgoing", "PG_VERSION"),
+    "when PG_VERSION is out": lambda: after_program("sh", "outgoing"),
     "among the renames": among_the_renames,
-    "when the old contents are out": lambda: after_program(1, "find", "outgoing"),
-    "when the old contents are set aside": lambda: after_program(1, "mv", "outgoing", "before_restore"),
-    "when all but PG_VERSION is in": lambda: after_program(2, "-exec"),
-    "when all is in": lambda: after_program(2, "test ! -e"),
+    "when the old contents are set aside": lambda: after_program("mv", "before_restore"),
+    "when all but PG_VERSION is in": lambda: after_program("find", "data/$"),
+    "when all is in": lambda: after_program("sh", "data/PG_VERSION$"),
     "after the start": lambda: after(DockerHost, "start_container"),
     "when the server is checked": lambda: after_second(journals, "write"),
     "before the journal is removed": lambda: before(journals, "remove"),
     # while the old contents are put back
-    "when it is decided": lambda: after_program(1, "mv", "returning"),
-    "when PG_VERSION is out again": lambda: after_program(1, "incoming", "PG_VERSION"),
-    "when the new contents are out again": lambda: after_program(1, "find", "incoming"),
-    "when the old contents are to be moved": lambda: after_program(1, "mv", "returning", "outgoing"),
-    "when all but PG_VERSION is back": lambda: after_program(1, "find", "outgoing"),
-    "when all is back": lambda: after_program(1, "outgoing", "PG_VERSION"),
-    "when what was unpacked is removed": lambda: after_program(2, "rm"),
+    "when it is decided": lambda: after_program("mv", "returning"),
+    "when PG_VERSION is out again": lambda: after_program("sh", "incoming|before_restore"),
+    "when the new contents are out again": lambda: after_program("find", "incoming|before_restore"),
+    "when the old contents are to be moved": lambda: after_program("mv", "outgoing"),
+    "when what was unpacked is removed": lambda: after_program("rm", "incoming"),
 }
 
 

@@ -22,15 +22,16 @@ from dataclasses import dataclass
 
 from ..errors import HostError, RestoreFailed
 from ..hosts import Host, run
-from ..postgres.base_backup import File
+from ..postgres.base_backup import BACKUP_MANIFEST, File
 from ..progress import Progress
 from .beside import output
 
 PREFIX = "pgsql_tmp"
 ASIDE = f"{PREFIX}_before_restore_"
 PG_VERSION = "PG_VERSION"
-OF_A_SERVER = ("postmaster.pid", "postmaster.opts")
-"""Files that tell of a running server, which the new one's are not."""
+OF_A_SERVER = ("postmaster.pid", "postmaster.opts", BACKUP_MANIFEST)
+"""Files that tell of a running server, which the new one's are not; and the archive's own list of files, which would
+pass for that of any later copy."""
 LEFT_ALONE = (f"{PREFIX}*", "lost+found")
 """What is in a data directory, or in the root of a file system, without being the cluster's."""
 

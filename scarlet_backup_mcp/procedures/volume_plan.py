@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from ..errors import (
     ArgumentsInvalid,
+    BackupMissing,
     BackupToolError,
     ContainerMissing,
     ForeignRefused,
@@ -24,6 +25,7 @@ from ..progress import Progress
 from . import catalogue
 from .beside import others_with
 from .catalogue import VOLUME_UNDO, Known
+from .contents_of_volume import ASIDE
 from .sources import Wishes, refuse_damaged, sha256_of
 from .target import Target
 from .volume import site_of
@@ -139,7 +141,8 @@ def plan(target: Target, progress: Progress, source: str, wishes: Wishes) -> Vol
     manifest = known.manifest if known else None
     site = _site(target, place, manifest)
     warnings = _check_origin(target, known, wishes) if known else []
-    databases, rows = _look(target, site) if place is not None and place.state == "running" else ([], None)
+    running = place is not None and place.state == "running"
+    databases, rows = _look(target, site, source if undo else None) if running else ([], None)
     return VolumePlan(
         source=source,
         wishes=wishes,
@@ -154,6 +157,11 @@ def plan(target: Target, progress: Progress, source: str, wishes: Wishes) -> Vol
         integrity_rows_now=rows,
         warnings=warnings,
     )
+
+
+def no_undo_point(source: str, there: list[str]) -> BackupMissing:
+    """The error to raise."""
+    return BackupMissing(f"There is no undo point {source} in the volume.", f"There are: {', '.join(there) or 'none'}.")
 
 
 def _place(target: Target) -> Place | None:
@@ -264,14 +272,18 @@ def _check_origin(target: Target, known: Known[VolumeManifest], wishes: Wishes) 
     return warnings
 
 
-def _look(target: Target, site: Site) -> tuple[list[str], int | None]:
+def _look(target: Target, site: Site, undo: str | None) -> tuple[list[str], int | None]:
     """Databases of the live server and rows of the integrity table, as far as it answers. Raises PreflightFailed when
-    its data directory is another one than the container's environment tells."""
+    its data directory is another one than the container's environment tells, BackupMissing when the undo point is not
+    in it."""
     try:
         with target.server.session(target.maintenance_database) as session:
             names, directory = sorted(pg.databases(session)), pg.server_facts(session).data_directory
+            points = [point.name for point in catalogue.volume_undo_points(pg.entries_beside(session, ASIDE))]
     except BackupToolError:
         return [], None
+    if undo is not None and points and undo not in points:  # none: perhaps the role may not look there
+        raise no_undo_point(undo, points)
     if directory is not None and PurePosixPath(directory) != PurePosixPath(site.data_directory):
         raise PreflightFailed(
             f"The server's data directory is {directory}, but PGDATA of its container is {site.data_directory}.",

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ..errors import (
-    BackupMissing,
     BackupNotValid,
     BackupToolError,
     ConfirmationStale,
@@ -36,7 +35,7 @@ from .contents_of_volume import PG_VERSION, Contents
 from .journal import StoppedContainer, VolumeJournal
 from .target import Target
 from .verify_volume import verify_volume
-from .volume_plan import VolumePlan, require_alone
+from .volume_plan import VolumePlan, no_undo_point, require_alone
 from .volume_swap import exchange, finish, roll_back
 
 ROOM = 1.05
@@ -216,8 +215,7 @@ def _look_at_the_volume(planned: VolumePlan, contents: Contents, read: Archive |
     """Gives the account, "uid:gid", to which the files have to belong. Raises PreflightFailed or BackupMissing."""
     if planned.undo is not None:
         if planned.undo not in (stamps := contents.undo_stamps()):
-            there = ", ".join(VOLUME_UNDO + stamp for stamp in stamps) or "none"
-            raise BackupMissing(f"There is no undo point {planned.source} in {planned.where}.", f"There are: {there}.")
+            raise no_undo_point(planned.source, [VOLUME_UNDO + stamp for stamp in stamps])
         version = output(contents.host, ["cat", f"{contents.set_aside(planned.undo)}/{PG_VERSION}"]).strip()
     else:
         assert read is not None
