@@ -43,7 +43,7 @@ from .models import (
     Restore,
     Verification,
 )
-from .procedures import alarm, audited, catalogue, integrity, verify
+from .procedures import alarm, audited, integrity, listing, verify
 from .procedures import backup as backups
 from .procedures import prune as retention
 from .procedures import repair as repairs
@@ -52,7 +52,7 @@ from .procedures.gate import gate
 from .procedures.sources import Wishes
 from .procedures.target import Target
 from .progress import Progress, State
-from .schedules import Every, System, Weekday, lines, schedule, unschedule
+from .schedules import Every, ScheduleReport, System, Weekday, lines, schedule, unschedule
 from .settings import PREFIX, Settings, load_settings
 from .store.audit import SCHEDULE
 
@@ -235,7 +235,7 @@ def repair_(backup: str, code_page: CodePage | None, as_json: bool, quiet: bool,
 @_settings_options
 def list_(limit: int, log: int, as_json: bool, quiet: bool, **options: Any) -> None:
     """Show the backups and undo points there are, newest first."""
-    _run(lambda target, _: catalogue.list_backups(target, limit, log), options, as_json, quiet)
+    _run(lambda target, _: listing.list_backups(target, limit, log), options, as_json, quiet)
 
 
 @main.command()
@@ -359,10 +359,18 @@ def schedule_(
     of_backup += ["--prune"] if prune else []
     with _errors(as_json):
         settings = _settings(options)
-        if remove:
-            told = unschedule(settings, every, system=system)
+
+        def work() -> ScheduleReport:
+            if remove:
+                return unschedule(settings, every, system=system)
+            return schedule(settings, every, at, weekday=weekday, options=of_backup, system=system, install=install)
+
+        if install or remove:
+            audit = _Audit("schedule", {"every": every, "at": at, "system": system, "remove": remove})
+            with Target(settings) as target:
+                told = audit.call(target, work)
         else:
-            told = schedule(settings, every, at, weekday=weekday, options=of_backup, system=system, install=install)
+            told = work()
         click.echo(told.model_dump_json(indent=1) if as_json else "\n".join(lines(told)))
 
 

@@ -40,7 +40,7 @@ from .errors import ArgumentsInvalid, BackupToolError
 from .jobs import Jobs
 from .models import BackupLevel, CodePage, Compression, Kind, Level, Model
 from .procedures import backup as backups
-from .procedures import catalogue, integrity, verify
+from .procedures import catalogue, integrity, listing, verify
 from .procedures import prune as retention
 from .procedures import restore as restores
 from .procedures.gate import gate
@@ -241,7 +241,7 @@ async def list_backups(
     nothing and works while Docker is down. Use a name it shows for verify_backup or restore."""
 
     def work(target: Target, _: Progress) -> Model:
-        return catalogue.list_backups(target, limit, log)
+        return listing.list_backups(target, limit, log)
 
     jobs = app_of(ctx).jobs.states()
     return await short_call(ctx, work, lambda listing: listing.model_copy(update={"jobs": jobs}))

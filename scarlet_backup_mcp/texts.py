@@ -125,6 +125,7 @@ def _prune(result: Prune) -> list[str]:
         result.older_than_30_days,
         *_warnings(result.warnings),
         result.remedy or "",
+        f"(confirmation: {result.confirmation})" if result.confirmation else "",
     ]
 
 

@@ -18,7 +18,7 @@ from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.models import Backup, Listed, Restore, Verification
 from scarlet_backup_mcp.postgres.quoting import identifier, literal
 from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.catalogue import list_backups
+from scarlet_backup_mcp.procedures.listing import list_backups
 from scarlet_backup_mcp.procedures.restore import restore
 from scarlet_backup_mcp.procedures.sources import Wishes
 from scarlet_backup_mcp.procedures.target import Target

@@ -17,7 +17,7 @@ from psycopg import sql
 
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.models import Backup, Compression, Level, Listed, Listing, State, Verification
-from scarlet_backup_mcp.procedures import catalogue
+from scarlet_backup_mcp.procedures import catalogue, listing
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.procedures.verify import verify
@@ -65,7 +65,7 @@ class Shelf:
 
     def listing(self, limit: int = 10) -> Listing:
         with Target(self.settings) as target:
-            return catalogue.list_backups(target, limit)
+            return listing.list_backups(target, limit)
 
     def listed(self, name: str) -> Listed:
         return next(item for item in self.listing(limit=1000).backups if item.name == name)

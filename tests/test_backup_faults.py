@@ -19,8 +19,8 @@ from scarlet_backup_mcp.errors import BackupToolError, DiskFull
 from scarlet_backup_mcp.models import Listed, Manifest
 from scarlet_backup_mcp.postgres import programs
 from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.catalogue import list_backups
 from scarlet_backup_mcp.procedures.integrity import db_integrity
+from scarlet_backup_mcp.procedures.listing import list_backups
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress, State
 

@@ -18,7 +18,7 @@ import pytest
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import BackupMissing, OtherDatabaseRefused
 from scarlet_backup_mcp.models import Listing
-from scarlet_backup_mcp.procedures import catalogue
+from scarlet_backup_mcp.procedures import set_aside
 from scarlet_backup_mcp.procedures.restore import dry_run
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress
@@ -540,4 +540,4 @@ def tables_of_letta(made: Made) -> list[dict[str, Any]]:
     ],
 )
 def test_only_a_name_with_a_time_that_exists_is_an_undo_points(name: str, made_at: datetime | None) -> None:
-    assert catalogue.stamped(catalogue.undo_prefix("letta"), name) == made_at
+    assert set_aside.stamped(set_aside.undo_prefix("letta"), name) == made_at

@@ -37,8 +37,8 @@ from scarlet_backup_mcp.postgres.script import Handler, ScriptReader
 from scarlet_backup_mcp.postgres.script import Target as CopyTarget
 from scarlet_backup_mcp.postgres.server import OWN_SEARCH_PATH
 from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.catalogue import list_backups
 from scarlet_backup_mcp.procedures.examine import examine
+from scarlet_backup_mcp.procedures.listing import list_backups
 from scarlet_backup_mcp.procedures.restore import restore
 from scarlet_backup_mcp.procedures.sources import Wishes
 from scarlet_backup_mcp.procedures.target import Target

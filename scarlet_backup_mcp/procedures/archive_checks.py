@@ -57,7 +57,7 @@ def content_checks(known: Known[VolumeManifest], archive: Archive) -> list[Check
     ]
     if manifest is not None and manifest.cold:
         checks.append(same("files", manifest.files, len(contents.files)))
-    elif manifest is not None or BACKUP_MANIFEST in contents.kept or BACKUP_LABEL in contents.files:
+    elif manifest is not None or is_base_backup(contents):
         checks += base_backup_checks(contents)
     else:
         checks.append(_copied_how(contents))
@@ -73,6 +73,15 @@ def content_checks(known: Known[VolumeManifest], archive: Archive) -> list[Check
             same("backup_manifest_sha256", manifest.backup_manifest_sha256, digest.sha256 if digest else "none")
         )
     return checks
+
+
+def is_base_backup(contents: Contents) -> bool:
+    """Whether pg_basebackup made it, as far as its files tell. A server that has run on a base backup renames the label,
+    and leaves the list of files behind, which is then no list of what came after."""
+    if POSTMASTER_PID in contents.files:
+        return False
+    listed = BACKUP_MANIFEST in contents.kept and f"{BACKUP_LABEL}.old" not in contents.files
+    return listed or BACKUP_LABEL in contents.files
 
 
 def base_backup_checks(contents: Contents) -> list[Check]:

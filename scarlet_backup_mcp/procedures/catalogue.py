@@ -1,51 +1,32 @@
-"""`list_backups`: what there is, and which backup a word like `latest` means. Works with no engine at all."""
+"""What is known of the backups there are, and which one a word like `latest` means. Works with no engine at all."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Generic, TypeVar
 
-from ..errors import BackupMissing, BackupToolError, StoreError
-from ..limits import within
+from ..errors import BackupMissing, StoreError
 from ..models import (
-    AuditEntry,
     CodePage,
     Kind,
-    Listed,
-    Listing,
     Manifest,
     ManifestHead,
     State,
-    Step,
     StoredVerification,
-    UndoPoint,
     VolumeManifest,
 )
-from ..postgres import catalogue as pg
-from ..store import audit
 from ..store.directory import DRILL, Entry
-from ..store.encodings import ARCHIVE, DESCRIPTIONS, recognise
-from ..store.names import JOURNAL, PARTIAL, moment, parse
-from ..store.reading import beginning
 from . import retention
-from .contents_of_volume import ASIDE
-from .target import TAG, Target
+from .target import Target
 
 M = TypeVar("M", bound=ManifestHead)
 M_co = TypeVar("M_co", bound=ManifestHead, covariant=True)
 
-WEEK = 7 * 24 * 3600
-"""PROC-004: a backup at least once a week."""
 ARCHIVED = "an archive in pg_dump's own format (-Fc), which pg_restore reads"
 DRILL_FAILED = "a restore drill did not bring the same data back"
-VOLUME_UNDO = "volume_before_restore_"
-"""What the names of a volume's undo points begin with; a UTC time `YYYYMMDD_HHMMSS` follows."""
 CLOCK_SLACK = timedelta(minutes=5)
-SERVER_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -143,53 +124,6 @@ def latest(target: Target, *, for_restore: bool = False) -> str:
     return newest.name
 
 
-def list_backups(target: Target, limit: int = 10, log: int = 0) -> Listing:
-    """The newest `limit` backups, totals, undo points, the last `log` calls, and what should be worried about."""
-    directory = target.directory
-    everything = known(target)
-    warnings = list(directory.warnings()) if directory.path.is_dir() else [f"{directory.path} does not exist yet."]
-    undo, server_warnings = _ask_the_server(target)
-    newest = next((item for item, _ in ours(target, everything) if item.state == "good"), None)
-    age = None if newest is None else max(0.0, _age(newest.created_at))
-    if age is None:
-        warnings.append(f"There is no good SQL backup of the database {target.database}: call `backup`.")
-    elif age > WEEK:
-        warnings.append(
-            f"The newest good SQL backup is {age / 86400:.0f} days old; PROC-004 wants one a week: call `backup`."
-        )
-    warnings += [
-        f"{item.name} says it was made in the future: check the clock." for item in everything if item.in_future
-    ]
-    warnings += server_warnings
-    calls, run = _audited(directory.path, log, warnings)
-    if (directory.path / JOURNAL).exists():
-        warnings.append("A restore was cut off: call `backup` or `restore`, either finishes it or rolls it back first.")
-    slots = {name: verdict.slots for name, verdict in verdicts(target, everything).items()}
-    listed = [_listed(target, item, slots[item.name]) for item in everything[:limit]] + _partials(target)
-    listed.sort(key=lambda item: (item.created_at, item.name), reverse=True)
-    return Listing(
-        directory=str(directory.path),
-        database=target.database,
-        backups=listed[:limit],
-        total_backups=len(everything),
-        total_bytes=sum(item.entry.bytes for item in everything),
-        newest_good=newest.name if newest else None,
-        newest_good_age_seconds=None if age is None else round(age, 1),
-        undo_points=undo,
-        log=calls,
-        last_scheduled=run,
-        warnings=warnings,
-        steps=[
-            Step(
-                step="Passo 4",
-                title="Look at the newest backups",
-                ok=newest is not None,
-                detail=newest.name if newest else "no good backup",
-            )
-        ],
-    )
-
-
 # -- retention -------------------------------------------------------------------------------------------------------
 
 
@@ -239,20 +173,6 @@ def _why_no_slot(item: Known[ManifestHead], mine: bool) -> str:
     return ""
 
 
-def _audited(directory: Path, count: int, warnings: list[str]) -> tuple[list[AuditEntry], AuditEntry | None]:
-    """The last entries of the audit log, and the last scheduled run. Adds to `warnings` what is wrong with them."""
-    try:
-        tail, run = audit.read(directory, count) if count else audit.Tail([], 0), audit.last_scheduled(directory)
-    except StoreError as error:
-        warnings.append(f"The audit log can't be shown: {error.message}")
-        return [], None
-    if tail.unreadable:
-        warnings.append(f"{tail.unreadable} lines of the audit log can't be read.")
-    if run is not None and run.outcome != "ok":
-        warnings.append(f"The last scheduled run, of {run.time:%Y-%m-%d %H:%M} UTC, was no success: {run.message}")
-    return tail.entries, run
-
-
 # -- one file --------------------------------------------------------------------------------------------------------
 
 
@@ -299,157 +219,3 @@ def _time_without_manifest(entry: Entry) -> datetime:
     if entry.name.stamp is not None:
         return entry.name.stamp.astimezone(UTC)
     return datetime.fromtimestamp(entry.mtime_ns / 1e9, UTC)
-
-
-def _age(moment: datetime) -> float:
-    return round((datetime.now(UTC) - moment).total_seconds(), 1)
-
-
-def _listed(target: Target, item: Known[ManifestHead], slots: tuple[str, ...]) -> Listed:
-    manifest = item.manifest
-    identity = manifest.identity if manifest else None
-    detail = item.detail
-    if manifest is None and not detail:
-        detail = _what_it_looks_like(item.entry)
-        if item.verification is not None and item.verification.proved is False:
-            detail += f"; {DRILL_FAILED}"
-    if manifest is not None and manifest.rows is None:
-        detail = "; ".join(filter(None, ["cold: the files of a server that did not run", detail]))
-    if manifest is not None and manifest.repaired_how:
-        detail = "; ".join(filter(None, [detail, manifest.repaired_how]))
-    return Listed(
-        name=item.name,
-        kind=item.entry.name.kind,
-        created_at=item.created_at,
-        age_seconds=_age(item.created_at),
-        bytes=item.entry.bytes,
-        state=item.state,
-        verified=item.verification,
-        compression=item.entry.name.compression,
-        proved_at=item.proved_at,
-        database=identity.database if identity else None,
-        project=identity.project if identity else None,
-        other_database=manifest is not None and identity is not None and not target.is_ours(manifest),
-        repaired_from=manifest.repaired_from if manifest else None,
-        label=manifest.label if manifest else None,
-        shrunk=manifest.shrunk if manifest else False,
-        rows=manifest.rows if manifest else None,
-        integrity_rows=manifest.integrity_rows if manifest else None,
-        sha256=manifest.sha256 if manifest else None,
-        keep=item.marked,
-        slot=", ".join(slots) or None,
-        detail=detail,
-    )
-
-
-def _what_it_looks_like(entry: Entry) -> str:
-    if entry.bytes == 0:
-        return "empty: not a backup"
-    if entry.name.kind == "volume":
-        return "no manifest"
-    try:
-        head = beginning(entry.path, entry.name.compression)
-        return f"no manifest; {ARCHIVED if head.startswith(ARCHIVE) else DESCRIPTIONS[recognise(head)]}"
-    except StoreError as error:
-        return f"no manifest; {error.message}"
-
-
-def _partials(target: Target) -> list[Listed]:
-    found: list[Listed] = []
-    for path in target.directory.partials():
-        try:
-            status = path.stat()
-        except FileNotFoundError:  # published or swept since it was seen
-            continue
-        moment = datetime.fromtimestamp(status.st_mtime, UTC)
-        unfinished = parse(path.name.removesuffix(PARTIAL))
-        found.append(
-            Listed(
-                name=path.name,
-                kind=unfinished.kind if unfinished else "sql",
-                created_at=moment,
-                age_seconds=_age(moment),
-                bytes=status.st_size,
-                state="partial",
-                verified=None,
-                detail="under way, or left by a backup that was killed: the next `backup` removes it",
-            )
-        )
-    return found
-
-
-# -- undo points -----------------------------------------------------------------------------------------------------
-
-
-def undo_prefix(database: str) -> str:
-    """What the names of a database's undo points begin with; a UTC time `YYYYMMDD_HHMMSS` follows."""
-    return f"{database}_before_restore_"
-
-
-def scratch_prefix(database: str) -> str:
-    """What the names of a database's scratch databases begin with; a UTC time `YYYYMMDD_HHMMSS` follows."""
-    return f"{database}_restore_"
-
-
-def stamped(prefix: str, name: str) -> datetime | None:
-    """The UTC time in a name of ours, `prefix` and `YYYYMMDD_HHMMSS`; None for any other name."""
-    if not re.fullmatch(re.escape(prefix) + r"\d{8}_\d{6}", name):
-        return None
-    found = moment(name.removeprefix(prefix))
-    return None if found is None else found.replace(tzinfo=UTC)
-
-
-def undo_points(target: Target, of: Iterable[pg.DatabaseFacts]) -> list[UndoPoint]:
-    """The undo points among a server's databases, newest first."""
-    prefix = undo_prefix(target.database)
-    found = [
-        UndoPoint(name=database.name, created_at=made, bytes=database.bytes or 0)
-        for database in of
-        if (made := stamped(prefix, database.name)) is not None
-    ]
-    return sorted(found, key=lambda point: point.name, reverse=True)
-
-
-def volume_undo_points(set_aside: Iterable[str]) -> list[UndoPoint]:
-    """The undo points of volumes among the names of directories in the data directory, newest first."""
-    found = [
-        UndoPoint(name=VOLUME_UNDO + name.removeprefix(ASIDE), kind="volume", created_at=made, bytes=None)
-        for name in set_aside
-        if (made := stamped(ASIDE, name)) is not None
-    ]
-    return sorted(found, key=lambda point: point.name, reverse=True)
-
-
-def scratch_databases(target: Target, of: Iterable[pg.DatabaseFacts]) -> list[pg.DatabaseFacts]:
-    """What by its name was made by restores that are under way or were killed; `is_marked` tells if it is certain."""
-    prefix = scratch_prefix(target.database)
-    return [facts for facts in of if stamped(prefix, facts.name) is not None]
-
-
-def is_marked(scratch: pg.DatabaseFacts) -> bool:
-    """Whether a database carries our comment."""
-    return (scratch.comment or "").startswith(TAG)
-
-
-def _ask_the_server(target: Target) -> tuple[list[UndoPoint] | None, list[str]]:
-    """Undo points, and warnings; a hanging engine must not hang the listing."""
-
-    def ask() -> tuple[dict[str, pg.DatabaseFacts], list[UndoPoint]]:
-        target.host.require_running()
-        with target.server.session(target.maintenance_database) as session:
-            return pg.databases(session), volume_undo_points(pg.entries_beside(session, ASIDE))
-
-    try:
-        found = within(SERVER_SECONDS, ask)
-    except BackupToolError as error:
-        return None, [f"The server could not be asked for undo points: {error.message}"]
-    if found is None:
-        return None, [f"The server did not tell its undo points within {SERVER_SECONDS:g} s."]
-    databases, of_volume = found
-    left = filter(is_marked, scratch_databases(target, databases.values()))
-    points = [*undo_points(target, databases.values()), *of_volume]
-    return sorted(points, key=lambda point: point.created_at, reverse=True), [
-        f"The database {facts.name} is of a restore or drill that is under way, or of a killed one, which the next "
-        "`backup` removes."
-        for facts in left
-    ]

@@ -35,9 +35,10 @@ from ..postgres.script import ScriptDamaged, ScriptReader, strip_restrict
 from ..postgres.server import OPTIONS, OWN_FORMATS, Server, Session
 from ..progress import Progress
 from . import proof
-from .catalogue import Known, scratch_prefix
+from .catalogue import Known
 from .examine import Examination, table_data
 from .load import LoadFailed, load, script_of
+from .set_aside import scratch_prefix
 from .target import TAG, Target
 from .throw_away import throw_away_server
 

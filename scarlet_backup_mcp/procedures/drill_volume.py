@@ -14,7 +14,6 @@ from ..hosts import run
 from ..models import Check, Drill, VolumeManifest
 from ..postgres import catalogue as pg
 from ..postgres import databases, programs, recovery
-from ..postgres.base_backup import BACKUP_MANIFEST
 from ..postgres.controldata import ControlDataDamaged
 from ..postgres.script import Handler, ScriptDamaged, ScriptReader
 from ..postgres.script import Target as CopyTarget
@@ -22,7 +21,7 @@ from ..postgres.server import Server
 from ..progress import Progress
 from . import proof, proof_volume
 from .archive import Archive
-from .archive_checks import POSTMASTER_PID
+from .archive_checks import POSTMASTER_PID, is_base_backup
 from .catalogue import Known
 from .proof_volume import Name
 from .recovered_copy import VERIFIED, RecoveredCopy
@@ -126,7 +125,7 @@ class _VolumeDrill:
         except ControlDataDamaged as error:
             return self._add(Check(check=proof.LOAD, ok=False, detail=f"global/pg_control can't be read: {error}"))
         files = self.copy.read.contents.files
-        listed = self.manifest is not None or BACKUP_MANIFEST in files
+        listed = self.manifest is not None or is_base_backup(self.copy.read.contents)
         if not listed and (POSTMASTER_PID in files or not control.clean):
             self.doubts.append(
                 "it may be torn, without any error: its files were copied while the server ran, or after it was killed "

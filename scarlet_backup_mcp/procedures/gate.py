@@ -21,7 +21,10 @@ def gate(target: Target) -> Gate:
     now = datetime.now(UTC)
     try:
         if journal.read(target.directory.path) is not None:
-            return _closed(["A restore was cut off: call `backup` or `restore`, either tidies up first."], now)
+            return _closed(
+                ["A restore is under way, or was cut off: then call `backup` or `restore`, either tidies up first."],
+                now,
+            )
         mine = [item for item in catalogue.known(target) if item.manifest and target.is_ours(item.manifest)]
         if not mine:
             return _closed([f"There is no backup of the database {target.database}: call `backup`."], now)

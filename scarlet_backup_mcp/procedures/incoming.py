@@ -23,10 +23,10 @@ from ..postgres.script import Handler
 from ..postgres.server import OWN_SEARCH_PATH, Session
 from ..progress import Progress
 from . import checks, preflight, rescue, verify
-from .catalogue import scratch_prefix
 from .drill import Rehearsal, rehearsal
 from .load import load, script_of
 from .proof import rows_told
+from .set_aside import scratch_prefix
 from .sources import Plan
 from .target import TAG, Target
 

@@ -11,8 +11,8 @@ from ..postgres import catalogue as pg
 from ..postgres import programs
 from ..progress import Progress
 from . import journal
-from .catalogue import WEEK, list_backups
 from .gate import gate
+from .listing import WEEK, list_backups
 from .target import Target
 
 SHOWN_TABLES = 20
@@ -197,8 +197,8 @@ def _look_at_backups(target: Target, looked: Looked) -> tuple[str | None, float 
             looked.found(
                 "error",
                 "restore_interrupted",
-                "A restore was cut off and has not been tidied up.",
-                "Call `backup` or `restore`: either finishes it or rolls it back first.",
+                "A restore is under way, or was cut off and has not been tidied up.",
+                "Wait until it ends; if there is none, call `backup` or `restore`: either tidies up first.",
             )
     except EngineUnreachable:
         return None, None

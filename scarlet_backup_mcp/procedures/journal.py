@@ -22,7 +22,7 @@ from ..postgres.server import Session
 from ..progress import Progress
 from ..store.names import JOURNAL
 from ..store.writing import sync_directory, write_atomically
-from .catalogue import is_marked, scratch_databases
+from .set_aside import is_marked, scratch_databases
 from .target import Target
 
 
@@ -141,7 +141,12 @@ def tidy_up(target: Target, session: Session, *, restoring: bool) -> list[str]:
         raise Busy("A restore, or a drill on the live server, is under way there.")
     told: list[str] = []
     if isinstance(journal, VolumeJournal):  # `settle_volume` has left it: it is another container's
-        told = [f"A restore of {journal.source} into {journal.container} was cut off: call `restore` for that one."]
+        what = f"A restore of {journal.source} into {journal.container or journal.site.volume} was cut off"
+        if restoring:
+            raise RestoreInterrupted(
+                f"{what}, and shares this backup directory.", "Call `backup` or `restore` for that one first."
+            )
+        told = [f"{what}. It is not this one's: call `backup` or `restore` for that one."]
     elif journal is not None:
         told = _settle_what_was_left(target, session, journal, restoring=restoring)
     return told + _sweep(target, session)

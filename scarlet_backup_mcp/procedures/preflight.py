@@ -9,9 +9,9 @@ from ..models import Extension, Role
 from ..postgres import databases
 from ..postgres.quoting import identifier, literal
 from ..postgres.server import Session
-from .catalogue import undo_prefix
 from .drill import ROOM
 from .proof import roles_of
+from .set_aside import undo_prefix
 from .sources import Plan
 from .target import Target
 

@@ -27,7 +27,7 @@ from ..postgres.server import Session
 from ..progress import Progress
 from ..store.directory import Entry
 from ..store.lock import writer_lock
-from . import catalogue
+from . import catalogue, set_aside
 from . import journal as journals
 from .catalogue import Known
 from .contents_of_volume import ASIDE
@@ -143,9 +143,9 @@ def _plan(target: Target, progress: Progress, session: Session | None) -> list[_
         )
         items.append(_Item(told, item.manifest.sha256 if item.manifest else "", item.entry))
     if session is not None:
-        points = catalogue.undo_points(target, pg.databases(session).values())
+        points = set_aside.undo_points(target, pg.databases(session).values())
         items += [_undo(point, str(databases.oid(session, point.name))) for point in points]
-        of_volume = catalogue.volume_undo_points(pg.entries_beside(session, ASIDE))
+        of_volume = set_aside.volume_undo_points(pg.entries_beside(session, ASIDE))
         items += [_undo(point, point.name) for point in of_volume]
     return items
 
@@ -179,7 +179,7 @@ def _remove(target: Target, progress: Progress, items: list[_Item], session: Ses
             try:
                 if item.entry is not None:
                     target.directory.remove(item.entry)
-                elif session is not None and item.told.name.startswith(catalogue.VOLUME_UNDO):
+                elif session is not None and item.told.name.startswith(set_aside.VOLUME_UNDO):
                     _remove_set_aside(target, session, item.told.name)
                 elif session is not None:
                     databases.drop(session, item.told.name)
@@ -199,7 +199,7 @@ def _remove(target: Target, progress: Progress, items: list[_Item], session: Ses
 
 def _remove_set_aside(target: Target, session: Session, name: str) -> None:
     """The contents that a restore of a volume has set aside in the data directory. Raises HostError."""
-    directory = f"{pg.server_facts(session).data_directory}/{ASIDE}{name.removeprefix(catalogue.VOLUME_UNDO)}"
+    directory = f"{pg.server_facts(session).data_directory}/{ASIDE}{name.removeprefix(set_aside.VOLUME_UNDO)}"
     ended = run(target.host, ["rm", "-rf", "--", directory])
     if ended.code != 0:
         raise HostError(f"{directory} in the container can't be removed: {ended.stderr.strip() or ended.code}")

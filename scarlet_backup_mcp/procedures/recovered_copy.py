@@ -10,13 +10,13 @@ from ..errors import ContainerLost, DiskFull, DrillFailed, DrillImpossible, Host
 from ..hosts import missing_program, run
 from ..models import Check
 from ..postgres import controldata, programs, recovery
-from ..postgres.base_backup import BACKUP_MANIFEST
 from ..postgres.controldata import ControlData
 from ..postgres.recovery import Demands
 from ..progress import Progress
 from ..store.directory import Entry
 from ..store.reading import CompressionDamaged, FileReader, decompress
 from .archive import PG_VERSION, Archive
+from .archive_checks import is_base_backup
 from .throw_away import Vacant
 
 VERIFIED = "pg_verifybackup"
@@ -68,7 +68,7 @@ class RecoveredCopy:
     def verify(self) -> Check | None:
         """What pg_verifybackup says, the write-ahead log included; None where the server has left no list of files.
         Only before anything is changed in it."""
-        if BACKUP_MANIFEST not in self.read.contents.files:
+        if not is_base_backup(self.read.contents):
             return None
         self.progress.stage("pg_verifybackup reads the copy")
         code, said = self._run([self._program(VERIFIED), self.directory])

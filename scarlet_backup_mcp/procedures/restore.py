@@ -20,9 +20,9 @@ from ..store.lock import writer_lock
 from ..store.names import JOURNAL
 from . import catalogue, preflight, volume_plan, volume_restore
 from . import journal as journals
-from .catalogue import scratch_prefix, undo_prefix
 from .incoming import Work, drop_scratch, from_backup, from_undo_point, verified
 from .journal import maintenance_session, tidy_up
+from .set_aside import scratch_prefix, undo_prefix
 from .sources import AS_USUAL, Plan, Wishes, plan
 from .swap import drop_the_oldest_undo, swap
 from .target import Target
@@ -152,7 +152,8 @@ def dry_run(target: Target, progress: Progress, backup: str, wishes: Wishes = AS
     began = time.monotonic()
     if journals.read(target.directory.path) is not None:
         raise RestoreInterrupted(
-            "A restore was cut off and has not been tidied up yet.", "Call `backup` or `restore`: either does it first."
+            "A restore is under way, or was cut off and has not been tidied up yet.",
+            "Wait until it ends; if there is none, call `backup` or `restore`: either tidies up first.",
         )
     if is_volume(target, backup):
         return volume_restore.dry_run(target, progress, volume_plan.plan(target, progress, backup, wishes))

@@ -20,7 +20,7 @@ from ..postgres.server import Session
 from ..progress import Progress
 from ..store.directory import Entry
 from ..store.reading import FileReader
-from . import catalogue, checks, verify
+from . import catalogue, checks, set_aside, verify
 from .catalogue import Known
 from .target import Target
 
@@ -130,7 +130,7 @@ def plan(
     """
     progress.stage("looking at the source and the live database")
     facts, databases = pg.server_facts(session), pg.databases(session)
-    points = catalogue.undo_points(target, databases.values())
+    points = set_aside.undo_points(target, databases.values())
     live = databases.get(target.database)
     now = _integrity_rows(target, target.database) if live else None
     undo = _undo_point(target, source, points)
@@ -176,7 +176,7 @@ def resolve(target: Target, source: str) -> str:
 
 
 def _undo_point(target: Target, source: str, points: list[UndoPoint]) -> UndoPoint | None:
-    if catalogue.stamped(catalogue.undo_prefix(target.database), source) is None:
+    if set_aside.stamped(set_aside.undo_prefix(target.database), source) is None:
         return None
     found = next((point for point in points if point.name == source), None)
     if found is None:

@@ -22,10 +22,11 @@ from ..hosts.volumes import volume_exists
 from ..models import Site, VolumeManifest
 from ..postgres import catalogue as pg
 from ..progress import Progress
-from . import catalogue
+from . import catalogue, set_aside
 from .beside import others_with
-from .catalogue import VOLUME_UNDO, Known
+from .catalogue import Known
 from .contents_of_volume import ASIDE
+from .set_aside import VOLUME_UNDO
 from .sources import Wishes, refuse_damaged, sha256_of
 from .target import Target
 from .volume import site_of
@@ -107,14 +108,14 @@ class VolumePlan:
 
 def undo_stamp(source: str) -> str | None:
     """The stamp in the name of a volume's undo point; None for any other name."""
-    return source.removeprefix(VOLUME_UNDO) if catalogue.stamped(VOLUME_UNDO, source) else None
+    return source.removeprefix(VOLUME_UNDO) if set_aside.stamped(VOLUME_UNDO, source) else None
 
 
 def is_volume(target: Target, source: str) -> bool:
     """Whether `source` names a volume's archive or undo point. Raises NameRefused or BackupMissing."""
     if undo_stamp(source) is not None:
         return True
-    if source == "latest" or catalogue.stamped(catalogue.undo_prefix(target.database), source) is not None:
+    if source == "latest" or set_aside.stamped(set_aside.undo_prefix(target.database), source) is not None:
         return False
     return target.directory.find(source).name.kind == "volume"
 
@@ -149,7 +150,7 @@ def plan(target: Target, progress: Progress, source: str, wishes: Wishes) -> Vol
         known=known,
         sha256=manifest.sha256 if manifest else sha256_of(known.entry, progress) if known else None,
         undo=undo,
-        created_at=known.created_at if known else catalogue.stamped(VOLUME_UNDO, source) or datetime.now(UTC),
+        created_at=known.created_at if known else set_aside.stamped(VOLUME_UNDO, source) or datetime.now(UTC),
         place=place,
         site=site,
         image=_image(place, manifest),
@@ -279,7 +280,7 @@ def _look(target: Target, site: Site, undo: str | None) -> tuple[list[str], int 
     try:
         with target.server.session(target.maintenance_database) as session:
             names, directory = sorted(pg.databases(session)), pg.server_facts(session).data_directory
-            points = [point.name for point in catalogue.volume_undo_points(pg.entries_beside(session, ASIDE))]
+            points = [point.name for point in set_aside.volume_undo_points(pg.entries_beside(session, ASIDE))]
     except BackupToolError:
         return [], None
     if undo is not None and points and undo not in points:  # none: perhaps the role may not look there

@@ -14,7 +14,6 @@ from ..errors import (
     BackupNotValid,
     BackupToolError,
     ConfirmationStale,
-    PreflightFailed,
     RestoreFailed,
     RestoreInterrupted,
 )
@@ -22,25 +21,22 @@ from ..hosts import Host
 from ..hosts.helper import Sight
 from ..hosts.volumes import create_volume, volume_exists
 from ..models import Check, DependentReport, Drill, Restore, Step, VolumeManifest
-from ..postgres import catalogue as pg
-from ..postgres import programs
 from ..progress import Progress
 from ..store.reading import CompressionDamaged, FileReader, decompress
 from . import archive, archive_checks, checks
 from . import journal as journals
 from .archive import Archive
-from .beside import helper, output
-from .catalogue import VOLUME_UNDO, Known
-from .contents_of_volume import PG_VERSION, Contents
+from .beside import helper
+from .catalogue import Known
+from .contents_of_volume import Contents
 from .journal import StoppedContainer, VolumeJournal
+from .set_aside import VOLUME_UNDO
 from .target import Target
 from .verify_volume import verify_volume
-from .volume_plan import VolumePlan, no_undo_point, require_alone
+from .volume_looks import look_at_the_server, look_at_the_volume
+from .volume_plan import VolumePlan, require_alone
 from .volume_swap import exchange, finish, roll_back
 
-ROOM = 1.05
-SPARE_BYTES = 64 << 20
-"""Free space asked for: the archive's contents, and what a server needs to start."""
 SHOWN = 5
 
 
@@ -71,7 +67,7 @@ def restore(target: Target, progress: Progress, planned: VolumePlan, told: list[
         create_volume(planned.site.volume, planned.site.volume_labels)
     with helper(target, planned.image, planned.sight, progress) as host:
         contents = _contents(host, planned)
-        owner = _look_at_the_volume(planned, contents, read)
+        owner = look_at_the_volume(planned, contents, read)
         had_contents = contents.is_there
         require_alone(target, planned.source_of_mount, planned.place)
         work.did("Look whether the volume is ready for it", "version, room, and nobody else uses it")
@@ -93,11 +89,15 @@ def restore(target: Target, progress: Progress, planned: VolumePlan, told: list[
         work.did("Exchange the contents of the volume by renames", f"{away:.1f} s without the server" if away else "")
         if planned.place is not None:
             try:
-                _check_the_server(target, planned, work)
+                found = look_at_the_server(target, planned)
             except BaseException as error:
                 with progress.uninterrupted():
                     roll_back(target, contents, journal, error)
                 raise
+            work.integrity_rows = found.integrity_rows
+            work.warnings += found.warnings
+            told_of = f"{found.databases} databases, {found.integrity_rows} rows in the integrity table"
+            work.did("Start the server and look at it", told_of)
         reports = _finish(target, contents, journal, progress)
     for report in reports:
         if report.action == "start failed":
@@ -124,7 +124,7 @@ def dry_run(target: Target, progress: Progress, planned: VolumePlan) -> Restore:
     sight = planned.sight if there else Sight(mounted_at=planned.site.mounted_at)
     with helper(target, planned.image, sight, progress, alone=False) as host:
         contents = _contents(host, planned)
-        _look_at_the_volume(planned, contents, read)
+        look_at_the_volume(planned, contents, read)
         had_contents = contents.is_there
     work.did("Look whether the volume is ready for it", "version, room, and nobody else uses it")
     dependents = target.host.dependents() if planned.place and planned.wishes.stop_dependents else []
@@ -211,47 +211,6 @@ def _contents(host: Host, planned: VolumePlan) -> Contents:
         time.sleep(0.2)
 
 
-def _look_at_the_volume(planned: VolumePlan, contents: Contents, read: Archive | None) -> str:
-    """Gives the account, "uid:gid", to which the files have to belong. Raises PreflightFailed or BackupMissing."""
-    if planned.undo is not None:
-        if planned.undo not in (stamps := contents.undo_stamps()):
-            raise no_undo_point(planned.source, [VOLUME_UNDO + stamp for stamp in stamps])
-        version = output(contents.host, ["cat", f"{contents.set_aside(planned.undo)}/{PG_VERSION}"]).strip()
-    else:
-        assert read is not None
-        version = read.contents.kept[PG_VERSION].decode("ascii", "replace").strip()
-        free = contents.host.free_bytes(planned.site.mounted_at)
-        needed = int(read.tar_bytes * ROOM) + SPARE_BYTES
-        if free is not None and free < needed:
-            raise PreflightFailed(
-                f"The disk of {planned.where} has {free:,} bytes free; the archive's contents beside the present ones "
-                f"need {needed:,}.",
-                "Free space there (with Docker, `docker system df` shows what is used), then call again.",
-            )
-    there = programs.major(output(contents.host, ["postgres", "--version"]).rpartition(") ")[2])
-    if str(there) != version:
-        raise PreflightFailed(
-            f"{planned.source} is a data directory of PostgreSQL {version}; the container's image is of {there}, which "
-            "can't start on it.",
-            f"Set the image in compose.yaml to one of PostgreSQL {version} (Scarlet's: pgvector/pgvector:pg{version}), "
-            "run `docker compose up -d postgres`, then call again; or restore an SQL backup, which moves between "
-            "versions.",
-        )
-    return _owner(planned, contents)
-
-
-def _owner(planned: VolumePlan, contents: Contents) -> str:
-    """Of the present contents; else whom the container's program runs as; else the image's own account."""
-    version = f"{contents.directory}/{PG_VERSION}"
-    if contents.exists(version):
-        return output(contents.host, ["stat", "-c", "%u:%g", version]).strip()
-    account, _, group = (planned.place.user if planned.place else "").partition(":")
-    account = account or "postgres"
-    uid = output(contents.host, ["id", "-u", account]).strip() if not account.isdigit() else account
-    gid = output(contents.host, ["id", "-g", account]).strip() if not account.isdigit() else group or account
-    return f"{uid}:{group if group.isdigit() else gid}"
-
-
 def _bring_in(
     target: Target,
     planned: VolumePlan,
@@ -299,50 +258,6 @@ def _tar(planned: VolumePlan, read: Archive, progress: Progress) -> Iterator[byt
         raise changed from None
     if raw.sha256 != read.sha256:
         raise changed
-
-
-def _check_the_server(target: Target, planned: VolumePlan, work: Work) -> None:
-    """What runs now is what was restored. Raises RestoreFailed."""
-    manifest = planned.manifest
-    with target.server.session(target.maintenance_database) as session:
-        facts, databases = pg.server_facts(session), pg.databases(session)
-    if target.database in databases:
-        work.integrity_rows = pg.count_table(target.server, target.database, target.settings.integrity_table)
-    else:
-        work.warnings.append(f"There is no database {target.database} on what was restored: {', '.join(databases)}.")
-    wrong: list[str] = []
-    if manifest is not None and manifest.identity is not None:
-        if facts.system_identifier != manifest.identity.system_identifier:
-            wrong.append(f"it is the cluster {facts.system_identifier}, not {manifest.identity.system_identifier}")
-        if missing := set(manifest.databases) - databases.keys():
-            wrong.append(f"the databases {', '.join(sorted(missing))} are missing")
-        ours = manifest.identity.database == target.database
-        if ours and manifest.quiet and work.integrity_rows != manifest.integrity_rows:
-            wrong.append(
-                f"{target.settings.integrity_table} has {work.integrity_rows} rows instead of {manifest.integrity_rows}"
-            )
-        if ours and manifest.integrity_rows and not work.integrity_rows:
-            wrong.append(f"{target.settings.integrity_table} is empty or missing")
-    if wrong:
-        raise RestoreFailed(f"The server that came up is not what was restored: {'; '.join(wrong)}.")
-    place = target.host.place()
-    if place.health == "unhealthy":
-        work.warnings.append(f"The container {place.container} is unhealthy, though its server answers: read its log.")
-    work.warnings += [
-        f"The database {name} was made with another version of its collation: run `REINDEX DATABASE` and `ALTER "
-        "DATABASE … REFRESH COLLATION VERSION` in it, or its text indexes may miss rows."
-        for name in _other_collations(target)
-    ]
-    work.did("Start the server and look at it", f"{len(databases)} databases, {work.integrity_rows} rows to watch")
-
-
-def _other_collations(target: Target) -> list[str]:
-    query = """SELECT datname AS name FROM pg_database
-               WHERE datallowconn AND datcollversion <> pg_database_collation_actual_version(oid) ORDER BY 1"""
-    with target.server.session(target.maintenance_database) as session:
-        if pg.server_facts(session).version_num < 150000:
-            return []
-        return [row["name"] for row in session.rows(query)]
 
 
 # -- what is told ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,196 @@
+"""`list_backups`: what there is, in words for people and agents. Works with no engine at all."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ..errors import BackupToolError, StoreError
+from ..limits import within
+from ..models import AuditEntry, Listed, Listing, ManifestHead, Step, UndoPoint
+from ..postgres import catalogue as pg
+from ..store import audit
+from ..store.directory import Entry
+from ..store.encodings import ARCHIVE, DESCRIPTIONS, recognise
+from ..store.names import JOURNAL, PARTIAL, parse
+from ..store.reading import beginning
+from . import set_aside
+from .catalogue import ARCHIVED, DRILL_FAILED, Known, known, ours, verdicts
+from .contents_of_volume import ASIDE
+from .target import Target
+
+WEEK = 7 * 24 * 3600
+"""PROC-004: a backup at least once a week."""
+SERVER_SECONDS = 2.0
+RESTORE_OPEN = "A restore is under way, or was cut off: then call `backup` or `restore`, either tidies up first."
+
+
+def list_backups(target: Target, limit: int = 10, log: int = 0) -> Listing:
+    """The newest `limit` backups, totals, undo points, the last `log` calls, and what should be worried about."""
+    directory = target.directory
+    everything = known(target)
+    warnings = list(directory.warnings()) if directory.path.is_dir() else [f"{directory.path} does not exist yet."]
+    points, server_warnings = _ask_the_server(target)
+    newest = next((item for item, _ in ours(target, everything) if item.state == "good"), None)
+    age = None if newest is None else max(0.0, _age(newest.created_at))
+    if age is None:
+        warnings.append(f"There is no good SQL backup of the database {target.database}: call `backup`.")
+    elif age > WEEK:
+        warnings.append(
+            f"The newest good SQL backup is {age / 86400:.0f} days old; PROC-004 wants one a week: call `backup`."
+        )
+    warnings += [
+        f"{item.name} says it was made in the future: check the clock." for item in everything if item.in_future
+    ]
+    warnings += server_warnings
+    calls, run = _audited(directory.path, log, warnings)
+    if (directory.path / JOURNAL).exists():
+        warnings.append(RESTORE_OPEN)
+    slots = {name: verdict.slots for name, verdict in verdicts(target, everything).items()}
+    listed = [_listed(target, item, slots[item.name]) for item in everything[:limit]] + _partials(target)
+    listed.sort(key=lambda item: (item.created_at, item.name), reverse=True)
+    return Listing(
+        directory=str(directory.path),
+        database=target.database,
+        backups=listed[:limit],
+        total_backups=len(everything),
+        total_bytes=sum(item.entry.bytes for item in everything),
+        newest_good=newest.name if newest else None,
+        newest_good_age_seconds=None if age is None else round(age, 1),
+        undo_points=points,
+        log=calls,
+        last_scheduled=run,
+        warnings=warnings,
+        steps=[
+            Step(
+                step="Passo 4",
+                title="Look at the newest backups",
+                ok=newest is not None,
+                detail=newest.name if newest else "no good backup",
+            )
+        ],
+    )
+
+
+# -- retention -------------------------------------------------------------------------------------------------------
+
+
+def _audited(directory: Path, count: int, warnings: list[str]) -> tuple[list[AuditEntry], AuditEntry | None]:
+    """The last entries of the audit log, and the last scheduled run. Adds to `warnings` what is wrong with them."""
+    try:
+        tail, run = audit.read(directory, count) if count else audit.Tail([], 0), audit.last_scheduled(directory)
+    except StoreError as error:
+        warnings.append(f"The audit log can't be shown: {error.message}")
+        return [], None
+    if tail.unreadable:
+        warnings.append(f"{tail.unreadable} lines of the audit log can't be read.")
+    if run is not None and run.outcome != "ok":
+        warnings.append(f"The last scheduled run, of {run.time:%Y-%m-%d %H:%M} UTC, was no success: {run.message}")
+    return tail.entries, run
+
+
+# -- one file ----------------------------------------------------------------------------------------------------------
+
+
+def _age(moment: datetime) -> float:
+    return round((datetime.now(UTC) - moment).total_seconds(), 1)
+
+
+def _listed(target: Target, item: Known[ManifestHead], slots: tuple[str, ...]) -> Listed:
+    manifest = item.manifest
+    identity = manifest.identity if manifest else None
+    detail = item.detail
+    if manifest is None and not detail:
+        detail = _what_it_looks_like(item.entry)
+        if item.verification is not None and item.verification.proved is False:
+            detail += f"; {DRILL_FAILED}"
+    if manifest is not None and manifest.rows is None:
+        detail = "; ".join(filter(None, ["cold: the files of a server that did not run", detail]))
+    if manifest is not None and manifest.repaired_how:
+        detail = "; ".join(filter(None, [detail, manifest.repaired_how]))
+    return Listed(
+        name=item.name,
+        kind=item.entry.name.kind,
+        created_at=item.created_at,
+        age_seconds=_age(item.created_at),
+        bytes=item.entry.bytes,
+        state=item.state,
+        verified=item.verification,
+        compression=item.entry.name.compression,
+        proved_at=item.proved_at,
+        database=identity.database if identity else None,
+        project=identity.project if identity else None,
+        other_database=manifest is not None and identity is not None and not target.is_ours(manifest),
+        repaired_from=manifest.repaired_from if manifest else None,
+        label=manifest.label if manifest else None,
+        shrunk=manifest.shrunk if manifest else False,
+        rows=manifest.rows if manifest else None,
+        integrity_rows=manifest.integrity_rows if manifest else None,
+        sha256=manifest.sha256 if manifest else None,
+        keep=item.marked,
+        slot=", ".join(slots) or None,
+        detail=detail,
+    )
+
+
+def _what_it_looks_like(entry: Entry) -> str:
+    if entry.bytes == 0:
+        return "empty: not a backup"
+    if entry.name.kind == "volume":
+        return "no manifest"
+    try:
+        head = beginning(entry.path, entry.name.compression)
+        return f"no manifest; {ARCHIVED if head.startswith(ARCHIVE) else DESCRIPTIONS[recognise(head)]}"
+    except StoreError as error:
+        return f"no manifest; {error.message}"
+
+
+def _partials(target: Target) -> list[Listed]:
+    found: list[Listed] = []
+    for path in target.directory.partials():
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # published or swept since it was seen
+            continue
+        moment = datetime.fromtimestamp(status.st_mtime, UTC)
+        unfinished = parse(path.name.removesuffix(PARTIAL))
+        found.append(
+            Listed(
+                name=path.name,
+                kind=unfinished.kind if unfinished else "sql",
+                created_at=moment,
+                age_seconds=_age(moment),
+                bytes=status.st_size,
+                state="partial",
+                verified=None,
+                detail="under way, or left by a backup that was killed: the next `backup` removes it",
+            )
+        )
+    return found
+
+
+# -- the server ----------------------------------------------------------------------------------------------------
+
+
+def _ask_the_server(target: Target) -> tuple[list[UndoPoint] | None, list[str]]:
+    """Undo points, and warnings; a hanging engine must not hang the listing."""
+
+    def ask() -> tuple[dict[str, pg.DatabaseFacts], list[UndoPoint]]:
+        target.host.require_running()
+        with target.server.session(target.maintenance_database) as session:
+            return pg.databases(session), set_aside.volume_undo_points(pg.entries_beside(session, ASIDE))
+
+    try:
+        found = within(SERVER_SECONDS, ask)
+    except BackupToolError as error:
+        return None, [f"The server could not be asked for undo points: {error.message}"]
+    if found is None:
+        return None, [f"The server did not tell its undo points within {SERVER_SECONDS:g} s."]
+    databases, of_volume = found
+    left = filter(set_aside.is_marked, set_aside.scratch_databases(target, databases.values()))
+    points = [*set_aside.undo_points(target, databases.values()), *of_volume]
+    return sorted(points, key=lambda point: point.created_at, reverse=True), [
+        f"The database {facts.name} is of a restore or drill that is under way, or of a killed one, which the next "
+        "`backup` removes."
+        for facts in left
+    ]
