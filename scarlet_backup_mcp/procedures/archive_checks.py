@@ -76,8 +76,8 @@ def content_checks(known: Known[VolumeManifest], archive: Archive) -> list[Check
 
 
 def is_base_backup(contents: Contents) -> bool:
-    """Whether pg_basebackup made it, as far as its files tell. A server that has run on a base backup renames the label,
-    and leaves the list of files behind, which is then no list of what came after."""
+    """Whether pg_basebackup made it, as far as its files tell. A server that has run on a base backup renames the
+    label, and leaves the list of files behind, which is then no list of what came after."""
     if POSTMASTER_PID in contents.files:
         return False
     listed = BACKUP_MANIFEST in contents.kept and f"{BACKUP_LABEL}.old" not in contents.files
