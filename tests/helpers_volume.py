@@ -26,13 +26,14 @@ from scarlet_backup_mcp.procedures import journal as journals
 from scarlet_backup_mcp.procedures import restore as restoring
 from scarlet_backup_mcp.procedures import volume_swap
 from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.contents_of_volume import Contents
+from scarlet_backup_mcp.procedures.contents_of_volume import ASIDE, Contents
+from scarlet_backup_mcp.procedures.set_aside import VOLUME_UNDO
 from scarlet_backup_mcp.procedures.sources import Wishes
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
 
-from .conftest import IMAGE, PROJECT_ROOT, Stack, run_docker, run_docker_quietly
+from .conftest import IMAGE, PROJECT_ROOT, Stack, require_image, run_docker, run_docker_quietly
 from .restore_killer import after, before, die
 
 R = TypeVar("R")
@@ -175,7 +176,7 @@ class Rig:
         """Nothing is left of a restore but its undo point; the server and what depends on it run."""
         assert self.state() == "running"
         self.wait()
-        assert self.aside() == ([f"pgsql_tmp_{undo.removeprefix('volume_')}"] if undo else [])
+        assert self.aside() == ([ASIDE + undo.removeprefix(VOLUME_UNDO)] if undo else [])
         users = run_docker("ps", "-a", "--filter", f"volume={self.volume()}", "--format", "{{.Names}}").split()
         assert users == [self.container]
         assert not self.journal.exists()
@@ -186,6 +187,7 @@ class Rig:
 @contextmanager
 def a_rig(directory: Path, *options: str, image: str = IMAGE, start: bool = True) -> Generator[Rig]:
     """A container with a server and, with `start`, `SAVED` in it; removed with its anonymous volumes."""
+    require_image(image)
     rig = Rig(f"vr-{secrets.token_hex(4)}", directory)
     begin = ("run", "-d") if start else ("create",)
     try:

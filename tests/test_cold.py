@@ -40,7 +40,7 @@ from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store.names import JOURNAL
 
-from .conftest import IMAGE, MEMORY, docker, run_docker, run_docker_quietly
+from .conftest import IMAGE, MEMORY, docker, require_image, run_docker, run_docker_quietly
 from .helpers_backup_faults import Box, tmpfs
 from .helpers_store import Shelf
 
@@ -409,8 +409,7 @@ def test_cluster_that_can_not_be_told_is_refused_with_a_way_to_keep_it(require_d
 
 def test_image_of_another_version_is_told(killed: Ended, tmp_path: Path) -> None:
     """Why the server does not start, most likely."""
-    if not run_docker_quietly("image", "inspect", "--format", "{{.Id}}", OTHER_IMAGE):
-        pytest.skip(f"The image {OTHER_IMAGE} is not here.")
+    require_image(OTHER_IMAGE)
     with a_container("--volumes-from", killed.box.name, image=OTHER_IMAGE) as name:
         made = take(settings_of(name, tmp_path))
         kept = manifest(settings_of(name, tmp_path), made.name)

@@ -213,9 +213,10 @@ async def test_yes_is_for_one_call_and_that_list(made: Made, full: Full, era: st
     assert old in full.there()
 
 
-async def test_sealed_yes_is_good_once(made: Made, full: Full) -> None:
-    """In 2026-07-28 the answer travels with the client's second request, which can be sent again."""
-    arguments = {"dry_run": False}
+async def test_sealed_yes_is_good_once(full: Full) -> None:
+    """In 2026-07-28 the answer travels with the client's second request, which can be sent again, here when the very
+    files that it was given for have been put back."""
+    arguments, before = {"dry_run": False}, full.everything()
     async with agent(full.settings, "2026-07-28", User()) as it:
         session = it.client.session
         asked = await session.call_tool("prune_backups", arguments, allow_input_required=True)
@@ -235,10 +236,13 @@ async def test_sealed_yes_is_good_once(made: Made, full: Full) -> None:
         done = await answer()
         assert isinstance(done, CallToolResult)
         assert content_of(done)["removed"] == 3
-        old = put(full.shelf, made, 9)
+        for name in before.keys() - full.everything().keys():
+            (full.shelf.directory / name).write_bytes(before[name])
+        for name in full.names:
+            assert full.shelf.verify(name).valid
         again = await answer()
         assert isinstance(again, InputRequiredResult) or again.is_error
-    assert old in full.there()
+    assert full.there() == full.names
 
 
 @each_era
@@ -385,16 +389,17 @@ def test_backup_with_prune_tells_both_and_is_bad_when_not_all_went(full: Full) -
     assert full.names[3] in (made.not_pruned or "")
     assert full.there() == [made.name, full.names[0], full.names[3]]
     blocked.rmdir()
-    second = call.answer(Backup, 0, "backup", "--prune")
-    assert second.pruned is not None
-    assert (second.pruned.dry_run, second.pruned.removed, second.not_pruned) == (False, 2, None)
-    assert full.there() == [second.name, made.name]
-    third = call.run("backup", "--prune", "--quiet")
-    assert third.returncode == 0, third.stderr
-    assert f"{made.name}" in third.stdout
-    assert "1 of 3 are removed" in third.stdout
-    last = {entry.outcome for entry in log_of(full.shelf.directory) if entry.tool == "backup"}
-    assert last == {"bad", "ok"}
+    second = call.run("backup", "--prune", "--quiet")
+    assert second.returncode == 0, second.stderr
+    assert "2 of 4 are removed" in second.stdout
+    assert [name in second.stdout for name in (full.names[0], full.names[3])] == [True, True]
+    assert full.there()[1:] == [made.name]
+    assert told_in(log_of(full.shelf.directory)) == [
+        ("prune_backups", "bad"),
+        ("backup", "bad"),
+        ("prune_backups", "ok"),
+        ("backup", "ok"),
+    ]
 
 
 # -- the gate --------------------------------------------------------------------------------------------------------
@@ -534,6 +539,8 @@ async def test_every_call_over_mcp_that_changed_or_tried_is_in_the_log(
         await it.fail("restore", backup="latest")
         user.action = "accept"
         restored = await it.call("restore", backup="latest")
+        user.action = "decline"
+        await it.fail("prune_backups", dry_run=False, include_undo=True)
         await it.fail("restore", backup="no_such_backup.sql")
         await it.fail("verify_backup", backup="no_such_backup.sql")
         await it.fail("prune_backups", dry_run=False, confirmation="prune 0123")
@@ -547,6 +554,7 @@ async def test_every_call_over_mcp_that_changed_or_tried_is_in_the_log(
         ("verify_backup", "ok"),
         ("restore", "confirmation_needed"),
         ("restore", "ok"),
+        ("prune_backups", "confirmation_needed"),
         ("restore", "backup_missing"),
         ("verify_backup", "backup_missing"),
         ("prune_backups", "confirmation_stale"),
@@ -675,30 +683,40 @@ class Scheduled:
 
     def seen(self) -> tuple[Listing, list[str]]:
         """What `list` tells, and the codes of what `integrity` finds."""
-        listing = Listing.model_validate_json(self.command_line.run("list", "--json").stdout)
-        looked = Integrity.model_validate_json(self.command_line.run("integrity", "--json").stdout)
+        look = Quick(self.settings, self.command_line.directory)
+        listing = Listing.model_validate_json(look.run("list", "--json").stdout)
+        looked = Integrity.model_validate_json(look.run("integrity", "--json").stdout)
         return listing, [finding.code for finding in looked.findings]
 
 
 @pytest.fixture
 def scheduled(database: LocalDatabase, tmp_path: Path) -> Scheduled:
+    return with_alarm(local_settings(database, tmp_path / "backups"), tmp_path)
+
+
+def with_alarm(settings: Settings, tmp_path: Path) -> Scheduled:
+    """What the command of SCARLET_BACKUP_ON_FAILURE finds on its stdin goes to a file."""
     script, heard = tmp_path / "alarm.py", tmp_path / "heard"
     script.write_text("import sys\nwith open(sys.argv[1], 'ab') as file:\n    file.write(sys.stdin.buffer.read())\n")
-    settings = local_settings(database, tmp_path / "backups")
-    settings = settings.model_copy(
-        update={"on_failure": shlex.join([sys.executable, str(script), str(heard)]), "keep_last": 1}
-    )
+    command = shlex.join([sys.executable, str(script), str(heard)])
+    settings = settings.model_copy(update={"on_failure": command, "keep_last": 1})
     return Scheduled(settings, CommandLine(settings, tmp_path), heard)
 
 
 def test_very_first_scheduled_run_that_fails_is_seen_everywhere_until_one_succeeds(scheduled: Scheduled) -> None:
-    [told] = scheduled.run(2, "--dsn", nowhere(scheduled.settings))
-    assert (told["schema"], told["tool"], told["outcome"]) == (1, "backup", "error")
-    assert told["code"] == "server_unreachable"
-    assert told["directory"] == str(scheduled.settings.dir)
-    assert told["message"]
-    assert told["remedy"]
-    assert secret_of(scheduled.settings) not in json.dumps(told)
+    scheduled.command_line.environment["DOCKER_HOST"] = "tcp://127.0.0.1:1"
+    for code, arguments in (
+        ("engine_unreachable", ("--via", "docker")),
+        ("server_unreachable", ("--dsn", nowhere(scheduled.settings))),
+    ):
+        [told] = scheduled.run(2, *arguments)
+        assert (told["schema"], told["tool"], told["outcome"], told["code"]) == (1, "backup", "error", code)
+        assert told["directory"] == str(scheduled.settings.dir)
+        assert told["message"]
+        assert told["remedy"]
+        assert secret_of(scheduled.settings) not in json.dumps(told)
+        assert scheduled.settings.dir is not None
+        assert told_in(log_of(scheduled.settings.dir))[-1:] == [("backup", code)]
     listing, findings = scheduled.seen()
     assert listing.last_scheduled is not None
     assert (listing.last_scheduled.code, listing.last_scheduled.client.name) == ("server_unreachable", "schedule")
@@ -744,7 +762,8 @@ def test_scheduled_run_whose_pruning_fails_is_a_failed_one(scheduled: Scheduled)
     [("--keep-last", "0"), ("--database", "another_than_the_dsn_names"), ("--dir", "relative")],
     ids=lambda words: words[0],
 )
-def test_scheduled_run_with_wrong_settings_sounds_the_alarm(scheduled: Scheduled, wrong: tuple[str, str]) -> None:
+def test_scheduled_run_with_wrong_settings_sounds_the_alarm(full: Full, tmp_path: Path, wrong: tuple[str, str]) -> None:
+    scheduled = with_alarm(full.settings, tmp_path)
     [told] = scheduled.run(2, *wrong)
     assert (told["outcome"], told["code"]) == ("error", "configuration_invalid")
     assert secret_of(scheduled.settings) not in json.dumps(told)

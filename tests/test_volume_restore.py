@@ -34,7 +34,9 @@ from scarlet_backup_mcp.procedures import restore as restoring
 from scarlet_backup_mcp.procedures import volume_restore, volume_swap
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.beside import HELPERS
+from scarlet_backup_mcp.procedures.contents_of_volume import ASIDE
 from scarlet_backup_mcp.procedures.listing import list_backups
+from scarlet_backup_mcp.procedures.set_aside import VOLUME_UNDO
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.procedures.throw_away import owner_of
 from scarlet_backup_mcp.progress import Progress
@@ -78,7 +80,7 @@ def seventeen(require_docker: None, tmp_path_factory: pytest.TempPathFactory) ->
 
 def undo_of(rig: Rig) -> str | None:
     """The name of the undo point that there is."""
-    return next((f"volume_{name.removeprefix('pgsql_tmp_')}" for name in rig.aside()), None)
+    return next((VOLUME_UNDO + name.removeprefix(ASIDE) for name in rig.aside()), None)
 
 
 def remove(rig: Rig, made: Backup) -> None:
@@ -486,7 +488,7 @@ def test_sources_that_do_not_fit_are_refused(scarlet: tuple[Rig, Backup], sevent
         rig.restore(of_17.name, accept_other_database=True)
     assert "pgvector/pgvector:pg17" in caught.value.remedy
     with pytest.raises(BackupMissing, match="no undo point"):
-        rig.restore("postgres_volume_before_restore_20200101_000000")
+        rig.restore(f"{VOLUME_UNDO}20200101_000000")
     with pytest.raises(BackupMissing):
         rig.restore("latest")
     file = rig.directory / saved.name
@@ -592,7 +594,7 @@ def test_without_a_container_only_a_backup_of_this_one_tells_the_volume(
     with pytest.raises(ContainerMissing, match="the backup is of"):
         nobody.restore(saved.name, accept_other_database=True)
     with pytest.raises(ContainerMissing):
-        nobody.restore("postgres_volume_before_restore_20260101_000000")
+        nobody.restore(f"{VOLUME_UNDO}20260101_000000")
 
 
 # -- the dry run and the faces ---------------------------------------------------------------------------------------
@@ -607,7 +609,7 @@ def test_dry_run_changes_nothing_and_ends_nobodys_helper(scarlet: tuple[Rig, Bac
     ).strip()
     try:
         would = rig.call(restoring.dry_run, saved.name)
-        assert (would.restored, would.dry_run, would.undo_point) == (False, True, "postgres_volume_before_restore_<time>")
+        assert (would.restored, would.dry_run, would.undo_point) == (False, True, f"{VOLUME_UNDO}<time>")
         assert run_docker("inspect", "-f", "{{.State.Status}}", beside).strip() == "running"
     finally:
         run_docker_quietly("rm", "-f", beside)
