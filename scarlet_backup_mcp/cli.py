@@ -165,7 +165,8 @@ def backup(
         return made
 
     result = _run(work, options, as_json, quiet, audit)
-    sys.exit(0 if result.safe_to_proceed and result.not_pruned is None else BAD)
+    fit = result.good if scheduled is not None else result.safe_to_proceed
+    sys.exit(0 if fit and result.not_pruned is None else BAD)
 
 
 def _prune_after(target: Target, progress: Progress, made: Backup, audit: _Audit) -> None:

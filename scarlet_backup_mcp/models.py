@@ -195,8 +195,9 @@ class Activity(Model):
 
     transactions: str = Field(description="pg_current_snapshot(): `xmin:xmax:` and the transactions under way.")
     changed_rows: int = Field(description="Rows inserted, updated and deleted, ever: definitions are rows, too.")
+    changes: str = Field(default="", description="A digest of their numbers in each table.")
     sequences: str = Field(description="A digest of where the database's sequences are.")
-    counted_since: str | None = Field(description="When the server began to count them anew; null: never yet.")
+    counted_since: str | None = Field(description="When the server was started, and when its counts were reset.")
 
     @property
     def quiet(self) -> bool:
@@ -437,6 +438,10 @@ class Backup(Model):
     steps: list[Step]
     proved: bool | None = Field(default=None, description="Whether a restore drill proved it; null without a drill.")
     drill: Drill | None = None
+    good: bool = Field(
+        description="Whether the file is whole, of a database that has not shrunk, and proved if that was asked for. "
+        "Rows that were written meanwhile do no harm to it: see safe_to_proceed for PROC-003."
+    )
     safe_to_proceed: bool = Field(description="Whether PROC-003 (agent recreation) may go ahead on this backup.")
     reasons: list[str] = Field(description="Why it may not, or what it rests on.")
     shrunk: bool

@@ -469,7 +469,9 @@ def test_alarm_comes_for_errors_and_for_bad_results(tmp_path: Path, local_databa
 
         calls.call(target, "backup", {}, scheduled, take, command)
         assert not (tmp_path / "told").exists()
-        worse = take().model_copy(update={"safe_to_proceed": False, "reasons": ["It has shrunk."], "warnings": []})
+        worse = take().model_copy(
+            update={"good": False, "safe_to_proceed": False, "reasons": ["It has shrunk."], "warnings": []}
+        )
         result = calls.call(target, "backup", {}, scheduled, lambda: worse, "/no/such-program")
         assert "could not be started" in result.warnings[0]
         calls.call(target, "backup", {}, scheduled, lambda: worse, command)

@@ -13,15 +13,20 @@ import psycopg
 import pytest
 
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
-from scarlet_backup_mcp.models import Gate
+from scarlet_backup_mcp.models import Activity, Gate
+from scarlet_backup_mcp.postgres import activity
+from scarlet_backup_mcp.postgres.server import Session
+from scarlet_backup_mcp.procedures import dump
+from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.restore import restore
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.store.names import JOURNAL
 
-from .conftest import LocalDatabase
+from .conftest import LocalDatabase, run_docker
 from .helpers_store import Shelf, execute, shelf, small_database
+from .helpers_volume import Rig, a_rig
 
 SETTLED = 0.3
 """A session reports its statistics when it ends."""
@@ -110,6 +115,93 @@ def test_transaction_under_way_at_the_snapshot_can_not_be_excluded(here: Shelf, 
         writer.commit()
     time.sleep(SETTLED)
     assert "rows were inserted, updated or deleted" in why(ask(here))
+
+
+def test_row_that_is_written_just_after_the_snapshot_shuts_it(
+    here: Shelf, database: LocalDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roles = dump.pg.roles
+
+    def write_first(session: Session) -> Any:
+        execute(database, "UPDATE letta.agents SET name = name")
+        time.sleep(SETTLED)
+        return roles(session)
+
+    monkeypatch.setattr(dump.pg, "roles", write_first)
+    assert not here.back_up().safe_to_proceed
+    assert "inserted, updated or deleted since" in why(ask(here))
+
+
+def test_dropped_table_whose_rows_make_up_for_its_definition_shuts_it(here: Shelf, database: LocalDatabase) -> None:
+    def changed_rows() -> int:
+        time.sleep(SETTLED)
+        with Target(here.settings) as target, target.server.session(target.database) as session:
+            return activity.activity(session).changed_rows
+
+    execute(database, "CREATE TABLE scratch (n int)")
+    before = changed_rows()
+    execute(database, "DROP TABLE scratch")
+    definition = changed_rows() - before
+    execute(database, f"CREATE TABLE precious AS SELECT generate_series(1, {definition}) AS n")
+    before = changed_rows()
+    here.back_up()
+    execute(database, "DROP TABLE precious")
+    assert changed_rows() == before
+    assert "changed or dropped" in why(ask(here))
+
+
+def test_session_that_ends_while_it_is_asked_has_told_its_rows(
+    here: Shelf, database: LocalDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = activity.activity
+    with psycopg.connect(database.dsn, autocommit=True) as writer:
+        writer.execute("SELECT 1")
+        here.back_up()
+        for _ in range(2):  # the second one within a second, which is not reported yet
+            writer.execute("UPDATE letta.agents SET name = name")
+
+        def and_then_it_ends(session: Session) -> Activity:
+            found = look(session)
+            writer.close()
+            return found
+
+        monkeypatch.setattr(activity, "activity", and_then_it_ends)
+        why(ask(here))
+
+
+def test_server_that_does_not_count_rows_can_not_tell(here: Shelf, database: LocalDatabase) -> None:
+    execute(database, f"ALTER DATABASE {database.name} SET track_counts TO off")
+    time.sleep(SETTLED)
+    here.back_up()
+    assert ask(here).safe_to_proceed
+    execute(database, "UPDATE letta.agents SET name = name")
+    time.sleep(SETTLED)
+    assert "can't be relied on" in why(ask(here))
+
+
+def test_prepared_transaction_and_two_crashes_shut_it(require_docker: None, tmp_path: Path) -> None:
+    """A crash takes the statistics along: after one that came before the backup there is nothing to go back from."""
+    with a_rig(tmp_path) as rig:
+        rig.psql("ALTER SYSTEM SET max_prepared_transactions = 1")
+        crash(rig)
+        rig.call(backup)
+        rig.psql("BEGIN; INSERT INTO marker VALUES ('prepared'); PREPARE TRANSACTION 'open'")
+        rig.psql("SELECT pg_current_xact_id()", "postgres")
+        assert "prepared" in why(ask_rig(rig))
+        rig.psql("COMMIT PREPARED 'open'")
+        crash(rig)
+        assert "crashed" in why(ask_rig(rig))
+
+
+def ask_rig(rig: Rig) -> Gate:
+    with Target(rig.settings) as target:
+        return gate(target)
+
+
+def crash(rig: Rig) -> None:
+    run_docker("kill", rig.container)
+    run_docker("start", rig.container)
+    rig.wait()
 
 
 def test_too_old_and_from_the_future(here: Shelf) -> None:

@@ -477,6 +477,15 @@ async def test_backup_is_not_safe_when_something_was_written_meanwhile(database:
     assert call.run("gate").returncode == 0
 
 
+def test_gate_is_shut_where_the_server_does_not_count_what_is_written(database: LocalDatabase, tmp_path: Path) -> None:
+    call = command_line_of(local_settings(database, tmp_path / "backups"), tmp_path)
+    execute(database, f"ALTER DATABASE {database.name} SET track_counts = no")
+    assert call.answer(Backup, 0, "backup").safe_to_proceed, "nothing at all was written on the server since"
+    execute(database, "DELETE FROM letta.messages WHERE sequence_id > 20")
+    time.sleep(SETTLED)
+    assert "track_counts" in call.answer(Gate, 1, "gate").reasons[0]
+
+
 async def test_gate_that_wants_proof_opens_on_a_drill_only(database: LocalDatabase, tmp_path: Path) -> None:
     settings = local_settings(database, tmp_path / "backups").model_copy(update={"gate_level": "proved"})
     call = command_line_of(settings, tmp_path)

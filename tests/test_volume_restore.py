@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -31,7 +32,7 @@ from scarlet_backup_mcp.hosts.helper import LABEL as HELPER_LABEL
 from scarlet_backup_mcp.hosts.helper import first_present
 from scarlet_backup_mcp.models import Backup
 from scarlet_backup_mcp.procedures import restore as restoring
-from scarlet_backup_mcp.procedures import volume_restore, volume_swap
+from scarlet_backup_mcp.procedures import volume_looks, volume_swap
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.beside import HELPERS
 from scarlet_backup_mcp.procedures.contents_of_volume import ASIDE
@@ -404,6 +405,48 @@ def test_server_that_somebody_starts_in_the_middle_keeps_its_contents(
     rig.assert_tidy(undo)
 
 
+def test_contents_on_which_somebody_starts_another_server_stay(scarlet: tuple[Rig, Backup]) -> None:
+    rig, saved = scarlet
+    undo, other = undo_of(rig), f"vr-{secrets.token_hex(4)}"
+
+    def start_another(_: Progress) -> None:
+        volume = ("-v", f"{rig.volume()}:/elsewhere")
+        run_docker(
+            "run", "-d", "--pull", "never", "--name", other, *LABEL, "--entrypoint", "sleep", *volume, IMAGE, "60"
+        )
+
+    try:
+        with pytest.raises(PreflightFailed, match=rf"mounted: {other}.*as they were before"):
+            rig.restore(saved.name, Watch("stopping the server", start_another))
+    finally:
+        run_docker_quietly("rm", "-fv", other)
+    assert rig.was() == "live"
+    rig.assert_tidy(undo)
+
+
+def test_server_that_can_not_be_started_again_is_told_of_and_nothing_waits_for_it(
+    require_docker: None, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with ExitStack() as held, a_rig(tmp_path, "-p", f"127.0.0.1:{port}:5432") as rig:
+        saved = rig.take()
+        rig.make_live()
+
+        def take_its_port(_: Progress) -> None:
+            held.enter_context(socket.create_server(("127.0.0.1", port)))
+
+        with pytest.raises(BackupToolError, match=r"as they were before.*Not everything could be started again"):
+            rig.restore(saved.name, Watch("starting the server", take_its_port))
+        assert not rig.journal.exists()
+        assert rig.take().cold
+        held.close()
+        run_docker("start", rig.container)
+        rig.wait()
+        assert rig.was() == "live"
+        rig.assert_tidy(None)
+
+
 def test_too_small_a_disk_is_refused_and_a_full_one_gives_all_back(
     scarlet: tuple[Rig, Backup], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,8 +458,8 @@ def test_too_small_a_disk_is_refused_and_a_full_one_gives_all_back(
         before, began = box.content(), started_at(box.container)
         with pytest.raises(PreflightFailed, match="bytes free"):
             box.restore(saved.name, accept_other_database=True)
-        monkeypatch.setattr(volume_restore, "ROOM", 0)
-        monkeypatch.setattr(volume_restore, "SPARE_BYTES", 0)
+        monkeypatch.setattr(volume_looks, "ROOM", 0)
+        monkeypatch.setattr(volume_looks, "SPARE_BYTES", 0)
         box.sh('dd if=/dev/zero of="$PGDATA/pgsql_tmp_filler" bs=1M count=30 2>/dev/null')
         with pytest.raises(RestoreFailed, match=r"No space left[\s\S]*as they were before"):
             box.restore(saved.name, accept_other_database=True)

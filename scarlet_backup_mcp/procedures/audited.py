@@ -10,7 +10,7 @@ from ..errors import BackupToolError, InternalError
 from ..models import Backup, Client, Kept, Model, Prune, Repaired, Restore, Verification
 from ..postgres.dsn import environment_of
 from ..redaction import text
-from ..store.audit import Record, audited
+from ..store.audit import SCHEDULE, Record, audited
 from .alarm import Alarm, sound
 from .target import Target
 
@@ -33,7 +33,7 @@ def call(
     try:
         with audited(lambda: target.directory.path, tool, arguments, client, lambda: secrets_of(target)) as record:
             result = work()
-            _account(target, result, record)
+            _account(target, result, record, scheduled=client.name == SCHEDULE)
     except Exception as error:
         if on_failure is not None:
             known = error if isinstance(error, BackupToolError) else InternalError("It failed unexpectedly.")
@@ -61,12 +61,13 @@ def secrets_of(target: Target) -> set[str]:
     return {secret for secret in found if secret and not any(secret in name for name in public)}
 
 
-def _account(target: Target, result: Model, record: Record) -> None:
-    """What there was before and after, and whether the result is what a user needs."""
+def _account(target: Target, result: Model, record: Record, *, scheduled: bool) -> None:
+    """What there was before and after, and whether the result is what a user needs: of a schedule a good backup, though
+    it may not open the gate, since the database is in use."""
     if isinstance(result, Backup):
         not_pruned = [f"Not pruned: {result.not_pruned}"] if result.not_pruned else []
-        record.good = result.safe_to_proceed and not not_pruned
-        record.message = " ".join([*not_pruned, *result.reasons])
+        record.good = (result.good if scheduled else result.safe_to_proceed) and not not_pruned
+        record.message = " ".join([*_settled(result.warnings), *not_pruned, *result.reasons])
         record.after = {"backup": result.name, "sha256": result.sha256}
     elif isinstance(result, Verification):
         record.good = (
@@ -81,8 +82,14 @@ def _account(target: Target, result: Model, record: Record) -> None:
     elif isinstance(result, Kept):
         record.before = {"backup": result.name}
     elif isinstance(result, Restore):
+        record.message = " ".join(_settled(result.warnings))
         record.before = {"source": result.source, **_digest(target, result)}
         record.after = {"undo_point": result.undo_point} if result.undo_point else {}
+
+
+def _settled(warnings: list[str]) -> list[str]:
+    """What a call has finished or rolled back for one that was killed, and has no line of its own."""
+    return [warning for warning in warnings if "was cut off" in warning]
 
 
 def _digest(target: Target, result: Restore) -> dict[str, str]:

@@ -12,6 +12,7 @@ from ..errors import (
     Cancelled,
     ConfigurationError,
     DumpFailed,
+    HostError,
     ServerUnreachable,
     TableLocked,
 )
@@ -71,8 +72,12 @@ def backup(
     directory.prepare()  # before all that can fail: the audit log is to tell of the very first failure, too
     settled = settle_first(target, progress)
     progress.stage("looking at the container")
-    stopped = cold.stopped(target) if kind == "volume" else None
-    place = stopped or require_running(target)
+    try:
+        stopped = cold.stopped(target) if kind == "volume" else None
+        place = stopped or require_running(target)
+    except HostError as error:
+        error.message = " ".join([*settled, error.message])
+        raise
     valid = True
     with writer_lock(directory.path, "backup"):
         directory.sweep()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from ..errors import HostError, StoreError
-from ..hosts import Host, run
+from ..errors import HostError, PreflightFailed, StoreError
+from ..hosts import Host, Place, run
 from ..hosts.helper import Sight, helper_container, helpers_of, remove_helpers
 from ..hosts.volumes import running_with
 from ..progress import Progress
@@ -41,6 +41,16 @@ def others_with(target: Target, source: str, container: str | None) -> list[str]
     marked = target.directory.path / HELPERS
     own = helpers_of(owner_of(marked)) if others and marked.is_dir() else []
     return [name for name in others if name not in own]
+
+
+def require_alone(target: Target, source: str, place: Place | None) -> None:
+    """Raises PreflightFailed where another container than the server's runs on the volume or directory `source`, or
+    what `others_with` does."""
+    if others := others_with(target, source, place.container if place else None):
+        raise PreflightFailed(
+            f"Other containers that run have the same volume mounted: {', '.join(others)}.",
+            f"Stop them (`docker stop {' '.join(others)}`), then call again.",
+        )
 
 
 def output(host: Host, argv: list[str], progress: Progress | None = None) -> str:

@@ -10,6 +10,7 @@ cluster only where there is no PG_VERSION, and `initdb` only in an empty directo
     pgsql_tmp_before_restore_<stamp>    there: all old contents are out; what lies in the data directory is new, and
                                         whole once PG_VERSION is there
     pgsql_tmp_returning_<stamp>         there: they are to come back, and the new ones to go out
+    pgsql_tmp_dropped_<stamp>           old contents that are being removed
 
 Names that begin with pgsql_tmp are skipped by base backups and left alone by the server (seen on 15.20).
 """
@@ -28,12 +29,14 @@ from .beside import output
 
 PREFIX = "pgsql_tmp"
 ASIDE = f"{PREFIX}_before_restore_"
+DROPPED = f"{PREFIX}_dropped_"
 PG_VERSION = "PG_VERSION"
 OF_A_SERVER = ("postmaster.pid", "postmaster.opts", BACKUP_MANIFEST)
 """Files that tell of a running server, which the new one's are not; and the archive's own list of files, which would
 pass for that of any later copy."""
 LEFT_ALONE = (f"{PREFIX}*", "lost+found")
 """What is in a data directory, or in the root of a file system, without being the cluster's."""
+_NAMES = ("-mindepth", "1", "-maxdepth", "1", "-name")
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class Contents:
         """Of the old contents that lie there whole, newest first."""
         if not self.exists(self.directory):
             return []
-        names = output(self.host, ["find", self.directory, "-mindepth", "1", "-maxdepth", "1", "-name", f"{ASIDE}*"])
+        names = output(self.host, ["find", self.directory, *_NAMES, f"{ASIDE}*"])
         found = [line.rpartition("/")[2].removeprefix(ASIDE) for line in names.splitlines()]
         return sorted((stamp for stamp in found if re.fullmatch(r"\d{8}_\d{6}", stamp)), reverse=True)
 
@@ -119,9 +122,7 @@ class Contents:
         found = f"{self.unpacked}/{root}" if root else self.unpacked
         for name in OF_A_SERVER:
             self._do(["rm", "-f", "--", f"{found}/{name}"])
-        self._do(
-            ["find", found, "-mindepth", "1", "-maxdepth", "1", "-name", f"{PREFIX}*", "-exec", "rm", "-rf", "{}", ";"]
-        )
+        self._do(["find", found, *_NAMES, f"{PREFIX}*", "-exec", "rm", "-rf", "{}", ";"])
         self._do(["chown", "-R", owner, found])
         self._do(["mv", "--", found, self.incoming])
         self._do(["rm", "-rf", "--", self.unpacked])
@@ -178,6 +179,16 @@ class Contents:
         """Remove directories of ours with all that is in them."""
         for directory in directories:
             self._do(["rm", "-rf", "--", directory])
+
+    def drop(self) -> None:
+        """Remove `aside`, first of all from its name: what is gone in part must not pass for an undo point."""
+        self._do(["mv", "--", self.aside, f"{self.directory}/{DROPPED}{self.stamp}"])
+        self._do(["sync"])
+        self.remove_dropped()
+
+    def remove_dropped(self) -> None:
+        """Do the rest of what `drop` has begun, here or in a call that was killed."""
+        self._do(["find", self.directory, *_NAMES, f"{DROPPED}*", "-exec", "rm", "-rf", "--", "{}", ";"])
 
     def _make(self, directory: str) -> None:
         """Whoever owns the data directory also owns what is set aside in it."""

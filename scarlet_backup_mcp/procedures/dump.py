@@ -61,6 +61,7 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
     progress.stage("taking a snapshot")
     with target.server.session(target.database, OWN_SEARCH_PATH, progress) as other:
         watched = pg.find_table(other, target.settings.integrity_table)
+    written = activity(session)
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     name = session.rows("SELECT pg_export_snapshot() AS name")[0]["name"]
     tables = pg.tables(session)
@@ -76,7 +77,7 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
         schemas=pg.schemas(session),
         tables=tables,
         integrity_rows=None if watched is None else pg.count(session, *watched),
-        activity=activity(session),
+        activity=written,
     )
 
 

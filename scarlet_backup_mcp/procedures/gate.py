@@ -8,6 +8,7 @@ from ..errors import BackupToolError
 from ..models import Gate, ManifestHead
 from ..postgres import catalogue as pg
 from ..postgres.activity import written_since
+from ..postgres.replication import unlogged_tables
 from . import catalogue, journal
 from .catalogue import Known
 from .target import Target
@@ -89,6 +90,8 @@ def _look_at_the_server(target: Target, item: Known[ManifestHead]) -> tuple[list
         now = (pg.server_facts(session).system_identifier, pg.databases(session)[target.database].oid)
         if now != (identity.system_identifier, identity.database_oid):
             return [], [f"{item.name} is of another database of that name, restored or made anew since: call `backup`."]
+        if manifest.kind == "volume" and unlogged_tables(session):
+            return [], [f"Unlogged tables are empty in {item.name}: call `backup` with kind sql."]
         written, how = written_since(session, manifest.activity)
     if written is not False:
         return [], [f"{how} {STOP_WRITERS}"]

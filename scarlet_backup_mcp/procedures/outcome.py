@@ -70,9 +70,10 @@ def outcome(
     """The answer; `valid`: it passed `full`, `proof`: what came of a drill, if one was asked for."""
     safe, reasons = safe_to_proceed(target, manifest, valid)
     drill = proof.drill if proof else None
+    good = valid and not manifest.shrunk
     if proof is not None:
         proved = drill is not None and drill.proved is True
-        safe = safe and proved
+        safe, good = safe and proved, good and proved
         reasons.append(_told_of(proof, manifest.kind))
     path = target.directory.path / manifest.name
     copied = manifest if isinstance(manifest, VolumeManifest) else None
@@ -113,6 +114,7 @@ def outcome(
         ],
         proved=drill.proved if drill else None,
         drill=drill,
+        good=good,
         safe_to_proceed=safe,
         reasons=reasons,
         shrunk=manifest.shrunk,

@@ -18,8 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from ..errors import BackupToolError, Cancelled, ConfirmationStale, HostError
-from ..hosts import run
+from ..errors import BackupToolError, Cancelled, ConfirmationStale, RestoreInterrupted
 from ..models import Kept, ManifestHead, Prune, PruneItem, Step, UndoPoint
 from ..postgres import catalogue as pg
 from ..postgres import databases
@@ -29,9 +28,11 @@ from ..store.directory import Entry
 from ..store.lock import writer_lock
 from . import catalogue, set_aside
 from . import journal as journals
+from .beside import require_alone
 from .catalogue import Known
-from .contents_of_volume import ASIDE
+from .contents_of_volume import ASIDE, Contents
 from .target import Target
+from .volume_swap import settle_volume
 
 OLD = timedelta(days=30)
 """PROC-004's notes: backups older than this are deleted to save space."""
@@ -72,6 +73,11 @@ def prune(
     """
     began = time.monotonic()
     if dry_run:
+        if include_undo and journals.read(target.directory.path) is not None:
+            raise RestoreInterrupted(
+                "A restore is under way, or was cut off: its undo point is not to be told yet.",
+                "Wait until it ends; if there is none, call `backup` or `restore`: either tidies up first.",
+            )
         look = target.server.session(target.maintenance_database, progress=progress) if include_undo else nullcontext()
         with look as session:
             items = _plan(target, progress, session)
@@ -92,9 +98,9 @@ def prune(
 def keep(target: Target, name: str, on: bool) -> Kept:
     """Mark a backup so that retention never removes it, or take the mark away. Raises BackupMissing, NameRefused or
     Busy."""
-    entry = target.directory.find(name)
+    target.directory.find(name)
     with writer_lock(target.directory.path, "mark"):
-        target.directory.mark(entry, on)
+        target.directory.mark(target.directory.find(name), on)
     return Kept(name=name, keep=on)
 
 
@@ -105,9 +111,10 @@ def _server(target: Target, progress: Progress, wanted: bool) -> Generator[tuple
     if not wanted:
         yield None, []
         return
+    settled = settle_volume(target, progress)
     journals.require_running(target)
     with journals.maintenance_session(target, progress) as session:
-        yield session, journals.tidy_up(target, session, restoring=True)
+        yield session, [*settled, *journals.tidy_up(target, session, restoring=True)]
 
 
 # -- what goes -------------------------------------------------------------------------------------------------------
@@ -198,11 +205,13 @@ def _remove(target: Target, progress: Progress, items: list[_Item], session: Ses
 
 
 def _remove_set_aside(target: Target, session: Session, name: str) -> None:
-    """The contents that a restore of a volume has set aside in the data directory. Raises HostError."""
-    directory = f"{pg.server_facts(session).data_directory}/{ASIDE}{name.removeprefix(set_aside.VOLUME_UNDO)}"
-    ended = run(target.host, ["rm", "-rf", "--", directory])
-    if ended.code != 0:
-        raise HostError(f"{directory} in the container can't be removed: {ended.stderr.strip() or ended.code}")
+    """The contents that a restore of a volume has set aside in the data directory. Raises HostError, or PreflightFailed
+    where another container uses them."""
+    place = target.host.place()
+    if (mount := place.data_mount) is not None:
+        require_alone(target, mount.source, place)
+    directory = pg.server_facts(session).data_directory or ""
+    Contents(target.host, directory, name.removeprefix(set_aside.VOLUME_UNDO)).drop()
 
 
 # -- what is told ----------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from ..models import Site, VolumeManifest
 from ..postgres import catalogue as pg
 from ..progress import Progress
 from . import catalogue, set_aside
-from .beside import others_with
+from .beside import require_alone
 from .catalogue import Known
 from .contents_of_volume import ASIDE
 from .set_aside import VOLUME_UNDO
@@ -236,15 +236,6 @@ def _site_of_backup(target: Target, manifest: VolumeManifest | None) -> Site:
         raise ContainerMissing("There is no container, and the backup is of a volume without a name.", remedy)
     require_alone(target, site.volume, None)
     return site
-
-
-def require_alone(target: Target, source: str, place: Place | None) -> None:
-    """Raises PreflightFailed where another container than the server's runs on the volume or directory `source`."""
-    if others := others_with(target, source, place.container if place else None):
-        raise PreflightFailed(
-            f"Other containers that run have the same volume mounted: {', '.join(others)}.",
-            f"Stop them (`docker stop {' '.join(others)}`), then call again.",
-        )
 
 
 def _check_origin(target: Target, known: Known[VolumeManifest], wishes: Wishes) -> list[str]:

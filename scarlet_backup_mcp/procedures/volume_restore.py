@@ -16,6 +16,7 @@ from ..errors import (
     ConfirmationStale,
     RestoreFailed,
     RestoreInterrupted,
+    ServerError,
 )
 from ..hosts import Host
 from ..hosts.helper import Sight
@@ -26,15 +27,15 @@ from ..store.reading import CompressionDamaged, FileReader, decompress
 from . import archive, archive_checks, checks
 from . import journal as journals
 from .archive import Archive
-from .beside import helper
+from .beside import helper, require_alone
 from .catalogue import Known
 from .contents_of_volume import Contents
 from .journal import StoppedContainer, VolumeJournal
 from .set_aside import VOLUME_UNDO
 from .target import Target
 from .verify_volume import verify_volume
-from .volume_looks import look_at_the_server, look_at_the_volume
-from .volume_plan import VolumePlan, require_alone
+from .volume_looks import Running, look_at_the_server, look_at_the_volume
+from .volume_plan import VolumePlan
 from .volume_swap import exchange, finish, roll_back
 
 SHOWN = 5
@@ -89,7 +90,7 @@ def restore(target: Target, progress: Progress, planned: VolumePlan, told: list[
         work.did("Exchange the contents of the volume by renames", f"{away:.1f} s without the server" if away else "")
         if planned.place is not None:
             try:
-                found = look_at_the_server(target, planned)
+                found = _look_at_the_server(target, planned)
             except BaseException as error:
                 with progress.uninterrupted():
                     roll_back(target, contents, journal, error)
@@ -139,6 +140,16 @@ def dry_run(target: Target, progress: Progress, planned: VolumePlan) -> Restore:
     would = [DependentReport(name=d.name, action="would be restarted") for d in dependents if d.running]
     undo = f"{VOLUME_UNDO}<time>" if had_contents else None
     return _report(target, planned, work, began, undo=undo, restored=False, away=None, dependents=would)
+
+
+def _look_at_the_server(target: Target, planned: VolumePlan) -> Running:
+    try:
+        return look_at_the_server(target, planned)
+    except ServerError as error:  # whose remedies are for the live server, which has its old contents again by then
+        raise RestoreFailed(
+            f"The server that came up on {planned.source} can't be used: {error.message.rstrip('. ')}.",
+            "Choose another backup, and prove it first with `verify_backup` and level drill.",
+        ) from error
 
 
 def _finish(target: Target, contents: Contents, journal: VolumeJournal, progress: Progress) -> list[DependentReport]:

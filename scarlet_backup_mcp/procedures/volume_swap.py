@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
-from ..errors import BackupToolError, Cancelled, ContainerMissing, PreflightFailed, RestoreFailed, RestoreInterrupted
+from ..errors import BackupToolError, Cancelled, ContainerMissing, RestoreFailed, RestoreInterrupted
 from ..hosts import Place
 from ..hosts.helper import Sight
 from ..hosts.volumes import volume_exists
@@ -14,15 +14,17 @@ from ..models import DependentReport
 from ..progress import Progress
 from ..store.lock import writer_lock
 from . import journal as journals
-from .beside import helper, others_with
+from .beside import helper, require_alone
 from .contents_of_volume import Contents
-from .journal import VolumeJournal
+from .journal import StoppedContainer, VolumeJournal
 from .target import Target
 
 STOP_SECONDS = 120
 """For the server's last checkpoint; one that is killed then recovers when it starts again."""
 READY_SECONDS = 3600
 """For the server's recovery, as long as it is at it."""
+SILENT_SECONDS = 300
+"""For a server that does not say that it is at it."""
 HEALTH_SECONDS = 60
 """For the health check, once the server answers."""
 AGAIN_SECONDS = 60
@@ -79,9 +81,11 @@ def stop(target: Target, container_id: str) -> None:
 
 
 def _require_stopped(target: Target, journal: VolumeJournal) -> None:
-    """Raises RestoreFailed if somebody has started the server since it was stopped."""
-    if journal.container_id is not None and (state := target.host.place().state) not in STOPPED:
-        raise RestoreFailed(f"Somebody else has started the container, which was stopped: it is {state}.")
+    """Raises RestoreFailed if somebody has started the server since it was stopped, PreflightFailed if another one."""
+    place = target.host.place() if journal.container_id is not None else None
+    if place is not None and place.state not in STOPPED:
+        raise RestoreFailed(f"Somebody else has started the container, which was stopped: it is {place.state}.")
+    _require_alone(target, journal, place)
 
 
 def wait_until_ready(target: Target, progress: Progress) -> None:
@@ -96,7 +100,7 @@ def wait_until_ready(target: Target, progress: Progress) -> None:
         ready, said = _is_ready(target)
         if ready and (place.health != "starting" or waited > HEALTH_SECONDS):
             return
-        given_up = place.health == "unhealthy" and REJECTING not in said
+        given_up = REJECTING not in said and (place.health == "unhealthy" or waited > SILENT_SECONDS)
         if not ready and (given_up or waited > READY_SECONDS):
             raise _does_not_come_up(target, place, said)
         time.sleep(0.2)
@@ -125,16 +129,18 @@ def roll_back(target: Target, contents: Contents, journal: VolumeJournal, error:
     try:
         reports = _put_back_somehow(target, contents, journal)
     except BackupToolError as problem:
+        why = error.message if isinstance(error, BackupToolError) else type(error).__name__
         raise RestoreInterrupted(
-            f"The restore failed ({error}), and the old contents could not be put back yet: {problem.message} What is "
+            f"The restore failed ({why}), and the old contents could not be put back yet: {problem.message} What is "
             f"not in {contents.directory} of them is in {contents.aside}, {contents.returning} or {contents.outgoing}.",
             "Mend what the message names, then call `restore` or `backup`: it goes on putting them back.",
         ) from error
     down = [f"{report.name}: {report.detail}" for report in reports if report.action == "start failed"]
-    if isinstance(error, BackupToolError) and not isinstance(error, Cancelled):
-        error.message += " The volume's contents are as they were before." + (
-            f" Not everything could be started again: {'; '.join(down)}" if down else ""
-        )
+    if isinstance(error, BackupToolError):
+        if not isinstance(error, Cancelled):
+            error.message += " The volume's contents are as they were before."
+        if down:
+            error.message += f" Not everything could be started again: {'; '.join(down)}"
 
 
 def _put_back_somehow(target: Target, contents: Contents, journal: VolumeJournal) -> list[DependentReport]:
@@ -147,17 +153,19 @@ def _put_back_somehow(target: Target, contents: Contents, journal: VolumeJournal
 
 
 def put_back(target: Target, contents: Contents, journal: VolumeJournal) -> list[DependentReport]:
-    """Undo what was done, however far it got; start what ran; forget the journal."""
+    """Undo what was done, however far it got; start what ran; forget the journal. What can't be started is told."""
     if contents.turn_back():
         if journal.container_id is not None and target.host.place().state not in STOPPED:
             stop(target, journal.container_id)
         incoming = contents.set_aside(journal.undo) if journal.undo else contents.incoming
         contents.put_back(incoming, lambda: _require_stopped(target, journal))
     contents.remove(contents.unpacked, contents.incoming)
+    reports: list[DependentReport] = []
     if journal.container_id is not None and journal.was_running:
-        target.host.start_container(journal.container_id)
+        server = StoppedContainer(id=journal.container_id, name=journal.container or journal.container_id)
+        reports += journals.start(target, [server])
         _wait_a_while(target)
-    reports = journals.start(target, journal.dependents)
+    reports += journals.start(target, journal.dependents)
     journals.remove(target.directory.path)
     return reports
 
@@ -179,6 +187,7 @@ def finish(target: Target, contents: Contents, journal: VolumeJournal) -> list[D
     empty = [stamp for stamp in stamps if contents.is_empty(contents.set_aside(stamp))]
     kept = journal.stamp in stamps and journal.stamp not in empty
     older = [stamp for stamp in stamps if stamp != journal.stamp] if kept else []
+    contents.remove_dropped()
     contents.remove(*(contents.set_aside(stamp) for stamp in {*empty, *older}), contents.unpacked, contents.incoming)
     journals.remove(target.directory.path)
     return reports
@@ -214,7 +223,9 @@ def settle_volume(target: Target, progress: Progress) -> list[str]:
         volume = journal.site.volume
         if place is not None and volume is not None and place.volume != volume and volume_exists(volume):
             place = None  # it was made anew, with another volume
-        journal = journal.model_copy(update={"container_id": place.container_id if place else None})
+        image = place.image_id if place else None
+        now = {"container_id": place.container_id if place else None, "image_id": image or journal.image_id}
+        journal = journal.model_copy(update=now)
         if place is None and not (volume and volume_exists(volume)):
             journals.remove(target.directory.path)
             return [f"{what}, and container and volume are gone since: there is nothing to settle."]
@@ -242,12 +253,8 @@ def _present_container(target: Target) -> Place | None:
 def _require_alone(target: Target, journal: VolumeJournal, place: Place | None) -> None:
     mount = place.data_mount if place else None
     source = mount.source if mount else journal.site.volume
-    others = others_with(target, source, place.container if place else None) if source else []
-    if others:
-        raise PreflightFailed(
-            f"Other containers that run have the same volume mounted: {', '.join(others)}.",
-            f"Stop them (`docker stop {' '.join(others)}`), then call again.",
-        )
+    if source:
+        require_alone(target, source, place)
 
 
 def _comes_up(target: Target, journal: VolumeJournal, progress: Progress) -> bool:
