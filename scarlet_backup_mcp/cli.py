@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -18,11 +17,6 @@ from types import FrameType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
-from rich.table import Table
-from rich.text import Text
 
 from . import __version__, texts
 from .errors import BackupToolError, Cancelled, ConfirmationNeeded, InternalError
@@ -33,10 +27,8 @@ from .models import (
     CodePage,
     Compression,
     ErrorReport,
-    Integrity,
     Kind,
     Level,
-    Listing,
     Model,
     Prune,
     Repaired,
@@ -51,10 +43,11 @@ from .procedures import restore as restores
 from .procedures.gate import gate
 from .procedures.sources import Wishes
 from .procedures.target import Target
-from .progress import Progress, State
+from .progress import Progress
 from .schedules import Every, ScheduleReport, System, Weekday, lines, schedule, unschedule
 from .settings import PREFIX, Settings, load_settings
 from .store.audit import SCHEDULE
+from .terminal import PipedProgress, TerminalProgress, for_terminal, print_result
 
 F = TypeVar("F", bound=Callable[..., Any])
 BAD, IMPOSSIBLE, STOPPED = 1, 2, 130
@@ -434,10 +427,10 @@ def _run(
             if audit is not None:
                 audit.sound(error, options.get("setting_on_failure") or os.environ.get(f"{PREFIX}ON_FAILURE"))
             raise
-        progress = _TerminalProgress() if not quiet and sys.stderr.isatty() else _PipedProgress(quiet)
+        progress = TerminalProgress() if not quiet and sys.stderr.isatty() else PipedProgress(quiet)
         with _signals(progress), progress, found as target:
             result = audit.call(target, lambda: work(target, progress)) if audit else work(target, progress)
-        _print(result, as_json)
+        print_result(result, as_json)
         return result
 
 
@@ -450,7 +443,7 @@ def _ask(progress: Progress, question: str, words: str) -> None:
         raise ConfirmationNeeded(
             "It can't be undone without a word of yours, and nobody can be asked here.", "Add --yes."
         )
-    if isinstance(progress, _TerminalProgress):
+    if isinstance(progress, TerminalProgress):
         progress.pause()
     click.echo(question, err=True)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -479,17 +472,9 @@ def _fail(error: BackupToolError, as_json: bool) -> None:
     if as_json:
         click.echo(ErrorReport(code=error.code, message=error.message, remedy=error.remedy).model_dump_json(indent=1))
     click.echo(
-        f"Error: {_for_terminal(error.message)}\nWhat to do: {_for_terminal(error.remedy)}\n({error.code})", err=True
+        f"Error: {for_terminal(error.message)}\nWhat to do: {for_terminal(error.remedy)}\n({error.code})", err=True
     )
     sys.exit(STOPPED if isinstance(error, Cancelled) else IMPOSSIBLE)
-
-
-def _for_terminal(text: str) -> str:
-    """A remedy's parameters as options: "accept_foreign=true" is --accept-foreign here, "drill=false" --no-drill."""
-    text = text.replace("with dry_run=false", "without --dry-run").replace("without code_page", "without --code-page")
-    text = re.sub(r"code_page= ?", "--code-page ", text)
-    text = text.replace("without on_live_server", "without --on-live-server").replace("drill=false", "--no-drill")
-    return re.sub(r"\b(\w+)=true", lambda found: "--" + found[1].replace("_", "-"), text)
 
 
 @contextmanager
@@ -506,111 +491,3 @@ def _signals(progress: Progress) -> Any:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
-
-
-class _PipedProgress(Progress):
-    """A line for each stage."""
-
-    def __init__(self, quiet: bool) -> None:
-        super().__init__()
-        self._quiet = quiet
-        self._told = ""
-
-    def show(self, state: State) -> None:
-        if not self._quiet and state.stage != self._told:
-            self._told = state.stage
-            click.echo(state.stage, err=True)
-
-    def __enter__(self) -> _PipedProgress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-class _TerminalProgress(Progress):
-    """A bar for the present stage."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-        )
-        self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task("starting", total=None)
-
-    def show(self, state: State) -> None:
-        words = state.stage + (f": {state.detail}" if state.detail else "")
-        self._bar.update(self._task, description=words, total=state.total, completed=state.done)
-
-    def pause(self) -> None:
-        """Leave the terminal to a question."""
-        self._bar.stop()
-
-    def __enter__(self) -> _TerminalProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-
-# -- what is printed -------------------------------------------------------------------------------------------------
-
-
-def _print(result: Model, as_json: bool) -> None:
-    if as_json:
-        click.echo(result.model_dump_json(indent=1, by_alias=True))
-    elif sys.stdout.isatty() and isinstance(result, Listing):
-        _print_listing(result)
-    elif sys.stdout.isatty() and isinstance(result, Verification):
-        _print_verification(result)
-    else:
-        click.echo(_for_terminal(texts.describe(result)))
-        if sys.stdout.isatty() and isinstance(result, Integrity) and result.tables:
-            _print_tables(result)
-
-
-def _print_listing(listing: Listing) -> None:
-    table = Table("backup", "age", "size", "state", "rows", "label / detail", title=Text(listing.directory))
-    for item in listing.backups:
-        proved = f"proved {item.proved_at:%Y-%m-%d}" if item.proved_at else ""
-        keep, shrunk = "keep" if item.keep else "", "shrunk" if item.shrunk else ""
-        marks = "; ".join(filter(None, [item.label, proved, item.slot, keep, shrunk, item.detail]))
-        rows = "" if item.rows is None else f"{item.rows:,}"
-        _add_row(table, item.name, texts.age(item.age_seconds), texts.size(item.bytes), item.state, rows, marks)
-    for point in listing.undo_points or []:
-        made = f"{point.created_at:%Y-%m-%d %H:%M} UTC"
-        size = "" if point.bytes is None else texts.size(point.bytes)
-        _add_row(table, point.name, "", size, "undo point", "", made)
-    console = Console()
-    console.print(table)
-    for line in texts.calls(listing.log):
-        console.print(line, markup=False, highlight=False)
-    for warning in listing.warnings:
-        console.print(f"Warning: {warning}", style="yellow", markup=False)
-
-
-def _print_tables(result: Integrity) -> None:
-    table = Table("table", "estimated rows", "size")
-    for item in result.tables:
-        rows = "?" if item.estimated_rows is None else f"{item.estimated_rows:,}"
-        _add_row(table, f"{item.schema_}.{item.name}", rows, texts.size(item.bytes))
-    Console().print(table)
-
-
-def _print_verification(result: Verification) -> None:
-    table = Table("check", "holds", "expected", "found", "detail", title=Text(result.name))
-    for check in result.checks:
-        holds = {True: "yes", False: "NO", None: "-"}[check.ok]
-        _add_row(table, check.check, holds, check.expected, check.found, check.detail)
-    Console().print(table)
-    click.echo(_for_terminal(texts.describe(result)))
-
-
-def _add_row(table: Table, *cells: str) -> None:
-    """Cells as they are: a label may look like rich's markup."""
-    table.add_row(*(Text(cell) for cell in cells))
