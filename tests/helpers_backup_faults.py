@@ -22,6 +22,7 @@ from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
+from scarlet_backup_mcp.store.audit import AUDIT, AUDIT_LOCK
 from scarlet_backup_mcp.store.directory import BackupDirectory
 
 from .conftest import IMAGE, PROJECT_ROOT, run_docker, run_docker_quietly
@@ -30,8 +31,8 @@ TAG = "scarlet-backup-mcp"
 """What application_name begins with for every program that a backup starts."""
 SICK = "/tmp/sick"
 """While a container has this file its health check fails."""
-OWN_FILES = {".gitignore", ".scarlet-backup.lock"}
-"""What a backup directory holds when nothing is in it."""
+OWN_FILES = {".gitignore", ".scarlet-backup.lock", AUDIT, AUDIT_LOCK}
+"""What a backup directory holds when no backup is in it."""
 WATCHDOG_SECONDS = 20.0
 """A backup that has not come to its end by then is cancelled, and its test fails."""
 REAL_PG_DUMP = "/usr/lib/postgresql/15/bin/pg_dump"

@@ -20,7 +20,7 @@ FETCH_SECONDS = 180
 CALL_SECONDS = 60
 TOOL_ERROR = 5
 """The Inspector's exit code for a tool's result that is an error."""
-TOOLS = ["backup", "db_integrity", "list_backups", "restore", "verify_backup"]
+TOOLS = ["backup", "db_integrity", "list_backups", "prune_backups", "restore", "verify_backup"]
 
 each_era = pytest.mark.parametrize("era", ["legacy", "modern"])
 

@@ -799,6 +799,7 @@ def example_backup() -> Backup:
             "rows": 0,
             "integrity_rows": 0,
             "steps": [],
+            "good": False,
             "safe_to_proceed": False,
             "reasons": [],
             "shrunk": False,

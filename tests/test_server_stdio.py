@@ -67,7 +67,7 @@ each_era = pytest.mark.parametrize("era", ERAS)
 async def main_job(it: Agent, lose: Callable[[], object], fingerprint: Callable[[], object]) -> dict[str, Any]:
     """What the tools are for, in the order in which an agent calls them; gives the restore's report."""
     before = fingerprint()
-    assert sorted(it.tools) == ["backup", "db_integrity", "list_backups", "restore", "verify_backup"]
+    assert sorted(it.tools) == ["backup", "db_integrity", "list_backups", "prune_backups", "restore", "verify_backup"]
     assert (await it.call("db_integrity"))["agents"] == AGENTS
     made = await it.call("backup", label="before PROC-003")
     assert (made["safe_to_proceed"], made["shrunk"], made["rows"]) == (True, False, ROWS)
@@ -145,7 +145,7 @@ def test_tools_are_listed_within_three_seconds(tmp_path: Path) -> None:
     with RawServer(environment_of(docker_settings_of_nobody()), tmp_path) as it:
         it.initialize()
         it.send("tools/list", {}, number=1)
-        assert len(it.answer(1)["result"]["tools"]) == 5
+        assert len(it.answer(1)["result"]["tools"]) == 6
         assert time.monotonic() - began < 3
 
 

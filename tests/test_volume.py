@@ -387,9 +387,11 @@ def test_unlogged_tables_count_as_the_empty_ones_they_come_back_as(kept: Kept, t
         made = take(here)
         assert {table.name: table.rows for table in made.tables}["scratch"] == 0
         assert "letta.scratch" in " ".join(made.warnings)
-        assert made.safe_to_proceed
+        assert (made.good, made.safe_to_proceed) == (True, False)
+        assert "Unlogged tables are empty" in " ".join(made.reasons)
         execute(kept.database, "ALTER TABLE letta.scratch SET LOGGED")
         logged = take(here)
+        assert logged.safe_to_proceed
         assert {table.name: table.rows for table in logged.tables}["scratch"] == 7
         assert (logged.rows, logged.warnings) == ((made.rows or 0) + 7, [])
     finally:
