@@ -139,8 +139,8 @@ def apply_setting(server: Server, database: str, setting: Setting, options: Mapp
     with server.session(database, options) as session:
         session.execute("BEGIN")
         try:
-            if setting.name in ("role", "session_authorization"):
-                raise QueryFailed("it would change who we are", sqlstate="55P02")
+            if setting.name in ("role", "session_authorization") or setting.name.endswith("_timeout"):
+                raise QueryFailed("it would change who we are, or end us", sqlstate="55P02")
             session.execute(f"SELECT set_config({literal(setting.name)}, {literal(setting.value)}, false)")
             session.execute(f"ALTER {place} SET {name} FROM CURRENT")
         except QueryFailed:  # some can only be set when a connection begins
