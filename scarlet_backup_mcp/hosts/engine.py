@@ -181,6 +181,23 @@ class Engine:
             if any(source in (mount.get("Name"), mount.get("Source")) for mount in item["Mounts"])
         ]
 
+    def has_volume(self, name: str) -> bool:
+        """Whether there is such a volume."""
+        return self._there(self.volume_labels, name)
+
+    def has_image(self, name_or_id: str) -> bool:
+        """Whether there is such an image."""
+        return self._there(self.inspect_image, name_or_id)
+
+    def _there(self, look: Callable[[str], object], name: str) -> bool:
+        try:
+            look(name)
+        except EngineRefused as refused:
+            if refused.status == 404:
+                return False
+            raise
+        return True
+
     def remove_volume(self, name: str) -> None:
         """Remove a volume. 404 if there is none, 409 while a container has it."""
         self._ask(f"remove the volume {name}", self._api.remove_volume, name)

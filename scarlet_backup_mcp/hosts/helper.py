@@ -70,7 +70,7 @@ def first_present(*images: str | None) -> str | None:
     """The first of these images, by id or name, that is on the engine's machine. Raises HostError."""
     engine = Engine(find_endpoint(os.environ))
     try:
-        return next((image for image in images if image and _is_present(engine, image)), None)
+        return next((image for image in images if image and engine.has_image(image)), None)
     finally:
         engine.close()
 
@@ -78,16 +78,6 @@ def first_present(*images: str | None) -> str | None:
 def remove_helpers(owner: str) -> list[str]:
     """Remove what killed calls of that owner left, and so end what still runs in them: the names of those gone now."""
     return remove_leftovers(owner, LABEL)
-
-
-def _is_present(engine: Engine, image: str) -> bool:
-    try:
-        engine.inspect_image(image)
-    except EngineRefused as refused:
-        if refused.status == 404:
-            return False
-        raise
-    return True
 
 
 def _start(engine: Engine, name: str, image: str, sight: Sight, owner: str) -> None:

@@ -28,13 +28,7 @@ def volume_labels(name: str) -> dict[str, str]:
 def volume_exists(name: str) -> bool:
     """Raises HostError."""
     with _engine() as engine:
-        try:
-            engine.volume_labels(name)
-        except EngineRefused as refused:
-            if refused.status == 404:
-                return False
-            raise
-    return True
+        return engine.has_volume(name)
 
 
 def create_volume(name: str, labels: Mapping[str, str]) -> None:

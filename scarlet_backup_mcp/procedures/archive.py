@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import BackupToolError, DumpFailed, DumpIncomplete
+from ..errors import BackupToolError, DumpIncomplete
 from ..hosts import Exit, Host, run
 from ..models import Compression
 from ..postgres.base_backup import BACKUP_MANIFEST, File
@@ -18,6 +18,7 @@ from ..progress import Progress
 from ..store.reading import CompressionDamaged, Compressor, FileReader, decompress
 from ..store.tar import Member, MemberHandler, TarDamaged, TarReader
 from ..store.writing import PartialFile
+from . import record
 
 PG_VERSION = "PG_VERSION"
 KEPT = {BACKUP_MANIFEST: 256 << 20, PG_VERSION: 16}
@@ -170,18 +171,10 @@ def write(
 def read_back(partial: PartialFile, compression: Compression, written: Written, progress: Progress) -> None:
     """Read the finished file from the disk. Raises DumpFailed unless it is what was written."""
     found = read(partial.path, compression, progress)
-    wrong = [
-        what
-        for what, holds in (
-            ("its end", found.damage is None and found.compression_damage is None),
-            ("size", found.bytes == partial.bytes and found.tar_bytes == written.tar_bytes),
-            ("SHA-256", found.sha256 == partial.sha256),
-            ("files", found.contents == written.contents),
-        )
-        if not holds
-    ]
-    if wrong:
-        raise DumpFailed(
-            f"What was read back from {partial.path.name} is not what was written: {', '.join(wrong)} differ.",
-            "The disk or its driver is at fault: check it, and set SCARLET_BACKUP_DIR to another one.",
-        )
+    record.require_read_back(
+        partial,
+        ("its end", found.damage is None and found.compression_damage is None),
+        ("size", found.bytes == partial.bytes and found.tar_bytes == written.tar_bytes),
+        ("SHA-256", found.sha256 == partial.sha256),
+        ("files", found.contents == written.contents),
+    )

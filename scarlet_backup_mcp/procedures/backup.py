@@ -11,7 +11,6 @@ from ..errors import (
     BackupToolError,
     Cancelled,
     ConfigurationError,
-    DumpFailed,
     HostError,
     ServerUnreachable,
     TableLocked,
@@ -178,22 +177,14 @@ def _dump(target: Target, progress: Progress, order: Order) -> tuple[Manifest, l
 def read_back(partial: PartialFile, compression: Compression, written: Written, progress: Progress) -> str:
     """Everything that `full` checks, on the finished file. Gives what a restore would refuse, in words: mostly ""."""
     found = examine(partial.path, compression, progress)
-    wrong = [
-        what
-        for what, same in (
-            ("its end", found.damage is None and found.compression_damage is None),
-            ("size", found.bytes == partial.bytes),
-            ("SHA-256", found.sha256 == partial.sha256),
-            ("tables", found.tables == written.tables),
-            ("script", found.rest_sha256 == written.rest_sha256),
-        )
-        if not same
-    ]
-    if wrong:
-        raise DumpFailed(
-            f"What was read back from {partial.path.name} is not what was written: {', '.join(wrong)} differ.",
-            "The disk or its driver is at fault: check it, and set SCARLET_BACKUP_DIR to another one.",
-        )
+    record.require_read_back(
+        partial,
+        ("its end", found.damage is None and found.compression_damage is None),
+        ("size", found.bytes == partial.bytes),
+        ("SHA-256", found.sha256 == partial.sha256),
+        ("tables", found.tables == written.tables),
+        ("script", found.rest_sha256 == written.rest_sha256),
+    )
     return describe_refusals(found.refused(foreign=False))
 
 

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from ..errors import EngineUnreachable, HostError, VolumeUnsupported
 from ..hosts import Host, Place, run
 from ..postgres import controldata
-from ..postgres.base_backup import BACKUP_MANIFEST
 from ..postgres.controldata import ControlData, ControlDataDamaged
 from .archive import PG_VERSION
 from .archive_checks import NEEDED
 from .beside import output
+from .contents_of_volume import OF_A_SERVER
 
 NOT_COPIED = ("pgsql_tmp*", "lost+found", ".s.PGSQL.*")
 """What lies in a data directory without being the cluster's: temporary files and what restores have set aside (base
 backups skip such names, too: "Backing Up The Data Directory"), what a file system has in its root, sockets."""
-OF_A_SERVER = ("postmaster.pid", "postmaster.opts", BACKUP_MANIFEST)
-"""Of a server that has run, or of the archive that it was restored from: new ones are made. Only in the root."""
 LEFT_ALONE = [word for name in NOT_COPIED for word in ("-name", name, "-prune", "-o")]
 """Words for `find`, which then passes over them."""
 SHOWN = 5

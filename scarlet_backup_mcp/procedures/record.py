@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import DiskFull
+from ..errors import DiskFull, DumpFailed
 from ..hosts import free_bytes_of
 from ..models import Compression, Identity, ManifestHead
 from ..postgres import catalogue as pg
+from ..store.writing import PartialFile
 from .target import Target
 
 
@@ -73,3 +74,13 @@ def require_room(target: Target, needed: int, what: str) -> None:
     free = free_bytes_of(target.directory.path)
     if free is not None and free < needed:
         raise DiskFull(f"{target.directory.path} has {free:,} bytes free; a backup of {what} may need {needed:,}.")
+
+
+def require_read_back(partial: PartialFile, *held: tuple[str, bool]) -> None:
+    """`held` says of each part of a finished file whether it was read back as it was written. Raises DumpFailed."""
+    wrong = [what for what, same in held if not same]
+    if wrong:
+        raise DumpFailed(
+            f"What was read back from {partial.path.name} is not what was written: {', '.join(wrong)} differ.",
+            "The disk or its driver is at fault: check it, and set SCARLET_BACKUP_DIR to another one.",
+        )
