@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -37,6 +38,20 @@ from scarlet_backup_mcp.progress import Progress
 IMAGE = "pgvector/pgvector:pg15"
 OURS = {"scarlet-backup-mcp.test": "1"}
 MEGABYTE = 1 << 20
+STARTS_UNDER_CTRL_C = """
+import os, signal, threading
+from scarlet_backup_mcp.hosts.local import LocalHost
+
+signal.signal(signal.SIGINT, lambda number, frame: None)
+host = LocalHost(None, {})
+codes = []
+starts = threading.Thread(target=lambda: codes.extend(host.start(["true"]).wait().code for _ in range(400)))
+starts.start()
+while starts.is_alive():
+    os.killpg(0, signal.SIGINT)
+    starts.join(0.0005)
+print(*codes)
+"""
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="uses sh and /proc as programs to run")
 
@@ -371,6 +386,12 @@ class TestLocal:
     )
     def test_free_bytes_only_of_this_machine(self, settings: dict[str, str], here: bool, tmp_path: Path) -> None:
         assert (LocalHost(None, settings).free_bytes(str(tmp_path)) is not None) is here
+
+    def test_ctrl_c_reaches_no_program_not_even_one_that_is_just_being_started(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", STARTS_UNDER_CTRL_C], stdout=subprocess.PIPE, timeout=60, process_group=0, check=True
+        )
+        assert done.stdout.split() == [b"0"] * 400
 
     def test_there_are_no_containers(self) -> None:
         host = LocalHost(None, {})

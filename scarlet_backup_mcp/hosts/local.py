@@ -90,20 +90,44 @@ class LocalHost:
         return host == "" or is_loopback(host) or host.startswith("@") or os.path.isabs(host)
 
 
+def start_apart(
+    argv: Sequence[str],
+    *,
+    stdin: int | IO[bytes],
+    stdout: int,
+    stderr: int | IO[bytes],
+    env: Mapping[str, str],
+) -> subprocess.Popen[bytes]:
+    """A program in a session (on Windows: a process group) of its own, its pipes unbuffered, out of Ctrl-C's reach.
+
+    On POSIX it runs with SIGINT blocked: between fork and setsid a child is still in the terminal's group, and a
+    Ctrl-C in that moment ended it (seen). Raises OSError.
+    """
+    if sys.platform == "win32":
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+        return subprocess.Popen(
+            argv, bufsize=0, stdin=stdin, stdout=stdout, stderr=stderr, env=env, creationflags=flags
+        )
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        return subprocess.Popen(
+            argv, bufsize=0, stdin=stdin, stdout=stdout, stderr=stderr, env=env, start_new_session=True
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class LocalProcess:
     """A `Process` on this machine, in a session of its own: the terminal's Ctrl-C does not reach it."""
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str], stdin: bool) -> None:
         self._output, self._errors = OutputQueue(), Tail()
-        self._popen = subprocess.Popen(
+        self._popen = start_apart(
             argv,
-            bufsize=0,
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
-            start_new_session=sys.platform != "win32",
-            creationflags=_WINDOWS_FLAGS,
         )
         self._stdin_use = threading.Lock()
         self._killed = False
@@ -185,12 +209,6 @@ class LocalProcess:
             if sys.platform != "win32" and self._popen.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self._popen.pid, number)
-
-
-if sys.platform == "win32":
-    _WINDOWS_FLAGS = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-else:
-    _WINDOWS_FLAGS = 0
 
 
 def _chunks(pipe: IO[bytes] | None) -> Iterator[bytes]:

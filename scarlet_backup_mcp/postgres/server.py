@@ -203,7 +203,6 @@ class Session:
             self._progress.check()
             chunk = self._process.read(POLL)
             if chunk == b"":
-                self._progress.check()  # a terminal's Ctrl-C can reach a psql that has just been started
                 raise self._lost()
             self._buffer += chunk or b""
             if until is not None and time.monotonic() > until:

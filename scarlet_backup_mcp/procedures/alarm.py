@@ -16,6 +16,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from .. import __version__
+from ..hosts.local import start_apart
 from ..models import Model, Utc
 
 SECONDS = 60.0
@@ -69,15 +70,7 @@ def _run(command: str, message: bytes, seconds: float) -> str:
     with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:
         stdin.write(message)
         stdin.seek(0)
-        process = subprocess.Popen(
-            argv,
-            stdin=stdin,
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-            env=environment,
-            start_new_session=sys.platform != "win32",
-            creationflags=subprocess.CREATE_NO_WINDOW if sys.platform == "win32" else 0,
-        )
+        process = start_apart(argv, stdin=stdin, stdout=subprocess.DEVNULL, stderr=stderr, env=environment)
         try:
             code = process.wait(seconds)
         except subprocess.TimeoutExpired:
