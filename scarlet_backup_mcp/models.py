@@ -521,16 +521,20 @@ class AuditEntry(Model):
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
     schema_: Literal[1] = Field(default=1, alias="schema")
+    call: str = Field(
+        description="The same in the two lines of a call: the one of its beginning and the one of its end."
+    )
     time: Utc = Field(description="When the call began.")
     tool: str
     arguments: dict[str, JsonValue] = Field(description="Without secrets.")
     client: Client
-    outcome: Literal["ok", "bad", "error"] = Field(
-        description="'bad': it was done, but its result is not what a user needs, such as a backup that has shrunk."
+    outcome: Literal["begun", "ok", "bad", "error"] = Field(
+        description="'begun': it has not ended, so it is under way or was killed. 'bad': it was done, but its result "
+        "is not what a user needs, such as a backup that has shrunk."
     )
     code: str | None = Field(description="With 'error': the error's code.")
     message: str
-    duration_seconds: float
+    duration_seconds: float | None = Field(description="null with 'begun'.")
     before: dict[str, str] = Field(default={})
     after: dict[str, str] = Field(default={})
 

@@ -173,8 +173,8 @@ def _listing(result: Listing) -> list[str]:
 def calls(log: list[AuditEntry]) -> list[str]:
     """Each call of the audit log on one line."""
     return [
-        f"{call.time:%Y-%m-%d %H:%M:%S} UTC  {call.tool} by {call.client.name}: {call.code or call.outcome}, "
-        f"{call.duration_seconds:.1f} s  {call.message}".rstrip()
+        f"{call.time:%Y-%m-%d %H:%M:%S} UTC  {call.tool} by {call.client.name}: {call.code or call.outcome}"
+        f"{'' if call.duration_seconds is None else f', {call.duration_seconds:.1f} s'}  {call.message}".rstrip()
         for call in log
     ]
 

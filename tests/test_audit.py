@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import stat
 import subprocess
@@ -26,6 +27,7 @@ from scarlet_backup_mcp.errors import BackupToolError, Busy, RestoreRefused, Sto
 from scarlet_backup_mcp.procedures import audited as calls
 from scarlet_backup_mcp.procedures.alarm import Alarm, sound
 from scarlet_backup_mcp.procedures.backup import backup
+from scarlet_backup_mcp.procedures.listing import no_success
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.redaction import HIDDEN, redact, text
@@ -35,6 +37,7 @@ from scarlet_backup_mcp.store.audit import (
     AUDIT,
     AUDIT_LOCK,
     SCHEDULE,
+    UNENDED,
     AuditEntry,
     Client,
     audited,
@@ -51,6 +54,7 @@ PASSWORD = "Tr0ub4dor3"
 
 def entry(tool: str = "backup", **more: Any) -> AuditEntry:
     fields: dict[str, Any] = {
+        "call": secrets.token_hex(4),
         "time": datetime.now(UTC),
         "tool": tool,
         "arguments": {},
@@ -68,14 +72,19 @@ def tools(directory: Path, count: int = 10_000) -> list[str]:
 # What is kept
 
 
-def test_call_leaves_one_line_of_json(tmp_path: Path) -> None:
+def test_call_leaves_a_line_of_json_as_it_begins_and_one_as_it_ends(tmp_path: Path) -> None:
     with audited(
         lambda: tmp_path, "restore", {"backup": "x.sql", "drill": None}, Client(name="ide", version="2")
     ) as on:
+        (unended,) = read(tmp_path, 5).entries
         on.message = "done"
         on.before, on.after = {"sha256": "ab"}, {"undo_point": "letta_before"}
-    (line,) = (tmp_path / AUDIT).read_bytes().splitlines()
-    found = json.loads(line)
+    begun, found = map(json.loads, (tmp_path / AUDIT).read_bytes().splitlines())
+    assert (begun["outcome"], begun["duration_seconds"], begun["before"]) == ("begun", None, {})
+    assert AuditEntry.model_validate(begun) == unended
+    for name in ("call", "time", "tool", "arguments", "client"):
+        assert begun[name] == found[name], name
+    assert len(found.pop("call")) == 8
     assert datetime.fromisoformat(found.pop("time")).tzinfo is not None
     assert 0 <= found.pop("duration_seconds") < 5
     assert found == {
@@ -121,6 +130,26 @@ def test_bad_result_is_neither_ok_nor_an_error(tmp_path: Path) -> None:
 def test_log_is_for_its_owner_only(tmp_path: Path) -> None:
     audit.append(tmp_path, entry())
     assert stat.S_IMODE((tmp_path / AUDIT).stat().st_mode) == 0o600
+
+
+def test_calls_that_have_not_ended_are_told_as_begun_among_those_that_have(tmp_path: Path) -> None:
+    with audited(lambda: tmp_path, "outer", {}, CLI):
+        with audited(lambda: tmp_path, "inner", {}, CLI):
+            pass
+        assert [(each.tool, each.outcome) for each in read(tmp_path, 5).entries] == [
+            ("inner", "ok"),
+            ("outer", "begun"),
+        ]
+    assert [(each.tool, each.outcome) for each in read(tmp_path, 5).entries] == [("outer", "ok"), ("inner", "ok")]
+
+
+def test_killed_scheduled_run_is_the_last_one_and_no_success(tmp_path: Path) -> None:
+    audit.append(tmp_path, entry(client=Client(name=SCHEDULE)))
+    audit.append(tmp_path, entry(client=Client(name=SCHEDULE), outcome="begun", duration_seconds=None, message=UNENDED))
+    found = last_scheduled(tmp_path)
+    assert found is not None
+    assert found.outcome == "begun"
+    assert no_success(found) == f"The last scheduled run, of {found.time:%Y-%m-%d %H:%M} UTC, {UNENDED}"
 
 
 def test_last_scheduled_run_is_found_among_others(tmp_path: Path) -> None:
@@ -209,6 +238,7 @@ APPEND_MANY = """
     directory, name, count, audit.LIMIT = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     for number in range(count):
         audit.append(directory, audit.AuditEntry(
+            call=f"{name}{number}",
             time=datetime.now(UTC), tool=f"{name}-{number}", arguments={"label": "x" * (number % 700)},
             client=audit.Client(name="cli"), outcome="ok", code=None, message="", duration_seconds=1.0,
         ))

@@ -139,8 +139,9 @@ def test_nothing_is_left_after_an_exception() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows can't send Ctrl-C to one process only")
 def test_nothing_is_left_after_ctrl_c() -> None:
     script = (
-        "import time\n"
+        "import signal, time\n"
         "from scarlet_backup_mcp.demo.embedded import EmbeddedServer\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it\n"
         "with EmbeddedServer() as server:\n"
         "    print(server.directory, flush=True)\n"
         "    time.sleep(60)\n"

@@ -50,7 +50,20 @@ from scarlet_backup_mcp.store.lock import LOCK, writer_lock
 from scarlet_backup_mcp.store.names import KEEP, PARTIAL, REMOVED
 
 from .conftest import LocalDatabase
-from .helpers_faces import ERAS, Agent, User, agent, content_of, execute, local_settings, locked, text_of, unfinished
+from .helpers_faces import (
+    ERAS,
+    Agent,
+    User,
+    agent,
+    content_of,
+    execute,
+    local_backends,
+    local_settings,
+    locked,
+    text_of,
+    unfinished,
+    until,
+)
 from .helpers_store import Made, Shelf, made_backups, shelf, small_database
 from .test_cli import CommandLine, posix_only, terminal
 
@@ -126,9 +139,10 @@ def database(embedded: EmbeddedServer) -> Generator[LocalDatabase]:
 
 
 def log_of(directory: Path) -> list[AuditEntry]:
-    """Every call in it, oldest first; each line is one."""
+    """Every call in it that has ended, in that order; each line is one."""
     path = directory / AUDIT
-    return [AuditEntry.model_validate_json(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [entry for entry in map(AuditEntry.model_validate_json, lines) if entry.outcome != "begun"]
 
 
 def told_in(entries: list[AuditEntry]) -> list[tuple[str, str | None]]:
@@ -764,6 +778,26 @@ def test_scheduled_run_whose_pruning_fails_is_a_failed_one(scheduled: Scheduled)
     listing, findings = scheduled.seen()
     assert (listing.total_backups, listing.last_scheduled and listing.last_scheduled.outcome) == (2, "bad")
     assert "scheduled_backup_failed" in findings
+
+
+def test_killed_scheduled_run_is_told_until_the_next_good_one(scheduled: Scheduled, database: LocalDatabase) -> None:
+    assert scheduled.run(0) == []
+    command = [sys.executable, "-m", "scarlet_backup_mcp", "backup", "--scheduled", "scarlet-backup-daily"]
+    with locked(database):
+        environment = scheduled.command_line.environment
+        with subprocess.Popen(command, env=environment, cwd=scheduled.command_line.directory) as process:
+            until(lambda: local_backends(database), 20, "a backend of the run's")
+            process.kill()
+        listing, findings = scheduled.seen()
+    assert listing.last_scheduled is not None
+    assert (listing.last_scheduled.tool, listing.last_scheduled.outcome) == ("backup", "begun")
+    assert any("under way, or was killed" in warning for warning in listing.warnings)
+    assert "scheduled_backup_failed" in findings
+    assert scheduled.run(0) == []
+    listing, findings = scheduled.seen()
+    assert listing.last_scheduled is not None
+    assert listing.last_scheduled.outcome == "ok"
+    assert "scheduled_backup_failed" not in findings
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,9 @@ def call(
     the result, where it has warnings.
     """
     try:
-        with audited(lambda: target.directory.path, tool, arguments, client, lambda: secrets_of(target)) as record:
+        where, secrets = (lambda: target.directory.path), (lambda: secrets_of(target))
+        begin = target.known_place is not None or target.settings.dir is not None
+        with audited(where, tool, arguments, client, secrets, begin=begin) as record:
             result = work()
             _account(target, result, record, scheduled=client.name == SCHEDULE)
     except Exception as error:

@@ -111,7 +111,7 @@ def from_backup(target: Target, guard: Session, planned: Plan, stamp: str, progr
         _bring_in(target, guard, planned, work, source, progress)
         return work
     with rehearsal(target, planned.known, examination, contents, progress) as rehearsed:
-        work.warnings += verify.keep(target, planned.known, reading, rehearsed.report)
+        work.warnings += verify.keep(target, planned.known.entry, reading, rehearsed.report)
         _require_proof(planned, work, rehearsed)
         if planned.manifest is None:  # whatever else a file from elsewhere did, it did in the throw-away server
             source = Script(rehearsed.script(progress), lambda: rehearsed.tables)

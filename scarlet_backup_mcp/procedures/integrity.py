@@ -12,7 +12,7 @@ from ..postgres import programs
 from ..progress import Progress
 from . import journal
 from .gate import gate
-from .listing import WEEK, list_backups
+from .listing import WEEK, list_backups, no_success
 from .target import Target
 
 SHOWN_TABLES = 20
@@ -210,7 +210,7 @@ def _look_at_backups(target: Target, looked: Looked) -> tuple[str | None, float 
         looked.found(
             "warning",
             "scheduled_backup_failed",
-            f"The last scheduled run, of {run.time:%Y-%m-%d %H:%M} UTC, was no success: {run.message}",
+            no_success(run),
             "Mend what it says, then call `backup`.",
             error=run.code,
         )

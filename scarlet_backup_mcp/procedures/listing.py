@@ -85,8 +85,14 @@ def _audited(directory: Path, count: int, warnings: list[str]) -> tuple[list[Aud
     if tail.unreadable:
         warnings.append(f"{tail.unreadable} lines of the audit log can't be read.")
     if run is not None and run.outcome != "ok":
-        warnings.append(f"The last scheduled run, of {run.time:%Y-%m-%d %H:%M} UTC, was no success: {run.message}")
+        warnings.append(no_success(run))
     return tail.entries, run
+
+
+def no_success(run: AuditEntry) -> str:
+    """What is to be said of a scheduled run that was none."""
+    what = "" if run.outcome == "begun" else "was no success: "
+    return f"The last scheduled run, of {run.time:%Y-%m-%d %H:%M} UTC, {what}{run.message}"
 
 
 # -- one file ----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from ..store.directory import BackupDirectory
 
 TAG = "scarlet-backup-mcp"
 ENGINE_SECONDS = 2.0
-"""How long a listing waits for the engine to say which container this is."""
+"""How long is waited for the engine by what can do without knowing the container."""
 
 
 class Target:
@@ -56,6 +56,14 @@ class Target:
         return self.host.place()
 
     @cached_property
+    def known_place(self) -> Place | None:
+        """`place`, or None when it can't be told soon."""
+        try:
+            return within(ENGINE_SECONDS, lambda: self.place)
+        except BackupToolError:
+            return None
+
+    @cached_property
     def directory(self) -> BackupDirectory:
         """The backup directory. Where no setting names it, Compose's label does, and while the engine does not answer,
         what the label said last. Raises BackupDirUnknown, or what `place` raises when nothing is known."""
@@ -81,7 +89,7 @@ class Target:
         identity = manifest.identity
         if identity is None or identity.database != self.database:
             return False
-        known = self._known_place
+        known = self.known_place
         if known is None:
             names = (identity.container, identity.project)
             return names[0] == self.settings.container if self.settings.via == "docker" else names == (None, None)
@@ -109,13 +117,6 @@ class Target:
         self.close()
 
     # --------------------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _known_place(self) -> Place | None:
-        try:
-            return within(ENGINE_SECONDS, lambda: self.place)
-        except BackupToolError:
-            return None
 
     def _user(self) -> str:
         return self._connection.get("PGUSER", self.settings.user)

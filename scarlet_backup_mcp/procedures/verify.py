@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from ..errors import ArgumentsInvalid, BackupNotValid, StoreError
+from ..errors import ArgumentsInvalid, BackupNotValid
 from ..models import Check, CodePage, CodePageChoice, Drill, Level, Manifest, Step, Verification
 from ..postgres.contents import Contents
 from ..postgres.script import Handler
@@ -14,7 +14,7 @@ from ..progress import Progress
 from ..store.directory import DRILL, Entry
 from ..store.encodings import DESCRIPTIONS
 from ..store.powershell import Survey
-from . import catalogue, checks, rescue
+from . import catalogue, checks, rescue, verified
 from .catalogue import Known
 from .drill import Rehearsal, rehearsal
 from .examine import Examination, examine
@@ -98,7 +98,7 @@ def verify(
         reading = full(target, known, progress, contents, code_page=code_page)
         if reading.whole and reading.examination is not None:
             with rehearsal(target, known, reading.examination, contents, progress, on_live_server) as rehearsed:
-                reading.warnings.extend(keep(target, known, reading, rehearsed.report))
+                reading.warnings.extend(keep(target, known.entry, reading, rehearsed.report))
         else:
             reading.checks.append(Check(check=DRILL, ok=None, detail="not done: the file itself is not whole"))
     return _report(target, known, level, reading, rehearsed, time.monotonic() - began)
@@ -142,30 +142,15 @@ def full(
     found = checks.content_checks(known, rescue.told(looked, code_page) if looked else "", examination, certain)
     reading = Reading(found, examination, looked, code_page)
     if store and (known.manifest is not None or known.detail):
-        reading.warnings.extend(keep(target, known, reading))
+        reading.warnings.extend(keep(target, entry, reading))
     return reading
 
 
-def keep(target: Target, known: Known[Manifest], reading: Reading, drilled: Drill | None = None) -> list[str]:
-    """Keep the outcome of a full verification, and of a drill if one was done, beside the backup. Gives a warning where
-    it can't be written: what was found out holds all the same."""
-    assert reading.examination is not None
-    failed = [check.check for check in reading.failed if check.check != checks.CLOCK]
-    proved = drilled.proved if drilled else None
-    if proved is False:
-        failed.append(DRILL)
-    try:
-        target.directory.store_verification(
-            known.entry,
-            sha256=reading.examination.sha256,
-            failed=failed,
-            proved=proved,
-            proved_on=f"PostgreSQL {drilled.server_version}, {drilled.where}" if drilled else None,
-            code_page=reading.examination.code_page,
-        )
-    except StoreError as error:
-        return [f"The outcome could not be kept beside the backup: {error.message}"]
-    return []
+def keep(target: Target, entry: Entry, reading: Reading, drilled: Drill | None = None) -> list[str]:
+    """As `verified.keep`."""
+    read = reading.examination
+    assert read is not None
+    return verified.keep(target, entry, read.sha256, reading.checks, drilled, read.code_page)
 
 
 # -- what is told ----------------------------------------------------------------------------------------------------

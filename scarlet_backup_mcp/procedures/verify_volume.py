@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from ..errors import ArgumentsInvalid, StoreError
+from ..errors import ArgumentsInvalid
 from ..models import Check, Drill, Level, Step, Verification, VolumeManifest
 from ..progress import Progress
 from ..store.directory import DRILL, Entry
-from . import archive, archive_checks, catalogue, checks
+from . import archive, archive_checks, catalogue, checks, verified
 from .archive import Archive
 from .catalogue import Known
 from .drill_volume import drill_volume, require_docker
@@ -43,10 +43,10 @@ def verify_volume(
         reading.archive = read = archive.read(entry.path, entry.name.compression, progress)
         reading.checks += archive_checks.content_checks(known, read)
         if known.manifest is not None or known.detail:
-            reading.warnings += _keep(target, known, reading.checks, read)
+            reading.warnings += verified.keep(target, entry, read.sha256, reading.checks)
         if level == "drill" and reading.drillable:
             reading.drill, drilled = drill_volume(target, known, read, progress)
-            reading.warnings += _keep(target, known, reading.checks, read, reading.drill)
+            reading.warnings += verified.keep(target, entry, read.sha256, reading.checks, reading.drill)
             reading.checks += drilled
         elif level == "drill":
             reading.checks.append(Check(check=DRILL, ok=None, detail="not done: the file itself is not whole"))
@@ -66,27 +66,6 @@ class Reading:
     def drillable(self) -> bool:
         """Whether nothing is wrong that keeps it from being tried out."""
         return all(check.ok is not False or check.check in HARMLESS for check in self.checks)
-
-
-def _keep(
-    target: Target, known: Known[VolumeManifest], found: list[Check], read: Archive, drilled: Drill | None = None
-) -> list[str]:
-    """As `verify.keep`."""
-    failed = [check.check for check in found if check.ok is False and check.check != checks.CLOCK]
-    proved = drilled.proved if drilled else None
-    if proved is False:
-        failed.append(DRILL)
-    try:
-        target.directory.store_verification(
-            known.entry,
-            sha256=read.sha256,
-            failed=failed,
-            proved=proved,
-            proved_on=f"PostgreSQL {drilled.server_version}, {drilled.where}" if drilled else None,
-        )
-    except StoreError as error:
-        return [f"The outcome could not be kept beside the backup: {error.message}"]
-    return []
 
 
 def _report(

@@ -1,4 +1,7 @@
-"""The audit log of a backup directory: `audit.jsonl`, one JSON line per call that changed or tried to change something.
+"""The audit log of a backup directory: `audit.jsonl`, with every call that changed or tried to change something.
+
+A call leaves two JSON lines, one when it begins and one when it ends: one that was killed is there, too. A reader is
+shown the second, where there is one.
 
 Lines are only ever added, each in one write under a lock of the log's own, and are on the disk before the call answers:
 an append on Windows is a seek and a write, and rotation moves the file, so O_APPEND alone would not do. A line that a
@@ -11,14 +14,15 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import secrets as random
 import stat
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from filelock import FileLock, Timeout
 from pydantic import JsonValue, ValidationError
@@ -36,6 +40,7 @@ KEPT = 3
 LOCK_SECONDS = 10.0
 SCHEDULE = "schedule"
 """Name of the client of a run that a scheduler began."""
+UNENDED = "has not ended: it is under way, or was killed."
 _FLAGS = os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 log = logging.getLogger(__name__)
 
@@ -53,7 +58,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Tail:
-    """The end of the log, newest first; `unreadable` lines lay between these."""
+    """The last calls, newest first; `unreadable` lines lay between these."""
 
     entries: list[AuditEntry]
     unreadable: int
@@ -66,14 +71,38 @@ def audited(
     arguments: Mapping[str, object],
     client: Client,
     secrets: Callable[[], Collection[str]] = tuple,
+    *,
+    begin: bool = True,
 ) -> Generator[Record]:
-    """Append an entry when the block ends, in whatever way; what it raises goes on.
+    """Append an entry when the block begins and one when it ends, in whatever way; what it raises goes on.
 
-    `where` gives the backup directory and `secrets` what must not be kept; both are asked at the end. A log that can't
-    be written does not fail the call: `Record.warning` says so then, and stderr.
+    `where` gives the backup directory and `secrets` what must not be kept; both are asked at the end again, since a
+    call can make the one and learn the other. A log that can't be written does not fail the call: `Record.warning` says
+    so at the end, and stderr. `begin` is false where the directory can't be told yet.
     """
     record, began_at, began = Record(), datetime.now(UTC), time.monotonic()
     error: BaseException | None = None
+    call = random.token_hex(4)
+
+    def entry(outcome: Literal["begun", "ok", "bad", "error"], code: str | None, message: str) -> AuditEntry:
+        hidden = secrets()
+        return AuditEntry(
+            call=call,
+            time=began_at,
+            tool=tool,
+            arguments=cast(dict[str, JsonValue], redact(arguments, hidden)),
+            client=client,
+            outcome=outcome,
+            code=code,
+            message=text(message, hidden),
+            duration_seconds=None if outcome == "begun" else round(time.monotonic() - began, 3),
+            before={name: text(value, hidden) for name, value in record.before.items()},
+            after={name: text(value, hidden) for name, value in record.after.items()},
+        )
+
+    if begin:
+        with suppress(Exception):  # the line of the end will say what is wrong
+            append(where(), entry("begun", None, UNENDED))
     try:
         yield record
     except BaseException as raised:
@@ -81,21 +110,8 @@ def audited(
         raise
     finally:
         try:
-            hidden = secrets()
             code, message = (None, record.message) if error is None else _described(error)
-            entry = AuditEntry(
-                time=began_at,
-                tool=tool,
-                arguments=cast(dict[str, JsonValue], redact(arguments, hidden)),
-                client=client,
-                outcome="error" if code else "ok" if record.good else "bad",
-                code=code,
-                message=text(message, hidden),
-                duration_seconds=round(time.monotonic() - began, 3),
-                before={name: text(value, hidden) for name, value in record.before.items()},
-                after={name: text(value, hidden) for name, value in record.after.items()},
-            )
-            append(where(), entry)
+            append(where(), entry("error" if code else "ok" if record.good else "bad", code, message))
         except Exception as failure:
             why = failure.message if isinstance(failure, BackupToolError) else type(failure).__name__
             record.warning = f"This call is not in the audit log: {why}"
@@ -119,7 +135,7 @@ def append(directory: Path, entry: AuditEntry) -> None:
 
 
 def read(directory: Path, count: int) -> Tail:
-    """The last `count` entries. Raises StoreError when the log is there but can't be read."""
+    """The last `count` calls. Raises StoreError when the log is there but can't be read."""
     entries: list[AuditEntry] = []
     unreadable = 0
     for entry in _entries(directory):
@@ -179,12 +195,19 @@ def _make_room(path: Path, bytes_needed: int) -> None:
 
 
 def _entries(directory: Path) -> Iterator[AuditEntry | None]:
-    """Newest first; None is a line that can't be read."""
+    """Newest first, of each call its last line; None is a line that can't be read."""
+    ended: set[str] = set()
     for line in _lines(directory):
         try:
-            yield AuditEntry.model_validate_json(line)
+            entry = AuditEntry.model_validate_json(line)
         except ValidationError:
             yield None
+            continue
+        if entry.outcome != "begun":
+            ended.add(entry.call)
+        elif entry.call in ended:
+            continue
+        yield entry
 
 
 def _lines(directory: Path) -> Iterator[bytes]:

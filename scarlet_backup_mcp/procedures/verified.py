@@ -1,0 +1,35 @@
+"""What a verification has found out, kept beside the backup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..errors import StoreError
+from ..models import Check, CodePage, Drill
+from ..store.directory import DRILL, Entry
+from . import checks
+from .target import Target
+
+
+def keep(
+    target: Target,
+    entry: Entry,
+    sha256: str,
+    found: Iterable[Check],
+    drilled: Drill | None = None,
+    code_page: CodePage | None = None,
+) -> list[str]:
+    """Keep the outcome of a full verification, and of a drill if one was done. Gives a warning where it can't be
+    written: what was found out holds all the same."""
+    failed = [check.check for check in found if check.ok is False and check.check != checks.CLOCK]
+    proved = drilled.proved if drilled else None
+    if proved is False:
+        failed.append(DRILL)
+    proved_on = f"PostgreSQL {drilled.server_version}, {drilled.where}" if drilled else None
+    try:
+        target.directory.store_verification(
+            entry, sha256=sha256, failed=failed, proved=proved, proved_on=proved_on, code_page=code_page
+        )
+    except StoreError as error:
+        return [f"The outcome could not be kept beside the backup: {error.message}"]
+    return []
