@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from scarlet_backup_mcp.models import Compression
@@ -38,15 +39,21 @@ CREATE TABLE messages AS SELECT g AS id, md5(g::text) AS text FROM generate_seri
 
 def main(megabytes: int) -> None:
     """Run everything and print the table."""
+    with filled_container(megabytes) as container, tempfile.TemporaryDirectory() as directory:
+        compare(container, Path(directory))
+
+
+@contextmanager
+def filled_container(megabytes: int) -> Generator[str]:
+    """Name of a container with a database letta of about that size."""
     container = f"scarlet-benchmark-{secrets.token_hex(4)}"
-    docker("run", "-d", "--rm", "--pull", "never", "--name", container, "-e", "POSTGRES_PASSWORD=benchmark", IMAGE)
+    docker("run", "-d", "--pull", "never", "--name", container, "-e", "POSTGRES_PASSWORD=benchmark", IMAGE)
     try:
         psql = ("exec", "-i", container, "psql", "-q", "-U", "postgres", "-v", "ON_ERROR_STOP=1")
         wait_for(container)
         docker(*psql, stdin=b"CREATE DATABASE letta")
         docker(*psql, "-d", "letta", stdin=FILL.format(megabytes=megabytes).encode())
-        with tempfile.TemporaryDirectory() as directory:
-            compare(container, Path(directory))
+        yield container
     finally:
         docker("rm", "-f", "-v", container)
 

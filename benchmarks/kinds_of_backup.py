@@ -8,7 +8,6 @@ them, not seconds, since machines are noisy.
 
 from __future__ import annotations
 
-import secrets
 import sys
 import tempfile
 import time
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from against_docker_exec import FILL, IMAGE, docker, wait_for
+from against_docker_exec import filled_container
 
 from scarlet_backup_mcp.models import Compression, Kind, Model
 from scarlet_backup_mcp.procedures.backup import backup
@@ -35,18 +34,9 @@ STEPS = ("backup", "verify full", "drill", "restore", "without server")
 
 def main(megabytes: int) -> None:
     """Run everything and print the table."""
-    container = f"scarlet-benchmark-{secrets.token_hex(4)}"
-    docker("run", "-d", "--pull", "never", "--name", container, "-e", "POSTGRES_PASSWORD=benchmark", IMAGE)
-    try:
-        psql = ("exec", "-i", container, "psql", "-q", "-U", "postgres", "-v", "ON_ERROR_STOP=1")
-        wait_for(container)
-        docker(*psql, stdin=b"CREATE DATABASE letta")
-        docker(*psql, "-d", "letta", stdin=FILL.format(megabytes=megabytes).encode())
-        with tempfile.TemporaryDirectory() as directory:
-            settings = load_settings(dir=str(Path(directory) / "backups"), container=container)
-            show({kind: live(settings, *kind) for kind in KINDS})
-    finally:
-        docker("rm", "-f", "-v", container)
+    with filled_container(megabytes) as container, tempfile.TemporaryDirectory() as directory:
+        settings = load_settings(dir=str(Path(directory) / "backups"), container=container)
+        show({kind: live(settings, *kind) for kind in KINDS})
 
 
 def live(settings: Settings, kind: Kind, compression: Compression) -> dict[str, float]:

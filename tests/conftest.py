@@ -10,12 +10,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 from psycopg import sql
 
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+
+if TYPE_CHECKING:
+    from .helpers_store import Made
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 MEMORY = PROJECT_ROOT / "scarlet_backup_mcp" / "demo" / "memory.sql"
@@ -67,6 +71,15 @@ def embedded() -> Iterator[EmbeddedServer]:
     """One embedded server for the whole session; its databases are the tests' to make and drop."""
     with EmbeddedServer() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def made(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    """A small database and two good backups of it, which tests copy and leave as they are."""
+    from .helpers_store import made_backups  # which builds on this module
+
+    with made_backups(embedded, tmp_path_factory.mktemp("made")) as taken:
+        yield taken
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,14 @@ import psycopg
 from mcp import Client
 from mcp.client import ClientRequestContext
 from mcp.client.stdio import StdioServerParameters, stdio_client
-from mcp.types import CallToolResult, ElicitRequestParams, ElicitResult, TextContent, Tool
+from mcp.types import (
+    CallToolResult,
+    ElicitRequestParams,
+    ElicitResult,
+    InputRequiredResult,
+    TextContent,
+    Tool,
+)
 from pydantic import SecretStr
 
 from scarlet_backup_mcp.server import create_server
@@ -116,6 +123,21 @@ class Agent:
         schema = self.tools[tool].output_schema
         assert schema is not None
         jsonschema.Draft202012Validator(schema).validate(content_of(result))
+
+
+async def sealed_yes(
+    it: Agent, tool: str, arguments: dict[str, Any]
+) -> Callable[[], Awaitable[CallToolResult | InputRequiredResult]]:
+    """Call a tool that asks, in 2026-07-28, and say yes by hand: what it gives sends the answer, as often as wished."""
+    session = it.client.session
+    asked = await session.call_tool(tool, arguments, allow_input_required=True)
+    assert isinstance(asked, InputRequiredResult)
+    yes = ElicitResult(action="accept", content={"confirm": True})
+    answers: Any = dict.fromkeys(asked.input_requests or {}, yes)
+    state = asked.request_state
+    return lambda: session.call_tool(
+        tool, arguments, input_responses=answers, request_state=state, allow_input_required=True
+    )
 
 
 def content_of(result: CallToolResult) -> dict[str, Any]:

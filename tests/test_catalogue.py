@@ -27,16 +27,10 @@ from scarlet_backup_mcp.store.names import MANIFEST, VERIFIED
 from scarlet_backup_mcp.texts import describe
 
 from .conftest import LocalDatabase
-from .helpers_store import Made, Shelf, execute, made_backups, shelf, small_database
+from .helpers_store import Made, Shelf, execute, shelf, small_database
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files.")
 DAY = 86400
-
-
-@pytest.fixture(scope="module")
-def made(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    with made_backups(embedded, tmp_path_factory.mktemp("made")) as taken:
-        yield taken
 
 
 @pytest.fixture

@@ -22,13 +22,7 @@ from scarlet_backup_mcp.store.names import JOURNAL
 from scarlet_backup_mcp.texts import describe
 
 from .conftest import LocalDatabase, Stack, run_docker
-from .helpers_store import Made, Shelf, execute, made_backups, shelf, small_database
-
-
-@pytest.fixture(scope="module")
-def made(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    with made_backups(embedded, tmp_path_factory.mktemp("made")) as taken:
-        yield taken
+from .helpers_store import Made, Shelf, execute, shelf, small_database
 
 
 @pytest.fixture

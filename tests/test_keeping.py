@@ -22,7 +22,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 from mcp import Client
-from mcp.types import CallToolResult, ElicitResult, Implementation, InputRequiredResult
+from mcp.types import CallToolResult, Implementation, InputRequiredResult
 from psycopg import sql
 
 from scarlet_backup_mcp import __version__
@@ -60,11 +60,12 @@ from .helpers_faces import (
     local_backends,
     local_settings,
     locked,
+    sealed_yes,
     text_of,
     unfinished,
     until,
 )
-from .helpers_store import Made, Shelf, made_backups, shelf, small_database
+from .helpers_store import Made, Shelf, shelf, small_database
 from .test_cli import CommandLine, posix_only, terminal
 
 SETTLED = 0.3
@@ -74,12 +75,6 @@ NOWHERE = "postgresql://postgres@127.0.0.1:1/"
 """Nobody listens there."""
 
 each_era = pytest.mark.parametrize("era", ERAS)
-
-
-@pytest.fixture(scope="module")
-def made(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    with made_backups(embedded, tmp_path_factory.mktemp("made")) as taken:
-        yield taken
 
 
 @dataclass(frozen=True)
@@ -232,21 +227,7 @@ async def test_sealed_yes_is_good_once(full: Full) -> None:
     files that it was given for have been put back."""
     arguments, before = {"dry_run": False}, full.everything()
     async with agent(full.settings, "2026-07-28", User()) as it:
-        session = it.client.session
-        asked = await session.call_tool("prune_backups", arguments, allow_input_required=True)
-        assert isinstance(asked, InputRequiredResult)
-        yes = ElicitResult(action="accept", content={"confirm": True})
-        answers: Any = dict.fromkeys(asked.input_requests or {}, yes)
-
-        async def answer() -> CallToolResult | InputRequiredResult:
-            return await session.call_tool(
-                "prune_backups",
-                arguments,
-                input_responses=answers,
-                request_state=asked.request_state,
-                allow_input_required=True,
-            )
-
+        answer = await sealed_yes(it, "prune_backups", arguments)
         done = await answer()
         assert isinstance(done, CallToolResult)
         assert content_of(done)["removed"] == 3

@@ -31,16 +31,10 @@ from scarlet_backup_mcp.store.names import KEEP, REMOVED
 from scarlet_backup_mcp.store.writing import PartialFile
 
 from .conftest import PROJECT_ROOT
-from .helpers_store import Made, Shelf, made_backups
+from .helpers_store import Made, Shelf
 
 DEAD = "postgresql://postgres@127.0.0.1:1/"
 """Nobody listens there."""
-
-
-@pytest.fixture(scope="module")
-def made(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    with made_backups(embedded, tmp_path_factory.mktemp("made")) as taken:
-        yield taken
 
 
 @pytest.fixture(scope="module")

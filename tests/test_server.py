@@ -41,6 +41,7 @@ from .helpers_faces import (
     local_backends,
     local_settings,
     locked,
+    sealed_yes,
     text_of,
     undo_points,
     unfinished,
@@ -422,23 +423,8 @@ async def test_sealed_answer_is_good_once(local_database: LocalDatabase, local: 
     """In 2026-07-28 the answer travels with the client's second request, which can be sent again."""
     arguments = {"backup": "latest"}
     async with agent(local, "2026-07-28", User()) as it:
-        session = it.client.session
         await it.call("backup")
-        asked = await session.call_tool("restore", arguments, allow_input_required=True)
-        assert isinstance(asked, InputRequiredResult)
-        answers: Any = dict.fromkeys(
-            asked.input_requests or {}, ElicitResult(action="accept", content={"confirm": True})
-        )
-
-        async def answer() -> CallToolResult | InputRequiredResult:
-            return await session.call_tool(
-                "restore",
-                arguments,
-                input_responses=answers,
-                request_state=asked.request_state,
-                allow_input_required=True,
-            )
-
+        answer = await sealed_yes(it, "restore", arguments)
         done = await answer()
         assert isinstance(done, CallToolResult)
         assert content_of(done)["restored"]

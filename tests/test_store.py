@@ -23,7 +23,6 @@ import zstandard
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import (
     BackupMissing,
     BackupToolError,
@@ -42,19 +41,13 @@ from scarlet_backup_mcp.store.reading import CompressionDamaged, Compressor, Fil
 from scarlet_backup_mcp.store.writing import PartialFile, write_atomically
 
 from .conftest import PROJECT_ROOT
-from .helpers_store import Made, made_backups
+from .helpers_store import Made
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files.")
 NAME = "letta_backup_20260201_093000.sql"
 FILE_NAME_BYTES = 255
 """The longest name on every usual file system, in bytes; Windows counts UTF-16 units, which are never more."""
 LONGEST_COMPANION = f".{names.MANIFEST}.tmp"
-
-
-@pytest.fixture(scope="module")
-def made(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    with made_backups(embedded, tmp_path_factory.mktemp("made")) as taken:
-        yield taken
 
 
 # Names

@@ -7,7 +7,6 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,12 +25,6 @@ from .helpers_store import Made, Shelf, made_backups
 
 SEED = 20260201
 COPY_BLOCK = re.compile(rb"^COPY (\w+\.\w+) [^\n]*\n(?:.*?\n)??\\\.\n", re.MULTILINE | re.DOTALL)
-
-
-@pytest.fixture(scope="module")
-def made(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    with made_backups(embedded, tmp_path_factory.mktemp("made")) as taken:
-        yield taken
 
 
 @pytest.fixture(scope="module")

@@ -121,8 +121,7 @@ def _dump(target: Target, progress: Progress, order: Order) -> tuple[Manifest, l
     """Gives the manifest, warnings, and whether `full` holds."""
     directory, compression = target.directory, order.compression
     name = directory.new_name(target.settings.prefix, compression)
-    partial = PartialFile(directory.path / name)
-    try:
+    with PartialFile(directory.path / name) as partial:
         patience = {"lock_timeout": str(programs.LOCK_WAIT_MS)}
         with target.server.session(target.database, patience, progress) as session:
             snapshot = take_snapshot(target, session, progress)
@@ -165,9 +164,6 @@ def _dump(target: Target, progress: Progress, order: Order) -> tuple[Manifest, l
         progress.check()
         with progress.uninterrupted():
             directory.publish(partial, manifest, failed=["statements"] if refused else [], keep=order.keep)
-    except BaseException:
-        partial.discard()
-        raise
     return manifest, written.warnings, not refused
 
 

@@ -75,8 +75,7 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
     mount = _mount(place)
     _require_unused(target, place, mount)
     name = target.directory.new_name(target.settings.prefix, compression, "volume")
-    partial = PartialFile(target.directory.path / name)
-    try:
+    with PartialFile(target.directory.path / name) as partial:
         sight = Sight(container=place.container_id, read_only=True)
         with helper(target, place.image_id or "", sight, progress) as host:
             progress.stage("looking at the files")
@@ -137,9 +136,6 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
         progress.check()
         with progress.uninterrupted():
             target.directory.publish(partial, manifest, failed=[], keep=order.keep)
-    except BaseException:
-        partial.discard()
-        raise
     return manifest, [*cluster.warnings, *_warnings_of(written.contents)]
 
 

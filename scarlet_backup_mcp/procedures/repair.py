@@ -81,8 +81,7 @@ def _write(target: Target, known: Known[Manifest], found: Examination, how: str,
             "`verify_backup` tells how it was made. Use it, or move it and its manifest away first.",
         )
     progress.stage(f"writing {final.name}", known.entry.bytes)
-    partial = PartialFile(final)
-    try:
+    with PartialFile(final) as partial:
         raw = FileReader(known.entry.path, progress.report)
         digests, contents, compressor = BlockDigests(), Contents(), Compressor(compression)
         reader = ScriptReader(digests, contents)
@@ -109,9 +108,6 @@ def _write(target: Target, known: Known[Manifest], found: Examination, how: str,
         manifest = _manifest(target, known, partial, written, contents.rows, how)
         with progress.uninterrupted():
             target.directory.publish(partial, manifest, failed=[])
-    except BaseException:
-        partial.discard()
-        raise
     return manifest
 
 

@@ -67,8 +67,7 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
         before = _look(target, progress)
         record.require_room(target, int((before.cluster_bytes or 0) * ROOM[compression]), "this cluster")
         name = target.directory.new_name(target.settings.prefix, compression, "volume")
-        partial = PartialFile(target.directory.path / name)
-        try:
+        with PartialFile(target.directory.path / name) as partial:
             with wal_kept(session):
                 progress.stage("copying the cluster", before.cluster_bytes)
                 written = archive.write(
@@ -123,9 +122,6 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
             progress.check()
             with progress.uninterrupted():
                 target.directory.publish(partial, manifest, failed=[], keep=order.keep)
-        except BaseException:
-            partial.discard()
-            raise
     said = [f"pg_basebackup said: {line}" for line in written.said]
     if before.unlogged:
         said.append(

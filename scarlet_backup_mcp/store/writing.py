@@ -21,7 +21,10 @@ SHARING_SECONDS = 5
 
 
 class PartialFile:
-    """A backup under way, under `<name>.partial`, for its owner only. Its final name comes with `publish`."""
+    """A backup under way, under `<name>.partial`, for its owner only. Its final name comes with `publish`.
+
+    A context manager: leaving it without `publish` removes it.
+    """
 
     def __init__(self, final: Path) -> None:
         self.final = final
@@ -66,6 +69,12 @@ class PartialFile:
         self._close()
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> PartialFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
 
     def _close(self) -> None:
         if self._file is not None:
