@@ -7,50 +7,43 @@ PROC-003 must not go ahead); 2 it could not be done, or the command line is wron
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from types import FrameType
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 
 from . import __version__, texts
-from .errors import BackupToolError, Cancelled, ConfirmationNeeded, InternalError
+from .command import BAD, Audited, ask, errors, patiently, run, settings_of
+from .errors import BackupToolError, ConfigurationError
 from .models import (
     Backup,
     BackupLevel,
-    Client,
     CodePage,
     Compression,
-    ErrorReport,
     Kind,
     Level,
-    Model,
     Prune,
     Repaired,
     Restore,
     Verification,
 )
-from .procedures import alarm, audited, integrity, listing, verify
 from .procedures import backup as backups
+from .procedures import integrity, listing, verify
 from .procedures import prune as retention
 from .procedures import repair as repairs
 from .procedures import restore as restores
 from .procedures.gate import gate
 from .procedures.sources import Wishes
 from .procedures.target import Target
+from .procedures.volume_swap import settle_first
 from .progress import Progress
-from .schedules import Every, ScheduleReport, System, Weekday, lines, schedule, unschedule
-from .settings import PREFIX, Settings, load_settings
-from .store.audit import SCHEDULE
-from .terminal import PipedProgress, TerminalProgress, for_terminal, print_result
+from .schedules import Every, ScheduleReport, System, Weekday, job_name, lines, schedule, unschedule
+from .settings import PREFIX, Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
-BAD, IMPOSSIBLE, STOPPED = 1, 2, 130
 log = logging.getLogger(__name__)
 
 
@@ -94,13 +87,35 @@ def main(context: click.Context) -> None:
 @_settings_options
 def serve(**options: Any) -> None:
     """Serve MCP over stdio, for an agent or an inspector."""
-    with _errors(as_json=False):
+    with errors(as_json=False):
         from .server import serve as serve_stdio  # takes most of a second to import: not for the other commands
 
-        serve_stdio(_settings(options))
+        serve_stdio(settings_of(options))
 
 
-@main.command()
+class _Schedulable(click.Command):
+    """A command whose wrong command line sounds the alarm when a scheduler began it: nobody reads its usage there."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """As `click.Command.make_context`."""
+        given = list(args)
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            extra |= {"resilient_parsing": True, "ignore_unknown_options": True, "allow_extra_args": True}
+            found = super().make_context(info_name, given, parent, **extra).params
+            if found.get("scheduled"):
+                wrong = ConfigurationError(
+                    f"The command line of the job {found['scheduled']} is wrong: {error.format_message()}",
+                    "`scarlet-backup-mcp schedule --install` writes it anew.",
+                )
+                Audited("backup", {}, scheduled=True).sound(wrong, found)
+            raise
+
+
+@main.command(cls=_Schedulable)
 @click.option(
     "--kind",
     type=click.Choice(get_args(Kind)),
@@ -149,20 +164,21 @@ def backup(
         "verify": verify,
         "keep": keep,
     }
-    audit = _Audit("backup", {**arguments, "prune": prune, "scheduled": scheduled}, scheduled=scheduled is not None)
+    audit = Audited("backup", {**arguments, "prune": prune, "scheduled": scheduled}, scheduled=scheduled is not None)
 
     def work(target: Target, progress: Progress) -> Backup:
-        made = backups.backup(target, progress, **arguments)
+        take = partial(backups.backup, target, progress, **arguments)
+        made = patiently(progress, take) if scheduled is not None else take()
         if prune:
-            _prune_after(target, progress, made, _Audit("prune_backups", {}, scheduled=audit.scheduled))
+            _prune_after(target, progress, made, Audited("prune_backups", {}, scheduled=audit.scheduled))
         return made
 
-    result = _run(work, options, as_json, quiet, audit)
+    result = run(work, options, as_json, quiet, audit)
     fit = result.good if scheduled is not None else result.safe_to_proceed
     sys.exit(0 if fit and result.not_pruned is None else BAD)
 
 
-def _prune_after(target: Target, progress: Progress, made: Backup, audit: _Audit) -> None:
+def _prune_after(target: Target, progress: Progress, made: Backup, audit: Audited) -> None:
     """Retention after a backup, which is there whatever comes of it: the alarm is the backup's."""
     try:
         made.pruned = audit.call(target, lambda: retention.prune(target, progress, dry_run=False), alarmed=False)
@@ -203,7 +219,7 @@ def verify_(
         return verify.verify(target, progress, backup, level, code_page=code_page, on_live_server=on_live_server)
 
     arguments = {"backup": backup, "level": level, "code_page": code_page, "on_live_server": on_live_server}
-    result = _run(work, options, as_json, quiet, _Audit("verify_backup", arguments) if level != "quick" else None)
+    result = run(work, options, as_json, quiet, Audited("verify_backup", arguments) if level != "quick" else None)
     proved = level != "drill" or (result.drill is not None and result.drill.proved is True)
     sys.exit(0 if proved and (result.valid or (level == "drill" and result.foreign)) else BAD)
 
@@ -219,7 +235,7 @@ def repair_(backup: str, code_page: CodePage | None, as_json: bool, quiet: bool,
     def work(target: Target, progress: Progress) -> Repaired:
         return repairs.repair(target, progress, backup, code_page=code_page)
 
-    _run(work, options, as_json, quiet, _Audit("repair", {"backup": backup, "code_page": code_page}))
+    run(work, options, as_json, quiet, Audited("repair", {"backup": backup, "code_page": code_page}))
 
 
 @main.command("list")
@@ -229,7 +245,7 @@ def repair_(backup: str, code_page: CodePage | None, as_json: bool, quiet: bool,
 @_settings_options
 def list_(limit: int, log: int, as_json: bool, quiet: bool, **options: Any) -> None:
     """Show the backups and undo points there are, newest first."""
-    _run(lambda target, _: listing.list_backups(target, limit, log), options, as_json, quiet)
+    run(lambda target, _: listing.list_backups(target, limit, log), options, as_json, quiet)
 
 
 @main.command()
@@ -268,13 +284,14 @@ def restore(
     def work(target: Target, progress: Progress) -> Restore:
         if dry_run:
             return restores.dry_run(target, progress, backup, wishes)
+        settle_first(target, progress)
         proposal = restores.propose(target, progress, backup, wishes)
         if not yes:
-            _ask(progress, proposal.question, f"restore {proposal.source}")
+            ask(progress, " ".join([*target.settled, proposal.question]), f"restore {proposal.source}")
         return restores.restore(target, progress, proposal.source, wishes, confirmed=proposal.confirms)
 
-    audit = None if dry_run else _Audit("restore", {"backup": backup, **asdict(wishes)})
-    _run(work, options, as_json, quiet, audit)
+    audit = None if dry_run else Audited("restore", {"backup": backup, **asdict(wishes)})
+    run(work, options, as_json, quiet, audit)
 
 
 @main.command("prune")
@@ -291,11 +308,11 @@ def prune_(dry_run: bool, yes: bool, include_undo: bool, as_json: bool, quiet: b
         if dry_run or would.confirmation is None:
             return would
         if not yes:
-            _ask(progress, texts.question_before_pruning(would), would.confirmation)
+            ask(progress, texts.question_before_pruning(would), would.confirmation)
         return retention.prune(target, progress, dry_run=False, include_undo=include_undo, confirmed=would.confirmation)
 
-    audit = None if dry_run else _Audit("prune_backups", {"include_undo": include_undo})
-    result = _run(work, options, as_json, quiet, audit)
+    audit = None if dry_run else Audited("prune_backups", {"include_undo": include_undo})
+    result = run(work, options, as_json, quiet, audit)
     sys.exit(BAD if any(item.action == "not removed" for item in result.items) else 0)
 
 
@@ -306,8 +323,8 @@ def prune_(dry_run: bool, yes: bool, include_undo: bool, as_json: bool, quiet: b
 @_settings_options
 def keep_(backup: str, off: bool, as_json: bool, quiet: bool, **options: Any) -> None:
     """Mark BACKUP so that retention never removes it."""
-    audit = _Audit("keep", {"backup": backup, "off": off})
-    _run(lambda target, _: retention.keep(target, backup, not off), options, as_json, quiet, audit)
+    audit = Audited("keep", {"backup": backup, "off": off})
+    run(lambda target, _: retention.keep(target, backup, not off), options, as_json, quiet, audit)
 
 
 @main.command("gate")
@@ -315,7 +332,7 @@ def keep_(backup: str, off: bool, as_json: bool, quiet: bool, **options: Any) ->
 @_settings_options
 def gate_(as_json: bool, quiet: bool, **options: Any) -> None:
     """Whether PROC-003 may go ahead now, for use in scripts. Exit code 0: it may; 1: it must not, and why."""
-    result = _run(lambda target, _: gate(target), options, as_json, quiet)
+    result = run(lambda target, _: gate(target), options, as_json, quiet)
     sys.exit(0 if result.safe_to_proceed else BAD)
 
 
@@ -323,10 +340,11 @@ def gate_(as_json: bool, quiet: bool, **options: Any) -> None:
 @click.option("--daily", "every", flag_value="daily", default="daily", help="One run a day. [default]")
 @click.option("--weekly", "every", flag_value="weekly", help="One run a week.")
 @click.option("--at", default="03:30", show_default=True, help="HH:MM, local time.")
-@click.option("--weekday", type=click.Choice(get_args(Weekday)), default="sunday", show_default=True)
+@click.option("--weekday", type=click.Choice(get_args(Weekday)), help="With --weekly. [default: sunday]")
 @click.option("--system", type=click.Choice(get_args(System)), help="[default: this machine's]")
 @click.option("--install", is_flag=True, help="Register the job, in place of an earlier one.")
 @click.option("--remove", is_flag=True, help="Take the job out.")
+@click.option("--job", help="With --remove: the job of this name, whatever settings it was made with.")
 @click.option("--kind", type=click.Choice(get_args(Kind)), default="sql", show_default=True)
 @click.option("--compression", type=click.Choice(get_args(Compression)))
 @click.option("--verify", type=click.Choice(get_args(BackupLevel)), default="full", show_default=True)
@@ -336,10 +354,11 @@ def gate_(as_json: bool, quiet: bool, **options: Any) -> None:
 def schedule_(
     every: Every,
     at: str,
-    weekday: Weekday,
+    weekday: Weekday | None,
     system: System | None,
     install: bool,
     remove: bool,
+    job: str | None,
     kind: Kind,
     compression: Compression | None,
     verify: BackupLevel,
@@ -348,19 +367,33 @@ def schedule_(
     **options: Any,
 ) -> None:
     """Print a job of the system's scheduler that takes backups, or register it."""
-    of_backup = [f"--kind={kind}", f"--verify={verify}"]
+    if job is not None and not remove:
+        raise click.UsageError("--job goes with --remove only.")
+    if install and remove:
+        raise click.UsageError("--install and --remove are two calls.")
+    if weekday is not None and every != "weekly":
+        raise click.UsageError("--weekday goes with --weekly only.")
+    on: Weekday = weekday or "sunday"
+    of_backup = [f"--verify={verify}"]
     of_backup += [f"--compression={compression}"] if compression else []
     of_backup += ["--prune"] if prune else []
-    with _errors(as_json):
-        settings = _settings(options)
+    with errors(as_json):
+        settings = settings_of(options)
+        name = job or job_name(settings, every, kind)
 
         def work() -> ScheduleReport:
             if remove:
-                return unschedule(settings, every, system=system)
-            return schedule(settings, every, at, weekday=weekday, options=of_backup, system=system, install=install)
+                return unschedule(name, system=system)
+            return schedule(
+                settings, every, at, kind=kind, weekday=on, options=of_backup, system=system, install=install
+            )
 
         if install or remove:
-            audit = _Audit("schedule", {"every": every, "at": at, "system": system, "remove": remove})
+            arguments: dict[str, Any] = {"job": name, "remove": remove, "system": system}
+            if not remove:
+                arguments |= {"every": every, "at": at, "weekday": on if every == "weekly" else None, "kind": kind}
+                arguments |= {"compression": compression, "verify": verify, "prune": prune}
+            audit = Audited("schedule", arguments)
             with Target(settings) as target:
                 told = audit.call(target, work)
         else:
@@ -373,121 +406,14 @@ def schedule_(
 @_settings_options
 def integrity_(as_json: bool, quiet: bool, **options: Any) -> None:
     """Check container, server and database (PROC-004 step 5). Exit code 1: something is wrong."""
-    result = _run(integrity.db_integrity, options, as_json, quiet)
+    result = run(integrity.db_integrity, options, as_json, quiet)
     sys.exit(0 if result.healthy else BAD)
 
 
 @main.command()
 def demo() -> None:
     """Show backup, loss and restore on an embedded PostgreSQL, through the MCP server. Needs no Docker."""
-    with _errors(as_json=False):
+    with errors(as_json=False):
         from .demo.show import show
 
         sys.exit(0 if show() else BAD)
-
-
-# -- how a command runs ----------------------------------------------------------------------------------------------
-
-M = TypeVar("M", bound=Model)
-
-
-@dataclass(frozen=True)
-class _Audit:
-    """A call for the audit log; one that a scheduler began sounds the alarm when it fails."""
-
-    tool: str
-    arguments: Mapping[str, object]
-    scheduled: bool = False
-
-    def call(self, target: Target, work: Callable[[], M], *, alarmed: bool = True) -> M:
-        client = Client(name=SCHEDULE if self.scheduled else "cli", version=__version__)
-        on_failure = target.settings.on_failure if self.scheduled and alarmed else None
-        return audited.call(target, self.tool, self.arguments, client, work, on_failure)
-
-    def sound(self, error: BackupToolError, command: str | None) -> None:
-        """For what keeps it from being called at all."""
-        if self.scheduled and command:
-            told = alarm.Alarm(
-                tool=self.tool, outcome="error", code=error.code, message=error.message, remedy=error.remedy
-            )
-            alarm.sound(command, told)
-
-
-def _run(
-    work: Callable[[Target, Progress], M],
-    options: dict[str, Any],
-    as_json: bool,
-    quiet: bool,
-    audit: _Audit | None = None,
-) -> M:
-    with _errors(as_json):
-        try:
-            found = Target(_settings(options))
-        except BackupToolError as error:
-            if audit is not None:
-                audit.sound(error, options.get("setting_on_failure") or os.environ.get(f"{PREFIX}ON_FAILURE"))
-            raise
-        progress = TerminalProgress() if not quiet and sys.stderr.isatty() else PipedProgress(quiet)
-        with _signals(progress), progress, found as target:
-            result = audit.call(target, lambda: work(target, progress)) if audit else work(target, progress)
-        print_result(result, as_json)
-        return result
-
-
-def _settings(options: dict[str, Any]) -> Settings:
-    return load_settings(**{name.removeprefix("setting_"): value for name, value in options.items()})
-
-
-def _ask(progress: Progress, question: str, words: str) -> None:
-    if not sys.stdin.isatty():
-        raise ConfirmationNeeded(
-            "It can't be undone without a word of yours, and nobody can be asked here.", "Add --yes."
-        )
-    if isinstance(progress, TerminalProgress):
-        progress.pause()
-    click.echo(question, err=True)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        typed = click.prompt(f"Type '{words}' to go on", err=True, default="", show_default=False)
-    except (click.Abort, KeyboardInterrupt, EOFError):
-        raise Cancelled("It was stopped at the question; nothing was changed.") from None
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if typed != words:
-        raise ConfirmationNeeded("It was not confirmed; nothing was changed.", "Run it again and type the words.")
-
-
-@contextmanager
-def _errors(as_json: bool) -> Any:
-    try:
-        yield
-    except BackupToolError as error:
-        _fail(error, as_json)
-    except Exception as error:
-        log.exception("failed")
-        _fail(InternalError(f"It failed unexpectedly ({type(error).__name__})."), as_json)
-
-
-def _fail(error: BackupToolError, as_json: bool) -> None:
-    if as_json:
-        click.echo(ErrorReport(code=error.code, message=error.message, remedy=error.remedy).model_dump_json(indent=1))
-    click.echo(
-        f"Error: {for_terminal(error.message)}\nWhat to do: {for_terminal(error.remedy)}\n({error.code})", err=True
-    )
-    sys.exit(STOPPED if isinstance(error, Cancelled) else IMPOSSIBLE)
-
-
-@contextmanager
-def _signals(progress: Progress) -> Any:
-    """Ctrl-C and SIGTERM end the procedure with its clean-up, except in the moments of a swap."""
-    numbers = [signal.SIGINT, signal.SIGTERM]
-
-    def cancel(number: int, frame: FrameType | None) -> None:
-        progress.cancel()
-
-    before = [signal.signal(number, cancel) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

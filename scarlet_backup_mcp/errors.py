@@ -364,6 +364,4 @@ class InternalError(BackupToolError):
     """An error nobody foresaw. Its traceback is in the server's log on stderr."""
 
     code = "internal_error"
-    default_remedy = (
-        "Read the server's log on stderr. The live database and finished backups are untouched by a failed call."
-    )
+    default_remedy = "Read the log on stderr; `list_backups` and `db_integrity` tell what was done and what there is."

@@ -198,6 +198,7 @@ class Activity(Model):
     changes: str = Field(default="", description="A digest of their numbers in each table.")
     sequences: str = Field(description="A digest of where the database's sequences are.")
     counted_since: str | None = Field(description="When the server was started, and when its counts were reset.")
+    settled: bool = Field(default=False, description="Whether every session had reported what it had written.")
 
     @property
     def quiet(self) -> bool:
@@ -220,6 +221,10 @@ class Manifest(ManifestHead):
     properties: DatabaseProperties | None = Field(description="null in a repaired copy.")
     roles: list[Role]
     tables: list[TableData]
+    not_dumped: list[TableCount] = Field(
+        default=[],
+        description="Tables whose rows pg_dump leaves out, as of an extension or of PostgreSQL's own schemas.",
+    )
 
 
 class CopiedTable(Model):
@@ -298,7 +303,15 @@ class Difference(Model):
 class Drill(Model):
     """A restore into a throw-away server: what came of it."""
 
-    proved: bool | None = Field(description="Whether the same data came back; null: it could not be told, see detail.")
+    proved: bool | None = Field(
+        description="Whether the same data came back; null: it could not be told, see detail, or nobody knows what "
+        "should have come back, as of a cold copy."
+    )
+    sound: bool | None = Field(
+        default=None,
+        description="Of a volume: whether a server came up on it, all of it could be read, and nothing speaks against "
+        "it, though it may not be proved; null: an SQL backup.",
+    )
     detail: str = ""
     where: str = Field(description="The server it was restored into.")
     server_version: str
@@ -383,7 +396,7 @@ class PruneItem(Model):
     name: str
     what: Literal["sql", "volume", "undo_point"]
     created_at: Utc
-    bytes: int
+    bytes: int | None = Field(description="null: a volume's undo point, whose size the server does not tell.")
     action: Literal["kept", "removed", "would be removed", "left alone", "not removed"] = Field(
         description="'left alone': no rule is for it. 'not removed': it should have gone, and could not."
     )
@@ -404,7 +417,7 @@ class Prune(Model):
     removed: int = Field(description="In a dry run those that would be.")
     left_alone: int
     bytes_freed: int = Field(description="Of backups' files in the directory; in a dry run what would be.")
-    undo_bytes_freed: int = Field(description="Of undo points, on the server.")
+    undo_bytes_freed: int = Field(description="Of undo points on the server, as far as their size is known.")
     older_than_30_days: str = Field(description="What becomes of those that PROC-004's note speaks of.")
     confirmation: str | None = Field(
         description="In a dry run: what a yes of the user's to this very list is bound to; null: nothing would go."
@@ -538,6 +551,12 @@ class AuditEntry(Model):
     before: dict[str, str] = Field(default={})
     after: dict[str, str] = Field(default={})
 
+    @property
+    def job(self) -> str | None:
+        """Name of the scheduled job whose run it is; None: it is none of a scheduler's."""
+        name = self.arguments.get("scheduled") if self.tool == "backup" else None
+        return None if name is None else str(name)
+
 
 class Listing(Model):
     """Answer of `list_backups`."""
@@ -548,14 +567,16 @@ class Listing(Model):
     total_backups: int
     total_bytes: int
     newest_good: str | None = Field(
-        description="Name of the newest good SQL backup of the configured database: what `latest` means."
+        description="Name of the newest SQL backup of the configured database that is verified as it is now."
     )
     newest_good_age_seconds: float | None
     undo_points: list[UndoPoint] | None = Field(description="null: the server could not be asked.")
     jobs: list[JobState] = []
     log: list[AuditEntry] = Field(default=[], description="The last calls that changed something, newest first.")
-    last_scheduled: AuditEntry | None = Field(
-        default=None, description="The last run that a scheduler began; null: none that the log tells of."
+    scheduled: list[AuditEntry] = Field(
+        default=[],
+        description="Of each scheduled job (`arguments.scheduled` is its name) the last run that has ended, and one "
+        "after that which has not; newest first.",
     )
     warnings: list[str]
     steps: list[Step]

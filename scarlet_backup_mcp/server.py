@@ -219,8 +219,8 @@ async def verify_backup(
     """Check that a backup is whole (PROC-004 step 4 and final verification); with level 'drill' that it brings the same
     data back (`proved`). 'quick' and 'full' need no Docker. Neither the backup nor the live database is changed. The
     outcome is kept and shown by list_backups. If `valid` is false don't rely on it: follow `remedy` (a file that
-    `backup` did not make is never valid, but can be `proved`). Old files made with PowerShell's '>' are read as what
-    they were before; `encoding` among the checks says how."""
+    `backup` did not make is never valid, but SQL can be `proved`). Old files made with PowerShell's '>' are read as
+    what they were before; `encoding` among the checks says how."""
 
     def work(target: Target, progress: Progress) -> Model:
         return verify.verify(target, progress, backup, level, code_page=code_page, on_live_server=on_live_server)

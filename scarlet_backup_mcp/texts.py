@@ -105,9 +105,12 @@ def _verdict(result: Verification) -> str:
 
 def _drill(drill: Drill) -> list[str]:
     verdict = {True: "the same data came back", False: "NOT the same data came back", None: "it could not be told"}
+    compared = f"{drill.rows_compared:,} rows and {drill.objects_compared:,} objects were compared"
+    if not drill.rows_compared and not drill.objects_compared:
+        compared = "Nothing was compared"
     head = (
         f"Drill in {drill.where}, PostgreSQL {drill.server_version}: {verdict[drill.proved]}. "
-        f"{drill.rows_compared:,} rows and {drill.objects_compared:,} objects compared, {drill.duration_seconds:.1f} s."
+        f"{compared}, {drill.duration_seconds:.1f} s."
     )
     differences = [f"- {d.what}: in the backup {d.backup}, restored {d.restored}" for d in drill.differences]
     normalised = [f"the same, spelt in another way: {d.what}" for d in drill.normalised]
@@ -121,7 +124,10 @@ def _prune(result: Prune) -> list[str]:
     return [
         f"{result.removed} of {len(result.items)} {verb} ({size(result.bytes_freed)}{undo}), {result.kept} kept, "
         f"{result.left_alone} left alone, in {result.directory}. Policy: {result.policy}.",
-        *(f"{item.name}  {size(item.bytes)}  {item.action}: {item.reason}" for item in result.items),
+        *(
+            f"{item.name}  {'size unknown' if item.bytes is None else size(item.bytes)}  {item.action}: {item.reason}"
+            for item in result.items
+        ),
         result.older_than_30_days,
         *_warnings(result.warnings),
         result.remedy or "",
@@ -136,8 +142,10 @@ def question_before_pruning(would: Prune) -> str:
     undo = [item.name for item in going if item.what == "undo_point"]
     what = [f"{len(files)} backups from {would.directory}: {', '.join(files)}"] if files else []
     what += [f"{len(undo)} undo points on the server, and with them the way back: {', '.join(undo)}"] if undo else []
+    volumes = ", and the room of a volume's old contents" if any(item.bytes is None for item in going) else ""
+    freed = f"{would.bytes_freed + would.undo_bytes_freed:,} bytes{volumes}"
     return (
-        f"Remove for good {'; and '.join(what)}? That frees {would.bytes_freed + would.undo_bytes_freed:,} bytes; "
+        f"Remove for good {'; and '.join(what)}? That frees {freed}; "
         f"{would.kept + would.left_alone} stay. Policy: {would.policy}."
     )
 
@@ -173,10 +181,17 @@ def _listing(result: Listing) -> list[str]:
 def calls(log: list[AuditEntry]) -> list[str]:
     """Each call of the audit log on one line."""
     return [
-        f"{call.time:%Y-%m-%d %H:%M:%S} UTC  {call.tool} by {call.client.name}: {call.code or call.outcome}"
+        f"{call.time:%Y-%m-%d %H:%M:%S} UTC  {call.tool}{_of(call)} by {call.client.name}: {call.code or call.outcome}"
         f"{'' if call.duration_seconds is None else f', {call.duration_seconds:.1f} s'}  {call.message}".rstrip()
         for call in log
     ]
+
+
+def _of(call: AuditEntry) -> str:
+    """What it was about, and what it made."""
+    told = [*call.before.items(), *call.after.items()]
+    names = [value if name in ("backup", "source", "undo_point") else name for name, value in told if name != "sha256"]
+    return f" ({', '.join(names)})" if names else ""
 
 
 def listed(item: Listed) -> str:

@@ -35,6 +35,8 @@ OWN_FILES = {".gitignore", ".scarlet-backup.lock", AUDIT, AUDIT_LOCK}
 """What a backup directory holds when no backup is in it."""
 WATCHDOG_SECONDS = 20.0
 """A backup that has not come to its end by then is cancelled, and its test fails."""
+SOON_SECONDS = 10.0
+"""In which a backup that is stopped ends, also on a machine that is busy; a stalled dump would last for minutes."""
 REAL_PG_DUMP = "/usr/lib/postgresql/15/bin/pg_dump"
 
 
@@ -122,7 +124,7 @@ class Box:
         )
         return programs + backends.splitlines()
 
-    def assert_idle(self, within: float = 3.0) -> None:
+    def assert_idle(self, within: float = SOON_SECONDS) -> None:
         """Nothing of a backup runs in there any more, at the latest after that many seconds."""
         deadline = time.monotonic() + within
         while left := self.at_work():

@@ -164,6 +164,15 @@ class Rig:
         """With the user's consent."""
         return self.call(restoring.restore, source, Wishes(**wishes), progress=progress)
 
+    def settle(self) -> list[str]:
+        """What a call does first of all; gives what it tells of that."""
+        return self.call(volume_swap.settle_first)
+
+    def create(self, *options: str, image: str = IMAGE, start: bool = False) -> None:
+        """Make the container; with `start`, let it run."""
+        begin = ("run", "-d") if start else ("create",)
+        run_docker(*begin, "--pull", "never", "--name", self.container, *LABEL, *TRUSTED, *options, image, *HASTY)
+
     def killed(self, moment: str, source: str) -> None:
         """A restore (or what has to be settled before it) in a process of its own, up to that moment."""
         settings = {name: str(value) for name, value in self.settings.model_dump(exclude_unset=True).items()}
@@ -189,9 +198,8 @@ def a_rig(directory: Path, *options: str, image: str = IMAGE, start: bool = True
     """A container with a server and, with `start`, `SAVED` in it; removed with its anonymous volumes."""
     require_image(image)
     rig = Rig(f"vr-{secrets.token_hex(4)}", directory)
-    begin = ("run", "-d") if start else ("create",)
     try:
-        run_docker(*begin, "--pull", "never", "--name", rig.container, *LABEL, *TRUSTED, *options, image, *HASTY)
+        rig.create(*options, image=image, start=start)
         if start:
             rig.wait()
             rig.psql(SAVED)

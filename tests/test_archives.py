@@ -8,6 +8,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -17,6 +18,10 @@ from hypothesis import strategies as st
 
 from scarlet_backup_mcp.postgres import base_backup
 from scarlet_backup_mcp.postgres.base_backup import BackupManifestDamaged, File, WalRange
+from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.progress import Progress
+from scarlet_backup_mcp.settings import load_settings
 from scarlet_backup_mcp.store import gzip
 from scarlet_backup_mcp.store.reading import CompressionDamaged, decompress
 from scarlet_backup_mcp.store.tar import Member, MemberHandler, TarDamaged, TarReader
@@ -53,12 +58,14 @@ def in_pieces(data: bytes, size: int) -> Iterator[bytes]:
     return (data[at : at + size] for at in range(0, len(data), size))
 
 
-def archive(files: dict[str, bytes], tar_format: int = tarfile.GNU_FORMAT) -> bytes:
+def archive(files: dict[str, bytes], tar_format: int = tarfile.GNU_FORMAT, pax: dict[str, str] | None = None) -> bytes:
+    """With `pax` in pax format, these records before every member."""
+    tar_format = tarfile.PAX_FORMAT if pax else tar_format
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w", format=tar_format) as tar:
         for name, data in files.items():
             member = tarfile.TarInfo(name)
-            member.size = len(data)
+            member.size, member.pax_headers = len(data), pax or {}
             tar.addfile(member, io.BytesIO(data))
     return made.getvalue()
 
@@ -155,6 +162,67 @@ def test_sparse_file_is_refused() -> None:
         tar.addfile(member, io.BytesIO())
     with pytest.raises(TarDamaged, match="sparse"):
         collect(made.getvalue())
+
+
+@pytest.mark.parametrize("keyword", ["path", "linkpath", "size", "GNU.sparse.name", "comment"])
+def test_global_header_that_says_what_every_member_is_is_refused(keyword: str) -> None:
+    """GNU tar obeys it, so what it unpacks would be something else than what was read. git puts a comment there."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT, pax_headers={keyword: "../x"}) as tar:
+        tar.addfile(tarfile.TarInfo("a"))
+    if keyword == "comment":
+        assert collect(made.getvalue()).files == {"a": b""}
+    else:
+        with pytest.raises(TarDamaged, match=f"global header that sets '{keyword}'"):
+            collect(made.getvalue())
+
+
+@pytest.mark.parametrize("records", [b"9" * 5000 + b" path=a\n", b"5014 size=" + b"9" * 5003 + b"\n"])
+def test_number_of_thousands_of_digits_is_refused(records: bytes) -> None:
+    """Python's `int` takes 4,300."""
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, len(records)
+    block = header.create_ustar_header(header.get_info(), "utf-8", "surrogateescape")
+    with pytest.raises(TarDamaged, match=r"pax records|digits"):
+        collect(block + records + bytes(-len(records) % 512 + 1024))
+
+
+PAX = {"mtime": "1.5"}
+
+
+@pytest.mark.parametrize(
+    ("plain", "ok"),
+    [
+        (archive({"data/PG_VERSION": b"15\n"}), True),
+        (archive({"data/PG_VERSION": b"15\n"}, pax=PAX), True),
+        (archive({"data/PG_VERSION": b"15\n"}, pax={"comment": "x" * 9000}), None),
+        (archive({"data/PG_VERSION": b"15\n"}, pax=PAX)[:1024], False),
+        (archive({}), False),
+        (b"", False),
+        (archive({"data/PG_VERSION": b"15\n"})[:1024] + b"x" * 512, False),
+        (b"no archive at all" * 100, False),
+    ],
+    ids=[
+        "ustar",
+        "pax",
+        "more pax records than are looked at",
+        "cut",
+        "no member",
+        "empty",
+        "no second member",
+        "text",
+    ],
+)
+def test_quick_look_goes_by_the_first_member_whatever_is_before_it(
+    tmp_path: Path, plain: bytes, ok: bool | None
+) -> None:
+    """`tar --format=posix` puts a record of times before every member."""
+    name = "postgres_volume_20260201_093000.tar.gz"
+    (tmp_path / name).write_bytes(python_gzip.compress(plain))
+    with Target(load_settings(dir=tmp_path, via="local", dsn="postgresql://127.0.0.1:1/letta")) as target:
+        found = verify(target, Progress(), name, "quick")
+    assert [check.ok for check in found.checks if check.check == "structure"] == [ok]
+    assert (found.remedy or "").startswith("Don't rely on it") == (ok is False)
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../x", "base/../../x"])

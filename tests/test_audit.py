@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import signal
+import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,14 +27,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scarlet_backup_mcp.errors import BackupToolError, Busy, RestoreRefused, StoreError
+from scarlet_backup_mcp.models import Kept
 from scarlet_backup_mcp.procedures import audited as calls
+from scarlet_backup_mcp.procedures import target as targets
 from scarlet_backup_mcp.procedures.alarm import Alarm, sound
 from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.listing import no_success
+from scarlet_backup_mcp.procedures.listing import no_success, remedy_of
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.redaction import HIDDEN, redact, text
-from scarlet_backup_mcp.settings import Settings
+from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store import audit
 from scarlet_backup_mcp.store.audit import (
     AUDIT,
@@ -41,7 +46,7 @@ from scarlet_backup_mcp.store.audit import (
     AuditEntry,
     Client,
     audited,
-    last_scheduled,
+    last_runs,
     read,
 )
 
@@ -86,7 +91,7 @@ def test_call_leaves_a_line_of_json_as_it_begins_and_one_as_it_ends(tmp_path: Pa
         assert begun[name] == found[name], name
     assert len(found.pop("call")) == 8
     assert datetime.fromisoformat(found.pop("time")).tzinfo is not None
-    assert 0 <= found.pop("duration_seconds") < 5
+    assert 0 <= found.pop("duration_seconds") < 60
     assert found == {
         "schema": 1,
         "tool": "restore",
@@ -143,23 +148,62 @@ def test_calls_that_have_not_ended_are_told_as_begun_among_those_that_have(tmp_p
     assert [(each.tool, each.outcome) for each in read(tmp_path, 5).entries] == [("outer", "ok"), ("inner", "ok")]
 
 
-def test_killed_scheduled_run_is_the_last_one_and_no_success(tmp_path: Path) -> None:
-    audit.append(tmp_path, entry(client=Client(name=SCHEDULE)))
-    audit.append(tmp_path, entry(client=Client(name=SCHEDULE), outcome="begun", duration_seconds=None, message=UNENDED))
-    found = last_scheduled(tmp_path)
-    assert found is not None
-    assert found.outcome == "begun"
-    assert no_success(found) == f"The last scheduled run, of {found.time:%Y-%m-%d %H:%M} UTC, {UNENDED}"
+def run(job: str, outcome: str = "ok", **more: Any) -> AuditEntry:
+    """A scheduled one."""
+    begun: dict[str, Any] = {"duration_seconds": None, "message": UNENDED} if outcome == "begun" else {}
+    fields: dict[str, Any] = {"client": Client(name=SCHEDULE), "arguments": {"scheduled": job}, "outcome": outcome}
+    return entry(**{**fields, **begun, **more})
 
 
-def test_last_scheduled_run_is_found_among_others(tmp_path: Path) -> None:
-    assert last_scheduled(tmp_path) is None
-    for number in (1, 2):
-        audit.append(tmp_path, entry(client=Client(name=SCHEDULE), message=str(number)))
-    audit.append(tmp_path, entry("restore"))
-    found = last_scheduled(tmp_path)
-    assert found is not None
-    assert found.message == "2"
+def runs(directory: Path) -> list[tuple[str | None, str]]:
+    return [(found.job, found.outcome) for found in last_runs(directory)]
+
+
+def test_what_a_call_announces_is_told_before_it_ends(tmp_path: Path) -> None:
+    with audited(lambda: tmp_path, "prune_backups", {}, CLI) as record:
+        record.announce({"x.sql": "ab"})
+        (killed,) = read(tmp_path, 5).entries
+    assert (killed.outcome, killed.before) == ("begun", {"x.sql": "ab"})
+    (ended,) = read(tmp_path, 5).entries
+    assert (ended.outcome, ended.before) == ("ok", {"x.sql": "ab"})
+
+
+def test_each_scheduled_job_has_its_own_last_run(tmp_path: Path) -> None:
+    assert last_runs(tmp_path) == []
+    for made in (run("weekly", "ok"), run("weekly", "error", code="busy"), run("daily", "bad"), run("daily")):
+        audit.append(tmp_path, made)
+    audit.append(tmp_path, entry("restore", outcome="error", code="busy"))
+    audit.append(tmp_path, entry("backup", arguments={"scheduled": None}))
+    assert runs(tmp_path) == [("daily", "ok"), ("weekly", "error")]
+    audit.append(tmp_path, run("weekly"))
+    assert runs(tmp_path) == [("weekly", "ok"), ("daily", "ok")]
+
+
+def test_run_that_has_not_ended_hides_no_earlier_failure_and_is_hidden_by_no_pruning_of_its_own(tmp_path: Path) -> None:
+    for made in (run("daily", "error", code="busy"), run("daily", "begun"), run("daily", "begun")):
+        audit.append(tmp_path, made)
+    audit.append(tmp_path, entry("prune_backups", client=Client(name=SCHEDULE)))
+    assert runs(tmp_path) == [("daily", "begun"), ("daily", "error")]
+    found = last_runs(tmp_path)[0]
+    assert no_success(found) == f"The scheduled run of daily at {found.time:%Y-%m-%d %H:%M} UTC {UNENDED}"
+    audit.append(tmp_path, run("daily"))
+    assert runs(tmp_path) == [("daily", "ok")]
+
+
+def test_job_that_was_taken_out_is_told_no_more_until_it_runs_again(tmp_path: Path) -> None:
+    def take_out(outcome: str, remove: bool) -> None:
+        audit.append(tmp_path, entry("schedule", arguments={"job": "daily", "remove": remove}, outcome=outcome))
+
+    audit.append(tmp_path, run("weekly", "bad"))
+    audit.append(tmp_path, run("daily", "bad"))
+    take_out("error", remove=True)
+    take_out("ok", remove=False)
+    assert runs(tmp_path) == [("daily", "bad"), ("weekly", "bad")]
+    assert "schedule --remove --job daily" in remedy_of(last_runs(tmp_path)[0])
+    take_out("ok", remove=True)
+    assert runs(tmp_path) == [("weekly", "bad")]
+    audit.append(tmp_path, run("daily", "begun"))
+    assert runs(tmp_path) == [("daily", "begun"), ("weekly", "bad")]
 
 
 # Reading
@@ -218,6 +262,19 @@ def test_rotation_cut_off_by_a_kill_loses_nothing(
     audit.append(tmp_path, entry("next"))
     older = [f"old{number}" for number in (1, 2, 3) if number != missing]
     assert tools(tmp_path) == ["next", "present", *older]
+
+
+@POSIX
+@pytest.mark.parametrize("name", [AUDIT, f"{AUDIT}.1"])
+@pytest.mark.parametrize("kind", ["directory", "fifo", "link"])
+def test_log_that_is_no_file_is_an_error_of_reading_it(tmp_path: Path, name: str, kind: str) -> None:
+    path = tmp_path / name
+    make = {"directory": path.mkdir, "fifo": lambda: os.mkfifo(path), "link": lambda: path.symlink_to(tmp_path / "x")}
+    make[kind]()
+    with pytest.raises(StoreError, match=re.escape(str(path))):
+        read(tmp_path, 5)
+    with pytest.raises(StoreError, match=re.escape(str(path))):
+        last_runs(tmp_path)
 
 
 @POSIX
@@ -416,6 +473,22 @@ def test_backup_is_in_the_log_with_its_digest_and_no_password_is(local_database:
     assert password.encode() not in (directory / AUDIT).read_bytes()
 
 
+@pytest.mark.parametrize("label", [None, "free text"])
+def test_engine_is_asked_before_a_call_only_where_its_arguments_may_hold_the_container_s_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: str | None
+) -> None:
+    """It hangs: whoever asks it waits."""
+    monkeypatch.setattr(targets, "ENGINE_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as engine:
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{engine.getsockname()[1]}")
+        with Target(load_settings(dir=str(tmp_path))) as target:
+            calls.call(target, "keep", {"label": label}, CLI, lambda: Kept(name="x", keep=True))
+        engine.settimeout(20 if label else 0)
+        with nullcontext() if label else pytest.raises(BlockingIOError):
+            engine.accept()[0].close()
+    assert len((tmp_path / AUDIT).read_bytes().splitlines()) == 2
+
+
 # The alarm
 
 
@@ -457,15 +530,38 @@ def test_command_that_fails_is_told_and_logged(command: str, said: str, caplog: 
     assert said in caplog.text
 
 
+def test_command_is_started_and_heard_where_no_file_can_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk: no directory for temporary files stands for it, so that the command itself can still write."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "there is none"))
+    assert sound(listener(tmp_path / "told", "sys.exit('no mail')"), ALARM).endswith("exit code 1: no mail.")
+    assert json.loads((tmp_path / "told").read_text())[0]["code"] == "disk_full"
+
+
+@POSIX
+def test_command_that_does_not_read_or_leaves_a_child_behind_is_not_waited_for(tmp_path: Path) -> None:
+    long = ALARM.model_copy(update={"message": "x" * (1 << 20)})
+    script = tmp_path / "script"
+    script.write_text('sleep 60 & echo $! > "$1"; echo no mail >&2; exit $2\n')
+    for code, said in (("0", ""), ("3", "The command of SCARLET_BACKUP_ON_FAILURE ended with exit code 3: no mail.")):
+        began = time.monotonic()
+        try:
+            assert sound(f"/bin/sh '{script}' '{tmp_path / 'pid'}' {code}", long) == said
+            assert time.monotonic() - began < 20
+        finally:
+            os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
 @POSIX
 def test_command_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
-    code = f"child = __import__('subprocess').Popen(['sleep', '60'])\nopen({str(tmp_path / 'pid')!r}, 'w')"
-    command = listener(tmp_path / "told", code + ".write(str(child.pid))\ntime.sleep(60)\n")
+    script = tmp_path / "script"  # of a shell, which starts in no time
+    script.write_text(f"sleep 60 &\necho $! > '{tmp_path / 'pid'}'\nsleep 60\n")
     began = time.monotonic()
-    assert "was killed" in sound(command, ALARM, seconds=1.0)
-    assert time.monotonic() - began < 10
+    assert "was killed" in sound(f"/bin/sh '{script}'", ALARM, seconds=1.5)
+    assert time.monotonic() - began < 20
     pid = int((tmp_path / "pid").read_text())
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while alive(pid):
         assert time.monotonic() < deadline
         time.sleep(0.02)

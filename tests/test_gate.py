@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import subprocess
 from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,24 +19,35 @@ from scarlet_backup_mcp.postgres.server import Session
 from scarlet_backup_mcp.procedures import dump
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.gate import gate
-from scarlet_backup_mcp.procedures.restore import restore
+from scarlet_backup_mcp.procedures.journal import Journal, write
+from scarlet_backup_mcp.procedures.restore import propose, restore
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.store.names import JOURNAL
 
 from .conftest import LocalDatabase, run_docker
+from .helpers_faces import until
 from .helpers_store import Shelf, execute, shelf, small_database
 from .helpers_volume import Rig, a_rig
 
-SETTLED = 0.3
-"""A session reports its statistics when it ends."""
+THEIRS = """
+SELECT pid FROM pg_stat_activity
+WHERE datname = %s AND backend_type = 'client backend' AND application_name NOT LIKE 'scarlet-backup-mcp%%'
+"""
+"""Sessions in a database that are not the tool's own."""
 
 
 @pytest.fixture
 def database(embedded: EmbeddedServer) -> Generator[LocalDatabase]:
     with small_database(embedded) as made:
-        time.sleep(SETTLED)
+        settle(made)
         yield made
+
+
+def settle(database: LocalDatabase) -> None:
+    """Until every session of a test's own has ended: a session reports its statistics when it does."""
+    with psycopg.connect(database.server.dsn(), autocommit=True) as connection:
+        until(lambda: not connection.execute(THEIRS, [database.name]).fetchall(), 20, "the end of every session")
 
 
 @pytest.fixture
@@ -82,7 +93,7 @@ def test_whatever_is_written_since_shuts_it(here: Shelf, database: LocalDatabase
     here.back_up()
     assert ask(here).safe_to_proceed
     execute(database, statement)
-    time.sleep(SETTLED)
+    settle(database)
     assert "call `backup` again" in why(ask(here))
     here.back_up()
     assert ask(here).safe_to_proceed
@@ -90,7 +101,7 @@ def test_whatever_is_written_since_shuts_it(here: Shelf, database: LocalDatabase
 
 def test_sequence_that_moves_without_a_transaction_shuts_it(here: Shelf, database: LocalDatabase) -> None:
     execute(database, "CREATE SEQUENCE moves; SELECT nextval('moves')")
-    time.sleep(SETTLED)
+    settle(database)
     here.back_up()
     execute(database, "SELECT nextval('moves')")
     assert "Sequences have moved" in why(ask(here))
@@ -101,7 +112,7 @@ def test_reading_and_maintenance_leave_it_open(here: Shelf, database: LocalDatab
     execute(database, "SELECT count(*) FROM letta.messages; ANALYZE")
     with psycopg.connect(database.dsn, autocommit=True) as connection:
         connection.execute("VACUUM")
-    time.sleep(SETTLED)
+    settle(database)
     found = ask(here)
     assert found.safe_to_proceed, found.reasons
     assert any("statistics say so" in reason for reason in found.reasons)
@@ -113,8 +124,8 @@ def test_transaction_under_way_at_the_snapshot_can_not_be_excluded(here: Shelf, 
         here.back_up()
         assert "A transaction that writes is under way" in why(ask(here))
         writer.commit()
-    time.sleep(SETTLED)
-    assert "rows were inserted, updated or deleted" in why(ask(here))
+    settle(database)
+    assert "whether it holds them all can't be told" in why(ask(here))
 
 
 def test_row_that_is_written_just_after_the_snapshot_shuts_it(
@@ -124,7 +135,7 @@ def test_row_that_is_written_just_after_the_snapshot_shuts_it(
 
     def write_first(session: Session) -> Any:
         execute(database, "UPDATE letta.agents SET name = name")
-        time.sleep(SETTLED)
+        settle(database)
         return roles(session)
 
     monkeypatch.setattr(dump.pg, "roles", write_first)
@@ -134,7 +145,7 @@ def test_row_that_is_written_just_after_the_snapshot_shuts_it(
 
 def test_dropped_table_whose_rows_make_up_for_its_definition_shuts_it(here: Shelf, database: LocalDatabase) -> None:
     def changed_rows() -> int:
-        time.sleep(SETTLED)
+        settle(database)
         with Target(here.settings) as target, target.server.session(target.database) as session:
             return activity.activity(session).changed_rows
 
@@ -169,13 +180,85 @@ def test_session_that_ends_while_it_is_asked_has_told_its_rows(
         why(ask(here))
 
 
+def test_rows_written_just_before_the_backup_are_not_said_to_be_written_since(
+    here: Shelf, database: LocalDatabase
+) -> None:
+    """A session that stays open reports them late, at the latest when it ends."""
+    with psycopg.connect(database.dsn, autocommit=True) as writer:
+        for _ in range(2):  # the second one within a second, which is not reported yet
+            writer.execute("UPDATE letta.agents SET name = name")
+        here.back_up()
+        assert ask(here).safe_to_proceed, "no transaction has written since"
+    settle(database)
+    execute(database, "ANALYZE letta.agents")
+    settle(database)
+    assert "whether it holds them all can't be told" in why(ask(here))
+    here.back_up()
+    execute(database, "ANALYZE letta.agents")
+    settle(database)
+    assert ask(here).safe_to_proceed
+
+
+def test_row_that_is_written_over_a_replication_connection_shuts_it(here: Shelf, database: LocalDatabase) -> None:
+    psql = [str(database.bin_dir / "psql"), "-X", "-q", "-d", f"{database.dsn}?replication=database"]
+    with subprocess.Popen(psql, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        writer.stdin.write("\\echo there\n")
+        writer.stdin.flush()
+        assert writer.stdout.readline() == "there\n"
+        here.back_up()
+        writer.stdin.write("UPDATE letta.agents SET name = name;\n" * 2 + "\\echo written\n")
+        writer.stdin.flush()
+        assert writer.stdout.readline() == "written\n"
+        why(ask(here))
+        writer.stdin.close()
+
+
+def test_other_databases_that_come_and_go_leave_it_open(here: Shelf, database: LocalDatabase) -> None:
+    """As those of a drill on the live server do; what is set for this one shuts it."""
+    here.back_up()
+    other = f"other_{database.name}"
+    with psycopg.connect(database.server.dsn(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {other}".encode())
+        connection.execute(f"COMMENT ON DATABASE {other} IS 'x'".encode())
+        connection.execute(f"DROP DATABASE {other}".encode())
+        found = ask(here)
+        assert found.safe_to_proceed, found.reasons
+        connection.execute(f"ALTER DATABASE {database.name} SET work_mem TO '5MB'".encode())
+    assert "changed or dropped" in why(ask(here))
+
+
+def test_rows_that_pg_dump_leaves_out_are_told_and_shut_it(here: Shelf, database: LocalDatabase) -> None:
+    execute(database, "CREATE TABLE letta.theirs AS SELECT generate_series(1, 50) AS n")
+    execute(database, "ALTER EXTENSION vector ADD TABLE letta.theirs")
+    execute(database, "CREATE TABLE information_schema.mine AS SELECT 1 AS one")
+    settle(database)
+    made = here.back_up()
+    told = "lacks the rows of information_schema.mine (1), letta.theirs (50)"
+    assert not made.safe_to_proceed
+    assert told in " ".join(made.reasons)
+    assert told in " ".join(made.warnings)
+    assert "kind volume" in why(ask(here))
+    with Target(here.settings) as target:
+        assert told in propose(target, Progress(), made.name).question
+    execute(database, "ALTER EXTENSION vector DROP TABLE letta.theirs; DROP TABLE information_schema.mine")
+    settle(database)
+    assert here.back_up().safe_to_proceed
+
+
+def test_backup_that_tells_of_another_integrity_table_shuts_it(here: Shelf) -> None:
+    here.back_up()
+    assert "tells of agents, not of messages" in why(ask(here, integrity_table="messages"))
+
+
 def test_server_that_does_not_count_rows_can_not_tell(here: Shelf, database: LocalDatabase) -> None:
     execute(database, f"ALTER DATABASE {database.name} SET track_counts TO off")
-    time.sleep(SETTLED)
+    settle(database)
     here.back_up()
     assert ask(here).safe_to_proceed
     execute(database, "UPDATE letta.agents SET name = name")
-    time.sleep(SETTLED)
+    settle(database)
     assert "can't be relied on" in why(ask(here))
 
 
@@ -235,7 +318,7 @@ def test_unverified_shrunk_and_unproved_ones_do_not_open_it(here: Shelf, databas
     here.verify(name)
     assert ask(here).safe_to_proceed
     execute(database, "TRUNCATE letta.agents CASCADE")
-    time.sleep(SETTLED)
+    settle(database)
     here.back_up()
     here.file(name).unlink()
     assert "shrunk" in why(ask(here))
@@ -258,6 +341,29 @@ def test_backup_of_an_older_version_of_this_tool_and_a_restore_under_way(here: S
     assert "does not tell what the server had written" in why(ask(here))
     (here.directory / JOURNAL).write_text(json.dumps({}), encoding="utf-8")
     assert "cut off" in why(ask(here))
+
+
+def test_restore_of_another_database_waiting_in_the_directory_shuts_it_for_a_backup_too(here: Shelf) -> None:
+    here.back_up()
+    waiting = Journal(
+        source="x.sql",
+        source_kind="backup",
+        container="another",
+        database="letta",
+        live_oid=1,
+        incoming="letta_incoming",
+        incoming_oid=2,
+        undo=None,
+        system_identifier="1",
+        dependents=[],
+        started_at=datetime.now(UTC),
+    )
+    write(here.directory, waiting)
+    said = "A restore of x.sql into another is under way, or was cut off, and shares this backup directory"
+    assert said in why(ask(here))
+    made = here.back_up()
+    assert not made.safe_to_proceed
+    assert said in " ".join(made.reasons)
 
 
 def test_server_that_does_not_answer_shuts_it(here: Shelf) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -42,10 +43,10 @@ from scarlet_backup_mcp.postgres.dsn import environment_of
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress, State
-from scarlet_backup_mcp.schedules import ScheduleReport, System
+from scarlet_backup_mcp.schedules import ScheduleReport, System, job_name
 from scarlet_backup_mcp.server import create_server
 from scarlet_backup_mcp.settings import Settings
-from scarlet_backup_mcp.store.audit import AUDIT, AUDIT_LOCK
+from scarlet_backup_mcp.store.audit import AUDIT, AUDIT_LOCK, read
 from scarlet_backup_mcp.store.lock import LOCK, writer_lock
 from scarlet_backup_mcp.store.names import KEEP, PARTIAL, REMOVED
 
@@ -73,6 +74,8 @@ SETTLED = 0.3
 FEW = {"keep_last": 2, "keep_daily": 0, "keep_weekly": 0, "keep_monthly": 0}
 NOWHERE = "postgresql://postgres@127.0.0.1:1/"
 """Nobody listens there."""
+
+JOB = "scarlet-backup-daily"
 
 each_era = pytest.mark.parametrize("era", ERAS)
 
@@ -526,7 +529,9 @@ async def test_every_call_over_mcp_that_changed_or_tried_is_in_the_log(
     settings, user = local_settings(local_database, tmp_path / "backups"), User()
     directory, secret = tmp_path / "backups", secret_of(settings)
     async with introduced(settings, era, user) as it:
-        made = await it.call("backup", label=f"before {secret}", keep=True)
+        refused = await it.fail("backup", label=f"before {secret}")
+        assert "holds the database's password" in refused["message"]
+        made = await it.call("backup", label="before", keep=True)
         nothing_changes: list[tuple[str, dict[str, Any]]] = [
             ("list_backups", {"log": 5}),
             ("db_integrity", {}),
@@ -537,7 +542,7 @@ async def test_every_call_over_mcp_that_changed_or_tried_is_in_the_log(
         ]
         for quiet in nothing_changes:
             await it.client.call_tool(*quiet)
-        assert told_in(log_of(directory)) == [("backup", "ok")]
+        assert told_in(log_of(directory)) == [("backup", "configuration_invalid"), ("backup", "ok")]
         await it.call("verify_backup")
         user.action = "decline"
         await it.fail("restore", backup="latest")
@@ -554,6 +559,7 @@ async def test_every_call_over_mcp_that_changed_or_tried_is_in_the_log(
         shown = (await it.call("list_backups", log=3))["log"]
     entries = log_of(directory)
     assert told_in(entries) == [
+        ("backup", "configuration_invalid"),
         ("backup", "ok"),
         ("verify_backup", "ok"),
         ("restore", "confirmation_needed"),
@@ -567,7 +573,7 @@ async def test_every_call_over_mcp_that_changed_or_tried_is_in_the_log(
     ]
     assert {(entry.client.name, entry.client.version) for entry in entries} == {("mcp: some-ide", "7.1")}
     assert [AuditEntry.model_validate(entry) for entry in shown] == entries[:-4:-1]
-    taken, _, declined, done, *_ = entries
+    _, taken, _, declined, done, *_ = entries
     assert taken.arguments["keep"] is True
     assert taken.after == {"backup": made["name"], "sha256": made["sha256"]}
     assert declined.arguments["backup"] == "latest"
@@ -619,7 +625,7 @@ def test_terminal_shows_slots_marks_and_the_log(full: Full) -> None:
         rows = {name: line for line in screen.text.splitlines() for name in full.names if name in line}
         assert "last 2" in rows[full.names[0]]
         assert "keep" in rows[full.names[4]]
-        assert "keep by cli: ok" in screen.text
+        assert f"keep ({full.names[4]}) by cli: ok" in screen.text
 
 
 def test_what_lies_beside_backups_is_none_and_survives_the_next_ones(full: Full) -> None:
@@ -666,7 +672,20 @@ def test_schedule_refuses_a_password_without_showing_it(full: Full) -> None:
         assert "password" in done.stderr
         assert secret not in done.stdout + done.stderr
     assert call.run("schedule", "--at", "25:00").returncode == 2
-    assert told_in(log_of(full.shelf.directory)) == [("schedule", "configuration_invalid")], "printing changes nothing"
+    [entry] = log_of(full.shelf.directory)  # printing changes nothing
+    assert (entry.tool, entry.code) == ("schedule", "configuration_invalid")
+    assert entry.arguments == {
+        "job": job_name(full.settings, "daily"),
+        "remove": False,
+        "system": "cron",
+        "every": "daily",
+        "at": "03:30",
+        "weekday": None,
+        "kind": "sql",
+        "compression": None,
+        "verify": "full",
+        "prune": True,
+    }
 
 
 @dataclass(frozen=True)
@@ -679,7 +698,7 @@ class Scheduled:
 
     def run(self, code: int, *arguments: str) -> list[dict[str, Any]]:
         """The alarms of one run with that exit code."""
-        done = self.command_line.run("backup", "--scheduled", "scarlet-backup-daily", "--quiet", *arguments)
+        done = self.command_line.run("backup", "--scheduled", JOB, "--quiet", *arguments)
         assert done.returncode == code, (done.stdout, done.stderr)
         found = [json.loads(line) for line in self.heard.read_text().splitlines()] if self.heard.exists() else []
         self.heard.unlink(missing_ok=True)
@@ -722,15 +741,14 @@ def test_very_first_scheduled_run_that_fails_is_seen_everywhere_until_one_succee
         assert scheduled.settings.dir is not None
         assert told_in(log_of(scheduled.settings.dir))[-1:] == [("backup", code)]
     listing, findings = scheduled.seen()
-    assert listing.last_scheduled is not None
-    assert (listing.last_scheduled.code, listing.last_scheduled.client.name) == ("server_unreachable", "schedule")
-    assert any("last scheduled run" in warning for warning in listing.warnings)
+    [failed] = listing.scheduled
+    assert (failed.job, failed.code, failed.client.name) == (JOB, "server_unreachable", "schedule")
+    assert any("scheduled run" in warning for warning in listing.warnings)
     assert "scheduled_backup_failed" in findings
     assert scheduled.run(0, "--prune") == []
     listing, findings = scheduled.seen()
-    assert listing.last_scheduled is not None
-    assert (listing.last_scheduled.tool, listing.last_scheduled.outcome) == ("backup", "ok")
-    assert not any("last scheduled run" in warning for warning in listing.warnings)
+    assert [(run.tool, run.outcome) for run in listing.scheduled] == [("backup", "ok")]
+    assert not any("scheduled run" in warning for warning in listing.warnings)
     assert "scheduled_backup_failed" not in findings
 
 
@@ -757,28 +775,43 @@ def test_scheduled_run_whose_pruning_fails_is_a_failed_one(scheduled: Scheduled)
     assert told["outcome"] == "bad"
     assert first in told["message"]
     listing, findings = scheduled.seen()
-    assert (listing.total_backups, listing.last_scheduled and listing.last_scheduled.outcome) == (2, "bad")
+    assert (listing.total_backups, [run.outcome for run in listing.scheduled]) == (2, ["bad"])
     assert "scheduled_backup_failed" in findings
+
+
+def test_scheduled_run_waits_for_another_call(scheduled: Scheduled) -> None:
+    assert scheduled.settings.dir is not None
+    scheduled.settings.dir.mkdir()
+    with ThreadPoolExecutor() as pool:
+        with writer_lock(scheduled.settings.dir, "test"):
+            run = pool.submit(scheduled.run, 0)
+            until(lambda: told_begun(scheduled.settings), 20, "the beginning of the run")
+            time.sleep(1)
+            assert not run.done()
+        assert run.result(60) == []
+
+
+def told_begun(settings: Settings) -> bool:
+    assert settings.dir is not None
+    return any(entry.outcome == "begun" for entry in read(settings.dir, 5).entries)
 
 
 def test_killed_scheduled_run_is_told_until_the_next_good_one(scheduled: Scheduled, database: LocalDatabase) -> None:
     assert scheduled.run(0) == []
-    command = [sys.executable, "-m", "scarlet_backup_mcp", "backup", "--scheduled", "scarlet-backup-daily"]
+    command = [sys.executable, "-m", "scarlet_backup_mcp", "backup", "--scheduled", JOB]
     with locked(database):
         environment = scheduled.command_line.environment
         with subprocess.Popen(command, env=environment, cwd=scheduled.command_line.directory) as process:
             until(lambda: local_backends(database), 20, "a backend of the run's")
             process.kill()
         listing, findings = scheduled.seen()
-    assert listing.last_scheduled is not None
-    assert (listing.last_scheduled.tool, listing.last_scheduled.outcome) == ("backup", "begun")
+    assert [(run.tool, run.outcome) for run in listing.scheduled] == [("backup", "begun"), ("backup", "ok")]
     assert any("under way, or was killed" in warning for warning in listing.warnings)
-    assert "scheduled_backup_failed" in findings
+    assert "scheduled_backup_unended" in findings
     assert scheduled.run(0) == []
     listing, findings = scheduled.seen()
-    assert listing.last_scheduled is not None
-    assert listing.last_scheduled.outcome == "ok"
-    assert "scheduled_backup_failed" not in findings
+    assert [run.outcome for run in listing.scheduled] == ["ok"]
+    assert not [code for code in findings if code.startswith("scheduled_backup")]
 
 
 @pytest.mark.parametrize(
@@ -793,10 +826,46 @@ def test_scheduled_run_with_wrong_settings_sounds_the_alarm(full: Full, tmp_path
     assert secret_of(scheduled.settings) not in json.dumps(told)
 
 
+@pytest.mark.parametrize(
+    "wrong", [("--kindd=sql",), ("--verify=deep",), ("one", "more"), ("--keep-last",)], ids=lambda words: words[0]
+)
+def test_scheduled_run_with_a_wrong_command_line_sounds_the_alarm(
+    full: Full, tmp_path: Path, wrong: tuple[str, ...]
+) -> None:
+    known = with_alarm(full.settings, tmp_path)
+    command = f"--on-failure={known.settings.on_failure}"
+    assert command_line_of(full.settings, tmp_path).run("backup", *wrong, command).returncode == 2
+    scheduled = Scheduled(full.settings, command_line_of(full.settings, tmp_path), known.heard)
+    [told] = scheduled.run(2, command, *wrong) if wrong == ("--keep-last",) else scheduled.run(2, *wrong, command)
+    assert (told["outcome"], told["code"]) == ("error", "configuration_invalid")
+    assert JOB in told["message"]
+    assert wrong[0].partition("=")[0] in told["message"]
+
+
+def test_failed_job_is_told_until_it_is_taken_out_by_its_name(
+    full: Full, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    scheduled = Scheduled(full.settings, command_line_of(full.settings, tmp_path), tmp_path / "heard")
+    scheduled.run(2, "--dsn", nowhere(full.settings))
+    [finding] = [warning for warning in scheduled.seen()[0].warnings if "was no success" in warning]
+    out = ("schedule", "--remove", "--job", JOB)
+    assert " ".join(out) in finding
+    command_line = scheduled.command_line
+    assert command_line.answer(ScheduleReport, 0, *out, "--system", "systemd").action == "nothing to remove"
+    listing, findings = scheduled.seen()
+    assert listing.scheduled == []
+    assert not [code for code in findings if code.startswith("scheduled_backup")]
+    assert command_line.run("schedule", "--remove", "--job", "cron").returncode == 2
+    assert command_line.run("schedule", "--install", "--job", JOB).returncode == 2
+    assert command_line.run("schedule", "--install", "--remove").returncode == 2
+    assert command_line.run("schedule", "--daily", "--weekday", "monday").returncode == 2
+
+
 async def test_failed_scheduled_run_is_told_to_an_agent(scheduled: Scheduled) -> None:
     scheduled.run(2, "--dsn", NOWHERE)
     async with agent(scheduled.settings, "2026-07-28") as it:
         listing = await it.call("list_backups", log=1)
-        assert listing["last_scheduled"]["code"] == listing["log"][0]["code"] == "server_unreachable"
+        assert listing["scheduled"][0]["code"] == listing["log"][0]["code"] == "server_unreachable"
         looked = await it.client.call_tool("db_integrity", {})
         assert "scheduled run" in text_of(looked)

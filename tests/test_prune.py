@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.store.directory import BackupDirectory
 from scarlet_backup_mcp.store.lock import writer_lock
 from scarlet_backup_mcp.store.names import KEEP, REMOVED
+from scarlet_backup_mcp.store.removal import Swept
 from scarlet_backup_mcp.store.writing import PartialFile
 
 from .conftest import PROJECT_ROOT
@@ -235,6 +237,18 @@ def test_newest_proved_one_stays(made: Made, here: Shelf) -> None:
     assert "restore drill has proved" in report.items[-1].reason
 
 
+def test_what_is_about_to_go_is_announced_with_its_digest(made: Made, here: Shelf) -> None:
+    names = fill(here, made, 3)
+    announced: list[Mapping[str, str]] = []
+    with Target(here.settings) as target:
+        target.announce = announced.append
+        digests = {name: catalogue.know(target, target.directory.find(name)).manifest for name in names}
+        prune.prune(target, Progress(), dry_run=False)
+    gone = digests[names[2]]
+    assert gone is not None
+    assert announced == [{names[2]: gone.sha256}]
+
+
 # The mark
 
 
@@ -337,6 +351,41 @@ def test_one_that_cannot_be_removed_stops_no_other(made: Made, here: Shelf) -> N
     assert (report.removed, here.state(names[3])) == (2, "good")
 
 
+def test_one_that_has_lost_its_name_is_removed_though_its_room_is_not_free_yet(
+    made: Made, here: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its file can be renamed and not removed, as on a share: no real system does that at will."""
+    names = fill(here, made, 4)
+    unlink = Path.unlink
+
+    def refused(self: Path, missing_ok: bool = False) -> None:
+        if self.name == f".{names[3]}{REMOVED}":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        unlink(self, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refused)
+        report = pruned(here, dry_run=False)
+    assert [item.action for item in report.items[2:]] == ["removed", "removed"]
+    assert (report.removed, report.bytes_freed, report.steps[0].ok) == (2, report.items[2].bytes, True)
+    assert [warning for warning in report.warnings if warning.startswith(f"{names[3]} is removed")] == report.warnings
+    assert "Permission denied" in report.warnings[0]
+    assert backups(here) == set(names[:2])
+    assert any(names[3] in warning for warning in pruned(here, dry_run=False).warnings)
+    assert not here.file(f".{names[3]}{REMOVED}").exists()
+
+
+def test_leftover_that_cannot_be_removed_stops_no_call(made: Made, here: Shelf) -> None:
+    """A directory lies where its manifest would."""
+    left = "letta_backup_20260101_000000.sql"
+    here.file(f"{left}.partial").write_bytes(b"x")
+    here.manifest(left).mkdir()
+    taken = here.back_up()
+    assert taken.good
+    for warnings in (taken.warnings, pruned(here, dry_run=False).warnings):
+        assert any(warning.startswith(f"{left}.partial") for warning in warnings)
+
+
 # Killed, and read meanwhile
 
 KILLED = """
@@ -377,7 +426,7 @@ def test_killed_at_any_step_it_leaves_a_whole_backup_or_none(made: Made, here: S
     with Target(here.settings) as target:
         assert [(item.name, item.state) for item in catalogue.known(target)] == ([(name, "good")] if steps == 0 else [])
         swept = target.directory.sweep()
-    assert swept == ([name] if 0 < steps < STEPS - 1 else [])
+    assert swept == Swept([name] if 0 < steps < STEPS - 1 else [])
     left = {path.name for path in here.directory.iterdir() if name in path.name}
     assert left == (beside if steps == 0 else set())
 
@@ -385,7 +434,7 @@ def test_killed_at_any_step_it_leaves_a_whole_backup_or_none(made: Made, here: S
 def test_sweep_leaves_a_backup_that_someone_put_back(made: Made, here: Shelf) -> None:
     name = put(here, made, 1)
     shutil.copy2(here.file(name), here.file(f".{name}{REMOVED}"))
-    assert BackupDirectory(here.directory).sweep() == [name]
+    assert BackupDirectory(here.directory).sweep() == Swept([name])
     assert (here.state(name), here.file(f".{name}{REMOVED}").exists()) == ("good", False)
 
 
@@ -393,7 +442,7 @@ def test_sweep_leaves_names_that_are_not_ours(here: Shelf) -> None:
     for name in (".notes.txt.removed", "letta_backup_20260101_000000.sql.removed", ".removed"):
         here.file(name).write_bytes(b"x")
     before = snapshot(here)
-    assert BackupDirectory(here.directory).sweep() == []
+    assert BackupDirectory(here.directory).sweep() == Swept()
     assert snapshot(here) == before
 
 
@@ -498,3 +547,12 @@ def test_report_is_json(made: Made, here: Shelf) -> None:
     fill(here, made, 3)
     report = json.loads(pruned(here).model_dump_json())
     assert report["items"][0]["created_at"].endswith("Z")
+
+
+def test_backup_and_listing_leave_unfinished_dumps_of_other_programs(made: Made, here: Shelf) -> None:
+    mine = Shelf(here.settings.model_copy(update={"prefix": "scarlet"}))
+    for name in ("scarlet_20260101_000000.sql.partial", "shop_20260101_000000.sql.partial"):
+        mine.file(name).write_bytes(b"x")
+    assert [item.name for item in mine.listing().backups] == ["scarlet_20260101_000000.sql.partial"]
+    mine.back_up()
+    assert [path.name for path in mine.directory.glob("*.partial")] == ["shop_20260101_000000.sql.partial"]

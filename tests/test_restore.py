@@ -33,6 +33,7 @@ from scarlet_backup_mcp.errors import (
     RestoreFailed,
     RestoreInterrupted,
     ServerUnreachable,
+    StoreError,
 )
 from scarlet_backup_mcp.models import Backup, Compression, Restore
 from scarlet_backup_mcp.postgres import databases
@@ -800,6 +801,27 @@ def test_restore_killed_after_the_swap_is_finished_by_the_next_call(mind: Mind, 
     assert not mind.journal.exists()
     assert stack.state(stack.dependent) == "running"
     assert "finished" in told
+
+
+def test_journal_that_can_not_be_removed_spoils_no_restore(
+    mind: Mind, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Played here: on Windows another program that has the file open keeps it."""
+
+    def refuse(path: Path) -> None:
+        raise StoreError(f"{path} can't be removed: it is in use.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journals, "delete", refuse)
+        done = put_back(mind, mind.saved)
+    assert done.restored
+    assert any("can't be removed: it is in use. The next `backup`" in warning for warning in done.warnings)
+    assert mind.fingerprint() == mind.saved_fingerprint
+    assert mind.journal.exists()
+    assert "it is finished now" in " ".join(take(mind).warnings)
+    assert mind.fingerprint() == mind.saved_fingerprint
+    assert not mind.journal.exists()
+    assert stack.state(stack.dependent) == "running"
 
 
 def test_next_restore_settles_a_killed_one_first(mind: Mind, stack: Stack) -> None:

@@ -247,6 +247,12 @@ def test_kinds_have_slots_of_their_own() -> None:
     assert kept([*sql, *volumes]) == [*kept(sql), *kept(volumes)]
 
 
+def test_a_server_made_anew_lets_nothing_go_of_the_old_one() -> None:
+    old = [replace(one, cluster="old") for one in daily(60)]
+    anew = [replace(one, cluster="new") for one in daily(60, BEGIN + 60 * DAY)]
+    assert kept([*old, *anew]) == [*kept(old), *kept(anew)]
+
+
 # Protected
 
 

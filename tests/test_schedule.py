@@ -19,8 +19,16 @@ import pytest
 
 from scarlet_backup_mcp import schedules
 from scarlet_backup_mcp.errors import ConfigurationError
-from scarlet_backup_mcp.schedules import Job, ScheduleFailed, cron, launchd, systemd, windows
-from scarlet_backup_mcp.schedules.job import interpreter, job_for, job_name, require_runnable, settings_in_force
+from scarlet_backup_mcp.models import Kind
+from scarlet_backup_mcp.schedules import Every, Job, ScheduleFailed, cron, launchd, systemd, windows
+from scarlet_backup_mcp.schedules.job import (
+    interpreter,
+    job_for,
+    job_name,
+    require_job_name,
+    require_runnable,
+    settings_in_force,
+)
 from scarlet_backup_mcp.settings import load_settings
 
 from .conftest import PROJECT_ROOT
@@ -56,7 +64,8 @@ def job(**more: Any) -> Job:
 
 def test_defaults_need_no_options() -> None:
     made = job_for(load_settings(), "daily", "03:05", environment={})
-    assert made.argv == (interpreter(), "-P", "-m", "scarlet_backup_mcp", "backup", "--scheduled", made.name, "--quiet")
+    words = ("-P", "-m", "scarlet_backup_mcp", "backup", "--scheduled", made.name, "--quiet", "--kind=sql")
+    assert made.argv == (interpreter(), *words)
     assert Path(made.argv[0]).is_absolute()
     assert (made.name, made.at, made.weekday, made.environment) == ("scarlet-backup-daily", time(3, 5), None, {})
 
@@ -89,9 +98,10 @@ def test_password_is_refused_and_not_shown(dsn: str) -> None:
     assert PASSWORD not in str(refused.value)
 
 
-def test_password_of_an_engine_is_refused_and_not_shown() -> None:
+@pytest.mark.parametrize("address", [f"ssh://me:{PASSWORD}@host", f"tcp://u:p/{PASSWORD}@h:2375"])
+def test_password_of_an_engine_is_refused_and_not_shown(address: str) -> None:
     with pytest.raises(ConfigurationError, match="DOCKER_HOST") as refused:
-        job_for(load_settings(), "daily", "03:00", environment={"DOCKER_HOST": f"ssh://me:{PASSWORD}@host"})
+        job_for(load_settings(), "daily", "03:00", environment={"DOCKER_HOST": address})
     assert PASSWORD not in str(refused.value)
 
 
@@ -108,11 +118,24 @@ def test_what_no_scheduler_takes_is_refused(directory: str) -> None:
         job_for(load_settings(dir=directory), "daily", "03:00")
 
 
-def test_jobs_of_different_databases_and_periods_have_different_names() -> None:
-    chosen = [load_settings(), load_settings(container="other"), load_settings(database="other")]
-    names = {job_name(settings, every) for settings in chosen for every in ("daily", "weekly")}
-    assert len(names) == 6
+def test_jobs_of_different_databases_directories_kinds_and_periods_have_different_names(tmp_path: Path) -> None:
+    others: list[dict[str, str]] = [{"container": "other"}, {"database": "other"}, {"dir": str(tmp_path)}]
+    chosen = [load_settings(**other) for other in ({}, *others)]
+    periods: tuple[Every, ...] = ("daily", "weekly")
+    kinds: tuple[Kind, ...] = ("sql", "volume")
+    names = [job_name(settings, every, kind) for settings in chosen for every in periods for kind in kinds]
+    assert len(set(names)) == 16
+    for name in names:
+        require_job_name(name)
     assert job_name(load_settings(prefix="x"), "daily") == job_name(load_settings(), "daily")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "backup", "scarlet-backup-daily ", "scarlet-backup-daily\n", "x/scarlet-backup-daily"]
+)
+def test_no_other_job_is_taken_out(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="no name of a job"):
+        schedules.unschedule(name, system="cron")
 
 
 def test_what_leads_to_the_engine_or_to_programs_goes_along() -> None:
@@ -245,8 +268,7 @@ StandIn = Callable[..., Path]
 def test_systemd_timer_is_written_started_and_removed(stand_in: StandIn) -> None:
     calls = stand_in("systemctl")
     made = job()
-    for _ in range(2):
-        systemd.install(made)
+    assert [systemd.install(each) for each in (job(at=time(4, 4)), made, made)] == [False, True, False]
     written = sorted(systemd.directory().iterdir())
     assert [path.name for path in written] == [f"{made.name}.service", f"{made.name}.timer"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {0o600}
@@ -255,6 +277,9 @@ def test_systemd_timer_is_written_started_and_removed(stand_in: StandIn) -> None
     assert calls.read_text().splitlines()[-2:] == [f"--user disable --now {made.name}.timer", "--user daemon-reload"]
     assert not list(systemd.directory().iterdir())
     assert not systemd.remove(made.name)
+    (systemd.directory() / f"{made.name}.service").touch()
+    stand_in("systemctl", 'test "$2" != disable')
+    assert systemd.remove(made.name), "of a removal that was cut off only the service is left"
 
 
 @POSIX
@@ -290,8 +315,7 @@ def test_property_list_holds_every_argument_as_it_is() -> None:
 def test_launchd_job_is_loaded_replaced_and_removed(stand_in: StandIn) -> None:
     calls = stand_in("launchctl")
     made = job()
-    for _ in range(2):
-        launchd.install(made)
+    assert [launchd.install(each) for each in (job(at=time(4, 4)), made, made)] == [False, True, False]
     path = launchd.path_of(made.name)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     domain = f"gui/{os.getuid()}"
@@ -302,6 +326,26 @@ def test_launchd_job_is_loaded_replaced_and_removed(stand_in: StandIn) -> None:
     ]
     assert launchd.remove(made.name)
     assert not path.exists()
+
+
+@POSIX
+@pytest.mark.parametrize("code", launchd.NOT_LOADED)
+def test_launchd_job_that_is_not_loaded_is_removed_as_far_as_it_is_there(stand_in: StandIn, code: int) -> None:
+    stand_in("launchctl")
+    launchd.install(job())
+    stand_in("launchctl", f"exit {code}")
+    assert [launchd.remove(job().name) for _ in range(2)] == [True, False]
+    assert not launchd.path_of(job().name).exists()
+
+
+@POSIX
+def test_launchd_job_that_may_still_be_loaded_is_not_told_as_removed_and_keeps_its_file(stand_in: StandIn) -> None:
+    stand_in("launchctl")
+    launchd.install(job())
+    stand_in("launchctl", 'echo "Boot-out failed: 5: Input/output error" >&2; exit 5')
+    with pytest.raises(ScheduleFailed, match="Input/output"):
+        launchd.remove(job().name)
+    assert launchd.path_of(job().name).exists()
 
 
 @POSIX
@@ -344,12 +388,12 @@ def test_cron_lines_are_put_in_once_and_taken_out_and_all_others_stay(table: Pat
         table.write_bytes(others)
     before = others or b""
     before += b"\n" if before and not before.endswith(b"\n") else b""
-    cron.install(job())
+    assert not cron.install(job())
     lines = cron.files(job())[0].text.encode()
     assert table.read_bytes() == before + lines
-    cron.install(job())
+    assert not cron.install(job())
     assert writes(table) == 1
-    cron.install(job(at=time(4, 4)))
+    assert cron.install(job(at=time(4, 4)))
     assert table.read_bytes() == before + cron.files(job(at=time(4, 4)))[0].text.encode()
     cron.install(job(name="scarlet-backup-weekly", weekday="monday"))
     assert cron.remove(job().name)
@@ -429,11 +473,17 @@ def test_schedule_is_registered_and_taken_out_by_the_same_settings(
     assert not table.exists()
     install_into(python)
     told = schedules.schedule(chosen, "weekly", "03:00", system="cron", install=True, options=["--verify", "drill"])
-    assert (told.action, told.name) == ("installed", "scarlet-backup-weekly")
+    assert (told.action, told.name) == ("installed", job_name(chosen, "weekly"))
+    assert schedules.REPLACED not in told.notes
     assert f"'{python}' -P -m scarlet_backup_mcp backup --scheduled {told.name}" in table.read_text()
     assert f"--verify drill --dir={tmp_path / 'backups'}" in table.read_text()
-    assert schedules.unschedule(chosen, "daily", system="cron").action == "nothing to remove"
-    assert schedules.unschedule(chosen, "weekly", system="cron").action == "removed"
+    volume = job_for(chosen, "weekly", "04:00", kind="volume")
+    assert not cron.install(volume)
+    again = schedules.schedule(chosen, "weekly", "05:00", system="cron", install=True)
+    assert (again.name, again.notes[0], table.read_text().count("# BEGIN ")) == (told.name, schedules.REPLACED, 2)
+    assert schedules.unschedule(job_name(chosen, "daily"), system="cron").action == "nothing to remove"
+    assert schedules.unschedule(told.name, system="cron").action == "removed"
+    assert schedules.unschedule(volume.name, system="cron").action == "removed"
     assert table.read_bytes() == b""
 
 
@@ -484,12 +534,32 @@ def test_task_with_a_mere_percent_sign_is_taken(argument: str) -> None:
     assert argument.strip() in windows.files(job(argv=("C:\\py.exe", argument)))[0].text
 
 
+@POSIX
+def test_task_that_is_not_found_is_told_apart_from_one_that_may_not_be_looked_at(
+    stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program's exit code has 8 bits here, so its last ones stand for Windows' code."""
+    monkeypatch.setenv("SYSTEMROOT", str(tmp_path / "windows"))
+    (tmp_path / "windows").mkdir()
+    (tmp_path / "windows" / "System32").symlink_to(tmp_path / "bin")
+    monkeypatch.setattr(windows, "NOT_FOUND", windows.NOT_FOUND & 0xFF)
+    made = job(argv=("C:\\py.exe",))
+    stand_in("schtasks.exe", 'test "$1" != /Query || exit 2')
+    assert (windows.remove(made.name), windows.install(made)) == (False, False)
+    stand_in("schtasks.exe")
+    assert (windows.install(made), windows.remove(made.name)) == (True, True)
+    stand_in("schtasks.exe", "echo ERROR: Access is denied. >&2; exit 5")
+    for change in (lambda: windows.install(made), lambda: windows.remove(made.name)):
+        with pytest.raises(ScheduleFailed, match="Access is denied"):
+            change()
+
+
 @pytest.mark.skipif(os.name != "nt", reason="Task Scheduler is on Windows only.")
 def test_task_is_registered_and_deleted() -> None:
     made = job(name=f"scarlet-backup-test-{os.getpid()}", argv=(sys.executable, "-V"))
     try:
-        windows.install(made)
-        windows.install(made)
+        assert not windows.install(made)
+        assert windows.install(made)
     finally:
         assert windows.remove(made.name)
     assert not windows.remove(made.name)

@@ -286,7 +286,7 @@ async def test_strange_names_are_refused(local_database: LocalDatabase, local: S
     before = live_oid(local_database)
     async with agent(local, era, user) as it:
         for name in STRANGE_NAMES:
-            with anyio.fail_after(5):
+            with anyio.fail_after(10):
                 for tool in ("verify_backup", "restore"):
                     extra = {"accept_foreign": True} if tool == "restore" else {}
                     error = await it.fail(tool, backup=name, **extra)
@@ -310,7 +310,7 @@ async def test_manifest_of_a_strange_name_is_not_found(local: Settings, tmp_path
             "there_is_none.sql",
             "..",
         ]:
-            with anyio.fail_after(5), pytest.raises(MCPError) as refused:
+            with anyio.fail_after(10), pytest.raises(MCPError) as refused:
                 await it.client.read_resource(f"scarlet://backups/{name}/manifest")
             assert "outside" not in str(refused.value)
 
@@ -476,20 +476,23 @@ async def test_two_questions_that_are_open_at_once_allow_one_restore(
 async def test_question_is_of_now_though_an_earlier_one_stayed_open(
     local_database: LocalDatabase, local: Settings, era: str
 ) -> None:
-    async def never(context: Any, params: Any) -> ElicitResult:
-        await anyio.sleep_forever()
-        raise AssertionError
-
     asked: list[str] = []
+    open_question = anyio.Event()
 
     async def answer(context: Any, params: Any) -> ElicitResult:
         asked.append(params.message)
-        return await (never(context, params) if len(asked) == 1 else User("decline")(context, params))
+        if len(asked) == 1:
+            open_question.set()
+            await anyio.sleep_forever()
+        return await User("decline")(context, params)
 
     async with agent(local, era, answer) as it:  # pyright: ignore[reportArgumentType]
         await it.call("backup")
-        with anyio.move_on_after(2):
-            await it.client.call_tool("restore", {"backup": "latest"})
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(it.client.call_tool, "restore", {"backup": "latest"})
+            with anyio.fail_after(20):
+                await open_question.wait()
+            tasks.cancel_scope.cancel()
         execute(local_database, "TRUNCATE letta.agents CASCADE")
         await it.fail("restore", backup="latest")
     before, now = asked
@@ -682,7 +685,7 @@ async def test_call_that_is_given_up_leaves_nothing(
     async with agent(local, era) as it:
         with locked(local_database):
             await stop(it)
-            with anyio.fail_after(5):
+            with anyio.fail_after(10):
                 while (await it.call("list_backups"))["jobs"] or local_backends(local_database):
                     await anyio.sleep(0.05)
             assert unfinished(directory_of(local)) == []
@@ -696,7 +699,7 @@ async def test_waiting_again_and_giving_up_cancels_the_job(local_database: Local
             job = (await it.call("backup", wait_seconds=0.1))["job"]
             with anyio.move_on_after(0.3):
                 await it.client.call_tool("backup", {"job": job})
-            with anyio.fail_after(5):
+            with anyio.fail_after(10):
                 while (await it.call("list_backups"))["jobs"]:
                     await anyio.sleep(0.05)
         assert (await it.fail("backup", job=job))["code"] == "cancelled"

@@ -54,8 +54,9 @@ FILLER = """
 CREATE TABLE letta.filler AS SELECT repeat(md5(i::text), 400) AS text FROM generate_series(1, 6000) AS i;
 """
 """Some 75 MB of dump: long enough to meet it on its way."""
-END_SECONDS = 3.0
+END_SECONDS = 10.0
 """A server that is told to end has 2 s for it; the rest is this machine's."""
+FROZEN_SECONDS = 3
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 each_era = pytest.mark.parametrize("era", ERAS)
@@ -140,13 +141,13 @@ def said_and_written(directory: Path) -> tuple[str, list[str]]:
 # -- what is on the pipes --------------------------------------------------------------------------------------------
 
 
-def test_tools_are_listed_within_three_seconds(tmp_path: Path) -> None:
+def test_tools_are_listed_within_ten_seconds_of_the_start(tmp_path: Path) -> None:
     began = time.monotonic()
     with RawServer(environment_of(docker_settings_of_nobody()), tmp_path) as it:
         it.initialize()
         it.send("tools/list", {}, number=1)
         assert len(it.answer(1)["result"]["tools"]) == 6
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
 
 
 def docker_settings_of_nobody() -> Settings:
@@ -225,7 +226,7 @@ def assert_nothing_is_left(stack: Stack, directory: Path) -> None:
     assert unfinished(directory) == []
     assert list(directory.glob("*.sql*")) == []
     assert client_programs(stack) == []
-    until(lambda: not docker_backends(stack), 3, "no backend of ours")
+    until(lambda: not docker_backends(stack), 10, "no backend of ours")
 
 
 @contextmanager
@@ -247,7 +248,7 @@ async def test_backup_that_is_given_up_leaves_nothing_in_the_container(
     async with agent_over_stdio(environment_of(docker_settings(scarlet, directory)), tmp_path, era) as it:
 
         async def nothing_is_left() -> None:
-            with anyio.fail_after(5):
+            with anyio.fail_after(10):
                 while (await it.call("list_backups"))["jobs"]:
                     await anyio.sleep(0.05)
             assert_nothing_is_left(scarlet, directory)
@@ -336,9 +337,9 @@ def test_server_that_ends_around_the_swap_finishes_it_first(
         try:
             it.call("restore", {"backup": name, "confirmation": f"restore {name}"}, number=2)
             it.progress("swapping")
-            until(lambda: "restore.journal.json" in unfinished(directory), 5, "the journal")
+            until(lambda: "restore.journal.json" in unfinished(directory), 20, "the journal")
             end(it)
-            time.sleep(END_SECONDS)
+            time.sleep(FROZEN_SECONDS)
             assert it.process.poll() is None, "it does not leave a swap half done"
         finally:
             run_docker("kill", "--signal", "CONT", scarlet.dependent)

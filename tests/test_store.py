@@ -38,6 +38,7 @@ from scarlet_backup_mcp.store.directory import BackupDirectory
 from scarlet_backup_mcp.store.encodings import recognise
 from scarlet_backup_mcp.store.lock import HOLDER, LOCK, writer_lock
 from scarlet_backup_mcp.store.reading import CompressionDamaged, Compressor, FileReader, decompress
+from scarlet_backup_mcp.store.removal import Swept
 from scarlet_backup_mcp.store.writing import PartialFile, write_atomically
 
 from .conftest import PROJECT_ROOT
@@ -248,6 +249,13 @@ def test_atomic_write_follows_no_link(tmp_path: Path) -> None:
     assert not path.is_symlink()
 
 
+def test_atomic_write_that_can_not_be_begun_is_an_error_of_the_store(tmp_path: Path) -> None:
+    """As on a file system that is mounted read-only."""
+    (tmp_path / ".x.json.tmp").mkdir()
+    with pytest.raises(StoreError, match=r"x\.json"):
+        write_atomically(tmp_path / "x.json", b"{}")
+
+
 @POSIX
 def test_files_are_for_their_owner_only_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
@@ -280,7 +288,7 @@ def test_killed_writer_leaves_a_partial_file_and_no_final_name(tmp_path: Path) -
             assert next_line(process) == "wrote"
         process.kill()
     assert [path.name for path in tmp_path.iterdir()] == [NAME + ".partial"]
-    assert BackupDirectory(tmp_path).sweep() == [NAME + ".partial"]
+    assert BackupDirectory(tmp_path).sweep() == Swept([NAME + ".partial"])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -438,14 +446,14 @@ def test_sweep_removes_what_a_killed_backup_left(tmp_path: Path) -> None:
         temporary = tmp_path / f".{NAME}{companion}.tmp"
         temporary.write_bytes(b"")
         make_old(temporary)
-    assert BackupDirectory(tmp_path).sweep() == [partial.name]
+    assert BackupDirectory(tmp_path).sweep() == Swept([partial.name])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_sweep_leaves_what_a_verification_is_writing(tmp_path: Path) -> None:
     """It takes no lock."""
     (tmp_path / f".{NAME}{names.VERIFIED}.tmp").write_bytes(b"")
-    assert BackupDirectory(tmp_path).sweep() == []
+    assert BackupDirectory(tmp_path).sweep() == Swept()
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -455,6 +463,45 @@ def test_sweep_leaves_a_finished_backup_and_its_manifest(tmp_path: Path) -> None
         (tmp_path / name).write_bytes(b"")
     BackupDirectory(tmp_path).sweep()
     assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_sweep_passes_over_what_cannot_be_removed(tmp_path: Path) -> None:
+    """A directory lies where the manifest would."""
+    stuck, other = f"{NAME}{names.PARTIAL}", f"letta_backup_20260202_093000.sql{names.PARTIAL}"
+    unnamed = names.unnamed(f"{NAME}.zst")
+    for name in (stuck, other, unnamed):
+        (tmp_path / name).write_bytes(b"")
+    for name in (NAME, f"{NAME}.zst"):
+        (tmp_path / (name + names.MANIFEST)).mkdir()
+    swept = BackupDirectory(tmp_path).sweep()
+    assert (swept.removed, [warning.split()[0].strip(",") for warning in swept.warnings[:1]]) == ([other], [stuck])
+    assert f"What is left of {NAME}.zst" in swept.warnings[1]
+    for name in (NAME, f"{NAME}.zst"):
+        (tmp_path / (name + names.MANIFEST)).rmdir()
+    assert sorted(BackupDirectory(tmp_path).sweep().removed) == [stuck, f"{NAME}.zst"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sweep_leaves_unfinished_dumps_of_other_programs(tmp_path: Path) -> None:
+    stamp = "20260201_093000"
+    ours = {
+        f"scarlet_{stamp}.sql",
+        f"scarlet_{stamp}.sql.zst",
+        f"postgres_volume_{stamp}.tar.gz",
+        f"old dump_repaired_{stamp}.sql",
+    }
+    others = {
+        f"shop_{stamp}.sql",
+        f"scarlet_dev_{stamp}.sql",
+        f"x{stamp}.sql",
+        f"postgres_volume_of_shop_{stamp}.tar.gz",
+    }
+    for name in ours | others:
+        (tmp_path / (name + names.PARTIAL)).write_bytes(b"")
+    directory = BackupDirectory(tmp_path, "scarlet")
+    assert {path.name for path in directory.partials()} == {name + names.PARTIAL for name in ours}
+    assert set(directory.sweep().removed) == {name + names.PARTIAL for name in ours}
+    assert {path.name for path in tmp_path.iterdir()} == {name + names.PARTIAL for name in others}
 
 
 @pytest.mark.parametrize(
@@ -475,7 +522,7 @@ def test_sweep_leaves_a_file_that_is_not_ours(tmp_path: Path, name: str) -> None
     """Syncthing, for one, keeps what it is still receiving as `.syncthing.<name>.tmp`."""
     (tmp_path / name).write_bytes(b"a stranger's")
     make_old(tmp_path / name)
-    assert BackupDirectory(tmp_path).sweep() == []
+    assert BackupDirectory(tmp_path).sweep() == Swept()
     assert (tmp_path / name).read_bytes() == b"a stranger's"
 
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,10 @@ from scarlet_backup_mcp.errors import (
     ArgumentsInvalid,
     BackupMissing,
     Cancelled,
+    ContainerLost,
+    ContainerNotRunning,
     DumpFailed,
+    HostError,
     PermissionDenied,
     VolumeUnsupported,
 )
@@ -39,10 +43,12 @@ from scarlet_backup_mcp.procedures.verify import verify
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings
 from scarlet_backup_mcp.store import gzip
+from scarlet_backup_mcp.store.audit import AUDIT
 
 from .conftest import MEMORY, PROJECT_ROOT, LocalDatabase, docker, run_docker
 from .helpers_backup_faults import Box, a_box
 from .helpers_faces import agent, environment_of, until
+from .helpers_restore import Watch
 from .helpers_store import Shelf, execute, shelf, small_database
 
 BY_HAND = PROJECT_ROOT / "docs" / "choosing.md"
@@ -70,7 +76,7 @@ def check(report: Verification, name: str) -> Check:
 
 def left(directory: Path) -> list[str]:
     """What is in a backup directory beside its own files."""
-    return sorted(path.name for path in directory.iterdir() if not path.name.startswith("."))
+    return sorted(path.name for path in directory.iterdir() if not path.name.startswith(".") and path.name != AUDIT)
 
 
 class WhileItCopies(Progress):
@@ -261,6 +267,33 @@ def test_damaged_page_is_told_and_nothing_is_kept(busy: Box, tmp_path: Path) -> 
         assert left(tmp_path) == []
     finally:
         busy.psql("DROP TABLE harmed")
+
+
+@pytest.mark.parametrize(("done", "error"), [(-1, ContainerNotRunning), (0, ContainerLost)])
+def test_container_that_stops_while_it_is_copied_can_be_copied_stopped(
+    done: int, error: type[HostError], busy: Box, tmp_path: Path
+) -> None:
+    """As one whose server crashes again and again: the moment tells what is seen of that."""
+
+    def kill() -> None:
+        run_docker("kill", busy.name)
+        run_docker("wait", busy.name)
+
+    killing = threading.Thread(target=kill)
+
+    def crash(_: Progress) -> None:
+        killing.start()
+        if done < 0:  # later the engine would wait for output that nobody reads
+            killing.join()
+
+    try:
+        with pytest.raises(error) as lost:
+            take(busy.settings(tmp_path), Watch(COPYING, crash, done))
+        assert lost.value.remedy.count("docker compose stop postgres") == 1
+        assert left(tmp_path) == []
+    finally:
+        killing.join()
+        busy.bring_up()
 
 
 def test_standby_is_refused(busy: Box, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import json
 import re
 import secrets
 import shutil
@@ -18,7 +19,7 @@ import pytest
 from scarlet_backup_mcp import texts
 from scarlet_backup_mcp.errors import ArgumentsInvalid, Cancelled, DrillFailed, DrillImpossible
 from scarlet_backup_mcp.hosts.throw_away import HOME, LABEL
-from scarlet_backup_mcp.models import CopiedTable, Drill, Verification, VolumeManifest
+from scarlet_backup_mcp.models import Backup, CopiedTable, Drill, Restore, Verification, VolumeManifest
 from scarlet_backup_mcp.postgres import recovery
 from scarlet_backup_mcp.postgres.controldata import ControlDataDamaged
 from scarlet_backup_mcp.procedures.proof_volume import Counted, of_databases, of_integrity, of_rows
@@ -32,9 +33,9 @@ from scarlet_backup_mcp.store.directory import BackupDirectory
 
 from .conftest import MEMORY, require_image, run_docker, run_docker_quietly
 from .helpers_backup_faults import Box
-from .helpers_drill import drill, listed
+from .helpers_drill import bring_back, drill, listed, take
 from .helpers_restore import Watch
-from .test_volume import BALANCES, a_segment, a_table, check, flipped, packed, take, write_load
+from .test_volume import BALANCES, a_segment, a_table, check, flipped, packed, write_load
 
 LABELLED = ("--label", "scarlet-backup-mcp.test=1")
 IMAGE = "pgvector/pgvector:pg{}"
@@ -112,7 +113,7 @@ class Copies:
         return containers + run_docker("volume", "ls", "--filter", self._filter, "--format", "{{.Name}}").split()
 
 
-def told(report: Verification) -> Drill:
+def told(report: Backup | Restore | Verification) -> Drill:
     assert report.drill is not None
     return report.drill
 
@@ -126,15 +127,25 @@ def look_into(settings: Settings, *queries: str) -> tuple[Watch, list[str]]:
     return Watch(AMCHECK, lambda _: found.extend(Copies(settings).psql(query, "bench") for query in queries)), found
 
 
+KEPT_FROM_STARTING = "its own configuration keeps a server from starting"
+
+
 def assert_proved(report: Verification, version: int) -> None:
     drilled = told(report)
-    assert (report.valid, report.proved, drilled.proved, drilled.detail) == (True, True, True, ""), report
+    assert (report.valid, report.proved, drilled.proved, drilled.sound) == (True, True, True, True), report
     assert (drilled.rows_compared, drilled.server_version.partition(".")[0]) == (554, str(version))
     assert check(report, "pg_verifybackup").ok
     assert check(report, "drill_amcheck").found.startswith("bench: 4 tables, 3 btree indexes; letta: ")
     assert check(report, "drill_integrity").found == "2 rows"
     assert "1 prepared transactions" in " ".join(drilled.warnings)
-    assert "the same data came back" in texts.describe(report)
+    assert "the same data came back. 554 rows and " in texts.describe(report)
+
+
+def assert_kept_from_starting(report: Backup | Verification) -> None:
+    """By its own configuration, so that no restore of it can be promised."""
+    assert KEPT_FROM_STARTING in told(report).detail
+    assert 'could not open configuration file "nowhere.conf"' in " ".join(told(report).warnings)
+    assert (told(report).restore_seconds, "should take about" in texts.describe(report)) == (None, False)
 
 
 @pytest.mark.parametrize(("version", "arguments"), [(17, "--wal-segsize=64"), (18, "")], ids=["17", "18"])
@@ -145,10 +156,11 @@ def test_backup_under_write_load_is_proved_whatever_the_servers_configuration(
         make_hostile(box)
         settings = box.settings(tmp_path)
         with write_load(box):
-            made = take(settings)
+            made = take(settings, kind="volume")
         watch, found = look_into(settings, BALANCES, SETTINGS, "SELECT gid FROM pg_prepared_xacts")
         report = drill(settings, made.name, watch)
     assert_proved(report, version)
+    assert_kept_from_starting(report)
     assert len(set(found[0].split("|"))) == 1
     assert found[1:] == ["off  0  off", "waiting"]
     assert Copies(settings).left == []
@@ -164,7 +176,6 @@ class Kept:
     settings: Settings
     busy: str
     quiet: str
-    cold: str
 
     def copy(self, directory: Path, name: str, *, manifest: bool = True) -> Settings:
         """A backup directory with that one backup."""
@@ -192,10 +203,10 @@ def kept(require_docker: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with a_server(15, "--data-checksums") as box:
         settings = box.settings(directory)
         with write_load(box):
-            busy = take(settings).name
+            busy = take(settings, kind="volume").name
         box.psql("ROLLBACK PREPARED 'waiting'", "bench")
         box.psql("CREATE UNLOGGED TABLE letta.cache AS SELECT generate_series(1, 7) AS n")
-        quiet = take(settings).name
+        quiet = take(settings, kind="volume").name
         box.psql("DROP TABLE letta.cache")
         tar_as_proc_004(box, directory / OLD_RUNNING)
         run_docker("stop", box.name)
@@ -207,8 +218,7 @@ def kept(require_docker: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
         box.sh("pgbench -n -T 1 -c 2 -U postgres bench 2>/dev/null")
         make_hostile(box)
         run_docker("kill", box.name)
-        cold = take(settings).name
-        yield Kept(settings, busy, quiet, cold)
+        yield Kept(settings, busy, quiet)
 
 
 def test_backup_under_write_load_is_proved_while_its_server_is_down(kept: Kept, tmp_path: Path) -> None:
@@ -216,24 +226,44 @@ def test_backup_under_write_load_is_proved_while_its_server_is_down(kept: Kept, 
     watch, found = look_into(settings, BALANCES)
     report = drill(settings, kept.busy, watch)
     assert_proved(report, 15)
+    assert (told(report).detail, told(report).restore_seconds is None) == ("", False)
     assert len(set(found[0].split("|"))) == 1
     assert any("could not be asked which libraries" in warning for warning in told(report).warnings)
     item = listed(settings, kept.busy)
     assert (item.state, item.proved_at, item.verified and item.verified.level) == ("good", report.proved_at, "drill")
 
 
-def test_cold_copy_of_a_killed_server_is_proved_with_its_slots_and_without_its_configuration(
+def holding(kept: Kept, directory: Path, rows: int) -> None:
+    """Lay another backup into that directory, by its manifest one of so many rows, one of them an agent."""
+    settings = kept.copy(directory.parent / "full", kept.quiet)
+    assert settings.dir is not None
+    for path in settings.dir.iterdir():
+        path.rename(directory / path.name)
+    path = directory / f"{kept.quiet}.manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rows": rows, "integrity_rows": 1}))
+
+
+def test_cold_copy_of_a_killed_server_comes_up_with_its_slots_and_without_its_configuration_and_is_not_proved(
     kept: Kept, tmp_path: Path
 ) -> None:
-    settings = kept.copy(tmp_path / "b", kept.cold)
+    (tmp_path / "b").mkdir()
+    holding(kept, tmp_path / "b", 555)
+    settings = kept.settings.model_copy(update={"dir": tmp_path / "b"})
     slots = "SELECT string_agg(slot_name, ' ' ORDER BY 1) FROM pg_replication_slots"
     watch, found = look_into(settings, BALANCES, SETTINGS, slots)
-    report = drill(settings, kept.cold, watch)
-    assert (report.valid, told(report).proved) == (True, True), told(report).detail
+    made = take(settings, watch, kind="volume", verify="drill")
     assert len(set(found[0].split("|"))) == 1
     assert found[1:] == ["off  0  off", "standby subscriber"]
-    assert check(report, "drill_rows").ok is None
-    assert "pg_verifybackup" not in {item.check for item in report.checks}
+    assert (made.cold, made.proved, made.good, told(made).sound) == (True, None, False, True), made
+    assert "all of it could be read, 554 rows of letta; nobody counted what should be in it" in told(made).detail
+    assert f"A restore drill found nothing wrong with it: {told(made).detail}." in made.reasons
+    assert (told(made).rows_compared, "Nothing was compared" in texts.describe(made)) == (0, True)
+    assert told(made).warnings[-1] == (
+        f"The last full backup, {kept.quiet}, holds 555 rows (1 in agents); 554 (2) were read here."
+    )
+    assert_kept_from_starting(made)
+    item = listed(settings, made.name)
+    assert (item.state, item.proved_at) == ("good", None)
 
 
 def test_unlogged_rows_are_in_no_copy_and_that_is_told(kept: Kept, tmp_path: Path) -> None:
@@ -246,26 +276,42 @@ def test_unlogged_rows_are_in_no_copy_and_that_is_told(kept: Kept, tmp_path: Pat
 def test_archive_of_a_running_server_is_never_proved(kept: Kept, tmp_path: Path) -> None:
     settings = kept.copy(tmp_path / "b", OLD_RUNNING, manifest=False)
     report = drill(settings, OLD_RUNNING)
-    assert (report.valid, report.proved, told(report).proved) == (False, None, None)
+    assert (report.valid, report.proved, told(report).proved, told(report).sound) == (False, None, None, False)
     assert "may be torn" in told(report).detail
     assert check(report, "drill_dump").ok
     assert "take a new backup" in (report.remedy or "")
 
 
-def test_archive_of_a_stopped_server_is_proved_and_stays_foreign(kept: Kept, tmp_path: Path) -> None:
-    settings = kept.copy(tmp_path / "b", OLD_STOPPED, manifest=False)
-    report = drill(settings, OLD_STOPPED)
-    assert (report.foreign, report.proved, told(report).detail) == (True, True, "")
-    assert told(report).rows_compared == 554
+def test_archive_of_a_stopped_server_comes_up_unproved_and_can_be_restored(kept: Kept, tmp_path: Path) -> None:
+    settings, name = kept.copy(tmp_path / "b", OLD_STOPPED, manifest=False), f"volume-drill-{secrets.token_hex(4)}"
+    path = tmp_path / "b" / OLD_STOPPED
+    change(path, lambda files: None, more={"data/pgsql_tmp_before_restore_20260101_000000/PG_VERSION": b"15\n"})
+    with tarfile.open(path) as tar:
+        files = sum(member.isfile() for member in tar)
+    holding(kept, tmp_path / "b", 554)
+    run_docker("create", "--pull", "never", "--name", name, *LABELLED, IMAGE.format(15))
+    try:
+        settings = settings.model_copy(update={"container": name})
+        done = bring_back(settings, OLD_STOPPED, accept_foreign=True, drill=True)
+    finally:
+        run_docker("rm", "-fv", name)
+    drilled = told(done)
+    assert (drilled.proved, drilled.sound, drilled.rows_compared) == (None, True, 0)
+    assert drilled.detail.startswith("a server came up on it and all of it could be read, 554 rows of letta;")
+    assert [warning for warning in drilled.warnings if "last full" in warning] == []
+    assert (done.restored, done.integrity_rows) == (True, 2)
+    assert f"A drill did not prove it: {drilled.detail}." in done.warnings
+    assert done.files_compared == files - len(["postmaster.opts", "what an earlier restore had set aside"])
     item = listed(settings, OLD_STOPPED)
-    assert (item.state, item.proved_at) == ("foreign", report.proved_at)
+    assert (item.state, item.proved_at) == ("foreign", None)
 
 
 Files = dict[str, bytes]
 
 
-def change(path: Path, how: Callable[[Files], object], *, seal: bool) -> None:
-    """Change the files of an archive; `seal`: and the server's list of them, as if it had always been so."""
+def change(path: Path, how: Callable[[Files], object], *, seal: bool = False, more: Files | None = None) -> None:
+    """Change the files of an archive; `seal`: and the server's list of them, as if it had always been so. With `more`
+    besides."""
     with tarfile.open(path) as tar:
         members = list(tar)
         files = {member.name: tar.extractfile(member).read() for member in members if member.isfile()}  # type: ignore[union-attr]
@@ -279,6 +325,10 @@ def change(path: Path, how: Callable[[Files], object], *, seal: bool) -> None:
             if member.isfile() and member.name not in files:
                 continue
             data = files.get(member.name, b"")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        for name, data in (more or {}).items():
+            member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     path.write_bytes(packed(made.getvalue()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -27,20 +28,27 @@ from scarlet_backup_mcp.errors import (
     PreflightFailed,
     RestoreFailed,
     RestoreInterrupted,
+    VolumeUnsupported,
 )
+from scarlet_backup_mcp.hosts.docker import DockerHost
 from scarlet_backup_mcp.hosts.helper import LABEL as HELPER_LABEL
 from scarlet_backup_mcp.hosts.helper import first_present
-from scarlet_backup_mcp.models import Backup
+from scarlet_backup_mcp.models import Backup, DependentReport
+from scarlet_backup_mcp.procedures import journal as journals
 from scarlet_backup_mcp.procedures import restore as restoring
 from scarlet_backup_mcp.procedures import volume_looks, volume_swap
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.beside import HELPERS
 from scarlet_backup_mcp.procedures.contents_of_volume import ASIDE
+from scarlet_backup_mcp.procedures.gate import gate
+from scarlet_backup_mcp.procedures.journal import StoppedContainer
 from scarlet_backup_mcp.procedures.listing import list_backups
 from scarlet_backup_mcp.procedures.set_aside import VOLUME_UNDO
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.procedures.throw_away import owner_of
 from scarlet_backup_mcp.progress import Progress
+from scarlet_backup_mcp.store.audit import read
+from scarlet_backup_mcp.store.names import JOURNAL
 
 from .conftest import IMAGE, PROJECT_ROOT, docker, run_docker, run_docker_quietly
 from .helpers_faces import User, agent, environment_of
@@ -63,8 +71,7 @@ def scarlet(scarlets: tuple[Rig, Backup]) -> tuple[Rig, Backup]:
     """The same, running on contents that differ from what was saved, with whatever undo point there is."""
     rig, saved = scarlets
     assert rig.stack is not None
-    if rig.journal.exists():  # another test has failed
-        rig.call(restoring.propose, saved.name)
+    rig.settle()  # another test may have failed
     rig.stack.bring_up()
     rig.make_live()
     return rig, saved
@@ -212,7 +219,7 @@ def test_restore_killed_before_the_exchange_leaves_nothing(moment: str, scarlet:
     rig, saved = scarlet
     undo, began = undo_of(rig), started_at(rig.container)
     rig.killed(moment, saved.name)
-    rig.call(restoring.propose, saved.name)
+    rig.settle()
     assert (rig.was(), started_at(rig.container)) == ("live", began)
     rig.assert_tidy(undo)
 
@@ -222,7 +229,7 @@ def test_restore_killed_in_the_exchange_is_rolled_back(moment: str, undoable: tu
     rig, undo = undoable
     before = rig.was()
     rig.killed(moment, undo)
-    rig.call(restoring.propose, undo)
+    rig.settle()
     assert rig.was() == before
     rig.assert_tidy(undo)
 
@@ -248,6 +255,7 @@ def test_restore_killed_when_all_is_in_place_is_finished(moment: str, undoable: 
     rig.wait()
     assert rig.was() != before
     rig.psql("UPDATE marker SET was = 'written since'")
+    rig.settle()
     with pytest.raises(BackupMissing, match="no undo point"):  # it was used up
         rig.call(restoring.propose, source)
     assert rig.was() == "written since"
@@ -308,13 +316,102 @@ def test_recreated_container_is_settled_and_another_ones_journal_is_left(
     other = Rig(seventeen[0].container, rig.directory)
     shutil.copy(seventeen[0].directory / seventeen[1].name, rig.directory)
     shutil.copy(seventeen[0].directory / f"{seventeen[1].name}.manifest.json", rig.directory)
-    with pytest.raises(RestoreInterrupted, match=rig.container):
+    with pytest.raises(RestoreInterrupted, match=rig.container) as refused:
         other.restore(seventeen[1].name)
+    assert JOURNAL not in refused.value.remedy, "nobody is told to remove what alone tells the way back"
+    with Target(other.settings) as target:
+        assert rig.container in " ".join(gate(target).reasons)
     assert rig.journal.read_text() == journal
     remove(rig, seventeen[1])
-    rig.stack.compose("rm", "--stop", "--force", "postgres")
-    rig.stack.compose("create", "--pull", "never", "postgres")
-    rig.call(restoring.propose, saved.name)
+    rig.stack.compose("rm", "--stop", "--force", "postgres", "letta-server")
+    rig.stack.compose("create", "--pull", "never")
+    assert f"{rig.stack.dependent}: restarted" in rig.settle()
+    assert rig.was() == "live"
+    rig.assert_tidy(undo)
+
+
+def test_dependent_that_was_removed_meanwhile_is_told_as_such(scarlet: tuple[Rig, Backup]) -> None:
+    gone = StoppedContainer(id=secrets.token_hex(32), name="vr-there-is-none")
+    (report,) = start(scarlet[0], gone)
+    assert (report.name, report.action) == (gone.name, "start failed")
+    assert report.detail.startswith("It was removed meanwhile")
+
+
+def test_dependent_that_was_made_anew_and_runs_is_left_alone(scarlet: tuple[Rig, Backup]) -> None:
+    rig, _ = scarlet
+    assert rig.stack is not None
+    began = started_at(rig.stack.dependent)
+    (report,) = start(rig, StoppedContainer(id=secrets.token_hex(32), name=rig.stack.dependent))
+    assert (report.action, report.detail) == ("restarted", "")
+    assert started_at(rig.stack.dependent) == began
+
+
+def start(rig: Rig, stopped: StoppedContainer) -> list[DependentReport]:
+    with Target(rig.settings) as target:
+        return journals.start(target, [stopped])
+
+
+def test_contents_of_a_directory_wait_for_a_container_that_has_it_mounted_again(
+    require_docker: None, tmp_path: Path
+) -> None:
+    one, two = (["-v", f"{tmp_path / name}:{PGDATA}"] for name in ("one", "two"))
+    with a_rig(tmp_path / "backups", *one) as rig:
+        saved = rig.take()
+        rig.make_live()
+        rig.killed("among the renames", saved.name)
+        run_docker("rm", "-f", rig.container)
+        with pytest.raises(RestoreInterrupted, match="does not have") as caught:
+            rig.take()
+        assert f"{tmp_path / 'one'} mounted again" in caught.value.remedy
+        rig.create(*two)
+        with pytest.raises(RestoreInterrupted, match="does not have"):
+            rig.take()
+        run_docker("rm", "-f", rig.container)
+        rig.create(*one)
+        journal = rig.journal.rename(tmp_path / "journal")
+        with pytest.raises(VolumeUnsupported, match="pgsql_tmp_outgoing_"):
+            rig.take()
+        journal.rename(rig.journal)
+        rig.settle()
+        rig.wait()
+        assert rig.was() == "live"
+
+
+def test_journal_goes_with_its_volume_but_only_on_the_engine_that_had_it(require_docker: None, tmp_path: Path) -> None:
+    """Another engine is played by a journal that names one."""
+    with a_volume() as volume, a_rig(tmp_path, "-v", f"{volume}:{PGDATA}") as rig:
+        saved = rig.take()
+        rig.killed("among the renames", saved.name)
+        run_docker("rm", "-f", *users(rig))
+        run_docker("volume", "rm", volume)
+        written = rig.journal.read_text()
+        rig.journal.write_text(json.dumps(json.loads(written) | {"engine": "another"}))
+        with pytest.raises(RestoreInterrupted, match="another one") as caught:
+            rig.settle()
+        assert "DOCKER_CONTEXT" in caught.value.remedy
+        rig.journal.write_text(written)
+        assert "nothing to settle" in " ".join(rig.settle())
+        assert not rig.journal.exists()
+
+
+@pytest.mark.anyio
+async def test_what_was_settled_is_told_also_by_a_call_of_which_nothing_comes(scarlet: tuple[Rig, Backup]) -> None:
+    rig, saved = scarlet
+    undo = undo_of(rig)
+    rig.killed("when PG_VERSION is out", saved.name)
+    user = User()
+    async with agent(rig.settings, "2025-11-25", user) as it:
+        waits = await it.fail("restore", backup=saved.name)
+        assert waits["code"] == "restore_interrupted"
+        assert "call `backup`" in waits["message"]
+    assert user.questions == []
+    done = command(rig, "restore", saved.name)
+    assert done.returncode == 2
+    assert "it is rolled back now" in done.stderr
+    assert "confirmation_needed" in done.stderr
+    (last,) = read(rig.directory, 1).entries
+    assert (last.tool, last.code) == ("restore", "confirmation_needed")
+    assert "it is rolled back now" in last.message
     assert rig.was() == "live"
     rig.assert_tidy(undo)
 
@@ -405,6 +502,23 @@ def test_server_that_somebody_starts_in_the_middle_keeps_its_contents(
     rig.assert_tidy(undo)
 
 
+def test_server_that_somebody_starts_while_it_is_stopped_is_told_as_such(
+    scarlet: tuple[Rig, Backup], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `docker compose up` would; the moment is a few milliseconds long."""
+    rig, _ = scarlet
+    stop = DockerHost.stop_container
+
+    def stop_and_start(self: DockerHost, container_id: str, seconds: int) -> None:
+        stop(self, container_id, seconds)
+        run_docker("start", container_id)
+
+    monkeypatch.setattr(DockerHost, "stop_container", stop_and_start)
+    with Target(rig.settings) as target, pytest.raises(RestoreFailed, match="Somebody else has started"):
+        volume_swap.stop(target, rig.container)
+    rig.wait()
+
+
 def test_contents_on_which_somebody_starts_another_server_stay(scarlet: tuple[Rig, Backup]) -> None:
     rig, saved = scarlet
     undo, other = undo_of(rig), f"vr-{secrets.token_hex(4)}"
@@ -456,12 +570,20 @@ def test_too_small_a_disk_is_refused_and_a_full_one_gives_all_back(
         for name in (saved.name, f"{saved.name}.manifest.json"):
             shutil.copy(rig.directory / name, tmp_path)
         before, began = box.content(), started_at(box.container)
-        with pytest.raises(PreflightFailed, match="bytes free"):
+        with pytest.raises(PreflightFailed, match="bytes free") as refused:
             box.restore(saved.name, accept_other_database=True)
+        assert "undo point" not in refused.value.remedy
+        undo = f"{ASIDE}20260101_000000"
+        box.sh(f'mkdir "$PGDATA/{undo}"')
+        with pytest.raises(PreflightFailed, match="bytes free") as refused:
+            box.restore(saved.name, accept_other_database=True)
+        assert f"{VOLUME_UNDO}20260101_000000 lies on that disk" in refused.value.remedy
+        assert "prune --include-undo" in refused.value.remedy
+        box.sh(f'rmdir "$PGDATA/{undo}"')
         monkeypatch.setattr(volume_looks, "ROOM", 0)
         monkeypatch.setattr(volume_looks, "SPARE_BYTES", 0)
         box.sh('dd if=/dev/zero of="$PGDATA/pgsql_tmp_filler" bs=1M count=30 2>/dev/null')
-        with pytest.raises(RestoreFailed, match=r"No space left[\s\S]*as they were before"):
+        with pytest.raises(RestoreFailed, match=r"No space left.*; at least [\d,]+ lines more; .*as they were before"):
             box.restore(saved.name, accept_other_database=True)
         box.sh('rm "$PGDATA/pgsql_tmp_filler"')
         assert (box.content(), started_at(box.container)) == (before, began)
@@ -544,6 +666,9 @@ def test_sources_that_do_not_fit_are_refused(scarlet: tuple[Rig, Backup], sevent
     with pytest.raises(BackupNotValid, match=r"compression|structure|files"):
         rig.restore(foreign.name, accept_foreign=True, drill=False)
     foreign.unlink()
+    (rig.directory / f"{of_17.name}.manifest.json").write_text("{}")
+    with pytest.raises(BackupNotValid, match=r"is damaged: The manifest of .*: it is not what was written\. \("):
+        rig.restore(of_17.name)
     remove(rig, of_17)
     assert (rig.was(), started_at(rig.container)) == ("live", began)
     rig.assert_tidy(undo)
@@ -702,20 +827,26 @@ async def test_agent_is_asked_and_a_stale_answer_is_refused(scarlet: tuple[Rig, 
     rig.assert_tidy(undone["undo_point"])
 
 
+def command(rig: Rig, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line, with nobody to be asked."""
+    return subprocess.run(
+        [sys.executable, "-m", "scarlet_backup_mcp", *arguments],
+        env=environment_of(rig.settings),
+        cwd=PROJECT_ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
 def test_command_line(scarlet: tuple[Rig, Backup]) -> None:
     rig, saved = scarlet
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "scarlet_backup_mcp", *arguments]
-        environment = environment_of(rig.settings)
-        return subprocess.run(
-            command, env=environment, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=120, check=False
-        )
-
-    would = run("restore", saved.name, "--dry-run")
+    would = command(rig, "restore", saved.name, "--dry-run")
     assert would.returncode == 0, would.stderr
     assert rig.was() == "live"
-    done = run("restore", saved.name, "--yes")
+    done = command(rig, "restore", saved.name, "--yes")
     assert done.returncode == 0, done.stderr
     assert "every database of the cluster" in done.stdout
     undo = undo_of(rig)

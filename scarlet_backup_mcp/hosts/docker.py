@@ -10,7 +10,7 @@ from typing import Literal
 
 from ..errors import ContainerMissing, ContainerNotRunning, ContainerPaused, HostError
 from . import Dependent, Mount, Place, run
-from .engine import Answer, Engine, EngineRefused, find_endpoint
+from .engine import Answer, Engine, EngineRefused, container_name, find_endpoint
 from .exec_stream import ExecProcess
 
 PROJECT = "com.docker.compose.project"
@@ -208,7 +208,7 @@ def _depends_on(labels: Mapping[str, str], service: str) -> bool:
 def _dependent(item: Answer) -> Dependent:
     return Dependent(
         id=item["Id"],
-        name=item["Names"][0].lstrip("/"),
+        name=container_name(item),
         service=item["Labels"].get(SERVICE, ""),
         running=item["State"] in ("running", "restarting"),
     )

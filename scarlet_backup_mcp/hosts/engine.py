@@ -50,6 +50,12 @@ class Endpoint:
         return parts.scheme in ("unix", "npipe")
 
 
+def container_name(listed: Answer) -> str:
+    """Of a container as a list of containers has it; its id where it has no name, as one that is being removed."""
+    name: str = (listed["Names"] or [listed["Id"]])[0]
+    return name.lstrip("/")
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host name or address means this machine."""
     return host.lower() in ("localhost", "::1") or host.startswith("127.")
@@ -176,7 +182,7 @@ class Engine:
         # The engine's own filter by volume knows volumes' names and destinations, but no sources of other mounts.
         found: list[Answer] = self._ask("list containers", self._api.containers, filters={"status": states})
         return [
-            item["Names"][0].lstrip("/")
+            container_name(item)
             for item in found
             if any(source in (mount.get("Name"), mount.get("Source")) for mount in item["Mounts"])
         ]
@@ -184,6 +190,11 @@ class Engine:
     def has_volume(self, name: str) -> bool:
         """Whether there is such a volume."""
         return self._there(self.volume_labels, name)
+
+    def id(self) -> str | None:
+        """What the engine calls itself, restarts or not; None if it has no such name."""
+        found: Answer = self._ask("tell what it is", self._api.info)
+        return found.get("ID") or None
 
     def has_image(self, name_or_id: str) -> bool:
         """Whether there is such an image."""
@@ -265,4 +276,13 @@ def _tls(endpoint: Endpoint) -> TLSConfig | None:
     return TLSConfig(client_cert=own, ca_cert=authority, verify=endpoint.verify)
 
 
-__all__ = ["DEFAULT_ADDRESS", "Answer", "Endpoint", "Engine", "EngineRefused", "find_endpoint", "is_loopback"]
+__all__ = [
+    "DEFAULT_ADDRESS",
+    "Answer",
+    "Endpoint",
+    "Engine",
+    "EngineRefused",
+    "container_name",
+    "find_endpoint",
+    "is_loopback",
+]

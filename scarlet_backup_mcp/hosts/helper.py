@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..errors import HostError
 from ..progress import Progress
 from .docker import DockerHost
-from .engine import Answer, Engine, EngineRefused, find_endpoint
+from .engine import Answer, Engine, EngineRefused, container_name, find_endpoint
 from .throw_away import COMPOSE_LABELS, PROCESSES, remove, remove_leftovers
 
 LABEL = "scarlet-backup-mcp.helper"
@@ -61,7 +61,7 @@ def helpers_of(owner: str) -> list[str]:
     """Names of that owner's. Raises HostError."""
     engine = Engine(find_endpoint(os.environ))
     try:
-        return [found["Names"][0].lstrip("/") for found in engine.containers_labelled([f"{LABEL}={owner}"])]
+        return [container_name(found) for found in engine.containers_labelled([f"{LABEL}={owner}"])]
     finally:
         engine.close()
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from ..errors import DrillImpossible, HostError
 from ..progress import Progress
 from .docker import DockerHost
-from .engine import Answer, Engine, EngineRefused, find_endpoint
+from .engine import Answer, Engine, EngineRefused, container_name, find_endpoint
 
 LABEL = "scarlet-backup-mcp.drill"
 """On the container and on its volume; the value tells whose they are."""
@@ -142,7 +142,7 @@ def remove_leftovers(owner: str, label: str = LABEL) -> list[str]:
     try:
         labelled = f"{label}={owner}"
         found = engine.containers_labelled([labelled])
-        containers = [(container["Names"] or [container["Id"]])[0].lstrip("/") for container in found]
+        containers = [container_name(container) for container in found]
         kept = {name for name in containers if remove(engine.remove_container, name, "container")}
         volumes = engine.volumes_labelled(labelled)
         kept |= {name for name in volumes if remove(engine.remove_volume, name, "volume")}

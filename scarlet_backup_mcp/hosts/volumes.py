@@ -25,6 +25,12 @@ def volume_labels(name: str) -> dict[str, str]:
     return {key: labels[key] for key in (PROJECT, COMPOSE_VOLUME) if key in labels}
 
 
+def engine_id() -> str | None:
+    """On which engine volumes are looked for; None if it has no name for itself. Raises HostError."""
+    with _engine() as engine:
+        return engine.id()
+
+
 def volume_exists(name: str) -> bool:
     """Raises HostError."""
     with _engine() as engine:

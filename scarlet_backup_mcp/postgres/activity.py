@@ -1,10 +1,13 @@
 """Whether anything was written to a database since a moment, as far as the server can tell without reading its rows.
 
 Two things tell: the transactions that the server has given numbers to, of all its databases, and its own statistics of
-rows inserted, updated and deleted, of each table and catalogue of this one.
+rows inserted, updated and deleted, of each table and catalogue of this one. Catalogues that all databases share are
+counted with them, but for those in which every CREATE DATABASE leaves rows: of them this database's own rows are read.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from ..models import Activity
 from .server import Session
@@ -14,15 +17,27 @@ SETTLED_SECONDS = 15
 PROMPT_STATISTICS = 150000
 """Before 15 a session that does nothing keeps to itself what it has not reported yet, for as long as it does nothing
 (`pgstat_report_stat` in 14's postgres.c)."""
+TRANSACTIONS = "Transactions were written on this server since"
+_BUSY = f"""
+    (SELECT count(*) FROM pg_stat_activity AS a
+     WHERE datname = current_database() AND application_name <> current_setting('application_name')
+       AND (backend_type IS NULL OR backend_type NOT IN ('autovacuum worker', 'parallel worker'))
+       AND NOT EXISTS (SELECT FROM pg_stat_replication AS r WHERE r.pid = a.pid AND r.state IN ('catchup', 'streaming'))
+       AND (state IS DISTINCT FROM 'idle' OR state_change > clock_timestamp() - interval '{SETTLED_SECONDS} s'))"""
+"""Sessions that may have written what they have not reported yet. Our own, which share a name, write nothing."""
+_BY_THEIR_ROWS = ("pg_database", "pg_db_role_setting", "pg_shdescription", "pg_shdepend")
+"""Shared catalogues whose statistics tell of other databases. What pg_shdepend tells of this one is in others, too."""
+_UNCOUNTED = ", ".join(f"'{name}'::regclass" for name in ("pg_statistic", "pg_statistic_ext_data", *_BY_THEIR_ROWS))
 
 
 def activity(session: Session) -> Activity:
     """As of now. Ask before the snapshot or copy that is to hold all of it: what is written between the two then counts
     as written since."""
     row = session.rows(
-        """SELECT pg_current_snapshot()::text AS transactions,
+        f"""SELECT pg_current_snapshot()::text AS transactions,
+                  {_BUSY} = 0 AS settled,
                   changed.sum AS changed_rows,
-                  changed.digest AS changes,
+                  md5(concat(changed.digest, d.row, d.settings, d.comment)) AS changes,
                   (SELECT md5(coalesce(string_agg(concat(schemaname, '.', sequencename, ' ', last_value), ','
                                                   ORDER BY schemaname, sequencename), '')) FROM pg_sequences)
                     AS sequences,
@@ -34,15 +49,29 @@ def activity(session: Session) -> Activity:
                         md5(coalesce(string_agg(concat(relid, ' ', rows), ',' ORDER BY relid), '')) AS digest
                  FROM (SELECT relid, n_tup_ins + n_tup_upd + n_tup_del AS rows FROM pg_stat_all_tables
                        WHERE relid NOT IN (SELECT unnest(ARRAY[oid, reltoastrelid]) FROM pg_class
-                                           WHERE oid IN ('pg_statistic'::regclass, 'pg_statistic_ext_data'::regclass)))
-                      AS tables) AS changed"""
+                                           WHERE oid IN ({_UNCOUNTED})))
+                      AS tables) AS changed,
+                (SELECT to_jsonb(pg_database) - 'datfrozenxid' - 'datminmxid' AS row,
+                        (SELECT jsonb_agg(to_jsonb(s) ORDER BY s.setdatabase, s.setrole) FROM pg_db_role_setting AS s
+                         WHERE s.setdatabase IN (0, pg_database.oid)) AS settings,
+                        shobj_description(oid, 'pg_database') AS comment
+                 FROM pg_database WHERE datname = current_database()) AS d"""
     )[0]
     return Activity(**row)
 
 
-def written_since(session: Session, before: Activity) -> tuple[bool | None, str]:
-    """Whether something was written to the session's database since: True, False, or None where it can't be told; and
-    how that is known, in a sentence."""
+@dataclass(frozen=True)
+class Since:
+    """Whether something was written: True, False, or None where it can't be told; and how that is known, in a
+    sentence. `by_writers`: it is for those who write to have it otherwise."""
+
+    written: bool | None
+    how: str
+    by_writers: bool = True
+
+
+def written_since(session: Session, before: Activity) -> Since:
+    """Whether something was written to the session's database since."""
     # Before the counts: a session that ends after this look has reported its own by then.
     around = session.rows(
         f"""SELECT pg_is_in_recovery() AS standby,
@@ -50,39 +79,33 @@ def written_since(session: Session, before: Activity) -> tuple[bool | None, str]
                      AND NOT EXISTS (SELECT FROM pg_db_role_setting WHERE setconfig::text ~* 'track_counts') AS counted,
                    EXISTS (SELECT FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND datname = current_database())
                      OR EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database()) AS writing,
-                   (SELECT count(*) FROM pg_stat_activity
-                    WHERE datname = current_database() AND pid <> pg_backend_pid()
-                      AND (backend_type IS NULL OR backend_type IN ('client backend', 'logical replication worker',
-                                                                    'logical replication apply worker'))
-                      AND (state IS DISTINCT FROM 'idle'
-                           OR state_change > clock_timestamp() - interval '{SETTLED_SECONDS} s')) AS busy"""
+                   {_BUSY} AS busy"""
     )[0]
     now = activity(session)
     if around["standby"]:
-        return None, "The server is a standby: what it gets from its primary is in no statistics of its own."
+        return Since(
+            None, "The server is a standby: what it gets from its primary is in no statistics of its own.", False
+        )
     if now.counted_since != before.counted_since:
-        return None, "The server was started anew since, or crashed, or its statistics were reset."
+        return Since(None, "The server was started anew since, or crashed, or its statistics were reset.", False)
     if now.sequences != before.sequences:  # which need no transaction of their own
-        return True, "Sequences have moved on since."
+        return Since(True, "Sequences have moved on since.")
     if around["writing"]:
-        return None, "A transaction that writes is under way, or prepared."
+        return Since(None, "A transaction that writes is under way, or prepared.")
     if before.quiet and now.transactions == before.transactions:
-        return False, "No transaction has written anything on this server since."
+        return Since(False, "No transaction has written anything on this server since.")
+    if now.changes != before.changes and not before.settled:
+        at_work = f"Rows were changed, by sessions that were at work within {SETTLED_SECONDS} s before the backup began"
+        return Since(None, f"{at_work}: whether it holds them all can't be told.")
     if now.changed_rows > before.changed_rows:
-        return True, f"{now.changed_rows - before.changed_rows:,} rows were inserted, updated or deleted since."
+        return Since(True, f"{now.changed_rows - before.changed_rows:,} rows were inserted, updated or deleted since.")
     if now.changes != before.changes:
-        return True, "Tables were changed or dropped since."
+        return Since(True, "Tables were changed or dropped since.")
     if not around["counted"] or session.version < PROMPT_STATISTICS:
-        return None, (
-            "Transactions were written on this server since, and its statistics can't be relied on for them "
-            "(track_counts is off, or it is PostgreSQL 14)."
-        )
+        why = "(track_counts is off, or it is PostgreSQL 14)"
+        return Since(None, f"{TRANSACTIONS}, and its statistics can't be relied on for them {why}.")
     if around["busy"] or not before.quiet:
-        return None, (
-            f"Transactions were written on this server since, and {around['busy']} sessions of this database were at "
-            f"work within the last {SETTLED_SECONDS} s."
-        )
-    return False, (
-        "Transactions were written on this server since, but none that changed a row or a definition of this database: "
-        "its statistics say so."
-    )
+        when = f"within the last {SETTLED_SECONDS} s" if around["busy"] else "while the backup began"
+        return Since(None, f"{TRANSACTIONS}, and sessions were at work {when}.")
+    none = "none that changed a row or a definition of this database"
+    return Since(False, f"{TRANSACTIONS}, but {none}: its statistics say so.")

@@ -16,6 +16,8 @@ from .server import OWN_SEARCH_PATH, Server, Session
 
 UNION = 200
 """Tables counted in one query."""
+FIRST_OF_USERS = 16384
+"""Objects that initdb makes have lower OIDs (FirstNormalObjectId in transam.h)."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,23 @@ def tables(session: Session) -> list[Table]:
                           AND d.objid = c.oid AND d.deptype = 'e') AS in_extension
            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
            WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+           ORDER BY n.nspname, c.relname"""
+    )
+    return [Table(**row) for row in rows]
+
+
+def undumped_tables(session: Session) -> list[Table]:
+    """Tables of users' whose rows pg_dump leaves out: members of extensions that are not marked as their configuration,
+    and what somebody has made in PostgreSQL's own schemas (`selectDumpableTable` in pg_dump.c; seen on 18)."""
+    rows = session.rows(
+        f"""SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
+                  c.oid::bigint AS root, pg_table_size(c.oid) AS bytes, NULL AS estimated_rows, m.is AS in_extension
+           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
+                LATERAL (SELECT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                                        AND d.objid = c.oid AND d.deptype = 'e') AS is) AS m
+           WHERE c.relkind = 'r' AND c.oid >= {FIRST_OF_USERS} AND n.nspname !~ '^pg_(toast|temp)'
+             AND (m.is OR n.nspname IN ('information_schema', 'pg_catalog'))
+             AND NOT EXISTS (SELECT FROM pg_extension e WHERE c.oid = ANY (e.extconfig))
            ORDER BY n.nspname, c.relname"""
     )
     return [Table(**row) for row in rows]

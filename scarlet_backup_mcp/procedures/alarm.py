@@ -9,9 +9,10 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
+import threading
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Literal
+from typing import IO, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -22,6 +23,8 @@ from ..models import Model, Utc
 SECONDS = 60.0
 TOLD = 500
 """Bytes of the command's stderr that are told when it fails."""
+STDERR_SECONDS = 1.0
+"""How long is waited for the end of its stderr, which what it has left behind may hold, when it has failed."""
 _SECRETS = ("SCARLET_BACKUP_DSN", "PGPASSWORD")
 log = logging.getLogger(__name__)
 
@@ -49,11 +52,12 @@ def sound(command: str, alarm: Alarm, seconds: float = SECONDS) -> str:
     """Run `command` with the alarm on its stdin; "" or what was wrong with that, which is logged too. Raises nothing.
 
     No shell reads it: on POSIX it is split as `shlex` does, on Windows the system's own rules hold (a path with spaces
-    needs double quotes). After `seconds` it is killed, on POSIX with whatever it started.
+    needs double quotes). After `seconds` it is killed, on POSIX with whatever it started. What it leaves behind has no
+    stderr any more once this process has ended.
     """
     try:
         said = _run(command, alarm.model_dump_json(by_alias=True).encode() + b"\n", seconds)
-    except (OSError, ValueError) as error:  # ValueError: an unclosed quote, or nothing at all
+    except (OSError, ValueError, RuntimeError) as error:  # an unclosed quote, or nothing at all; no more threads
         said = f"could not be started: {error}"
     if said:
         said = f"The command of SCARLET_BACKUP_ON_FAILURE {said}."
@@ -66,22 +70,40 @@ def _run(command: str, message: bytes, seconds: float) -> str:
     if not argv:
         raise ValueError("it is empty")
     environment = {name: value for name, value in os.environ.items() if name.upper() not in _SECRETS}
-    # Files, not pipes: nothing to wait for when the command does not read, or leaves a child behind.
-    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:
-        stdin.write(message)
-        stdin.seek(0)
-        process = start_apart(argv, stdin=stdin, stdout=subprocess.DEVNULL, stderr=stderr, env=environment)
-        try:
-            code = process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return f"was killed, since it had not ended after {seconds:.0f} s"
-        finally:
-            _kill(process)
-        if code == 0:
-            return ""
-        stderr.seek(0)
-        words = stderr.read(TOLD).decode(errors="replace").strip()
-        return f"ended with exit code {code}" + (f": {words}" if words else "")
+    process = start_apart(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+    )
+    # Threads, since the command need not read, and what it leaves behind may hold its pipes for long. No files: a full
+    # disk may be what it is to be told of.
+    said = bytearray()
+    listener = threading.Thread(target=_listen, args=(process.stderr, said), daemon=True)
+    try:
+        threading.Thread(target=_tell, args=(process.stdin, message), daemon=True).start()
+        listener.start()
+        code = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return f"was killed, since it had not ended after {seconds:.0f} s"
+    finally:
+        _kill(process)
+    if code == 0:
+        return ""
+    listener.join(STDERR_SECONDS)
+    words = bytes(said[:TOLD]).decode(errors="replace").strip()
+    return f"ended with exit code {code}" + (f": {words}" if words else "")
+
+
+def _tell(stdin: IO[bytes], message: bytes) -> None:
+    rest = memoryview(message)
+    with suppress(OSError), stdin:  # it may have ended, and have read nothing
+        while rest:
+            rest = rest[stdin.write(rest) :]
+
+
+def _listen(stderr: IO[bytes], said: bytearray) -> None:
+    with stderr:
+        while chunk := stderr.read(TOLD):
+            if len(said) < TOLD:
+                said += chunk
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

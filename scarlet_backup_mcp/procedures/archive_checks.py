@@ -8,8 +8,9 @@ from ..postgres import base_backup
 from ..postgres.base_backup import BACKUP_LABEL, BACKUP_MANIFEST, BackupManifest, BackupManifestDamaged
 from ..store import gzip
 from ..store.directory import Entry
+from ..store.encodings import HEAD
 from ..store.reading import ZSTD_MAGIC, beginning
-from ..store.tar import BLOCK, Member, MemberHandler, TarDamaged, TarReader
+from ..store.tar import Member, MemberHandler, TarDamaged, TarReader
 from .archive import PG_VERSION, Archive, Contents
 from .catalogue import Known
 from .checks import SHOWN, name_checks, same
@@ -26,16 +27,24 @@ def quick_checks(known: Known[VolumeManifest]) -> list[Check]:
     entry = known.entry
     magic = MAGIC[entry.name.compression]
     begins = _first_bytes(entry, len(magic))
-    first = _First()
-    try:
-        TarReader(first).feed(beginning(entry.path, entry.name.compression)[:BLOCK])
-    except TarDamaged as error:
-        first.found = _words([error.message])
     return [
         *name_checks(known),
         Check(check="compression", ok=begins == magic, expected=magic.hex(" "), found=begins.hex(" ")),
-        Check(check="structure", ok=first.ok, expected="a tar archive", found=first.found or "nothing"),
+        _structure_check(beginning(entry.path, entry.name.compression)),
     ]
+
+
+def _structure_check(begins: bytes) -> Check:
+    """By an archive's first bytes. Pax records and long names go before the member that they are for."""
+    first, expected = _First(), "a tar archive"
+    try:
+        TarReader(first).feed(begins)
+    except TarDamaged as error:
+        return Check(check="structure", ok=False, expected=expected, found=_words([error.message]))
+    if not first.found and len(begins) == HEAD and any(begins):
+        undecided = "its first 4 KiB only tell of its first file or directory: level full looks further"
+        return Check(check="structure", ok=None, expected=expected, detail=undecided)
+    return Check(check="structure", ok=bool(first.found), expected=expected, found=first.found or "nothing")
 
 
 def content_checks(known: Known[VolumeManifest], archive: Archive) -> list[Check]:
@@ -185,10 +194,10 @@ class _First(MemberHandler):
     """Only the first member."""
 
     def __init__(self) -> None:
-        self.ok, self.found = False, ""
+        self.found = ""
 
     def member(self, member: Member) -> None:
-        self.ok, self.found = True, _words([f"it begins with the {member.kind} {member.name or '.'}"])
+        self.found = self.found or _words([f"it begins with the {member.kind} {member.name or '.'}"])
 
 
 def _words(sentences: list[str]) -> str:

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from ..errors import BackupToolError, InternalError
 from ..models import Backup, Client, Kept, Model, Prune, Repaired, Restore, Verification
-from ..postgres.dsn import environment_of
 from ..redaction import text
 from ..store.audit import SCHEDULE, Record, audited
 from .alarm import Alarm, sound
@@ -31,10 +30,17 @@ def call(
     the result, where it has warnings.
     """
     try:
-        where, secrets = (lambda: target.directory.path), (lambda: secrets_of(target))
-        begin = target.known_place is not None or target.settings.dir is not None
+        where, secrets = (lambda: target.directory.path), target.secrets
+        # Only the container tells its password, which free text may hold. Else nobody need wait for the engine here.
+        asks = target.settings.dir is None or bool(arguments.get("label"))
+        begin = (asks and target.known_place is not None) or target.settings.dir is not None
         with audited(where, tool, arguments, client, secrets, begin=begin) as record:
-            result = work()
+            try:
+                target.announce = record.announce
+                result = work()
+            except BackupToolError as error:
+                error.message = " ".join([*target.settled, error.message])
+                raise
             _account(target, result, record, scheduled=client.name == SCHEDULE)
     except Exception as error:
         if on_failure is not None:
@@ -50,26 +56,13 @@ def call(
     return result
 
 
-def secrets_of(target: Target) -> set[str]:
-    """Passwords that the target knows by now. One that is also a public name, as "postgres", would only be shown by
-    hiding it."""
-    found: set[str] = set()
-    if (dsn := target.settings.dsn) is not None:
-        found |= {dsn.get_secret_value(), environment_of(dsn.get_secret_value()).get("PGPASSWORD", "")}
-    if "place" in target.__dict__:  # looking for it now could wait for an engine
-        found.add(target.place.environment.get("POSTGRES_PASSWORD", ""))
-    settings = target.settings
-    public = (settings.user, settings.database, settings.service, settings.project, settings.container)
-    return {secret for secret in found if secret and not any(secret in name for name in public)}
-
-
 def _account(target: Target, result: Model, record: Record, *, scheduled: bool) -> None:
     """What there was before and after, and whether the result is what a user needs: of a schedule a good backup, though
     it may not open the gate, since the database is in use."""
     if isinstance(result, Backup):
         not_pruned = [f"Not pruned: {result.not_pruned}"] if result.not_pruned else []
         record.good = (result.good if scheduled else result.safe_to_proceed) and not not_pruned
-        record.message = " ".join([*_settled(result.warnings), *not_pruned, *result.reasons])
+        record.message = " ".join([*target.settled, *not_pruned, *result.reasons])
         record.after = {"backup": result.name, "sha256": result.sha256}
     elif isinstance(result, Verification):
         record.good = (
@@ -80,30 +73,18 @@ def _account(target: Target, result: Model, record: Record, *, scheduled: bool) 
         record.before, record.after = {"backup": result.repaired_from}, {"backup": result.name, "sha256": result.sha256}
     elif isinstance(result, Prune):
         record.good = not any(item.action == "not removed" for item in result.items)
-        record.before = {item.name: item.reason for item in result.items if item.action == "removed"}
+        gone = {item.name for item in result.items if item.action == "removed"}
+        record.before = {name: digest for name, digest in record.before.items() if name in gone}
+        record.message = " ".join(target.settled)
     elif isinstance(result, Kept):
         record.before = {"backup": result.name}
     elif isinstance(result, Restore):
-        record.message = " ".join(_settled(result.warnings))
-        record.before = {"source": result.source, **_digest(target, result)}
+        record.message = " ".join(target.settled)
         record.after = {"undo_point": result.undo_point} if result.undo_point else {}
 
 
-def _settled(warnings: list[str]) -> list[str]:
-    """What a call has finished or rolled back for one that was killed, and has no line of its own."""
-    return [warning for warning in warnings if "was cut off" in warning]
-
-
-def _digest(target: Target, result: Restore) -> dict[str, str]:
-    with suppress(BackupToolError):
-        head = target.directory.manifest_head(result.source) if result.source_kind == "backup" else None
-        if head is not None:
-            return {"sha256": head.sha256}
-    return {}
-
-
 def _alarm(target: Target, tool: str, error: BackupToolError | None, message: str = "") -> Alarm:
-    hidden, directory = secrets_of(target), None
+    hidden, directory = target.secrets(), None
     with suppress(BackupToolError):
         directory = str(target.directory.path)
     return Alarm(

@@ -11,11 +11,12 @@ from ..errors import (
     BackupToolError,
     Cancelled,
     ConfigurationError,
-    HostError,
+    ContainerLost,
+    ContainerNotRunning,
+    ContainerPaused,
     ServerUnreachable,
     TableLocked,
 )
-from ..hosts import Place
 from ..models import (
     Backup,
     BackupLevel,
@@ -65,22 +66,31 @@ def backup(
     tried out in a throw-away server. `keep` marks it so that retention never removes it. Raises BackupToolError; no
     file is left behind then, unless the message names it.
     """
-    began = time.monotonic()
     order = Order(_checked_label(label), _checked_compression(kind, compression), accept_smaller, keep)
+    try:
+        return _take(target, progress, kind, order, verify)
+    except (ContainerNotRunning, ContainerPaused, ContainerLost, ServerUnreachable) as error:
+        if kind != "volume" or target.settings.via != "docker":
+            raise
+        raise cold.or_stopped(error) from None
+
+
+def _take(target: Target, progress: Progress, kind: Kind, order: Order, verify: BackupLevel) -> Backup:
+    began = time.monotonic()
     directory = target.directory
     directory.prepare()  # before all that can fail: the audit log is to tell of the very first failure, too
-    settled = settle_first(target, progress)
+    settle_first(target, progress)
     progress.stage("looking at the container")
-    try:
-        stopped = cold.stopped(target) if kind == "volume" else None
-        place = stopped or require_running(target)
-    except HostError as error:
-        error.message = " ".join([*settled, error.message])
-        raise
+    stopped = cold.stopped(target) if kind == "volume" else None
+    place = stopped or require_running(target)
     valid = True
     with writer_lock(directory.path, "backup"):
-        directory.sweep()
-        told = _sweep_drills(target) if stopped else _tidy_up(target, progress, kind, place)
+        target.settled += directory.sweep().told
+        if stopped is None:
+            _tidy_up(target, progress)
+        if order.label and any(secret in order.label for secret in target.secrets()):
+            raise ConfigurationError("The label holds the database's password, and labels are shown.", "Use another.")
+        target.settled += [f"{name}, left by a drill that was killed, is removed." for name in throw_away.sweep(target)]
         try:
             if stopped is not None:
                 manifest, said = cold.copy(target, progress, order)
@@ -91,22 +101,17 @@ def backup(
         except TableLocked as error:
             raise locked(error.message) from None
     if stopped is None and place.health in ("unhealthy", "starting"):
-        told.append(f"The container {place.container} is {place.health}: read `docker compose logs postgres`.")
+        said.append(f"The container {place.container} is {place.health}: read `docker compose logs postgres`.")
     proof = _prove(target, manifest.name, progress) if verify == "drill" else None
-    warnings = [*settled, *told, *directory.warnings(), *said]
+    warnings = [*target.settled, *directory.warnings(), *said]
     return outcome(target, manifest, valid, proof, warnings, time.monotonic() - began)
 
 
-def _tidy_up(target: Target, progress: Progress, kind: Kind, place: Place) -> list[str]:
-    """What killed calls have left, here and on the server; gives what was done. Raises ServerUnreachable, for a volume
-    with the way that is left."""
-    try:
-        with maintenance_session(target, progress) as session:
-            told = [*tidy_up(target, session, restoring=False), *_sweep_drills(target)]
-            pg.terminate_backends(session, tag=target.server.tag)
-    except ServerUnreachable as error:
-        raise (cold.or_stopped(error) if kind == "volume" and place.kind == "docker" else error) from None
-    return told
+def _tidy_up(target: Target, progress: Progress) -> None:
+    """What killed calls have left on the server. Raises ServerUnreachable."""
+    with maintenance_session(target, progress) as session:
+        tidy_up(target, session, restoring=False)
+        pg.terminate_backends(session, tag=target.server.tag)
 
 
 def _dump_twice(target: Target, progress: Progress, order: Order) -> tuple[Manifest, list[str], bool]:
@@ -155,6 +160,7 @@ def _dump(target: Target, progress: Progress, order: Order) -> tuple[Manifest, l
             roles=snapshot.roles,
             database_bytes=snapshot.database.bytes or 0,
             integrity_table=target.settings.integrity_table,
+            not_dumped=snapshot.not_dumped,
             activity=snapshot.activity,
             integrity_rows=snapshot.integrity_rows,
             shrunk=bool(shrunk),
@@ -164,7 +170,7 @@ def _dump(target: Target, progress: Progress, order: Order) -> tuple[Manifest, l
         progress.check()
         with progress.uninterrupted():
             directory.publish(partial, manifest, failed=["statements"] if refused else [], keep=order.keep)
-    return manifest, written.warnings, not refused
+    return manifest, [*written.warnings, *record.not_dumped(manifest)], not refused
 
 
 # -- the steps -------------------------------------------------------------------------------------------------------
@@ -200,10 +206,6 @@ def _prove(target: Target, name: str, progress: Progress) -> Proof:
     return Proof(verified.drill)
 
 
-def _sweep_drills(target: Target) -> list[str]:
-    return [f"{name}, left by a drill that was killed, is removed." for name in throw_away.sweep(target)]
-
-
 # -- arguments -----------------------------------------------------------------------------------------------------
 
 
@@ -219,9 +221,10 @@ def _checked_compression(kind: Kind, compression: Compression | None) -> Compres
 
 def _checked_label(label: str | None) -> str | None:
     label = (label or "").strip()
-    if len(label) > LABEL_LENGTH or any(ord(c) < 32 for c in label):
+    if len(label) > LABEL_LENGTH or any(ord(c) < 32 or "\ud800" <= c <= "\udfff" for c in label):
         raise ConfigurationError(
-            f"The label is too long ({len(label)} characters) or holds control characters such as line ends.",
+            f"The label is too long ({len(label)} characters), or holds control characters such as line ends, or bytes "
+            "that are no text.",
             f"Use at most {LABEL_LENGTH} printable characters.",
         )
     return label or None

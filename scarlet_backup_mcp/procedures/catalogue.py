@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
@@ -98,15 +99,17 @@ def ours(
 
 
 def last_full(target: Target, kinds: tuple[Kind, ...] = ("sql",)) -> ManifestHead | None:
-    """The newest good backup of the configured database that is not shrunk. A cold copy, whose rows nobody knows, is
-    none."""
+    """The newest backup of the configured database that is neither known to be damaged nor shrunk. A cold copy, whose
+    rows nobody knows, is none."""
     mine = ours(target, known(target), kinds)
     return next((manifest for _, manifest in mine if not manifest.shrunk and manifest.rows is not None), None)
 
 
-def latest(target: Target, *, for_restore: bool = False) -> str:
-    """The name that `latest` means: an SQL backup's. A restore never means a shrunk one by it. Raises BackupMissing."""
+def latest(target: Target, *, for_restore: bool = False, cluster: str | None = None) -> str:
+    """The name that `latest` means: that of the newest SQL backup, of those of the `cluster` with that system
+    identifier if there are any. A restore never means a shrunk one by it. Raises BackupMissing."""
     mine = ours(target, known(target))
+    mine = [item for item in mine if _cluster(item[1]) == cluster] or mine
     if not mine:
         raise BackupMissing(
             f"There is no good SQL backup of the database {target.database} in {target.directory.path}.",
@@ -145,6 +148,7 @@ def _candidate(target: Target, item: Known[ManifestHead]) -> retention.Candidate
         name=item.name,
         kind=item.entry.name.kind,
         created_at=item.created_at,
+        cluster=_cluster(manifest),
         left_alone=_why_no_slot(item, mine),
         shrunk=manifest is not None and mine and manifest.shrunk,
         cold=manifest is not None and manifest.kind == "volume" and manifest.rows is None,
@@ -152,6 +156,10 @@ def _candidate(target: Target, item: Known[ManifestHead]) -> retention.Candidate
         marked=item.marked,
         last_full=manifest.last_full if manifest else None,
     )
+
+
+def _cluster(manifest: ManifestHead | None) -> str | None:
+    return manifest.identity.system_identifier if manifest is not None and manifest.identity is not None else None
 
 
 def _why_no_slot(item: Known[ManifestHead], mine: bool) -> str:
@@ -202,7 +210,7 @@ def _know(target: Target, entry: Entry, manifest_of: Callable[[str], M | None]) 
     try:
         manifest = manifest_of(entry.name.name)
     except StoreError as error:
-        manifest, detail = None, error.message
+        manifest, detail = None, error.message.removesuffix(".")
     if manifest is None:
         unknown: State = "damaged" if detail else "foreign"
         return Known(entry, None, verification, unknown, _time_without_manifest(entry), detail, marked)
@@ -217,5 +225,6 @@ def _know(target: Target, entry: Entry, manifest_of: Callable[[str], M | None]) 
 
 def _time_without_manifest(entry: Entry) -> datetime:
     if entry.name.stamp is not None:
-        return entry.name.stamp.astimezone(UTC)
+        with suppress(ValueError, OverflowError, OSError):  # a time that the system's time zones do not reach
+            return entry.name.stamp.astimezone(UTC)
     return datetime.fromtimestamp(entry.mtime_ns / 1e9, UTC)

@@ -10,7 +10,6 @@ from ..errors import (
     BackupToolError,
     ContainerLost,
     ContainerNotRunning,
-    ContainerPaused,
     DumpFailed,
     VolumeUnsupported,
 )
@@ -47,13 +46,11 @@ def stopped(target: Target) -> Place | None:
     """
     try:
         require_running(target)
-    except ContainerNotRunning as error:
+    except ContainerNotRunning:
         place = target.host.place()
         if place.state not in STOPPED:
-            raise or_stopped(error) from None
+            raise
         return place
-    except ContainerPaused as error:
-        raise or_stopped(error) from None
     return None
 
 
@@ -80,7 +77,7 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
         with helper(target, place.image_id or "", sight, progress) as host:
             progress.stage("looking at the files")
             cluster = data_directory.examine(host, place)
-            record.require_room(target, int(cluster.bytes * volume.ROOM[compression]), "these files")
+            record.require_room(target, int(cluster.bytes * volume.ROOM), "these files")
             progress.stage("copying the files", cluster.bytes)
             written = archive.write(
                 host,

@@ -36,6 +36,8 @@ OF_A_SERVER = ("postmaster.pid", "postmaster.opts", BACKUP_MANIFEST)
 pass for that of any later copy."""
 LEFT_ALONE = (f"{PREFIX}*", "lost+found")
 """What is in a data directory, or in the root of a file system, without being the cluster's."""
+SHOWN = 3
+"""Lines of a program's complaint."""
 _NAMES = ("-mindepth", "1", "-maxdepth", "1", "-name")
 
 
@@ -118,7 +120,7 @@ class Contents:
         argv = ["tar", "-x", "-p", "-f", "-", "-C", self.unpacked]
         ended = run(self.host, argv, env={"LC_ALL": "C"}, source=tar, progress=progress)
         if ended.code != 0:
-            raise RestoreFailed(f"The archive could not be unpacked: {ended.stderr.strip() or ended.code}")
+            raise RestoreFailed(f"The archive could not be unpacked: {_in_short(ended.stderr) or ended.code}.")
         found = f"{self.unpacked}/{root}" if root else self.unpacked
         for name in OF_A_SERVER:
             self._do(["rm", "-f", "--", f"{found}/{name}"])
@@ -129,14 +131,12 @@ class Contents:
         self._do(["sync"])
 
     def differing(self, files: Mapping[str, File], progress: Progress) -> list[str]:
-        """Of the files that should be in `incoming`, those that are missing or have other content; and those that are
-        there besides. Reads them all."""
+        """Of the `files` that should be in `incoming` (see `put_in_of`), those that are missing or have other content;
+        and those that are there besides. Reads them all."""
         script = 'cd "$1" && find . -type f -exec sha256sum {} +'
         said = output(self.host, ["sh", "-c", script, "sh", self.incoming], progress)
         found = {name.removeprefix("./"): digest for digest, name in (_digest(line) for line in said.splitlines())}
-        expected = {
-            name: file.sha256 for name, file in files.items() if name not in OF_A_SERVER and not name.startswith(PREFIX)
-        }
+        expected = {name: file.sha256 for name, file in files.items()}
         return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
 
     def take_out(self, require_stopped: Callable[[], object]) -> None:
@@ -219,10 +219,24 @@ class Contents:
             raise HostError(f"`{' '.join(argv)}` failed in the helper container: {ended.stderr.strip() or ended.code}")
 
 
+def put_in_of(files: Mapping[str, File]) -> dict[str, File]:
+    """Of an archive's files those that are put in place: what `unpack` leaves of them."""
+    return {name: file for name, file in files.items() if name not in OF_A_SERVER and not name.startswith(PREFIX)}
+
+
 def _entries() -> list[str]:
     """What `find` is told to see only the entries of a cluster's directory."""
     excluded = [word for name in LEFT_ALONE for word in ("!", "-name", name)]
     return ["-mindepth", "1", "-maxdepth", "1", *excluded]
+
+
+def _in_short(said: str) -> str:
+    """The first lines, how many there are after those, and the last one. Where `said` is but a program's last 64 KiB,
+    there were more."""
+    lines = said.strip().splitlines()
+    if (between := len(lines) - SHOWN - 1) > 0:
+        lines[SHOWN:-1] = [f"at least {between:,} lines more"]
+    return "; ".join(lines).removesuffix(".")
 
 
 def _digest(line: str) -> tuple[str, str]:

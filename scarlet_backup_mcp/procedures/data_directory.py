@@ -9,10 +9,11 @@ from ..errors import EngineUnreachable, HostError, VolumeUnsupported
 from ..hosts import Host, Place, run
 from ..postgres import controldata
 from ..postgres.controldata import ControlData, ControlDataDamaged
+from ..store.names import JOURNAL
 from .archive import PG_VERSION
 from .archive_checks import NEEDED
 from .beside import output
-from .contents_of_volume import OF_A_SERVER
+from .contents_of_volume import OF_A_SERVER, PREFIX
 
 NOT_COPIED = ("pgsql_tmp*", "lost+found", ".s.PGSQL.*")
 """What lies in a data directory without being the cluster's: temporary files and what restores have set aside (base
@@ -40,6 +41,13 @@ def examine(host: Host, place: Place) -> Cluster:
     """Look at it. Raises VolumeUnsupported where it is none, or one that an archive of it would not hold."""
     directory = _path(place)
     if missing := [name for name in NEEDED if not _is_file(host, f"{directory}/{name}")]:
+        if left := _left_by_restores(host, directory):
+            raise VolumeUnsupported(
+                f"There is no whole cluster of PostgreSQL in {directory} of the container {place.container}, but what "
+                f"a restore has set aside: {', '.join(left)}.",
+                f"A restore was cut off there. Call `backup` with the backup directory in which its {JOURNAL} lies: "
+                "that finishes it or rolls it back.",
+            )
         raise VolumeUnsupported(
             f"There is no cluster of PostgreSQL in {directory} of the container {place.container}: "
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.",
@@ -70,6 +78,12 @@ def examine(host: Host, place: Place) -> Cluster:
     if program and version == major.strip():
         warnings.append(f"The files are of PostgreSQL {version}, which the image's program can't read: {program}.")
     return Cluster(found, version, version_num, _bytes(host, directory), warnings)
+
+
+def _left_by_restores(host: Host, directory: str) -> list[str]:
+    found = bytearray()
+    run(host, ["find", directory, "-mindepth", "1", "-maxdepth", "1", "-name", f"{PREFIX}_*"], sink=found.extend)
+    return sorted(path.rpartition("/")[2] for path in found.decode(errors="replace").splitlines())
 
 
 def _is_file(host: Host, path: str) -> bool:

@@ -19,7 +19,7 @@ from ..postgres.script import Handler, ScriptDamaged, ScriptReader
 from ..postgres.script import Target as CopyTarget
 from ..postgres.server import Server
 from ..progress import Progress
-from . import proof, proof_volume
+from . import catalogue, proof, proof_volume
 from .archive import Archive
 from .archive_checks import POSTMASTER_PID, is_base_backup
 from .catalogue import Known
@@ -30,6 +30,7 @@ from .throw_away import Vacant, vacant_container
 
 DUMPED = "drill_dump"
 STOP_AND_START_SECONDS = 2
+KEPT_FROM_STARTING = "own configuration keeps a server from starting"
 MAINTENANCE = "template1"
 """The one database that every cluster has."""
 
@@ -82,7 +83,8 @@ class _Stop(Exception):
 
 @dataclass
 class _VolumeDrill:
-    """One archive on its way to a running server. `doubts` keep it from being proved."""
+    """One archive on its way to a running server. `doubts` keep it from being proved, and from passing for sound;
+    `uncounted` says why not even one that is sound is proved, `remarks` what else there is to know."""
 
     target: Target
     known: Known[VolumeManifest]
@@ -91,6 +93,8 @@ class _VolumeDrill:
     report: Drill
     checks: list[Check] = field(default_factory=list[Check])
     doubts: list[str] = field(default_factory=list[str])
+    uncounted: list[str] = field(default_factory=list[str])
+    remarks: list[str] = field(default_factory=list[str])
     options: dict[str, str] = field(default_factory=lambda: {"lock_timeout": str(programs.LOCK_WAIT_MS)})
 
     @property
@@ -108,15 +112,26 @@ class _VolumeDrill:
         try:
             if (verified := self.copy.verify()) is not None:
                 self._add(verified)
+            self._look_at_configuration()
             self._start()
             self.report.load_seconds = round(time.monotonic() - began, 3)
-            self.report.restore_seconds = round(self.report.load_seconds + STOP_AND_START_SECONDS, 1)
+            if not self.remarks:
+                self.report.restore_seconds = round(self.report.load_seconds + STOP_AND_START_SECONDS, 1)
             self._look()
         except _Stop:
             pass
         failed = [f"{check.check}: {check.detail}" for check in self.checks if check.ok is False]
-        self.report.proved = False if failed else None if self.doubts else True
-        self.report.detail = "; ".join(failed or self.doubts)
+        self.report.sound = not failed and not self.doubts
+        self.report.proved = False if failed else None if self.doubts or self.uncounted else True
+        self.report.detail = "; ".join(failed or [*self.doubts, *self.uncounted, *self.remarks])
+
+    def _look_at_configuration(self) -> None:
+        if fault := self.copy.configuration_fault():
+            self.remarks.append(f"its {KEPT_FROM_STARTING}")
+            self.copy.vacant.warnings.append(
+                f"Its {KEPT_FROM_STARTING}: {fault}. Unless another mount of the container mends that, `restore` would "
+                "put the old contents back: docs/choosing.md has the commands to unpack it by hand and mend it first."
+            )
 
     def _start(self) -> None:
         began = time.monotonic()
@@ -189,10 +204,21 @@ class _VolumeDrill:
 
     def _compare(self, database: str, dumped: dict[Name, int] | None) -> None:
         table = self.manifest.integrity_table if self.manifest else self.target.settings.integrity_table
+        rows, watched = sum((dumped or {}).values()), None
         if dumped is None:
-            told = f"there is no database {database} in it"
-            self._add(Check(check=proof.INTEGRITY, ok=None, detail=told), doubtful=False)
-            return
+            told = f"there is no database {database} in it to which anybody may connect"
+            self._add(Check(check=proof.INTEGRITY, ok=None, detail=told))
+        else:
+            watched = self._count(database, dumped, table)
+        if not proof_volume.counted_when_copied(self.manifest):
+            self.uncounted.append(
+                f"a server came up on it and all of it could be read, {rows:,} rows of {database}; nobody counted what "
+                "should be in it, so it can't be proved"
+            )
+            self._compare_with_last_full(rows, table, watched)
+
+    def _count(self, database: str, dumped: dict[Name, int], table: str) -> int | None:
+        """Check the rows of the configured database; how many there are in the integrity `table`."""
         self.progress.stage(f"counting the rows of {database}", None)
         with self._giving_up(proof.ROWS):
             with self.server.session(database, self.options, self.progress) as session:
@@ -203,9 +229,17 @@ class _VolumeDrill:
             self.copy.vacant.warnings.append(
                 f"Unlogged tables come back empty unless the server was shut down in an orderly way: {names}."
             )
-        counts = self.manifest is not None and not self.manifest.cold
-        self._add(proof_volume.of_rows(self.manifest, counted, self.report), doubtful=counts)
+        known = proof_volume.counted_when_copied(self.manifest)
+        self._add(proof_volume.of_rows(self.manifest, counted, self.report), doubtful=known)
         self._add(proof_volume.of_integrity(self.manifest, table, watched), doubtful=False)
+        return watched
+
+    def _compare_with_last_full(self, rows: int, table: str, watched: int | None) -> None:
+        if self.manifest is not None and not self.target.is_ours(self.manifest):
+            return
+        full = catalogue.last_full(self.target, ("sql", "volume"))
+        if full is not None and (told := proof_volume.lost_since(full, rows, table, watched)):
+            self.copy.vacant.warnings.append(told)
 
     def _check_structure(self, names: list[str]) -> None:
         found: list[tuple[str, Check]] = []

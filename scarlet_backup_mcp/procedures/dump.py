@@ -17,7 +17,7 @@ from ..errors import (
     ServerUnreachable,
 )
 from ..hosts import Exit, run
-from ..models import Activity, Compression, DatabaseProperties, Role, TableData, rows_by_table
+from ..models import Activity, Compression, DatabaseProperties, Role, TableCount, TableData, rows_by_table
 from ..postgres import catalogue as pg
 from ..postgres import programs
 from ..postgres.activity import activity
@@ -47,6 +47,7 @@ class Snapshot:
     roles: list[Role]
     schemas: list[str]
     tables: list[pg.Table]
+    not_dumped: list[TableCount]
     integrity_rows: int | None
     activity: Activity
 
@@ -76,9 +77,19 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
         roles=pg.roles(session),
         schemas=pg.schemas(session),
         tables=tables,
+        not_dumped=_not_dumped(session),
         integrity_rows=None if watched is None else pg.count(session, *watched),
         activity=written,
     )
+
+
+def _not_dumped(session: Session) -> list[TableCount]:
+    """Tables with rows that no dump will hold."""
+    tables = pg.undumped_tables(session)
+    rows = pg.count_rows(session, tables)
+    return [
+        TableCount(schema=table.schema, name=table.name, rows=rows[table.oid]) for table in tables if rows[table.oid]
+    ]
 
 
 @dataclass(frozen=True)

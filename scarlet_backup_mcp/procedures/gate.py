@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from ..errors import BackupToolError
-from ..models import Gate, ManifestHead
+from ..models import Gate, Manifest, ManifestHead
 from ..postgres import catalogue as pg
 from ..postgres.activity import written_since
 from ..postgres.replication import unlogged_tables
-from . import catalogue, journal
+from . import catalogue, journal, record
 from .catalogue import Known
 from .target import Target
 
@@ -21,17 +22,17 @@ def gate(target: Target) -> Gate:
     the backups: then it may not."""
     now = datetime.now(UTC)
     try:
-        if journal.read(target.directory.path) is not None:
-            return _closed(
-                ["A restore is under way, or was cut off: then call `backup` or `restore`, either tidies up first."],
-                now,
-            )
         mine = [item for item in catalogue.known(target) if item.manifest and target.is_ours(item.manifest)]
         if not mine:
             return _closed([f"There is no backup of the database {target.database}: call `backup`."], now)
-        young = [item for item in mine if not _against_its_age(target, item, now)]
-        verdicts = [judge(target, item) for item in young or mine[:1]]
-        return next((verdict for verdict in verdicts if verdict.safe_to_proceed), verdicts[0])
+        young = [item for item in mine if not _against_its_age(target, item, now)] or mine[:1]
+        newest, *older = sorted(young, key=_is_cold)
+        first = judge(target, newest)
+        for item in older if not first.safe_to_proceed else []:
+            with suppress(BackupToolError):
+                if (verdict := judge(target, item)).safe_to_proceed:
+                    return verdict
+        return first
     except BackupToolError as error:
         return _closed([f"{error.message} {error.remedy}"], now)
 
@@ -39,11 +40,12 @@ def gate(target: Target) -> Gate:
 def judge(target: Target, item: Known[ManifestHead]) -> Gate:
     """The same of one backup of the configured database. Raises what keeps the server from being asked."""
     now = datetime.now(UTC)
-    against = [*_against_its_age(target, item, now), *_against_the_file(target, item)]
+    waiting = journal.waiting(target)
+    against = [waiting] if waiting else [*_against_its_age(target, item, now), *_against_the_file(target, item)]
     held: list[str] = []
     if not against:
         held, against = _look_at_the_server(target, item)
-    age = (now - item.created_at).total_seconds()
+    age = max(0.0, (now - item.created_at).total_seconds())
     proof = f"a restore drill on {item.proved_at:%Y-%m-%d %H:%M} UTC" if item.proved_at else "full verification"
     return Gate(
         safe_to_proceed=not against,
@@ -75,6 +77,8 @@ def _against_the_file(target: Target, item: Known[ManifestHead]) -> list[str]:
     if manifest.shrunk:
         against = f" The last full one is {manifest.last_full}." if manifest.last_full else ""
         found.append(f"The database had shrunk: {'; '.join(manifest.shrunk_reasons)}.{against}")
+    elif _is_cold(item):
+        found.append(f"{item.name} is a cold copy, whose rows nobody counted: start the server and call `backup`.")
     elif not manifest.integrity_rows:
         found.append(f"{item.name} does not tell of a row in {target.settings.integrity_table}.")
     return found
@@ -83,8 +87,14 @@ def _against_the_file(target: Target, item: Known[ManifestHead]) -> list[str]:
 def _look_at_the_server(target: Target, item: Known[ManifestHead]) -> tuple[list[str], list[str]]:
     """What speaks for the backup, and what against it."""
     manifest = catalogue.manifest_of(target, item.entry)
-    if manifest is None or manifest.identity is None or manifest.activity is None:
+    if manifest is None:
+        return [], [f"The manifest of {item.name} is damaged: call `backup`."]
+    if manifest.identity is None or manifest.activity is None:
         return [], [f"{item.name} does not tell what the server had written by then: call `backup`."]
+    if manifest.integrity_table != target.settings.integrity_table:
+        return [], [f"{item.name} tells of {manifest.integrity_table}, not of {target.settings.integrity_table}."]
+    if isinstance(manifest, Manifest) and manifest.not_dumped:
+        return [], [*record.not_dumped(manifest), "Call `backup` with kind volume."]
     identity = manifest.identity
     with target.server.session(target.database) as session:
         now = (pg.server_facts(session).system_identifier, pg.databases(session)[target.database].oid)
@@ -92,11 +102,15 @@ def _look_at_the_server(target: Target, item: Known[ManifestHead]) -> tuple[list
             return [], [f"{item.name} is of another database of that name, restored or made anew since: call `backup`."]
         if manifest.kind == "volume" and unlogged_tables(session):
             return [], [f"Unlogged tables are empty in {item.name}: call `backup` with kind sql."]
-        written, how = written_since(session, manifest.activity)
-    if written is not False:
-        return [], [f"{how} {STOP_WRITERS}"]
+        since = written_since(session, manifest.activity)
+    if since.written is not False:
+        return [], [f"{since.how} {STOP_WRITERS if since.by_writers else 'Call `backup`.'}"]
     rows = f"{manifest.integrity_table} holds {manifest.integrity_rows} rows in it; nothing has shrunk."
-    return [f"It is of the database {target.database} as it is there now.", rows, how], []
+    return [f"It is of the database {target.database} as it is there now.", rows, since.how], []
+
+
+def _is_cold(item: Known[ManifestHead]) -> bool:
+    return item.manifest is not None and item.manifest.rows is None
 
 
 def _closed(reasons: list[str], now: datetime) -> Gate:

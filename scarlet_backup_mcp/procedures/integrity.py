@@ -12,7 +12,7 @@ from ..postgres import programs
 from ..progress import Progress
 from . import journal
 from .gate import gate
-from .listing import WEEK, list_backups, no_success
+from .listing import WEEK, list_backups, no_success, remedy_of
 from .target import Target
 
 SHOWN_TABLES = 20
@@ -193,27 +193,17 @@ def _look_at_database(target: Target, looked: Looked, progress: Progress) -> Non
 def _look_at_backups(target: Target, looked: Looked) -> tuple[str | None, float | None]:
     try:
         listing = list_backups(target, limit=1)
-        if journal.read(target.directory.path) is not None:
-            looked.found(
-                "error",
-                "restore_interrupted",
-                "A restore is under way, or was cut off and has not been tidied up.",
-                "Wait until it ends; if there is none, call `backup` or `restore`: either tidies up first.",
-            )
+        if waiting := journal.waiting(target):
+            looked.found("error", "restore_interrupted", waiting, "Wait until it ends, or do that.")
     except EngineUnreachable:
         return None, None
     except BackupToolError as error:
         looked.found("warning", error.code, error.message, error.remedy)
         return None, None
-    run = listing.last_scheduled
-    if run is not None and run.outcome != "ok":
-        looked.found(
-            "warning",
-            "scheduled_backup_failed",
-            no_success(run),
-            "Mend what it says, then call `backup`.",
-            error=run.code,
-        )
+    for run in listing.scheduled:
+        if run.outcome != "ok":
+            code = "scheduled_backup_unended" if run.outcome == "begun" else "scheduled_backup_failed"
+            looked.found("warning", code, no_success(run), remedy_of(run), job=run.job, error=run.code)
     age = listing.newest_good_age_seconds
     if age is None:
         looked.found("warning", "no_good_backup", "There is no good SQL backup of this database.", "Call `backup`.")

@@ -13,15 +13,17 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..errors import BackupToolError, Busy, HostError, RestoreInterrupted, ServerError
+from ..errors import BackupToolError, Busy, ContainerMissing, HostError, RestoreInterrupted, ServerError
 from ..hosts import Place
+from ..hosts.docker import DockerHost
+from ..hosts.engine import EngineRefused
 from ..models import DependentReport, Model, Site, Utc
 from ..postgres import catalogue as pg
 from ..postgres import databases
 from ..postgres.server import Session
 from ..progress import Progress
 from ..store.names import JOURNAL
-from ..store.writing import sync_directory, write_atomically
+from ..store.writing import delete, sync_directory, write_atomically
 from .set_aside import is_marked, scratch_databases
 from .target import Target
 
@@ -53,6 +55,7 @@ class Journal(Model):
 class VolumeJournal(Model):
     """The contents of `site`'s data directory are exchanged. What lies there tells how far that got: see
     `contents_of_volume`; `stamp` names the directories, `undo` is the stamp of those that come in, if it is an undo.
+    `mounted` is the volume, or the directory of the engine's machine, and `engine` that engine's name for itself.
     `checked`: the server was seen to run on the new contents, so that what is left is only to be finished."""
 
     journal_version: Literal["volume 1"] = "volume 1"
@@ -61,6 +64,8 @@ class VolumeJournal(Model):
     container_id: str | None
     image_id: str
     site: Site
+    mounted: str
+    engine: str | None
     stamp: str
     undo: str | None
     was_running: bool
@@ -93,9 +98,22 @@ def read(directory: Path) -> AnyJournal | None:
 
 
 def remove(directory: Path) -> None:
-    """The restore has ended."""
-    (directory / JOURNAL).unlink(missing_ok=True)
+    """The restore has ended. Raises StoreError; then the next call finds that nothing is left to be done."""
+    delete(directory / JOURNAL)
     sync_directory(directory)
+
+
+def waiting(target: Target) -> str | None:
+    """In words, with what to do: a restore that is under way, or was cut off. None without one. Raises
+    RestoreInterrupted as `read` does."""
+    journal = read(target.directory.path)
+    if journal is None:
+        return None
+    where = journal.container or "a local server"
+    what = f"A restore of {journal.source} into {where} is under way, or was cut off"
+    if _is_of(target, journal):
+        return f"{what}: unless one is under way, call `backup`, which first finishes it or rolls it back."
+    return f"{what}, and shares this backup directory: call `backup` for {where}."
 
 
 def require_running(target: Target) -> Place:
@@ -149,7 +167,9 @@ def tidy_up(target: Target, session: Session, *, restoring: bool) -> list[str]:
         told = [f"{what}. It is not this one's: call `backup` or `restore` for that one."]
     elif journal is not None:
         told = _settle_what_was_left(target, session, journal, restoring=restoring)
-    return told + _sweep(target, session)
+    told += _sweep(target, session)
+    target.settled += told
+    return told
 
 
 def settle(target: Target, session: Session, journal: Journal) -> tuple[bool, list[DependentReport]]:
@@ -161,6 +181,16 @@ def settle(target: Target, session: Session, journal: Journal) -> tuple[bool, li
         databases.drop(session, journal.incoming)
     remove(target.directory.path)
     return swapped, reports
+
+
+def _is_of(target: Target, journal: AnyJournal) -> bool:
+    """Whether it is about the configured database, or the volume of its container."""
+    container = target.settings.container if target.settings.via == "docker" else None
+    if (place := target.known_place) is not None:
+        container = place.container
+    if isinstance(journal, VolumeJournal):
+        return journal.container in (None, container)
+    return (journal.container, journal.database) == (container, target.database)
 
 
 def _settle_what_was_left(target: Target, session: Session, journal: Journal, *, restoring: bool) -> list[str]:
@@ -198,15 +228,33 @@ def side_of_swap(session: Session, journal: Journal) -> bool:
 
 
 def start(target: Target, containers: list[StoppedContainer]) -> list[DependentReport]:
-    """Start dependents that were stopped; those that run already are left alone."""
-    reports: list[DependentReport] = []
-    for container in containers:
+    """Start dependents that were stopped, or what has their names now; those that run already are left alone."""
+    return [_start(target, container) for container in containers]
+
+
+def _start(target: Target, container: StoppedContainer) -> DependentReport:
+    try:
         try:
             target.host.start_container(container.id)
-            reports.append(DependentReport(name=container.name, action="restarted"))
-        except HostError as error:
-            reports.append(DependentReport(name=container.name, action="start failed", detail=error.message))
-    return reports
+        except EngineRefused as refused:
+            if refused.status != 404:
+                raise
+            target.host.start_container(_id_now(container.name))  # Compose makes it anew under the same name
+    except ContainerMissing:
+        detail = "It was removed meanwhile: `docker compose up -d` makes it anew."
+        return DependentReport(name=container.name, action="start failed", detail=detail)
+    except HostError as error:
+        return DependentReport(name=container.name, action="start failed", detail=error.message)
+    return DependentReport(name=container.name, action="restarted")
+
+
+def _id_now(container: str) -> str:
+    """Of the container that has that name. Raises ContainerMissing if there is none."""
+    host = DockerHost(container)
+    try:
+        return host.place().container_id or container
+    finally:
+        host.close()
 
 
 def _sweep(target: Target, session: Session) -> list[str]:

@@ -12,9 +12,9 @@ from ..postgres import catalogue as pg
 from ..store import audit
 from ..store.directory import Entry
 from ..store.encodings import ARCHIVE, DESCRIPTIONS, recognise
-from ..store.names import JOURNAL, PARTIAL, parse
+from ..store.names import PARTIAL, parse
 from ..store.reading import beginning
-from . import set_aside
+from . import journal, set_aside
 from .catalogue import ARCHIVED, DRILL_FAILED, Known, known, ours, verdicts
 from .contents_of_volume import ASIDE
 from .target import Target
@@ -22,7 +22,6 @@ from .target import Target
 WEEK = 7 * 24 * 3600
 """PROC-004: a backup at least once a week."""
 SERVER_SECONDS = 2.0
-RESTORE_OPEN = "A restore is under way, or was cut off: then call `backup` or `restore`, either tidies up first."
 
 
 def list_backups(target: Target, limit: int = 10, log: int = 0) -> Listing:
@@ -32,7 +31,7 @@ def list_backups(target: Target, limit: int = 10, log: int = 0) -> Listing:
     warnings = list(directory.warnings()) if directory.path.is_dir() else [f"{directory.path} does not exist yet."]
     points, server_warnings = _ask_the_server(target)
     newest = next((item for item, _ in ours(target, everything) if item.state == "good"), None)
-    age = None if newest is None else max(0.0, _age(newest.created_at))
+    age = None if newest is None else _age(newest.created_at)
     if age is None:
         warnings.append(f"There is no good SQL backup of the database {target.database}: call `backup`.")
     elif age > WEEK:
@@ -43,9 +42,11 @@ def list_backups(target: Target, limit: int = 10, log: int = 0) -> Listing:
         f"{item.name} says it was made in the future: check the clock." for item in everything if item.in_future
     ]
     warnings += server_warnings
-    calls, run = _audited(directory.path, log, warnings)
-    if (directory.path / JOURNAL).exists():
-        warnings.append(RESTORE_OPEN)
+    calls, runs = _audited(directory.path, log, warnings)
+    try:
+        warnings += filter(None, [journal.waiting(target)])
+    except BackupToolError as error:
+        warnings.append(error.message)
     slots = {name: verdict.slots for name, verdict in verdicts(target, everything).items()}
     listed = [_listed(target, item, slots[item.name]) for item in everything[:limit]] + _partials(target)
     listed.sort(key=lambda item: (item.created_at, item.name), reverse=True)
@@ -59,7 +60,7 @@ def list_backups(target: Target, limit: int = 10, log: int = 0) -> Listing:
         newest_good_age_seconds=None if age is None else round(age, 1),
         undo_points=points,
         log=calls,
-        last_scheduled=run,
+        scheduled=runs,
         warnings=warnings,
         steps=[
             Step(
@@ -75,31 +76,39 @@ def list_backups(target: Target, limit: int = 10, log: int = 0) -> Listing:
 # -- retention -------------------------------------------------------------------------------------------------------
 
 
-def _audited(directory: Path, count: int, warnings: list[str]) -> tuple[list[AuditEntry], AuditEntry | None]:
-    """The last entries of the audit log, and the last scheduled run. Adds to `warnings` what is wrong with them."""
+def _audited(directory: Path, count: int, warnings: list[str]) -> tuple[list[AuditEntry], list[AuditEntry]]:
+    """The last entries of the audit log, and scheduled jobs' last runs. Adds to `warnings` what is wrong with them."""
     try:
-        tail, run = audit.read(directory, count) if count else audit.Tail([], 0), audit.last_scheduled(directory)
+        tail, runs = audit.read(directory, count) if count else audit.Tail([], 0), audit.last_runs(directory)
     except StoreError as error:
         warnings.append(f"The audit log can't be shown: {error.message}")
-        return [], None
+        return [], []
     if tail.unreadable:
         warnings.append(f"{tail.unreadable} lines of the audit log can't be read.")
-    if run is not None and run.outcome != "ok":
-        warnings.append(no_success(run))
-    return tail.entries, run
+    warnings += [f"{no_success(run)} {remedy_of(run)}" for run in runs if run.outcome != "ok"]
+    return tail.entries, runs
 
 
 def no_success(run: AuditEntry) -> str:
-    """What is to be said of a scheduled run that was none."""
+    """What is to be said of a scheduled run that is none."""
     what = "" if run.outcome == "begun" else "was no success: "
-    return f"The last scheduled run, of {run.time:%Y-%m-%d %H:%M} UTC, {what}{run.message}"
+    return f"The scheduled run of {run.job} at {run.time:%Y-%m-%d %H:%M} UTC {what}{run.message}"
+
+
+def remedy_of(run: AuditEntry) -> str:
+    """What to do about such a run, and until when it is told."""
+    first = "If it was killed" if run.outcome == "begun" else "Mend what it says"
+    return (
+        f"{first}, call `backup` for one now; this is told until the job's next good run. If there is no such job any "
+        f"more, run `scarlet-backup-mcp schedule --remove --job {run.job}` with the same settings."
+    )
 
 
 # -- one file ----------------------------------------------------------------------------------------------------------
 
 
 def _age(moment: datetime) -> float:
-    return round((datetime.now(UTC) - moment).total_seconds(), 1)
+    return max(0.0, round((datetime.now(UTC) - moment).total_seconds(), 1))
 
 
 def _listed(target: Target, item: Known[ManifestHead], slots: tuple[str, ...]) -> Listed:

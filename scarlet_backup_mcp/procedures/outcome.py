@@ -134,7 +134,10 @@ def _told_of(proof: Proof, kind: Kind) -> str:
     if proof.drill is None:
         return proof.why_not
     if proof.drill.proved and kind == "volume":
-        return f"In a restore drill a server came up on it, and {proof.drill.rows_compared:,} rows were read."
+        but = f"; but {proof.drill.detail}" if proof.drill.detail else ""
+        return f"In a restore drill a server came up on it, and {proof.drill.rows_compared:,} rows were read{but}."
+    if proof.drill.sound:
+        return f"A restore drill found nothing wrong with it: {proof.drill.detail}."
     if proof.drill.proved:
         return f"A restore drill brought {proof.drill.rows_compared:,} equal rows back."
     return f"A restore drill did not prove it: {proof.drill.detail}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..models import Check, CopiedTable, Difference, Drill, VolumeManifest
+from ..models import Check, CopiedTable, Difference, Drill, ManifestHead, VolumeManifest
 from ..postgres import catalogue as pg
 from ..postgres import recovery
 from ..postgres.server import Session
@@ -40,6 +40,11 @@ def count(session: Session, dumped: Mapping[Name, int]) -> Counted:
     )
 
 
+def counted_when_copied(manifest: VolumeManifest | None) -> bool:
+    """Whether anybody knows how many rows should be in it: not of a cold copy, nor of an archive from elsewhere."""
+    return manifest is not None and not manifest.cold
+
+
 def of_databases(manifest: VolumeManifest | None, database: str, found: list[str]) -> Check:
     """The cluster's databases against those that were copied; `database` is the configured one."""
     expected = manifest.databases if manifest else []
@@ -57,13 +62,16 @@ def of_databases(manifest: VolumeManifest | None, database: str, found: list[str
 
 
 def of_rows(manifest: VolumeManifest | None, counted: Counted, report: Drill) -> Check:
-    """Rows of each table against those counted before and after the copy. Fills `report`.
+    """Rows of each table against those counted before and after the copy. Fills `report`: only
+    tables that were counted then are compared.
 
     Where something was written meanwhile, nobody knows what was there at the moment that the copy is of: then numbers
     outside of the two leave it open. Unlogged tables count as empty on both sides: their rows are in no copy.
     """
-    report.rows_compared, report.objects_compared = sum(counted.rows.values()), len(counted.rows)
     expected = manifest.tables if manifest else []
+    names = {(table.schema_, table.name) for table in expected}
+    compared = [rows for name, rows in counted.rows.items() if name in names]
+    report.rows_compared, report.objects_compared = sum(compared), len(compared)
     wrong, untold = list(counted.faults), list[str]()
     for table in expected:
         name, found = f"{table.schema_}.{table.name}", counted.rows.get((table.schema_, table.name))
@@ -75,16 +83,15 @@ def of_rows(manifest: VolumeManifest | None, counted: Counted, report: Drill) ->
         if ok is not True:
             difference = Difference(what=f"rows of {name}", backup=_expected(table), restored=rows_told(found))
             report.differences = [*report.differences, difference][:SHOWN]
-    unknown = counted.rows.keys() - {(table.schema_, table.name) for table in expected}
     if manifest is not None and manifest.quiet:
-        wrong += [f"{schema}.{name} was not there" for schema, name in sorted(unknown)]
-    told = wrong or untold
+        wrong += [f"{schema}.{name} was not there" for schema, name in sorted(counted.rows.keys() - names)]
+    told, known = wrong or untold, counted_when_copied(manifest)
     return Check(
         check=ROWS,
-        ok=False if wrong else None if untold or not expected else True,
-        expected="as many rows in each table as were counted" if expected else "",
-        found=f"{report.rows_compared:,} rows in {len(counted.rows):,} tables",
-        detail="; ".join(told[:SHOWN]) or ("" if expected else "nobody counted them when the copy was made"),
+        ok=False if wrong else None if untold or not known else True,
+        expected="as many rows in each table as were counted" if known else "",
+        found=f"{sum(counted.rows.values()):,} rows in {len(counted.rows):,} tables",
+        detail="; ".join(told[:SHOWN]) or ("" if known else "nobody counted them when the copy was made"),
     )
 
 
@@ -97,6 +104,18 @@ def of_integrity(manifest: VolumeManifest | None, table: str, count: int | None)
         expected=rows_told(manifest.integrity_rows) if manifest and manifest.tables else "",
         found=rows_told(count),
         detail=f"SELECT count(*) FROM {table}",
+    )
+
+
+def lost_since(full: ManifestHead, rows: int, table: str, watched: int | None) -> str:
+    """What is to be said where the last full backup holds more than the `rows` that were read, `watched` of them in the
+    integrity `table`; "" where it does not."""
+    before, held = full.rows or 0, full.integrity_rows or 0
+    if before <= rows and held <= (watched or 0):
+        return ""
+    return (
+        f"The last full backup, {full.name}, holds {before:,} rows ({held:,} in {table}); {rows:,} ({watched or 0:,}) "
+        "were read here."
     )
 
 

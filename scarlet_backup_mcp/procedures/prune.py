@@ -45,13 +45,18 @@ class _Item:
     told: PruneItem
     identity: str
     entry: Entry | None
+    warning: str | None = None
+    """Why its room may not be free yet, of one that is removed."""
 
     @property
     def going(self) -> bool:
         return self.told.action == "would be removed"
 
-    def now(self, action: Literal["removed", "not removed"], reason: str) -> _Item:
-        return replace(self, told=self.told.model_copy(update={"action": action, "reason": reason}))
+    def removed(self, warning: str | None) -> _Item:
+        return replace(self, told=self.told.model_copy(update={"action": "removed"}), warning=warning)
+
+    def not_removed(self, reason: str) -> _Item:
+        return replace(self, told=self.told.model_copy(update={"action": "not removed", "reason": reason}))
 
 
 def prune(
@@ -73,18 +78,17 @@ def prune(
     """
     began = time.monotonic()
     if dry_run:
-        if include_undo and journals.read(target.directory.path) is not None:
+        if include_undo and (waiting := journals.waiting(target)):
             raise RestoreInterrupted(
-                "A restore is under way, or was cut off: its undo point is not to be told yet.",
-                "Wait until it ends; if there is none, call `backup` or `restore`: either tidies up first.",
+                f"{waiting} Its undo point is not to be told yet.", "Wait until it ends, or do that; then call again."
             )
         look = target.server.session(target.maintenance_database, progress=progress) if include_undo else nullcontext()
         with look as session:
             items = _plan(target, progress, session)
         return _report(target, items, [], time.monotonic() - began, dry_run=True)
     target.directory.prepare()
-    with writer_lock(target.directory.path, "prune"), _server(target, progress, include_undo) as (session, told):
-        told += [f"{name}, left by a call that was killed, is removed." for name in target.directory.sweep()]
+    with writer_lock(target.directory.path, "prune"), _server(target, progress, include_undo) as session:
+        target.settled += target.directory.sweep().told
         items = _plan(target, progress, session)
         if confirmed is not None and confirmed != (_confirmation(items) or ""):
             raise ConfirmationStale(
@@ -92,7 +96,7 @@ def prune(
                 "Call it again with dry_run=true, and ask the user about what it tells now.",
             )
         items = _remove(target, progress, items, session)
-    return _report(target, items, told, time.monotonic() - began, dry_run=False)
+    return _report(target, items, target.settled, time.monotonic() - began, dry_run=False)
 
 
 def keep(target: Target, name: str, on: bool) -> Kept:
@@ -105,16 +109,16 @@ def keep(target: Target, name: str, on: bool) -> Kept:
 
 
 @contextmanager
-def _server(target: Target, progress: Progress, wanted: bool) -> Generator[tuple[Session | None, list[str]]]:
-    """With the server's restore lock, a restore that was cut off settled, and what was done for that; None where it is
-    not `wanted`."""
+def _server(target: Target, progress: Progress, wanted: bool) -> Generator[Session | None]:
+    """With the server's restore lock, and a restore that was cut off settled; None where it is not `wanted`."""
     if not wanted:
-        yield None, []
+        yield None
         return
-    settled = settle_volume(target, progress)
+    settle_volume(target, progress)
     journals.require_running(target)
     with journals.maintenance_session(target, progress) as session:
-        yield session, [*settled, *journals.tidy_up(target, session, restoring=True)]
+        journals.tidy_up(target, session, restoring=True)
+        yield session
 
 
 # -- what goes -------------------------------------------------------------------------------------------------------
@@ -162,7 +166,7 @@ def _undo(point: UndoPoint, identity: str) -> _Item:
         name=point.name,
         what="undo_point",
         created_at=point.created_at,
-        bytes=point.bytes or 0,
+        bytes=point.bytes,
         action="would be removed",
         reason="undo points were asked for",
     )
@@ -179,22 +183,24 @@ def _remove(target: Target, progress: Progress, items: list[_Item], session: Ses
     """Oldest first; gives what became of all."""
     going = [item for item in reversed(items) if item.going]
     became: dict[str, _Item] = {}
+    target.announce({item.told.name: item.identity for item in going})
     try:
         progress.stage("removing what no rule keeps", len(going))
         for item in going:
             progress.report(len(became), item.told.name)
+            warning = None
             try:
                 if item.entry is not None:
-                    target.directory.remove(item.entry)
+                    warning = target.directory.remove(item.entry)
                 elif session is not None and item.told.name.startswith(set_aside.VOLUME_UNDO):
                     _remove_set_aside(target, session, item.told.name)
                 elif session is not None:
                     databases.drop(session, item.told.name)
-                became[item.told.name] = item.now("removed", item.told.reason)
+                became[item.told.name] = item.removed(warning)
             except Cancelled:
                 raise
             except BackupToolError as error:
-                became[item.told.name] = item.now("not removed", error.message)
+                became[item.told.name] = item.not_removed(error.message)
     except Cancelled:
         gone = sum(item.told.action == "removed" for item in became.values())
         raise Cancelled(
@@ -220,6 +226,7 @@ def _remove_set_aside(target: Target, session: Session, name: str) -> None:
 def _report(target: Target, items: Sequence[_Item], warnings: list[str], seconds: float, *, dry_run: bool) -> Prune:
     told = [item.told for item in items]
     gone = [item for item in told if item.action == ("would be removed" if dry_run else "removed")]
+    late = {item.told.name: item.warning for item in items if item.warning is not None}
     failed = [item for item in told if item.action == "not removed"]
     policy = str(catalogue.rules(target))
     confirmation = _confirmation(items) if dry_run else None
@@ -232,11 +239,15 @@ def _report(target: Target, items: Sequence[_Item], warnings: list[str], seconds
         kept=sum(item.action == "kept" for item in told),
         removed=len(gone),
         left_alone=sum(item.action == "left alone" for item in told),
-        bytes_freed=sum(item.bytes for item in gone if item.what != "undo_point"),
-        undo_bytes_freed=sum(item.bytes for item in gone if item.what == "undo_point"),
+        bytes_freed=sum(item.bytes or 0 for item in gone if item.what != "undo_point" and item.name not in late),
+        undo_bytes_freed=sum(item.bytes or 0 for item in gone if item.what == "undo_point"),
         older_than_30_days=_older_than_30_days(told, gone, dry_run),
         confirmation=confirmation,
-        warnings=warnings + [f"{item.name} could not be removed: {item.reason}" for item in failed],
+        warnings=[
+            *warnings,
+            *(f"{item.name} could not be removed: {item.reason}" for item in failed),
+            *late.values(),
+        ],
         steps=[
             Step(
                 step="Politica di Retention Consigliata",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..errors import DiskFull, DumpFailed
 from ..hosts import free_bytes_of
-from ..models import Compression, Identity, ManifestHead
+from ..models import Compression, Identity, Manifest, ManifestHead
 from ..postgres import catalogue as pg
 from ..store.writing import PartialFile
 from .target import Target
@@ -52,6 +52,13 @@ def identity_of_running(target: Target, server: pg.ServerFacts, database: pg.Dat
         version_num=server.version_num,
         database_oid=database.oid,
     )
+
+
+def not_dumped(manifest: Manifest) -> list[str]:
+    """In words, tables whose rows pg_dump has left out, if there are any."""
+    tables = ", ".join(f"{table.schema_}.{table.name} ({table.rows:,})" for table in manifest.not_dumped)
+    why = "which are an extension's, or lie in a schema of PostgreSQL's own: pg_dump leaves them out"
+    return [f"{manifest.name} lacks the rows of {tables}, {why}."] if tables else []
 
 
 def shrunk_reasons(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ ROOM = 1.1
 RECOVERY_SECONDS = 3600
 """How long a server may take to recover."""
 END_SECONDS = 3
+SHOWN = 3
+_COMPLAINT = re.compile(r"(?:LOG|ERROR|FATAL|PANIC):  (.+)")
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,15 @@ class RecoveredCopy:
         """What its pg_control holds. Raises ControlDataDamaged."""
         _, said = self._run([self._program("pg_controldata"), self.directory])
         return controldata.parse(said), recovery.demands(said)
+
+    def configuration_fault(self) -> str:
+        """What keeps a server from starting under the configuration that came along; "" where nothing is wrong with it.
+        Only before `start`, which replaces it. None of it takes effect: it is only read."""
+        code, said = self._run([self._program("postgres"), "-D", self.directory, "-C", "data_directory"])
+        if code == 0:
+            return ""
+        found = _COMPLAINT.findall(said) or said.splitlines()
+        return "; ".join(found[:SHOWN]).replace(f"{self.directory}/", "") or f"exit code {code}"
 
     def start(self, needed: Demands, version: str) -> str | None:
         """Bring it up, under a configuration of ours. None once it accepts connections; else how it ended."""

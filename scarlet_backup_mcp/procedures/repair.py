@@ -43,7 +43,7 @@ def repair(target: Target, progress: Progress, name: str, *, code_page: CodePage
         )
     target.directory.prepare()
     with writer_lock(target.directory.path, "repair"):
-        target.directory.sweep()
+        target.settled += target.directory.sweep().told
         reading = verify.full(target, known, progress, store=False, code_page=code_page)
         if reading.ambiguous is not None and code_page is None:
             raise rescue.code_page_needed(known, reading.ambiguous)

@@ -10,10 +10,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ..errors import (
-    ConfirmationStale,
-    RestoreInterrupted,
-)
+from ..errors import ConfirmationStale, RestoreInterrupted
 from ..models import DependentReport, Restore, Step
 from ..progress import Progress
 from ..store.lock import writer_lock
@@ -21,7 +18,7 @@ from ..store.names import JOURNAL
 from . import catalogue, preflight, volume_plan, volume_restore
 from . import journal as journals
 from .incoming import Work, drop_scratch, from_backup, from_undo_point, verified
-from .journal import maintenance_session, tidy_up
+from .journal import Journal, VolumeJournal, maintenance_session, tidy_up
 from .set_aside import scratch_prefix, undo_prefix
 from .sources import AS_USUAL, Plan, Wishes, plan
 from .swap import drop_the_oldest_undo, swap
@@ -61,32 +58,28 @@ def restore(
     `confirmed` None means that the caller has the user's consent for whatever `backup` names. Raises BackupToolError;
     its message says when the live database is not as it was.
     """
-    told = settle_first(target, progress)
+    settle_first(target, progress)
     if not is_volume(target, backup):
-        return _restore_database(target, progress, backup, wishes, confirmed, told)
+        return _restore_database(target, progress, backup, wishes, confirmed)
     target.directory.prepare()
     with writer_lock(target.directory.path, "restore"):
-        settled = _settle_database(target, progress)
+        _settle_database(target, progress)
         planned = volume_plan.plan(target, progress, backup, wishes)
         if confirmed is not None and confirmed != _confirms_volume(planned):
             raise ConfirmationStale(f"{planned.source} or the container is not the one that was confirmed.")
-        return volume_restore.restore(target, progress, planned, [*told, *settled])
+        target.announce({"source": planned.source, **({"sha256": planned.sha256} if planned.sha256 else {})})
+        return volume_restore.restore(target, progress, planned)
 
 
 def _restore_database(
-    target: Target,
-    progress: Progress,
-    backup: str,
-    wishes: Wishes,
-    confirmed: Confirmed | None,
-    told: list[str],
+    target: Target, progress: Progress, backup: str, wishes: Wishes, confirmed: Confirmed | None
 ) -> Restore:
     began = time.monotonic()
     progress.stage("looking at the container")
     journals.require_running(target)
     target.directory.prepare()
     with writer_lock(target.directory.path, "restore"), maintenance_session(target, progress) as guard:
-        told += tidy_up(target, guard, restoring=True)
+        tidy_up(target, guard, restoring=True)
         planned = plan(target, progress, backup, guard, wishes)
         _check_confirmed(planned, confirmed)
         preflight.check_swap(target, guard, planned)
@@ -96,7 +89,8 @@ def _restore_database(
             work = from_undo_point(planned)
         else:
             work = from_backup(target, guard, planned, stamp, progress)
-        work.warnings[:0] = [*told, *planned.warnings]
+        work.warnings[:0] = [*target.settled, *planned.warnings]
+        target.announce({"source": planned.source, **({"sha256": planned.sha256} if planned.sha256 else {})})
         try:
             progress.stage("swapping")
             with progress.uninterrupted():
@@ -131,9 +125,10 @@ def _restore_database(
 
 def propose(target: Target, progress: Progress, backup: str, wishes: Wishes = AS_USUAL) -> Proposal:
     """What a user has to be asked before a restore, and what the answer is bound to. Raises what a restore would refuse
-    with, as far as a moment's look tells. A volume's restore that was cut off is settled first, since the server does
-    not run until then."""
-    settle_first(target, progress)
+    with, as far as a moment's look tells; RestoreInterrupted while a volume's restore waits to be settled, since its
+    server does not run until then."""
+    if isinstance(journals.read(target.directory.path), VolumeJournal):
+        _refuse_while_one_waits(target)
     if is_volume(target, backup):
         volume = volume_plan.plan(target, progress, backup, wishes)
         return Proposal(volume.source, volume.question(target.settings.integrity_table), _confirms_volume(volume))
@@ -150,11 +145,7 @@ def dry_run(target: Target, progress: Progress, backup: str, wishes: Wishes = AS
     """Everything that `restore` would check but for a drill, and what it would do. Writes nothing, neither here nor on
     the server."""
     began = time.monotonic()
-    if journals.read(target.directory.path) is not None:
-        raise RestoreInterrupted(
-            "A restore is under way, or was cut off and has not been tidied up yet.",
-            "Wait until it ends; if there is none, call `backup` or `restore`: either tidies up first.",
-        )
+    _refuse_while_one_waits(target)
     if is_volume(target, backup):
         return volume_restore.dry_run(target, progress, volume_plan.plan(target, progress, backup, wishes))
     with target.server.session(target.maintenance_database, progress=progress) as session:
@@ -195,6 +186,11 @@ def dry_run(target: Target, progress: Progress, backup: str, wishes: Wishes = AS
     )
 
 
+def _refuse_while_one_waits(target: Target) -> None:
+    if waiting := journals.waiting(target):
+        raise RestoreInterrupted(waiting, "Wait until it ends, or do that; then call `restore` again.")
+
+
 def _would_do(planned: Plan, undo: str | None) -> list[str]:
     drilling = ["Restore it into a throw-away server and compare"] if planned.drills else []
     loading = (
@@ -227,18 +223,20 @@ def _confirms_volume(planned: VolumePlan) -> Confirmed:
     return Confirmed(planned.sha256, None, container)
 
 
-def _settle_database(target: Target, progress: Progress) -> list[str]:
+def _settle_database(target: Target, progress: Progress) -> None:
     """Before a volume is exchanged: settle a database's restore that was cut off there. Raises RestoreInterrupted."""
-    if journals.read(target.directory.path) is None:
-        return []
+    journal = journals.read(target.directory.path)
+    if journal is None:
+        return
     try:
         with maintenance_session(target, progress) as guard:
-            return tidy_up(target, guard, restoring=True)
+            tidy_up(target, guard, restoring=True)
     except RestoreInterrupted as error:
-        error.remedy += (
-            f" If the server can't be had back but by this restore, remove {target.directory.path / JOURNAL} first, "
-            "and start the services that depend on the database by hand afterwards."
-        )
+        if isinstance(journal, Journal):  # of a volume it alone tells how the contents come back
+            error.remedy += (
+                f" If the server can't be had back but by this restore, remove {target.directory.path / JOURNAL} "
+                "first, and start the services that depend on the database by hand afterwards."
+            )
         raise
 
 

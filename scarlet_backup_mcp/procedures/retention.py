@@ -3,9 +3,9 @@
 PROC-004's table, as `Rules` has it by default: the last 3 whatever their age, then one per day for 7 days, one per week
 for 4 weeks and one per month for 3 months. What no rule keeps and nothing below protects may go.
 
-**Series.** Backups of each kind (SQL, volume) have slots of their own, and so have, among those of one kind, the full
-ones, the shrunk ones (of a database that had lost rows) and the cold ones (copies whose rows nobody counted): none of
-them can take the place of a full one.
+**Series.** Backups of each kind (SQL, volume) and of each cluster have slots of their own, and so have, among those,
+the full ones, the shrunk ones (of a database that had lost rows) and the cold ones (copies whose rows nobody counted):
+none of them can take the place of a full one, and a server that was made anew lets nothing go of the old one's.
 
 **Slots.** A period is a local calendar day, an ISO week (from Monday) or a calendar month; its newest backup fills it.
 As long as a period goes on that is the newest backup of all, which the last 3 hold anyway; once it is over it never
@@ -63,11 +63,13 @@ class Rules:
 @dataclass(frozen=True)
 class Candidate:
     """A backup as the policy sees it. `left_alone` says why the rules are not for it; "" for a good backup of the
-    configured database. `last_full` names the backup that a shrunk one was measured against."""
+    configured database. `cluster` is the system identifier of the server it is of. `last_full` names the backup that
+    a shrunk one was measured against."""
 
     name: str
     kind: Kind
     created_at: datetime
+    cluster: str | None = None
     left_alone: str = ""
     shrunk: bool = False
     cold: bool = False
@@ -118,9 +120,9 @@ def _verdict(one: Candidate, slots: list[str], reasons: list[str]) -> Verdict:
 
 
 def _series(newest_first: Sequence[Candidate]) -> Iterable[list[Candidate]]:
-    found: dict[tuple[Kind, bool, bool], list[Candidate]] = defaultdict(list)
+    found: dict[tuple[object, ...], list[Candidate]] = defaultdict(list)
     for one in newest_first:
-        found[one.kind, one.shrunk, one.cold].append(one)
+        found[one.kind, one.cluster, one.shrunk, one.cold].append(one)
     return found.values()
 
 

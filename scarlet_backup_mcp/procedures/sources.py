@@ -20,7 +20,7 @@ from ..postgres.server import Session
 from ..progress import Progress
 from ..store.directory import Entry
 from ..store.reading import FileReader
-from . import catalogue, checks, set_aside, verify
+from . import catalogue, checks, record, set_aside, verify
 from .catalogue import Known
 from .target import Target
 
@@ -143,7 +143,7 @@ def plan(
         known, sha256, created, rows, integrity = None, None, undo.created_at, None, _integrity_rows(target, undo.name)
         warnings: list[str] = []
     else:
-        known = _known(target, source)
+        known = _known(target, source, facts)
         manifest = known.manifest
         warnings = _check_origin(target, known, facts, wishes)
         sha256 = manifest.sha256 if manifest else sha256_of(known.entry, progress)
@@ -185,9 +185,10 @@ def _undo_point(target: Target, source: str, points: list[UndoPoint]) -> UndoPoi
     return found
 
 
-def _known(target: Target, source: str) -> Known[Manifest]:
-    entry = target.directory.find(resolve(target, source))
-    return catalogue.know(target, entry)
+def _known(target: Target, source: str, facts: pg.ServerFacts) -> Known[Manifest]:
+    cluster = facts.system_identifier
+    name = catalogue.latest(target, for_restore=True, cluster=cluster) if source == "latest" else source
+    return catalogue.know(target, target.directory.find(name))
 
 
 def _check_origin(target: Target, known: Known[Manifest], facts: pg.ServerFacts, wishes: Wishes) -> list[str]:
@@ -215,6 +216,7 @@ def _check_origin(target: Target, known: Known[Manifest], facts: pg.ServerFacts,
         )
     if identity.system_identifier != facts.system_identifier:
         warnings.append("The backup is of another cluster (a fresh volume since, or another machine).")
+    warnings += record.not_dumped(manifest)
     if known.in_future:
         warnings.append("The backup's time lies in the future: a clock is or was wrong.")
     if manifest.shrunk:
@@ -233,7 +235,7 @@ def refuse_damaged(known: Known[M], wishes: Wishes) -> list[str]:
     if known.failed_its_drill and wishes.drill is False:
         return [f"{known.name} did not bring the same data back in a drill; it is restored as wished."]
     raise BackupNotValid(
-        f"{known.name} is damaged: {known.detail}.",
+        f"{known.name} is damaged: {known.detail.removesuffix('.')}.",
         "Choose another backup. If the user wants this one all the same, call again with drill=false."
         if known.failed_its_drill
         else None,

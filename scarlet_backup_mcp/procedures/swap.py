@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from ..errors import BackupToolError, RestoreFailed, RestoreInterrupted
+from ..errors import BackupToolError, RestoreFailed, RestoreInterrupted, StoreError
 from ..models import DependentReport
 from ..postgres import databases
 from ..postgres.server import Session
@@ -56,7 +56,10 @@ def swap(
     reports += [
         DependentReport(name=d.name, action="left running") for d in running if not planned.wishes.stop_dependents
     ]
-    journals.remove(target.directory.path)
+    try:
+        journals.remove(target.directory.path)
+    except StoreError as error:
+        work.warnings.append(f"{error.message} The next `backup` or `restore` does, and finds nothing left to do.")
     for report in reports:
         if report.action == "start failed":
             work.warnings.append(f"{report.name} could not be started again: {report.detail} Start it by hand.")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import os
 import platform
 import subprocess
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
+from urllib.parse import urlsplit
 
 from ..errors import BackupDirUnknown, BackupToolError, ConfigurationError, HostError
 from ..hosts import Host, Place, run
@@ -32,6 +35,10 @@ class Target:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.database = settings.database
+        self.settled: list[str] = []
+        """What this call has finished, rolled back or removed for calls that were killed, in sentences."""
+        self.announce: Callable[[Mapping[str, str]], None] = lambda doomed: None
+        """Tells the audit log what is about to be replaced or removed, with digests: once killed, a call can't."""
         self._connection: dict[str, str] = environment_of(settings.dsn.get_secret_value()) if settings.dsn else {}
         named = self._connection.pop("PGDATABASE", self.database)
         if settings.via == "local" and named != self.database and "database" in settings.model_fields_set:
@@ -67,7 +74,7 @@ class Target:
     def directory(self) -> BackupDirectory:
         """The backup directory. Where no setting names it, Compose's label does, and while the engine does not answer,
         what the label said last. Raises BackupDirUnknown, or what `place` raises when nothing is known."""
-        return BackupDirectory(self.settings.dir or self._directory_of_project())
+        return BackupDirectory(self.settings.dir or self._directory_of_project(), self.settings.prefix)
 
     @cached_property
     def server(self) -> Server:
@@ -76,7 +83,7 @@ class Target:
             tag = f"{TAG} {hashlib.sha256(str(self.directory.path).encode()).hexdigest()[:8]}"
         except BackupDirUnknown:  # a look at the server needs none
             tag = TAG
-        return Server(self.host, self._user(), self._passwords(), tag)
+        return Server(self.host, self._user(), self._passwords, tag)
 
     @property
     def maintenance_database(self) -> str:
@@ -84,20 +91,37 @@ class Target:
         return "template1" if self.database == "postgres" else "postgres"
 
     def is_ours(self, manifest: ManifestHead) -> bool:
-        """Whether a backup is of the configured database: the same name, in the same container, Compose project or
-        cluster. Works without an engine, and then knows the container's name only."""
+        """Whether a backup is of the configured database: the same name, in the same container or Compose project; with
+        `local` any server's of that name. Works without an engine, by the settings' names."""
         identity = manifest.identity
         if identity is None or identity.database != self.database:
             return False
         known = self.known_place
         if known is None:
             names = (identity.container, identity.project)
-            return names[0] == self.settings.container if self.settings.via == "docker" else names == (None, None)
+            docker = self.settings.via == "docker"
+            mine = (self.settings.container, self.settings.project)
+            return any(map(operator.eq, names, mine)) if docker else names == (None, None)
         if known.kind == "local":
             return identity.via == "local"
         return known.container == identity.container or (
             known.project is not None and known.project == identity.project
         )
+
+    def secrets(self) -> set[str]:
+        """Passwords that are known by now. One that is also a public name, as "postgres", would only be shown by hiding
+        it."""
+        found: set[str] = set()
+        if (dsn := self.settings.dsn) is not None:
+            whole = dsn.get_secret_value()
+            found |= {whole, environment_of(whole).get("PGPASSWORD", ""), _password_as_written(whole)}
+        for name in ("place", "_passwords"):  # looking for it now could wait for an engine
+            if name in self.__dict__:
+                known = self.place.environment if name == "place" else self._passwords
+                found |= {known.get("POSTGRES_PASSWORD", ""), known.get("PGPASSWORD", "")}
+        settings = self.settings
+        public = (settings.user, settings.database, settings.service, settings.project, settings.container)
+        return {secret for secret in found if secret and not any(secret in name for name in public)}
 
     def describe(self) -> str:
         """The server in words, without secrets."""
@@ -121,7 +145,8 @@ class Target:
     def _user(self) -> str:
         return self._connection.get("PGUSER", self.settings.user)
 
-    def _passwords(self) -> dict[str, str]:
+    @cached_property
+    def _passwords(self) -> Mapping[str, str]:
         if self.settings.via == "local":
             return dict(self._connection)
         inside = self.place.environment
@@ -154,6 +179,14 @@ class Target:
             raise BackupDirUnknown(f"Compose's directory {place.working_dir} is not on this machine.")
         remembered.remember(self.settings.container, directory / "backups")
         return directory / "backups"
+
+
+def _password_as_written(dsn: str) -> str:
+    """In a URI it may be percent-encoded."""
+    try:
+        return urlsplit(dsn).password or ""
+    except ValueError:
+        return ""
 
 
 def _on_this_machine(working_dir: str) -> Path | None:

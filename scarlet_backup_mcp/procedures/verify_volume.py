@@ -121,12 +121,15 @@ def _remedy(known: Known[VolumeManifest], level: Level, failed: list[str], drill
         return "Its manifest is damaged, so nothing tells whether its content is whole: call `backup` for a new one."
     if level == "quick":
         return "Call `verify_backup` with level full: it reads all of it."
-    if drilled is not None:
-        return "It came up whole, but nothing tells where it comes from: take a new one with `backup` and kind volume."
     return "`backup` did not make it, or its manifest is lost: take a new one with `backup` and kind volume."
 
 
 def _remedy_after(drilled: Drill) -> str:
+    if drilled.sound:
+        return (
+            f"Nothing is wrong with it as far as it could be tried out: {drilled.detail}. Keep it, and take a new "
+            "backup with `backup` when the server runs."
+        )
     if drilled.proved is None:
         return (
             f"Nothing is wrong with the file as far as it was read, but it is not proved: {drilled.detail}. Keep it, "

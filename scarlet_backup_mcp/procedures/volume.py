@@ -26,8 +26,8 @@ from .dump import lost_on_the_way
 from .record import Order
 from .target import Target
 
-ROOM = {"gzip": 0.6, "zstd": 0.6}
-"""Free space asked for before a copy, in sizes of the cluster; see the README for measured ones."""
+ROOM = 0.6
+"""Free space asked for before a copy, in sizes of the cluster; see docs/choosing.md for measured ones."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
     with target.server.session(target.maintenance_database, progress=progress) as session:
         require_readiness(session)
         before = _look(target, progress)
-        record.require_room(target, int((before.cluster_bytes or 0) * ROOM[compression]), "this cluster")
+        record.require_room(target, int((before.cluster_bytes or 0) * ROOM), "this cluster")
         name = target.directory.new_name(target.settings.prefix, compression, "volume")
         with PartialFile(target.directory.path / name) as partial:
             with wal_kept(session):
@@ -85,9 +85,10 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
             partial.finish()
             archive.read_back(partial, compression, written, progress)
             after = _look(target, progress, before)
-            fewer = min(before, after, key=lambda look: (look.integrity_rows or 0, look.rows))
+            rows = min(before.rows, after.rows)
+            integrity_rows = min(before.integrity_rows, after.integrity_rows, key=lambda counted: counted or 0)
             last = last_full(target, ("sql", "volume"))
-            shrunk = record.shrunk_reasons(target, fewer.rows, fewer.integrity_rows, last, order.accept_smaller)
+            shrunk = record.shrunk_reasons(target, rows, integrity_rows, last, order.accept_smaller)
             manifest = VolumeManifest(
                 name=name,
                 kind="volume",
@@ -112,9 +113,9 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
                 start_lsn=listed.wal_ranges[0].start,
                 end_lsn=listed.wal_ranges[-1].end,
                 wal=archive_checks.wal_of(contents),
-                rows=fewer.rows,
+                rows=rows,
                 integrity_table=target.settings.integrity_table,
-                integrity_rows=fewer.integrity_rows,
+                integrity_rows=integrity_rows,
                 shrunk=bool(shrunk),
                 shrunk_reasons=shrunk,
                 last_full=last.name if last else None,

@@ -34,7 +34,7 @@ def look_at_the_volume(planned: VolumePlan, contents: Contents, read: Archive | 
             raise PreflightFailed(
                 f"The disk of {planned.where} has {free:,} bytes free; the archive's contents beside the present ones "
                 f"need {needed:,}.",
-                "Free space there (with Docker, `docker system df` shows what is used), then call again.",
+                _ways_to_room(contents),
             )
     there = programs.major(output(contents.host, ["postgres", "--version"]).rpartition(") ")[2])
     if str(there) != version:
@@ -46,6 +46,19 @@ def look_at_the_volume(planned: VolumePlan, contents: Contents, read: Archive | 
             "versions.",
         )
     return _owner(planned, contents)
+
+
+def _ways_to_room(contents: Contents) -> str:
+    """What to do where the volume's disk is too small. Our own undo point on it would go with this restore."""
+    free = "Free space there (with Docker, `docker system df` shows what is used), then call again."
+    stamps = contents.undo_stamps()
+    if not stamps or not contents.is_there:
+        return free
+    return (
+        f"The undo point {VOLUME_UNDO}{stamps[0]} lies on that disk, and would go after this restore anyway: if the "
+        "user can do without it now, run `scarlet-backup-mcp prune --include-undo` while the server runs; it shows all "
+        f"that goes, and asks. {free}"
+    )
 
 
 def _owner(planned: VolumePlan, contents: Contents) -> str:

@@ -20,7 +20,7 @@ from ..errors import (
 )
 from ..hosts import Host
 from ..hosts.helper import Sight
-from ..hosts.volumes import create_volume, volume_exists
+from ..hosts.volumes import create_volume, engine_id, volume_exists
 from ..models import Check, DependentReport, Drill, Restore, Step, VolumeManifest
 from ..progress import Progress
 from ..store.reading import CompressionDamaged, FileReader, decompress
@@ -29,7 +29,7 @@ from . import journal as journals
 from .archive import Archive
 from .beside import helper, require_alone
 from .catalogue import Known
-from .contents_of_volume import Contents
+from .contents_of_volume import Contents, put_in_of
 from .journal import StoppedContainer, VolumeJournal
 from .set_aside import VOLUME_UNDO
 from .target import Target
@@ -56,11 +56,11 @@ class Work:
         self.steps.append(Step(step="Restore da volume", title=title, ok=True, detail=detail))
 
 
-def restore(target: Target, progress: Progress, planned: VolumePlan, told: list[str]) -> Restore:
-    """Do what was planned, under the directory's lock. `told` are warnings of what came before. Raises BackupToolError;
-    its message says when the volume is not as it was."""
+def restore(target: Target, progress: Progress, planned: VolumePlan) -> Restore:
+    """Do what was planned, under the directory's lock. Raises BackupToolError; its message says when the volume is not
+    as it was."""
     began = time.monotonic()
-    work = Work(warnings=[*told, *planned.warnings])
+    work = Work(warnings=[*target.settled, *planned.warnings])
     read = _verified(target, planned, work, progress)
     dependents = target.host.dependents() if planned.place else []
     running = [d for d in dependents if d.running] if planned.wishes.stop_dependents else []
@@ -78,6 +78,8 @@ def restore(target: Target, progress: Progress, planned: VolumePlan, told: list[
             container_id=planned.place.container_id if planned.place else None,
             image_id=planned.image,
             site=planned.site,
+            mounted=planned.source_of_mount,
+            engine=engine_id(),
             stamp=contents.stamp,
             undo=planned.undo,
             was_running=planned.place is not None and planned.place.state in ("running", "restarting"),
@@ -117,7 +119,7 @@ def restore(target: Target, progress: Progress, planned: VolumePlan, told: list[
 
 
 def dry_run(target: Target, progress: Progress, planned: VolumePlan) -> Restore:
-    """Everything that `restore` would check but for a drill, and what it would do. Changes nothing."""
+    """Everything that `restore` would check but for a drill, and what it would do. Changes nothing in the volume."""
     began = time.monotonic()
     work = Work(warnings=list(planned.warnings))
     read = _read(planned, work, progress)
@@ -176,13 +178,14 @@ def _verified(target: Target, planned: VolumePlan, work: Work, progress: Progres
     work.drill = verified.drill
     work.warnings += verified.warnings
     drill = verified.drill
-    if drill is None or drill.proved is False or (drill.proved is None and planned.wishes.drill):
+    if drill is None or drill.proved is False or (planned.wishes.drill and not drill.sound):
         raise BackupNotValid(
             f"{planned.source} was not proved by a restore drill: {drill.detail if drill else 'it was not begun'}",
             "Choose another backup. If the user wants this one all the same, call again with drill=false.",
         )
+    work.warnings += drill.warnings
     if drill.proved is None:
-        work.warnings.append(f"A drill did not prove it: {drill.detail}")
+        work.warnings.append(f"A drill did not prove it: {drill.detail}.")
     work.did("Restore it into a throw-away server", drill.where)
     return read
 
@@ -236,12 +239,13 @@ def _bring_in(
     if planned.undo is not None:
         return contents.set_aside(planned.undo)
     assert read is not None
+    expected = put_in_of(read.contents.files)
     try:
         if not contents.is_there:
             contents.make_ready(owner)
         contents.unpack(_tar(planned, read, progress), read.contents.root, owner, progress)
         progress.stage("reading back what was unpacked")
-        if differing := contents.differing(read.contents.files, progress):
+        if differing := contents.differing(expected, progress):
             raise RestoreFailed(
                 f"What was unpacked is not what is in the archive: {', '.join(differing[:SHOWN])} differ.",
                 "The volume's disk or its driver is at fault: check it.",
@@ -250,7 +254,7 @@ def _bring_in(
         with progress.uninterrupted():
             roll_back(target, contents, journal, error)
         raise
-    work.files = len(read.contents.files)
+    work.files = len(expected)
     work.did("Unpack it beside the present contents, and read it back", f"{work.files:,} files")
     return contents.incoming
 

@@ -9,10 +9,11 @@ from contextlib import contextmanager, suppress
 from ..errors import BackupToolError, Cancelled, ContainerMissing, RestoreFailed, RestoreInterrupted
 from ..hosts import Place
 from ..hosts.helper import Sight
-from ..hosts.volumes import volume_exists
+from ..hosts.volumes import engine_id, volume_exists
 from ..models import DependentReport
 from ..progress import Progress
 from ..store.lock import writer_lock
+from ..store.names import JOURNAL
 from . import journal as journals
 from .beside import helper, require_alone
 from .contents_of_volume import Contents
@@ -73,18 +74,26 @@ def exchange(
 
 
 def stop(target: Target, container_id: str) -> None:
-    """Stop the server's container. Raises RestoreFailed if it goes on."""
+    """Stop the server's container. Raises RestoreFailed if it goes on, or was started again."""
+    before = target.host.place().started_at
     target.host.stop_container(container_id, STOP_SECONDS)
-    state = target.host.place().state
-    if state not in STOPPED:
-        raise RestoreFailed(f"The container did not stop: it is {state}.")
+    place = target.host.place()
+    if place.state in STOPPED:
+        return
+    if place.started_at != before:
+        raise _started_again(place)
+    raise RestoreFailed(f"The container did not stop: it is {place.state}.")
+
+
+def _started_again(place: Place) -> RestoreFailed:
+    return RestoreFailed(f"Somebody else has started the container, which was stopped: it is {place.state}.")
 
 
 def _require_stopped(target: Target, journal: VolumeJournal) -> None:
     """Raises RestoreFailed if somebody has started the server since it was stopped, PreflightFailed if another one."""
     place = target.host.place() if journal.container_id is not None else None
     if place is not None and place.state not in STOPPED:
-        raise RestoreFailed(f"Somebody else has started the container, which was stopped: it is {place.state}.")
+        raise _started_again(place)
     _require_alone(target, journal, place)
 
 
@@ -214,21 +223,26 @@ def settle_volume(target: Target, progress: Progress) -> list[str]:
     journal = journals.read(target.directory.path)
     if not isinstance(journal, VolumeJournal):
         return []
+    told = _settle(target, journal, progress)
+    target.settled += told
+    return told
+
+
+def _settle(target: Target, journal: VolumeJournal, progress: Progress) -> list[str]:
     what = f"A restore of {journal.source} into the volume of {journal.container or journal.site.volume} was cut off"
     try:
         place = _present_container(target)
         if journal.container is not None and place is not None and place.container != journal.container:
             return [f"{what}. It is not this container's: call `backup` or `restore` for that one."]
         progress.stage("settling a restore that was cut off")
-        volume = journal.site.volume
-        if place is not None and volume is not None and place.volume != volume and volume_exists(volume):
-            place = None  # it was made anew, with another volume
+        if place is None or place.data_mount is None or place.data_mount.source != journal.mounted:
+            place = None  # or made anew, with other contents
+            if _are_gone(target, journal):
+                journals.remove(target.directory.path)
+                return [f"{what}, and its volume {journal.mounted} is gone since: there is nothing to settle."]
         image = place.image_id if place else None
         now = {"container_id": place.container_id if place else None, "image_id": image or journal.image_id}
         journal = journal.model_copy(update=now)
-        if place is None and not (volume and volume_exists(volume)):
-            journals.remove(target.directory.path)
-            return [f"{what}, and container and volume are gone since: there is nothing to settle."]
         _require_alone(target, journal, place)
         with contents_at(target, journal, progress) as contents:
             finished = journal.checked or (contents.is_exchanged and _comes_up(target, journal, progress))
@@ -240,6 +254,23 @@ def settle_volume(target: Target, progress: Progress) -> list[str]:
         raise RestoreInterrupted(f"{what}, and can't be settled now: {error.message}", error.remedy) from error
     ended = "when its contents were in place: it is finished" if finished else "before its end: it is rolled back"
     return [f"{what} {ended} now.", *(f"{report.name}: {report.action} {report.detail}".strip() for report in reports)]
+
+
+def _are_gone(target: Target, journal: VolumeJournal) -> bool:
+    """Whether the contents that no container has any more were removed. Raises RestoreInterrupted where they may be
+    there still, but can't be had."""
+    if journal.site.volume is not None and volume_exists(journal.site.volume):
+        return False
+    if journal.site.volume is not None and journal.engine is not None and engine_id() == journal.engine:
+        return True
+    mounted, file = journal.mounted, target.directory.path / JOURNAL
+    if journal.site.volume is None:
+        message = f"its data directory is {mounted}, which the container {target.settings.container} does not have."
+        remedy = f"Make the container with {mounted} mounted again (`docker compose create postgres`), then call again."
+    else:
+        message = f"this Docker engine is another one than that which had the volume {mounted}."
+        remedy = "Set DOCKER_HOST or DOCKER_CONTEXT to that engine, then call again."
+    raise RestoreInterrupted(message, f"{remedy} Only if {mounted} is gone for good, remove {file}.")
 
 
 def _present_container(target: Target) -> Place | None:

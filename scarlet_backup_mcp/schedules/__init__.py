@@ -1,8 +1,8 @@
 """Scheduled backups: a job of the system's own scheduler, printed or registered.
 
 `schedule` describes a job, and with `install` registers it in place of an earlier one of its name; `unschedule` takes
-it out. A run appends its result to the audit log of the backup directory, whose last one `store.audit.last_scheduled`
-gives.
+it out. A run appends its result to the audit log of the backup directory, and `store.audit.last_runs` gives the last
+ones of each job.
 """
 
 from __future__ import annotations
@@ -13,9 +13,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from ..models import Kind
 from ..settings import Settings
 from . import cron, launchd, systemd, windows
-from .job import Every, Job, ScheduleFailed, Weekday, interpreter, job_for, job_name, require_runnable
+from .job import (
+    Every,
+    Job,
+    ScheduleFailed,
+    Weekday,
+    interpreter,
+    job_for,
+    job_name,
+    require_job_name,
+    require_runnable,
+)
 from .report import JobFile, ScheduleReport, System, lines
 
 __all__ = [
@@ -38,11 +49,17 @@ __all__ = [
 ]
 
 
+REPLACED = (
+    "It is in place of the earlier job of this name. One of another database, directory, kind (--kind) or period "
+    "(--daily, --weekly) has a name of its own."
+)
+
+
 class _Scheduler(Protocol):
     def files(self, job: Job) -> list[JobFile]: ...
     def commands(self, name: str) -> list[str]: ...
     def notes(self, job: Job) -> list[str]: ...
-    def install(self, job: Job) -> None: ...
+    def install(self, job: Job) -> bool: ...
     def remove(self, name: str) -> bool: ...
 
 
@@ -63,23 +80,26 @@ def schedule(
     every: Every,
     at: str,
     *,
+    kind: Kind = "sql",
     weekday: Weekday = "sunday",
     options: Sequence[str] = (),
     system: System | None = None,
     install: bool = False,
 ) -> ScheduleReport:
-    """Describe the job, and with `install` register it: once more with the same words changes nothing.
+    """Describe the job, and with `install` register it: once more with the same words changes nothing. That it is in
+    place of an earlier one of its name is the first of the notes.
 
     `options` are those of the command `backup`. Raises ConfigurationError, ScheduleFailed or StoreError.
     """
     system = system or system_here()
-    job, scheduler = job_for(settings, every, at, weekday=weekday, options=options), _SCHEDULERS[system]
-    files = scheduler.files(job)
+    job, scheduler = job_for(settings, every, at, kind=kind, weekday=weekday, options=options), _SCHEDULERS[system]
+    files, notes = scheduler.files(job), scheduler.notes(job)
     if install:
         if system != system_here() and system != "cron":
             raise ScheduleFailed(f"This machine has no {system}.", f"Leave out --system: here it is {system_here()}.")
         require_runnable(job)
-        scheduler.install(job)
+        if scheduler.install(job):
+            notes.insert(0, REPLACED)
     elsewhere = [] if system == system_here() else ["Its paths are those of this machine."]
     return ScheduleReport(
         system=system,
@@ -87,13 +107,14 @@ def schedule(
         action="installed" if install else "printed",
         files=files,
         commands=[] if install else scheduler.commands(job.name),
-        notes=[*scheduler.notes(job), *elsewhere],
+        notes=[*notes, *elsewhere],
     )
 
 
-def unschedule(settings: Settings, every: Every, *, system: System | None = None) -> ScheduleReport:
-    """Take the job of these settings out. Raises ScheduleFailed."""
-    system, name = system or system_here(), job_name(settings, every)
+def unschedule(name: str, *, system: System | None = None) -> ScheduleReport:
+    """Take the job of this name out, as `job_name` gives it. Raises ConfigurationError or ScheduleFailed."""
+    require_job_name(name)
+    system = system or system_here()
     removed = _SCHEDULERS[system].remove(name)
     return ScheduleReport(system=system, name=name, action="removed" if removed else "nothing to remove")
 

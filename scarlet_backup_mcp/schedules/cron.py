@@ -33,19 +33,22 @@ def notes(job: Job) -> list[str]:
     ]
 
 
-def install(job: Job) -> None:
-    """Put the lines into the table in place of earlier ones of that name; the rest of it stays as it is.
+def install(job: Job) -> bool:
+    """Put the lines into the table; the rest of it stays as it is. Gives whether they are in place of others of that
+    name.
 
     Raises ScheduleFailed, or ConfigurationError for a command that cron would refuse.
     """
     lines = files(job)[0].text.encode()
     before = _table()
-    rest = _without(before, job.name)
-    rest = before if rest is None else rest
+    without = _without(before, job.name)
+    rest = before if without is None else without
     if rest and not rest.endswith(b"\n"):
         rest += b"\n"
-    if rest + lines != before:
-        require_success(["crontab", "-"], rest + lines)
+    if rest + lines == before:
+        return False
+    require_success(["crontab", "-"], rest + lines)
+    return without is not None
 
 
 def remove(name: str) -> bool:

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import time
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Literal
 from pydantic import SecretStr
 
 from ..errors import ConfigurationError, ScheduleFailed
+from ..models import Kind
 from ..postgres.dsn import environment_of
 from ..settings import PREFIX, Settings
 
@@ -27,7 +28,8 @@ LONGEST_RUN_HOURS = 12
 """A run that hangs is ended after this, where the scheduler can, so that the next one may begin."""
 # What leads to an engine or to client programs, and is not in a scheduler's environment.
 _DOCKER = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
-_WHICH_DATABASE = ("via", "container", "service", "project", "database", "dsn")
+_WHICH_JOB = ("via", "container", "service", "project", "database", "dsn", "dir")
+_NAME = r"scarlet-backup(-[0-9a-f]{8})?-(daily|weekly)(-volume)?"
 _CACHE = {"cache", ".cache", "caches"}
 
 
@@ -52,11 +54,12 @@ def job_for(
     every: Every,
     at: str,
     *,
+    kind: Kind = "sql",
     weekday: Weekday = "sunday",
     options: Sequence[str] = (),
     environment: Mapping[str, str] = os.environ,
 ) -> Job:
-    """The job that backs up with these settings, and with `options` of the command `backup`.
+    """The job that makes backups of this kind with these settings, and with `options` of the command `backup`.
 
     `at` is HH:MM, local time; `weekday` counts when `every` is "weekly". Raises ConfigurationError, also where a
     password would have to stand in the job.
@@ -64,8 +67,8 @@ def job_for(
     found = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)", at)
     if found is None:
         raise ConfigurationError(f"{at!r} is no time of day.", "Write HH:MM, for example 03:30.")
-    name = job_name(settings, every)
-    command = (interpreter(), "-P", "-m", PACKAGE, "backup", "--scheduled", name, "--quiet")
+    name = job_name(settings, every, kind)
+    command = (interpreter(), "-P", "-m", PACKAGE, "backup", "--scheduled", name, "--quiet", f"--kind={kind}")
     carried = _carried(settings, environment)
     argv = (*command, *options, *settings_in_force(settings))
     for text in (*argv, *carried.values()):
@@ -74,12 +77,21 @@ def job_for(
     return Job(name, argv, time(int(found[1]), int(found[2])), weekday if every == "weekly" else None, carried)
 
 
-def job_name(settings: Settings, every: Every) -> str:
-    """`scarlet-backup-daily`; for another database than Scarlet's with a digest of what leads to it, so that the job of
-    one never takes the place of another's."""
-    other = {name: str(_plain(value)) for name, value in _changed(settings).items() if name in _WHICH_DATABASE}
+def job_name(settings: Settings, every: Every, kind: Kind = "sql") -> str:
+    """`scarlet-backup-daily` or `scarlet-backup-daily-volume`; for another database or directory than the usual one
+    with a digest of what leads to it, so that the job of one never takes the place of another's."""
+    other = {name: str(_plain(value)) for name, value in _changed(settings).items() if name in _WHICH_JOB}
     which = f"-{hashlib.sha256(repr(sorted(other.items())).encode()).hexdigest()[:8]}" if other else ""
-    return f"scarlet-backup{which}-{every}"
+    return f"scarlet-backup{which}-{every}{'-volume' if kind == 'volume' else ''}"
+
+
+def require_job_name(name: str) -> None:
+    """Raises ConfigurationError for a name that `job_name` never gives: another's job is not ours to take out."""
+    if not re.fullmatch(_NAME, name):
+        raise ConfigurationError(
+            f"{name!r} is no name of a job of this tool's.",
+            "Take it from `list_backups`, such as scarlet-backup-daily.",
+        )
 
 
 def interpreter() -> str:
@@ -144,14 +156,16 @@ def run_program(argv: Sequence[str], stdin: bytes = b"") -> subprocess.Completed
         raise ScheduleFailed(f"{argv[0]} can't be run: {error}.") from None
 
 
-def require_success(argv: Sequence[str], stdin: bytes = b"") -> None:
-    """The same. Raises ScheduleFailed, with what it says, when its exit code is not 0."""
+def require_success(argv: Sequence[str], stdin: bytes = b"", *, or_codes: Collection[int] = ()) -> bool:
+    """The same; False when its exit code is one of `or_codes`. Raises ScheduleFailed, with what it says, when that is
+    another one than these and 0."""
     done = run_program(argv, stdin)
-    if done.returncode:
+    if done.returncode and done.returncode not in or_codes:
         said = (done.stderr or done.stdout).decode(errors="replace").strip()
         raise ScheduleFailed(
             f"`{' '.join(argv)}` failed with exit code {done.returncode}: {said or 'it says nothing'}."
         )
+    return not done.returncode
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -169,7 +183,7 @@ def _plain(value: object) -> object:
 def _carried(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
     wanted = _DOCKER if settings.via == "docker" else ("PATH",) if settings.bin_dir is None else ()
     carried = {name: environment[name] for name in wanted if environment.get(name)}
-    if re.search(r"://[^/@]*:[^/@]*@", carried.get("DOCKER_HOST", "")):
+    if re.search(r"://[^@]*:[^@]*@", carried.get("DOCKER_HOST", "")):
         raise ConfigurationError(
             "DOCKER_HOST holds a password, which a scheduled job would show.",
             "Use a key for ssh, and leave the password out of DOCKER_HOST.",

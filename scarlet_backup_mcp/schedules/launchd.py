@@ -16,6 +16,9 @@ from .report import JobFile
 WEEKDAYS = {"sunday": 0, "monday": 1, "tuesday": 2, "wednesday": 3, "thursday": 4, "friday": 5, "saturday": 6}
 TRIES = 5
 """`bootout` returns before the old job is gone."""
+NOT_LOADED = (3, 113)
+"""Exit codes of `bootout` for a job that is not there: "No such process", on older systems "Could not find specified
+service". Another one, such as 5 or 36 ("Operation now in progress"), does not tell that it is gone."""
 
 
 def path_of(name: str) -> Path:
@@ -54,14 +57,15 @@ def notes(job: Job) -> list[str]:
     ]
 
 
-def install(job: Job) -> None:
-    """Write the file and load it in place of an earlier one. Raises ScheduleFailed or StoreError."""
-    path = path_of(job.name)
+def install(job: Job) -> bool:
+    """Write the file and load it. Gives whether it is in place of another of that name. Raises ScheduleFailed or
+    StoreError."""
+    path, content = path_of(job.name), files(job)[0].text.encode()
     before = path.read_bytes() if path.exists() else None
     _log(job.name).parent.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        write_atomically(path, files(job)[0].text.encode())
+        write_atomically(path, content)
         run_program(["launchctl", "bootout", f"{_domain()}/{job.name}"])
         require_success(["launchctl", "enable", f"{_domain()}/{job.name}"])
         _bootstrap(path)
@@ -71,11 +75,13 @@ def install(job: Job) -> None:
             write_atomically(path, before)
             run_program(["launchctl", "bootstrap", _domain(), str(path)])
         raise
+    return before not in (None, content)
 
 
 def remove(name: str) -> bool:
-    """Unload the job and remove its file; False when there is none."""
-    unloaded = run_program(["launchctl", "bootout", f"{_domain()}/{name}"]).returncode == 0
+    """Unload the job and remove its file; False when there is none. Raises ScheduleFailed when it may still be loaded:
+    then the file stays."""
+    unloaded = require_success(["launchctl", "bootout", f"{_domain()}/{name}"], or_codes=NOT_LOADED)
     there = path_of(name).exists()
     path_of(name).unlink(missing_ok=True)
     return there or unloaded

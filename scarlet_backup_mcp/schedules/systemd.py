@@ -69,8 +69,9 @@ def notes(job: Job) -> list[str]:
     return [note.format(user=getpass.getuser(), name=job.name) for note in NOTES]
 
 
-def install(job: Job) -> None:
-    """Write both files, for their owner only, and start the timer. Raises ScheduleFailed or StoreError."""
+def install(job: Job) -> bool:
+    """Write both files, for their owner only, and start the timer. Gives whether they are in place of others of that
+    name. Raises ScheduleFailed or StoreError."""
     before = {Path(file.path): _bytes_of(Path(file.path)) for file in files(job)}
     directory().mkdir(parents=True, exist_ok=True)
     try:
@@ -83,6 +84,7 @@ def install(job: Job) -> None:
             path.unlink(missing_ok=True) if content is None else write_atomically(path, content)
         run_program(["systemctl", "--user", "daemon-reload"])
         raise
+    return any(before[Path(file.path)] not in (None, file.text.encode()) for file in files(job))
 
 
 def remove(name: str) -> bool:
@@ -90,7 +92,8 @@ def remove(name: str) -> bool:
     there = [path for end in ("timer", "service") if (path := directory() / f"{name}.{end}").exists()]
     if not there:
         return False
-    require_success(["systemctl", "--user", "disable", "--now", f"{name}.timer"])
+    if there[0].suffix == ".timer":
+        require_success(["systemctl", "--user", "disable", "--now", f"{name}.timer"])
     for path in there:
         path.unlink()
     require_success(["systemctl", "--user", "daemon-reload"])

@@ -13,12 +13,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ..errors import ConfigurationError
-from .job import LONGEST_RUN_HOURS, Job, require_success, run_program
+from .job import LONGEST_RUN_HOURS, Job, require_success
 from .report import JobFile
 
 NAMESPACE = "http://schemas.microsoft.com/windows/2004/02/mit/task"
 FIRST_DAY = "2026-01-01"
 """Only its time of day counts; in the past, so that the task begins at once."""
+NOT_FOUND = 0x80070002
+"""Exit code with /HRESULT when there is no such task; its words are translated, and without /HRESULT it is always 1."""
 
 
 def files(job: Job) -> list[JobFile]:
@@ -50,20 +52,26 @@ def notes(job: Job) -> list[str]:
     return told
 
 
-def install(job: Job) -> None:
-    """Register the task in place of an earlier one of that name. Raises ScheduleFailed."""
+def install(job: Job) -> bool:
+    """Register the task. Gives whether it is in place of one of that name. Raises ScheduleFailed."""
+    there = _registered(job.name)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / f"{job.name}.xml"
         path.write_bytes(files(job)[0].text.encode("utf-16"))
         require_success([_schtasks(), "/Create", "/TN", job.name, "/XML", str(path), "/F"])
+    return there
 
 
 def remove(name: str) -> bool:
     """Delete the task; False when there is none. Raises ScheduleFailed."""
-    if run_program([_schtasks(), "/Query", "/TN", name]).returncode:
-        return False
-    require_success([_schtasks(), "/Delete", "/TN", name, "/F"])
-    return True
+    there = _registered(name)
+    if there:
+        require_success([_schtasks(), "/Delete", "/TN", name, "/F"])
+    return there
+
+
+def _registered(name: str) -> bool:
+    return require_success([_schtasks(), "/Query", "/TN", name, "/HRESULT"], or_codes=[NOT_FOUND])
 
 
 def _task(job: Job) -> str:

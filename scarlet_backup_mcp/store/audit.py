@@ -1,7 +1,7 @@
 """The audit log of a backup directory: `audit.jsonl`, with every call that changed or tried to change something.
 
-A call leaves two JSON lines, one when it begins and one when it ends: one that was killed is there, too. A reader is
-shown the second, where there is one.
+A call leaves a JSON line when it begins, one with what it is about to replace or remove, and one when it ends: one that
+was killed is there, too. A reader is shown the last of them.
 
 Lines are only ever added, each in one write under a lock of the log's own, and are on the disk before the call answers:
 an append on Windows is a seek and a write, and rotation moves the file, so O_APPEND alone would not do. A line that a
@@ -54,6 +54,8 @@ class Record:
     before: dict[str, str] = field(default_factory=dict[str, str])
     after: dict[str, str] = field(default_factory=dict[str, str])
     warning: str = ""
+    announce: Callable[[Mapping[str, str]], None] = lambda before: None
+    """Takes `before` and has the log tell of it at once, in a line of the call's beginning."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,14 @@ def audited(
             after={name: text(value, hidden) for name, value in record.after.items()},
         )
 
-    if begin:
+    def announce(before: Mapping[str, str]) -> None:
+        record.before = dict(before)
         with suppress(Exception):  # the line of the end will say what is wrong
             append(where(), entry("begun", None, UNENDED))
+
+    record.announce = announce
+    if begin:
+        announce({})
     try:
         yield record
     except BaseException as raised:
@@ -148,9 +155,25 @@ def read(directory: Path, count: int) -> Tail:
     return Tail(entries, unreadable)
 
 
-def last_scheduled(directory: Path) -> AuditEntry | None:
-    """The last run that a scheduler began, as far as the log goes back. Raises StoreError as `read` does."""
-    return next((entry for entry in _entries(directory) if entry is not None and entry.client.name == SCHEDULE), None)
+def last_runs(directory: Path) -> list[AuditEntry]:
+    """Of each scheduled job its last run that has ended, and one after that which has not; newest first.
+
+    A job that was taken out (`schedule --remove`) since has none. Raises StoreError as `read` does.
+    """
+    runs: list[AuditEntry] = []
+    unended: set[str] = set()
+    settled: set[str] = set()
+    for entry in filter(None, _entries(directory)):
+        if entry.tool == "schedule" and entry.outcome == "ok" and entry.arguments.get("remove"):
+            settled.add(str(entry.arguments.get("job")))
+        elif (job := entry.job) is not None and job not in settled:
+            if entry.outcome != "begun":
+                settled.add(job)
+            elif job in unended:
+                continue
+            unended.add(job)
+            runs.append(entry)
+    return runs
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -196,35 +219,36 @@ def _make_room(path: Path, bytes_needed: int) -> None:
 
 def _entries(directory: Path) -> Iterator[AuditEntry | None]:
     """Newest first, of each call its last line; None is a line that can't be read."""
-    ended: set[str] = set()
+    seen: set[str] = set()
     for line in _lines(directory):
         try:
             entry = AuditEntry.model_validate_json(line)
         except ValidationError:
             yield None
             continue
-        if entry.outcome != "begun":
-            ended.add(entry.call)
-        elif entry.call in ended:
-            continue
-        yield entry
+        if entry.call not in seen:
+            seen.add(entry.call)
+            yield entry
+
+
+def _open_to_read(path: str, flags: int) -> int:
+    return os.open(path, flags | _FLAGS & ~os.O_APPEND)
 
 
 def _lines(directory: Path) -> Iterator[bytes]:
     seen: set[tuple[int, int]] = set()
     for name in (AUDIT, *(f"{AUDIT}.{number}" for number in range(1, KEPT + 1))):
         try:
-            file = os.open(directory / name, os.O_RDONLY | _FLAGS & ~os.O_APPEND)
+            with open(directory / name, "rb", opener=_open_to_read) as file:
+                found = os.fstat(file.fileno())
+                if not stat.S_ISREG(found.st_mode):
+                    raise StoreError(f"{directory / name} is not a regular file.")
+                if (found.st_dev, found.st_ino) in seen:  # rotated since it was read
+                    continue
+                seen.add((found.st_dev, found.st_ino))
+                content = file.read()
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
             raise StoreError(f"{directory / name} can't be read: {error.strerror or error}.") from error
-        with open(file, "rb") as opened:
-            found = os.fstat(file)
-            if not stat.S_ISREG(found.st_mode):
-                raise StoreError(f"{directory / name} is not a regular file.")
-            if (found.st_dev, found.st_ino) in seen:  # rotated since it was read
-                continue
-            seen.add((found.st_dev, found.st_ino))
-            content = opened.read()
         yield from (line for line in reversed(content.split(b"\n")) if line.strip())

@@ -18,6 +18,7 @@ from ..errors import BackupMissing, DirectoryNotWritable, NameRefused, StoreErro
 from ..models import CodePage, Compression, Kind, Manifest, ManifestHead, StoredVerification, VolumeManifest
 from . import manifests, names, removal
 from .names import BackupName
+from .removal import Swept
 from .writing import TEMPORARY, PartialFile, sync_directory, write_atomically
 
 H = TypeVar("H", bound=ManifestHead)
@@ -40,10 +41,14 @@ class Entry:
 
 
 class BackupDirectory:
-    """A directory that may not exist yet: reading it is then as reading an empty one."""
+    """A directory that may not exist yet: reading it is then as reading an empty one.
 
-    def __init__(self, path: Path) -> None:
+    `prefix` is the one of SQL backups made here, and tells unfinished ones from other programs'; None takes any.
+    """
+
+    def __init__(self, path: Path, prefix: str | None = None) -> None:
         self.path = path
+        self._prefix = prefix
 
     def prepare(self) -> None:
         """Make it, for its owner only (backups hold secrets), kept out of git. Raises DirectoryNotWritable."""
@@ -86,11 +91,11 @@ class BackupDirectory:
                     yield _entry(name, Path(item.path))
 
     def partials(self) -> Iterator[Path]:
-        """Every unfinished backup."""
+        """Every unfinished backup, or repaired copy, that was made here."""
         for item in self._scan():
             unfinished = item.name.removesuffix(names.PARTIAL)
             parsed = names.parse(unfinished) if unfinished != item.name else None
-            if parsed is not None and parsed.stamp is not None and item.is_file(follow_symlinks=False):
+            if parsed is not None and names.made_here(parsed, self._prefix) and item.is_file(follow_symlinks=False):
                 yield Path(item.path)
 
     def find(self, name: str) -> Entry:
@@ -225,29 +230,37 @@ class BackupDirectory:
         elif not self.is_marked(entry):
             write_atomically(path, b"")
 
-    def remove(self, entry: Entry) -> None:
-        """Remove a backup with all that lies beside it, as `removal` has it. Raises StoreError, BackupMissing without
-        the file."""
+    def remove(self, entry: Entry) -> str | None:
+        """Remove a backup with all that lies beside it, as `removal` has it: gives a warning when its room may not be
+        free yet. Raises StoreError, with the backup still there; BackupMissing without the file."""
         if self.find(entry.name.name) != entry:
             raise StoreError(f"{entry.name.name} has changed meanwhile; it is left alone.")
-        removal.remove(self.path, entry.name.name)
+        return removal.remove(self.path, entry.name.name)
 
-    def sweep(self) -> list[str]:
-        """Remove what killed backups left behind, and finish removals that were cut off; gives the names removed."""
-        removed: list[str] = []
+    def sweep(self) -> Swept:
+        """Remove what killed backups left behind, and finish removals that were cut off. What can't be removed stays
+        for the next call, and stops nothing."""
+        swept = Swept()
         for partial in list(self.partials()):
             finished = partial.with_name(partial.name.removesuffix(names.PARTIAL))
-            if not finished.exists():
-                for end in removal.BESIDE:
-                    finished.with_name(finished.name + end).unlink(missing_ok=True)
-            partial.unlink(missing_ok=True)
-            removed.append(partial.name)
+            beside = [] if finished.exists() else [Path(f"{finished}{end}") for end in removal.BESIDE]
+            try:
+                for path in (*beside, partial):
+                    path.unlink(missing_ok=True)
+                swept.removed.append(partial.name)
+            except OSError as error:
+                swept.warnings.append(
+                    f"{partial.name}, left by a backup that was killed, can't be removed "
+                    f"({error.strerror or error}): the next `backup` tries again."
+                )
         for item in self._scan():
-            if _is_temporary(item.name) and item.stat(follow_symlinks=False).st_mtime < time.time() - STALE_SECONDS:
-                Path(item.path).unlink(missing_ok=True)
-        if removed:
+            with suppress(OSError):  # it takes no room worth telling of, and a verification may be just renaming it
+                if _is_temporary(item.name) and item.stat(follow_symlinks=False).st_mtime < time.time() - STALE_SECONDS:
+                    Path(item.path).unlink()
+        if swept.removed:
             sync_directory(self.path)
-        return removed + removal.finish(self.path, [item.name for item in self._scan()])
+        finished = removal.finish(self.path, [item.name for item in self._scan()])
+        return Swept(swept.removed + finished.removed, swept.warnings + finished.warnings)
 
     # --------------------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ VERIFIED = ".verified.json"
 KEEP = ".keep"
 """Of a mark beside a backup that retention is to keep; what is in it does not matter."""
 REMOVED = ".removed"
+REPAIRED = "_repaired"
+"""End of a repaired copy's name, before the time."""
 JOURNAL = "restore.journal.json"
 LONGEST = 200
 """Bytes: with what is put behind it a name stays under the 255 that file systems take."""
@@ -56,7 +58,18 @@ def repaired_name(of: BackupName, moment: datetime) -> str:
     suffix = ".sql.zst" if of.compression == "zstd" else ".sql"
     stem = of.name.removesuffix(suffix)
     stem = re.sub(r"_\d{8}_\d{6}(?=\.|$)", "", stem, count=1) if of.stamp is not None else stem
-    return f"{stem.encode()[:100].decode(errors='ignore')}_repaired_{of.stamp or moment:%Y%m%d_%H%M%S}{suffix}"
+    return f"{stem.encode()[:100].decode(errors='ignore')}{REPAIRED}_{of.stamp or moment:%Y%m%d_%H%M%S}{suffix}"
+
+
+def made_here(name: BackupName, prefix: str | None) -> bool:
+    """Whether it is one that `repaired_name` gives, or `new_name` with that prefix; None: with any."""
+    if name.stamp is None:
+        return False
+    if name.kind == "volume":
+        return name.name == new_name("", name.stamp, name.compression, "volume")
+    end = new_name("", name.stamp, name.compression)
+    stem = name.name.removesuffix(end)
+    return stem != name.name and (prefix in (None, stem) or stem.endswith(REPAIRED))
 
 
 def unnamed(name: str) -> str:

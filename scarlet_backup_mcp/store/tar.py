@@ -13,7 +13,11 @@ from typing import Literal
 BLOCK = tarfile.BLOCKSIZE
 LONGEST_EXTENSION = 64 << 10
 """Bytes of a name or of pax records that are taken."""
+LONGEST_NUMBER = 20
+"""Digits of a length or size in pax records that are taken: 2⁶⁴ has as many."""
 _SPARSE = b"GNU.sparse."
+_FOR_ALL = (b"path", b"linkpath", b"size")
+"""Of global pax records those that GNU tar obeys where they say what a member is."""
 _LINKS = (tarfile.SYMTYPE, tarfile.LNKTYPE)
 _EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
 
@@ -142,17 +146,26 @@ class TarReader:
             raise self._damaged(f"{name} is neither a file nor a directory (type {found.type!r})")
 
     def _take_extension(self, data: bytes) -> None:
-        """GNU's long names, and of pax records the two that say what follows ("pax Header Block" in POSIX)."""
+        """GNU's long names, and of pax records the two that say what follows ("pax Header Block" in POSIX). Global ones
+        that would say it of every member behind them are refused."""
         if self._extended.type == tarfile.GNUTYPE_LONGNAME:
             self._long_name = _text(data.rstrip(b"\0"))
-        elif self._extended.type == tarfile.XHDTYPE:
+        elif self._extended.type in (tarfile.XHDTYPE, tarfile.XGLTYPE):
             records = _pax_records(data)
             if records is None:
                 raise self._damaged("pax records that can't be read")
+            if self._extended.type == tarfile.XGLTYPE:
+                for keyword in records:
+                    if keyword in _FOR_ALL or keyword.startswith(_SPARSE):
+                        raise self._damaged(f"a global header that sets {_text(keyword)!r} for all that follows")
+                return
             if any(keyword.startswith(_SPARSE) for keyword in records):
                 raise self._damaged("a sparse file, of which the archive holds parts only: they are not read here")
             self._long_name = _text(records[b"path"]) if b"path" in records else None
-            self._long_size = int(records[b"size"]) if records.get(b"size", b"").isdigit() else None
+            size = records.get(b"size", b"")
+            if len(size) > LONGEST_NUMBER:
+                raise self._damaged(f"a size of {len(size)} digits")
+            self._long_size = int(size) if size.isdigit() else None
 
     def _expect(self, size: int) -> None:
         self._left, self._padding = size, -size % BLOCK
@@ -170,7 +183,7 @@ def _pax_records(data: bytes) -> dict[bytes, bytes] | None:
     found: dict[bytes, bytes] = {}
     while data:
         length, _, _ = data.partition(b" ")
-        end = int(length) if length.isdigit() else 0
+        end = int(length) if length.isdigit() and len(length) <= LONGEST_NUMBER else 0
         keyword, equals, value = data[len(length) + 1 : end].partition(b"=")
         if not equals or not value.endswith(b"\n") or end > len(data):
             return None

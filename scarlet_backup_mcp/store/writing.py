@@ -85,8 +85,7 @@ class PartialFile:
 def write_atomically(path: Path, data: bytes) -> None:
     """Put `data` where `path` is, for its owner only: afterwards the old or the new content is there, never a part."""
     part = path.with_name(f".{path.name}{TEMPORARY}")
-    with suppress(FileNotFoundError):
-        part.unlink()
+    delete(part)
     try:
         _guard(part, lambda: _write_durably(part, data))
         replace(part, path)
@@ -104,18 +103,26 @@ def _write_durably(path: Path, data: bytes) -> None:
 
 
 def replace(old: Path, new: Path) -> None:
-    """Rename, again and again for 5 s where Windows says that another program has the file open."""
+    """Rename, again and again for 5 s where Windows says that another program has the file open. Raises StoreError."""
+    _patiently(lambda: os.replace(old, new), f"{old.name} can't be renamed to {new.name}")
+
+
+def delete(path: Path) -> None:
+    """Remove a file if it is there, with the same patience. Raises StoreError."""
+    _patiently(lambda: path.unlink(missing_ok=True), f"{path} can't be removed")
+
+
+def _patiently(change: Callable[[], object], failure: str) -> None:
     until = time.monotonic() + SHARING_SECONDS
     while True:
         try:
-            os.replace(old, new)
+            change()
             return
-        except PermissionError as error:
-            if os.name != "nt" or time.monotonic() > until:
-                raise StoreError(f"{old.name} can't be renamed to {new.name}: {error.strerror}.") from error
-            time.sleep(0.1)
         except OSError as error:
-            raise StoreError(f"{old.name} can't be renamed to {new.name}: {error.strerror}.") from error
+            shared = isinstance(error, PermissionError) and os.name == "nt"
+            if not shared or time.monotonic() > until:
+                raise StoreError(f"{failure}: {error.strerror}.") from error
+            time.sleep(0.1)
 
 
 def sync_directory(path: Path) -> None:
