@@ -68,8 +68,14 @@ class LocalDatabase:
 
 @pytest.fixture(scope="session")
 def embedded() -> Iterator[EmbeddedServer]:
-    """One embedded server for the whole session; its databases are the tests' to make and drop."""
+    """One embedded server for the whole session; its databases are the tests' to make and drop.
+
+    Without autovacuum: its transactions, which come when it likes, can keep the gate shut.
+    """
     with EmbeddedServer() as server:
+        with psycopg.connect(server.dsn(), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET autovacuum = off")
+            connection.execute("SELECT pg_reload_conf()")
         yield server
 
 

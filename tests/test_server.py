@@ -884,7 +884,8 @@ async def test_calls_at_once_do_not_hinder_each_other(local_database: LocalDatab
             assert re.search(r"backup of process \d+", busy["message"])
             assert (await it.call("verify_backup"))["valid"]
             assert (await it.call("list_backups"))["backups"][-1]["name"] == first["name"]
-        assert (await it.call("backup", job=job))["safe_to_proceed"]
+        done = await it.call("backup", job=job)
+        assert done["safe_to_proceed"], done["reasons"]
 
 
 async def test_db_integrity_answers_while_a_table_is_locked(local_database: LocalDatabase, local: Settings) -> None:
