@@ -79,7 +79,7 @@ def embedded() -> Iterator[EmbeddedServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def made(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     """A small database and two good backups of it, which tests copy and leave as they are."""
     from .helpers_store import made_backups  # which builds on this module

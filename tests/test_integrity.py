@@ -71,7 +71,7 @@ def test_healthy_database_has_no_finding(made: Made, here: Shelf) -> None:
     assert (found.container, found.container_state, found.container_health) == (None, None, None)
     assert found.newest_good_backup == made.plain
     assert found.newest_good_age_seconds is not None
-    assert 0 <= found.newest_good_age_seconds < 600
+    assert 0 <= found.newest_good_age_seconds < 3600
     assert found.server_version is not None
     assert found.server_version.startswith("18.")
     assert found.database_bytes is not None
