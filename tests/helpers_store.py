@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.models import Backup, Compression, Level, Listed, Listing, State, Verification
 from scarlet_backup_mcp.procedures import catalogue, listing
 from scarlet_backup_mcp.procedures.backup import backup
+from scarlet_backup_mcp.procedures.journal import Journal
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.procedures.verify import verify
 from scarlet_backup_mcp.progress import Progress
@@ -151,6 +153,23 @@ def made_backups(server: EmbeddedServer, directory: Path) -> Generator[Made]:
     with small_database(server) as database:
         there = shelf(database, directory / "backups")
         yield Made(there, there.back_up().name, there.back_up("zstd").name)
+
+
+def waiting_journal(source: str, container: str) -> Journal:
+    """Of a restore into a container's database letta that was cut off."""
+    return Journal(
+        source=source,
+        source_kind="backup",
+        container=container,
+        database="letta",
+        live_oid=1,
+        incoming="letta_restore_20260101_000000",
+        incoming_oid=2,
+        undo=None,
+        system_identifier="1",
+        dependents=[],
+        started_at=datetime.now(UTC),
+    )
 
 
 def execute(database: LocalDatabase, statements: str) -> None:

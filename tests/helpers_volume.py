@@ -166,7 +166,9 @@ class Rig:
 
     def settle(self) -> list[str]:
         """What a call does first of all; gives what it tells of that."""
-        return self.call(volume_swap.settle_first)
+        with Target(self.settings) as target:
+            volume_swap.settle_first(target, Progress())
+            return target.settled
 
     def create(self, *options: str, image: str = IMAGE, start: bool = False) -> None:
         """Make the container; with `start`, let it run."""

@@ -10,7 +10,6 @@ import tarfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,6 @@ from scarlet_backup_mcp.postgres.controldata import ControlDataDamaged
 from scarlet_backup_mcp.procedures import catalogue, journal
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.beside import HELPERS
-from scarlet_backup_mcp.procedures.journal import Journal
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.procedures.throw_away import owner_of
 from scarlet_backup_mcp.progress import Progress, State
@@ -42,7 +40,7 @@ from scarlet_backup_mcp.store.names import JOURNAL
 
 from .conftest import IMAGE, MEMORY, docker, require_image, run_docker, run_docker_quietly
 from .helpers_backup_faults import Box, tmpfs
-from .helpers_store import Shelf
+from .helpers_store import Shelf, waiting_journal
 
 LABEL = ("--label", "scarlet-backup-mcp.test=1")
 PGDATA = "/var/lib/postgresql/data"
@@ -318,20 +316,7 @@ def test_helper_that_a_killed_call_left_is_in_nobodys_way(killed: Ended, tmp_pat
 def test_sql_needs_a_server_and_a_journal_comes_first(killed: Ended, tmp_path: Path) -> None:
     with Target(killed.box.settings(tmp_path)) as target, pytest.raises(ContainerNotRunning):
         backup(target, Progress(), kind="sql")
-    waiting = Journal(
-        source="letta_backup_20260101_000000.sql",
-        source_kind="backup",
-        container=killed.box.name,
-        database="letta",
-        live_oid=1,
-        incoming="letta_restore_20260101_000000",
-        incoming_oid=2,
-        undo=None,
-        system_identifier="1",
-        dependents=[],
-        started_at=datetime.now(UTC),
-    )
-    journal.write(tmp_path, waiting)
+    journal.write(tmp_path, waiting_journal("letta_backup_20260101_000000.sql", killed.box.name))
     with pytest.raises(RestoreInterrupted, match="letta_backup_20260101_000000"):
         take(killed.box.settings(tmp_path))
     assert left(tmp_path) == [JOURNAL]

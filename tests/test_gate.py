@@ -19,7 +19,7 @@ from scarlet_backup_mcp.postgres.server import Session
 from scarlet_backup_mcp.procedures import dump
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.gate import gate
-from scarlet_backup_mcp.procedures.journal import Journal, write
+from scarlet_backup_mcp.procedures.journal import write
 from scarlet_backup_mcp.procedures.restore import propose, restore
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress
@@ -27,7 +27,7 @@ from scarlet_backup_mcp.store.names import JOURNAL
 
 from .conftest import LocalDatabase, run_docker
 from .helpers_faces import until
-from .helpers_store import Shelf, execute, shelf, small_database
+from .helpers_store import Shelf, execute, shelf, small_database, waiting_journal
 from .helpers_volume import Rig, a_rig
 
 THEIRS = """
@@ -345,20 +345,7 @@ def test_backup_of_an_older_version_of_this_tool_and_a_restore_under_way(here: S
 
 def test_restore_of_another_database_waiting_in_the_directory_shuts_it_for_a_backup_too(here: Shelf) -> None:
     here.back_up()
-    waiting = Journal(
-        source="x.sql",
-        source_kind="backup",
-        container="another",
-        database="letta",
-        live_oid=1,
-        incoming="letta_incoming",
-        incoming_oid=2,
-        undo=None,
-        system_identifier="1",
-        dependents=[],
-        started_at=datetime.now(UTC),
-    )
-    write(here.directory, waiting)
+    write(here.directory, waiting_journal("x.sql", "another"))
     said = "A restore of x.sql into another is under way, or was cut off, and shares this backup directory"
     assert said in why(ask(here))
     made = here.back_up()

@@ -145,9 +145,9 @@ def _with_journal(target: Target, error: BackupToolError) -> BackupToolError:
     )
 
 
-def tidy_up(target: Target, session: Session, *, restoring: bool) -> list[str]:
+def tidy_up(target: Target, session: Session, *, restoring: bool) -> None:
     """Under the directory's lock: finish or roll back a restore that was cut off, and drop scratch databases that
-    killed restores left. Gives what was done, in sentences.
+    killed restores left. `target.settled` tells what was done.
 
     The session then holds the server's restore lock. Raises Busy when another directory's restore holds it, unless
     there is nothing to settle and the caller is not `restoring`.
@@ -155,21 +155,18 @@ def tidy_up(target: Target, session: Session, *, restoring: bool) -> list[str]:
     journal = read(target.directory.path)
     if not databases.advisory_lock(session):
         if journal is None and not restoring:
-            return []
+            return
         raise Busy("A restore, or a drill on the live server, is under way there.")
-    told: list[str] = []
     if isinstance(journal, VolumeJournal):  # `settle_volume` has left it: it is another container's
         what = f"A restore of {journal.source} into {journal.container or journal.site.volume} was cut off"
         if restoring:
             raise RestoreInterrupted(
                 f"{what}, and shares this backup directory.", "Call `backup` or `restore` for that one first."
             )
-        told = [f"{what}. It is not this one's: call `backup` or `restore` for that one."]
+        target.settled.append(f"{what}. It is not this one's: call `backup` or `restore` for that one.")
     elif journal is not None:
-        told = _settle_what_was_left(target, session, journal, restoring=restoring)
-    told += _sweep(target, session)
-    target.settled += told
-    return told
+        target.settled += _settle_what_was_left(target, session, journal, restoring=restoring)
+    target.settled += _sweep(target, session)
 
 
 def settle(target: Target, session: Session, journal: Journal) -> tuple[bool, list[DependentReport]]:

@@ -67,7 +67,7 @@ def restore(
         planned = volume_plan.plan(target, progress, backup, wishes)
         if confirmed is not None and confirmed != _confirms_volume(planned):
             raise ConfirmationStale(f"{planned.source} or the container is not the one that was confirmed.")
-        target.announce({"source": planned.source, **({"sha256": planned.sha256} if planned.sha256 else {})})
+        _announce(target, planned)
         return volume_restore.restore(target, progress, planned)
 
 
@@ -90,7 +90,7 @@ def _restore_database(
         else:
             work = from_backup(target, guard, planned, stamp, progress)
         work.warnings[:0] = [*target.settled, *planned.warnings]
-        target.announce({"source": planned.source, **({"sha256": planned.sha256} if planned.sha256 else {})})
+        _announce(target, planned)
         try:
             progress.stage("swapping")
             with progress.uninterrupted():
@@ -184,6 +184,10 @@ def dry_run(target: Target, progress: Progress, backup: str, wishes: Wishes = AS
         duration_seconds=round(time.monotonic() - began, 3),
         remedy="Call `restore` again with dry_run=false to do it.",
     )
+
+
+def _announce(target: Target, planned: Plan | VolumePlan) -> None:
+    target.announce({"source": planned.source, **({"sha256": planned.sha256} if planned.sha256 else {})})
 
 
 def _refuse_while_one_waits(target: Target) -> None:

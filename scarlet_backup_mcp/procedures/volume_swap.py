@@ -205,27 +205,23 @@ def finish(target: Target, contents: Contents, journal: VolumeJournal) -> list[D
 # -- what was cut off ------------------------------------------------------------------------------------------------
 
 
-def settle_first(target: Target, progress: Progress) -> list[str]:
+def settle_first(target: Target, progress: Progress) -> None:
     """As `settle_volume`, taking the directory's lock where there is something to settle. Raises Busy, too."""
-    if not isinstance(journals.read(target.directory.path), VolumeJournal):
-        return []
-    with writer_lock(target.directory.path, "settle"):
-        return settle_volume(target, progress)
+    if isinstance(journals.read(target.directory.path), VolumeJournal):
+        with writer_lock(target.directory.path, "settle"):
+            settle_volume(target, progress)
 
 
-def settle_volume(target: Target, progress: Progress) -> list[str]:
-    """Under the directory's lock: finish or roll back a volume's restore that was cut off. Gives what was done, in
-    sentences. Raises RestoreInterrupted when it can't be done now.
+def settle_volume(target: Target, progress: Progress) -> None:
+    """Under the directory's lock: finish or roll back a volume's restore that was cut off. `target.settled` tells what
+    was done. Raises RestoreInterrupted when it can't be done now.
 
     Once all new contents were in place somebody may have started the server and written: if it comes up on them, the
     restore is finished, since nothing is lost by that.
     """
     journal = journals.read(target.directory.path)
-    if not isinstance(journal, VolumeJournal):
-        return []
-    told = _settle(target, journal, progress)
-    target.settled += told
-    return told
+    if isinstance(journal, VolumeJournal):
+        target.settled += _settle(target, journal, progress)
 
 
 def _settle(target: Target, journal: VolumeJournal, progress: Progress) -> list[str]:
