@@ -128,6 +128,31 @@ def test_transaction_under_way_at_the_snapshot_can_not_be_excluded(here: Shelf, 
     assert "whether it holds them all can't be told" in why(ask(here))
 
 
+def test_transaction_under_way_at_the_snapshot_that_changes_no_row_leaves_it_open(
+    here: Shelf, database: LocalDatabase
+) -> None:
+    with psycopg.connect(database.dsn) as writer:
+        writer.execute("SELECT pg_current_xact_id()")
+        here.back_up()
+        writer.rollback()
+    settle(database)
+    found = ask(here)
+    assert found.safe_to_proceed, found.reasons
+    assert any("statistics say so" in reason for reason in found.reasons)
+
+
+def test_transaction_of_another_database_under_way_at_the_snapshot_leaves_it_open(
+    here: Shelf, database: LocalDatabase
+) -> None:
+    with psycopg.connect(database.server.dsn()) as elsewhere:
+        elsewhere.execute("SELECT pg_current_xact_id()")
+        made = here.back_up()
+        assert made.safe_to_proceed, made.reasons
+        elsewhere.rollback()
+    found = ask(here)
+    assert found.safe_to_proceed, found.reasons
+
+
 def test_row_that_is_written_just_after_the_snapshot_shuts_it(
     here: Shelf, database: LocalDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

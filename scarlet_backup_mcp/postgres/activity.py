@@ -77,7 +77,9 @@ def written_since(session: Session, before: Activity) -> Since:
         f"""SELECT pg_is_in_recovery() AS standby,
                    current_setting('track_counts')::bool
                      AND NOT EXISTS (SELECT FROM pg_db_role_setting WHERE setconfig::text ~* 'track_counts') AS counted,
-                   EXISTS (SELECT FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND datname = current_database())
+                   EXISTS (SELECT FROM pg_stat_activity
+                           WHERE backend_xid IS NOT NULL AND datname = current_database()
+                             AND backend_type IS DISTINCT FROM 'autovacuum worker')
                      OR EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database()) AS writing,
                    {_BUSY} AS busy"""
     )[0]
@@ -104,8 +106,9 @@ def written_since(session: Session, before: Activity) -> Since:
     if not around["counted"] or session.version < PROMPT_STATISTICS:
         why = "(track_counts is off, or it is PostgreSQL 14)"
         return Since(None, f"{TRANSACTIONS}, and its statistics can't be relied on for them {why}.")
-    if around["busy"] or not before.quiet:
-        when = f"within the last {SETTLED_SECONDS} s" if around["busy"] else "while the backup began"
-        return Since(None, f"{TRANSACTIONS}, and sessions were at work {when}.")
+    # What was under way when the backup began needs no look of its own: a session reports what a transaction changed
+    # after its end only (pgstat_report_stat), so `before` has none of it.
+    if around["busy"]:
+        return Since(None, f"{TRANSACTIONS}, and sessions were at work within the last {SETTLED_SECONDS} s.")
     none = "none that changed a row or a definition of this database"
     return Since(False, f"{TRANSACTIONS}, but {none}: its statistics say so.")
