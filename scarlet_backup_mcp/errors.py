@@ -147,8 +147,8 @@ class ServerUnreachable(ServerError):
 
     code = "server_unreachable"
     default_remedy = (
-        "Wait until `docker compose exec postgres pg_isready` says it accepts connections "
-        "(or read `docker compose logs postgres`), then try again."
+        "Wait until `pg_isready` says that it accepts connections, or read its log (in Docker: `docker compose exec "
+        "postgres pg_isready`, `docker compose logs postgres`); then try again."
     )
 
 
@@ -329,7 +329,7 @@ class RestoreInterrupted(RestoreFailed):
     """An earlier restore was cut off and can't be tidied up yet."""
 
     code = "restore_interrupted"
-    default_remedy = "Start the server (`docker compose up -d postgres`), then call `restore` again."
+    default_remedy = "Start the server (in Docker: `docker compose up -d postgres`), then call `restore` again."
 
 
 class ScheduleFailed(BackupToolError):

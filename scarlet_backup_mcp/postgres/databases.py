@@ -183,8 +183,8 @@ def swap(renaming: Session, ending: Session, database: str, incoming: str, undo:
         blockers = f" In the way: {', '.join(keeping.blockers)}." if keeping.blockers else ""
         raise RestoreFailed(
             f"The databases could not be swapped: {error.message}.{blockers}",
-            "The live database is as it was. Stop what is named (or `docker compose stop` the services that use "
-            "the database) and call `restore` again.",
+            "The live database is as it was. Stop what is named (in Docker: `docker compose stop` the services that "
+            "use the database) and call `restore` again.",
         ) from None
     finally:
         keeping.stop()

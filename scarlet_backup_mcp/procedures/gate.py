@@ -14,7 +14,7 @@ from . import catalogue, journal, record
 from .catalogue import Known
 from .target import Target
 
-STOP_WRITERS = "Stop what writes to it (`docker compose stop letta-server`), then call `backup` again."
+STOP_WRITERS = "Stop what writes to it (in Docker: `docker compose stop letta-server`), then call `backup` again."
 
 
 def gate(target: Target) -> Gate:

@@ -128,7 +128,7 @@ def _look_at_server(target: Target, looked: Looked, progress: Progress) -> None:
                 "error",
                 "server_unreachable",
                 f"pg_isready: {said}",
-                "Wait ten seconds; then read `docker compose logs postgres`.",
+                "Wait ten seconds; then read its log (in Docker: `docker compose logs postgres`).",
             )
             return
         with target.server.session(target.maintenance_database, progress=progress) as session:
@@ -159,7 +159,7 @@ def _note_version(looked: Looked, version: str) -> None:
             "warning",
             "server_version_vulnerable",
             f"PostgreSQL {version} has known holes in pg_dump or psql (CVE-2026-18408).",
-            f"Take a backup, then update the image to {fixed} or newer (`docker compose pull postgres`, PROC-005).",
+            f"Take a backup, then update to {fixed} or newer (in Docker: `docker compose pull postgres`, PROC-005).",
         )
 
 

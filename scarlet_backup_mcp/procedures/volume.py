@@ -225,7 +225,8 @@ def _error(target: Target, ended: Exit) -> BackupToolError:
     if "COPY stream ended before" in said:
         return DumpFailed(
             f"The server broke the copy off: {said}",
-            "pg_basebackup does not tell why, `docker compose logs postgres` does. Mend that and call `backup` again.",
+            "pg_basebackup does not tell why, the server's log does (in Docker: `docker compose logs postgres`). Mend "
+            "that and call `backup` again.",
         )
     if re.search(r"checksum (error|verification failure)", said):
         return DumpFailed(
