@@ -10,13 +10,12 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 
 from . import __version__, texts
-from .command import BAD, Audited, ask, errors, patiently, run, settings_of
+from .command import BAD, PATIENCE_SECONDS, Audited, ask, errors, run, settings_of
 from .errors import BackupToolError, ConfigurationError
 from .models import (
     Backup,
@@ -42,6 +41,7 @@ from .procedures.volume_swap import settle_first
 from .progress import Progress
 from .schedules import Every, ScheduleReport, System, Weekday, job_name, lines, schedule, unschedule
 from .settings import PREFIX, Settings
+from .store.lock import patiently
 
 F = TypeVar("F", bound=Callable[..., Any])
 log = logging.getLogger(__name__)
@@ -165,12 +165,13 @@ def backup(
         "keep": keep,
     }
     audit = Audited("backup", {**arguments, "prune": prune, "scheduled": scheduled}, scheduled=scheduled is not None)
+    patience = PATIENCE_SECONDS if audit.scheduled else 0
 
     def work(target: Target, progress: Progress) -> Backup:
-        take = partial(backups.backup, target, progress, **arguments)
-        made = patiently(progress, take) if scheduled is not None else take()
+        made = backups.backup(target, progress, **arguments, patience_seconds=patience)
         if prune:
-            _prune_after(target, progress, made, Audited("prune_backups", {}, scheduled=audit.scheduled))
+            of_pruning = Audited("prune_backups", {}, scheduled=audit.scheduled)
+            _prune_after(target, progress, made, of_pruning, patience)
         return made
 
     result = run(work, options, as_json, quiet, audit)
@@ -178,10 +179,14 @@ def backup(
     sys.exit(0 if fit and result.not_pruned is None else BAD)
 
 
-def _prune_after(target: Target, progress: Progress, made: Backup, audit: Audited) -> None:
+def _prune_after(target: Target, progress: Progress, made: Backup, audit: Audited, patience_seconds: float) -> None:
     """Retention after a backup, which is there whatever comes of it: the alarm is the backup's."""
+
+    def work() -> Prune:
+        return patiently(progress, lambda: retention.prune(target, progress, dry_run=False), patience_seconds)
+
     try:
-        made.pruned = audit.call(target, lambda: retention.prune(target, progress, dry_run=False), alarmed=False)
+        made.pruned = audit.call(target, work, alarmed=False)
         failed = [item for item in made.pruned.items if item.action == "not removed"]
         made.not_pruned = "; ".join(f"{item.name}: {item.reason}" for item in failed) or None
     except BackupToolError as error:

@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from . import __version__
-from .errors import BackupToolError, Busy, Cancelled, ConfirmationNeeded, InternalError
+from .errors import BackupToolError, Cancelled, ConfirmationNeeded, InternalError
 from .models import Client, ErrorReport, Model
 from .procedures import alarm, audited
 from .procedures.target import Target
@@ -28,7 +27,7 @@ from .terminal import PipedProgress, TerminalProgress, for_terminal, print_resul
 
 BAD, IMPOSSIBLE, STOPPED = 1, 2, 130
 PATIENCE_SECONDS = 1800.0
-"""How long a scheduled run waits for another call: two jobs may be caught up at the same moment."""
+"""How long a scheduled run waits for another call before each of its parts: two jobs may be caught up at once."""
 log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Model)
@@ -56,22 +55,6 @@ class Audited:
                 tool=self.tool, outcome="error", code=error.code, message=text(error.message), remedy=error.remedy
             )
             alarm.sound(command, told)
-
-
-def patiently(progress: Progress, work: Callable[[], M]) -> M:
-    """What `work` gives, begun again and again while another call holds the backup directory. Raises what it raises,
-    Busy after a while."""
-    until = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            return work()
-        except Busy:
-            if time.monotonic() > until:
-                raise
-        progress.stage("waiting for another call")
-        for _ in range(20):
-            progress.check()
-            time.sleep(0.1)
 
 
 def run(
@@ -108,9 +91,7 @@ def settings_of(options: dict[str, Any]) -> Settings:
 def ask(progress: Progress, question: str, words: str) -> None:
     """Go on only if a person types these words. Raises ConfirmationNeeded or Cancelled."""
     if not sys.stdin.isatty():
-        raise ConfirmationNeeded(
-            "It can't be undone without a word of yours, and nobody can be asked here.", "Add --yes."
-        )
+        raise ConfirmationNeeded("It is not done without a word of yours, and nobody can be asked here.", "Add --yes.")
     if isinstance(progress, TerminalProgress):
         progress.pause()
     click.echo(question, err=True)

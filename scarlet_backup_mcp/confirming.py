@@ -22,7 +22,7 @@ from .models import CodePage, ErrorReport
 from .procedures import prune as retention
 from .procedures import restore as restores
 from .procedures.restore import Confirmed
-from .procedures.sources import Wishes, resolve
+from .procedures.sources import Wishes
 from .procedures.target import Target
 from .progress import Progress
 
@@ -72,7 +72,7 @@ async def confirm_restore(
         return proposal.source, proposal.question, proposal.confirms
 
     def how_to_confirm(target: Target) -> ConfirmationNeeded:
-        return _how_to_confirm(target, backup, "this client can't ask the user")
+        return _how_to_confirm(target, backup, wishes, "this client can't ask the user")
 
     return await _ask(ctx, ("restore", backup, wishes), propose, how_to_confirm)
 
@@ -116,7 +116,7 @@ async def consent(
     if confirmation is not None:
         if confirmation != f"restore {backup}" or backup == "latest":
             why = "the confirmation given does not name this backup"
-            raise await in_thread(app.settings, lambda target: _how_to_confirm(target, backup, why))
+            raise await in_thread(app.settings, lambda target: _how_to_confirm(target, backup, wishes, why))
         return backup, None
     agreed = _agreed(answer, question)
     return agreed.subject, agreed.confirms
@@ -178,9 +178,12 @@ def _key(ctx: Context[App], *what: object) -> tuple[object, ...]:
     return (ctx.request_id, *what) if one_call else what
 
 
-def _how_to_confirm(target: Target, backup: str, why: str) -> ConfirmationNeeded:
-    name = resolve(target, backup)
+def _how_to_confirm(target: Target, backup: str, wishes: Wishes, why: str) -> ConfirmationNeeded:
+    """Raises what the restore would refuse with, as `restores.propose` does."""
+    proposal = restores.propose(target, Progress(), backup, wishes)
+    name = proposal.source
     return ConfirmationNeeded(
-        f"A restore replaces the live database, and {why}.",
-        f'Get the user\'s consent, then call again with backup="{name}" and confirmation="restore {name}".',
+        f"A restore replaces what is there, and {why}.",
+        f'Ask the user: "{proposal.question}" With their consent call again with backup="{name}" and '
+        f'confirmation="restore {name}".',
     )

@@ -95,7 +95,10 @@ class Job:
             stage=describe(state),
             progress=self.progress.fraction,
             elapsed_seconds=round(self.elapsed, 1),
-            remedy=f'The work goes on. Call `{self.tool}` again with job="{self.id}" to wait for its result.',
+            remedy=(
+                f'The work goes on. Call `{self.tool}` again with the same arguments and job="{self.id}" to wait for '
+                "its result."
+            ),
         )
 
 

@@ -41,7 +41,7 @@ class Running(Model):
     """A long call that goes on: call the same tool again with this job."""
 
     status: Literal["running"] = "running"
-    job: str = Field(description="Call the same tool again with this `job` to wait for its result.")
+    job: str = Field(description="Call the same tool again with the same arguments and this `job` to wait for it.")
     tool: str
     stage: str
     progress: float | None = Field(description="Between 0 and 1, of the present stage; null when unknown.")
@@ -80,6 +80,16 @@ class TableCount(Model):
     schema_: str = Field(alias="schema")
     name: str
     rows: int
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class NotDumped(Model):
+    """Rows of one table that a dump lacks, since pg_dump leaves them out."""
+
+    schema_: str = Field(alias="schema")
+    name: str
+    rows: int | None = Field(description="null: the role that dumped it may not read the table.")
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -193,6 +203,7 @@ class ManifestHead(Model):
 class Activity(Model):
     """What a server had done by a moment. Kept in manifests."""
 
+    in_recovery: bool | None = Field(default=None, description="Whether it was a standby; null: an older manifest.")
     transactions: str = Field(description="pg_current_snapshot(): `xmin:xmax:` and the transactions under way.")
     changed_rows: int = Field(description="Rows inserted, updated and deleted, ever: definitions are rows, too.")
     changes: str = Field(default="", description="A digest of their numbers in each table.")
@@ -221,9 +232,9 @@ class Manifest(ManifestHead):
     properties: DatabaseProperties | None = Field(description="null in a repaired copy.")
     roles: list[Role]
     tables: list[TableData]
-    not_dumped: list[TableCount] = Field(
+    not_dumped: list[NotDumped] = Field(
         default=[],
-        description="Tables whose rows pg_dump leaves out, as of an extension or of PostgreSQL's own schemas.",
+        description="Rows that pg_dump left out, of tables of extensions and in schemas named as PostgreSQL's own.",
     )
 
 
@@ -305,12 +316,13 @@ class Drill(Model):
 
     proved: bool | None = Field(
         description="Whether the same data came back; null: it could not be told, see detail, or nobody knows what "
-        "should have come back, as of a cold copy."
+        "should have come back, as of a cold copy, or pg_dump has left rows out."
     )
     sound: bool | None = Field(
         default=None,
         description="Of a volume: whether a server came up on it, all of it could be read, and nothing speaks against "
-        "it, though it may not be proved; null: an SQL backup.",
+        "it, though it may not be proved. Of an SQL backup: true where all that it holds came back, but pg_dump left "
+        "rows out, so that it is not proved; else null.",
     )
     detail: str = ""
     where: str = Field(description="The server it was restored into.")
@@ -452,8 +464,9 @@ class Backup(Model):
     proved: bool | None = Field(default=None, description="Whether a restore drill proved it; null without a drill.")
     drill: Drill | None = None
     good: bool = Field(
-        description="Whether the file is whole, of a database that has not shrunk, and proved if that was asked for. "
-        "Rows that were written meanwhile do no harm to it: see safe_to_proceed for PROC-003."
+        description="Whether the file is whole, with all rows of a database that has not shrunk (pg_dump leaves out "
+        "some of extensions), and proved if that was asked for. Rows that were written meanwhile do no harm to it: see "
+        "safe_to_proceed for PROC-003."
     )
     safe_to_proceed: bool = Field(description="Whether PROC-003 (agent recreation) may go ahead on this backup.")
     reasons: list[str] = Field(description="Why it may not, or what it rests on.")

@@ -57,13 +57,14 @@ Backs up, verifies and restores Scarlet's PostgreSQL memory (PROC-004). Before P
 call `backup` (with verify="drill" it is proved) and go on only if `safe_to_proceed` is true. To bring the memory back
 call `restore`; it asks the user first and keeps the present database as an undo point. When something does not work,
 call `db_integrity`. Errors carry a `code` and a `remedy`: follow the remedy. A long call may answer status "running"
-with a `job`: call the same tool again with that job."""
+with a `job`: call the same tool again with the same arguments and that job."""
 
 Wait = Annotated[
     float, Field(ge=0, le=3600, description="Seconds to wait before answering status 'running'; 0: until done.")
 ]
 JobParameter = Annotated[
-    str | None, Field(max_length=80, description="A job to go on waiting for; nothing new begins.")
+    str | None,
+    Field(max_length=80, description="A job to go on waiting for, of a call with the same arguments: nothing begins."),
 ]
 CodePageParameter = Annotated[
     CodePage | None,

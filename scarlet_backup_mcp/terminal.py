@@ -71,9 +71,17 @@ class TerminalProgress(Progress):
 
 # -- what is printed -------------------------------------------------------------------------------------------------
 
+TABLE_WIDTH = 120
+"""Columns: with fewer a table of backups would cut off their names, which other commands ask for."""
+
+
+_COMMANDS = {"list_backups": "list", "verify_backup": "verify", "prune_backups": "prune", "db_integrity": "integrity"}
+
 
 def for_terminal(text: str) -> str:
-    """A remedy's parameters as options: "accept_foreign=true" is --accept-foreign here, "drill=false" --no-drill."""
+    """A remedy's tools as commands: "`list_backups`" is `list` here; its parameters as options: "accept_foreign=true"
+    is --accept-foreign, "drill=false" --no-drill."""
+    text = re.sub(r"`(\w+)`", lambda found: f"`{_COMMANDS.get(found[1], found[1])}`", text)
     text = text.replace("with dry_run=false", "without --dry-run").replace("without code_page", "without --code-page")
     text = re.sub(r"code_page= ?", "--code-page ", text)
     text = text.replace("without on_live_server", "without --on-live-server").replace("drill=false", "--no-drill")
@@ -95,23 +103,28 @@ def print_result(result: Model, as_json: bool) -> None:
 
 
 def _print_listing(listing: Listing) -> None:
-    table = Table("backup", "age", "size", "state", "rows", "label / detail", title=Text(listing.directory))
+    console = Console()
+    if console.width < TABLE_WIDTH:
+        click.echo(for_terminal(texts.describe(listing)))
+        return
+    names = [item.name for item in (*listing.backups, *(listing.undo_points or []))]
+    table = Table(title=Text(listing.directory))
+    table.add_column("backup", min_width=max(map(len, names), default=0))
+    for title in ("age", "size", "state", "rows", "label / detail"):
+        table.add_column(title, overflow="fold")
     for item in listing.backups:
-        proved = f"proved {item.proved_at:%Y-%m-%d}" if item.proved_at else ""
-        keep, shrunk = "keep" if item.keep else "", "shrunk" if item.shrunk else ""
-        marks = "; ".join(filter(None, [item.label, proved, item.slot, keep, shrunk, item.detail]))
         rows = "" if item.rows is None else f"{item.rows:,}"
+        marks = "; ".join(texts.marks(item))
         _add_row(table, item.name, texts.age(item.age_seconds), texts.size(item.bytes), item.state, rows, marks)
     for point in listing.undo_points or []:
         made = f"{point.created_at:%Y-%m-%d %H:%M} UTC"
         size = "" if point.bytes is None else texts.size(point.bytes)
         _add_row(table, point.name, "", size, "undo point", "", made)
-    console = Console()
     console.print(table)
     for line in texts.calls(listing.log):
         console.print(line, markup=False, highlight=False)
     for warning in listing.warnings:
-        console.print(f"Warning: {warning}", style="yellow", markup=False)
+        console.print(f"Warning: {for_terminal(warning)}", style="yellow", markup=False)
 
 
 def _print_tables(result: Integrity) -> None:

@@ -105,6 +105,8 @@ def _verdict(result: Verification) -> str:
 
 def _drill(drill: Drill) -> list[str]:
     verdict = {True: "the same data came back", False: "NOT the same data came back", None: "it could not be told"}
+    if drill.proved is None and drill.sound:
+        verdict[None] = "nothing speaks against what is in it, but it is not proved"
     compared = f"{drill.rows_compared:,} rows and {drill.objects_compared:,} objects were compared"
     if not drill.rows_compared and not drill.objects_compared:
         compared = "Nothing was compared"
@@ -196,8 +198,13 @@ def _of(call: AuditEntry) -> str:
 
 def listed(item: Listed) -> str:
     """One backup on one line."""
-    marks = [item.state]
-    marks += [f"proved {item.proved_at:%Y-%m-%d}"] if item.proved_at else []
+    told = "; ".join([item.state, *marks(item)])
+    return f"{item.name}  {age(item.age_seconds)} old  {size(item.bytes)}  {told}"
+
+
+def marks(item: Listed) -> list[str]:
+    """What there is to say of a backup beside its state."""
+    marks = [f"proved {item.proved_at:%Y-%m-%d}"] if item.proved_at else []
     marks += [item.slot] if item.slot else []
     marks += ["keep"] if item.keep else []
     marks += ["shrunk"] if item.shrunk else []
@@ -205,7 +212,7 @@ def listed(item: Listed) -> str:
     marks += [f"other database {item.database} of {item.project}"] if item.other_database else []
     marks += [f'"{item.label}"'] if item.label else []
     marks += [item.detail] if item.detail else []
-    return f"{item.name}  {age(item.age_seconds)} old  {size(item.bytes)}  {'; '.join(marks)}"
+    return marks
 
 
 def _restore(result: Restore) -> list[str]:

@@ -33,7 +33,7 @@ SICK = "/tmp/sick"
 """While a container has this file its health check fails."""
 OWN_FILES = {".gitignore", ".scarlet-backup.lock", AUDIT, AUDIT_LOCK}
 """What a backup directory holds when no backup is in it."""
-WATCHDOG_SECONDS = 20.0
+WATCHDOG_SECONDS = 60.0
 """A backup that has not come to its end by then is cancelled, and its test fails."""
 SOON_SECONDS = 10.0
 """In which a backup that is stopped ends, also on a machine that is busy; a stalled dump would last for minutes."""
@@ -59,7 +59,7 @@ class Lock:
         with suppress(OSError):
             self.process.stdin.close()
         try:
-            self.process.wait(timeout=5)
+            self.process.wait(timeout=30)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -267,14 +267,14 @@ def among_the_renames() -> None:
     Contents._do = killed  # pyright: ignore[reportPrivateUsage]
 
 
-def after_second(owner: Any, name: str) -> None:
-    """Die when that function has done its work twice."""
+def after_call(number: int, owner: Any, name: str) -> None:
+    """Die when that function has done its work for the `number`th time."""
     function, calls = getattr(owner, name), list[None]()
 
     def killed(*args: Any, **options: Any) -> None:
         function(*args, **options)
         calls.append(None)
-        if len(calls) == 2:
+        if len(calls) == number:
             die()
 
     setattr(owner, name, killed)
@@ -295,14 +295,14 @@ MOMENTS: dict[str, Callable[[], None]] = {
     UNPACKING: lambda: None,
     "after it is unpacked": lambda: before(Contents, "differing"),
     "after a dependent is stopped": lambda: after(DockerHost, "stop_container"),
-    "after the server is stopped": lambda: after(volume_swap, "stop"),
+    "when the mark is set": lambda: after_call(2, journals, "write"),
     "when PG_VERSION is out": lambda: after_program("sh", "outgoing"),
     "among the renames": among_the_renames,
     "when the old contents are set aside": lambda: after_program("mv", "before_restore"),
     "when all but PG_VERSION is in": lambda: after_program("find", "data/$"),
     "when all is in": lambda: after_program("sh", "data/PG_VERSION$"),
     "after the start": lambda: after(DockerHost, "start_container"),
-    "when the server is checked": lambda: after_second(journals, "write"),
+    "when the server is checked": lambda: after_call(3, journals, "write"),
     "before the journal is removed": lambda: before(journals, "remove"),
     # while the old contents are put back
     "when it is decided": lambda: after_program("mv", "returning"),

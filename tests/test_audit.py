@@ -15,7 +15,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from hypothesis import strategies as st
 from scarlet_backup_mcp.errors import BackupToolError, Busy, RestoreRefused, StoreError
 from scarlet_backup_mcp.models import Kept
 from scarlet_backup_mcp.procedures import audited as calls
-from scarlet_backup_mcp.procedures import target as targets
 from scarlet_backup_mcp.procedures.alarm import Alarm, sound
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.listing import no_success, remedy_of
@@ -50,7 +49,7 @@ from scarlet_backup_mcp.store.audit import (
     read,
 )
 
-from .conftest import PROJECT_ROOT, LocalDatabase
+from .conftest import IMAGE, PROJECT_ROOT, LocalDatabase, run_docker, run_docker_quietly
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files, limits or signals.")
 CLI = Client(name="cli", version="1")
@@ -473,20 +472,50 @@ def test_backup_is_in_the_log_with_its_digest_and_no_password_is(local_database:
     assert password.encode() not in (directory / AUDIT).read_bytes()
 
 
-@pytest.mark.parametrize("label", [None, "free text"])
-def test_engine_is_asked_before_a_call_only_where_its_arguments_may_hold_the_container_s_password(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: str | None
+def lines_of(directory: Path) -> list[tuple[str, Any]]:
+    """Of each line its outcome and the label."""
+    found = map(json.loads, (directory / AUDIT).read_bytes().splitlines())
+    return [(line["outcome"], line["arguments"]["label"]) for line in found]
+
+
+def test_label_is_hidden_while_nobody_knows_the_container_s_password_and_no_engine_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It hangs: whoever asks it waits."""
-    monkeypatch.setattr(targets, "ENGINE_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as engine:
         monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{engine.getsockname()[1]}")
         with Target(load_settings(dir=str(tmp_path))) as target:
-            calls.call(target, "keep", {"label": label}, CLI, lambda: Kept(name="x", keep=True))
-        engine.settimeout(20 if label else 0)
-        with nullcontext() if label else pytest.raises(BlockingIOError):
-            engine.accept()[0].close()
-    assert len((tmp_path / AUDIT).read_bytes().splitlines()) == 2
+            calls.call(target, "keep", {"label": "free text"}, CLI, lambda: Kept(name="x", keep=True))
+        engine.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            engine.accept()
+    assert lines_of(tmp_path) == [("begun", HIDDEN), ("ok", HIDDEN)]
+
+
+def test_label_that_holds_the_password_of_a_file_in_the_container_never_shows_it(
+    require_docker: None, tmp_path: Path
+) -> None:
+    name, password = f"audit-{secrets.token_hex(4)}", secrets.token_hex(8)
+    options = ("--pull", "never", "--label", "scarlet-backup-mcp.test=1", "--entrypoint", "sh")
+    held = ("-e", "POSTGRES_PASSWORD_FILE=/password", IMAGE, "-c", f"echo {password} > /password; exec sleep 60")
+
+    def refused(label: str) -> None:
+        """No server runs there, and at last no container."""
+        with Target(load_settings(dir=tmp_path, container=name)) as target, pytest.raises(BackupToolError):
+            calls.call(target, "backup", {"label": label}, CLI, lambda: backup(target, Progress(), label=label))
+
+    try:
+        run_docker("run", "-d", "--name", name, *options, *held)
+        refused(f"it is {password}")
+        refused("it is not")
+        run_docker("kill", name)
+        refused(password)
+    finally:
+        run_docker_quietly("rm", "-fv", name)
+    assert lines_of(tmp_path) == [
+        *[("begun", HIDDEN), ("error", f"it is {HIDDEN}")],
+        *[("begun", HIDDEN), ("error", "it is not")],
+        *[("begun", HIDDEN), ("error", HIDDEN)],
+    ]
 
 
 # The alarm

@@ -24,6 +24,7 @@ from scarlet_backup_mcp.procedures.listing import list_backups
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import load_settings
+from scarlet_backup_mcp.store.directory import BackupDirectory
 
 from .conftest import IMAGE, MEMORY, run_docker
 from .helpers_backup_faults import (
@@ -45,7 +46,7 @@ from .helpers_backup_faults import (
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="uses signals, tmpfs and sh")
 
-SERVER = ("postgres", "-c", "fsync=off", "-c", "full_page_writes=off")
+SERVER = ("postgres", "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "autovacuum=off")
 # Values whose text depends on settings, and a large object: it is what pg_dump reads last.
 MORE = r"""
 SET timezone = 'UTC';
@@ -268,6 +269,16 @@ def test_a_disk_without_any_room_is_called_full(box: Box, tmp_path: Path) -> Non
     with tmpfs(tmp_path / "full", 1 << 20) as full:
         fill(full, leaving=0)
         assert failure(box, full).code == "disk_full"
+
+
+def test_a_disk_without_any_room_can_be_pruned(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "full", 1 << 20) as full:
+        fill(full, leaving=0)
+        BackupDirectory(full).prepare()
+        assert files(full) == {"filler"}
+        (full / "filler").unlink()
+        BackupDirectory(full).prepare()
+        assert (full / ".gitignore").read_text(encoding="utf-8") == "*\n"
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])

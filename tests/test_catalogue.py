@@ -357,12 +357,11 @@ def test_two_projects_in_one_directory_are_told_apart(two_projects: Path) -> Non
 
 
 def test_without_an_engine_the_settings_tell_whose_a_backup_is(two_projects: Path) -> None:
-    """Also where the container has another name, since its Compose labels lead to it."""
-    listing = in_docker(two_projects, container="not-its-name", project="scarlet").listing()
-    assert {item.name: item.other_database for item in listing.backups} == {
-        "ours_20260101_000000.sql": False,
-        "theirs_20260102_000000.sql": True,
-    }
+    """Also where the container had another name, since Compose's labels lead to it, but not where one was named."""
+    here = in_docker(two_projects)
+    here.edit_manifest("ours_20260101_000000.sql", identity={"container": "scarlet-db-1"})
+    for given, others in ((here, [True, False]), (in_docker(two_projects, container="not-its-name"), [True, True])):
+        assert [item.other_database for item in given.listing().backups] == others
 
 
 def test_latest_for_a_restore_is_of_the_live_cluster_where_there_is_one(made: Made, here: Shelf) -> None:

@@ -20,6 +20,7 @@ import pytest
 
 from scarlet_backup_mcp.models import Backup, ErrorReport, Integrity, Listing, Model, Restore, Verification
 from scarlet_backup_mcp.settings import PREFIX, Settings, load_settings
+from scarlet_backup_mcp.terminal import for_terminal
 
 from .conftest import LocalDatabase
 from .helpers_faces import (
@@ -221,7 +222,7 @@ def test_what_can_not_be_done_is_code_2_with_what_to_do(
     assert done.returncode == 2, done.stderr
     error = ErrorReport.model_validate_json(done.stdout)
     assert error.code == code
-    for said in (error.message, error.remedy, error.code):
+    for said in (for_terminal(error.message), for_terminal(error.remedy), error.code):
         assert said in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -462,13 +463,28 @@ def test_terminal_shows_a_bar_and_tables(command_line: CommandLine) -> None:
         assert "PROC-003 may go ahead." in screen.seen
     with terminal(command_line, "list") as screen:
         assert screen.end() == 0
-        assert re.search(r"[┃│] letta_backup_\d{8}_\d{6}\.sql .*[┃│] good +[┃│] 554 +[┃│] on a terminal", screen.text)
+        line = r'[┃│] letta_backup_\d{8}_\d{6}\.sql .*[┃│] good +[┃│] 554 +[┃│] .*"on a terminal"'
+        assert re.search(line, screen.text)
     with terminal(command_line, "verify") as screen:
         assert screen.end() == 0
         assert re.search(r"[┃│] sha256 +[┃│] yes", screen.text)
     with terminal(command_line, "integrity") as screen:
         assert screen.end() == 0
         assert re.search(r"[┃│] letta\.messages +[┃│]", screen.text)
+
+
+@posix_only
+def test_names_are_whole_and_others_backups_told_on_a_terminal_of_any_width(
+    local_database: LocalDatabase, command_line: CommandLine
+) -> None:
+    name = command_line.answer(Backup, 0, "backup").name
+    command_line.environment["SCARLET_BACKUP_DSN"] = local_database.dsn.replace(local_database.name, "another")
+    for columns in ("80", "200"):
+        command_line.environment["COLUMNS"] = columns
+        with terminal(command_line, "list") as screen:
+            assert screen.end() == 0
+        assert name in screen.text
+        assert f"other database {local_database.name}" in screen.text
 
 
 @posix_only

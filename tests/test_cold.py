@@ -32,6 +32,7 @@ from scarlet_backup_mcp.postgres.controldata import ControlDataDamaged
 from scarlet_backup_mcp.procedures import catalogue, journal
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.beside import HELPERS
+from scarlet_backup_mcp.procedures.prune import prune
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.procedures.throw_away import owner_of
 from scarlet_backup_mcp.progress import Progress, State
@@ -296,6 +297,14 @@ def test_cancelled_cold_copy_leaves_nothing(killed: Ended, tmp_path: Path) -> No
     assert not helpers(tmp_path)
 
 
+def test_helper_that_is_lost_is_no_server_to_start_or_stop(killed: Ended, tmp_path: Path) -> None:
+    progress = WhileItCopies(lambda: run_docker("rm", "-f", *helpers(tmp_path)))
+    with pytest.raises(DumpFailed) as lost:
+        take(killed.box.settings(tmp_path), progress)
+    assert "docker compose" not in lost.value.remedy
+    assert left(tmp_path) == []
+
+
 def test_cold_copy_needs_room(killed: Ended, tmp_path: Path) -> None:
     with tmpfs(tmp_path / "small", 1 << 20) as directory:
         with pytest.raises(DiskFull, match="these files"):
@@ -311,6 +320,21 @@ def test_helper_that_a_killed_call_left_is_in_nobodys_way(killed: Ended, tmp_pat
     with a_container(*also, command=("60",), start=True):
         assert take(settings).cold
         assert not helpers(tmp_path)
+
+
+def test_removal_of_an_undo_point_that_was_cut_off_is_finished_by_the_next_one(killed: Ended, tmp_path: Path) -> None:
+    box, dropped = killed.box, f"{killed.data_directory}/pgsql_tmp_dropped_20260101_000000"
+    run_docker("start", box.name)
+    try:
+        box.wait_until_ready()
+        run_docker("exec", box.name, "mkdir", "-p", f"{dropped}/base")
+        with Target(box.settings(tmp_path)) as target:
+            assert prune(target, Progress(), dry_run=False).warnings == []
+            [told] = prune(target, Progress(), dry_run=False, include_undo=True).warnings
+        assert "is removed" in told
+        assert run_docker("exec", box.name, "sh", "-c", f"ls -d {dropped} || echo gone").strip() == "gone"
+    finally:
+        run_docker("kill", box.name)
 
 
 def test_sql_needs_a_server_and_a_journal_comes_first(killed: Ended, tmp_path: Path) -> None:

@@ -223,6 +223,23 @@ def test_backup_that_a_drill_found_wrong_is_damaged_whatever_is_read_of_it(
     assert (found.valid, found.proved, listed(settings, second.name).state) == (True, True, "good")
 
 
+def test_backup_that_lacks_rows_which_pg_dump_leaves_out_is_not_proved(
+    databases: Databases, shared: Throwaways
+) -> None:
+    settings = databases.make(
+        AGENTS + "CREATE TABLE theirs AS SELECT 1 AS one; ALTER EXTENSION plpgsql ADD TABLE theirs;"
+    )
+    taken = take(settings, verify="drill")
+    lacks = f"{taken.name} lacks rows of public.theirs (1), since pg_dump leaves out"
+    assert taken.drill is not None
+    assert (taken.good, taken.proved, taken.drill.sound, taken.drill.rows_compared) == (False, None, True, 3)
+    assert lacks in taken.reasons[-2]
+    assert taken.reasons[-1].startswith("A restore drill brought 3 equal rows back, all that it holds; ")
+    assert listed(settings, taken.name).proved_at is None
+    found = drill(settings, taken.name)
+    assert (found.valid, found.proved, found.remedy and lacks in found.remedy) == (True, None, True)
+
+
 # -- what differs is never proved ------------------------------------------------------------------------------------
 
 

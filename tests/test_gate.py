@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.models import Activity, Gate
@@ -25,7 +26,7 @@ from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.store.names import JOURNAL
 
-from .conftest import LocalDatabase, run_docker
+from .conftest import MEMORY, LocalDatabase, load, run_docker
 from .helpers_faces import until
 from .helpers_store import Shelf, execute, shelf, small_database, waiting_journal
 from .helpers_volume import Rig, a_rig
@@ -35,6 +36,13 @@ SELECT pid FROM pg_stat_activity
 WHERE datname = %s AND backend_type = 'client backend' AND application_name NOT LIKE 'scarlet-backup-mcp%%'
 """
 """Sessions in a database that are not the tool's own."""
+CONFIGURATION = """
+CREATE TABLE letta.filtered AS SELECT generate_series(1, 500) AS n;
+ALTER EXTENSION vector ADD TABLE letta.filtered;
+UPDATE pg_extension SET extconfig = ARRAY['letta.filtered'::regclass::oid], extcondition = ARRAY['WHERE n > 100']
+WHERE extname = 'vector';
+"""
+"""As an extension's script does by `pg_extension_config_dump('letta.filtered', 'WHERE n > 100')`."""
 
 
 @pytest.fixture
@@ -183,7 +191,7 @@ def test_dropped_table_whose_rows_make_up_for_its_definition_shuts_it(here: Shel
     here.back_up()
     execute(database, "DROP TABLE precious")
     assert changed_rows() == before
-    assert "changed or dropped" in why(ask(here))
+    assert "or tables dropped" in why(ask(here))
 
 
 def test_session_that_ends_while_it_is_asked_has_told_its_rows(
@@ -251,25 +259,80 @@ def test_other_databases_that_come_and_go_leave_it_open(here: Shelf, database: L
         found = ask(here)
         assert found.safe_to_proceed, found.reasons
         connection.execute(f"ALTER DATABASE {database.name} SET work_mem TO '5MB'".encode())
-    assert "changed or dropped" in why(ask(here))
+    assert "definitions or settings of this database were changed since" in why(ask(here))
 
 
 def test_rows_that_pg_dump_leaves_out_are_told_and_shut_it(here: Shelf, database: LocalDatabase) -> None:
     execute(database, "CREATE TABLE letta.theirs AS SELECT generate_series(1, 50) AS n")
     execute(database, "ALTER EXTENSION vector ADD TABLE letta.theirs")
     execute(database, "CREATE TABLE information_schema.mine AS SELECT 1 AS one")
+    execute(
+        database, "SET allow_system_table_mods = on; CREATE SCHEMA pg_mine; CREATE TABLE pg_mine.x AS SELECT 1 AS one"
+    )
+    execute(database, CONFIGURATION)
     settle(database)
     made = here.back_up()
-    told = "lacks the rows of information_schema.mine (1), letta.theirs (50)"
-    assert not made.safe_to_proceed
+    told = "lacks rows of information_schema.mine (1), letta.filtered (100), letta.theirs (50), pg_mine.x (1), since"
+    assert (made.good, made.safe_to_proceed) == (False, False)
     assert told in " ".join(made.reasons)
     assert told in " ".join(made.warnings)
+    assert told in " ".join(here.verify(made.name).warnings)
+    assert told in here.listed(made.name).detail
     assert "kind volume" in why(ask(here))
     with Target(here.settings) as target:
         assert told in propose(target, Progress(), made.name).question
-    execute(database, "ALTER EXTENSION vector DROP TABLE letta.theirs; DROP TABLE information_schema.mine")
+    execute(database, "DELETE FROM letta.filtered WHERE n <= 100; ALTER EXTENSION vector DROP TABLE letta.theirs")
+    execute(database, "DROP TABLE information_schema.mine; DROP TABLE pg_mine.x")
     settle(database)
-    assert here.back_up().safe_to_proceed
+    made = here.back_up()
+    assert (made.good, made.safe_to_proceed) == (True, True)
+
+
+def test_table_of_an_extension_that_the_role_may_not_read_is_told_and_shuts_it(
+    here: Shelf, database: LocalDatabase
+) -> None:
+    """pg_dump, which leaves its rows out, needs no right to them."""
+    role = f"reader_{database.name}"
+    execute(
+        database,
+        f"""CREATE SCHEMA hidden; CREATE TABLE hidden.theirs AS SELECT 1 AS one;
+            ALTER EXTENSION vector ADD TABLE hidden.theirs; CREATE ROLE {role} LOGIN PASSWORD 'p' IN ROLE pg_monitor;
+            GRANT USAGE ON SCHEMA letta TO {role}; GRANT SELECT ON ALL TABLES IN SCHEMA letta TO {role};
+            GRANT SELECT ON ALL SEQUENCES IN SCHEMA letta TO {role}""",
+    )
+    settle(database)
+    try:
+        dsn = database.dsn.replace(f"postgres:{database.server.password}@", f"{role}:p@")
+        made = Shelf(here.settings.model_copy(update={"dsn": SecretStr(dsn), "user": role})).back_up()
+    finally:
+        execute(database, f"DROP OWNED BY {role}; DROP ROLE {role}")
+    assert (made.good, made.safe_to_proceed) == (False, False)
+    assert "hidden.theirs (if it has any: the role may not read it)" in " ".join(made.reasons)
+
+
+class Restarted(EmbeddedServer):
+    """A server of a test's own."""
+
+    def as_standby(self) -> None:
+        """Start it anew in recovery, which goes on until it is promoted."""
+        (self.data / "standby.signal").touch()
+        self._run("pg_ctl", "restart", "-D", str(self.data), "-l", str(self._log), "-m", "fast", "-w")
+
+
+def test_backup_of_a_standby_that_was_promoted_since_shuts_it(tmp_path: Path) -> None:
+    with Restarted() as server:
+        execute(LocalDatabase(server, "postgres", server.dsn()), "CREATE DATABASE letta")
+        database = LocalDatabase(server, "letta", server.dsn("letta"))
+        load(database, MEMORY)
+        execute(database, "ALTER SYSTEM SET autovacuum = off")
+        here = shelf(database, tmp_path)
+        server.as_standby()
+        made = here.back_up()
+        assert "The server is a standby" in " ".join(made.reasons)
+        execute(database, "SELECT pg_promote()")
+        settle(database)
+        assert "The server was a standby when the backup was made" in why(ask(here))
+        assert here.back_up().safe_to_proceed
 
 
 def test_backup_that_tells_of_another_integrity_table_shuts_it(here: Shelf) -> None:
@@ -362,6 +425,10 @@ def test_another_database_of_that_name(here: Shelf, database: LocalDatabase) -> 
 
 def test_backup_of_an_older_version_of_this_tool_and_a_restore_under_way(here: Shelf) -> None:
     name = here.back_up().name
+    activity = json.loads(here.manifest(name).read_bytes())["activity"]
+    del activity["in_recovery"]
+    here.edit_manifest(name, activity=activity)
+    assert "whether its server was a standby" in why(ask(here))
     here.edit_manifest(name, activity=None)
     assert "does not tell what the server had written" in why(ask(here))
     (here.directory / JOURNAL).write_text(json.dumps({}), encoding="utf-8")

@@ -298,8 +298,8 @@ class TestKill:
         assert running(host, marker) == []
 
     def test_a_program_that_ignores_term_is_killed(self, host: Host, marker: str) -> None:
-        started = host.start(["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done", marker])
-        assert started.read(0.3) is None
+        started = host.start(["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.1; done", marker])
+        assert started.read(60) == b"deaf\n"
         started.kill()
         assert running(host, marker) == []
         assert started.wait().code == 137

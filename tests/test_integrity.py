@@ -11,7 +11,7 @@ import pytest
 
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import ConfigurationError
-from scarlet_backup_mcp.models import Finding, Integrity
+from scarlet_backup_mcp.models import Finding, Integrity, Site
 from scarlet_backup_mcp.postgres.programs import has_known_holes
 from scarlet_backup_mcp.procedures import journal
 from scarlet_backup_mcp.procedures.integrity import db_integrity
@@ -197,16 +197,42 @@ def test_newest_backup_and_its_age_are_of_one_and_the_same(made: Made, tmp_path:
     assert found.newest_good_backup == made.plain
 
 
-def test_restore_that_was_cut_off_is_a_finding(here: Shelf) -> None:
+def test_restore_that_was_cut_off_is_a_finding(made: Made, here: Shelf) -> None:
     for content in (b"{", b"{}"):
         (here.directory / JOURNAL).write_bytes(content)
         found = look(here.settings)
+        assert (found.healthy, found.newest_good_backup) == (False, made.plain)
         assert "cut off" in finding(found, "restore_interrupted").message
+        assert "pgsql_tmp_outgoing_" in finding(found, "restore_interrupted").remedy
     (here.directory / JOURNAL).unlink()
     journal.write(here.directory, example_journal())
     found = look(here.settings)
     assert (found.healthy, finding(found, "restore_interrupted").severity) == (False, "error")
     assert (here.directory / JOURNAL).exists()
+
+
+def test_restore_of_something_else_that_was_cut_off_is_told_by_its_name(here: Shelf) -> None:
+    journal.write(here.directory, example_journal().model_copy(update={"database": "other"}))
+    said = finding(look(here.settings), "restore_interrupted").message
+    assert "call `backup` for the database other of a local server" in said
+    volume = journal.VolumeJournal(
+        source="postgres_volume_20260101_000000.tar.gz",
+        container=None,
+        container_id=None,
+        image_id="sha256:0",
+        site=Site(data_directory="/pgdata", mounted_at="/pgdata", volume="scarlet_postgres_data"),
+        mounted="scarlet_postgres_data",
+        engine="an engine",
+        stamp="20260101_000000",
+        undo=None,
+        was_running=False,
+        dependents=[],
+        started_at=datetime.now(UTC),
+    )
+    for unknown in (set[str](), {"mounted", "engine", "removable", "exchanging"}):  # to an older version
+        (here.directory / JOURNAL).write_text(volume.model_dump_json(exclude=unknown), encoding="utf-8")
+        said = finding(look(here.settings), "restore_interrupted").message
+        assert "call `backup` for the volume scarlet_postgres_data" in said
 
 
 def example_journal() -> journal.Journal:

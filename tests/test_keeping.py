@@ -12,10 +12,11 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any, get_args
 
 import anyio
@@ -40,12 +41,14 @@ from scarlet_backup_mcp.models import (
     Prune,
 )
 from scarlet_backup_mcp.postgres.dsn import environment_of
+from scarlet_backup_mcp.procedures import throw_away
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.schedules import ScheduleReport, System, job_name
 from scarlet_backup_mcp.server import create_server
 from scarlet_backup_mcp.settings import Settings
+from scarlet_backup_mcp.store import lock
 from scarlet_backup_mcp.store.audit import AUDIT, AUDIT_LOCK, read
 from scarlet_backup_mcp.store.lock import LOCK, writer_lock
 from scarlet_backup_mcp.store.names import KEEP, PARTIAL, REMOVED
@@ -789,6 +792,37 @@ def test_scheduled_run_waits_for_another_call(scheduled: Scheduled) -> None:
             time.sleep(1)
             assert not run.done()
         assert run.result(60) == []
+
+
+def test_scheduled_run_waits_before_its_drill_and_before_its_pruning(
+    scheduled: Scheduled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind another job that is caught up at the same time, which drills, and then makes room."""
+    monkeypatch.setattr(throw_away, "SWEEP_SECONDS", 0)
+    monkeypatch.setattr(lock, "PAUSE_SECONDS", 0.2)
+    there = scheduled.settings.dir
+    assert there is not None
+    (there / throw_away.DRILLS).mkdir(parents=True)
+    drills = Event()
+
+    def be_in_the_way() -> None:
+        with ExitStack() as held:
+            with writer_lock(there / throw_away.DRILLS, "test"):
+                drills.set()
+                until(lambda: list(there.glob("*.sql")), 20, "a backup")
+                lock.patiently(Progress(), lambda: held.enter_context(writer_lock(there, "test")), 20)
+                time.sleep(1)
+                assert [entry.tool for entry in read(there, 5).entries] == ["backup"]
+            until(lambda: read(there, 1).entries[0].tool == "prune_backups", 60, "the beginning of pruning")
+            time.sleep(0.5)
+
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(be_in_the_way)
+        assert drills.wait(20)
+        quick = Scheduled(scheduled.settings, command_line_of(scheduled.settings, tmp_path), scheduled.heard)
+        assert quick.run(0, "--verify=drill", "--prune") == []
+        other.result(60)
+    assert told_in(log_of(there)) == [("prune_backups", "ok"), ("backup", "ok")]
 
 
 def told_begun(settings: Settings) -> bool:

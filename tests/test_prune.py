@@ -26,6 +26,7 @@ from scarlet_backup_mcp.procedures import catalogue, prune
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress, State
+from scarlet_backup_mcp.settings import load_settings
 from scarlet_backup_mcp.store.directory import BackupDirectory
 from scarlet_backup_mcp.store.lock import writer_lock
 from scarlet_backup_mcp.store.names import KEEP, REMOVED
@@ -164,6 +165,30 @@ def test_server_is_not_needed(made: Made, here: Shelf) -> None:
     assert pruned(Shelf(away), dry_run=False).removed == 1
     with pytest.raises(ServerUnreachable):
         pruned(Shelf(away), include_undo=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "ours"),
+    [
+        ({"container": "my-own"}, {"my-own"}),
+        ({"project": "other"}, {"abiogenesis-postgres"}),
+        ({}, {"abiogenesis-postgres", "scarlet-db-1"}),
+    ],
+    ids=["container", "project", "defaults"],
+)
+def test_backups_of_another_container_stay_while_the_engine_is_down(
+    made: Made, here: Shelf, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], ours: set[str]
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    containers = {"abiogenesis-postgres": "scarlet", "scarlet-db-1": "scarlet", "my-own": None}
+    container_of: dict[str, str] = {}
+    for number, (container, project) in enumerate(containers.items()):
+        identity = {"via": "docker", "database": "letta", "container": container, "project": project}
+        container_of |= {put(here, made, days + number / 10, identity=identity): container for days in range(3)}
+    few = here.settings.model_dump(include={"keep_last", "keep_daily", "keep_weekly", "keep_monthly"})
+    report = pruned(Shelf(load_settings(dir=here.directory, **few, **settings)), dry_run=False)
+    assert {container_of[item.name] for item in report.items if item.action != "left alone"} == ours
+    assert report.removed >= 1
 
 
 # What no rule is for
@@ -519,6 +544,23 @@ def test_undo_points_go_only_when_asked_for(
     report = pruned(here, dry_run=False, include_undo=True, confirmed=told.confirmation)
     assert (report.removed, report.undo_bytes_freed) == (2, told.undo_bytes_freed)
     assert before - databases(embedded) == set(undo_points[:2])
+
+
+def test_removal_of_a_volume_s_undo_point_that_cannot_be_finished_stops_no_other(
+    made: Made, here: Shelf, embedded: EmbeddedServer, undo_points: list[str]
+) -> None:
+    """With `local` no program reaches into the data directory."""
+    with psycopg.connect(embedded.dsn()) as connection:
+        found = connection.execute("SHOW data_directory").fetchone()
+    assert found is not None
+    dropped = Path(found[0]) / "pgsql_tmp_dropped_20260101_000000"
+    dropped.mkdir()
+    try:
+        report = pruned(here, dry_run=False, include_undo=True)
+    finally:
+        dropped.rmdir()
+    assert [warning.split()[0] for warning in report.warnings] == [dropped.name]
+    assert report.removed == 2
 
 
 def test_consent_without_undo_points_is_none_to_drop_them(

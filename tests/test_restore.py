@@ -922,6 +922,23 @@ def test_journal_that_matches_no_database_stops_every_writer_with_what_to_do(min
     assert mind.around() == around
 
 
+def test_container_that_has_another_name_now_is_known_by_its_databases(mind: Mind) -> None:
+    leave_a_journal(mind, container="its-name-before")
+    assert "rolled back" in " ".join(take(mind).warnings)
+    assert list(mind.databases()) == [mind.name]
+    assert not mind.journal.exists()
+
+
+def test_journal_of_another_container_stays_though_that_is_a_copy_of_this_one(mind: Mind) -> None:
+    leave_a_journal(mind, container="another", incoming_oid=4_000_000_002)
+    around = mind.around()
+    with pytest.raises(RestoreInterrupted, match="in another was cut off, and shares") as raised:
+        put_back(mind, mind.saved)
+    assert str(mind.journal) in raised.value.remedy
+    assert mind.around() == around
+    assert mind.journal.exists()
+
+
 def test_journal_of_a_cluster_that_is_gone_is_put_away(mind: Mind) -> None:
     leave_a_journal(mind, system_identifier="1")
     around = mind.around()

@@ -357,6 +357,31 @@ def test_launchd_that_refuses_leaves_things_as_they_were(stand_in: StandIn, monk
     assert not launchd.path_of(job().name).exists()
 
 
+@POSIX
+@pytest.mark.parametrize("system", ["systemd", "launchd"])
+def test_files_that_cannot_be_changed_are_an_error_of_the_schedule(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, system: schedules.System
+) -> None:
+    """A file lies where a directory would, and a directory where a file would."""
+
+    def any_is(_: Job) -> None:
+        """Its interpreter is not what is looked at here."""
+
+    for program in ("systemctl", "launchctl"):
+        stand_in(program)
+    monkeypatch.setattr(schedules, "system_here", lambda: system)
+    monkeypatch.setattr(schedules, "require_runnable", any_is)
+    home = tmp_path / "home"
+    home.write_bytes(b"")
+    with pytest.raises(ScheduleFailed, match="home"):
+        schedules.schedule(load_settings(), "daily", "03:00", install=True)
+    home.unlink()
+    for name in (systemd.directory() / f"{job().name}.timer", launchd.path_of(job().name)):
+        name.mkdir(parents=True)
+    with pytest.raises(ScheduleFailed, match=job().name):
+        schedules.unschedule(job().name)
+
+
 # cron
 
 

@@ -46,6 +46,7 @@ from .helpers_faces import (
     undo_points,
     unfinished,
 )
+from .helpers_store import Shelf
 
 AGENTS = 2
 ROWS = 554
@@ -380,6 +381,13 @@ async def test_client_that_can_not_ask_gives_the_phrase(
         phrase = f"restore {name}"
         assert f'backup="{name}"' in needed["remedy"]
         assert f'confirmation="{phrase}"' in needed["remedy"]
+        assert f"{ROWS} rows" in needed["remedy"], "what a user who is asked is told"
+        for unknown, code in [
+            ("nope.sql", "backup_missing"),
+            ("../../etc/passwd", "name_refused"),
+            (f"{local_database.name}_before_restore_20200101_000000", "backup_missing"),
+        ]:
+            assert (await it.fail("restore", backup=unknown))["code"] == code
         for backup, wrong in [
             ("latest", "restore latest"),
             ("latest", phrase),
@@ -396,6 +404,17 @@ async def test_client_that_can_not_ask_gives_the_phrase(
         assert live_oid(local_database) == before
         assert (await it.call("restore", backup=name, confirmation=phrase))["restored"]
         assert live_oid(local_database) != before
+
+
+async def test_phrase_names_the_file_that_latest_means_to_the_restore(local: Settings) -> None:
+    """The newest one is of another cluster."""
+    async with agent(local, "2026-07-28") as it:
+        name, newer = [(await it.call("backup"))["name"] for _ in range(2)]
+        Shelf(local).edit_manifest(newer, identity={"system_identifier": "1"})
+        assert (await it.call("restore", backup="latest", dry_run=True))["source"] == name
+        for given in ({}, {"confirmation": "restore latest"}):
+            needed = await it.fail("restore", backup="latest", **given)
+            assert f'confirmation="restore {name}"' in needed["remedy"]
 
 
 async def test_phrase_for_another_file_is_refused(local_database: LocalDatabase, local: Settings) -> None:

@@ -364,7 +364,7 @@ async def test_second_server_is_busy(local_database: LocalDatabase, tmp_path: Pa
     ):
         made = await first.call("backup")
         with locked(local_database):
-            job = (await first.call("backup", wait_seconds=0.5))["job"]
+            job = (await first.call("backup", wait_seconds=2))["job"]
             for tool, arguments in [("backup", {}), ("restore", {"backup": made["name"]})]:
                 error = error_of(await second.client.call_tool(tool, arguments))
                 assert error["code"] == "busy", tool

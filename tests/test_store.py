@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -504,6 +505,17 @@ def test_sweep_leaves_unfinished_dumps_of_other_programs(tmp_path: Path) -> None
     assert {path.name for path in tmp_path.iterdir()} == {name + names.PARTIAL for name in others}
 
 
+def test_sweep_removes_what_was_begun_under_an_earlier_prefix(tmp_path: Path) -> None:
+    stamp = "20260201_093000"
+    begun = f"scarlet_{stamp}.sql.zst{names.PARTIAL}"
+    for name in (begun, f"shop_{stamp}.sql{names.PARTIAL}", f"shop_{stamp}.sql"):
+        (tmp_path / name).write_bytes(b"")
+    directory = BackupDirectory(tmp_path, "letta_backup")
+    assert directory.sweep() == Swept()
+    (tmp_path / f"scarlet_20260101_000000.sql{names.MANIFEST}").write_bytes(b"{}")
+    assert directory.sweep() == Swept([begun])
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -545,7 +557,8 @@ with writer_lock(Path(sys.argv[1]), "restore"):
 def test_second_process_is_told_who_holds_the_lock(tmp_path: Path) -> None:
     with child(HOLD, tmp_path) as process:
         assert next_line(process) == "held"
-        with pytest.raises(Busy, match=f"a restore of process {process.pid} since 20"), writer_lock(tmp_path, "backup"):
+        told = f"holds the lock of {re.escape(str(tmp_path))}: a restore of process {process.pid} since 20"
+        with pytest.raises(Busy, match=told), writer_lock(tmp_path, "backup"):
             pass
         end_input(process)
         assert process.wait(10) == 0

@@ -52,7 +52,7 @@ from .helpers_restore import Watch
 from .helpers_store import Shelf, execute, shelf, small_database
 
 BY_HAND = PROJECT_ROOT / "docs" / "choosing.md"
-SMALL_WAL = ("max_wal_size=32MB", "min_wal_size=32MB", "fsync=off", "synchronous_commit=off")
+SMALL_WAL = ("max_wal_size=32MB", "min_wal_size=32MB", "fsync=off", "synchronous_commit=off", "autovacuum=off")
 SLOTS = "SELECT slot_name, temporary, active, restart_lsn IS NOT NULL FROM pg_replication_slots"
 SENDERS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'"
 BALANCES = """SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(bbalance) FROM pgbench_branches),

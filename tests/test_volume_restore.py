@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -195,7 +196,7 @@ def test_container_that_has_never_run_gets_the_contents_and_is_started(
 UNPACKING = ("after the journal is written", "while it is unpacked", "after it is unpacked")
 EXCHANGING = (
     "after a dependent is stopped",
-    "after the server is stopped",
+    "when the mark is set",
     "when PG_VERSION is out",
     "among the renames",
     "when the old contents are set aside",
@@ -322,6 +323,10 @@ def test_recreated_container_is_settled_and_another_ones_journal_is_left(
     with Target(other.settings) as target:
         assert rig.container in " ".join(gate(target).reasons)
     assert rig.journal.read_text() == journal
+    made = other.call(backup)
+    assert " ".join(made.warnings).count(f"into {rig.container} was cut off") == 1
+    assert rig.journal.read_text() == journal
+    remove(rig, made)
     remove(rig, seventeen[1])
     rig.stack.compose("rm", "--stop", "--force", "postgres", "letta-server")
     rig.stack.compose("create", "--pull", "never")
@@ -342,7 +347,7 @@ def test_dependent_that_was_made_anew_and_runs_is_left_alone(scarlet: tuple[Rig,
     assert rig.stack is not None
     began = started_at(rig.stack.dependent)
     (report,) = start(rig, StoppedContainer(id=secrets.token_hex(32), name=rig.stack.dependent))
-    assert (report.action, report.detail) == ("restarted", "")
+    assert (report.action, report.detail) == ("left running", "")
     assert started_at(rig.stack.dependent) == began
 
 
@@ -351,7 +356,7 @@ def start(rig: Rig, stopped: StoppedContainer) -> list[DependentReport]:
         return journals.start(target, [stopped])
 
 
-def test_contents_of_a_directory_wait_for_a_container_that_has_it_mounted_again(
+def test_contents_of_a_directory_wait_for_a_container_that_has_it_mounted_again_whatever_its_name(
     require_docker: None, tmp_path: Path
 ) -> None:
     one, two = (["-v", f"{tmp_path / name}:{PGDATA}"] for name in ("one", "two"))
@@ -366,29 +371,55 @@ def test_contents_of_a_directory_wait_for_a_container_that_has_it_mounted_again(
         rig.create(*two)
         with pytest.raises(RestoreInterrupted, match="does not have"):
             rig.take()
-        run_docker("rm", "-f", rig.container)
-        rig.create(*one)
-        journal = rig.journal.rename(tmp_path / "journal")
-        with pytest.raises(VolumeUnsupported, match="pgsql_tmp_outgoing_"):
-            rig.take()
-        journal.rename(rig.journal)
-        rig.settle()
-        rig.wait()
-        assert rig.was() == "live"
+        with a_rig(tmp_path / "backups", *one, start=False) as renamed:
+            journal = rig.journal.rename(tmp_path / "journal")
+            with pytest.raises(VolumeUnsupported, match="pgsql_tmp_outgoing_"):
+                renamed.take()
+            journal.rename(rig.journal)
+            renamed.settle()
+            renamed.wait()
+            assert renamed.was() == "live"
 
 
-def test_journal_goes_with_its_volume_but_only_on_the_engine_that_had_it(require_docker: None, tmp_path: Path) -> None:
-    """Another engine is played by a journal that names one."""
+def test_contents_come_back_wherever_they_are_mounted_and_the_journal_goes_without_them_only_if_they_are_gone(
+    require_docker: None, tmp_path: Path
+) -> None:
+    """Another engine, one without a name, a volume that lies elsewhere, and an image that is gone are played by what
+    the journal says."""
     with a_volume() as volume, a_rig(tmp_path, "-v", f"{volume}:{PGDATA}") as rig:
         saved = rig.take()
+        rig.make_live()
+        rig.sh('mkdir "$PGDATA/pgsql_tmp_exchange_20260101_000000"')  # of a call that was killed at its very end
         rig.killed("among the renames", saved.name)
-        run_docker("rm", "-f", *users(rig))
-        run_docker("volume", "rm", volume)
         written = rig.journal.read_text()
-        rig.journal.write_text(json.dumps(json.loads(written) | {"engine": "another"}))
-        with pytest.raises(RestoreInterrupted, match="another one") as caught:
-            rig.settle()
-        assert "DOCKER_CONTEXT" in caught.value.remedy
+        run_docker("rm", "-f", *users(rig))
+        rig.create("-v", f"{volume}:{ABOVE}", "-e", f"PGDATA={ABOVE}")
+        assert "is kept" in " ".join(rig.settle())
+        run_docker("start", rig.container)
+        rig.wait()
+        rig.sh('rm -r "$PGDATA"/pgsql_tmp_incoming_*')
+        rig.assert_tidy(None)
+        assert rig.was() == "live"
+        run_docker("rm", "-f", rig.container)
+        run_docker("volume", "rm", volume)
+
+        def refused(**fields: object) -> str:
+            changed = json.dumps(json.loads(written) | fields)
+            rig.journal.write_text(changed)
+            with pytest.raises(RestoreInterrupted) as caught:
+                rig.settle()
+            assert rig.journal.read_text() == changed
+            assert str(rig.journal) in caught.value.remedy or "image_id" in fields
+            return f"{caught.value.message} {caught.value.remedy}"
+
+        assert re.search("is another one.*DOCKER_CONTEXT", refused(engine="another"))
+        assert "another one" not in refused(engine=None)
+        assert "may lie somewhere else still" in refused(removable=False)
+        run_docker("volume", "create", *LABEL, volume)
+        assert "is another one" in refused(engine="another")
+        assert "docker compose create" in refused(image_id=f"sha256:{secrets.token_hex(32)}")
+        assert re.search("none of pgsql_tmp_outgoing_.* is in it", refused())
+        run_docker("volume", "rm", volume)
         rig.journal.write_text(written)
         assert "nothing to settle" in " ".join(rig.settle())
         assert not rig.journal.exists()

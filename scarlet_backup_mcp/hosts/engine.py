@@ -172,6 +172,12 @@ class Engine:
         found: Answer = self._ask(f"look at the volume {name}", self._api.inspect_volume, name)
         return found["Labels"] or {}
 
+    def volume_is_removable(self, name: str) -> bool:
+        """Whether removing a volume removes what is in it: it lies in the engine's own directory, and not where a
+        driver or an option has it. 404 if there is none."""
+        found: Answer = self._ask(f"look at the volume {name}", self._api.inspect_volume, name)
+        return found["Driver"] == "local" and not found["Options"]
+
     def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
         """Make a volume. One that is there already stays as it is."""
         self._ask(f"make the volume {name}", self._api.create_volume, name, labels=dict(labels))

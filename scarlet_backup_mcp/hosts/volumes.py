@@ -31,6 +31,12 @@ def engine_id() -> str | None:
         return engine.id()
 
 
+def is_removable(name: str) -> bool:
+    """Whether what is in that volume goes with it. Raises HostError."""
+    with _engine() as engine:
+        return engine.volume_is_removable(name)
+
+
 def volume_exists(name: str) -> bool:
     """Raises HostError."""
     with _engine() as engine:

@@ -34,7 +34,8 @@ def activity(session: Session) -> Activity:
     """As of now. Ask before the snapshot or copy that is to hold all of it: what is written between the two then counts
     as written since."""
     row = session.rows(
-        f"""SELECT pg_current_snapshot()::text AS transactions,
+        f"""SELECT pg_is_in_recovery() AS in_recovery,
+                  pg_current_snapshot()::text AS transactions,
                   {_BUSY} = 0 AS settled,
                   changed.sum AS changed_rows,
                   md5(concat(changed.digest, d.row, d.settings, d.comment)) AS changes,
@@ -74,8 +75,7 @@ def written_since(session: Session, before: Activity) -> Since:
     """Whether something was written to the session's database since."""
     # Before the counts: a session that ends after this look has reported its own by then.
     around = session.rows(
-        f"""SELECT pg_is_in_recovery() AS standby,
-                   current_setting('track_counts')::bool
+        f"""SELECT current_setting('track_counts')::bool
                      AND NOT EXISTS (SELECT FROM pg_db_role_setting WHERE setconfig::text ~* 'track_counts') AS counted,
                    EXISTS (SELECT FROM pg_stat_activity
                            WHERE backend_xid IS NOT NULL AND datname = current_database()
@@ -84,10 +84,13 @@ def written_since(session: Session, before: Activity) -> Since:
                    {_BUSY} AS busy"""
     )[0]
     now = activity(session)
-    if around["standby"]:
-        return Since(
-            None, "The server is a standby: what it gets from its primary is in no statistics of its own.", False
-        )
+    uncounted = "what it gets from its primary is in no statistics of its own"
+    if now.in_recovery:
+        return Since(None, f"The server is a standby: {uncounted}.", False)
+    if before.in_recovery is None:
+        return Since(None, "The backup does not tell whether its server was a standby by then.", False)
+    if before.in_recovery:
+        return Since(None, f"The server was a standby when the backup was made: {uncounted}.", False)
     if now.counted_since != before.counted_since:
         return Since(None, "The server was started anew since, or crashed, or its statistics were reset.", False)
     if now.sequences != before.sequences:  # which need no transaction of their own
@@ -102,7 +105,7 @@ def written_since(session: Session, before: Activity) -> Since:
     if now.changed_rows > before.changed_rows:
         return Since(True, f"{now.changed_rows - before.changed_rows:,} rows were inserted, updated or deleted since.")
     if now.changes != before.changes:
-        return Since(True, "Tables were changed or dropped since.")
+        return Since(True, "Rows, definitions or settings of this database were changed since, or tables dropped.")
     if not around["counted"] or session.version < PROMPT_STATISTICS:
         why = "(track_counts is off, or it is PostgreSQL 14)"
         return Since(None, f"{TRANSACTIONS}, and its statistics can't be relied on for them {why}.")

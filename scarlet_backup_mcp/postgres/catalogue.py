@@ -100,21 +100,27 @@ def tables(session: Session) -> list[Table]:
     return [Table(**row) for row in rows]
 
 
-def undumped_tables(session: Session) -> list[Table]:
-    """Tables of users' whose rows pg_dump leaves out: members of extensions that are not marked as their configuration,
-    and what somebody has made in PostgreSQL's own schemas (`selectDumpableTable` in pg_dump.c; seen on 18)."""
+def undumped_rows(session: Session) -> dict[tuple[str, str], int | None]:
+    """Rows, by (schema, name), of tables of which pg_dump leaves out all rows or some: members of extensions, where it
+    filters what is configuration, and what somebody has made in schemas that are named as PostgreSQL's own
+    (`selectDumpableTable`, `selectDumpableNamespace` and `processExtensionTables` in pg_dump.c; seen on 18). None: this
+    role may not read them."""
     rows = session.rows(
         f"""SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
-                  c.oid::bigint AS root, pg_table_size(c.oid) AS bytes, NULL AS estimated_rows, m.is AS in_extension
+                  c.oid::bigint AS root, pg_table_size(c.oid) AS bytes, NULL AS estimated_rows, m.is AS in_extension,
+                  coalesce(has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), false)
+                    AND NOT row_security_active(c.oid) AS readable
            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
                 LATERAL (SELECT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
                                         AND d.objid = c.oid AND d.deptype = 'e') AS is) AS m
-           WHERE c.relkind = 'r' AND c.oid >= {FIRST_OF_USERS} AND n.nspname !~ '^pg_(toast|temp)'
-             AND (m.is OR n.nspname IN ('information_schema', 'pg_catalog'))
-             AND NOT EXISTS (SELECT FROM pg_extension e WHERE c.oid = ANY (e.extconfig))
+           WHERE c.relkind = 'r' AND c.oid >= {FIRST_OF_USERS} AND c.relpersistence <> 't'
+             AND (m.is OR n.nspname ~ '^pg_' OR n.nspname = 'information_schema')
            ORDER BY n.nspname, c.relname"""
     )
-    return [Table(**row) for row in rows]
+    readable = {row["oid"] for row in rows if row.pop("readable")}
+    tables = [Table(**row) for row in rows]
+    counted = count_rows(session, [table for table in tables if table.oid in readable])
+    return {(table.schema, table.name): counted.get(table.oid) for table in tables}
 
 
 def count_rows(session: Session, of: Sequence[Table]) -> dict[int, int]:

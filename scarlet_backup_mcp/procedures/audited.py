@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from ..errors import BackupToolError, InternalError
 from ..models import Backup, Client, Kept, Model, Prune, Repaired, Restore, Verification
-from ..redaction import text
+from ..redaction import HIDDEN, text
 from ..store.audit import SCHEDULE, Record, audited
 from .alarm import Alarm, sound
 from .target import Target
@@ -27,20 +27,20 @@ def call(
     """What `work` gives, audited in the target's directory; what it raises goes on.
 
     `on_failure` is run when it raises or its result is bad. What is wrong with the log or that command is a warning of
-    the result, where it has warnings.
+    the result, where it has warnings. A label is hidden in the log as long as the password that it may hold is unknown.
     """
     try:
-        where, secrets = (lambda: target.directory.path), target.secrets
-        # Only the container tells its password, which free text may hold. Else nobody need wait for the engine here.
-        asks = target.settings.dir is None or bool(arguments.get("label"))
-        begin = (asks and target.known_place is not None) or target.settings.dir is not None
-        with audited(where, tool, arguments, client, secrets, begin=begin) as record:
+        where, shown = (lambda: target.directory.path), {**arguments, **_hidden(target, arguments)}
+        begin = target.settings.dir is not None or target.known_place is not None
+        with audited(where, tool, shown, client, target.secrets, begin=begin) as record:
             try:
                 target.announce = record.announce
                 result = work()
             except BackupToolError as error:
                 error.message = " ".join([*target.settled, error.message])
                 raise
+            finally:
+                shown |= {**arguments, **_hidden(target, arguments)}
             _account(target, result, record, scheduled=client.name == SCHEDULE)
     except Exception as error:
         if on_failure is not None:
@@ -54,6 +54,11 @@ def call(
     if warnings is not None:
         warnings += filter(None, told)
     return result
+
+
+def _hidden(target: Target, arguments: Mapping[str, object]) -> dict[str, object]:
+    """What stands in the log for free text that can't be searched for secrets yet."""
+    return {"label": HIDDEN} if arguments.get("label") and not target.secrets_are_known else {}
 
 
 def _account(target: Target, result: Model, record: Record, *, scheduled: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import partial
 
 from .. import __version__
 from ..errors import (
@@ -27,13 +28,13 @@ from ..models import (
 from ..postgres import catalogue as pg
 from ..postgres import programs
 from ..progress import Progress
-from ..store.lock import writer_lock
+from ..store.lock import patiently, writer_lock
 from ..store.names import SUFFIXES
 from ..store.writing import PartialFile
 from . import cold, record, throw_away, volume
 from .catalogue import last_full
 from .checks import describe_refusals
-from .dump import ConcurrentChange, Written, compare_with_snapshot, locked, stream, take_snapshot
+from .dump import ConcurrentChange, Written, compare_with_snapshot, locked, not_dumped, stream, take_snapshot
 from .examine import examine
 from .journal import maintenance_session, require_running, tidy_up
 from .outcome import Proof, outcome
@@ -57,25 +58,30 @@ def backup(
     accept_smaller: bool = False,
     verify: BackupLevel = "full",
     keep: bool = False,
+    patience_seconds: float = 0,
 ) -> Backup:
     """Take one backup, of the database (`sql`) or of the whole cluster (`volume`): where its container has stopped, a
     cold copy of the files.
 
     `compression` None is that of PROC-004: none for SQL, gzip for a volume. `accept_smaller` says that the loss of rows
     since the last full backup is meant: this one becomes the new measure. With `verify` as "drill" it is then
-    tried out in a throw-away server. `keep` marks it so that retention never removes it. Raises BackupToolError; no
-    file is left behind then, unless the message names it.
+    tried out in a throw-away server. `keep` marks it so that retention never removes it. Another call is waited for so
+    many seconds, and another drill as many again. Raises BackupToolError; no file is left behind then, unless the
+    message names it.
     """
     order = Order(_checked_label(label), _checked_compression(kind, compression), accept_smaller, keep)
     try:
-        return _take(target, progress, kind, order, verify)
+        take = partial(_take, target, progress, kind, order, verify, patience_seconds)
+        return patiently(progress, take, patience_seconds)
     except (ContainerNotRunning, ContainerPaused, ContainerLost, ServerUnreachable) as error:
         if kind != "volume" or target.settings.via != "docker":
             raise
         raise cold.or_stopped(error) from None
 
 
-def _take(target: Target, progress: Progress, kind: Kind, order: Order, verify: BackupLevel) -> Backup:
+def _take(
+    target: Target, progress: Progress, kind: Kind, order: Order, verify: BackupLevel, patience_seconds: float
+) -> Backup:
     began = time.monotonic()
     directory = target.directory
     directory.prepare()  # before all that can fail: the audit log is to tell of the very first failure, too
@@ -102,7 +108,7 @@ def _take(target: Target, progress: Progress, kind: Kind, order: Order, verify: 
             raise locked(error.message) from None
     if stopped is None and place.health in ("unhealthy", "starting"):
         said.append(f"The container {place.container} is {place.health}: read `docker compose logs postgres`.")
-    proof = _prove(target, manifest.name, progress) if verify == "drill" else None
+    proof = _prove(target, manifest.name, progress, patience_seconds) if verify == "drill" else None
     warnings = [*target.settled, *directory.warnings(), *said]
     return outcome(target, manifest, valid, proof, warnings, time.monotonic() - began)
 
@@ -160,7 +166,7 @@ def _dump(target: Target, progress: Progress, order: Order) -> tuple[Manifest, l
             roles=snapshot.roles,
             database_bytes=snapshot.database.bytes or 0,
             integrity_table=target.settings.integrity_table,
-            not_dumped=snapshot.not_dumped,
+            not_dumped=not_dumped(snapshot, written.tables),
             activity=snapshot.activity,
             integrity_rows=snapshot.integrity_rows,
             shrunk=bool(shrunk),
@@ -190,10 +196,11 @@ def read_back(partial: PartialFile, compression: Compression, written: Written, 
     return describe_refusals(found.refused(foreign=False))
 
 
-def _prove(target: Target, name: str, progress: Progress) -> Proof:
+def _prove(target: Target, name: str, progress: Progress, patience_seconds: float) -> Proof:
     """After the lock is free: a drill takes as long as a restore, and other backups need not wait for it."""
     try:
-        verified = verify_backup(target, progress, name, "drill")
+        drill = partial(verify_backup, target, progress, name, "drill")
+        verified = patiently(progress, drill, patience_seconds)
     except Cancelled:
         raise Cancelled(
             f"The drill was cancelled. The backup {name} is there, and was read back in full.",

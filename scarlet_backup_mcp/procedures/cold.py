@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -9,7 +11,9 @@ from .. import __version__
 from ..errors import (
     BackupToolError,
     ContainerLost,
+    ContainerMissing,
     ContainerNotRunning,
+    ContainerPaused,
     DumpFailed,
     VolumeUnsupported,
 )
@@ -72,7 +76,7 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
     mount = _mount(place)
     _require_unused(target, place, mount)
     name = target.directory.new_name(target.settings.prefix, compression, "volume")
-    with PartialFile(target.directory.path / name) as partial:
+    with PartialFile(target.directory.path / name) as partial, _no_server_to_start():
         sight = Sight(container=place.container_id, read_only=True)
         with helper(target, place.image_id or "", sight, progress) as host:
             progress.stage("looking at the files")
@@ -179,13 +183,22 @@ def _require_unused(target: Target, place: Place, mount: Mount) -> None:
         )
 
 
+@contextmanager
+def _no_server_to_start() -> Generator[None]:
+    """What is lost is the helper container: the server's own is not to be started, and is stopped already."""
+    try:
+        yield
+    except (ContainerLost, ContainerMissing, ContainerNotRunning, ContainerPaused) as error:
+        raise DumpFailed(f"The files could not be copied. {error.message}", AGAIN) from error
+
+
 # -- after it --------------------------------------------------------------------------------------------------------
 
 
 def _error(ended: Exit) -> BackupToolError:
     said = ended.stderr.strip()
     if ended.code is None or ended.code == 137:
-        return ContainerLost(f"The helper container or its engine went away during the copy. {said}".strip())
+        return DumpFailed(f"The helper container or its engine went away during the copy. {said}".strip(), AGAIN)
     return DumpFailed(
         f"tar could not copy the files (exit code {ended.code}): {said or 'it said nothing'}",
         AGAIN,

@@ -14,6 +14,7 @@ from .archive import PG_VERSION
 from .archive_checks import NEEDED
 from .beside import output
 from .contents_of_volume import OF_A_SERVER, PREFIX
+from .journal import BACK_BY_HAND
 
 NOT_COPIED = ("pgsql_tmp*", "lost+found", ".s.PGSQL.*")
 """What lies in a data directory without being the cluster's: temporary files and what restores have set aside (base
@@ -46,7 +47,7 @@ def examine(host: Host, place: Place) -> Cluster:
                 f"There is no whole cluster of PostgreSQL in {directory} of the container {place.container}, but what "
                 f"a restore has set aside: {', '.join(left)}.",
                 f"A restore was cut off there. Call `backup` with the backup directory in which its {JOURNAL} lies: "
-                "that finishes it or rolls it back.",
+                f"that finishes it or rolls it back. Only if that file is lost: {BACK_BY_HAND}",
             )
         raise VolumeUnsupported(
             f"There is no cluster of PostgreSQL in {directory} of the container {place.container}: "

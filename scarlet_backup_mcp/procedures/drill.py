@@ -34,7 +34,7 @@ from ..postgres.roles import create_tablespaces, create_without_login
 from ..postgres.script import ScriptDamaged, ScriptReader, strip_restrict
 from ..postgres.server import OPTIONS, OWN_FORMATS, Server, Session
 from ..progress import Progress
-from . import proof
+from . import proof, record
 from .catalogue import Known
 from .examine import Examination, table_data
 from .load import LoadFailed, load, script_of
@@ -216,8 +216,10 @@ class _Restorer:
         checks += proof.of_structure(restored, self.progress)
         failed = [check for check in checks if check.ok is False]
         untold = [check for check in checks if check.ok is None and check.check in (proof.ROWS, proof.OBJECTS)]
-        report.proved = False if failed else None if untold else True
-        report.detail = "; ".join(f"{check.check}: {check.detail}" for check in failed or untold)
+        lacking = [said.removesuffix(".") for said in record.not_dumped(self.manifest)]
+        report.proved = False if failed else None if untold or lacking else True
+        report.sound = True if lacking and not (failed or untold) else None
+        report.detail = "; ".join([f"{check.check}: {check.detail}" for check in failed or untold] + lacking)
 
     def _compare(
         self, before: Contents, after: Contents, quietly: Mapping[str, str], formats: Mapping[str, str | None] = PINNED

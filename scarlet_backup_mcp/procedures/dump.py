@@ -17,7 +17,7 @@ from ..errors import (
     ServerUnreachable,
 )
 from ..hosts import Exit, run
-from ..models import Activity, Compression, DatabaseProperties, Role, TableCount, TableData, rows_by_table
+from ..models import Activity, Compression, DatabaseProperties, NotDumped, Role, TableData, rows_by_table
 from ..postgres import catalogue as pg
 from ..postgres import programs
 from ..postgres.activity import activity
@@ -47,7 +47,7 @@ class Snapshot:
     roles: list[Role]
     schemas: list[str]
     tables: list[pg.Table]
-    not_dumped: list[TableCount]
+    undumped: dict[tuple[str, str], int | None]
     integrity_rows: int | None
     activity: Activity
 
@@ -77,19 +77,17 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
         roles=pg.roles(session),
         schemas=pg.schemas(session),
         tables=tables,
-        not_dumped=_not_dumped(session),
+        undumped=pg.undumped_rows(session),
         integrity_rows=None if watched is None else pg.count(session, *watched),
         activity=written,
     )
 
 
-def _not_dumped(session: Session) -> list[TableCount]:
-    """Tables with rows that no dump will hold."""
-    tables = pg.undumped_tables(session)
-    rows = pg.count_rows(session, tables)
-    return [
-        TableCount(schema=table.schema, name=table.name, rows=rows[table.oid]) for table in tables if rows[table.oid]
-    ]
+def not_dumped(snapshot: Snapshot, tables: list[TableData]) -> list[NotDumped]:
+    """Rows of the snapshot that pg_dump has left out of its dump, which holds `tables`."""
+    dumped = rows_by_table(tables)
+    lacking = {key: rows and rows - dumped.get(key, 0) for key, rows in snapshot.undumped.items()}
+    return [NotDumped(schema=schema, name=name, rows=rows) for (schema, name), rows in lacking.items() if rows != 0]
 
 
 @dataclass(frozen=True)
@@ -204,12 +202,12 @@ def _dump_error(target: Target, ended: Exit) -> BackupToolError:
 
 
 def compare_with_snapshot(session: Session, snapshot: Snapshot, tables: list[TableData], progress: Progress) -> None:
-    """Count the rows of every table in the snapshot. Raises ConcurrentChange unless the dump holds just as many, and
-    no table was rewritten behind the snapshot's back."""
+    """Count the rows of every table in the snapshot, but for extensions'. Raises ConcurrentChange unless the dump holds
+    just as many, and no table was rewritten behind the snapshot's back."""
     progress.stage("counting the rows of the snapshot")
     if rewritten := pg.rewritten_tables(session):
         raise ConcurrentChange(f"Tables were rewritten while the dump was taken: {', '.join(rewritten[:5])}.")
-    counted = pg.count_rows(session, snapshot.tables)
+    counted = pg.count_rows(session, [table for table in snapshot.tables if not table.in_extension])
     _, differences = pg.compare_rows(rows_by_table(tables), snapshot.tables, counted)
     if differences:
         shown = "; ".join(f"{d.table}: {d.dumped} in the dump, {d.counted} in the snapshot" for d in differences[:5])

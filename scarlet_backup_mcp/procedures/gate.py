@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from ..errors import BackupToolError
-from ..models import Gate, Manifest, ManifestHead
+from ..models import Gate, ManifestHead
 from ..postgres import catalogue as pg
 from ..postgres.activity import written_since
 from ..postgres.replication import unlogged_tables
@@ -93,8 +93,8 @@ def _look_at_the_server(target: Target, item: Known[ManifestHead]) -> tuple[list
         return [], [f"{item.name} does not tell what the server had written by then: call `backup`."]
     if manifest.integrity_table != target.settings.integrity_table:
         return [], [f"{item.name} tells of {manifest.integrity_table}, not of {target.settings.integrity_table}."]
-    if isinstance(manifest, Manifest) and manifest.not_dumped:
-        return [], [*record.not_dumped(manifest), "Call `backup` with kind volume."]
+    if lacking := record.not_dumped(manifest):
+        return [], lacking
     identity = manifest.identity
     with target.server.session(target.database) as session:
         now = (pg.server_facts(session).system_identifier, pg.databases(session)[target.database].oid)

@@ -129,7 +129,9 @@ def _require_proof(planned: Plan, work: Work, rehearsed: Rehearsal) -> None:
             f"{planned.source} did not bring the same data back in a drill: {detail}",
             f"Choose another backup. {at_any_rate}",
         )
-    if not rehearsed.loaded or (rehearsed.report.proved is None and planned.wishes.drill):
+    if not rehearsed.loaded or (
+        rehearsed.report.proved is None and not rehearsed.report.sound and planned.wishes.drill
+    ):
         raise PreflightFailed(f"A drill could not prove {planned.source}: {detail}", at_any_rate)
     if rehearsed.report.proved is None:
         work.warnings.append(f"A drill could not prove {planned.source}: {detail}")

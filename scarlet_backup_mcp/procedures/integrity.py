@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..errors import BackupToolError, ConfigurationError, EngineUnreachable
+from ..errors import BackupToolError, ConfigurationError, EngineUnreachable, RestoreInterrupted
 from ..hosts import Place
 from ..models import Extension, Finding, Integrity, Step, TableSize
 from ..postgres import catalogue as pg
@@ -193,13 +193,16 @@ def _look_at_database(target: Target, looked: Looked, progress: Progress) -> Non
 def _look_at_backups(target: Target, looked: Looked) -> tuple[str | None, float | None]:
     try:
         listing = list_backups(target, limit=1)
-        if waiting := journal.waiting(target):
-            looked.found("error", "restore_interrupted", waiting, "Wait until it ends, or do that.")
     except EngineUnreachable:
         return None, None
     except BackupToolError as error:
         looked.found("warning", error.code, error.message, error.remedy)
         return None, None
+    try:
+        if waiting := journal.waiting(target):
+            looked.found("error", "restore_interrupted", waiting, "Wait until it ends, or do that.")
+    except RestoreInterrupted as error:
+        looked.failed(error)
     for run in listing.scheduled:
         if run.outcome != "ok":
             code = "scheduled_backup_unended" if run.outcome == "begun" else "scheduled_backup_failed"

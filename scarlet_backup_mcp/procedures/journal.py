@@ -8,7 +8,7 @@ their OID through a rename, so the server tells.
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,7 +16,6 @@ from pydantic import TypeAdapter, ValidationError
 from ..errors import BackupToolError, Busy, ContainerMissing, HostError, RestoreInterrupted, ServerError
 from ..hosts import Place
 from ..hosts.docker import DockerHost
-from ..hosts.engine import EngineRefused
 from ..models import DependentReport, Model, Site, Utc
 from ..postgres import catalogue as pg
 from ..postgres import databases
@@ -26,6 +25,13 @@ from ..store.names import JOURNAL
 from ..store.writing import delete, sync_directory, write_atomically
 from .set_aside import is_marked, scratch_databases
 from .target import Target
+
+BACK_BY_HAND = (
+    "The old contents of a volume are in pgsql_tmp_outgoing_…, if there is one: with the server stopped move all in it "
+    "back, PG_VERSION last. Or else they are in pgsql_tmp_returning_… or, if PG_VERSION is missing, in the newest "
+    "pgsql_tmp_before_restore_…: the same, after all else was moved out of the way."
+)
+"""How the contents come back where no journal tells it."""
 
 
 class StoppedContainer(Model):
@@ -51,11 +57,18 @@ class Journal(Model):
     dependents: list[StoppedContainer]
     started_at: Utc
 
+    @property
+    def where(self) -> str:
+        """Into what it restores, in words."""
+        return self.container or f"the database {self.database} of a local server"
+
 
 class VolumeJournal(Model):
     """The contents of `site`'s data directory are exchanged. What lies there tells how far that got: see
     `contents_of_volume`; `stamp` names the directories, `undo` is the stamp of those that come in, if it is an undo.
-    `mounted` is the volume, or the directory of the engine's machine, and `engine` that engine's name for itself.
+    `mounted` is the volume, or the directory of the engine's machine, and `engine` that engine's name for itself (null:
+    not known). `removable`: what is in the volume goes with it, as it lies with the engine and nowhere else.
+    `exchanging`: contents may be out of their place, and then the mark that `volume_swap` has set lies beside them.
     `checked`: the server was seen to run on the new contents, so that what is left is only to be finished."""
 
     journal_version: Literal["volume 1"] = "volume 1"
@@ -64,14 +77,39 @@ class VolumeJournal(Model):
     container_id: str | None
     image_id: str
     site: Site
-    mounted: str
-    engine: str | None
+    mounted: str | None = None
+    engine: str | None = None
+    removable: bool = False
     stamp: str
     undo: str | None
     was_running: bool
     dependents: list[StoppedContainer]
+    exchanging: bool = True
     checked: bool = False
     started_at: Utc
+
+    @property
+    def where(self) -> str:
+        """Into what it restores, in words."""
+        return self.container or f"the volume {self.volume}"
+
+    @property
+    def volume(self) -> str | None:
+        """`mounted`; an older version's journal tells it only in `site`, and of a directory not at all."""
+        return self.mounted or self.site.volume
+
+    def is_of(self, place: Place) -> bool:
+        """Whether that container, whatever its name, has the volume or directory under its data directory."""
+        mount, same = place.data_mount, place.container_id is not None and place.container_id == self.container_id
+        return same or (mount is not None and mount.source == self.volume)
+
+    def is_seen_by(self, place: Place) -> bool:
+        """The same, and it has it where it was mounted then, and the server its data directory."""
+        mount, site = place.data_mount, self.site
+        if not self.is_of(place) or mount is None or place.data_directory is None:
+            return False
+        now, then = (mount.destination, place.data_directory), (site.mounted_at, site.data_directory)
+        return [PurePosixPath(path) for path in now] == [PurePosixPath(path) for path in then]
 
 
 AnyJournal = Journal | VolumeJournal
@@ -92,8 +130,8 @@ def read(directory: Path) -> AnyJournal | None:
     except (ValidationError, OSError) as error:
         raise RestoreInterrupted(
             f"{directory / JOURNAL} can't be read: a restore was cut off and left it.",
-            "See with `docker compose ps` that all services run and with `db_integrity` that the database is whole, "
-            "then remove that file.",
+            f"Look into the server's data directory first. {BACK_BY_HAND} Then see with `docker compose ps` that all "
+            "services run and with `db_integrity` that the database is whole, and remove that file.",
         ) from error
 
 
@@ -109,11 +147,10 @@ def waiting(target: Target) -> str | None:
     journal = read(target.directory.path)
     if journal is None:
         return None
-    where = journal.container or "a local server"
-    what = f"A restore of {journal.source} into {where} is under way, or was cut off"
+    what = f"A restore of {journal.source} into {journal.where} is under way, or was cut off"
     if _is_of(target, journal):
         return f"{what}: unless one is under way, call `backup`, which first finishes it or rolls it back."
-    return f"{what}, and shares this backup directory: call `backup` for {where}."
+    return f"{what}, and shares this backup directory: call `backup` for {journal.where}."
 
 
 def require_running(target: Target) -> Place:
@@ -139,9 +176,19 @@ def _with_journal(target: Target, error: BackupToolError) -> BackupToolError:
     journal = read(target.directory.path)
     if journal is None:
         return error
+    remedy = error.remedy
+    if isinstance(journal, Journal):  # of a volume it alone tells how the contents come back
+        remedy = f"{remedy} {_only_if_gone(target)}"
     return RestoreInterrupted(
-        f"A restore of {journal.source} was cut off, and can't be finished or rolled back now: {error.message}",
-        error.remedy,
+        f"A restore of {journal.source} was cut off, and can't be finished or rolled back now: {error.message}", remedy
+    )
+
+
+def _only_if_gone(target: Target) -> str:
+    """What a database's journal tells but for the services is to be seen by the databases' names as well."""
+    return (
+        f"Only if that server can't be had back, remove {target.directory.path / JOURNAL}, and start the services that "
+        "depend on the database by hand."
     )
 
 
@@ -157,13 +204,12 @@ def tidy_up(target: Target, session: Session, *, restoring: bool) -> None:
         if journal is None and not restoring:
             return
         raise Busy("A restore, or a drill on the live server, is under way there.")
-    if isinstance(journal, VolumeJournal):  # `settle_volume` has left it: it is another container's
-        what = f"A restore of {journal.source} into {journal.container or journal.site.volume} was cut off"
+    if isinstance(journal, VolumeJournal):  # `settle_volume` has told of it and left it: it is another container's
         if restoring:
             raise RestoreInterrupted(
-                f"{what}, and shares this backup directory.", "Call `backup` or `restore` for that one first."
+                f"A restore of {journal.source} into {journal.where} was cut off, and shares this backup directory.",
+                "Call `backup` or `restore` for that one first.",
             )
-        target.settled.append(f"{what}. It is not this one's: call `backup` or `restore` for that one.")
     elif journal is not None:
         target.settled += _settle_what_was_left(target, session, journal, restoring=restoring)
     target.settled += _sweep(target, session)
@@ -181,24 +227,26 @@ def settle(target: Target, session: Session, journal: Journal) -> tuple[bool, li
 
 
 def _is_of(target: Target, journal: AnyJournal) -> bool:
-    """Whether it is about the configured database, or the volume of its container."""
-    container = target.settings.container if target.settings.via == "docker" else None
-    if (place := target.known_place) is not None:
-        container = place.container
+    """Whether it is about the configured database, or the volume of its container, as far as a moment's look tells."""
+    docker, place = target.settings.via == "docker", target.known_place
+    container = place.container if place is not None else target.settings.container if docker else None
     if isinstance(journal, VolumeJournal):
-        return journal.container in (None, container)
+        return docker and (journal.container in (None, container) or (place is not None and journal.is_of(place)))
     return (journal.container, journal.database) == (container, target.database)
 
 
 def _settle_what_was_left(target: Target, session: Session, journal: Journal, *, restoring: bool) -> list[str]:
     what = f"A restore of {journal.source} as {journal.database} in {journal.container or 'a local server'} was cut off"
-    if (journal.container, journal.database) != (target.place.container, target.database):
+    same_cluster = pg.server_facts(session).system_identifier == journal.system_identifier
+    is_here = same_cluster and any(facts.oid == journal.incoming_oid for facts in pg.databases(session).values())
+    if not is_here and (journal.container, journal.database) != (target.place.container, target.database):
         if restoring:
             raise RestoreInterrupted(
-                f"{what}, and shares this backup directory.", "Call `backup` or `restore` for that one first."
+                f"{what}, and shares this backup directory.",
+                f"Call `backup` or `restore` for that one first. {_only_if_gone(target)}",
             )
-        return [f"{what}. It is not this one's: call `backup` or `restore` for that one."]
-    if pg.server_facts(session).system_identifier != journal.system_identifier:
+        return [f"{what}. It is not this one's: call `backup` or `restore` for that one. {_only_if_gone(target)}"]
+    if not same_cluster:
         reports = start(target, journal.dependents)
         remove(target.directory.path)
         told = f"{what}, on a cluster that is no longer this one: there is nothing to settle."
@@ -231,12 +279,10 @@ def start(target: Target, containers: list[StoppedContainer]) -> list[DependentR
 
 def _start(target: Target, container: StoppedContainer) -> DependentReport:
     try:
-        try:
-            target.host.start_container(container.id)
-        except EngineRefused as refused:
-            if refused.status != 404:
-                raise
-            target.host.start_container(_id_now(container.name))  # Compose makes it anew under the same name
+        place = _present(container)
+        if place.state == "running":
+            return DependentReport(name=container.name, action="left running")
+        target.host.start_container(place.container_id or container.id)
     except ContainerMissing:
         detail = "It was removed meanwhile: `docker compose up -d` makes it anew."
         return DependentReport(name=container.name, action="start failed", detail=detail)
@@ -245,11 +291,17 @@ def _start(target: Target, container: StoppedContainer) -> DependentReport:
     return DependentReport(name=container.name, action="restarted")
 
 
-def _id_now(container: str) -> str:
-    """Of the container that has that name. Raises ContainerMissing if there is none."""
+def _present(container: StoppedContainer) -> Place:
+    """It, or what Compose has made anew under the same name. Raises ContainerMissing if there is neither."""
+    with suppress(ContainerMissing):
+        return _look(container.id)
+    return _look(container.name)
+
+
+def _look(container: str) -> Place:
     host = DockerHost(container)
     try:
-        return host.place().container_id or container
+        return host.place()
     finally:
         host.close()
 

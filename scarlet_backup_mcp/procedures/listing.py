@@ -14,7 +14,7 @@ from ..store.directory import Entry
 from ..store.encodings import ARCHIVE, DESCRIPTIONS, recognise
 from ..store.names import PARTIAL, parse
 from ..store.reading import beginning
-from . import journal, set_aside
+from . import journal, record, set_aside
 from .catalogue import ARCHIVED, DRILL_FAILED, Known, known, ours, verdicts
 from .contents_of_volume import ASIDE
 from .target import Target
@@ -123,6 +123,7 @@ def _listed(target: Target, item: Known[ManifestHead], slots: tuple[str, ...]) -
         detail = "; ".join(filter(None, ["cold: the files of a server that did not run", detail]))
     if manifest is not None and manifest.repaired_how:
         detail = "; ".join(filter(None, [detail, manifest.repaired_how]))
+    detail = "; ".join(filter(None, [detail, *_not_dumped(target, item)]))
     return Listed(
         name=item.name,
         kind=item.entry.name.kind,
@@ -146,6 +147,16 @@ def _listed(target: Target, item: Known[ManifestHead], slots: tuple[str, ...]) -
         slot=", ".join(slots) or None,
         detail=detail,
     )
+
+
+def _not_dumped(target: Target, item: Known[ManifestHead]) -> list[str]:
+    """What its whole manifest tells of rows that pg_dump has left out."""
+    if item.manifest is None or item.manifest.kind == "volume":
+        return []
+    try:
+        return record.not_dumped(target.directory.manifest(item.name))
+    except StoreError:  # damaged behind its head, as `verify_backup` tells
+        return []
 
 
 def _what_it_looks_like(entry: Entry) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..errors import BackupToolError
 from ..models import Backup, Drill, Kind, Manifest, Step, TableCount, VolumeManifest, rows_by_table
-from . import catalogue
+from . import catalogue, record
 from .gate import judge
 from .target import Target
 
@@ -69,8 +69,10 @@ def outcome(
 ) -> Backup:
     """The answer; `valid`: it passed `full`, `proof`: what came of a drill, if one was asked for."""
     safe, reasons = safe_to_proceed(target, manifest, valid)
+    lacking = record.not_dumped(manifest)
+    reasons += [said for said in lacking if said not in reasons]
     drill = proof.drill if proof else None
-    good = valid and not manifest.shrunk
+    good = valid and not manifest.shrunk and not lacking
     if proof is not None:
         proved = drill is not None and drill.proved is True
         safe, good = safe and proved, good and proved
@@ -136,6 +138,9 @@ def _told_of(proof: Proof, kind: Kind) -> str:
     if proof.drill.proved and kind == "volume":
         but = f"; but {proof.drill.detail}" if proof.drill.detail else ""
         return f"In a restore drill a server came up on it, and {proof.drill.rows_compared:,} rows were read{but}."
+    if proof.drill.sound and kind == "sql":
+        brought = f"A restore drill brought {proof.drill.rows_compared:,} equal rows back"
+        return f"{brought}, all that it holds; it is not proved, since it lacks others."
     if proof.drill.sound:
         return f"A restore drill found nothing wrong with it: {proof.drill.detail}."
     if proof.drill.proved:

@@ -30,7 +30,7 @@ from . import catalogue, set_aside
 from . import journal as journals
 from .beside import require_alone
 from .catalogue import Known
-from .contents_of_volume import ASIDE, Contents
+from .contents_of_volume import ASIDE, DROPPED, Contents
 from .target import Target
 from .volume_swap import settle_volume
 
@@ -118,6 +118,7 @@ def _server(target: Target, progress: Progress, wanted: bool) -> Generator[Sessi
     journals.require_running(target)
     with journals.maintenance_session(target, progress) as session:
         journals.tidy_up(target, session, restoring=True)
+        _finish_drops(target, session)
         yield session
 
 
@@ -193,7 +194,8 @@ def _remove(target: Target, progress: Progress, items: list[_Item], session: Ses
                 if item.entry is not None:
                     warning = target.directory.remove(item.entry)
                 elif session is not None and item.told.name.startswith(set_aside.VOLUME_UNDO):
-                    _remove_set_aside(target, session, item.told.name)
+                    stamp = item.told.name.removeprefix(set_aside.VOLUME_UNDO)
+                    _set_aside(target, session, stamp).drop()
                 elif session is not None:
                     databases.drop(session, item.told.name)
                 became[item.told.name] = item.removed(warning)
@@ -210,14 +212,28 @@ def _remove(target: Target, progress: Progress, items: list[_Item], session: Ses
     return [became.get(item.told.name, item) for item in items]
 
 
-def _remove_set_aside(target: Target, session: Session, name: str) -> None:
-    """The contents that a restore of a volume has set aside in the data directory. Raises HostError, or PreflightFailed
-    where another container uses them."""
+def _set_aside(target: Target, session: Session, stamp: str) -> Contents:
+    """What the restore of a volume of that moment has set aside in the data directory, which may be removed. Raises
+    HostError, or PreflightFailed where another container uses it."""
     place = target.host.place()
     if (mount := place.data_mount) is not None:
         require_alone(target, mount.source, place)
-    directory = pg.server_facts(session).data_directory or ""
-    Contents(target.host, directory, name.removeprefix(set_aside.VOLUME_UNDO)).drop()
+    return Contents(target.host, pg.server_facts(session).data_directory or "", stamp)
+
+
+def _finish_drops(target: Target, session: Session) -> None:
+    """Of undo points of volumes whose removal was cut off, do the rest. What can't be removed stops nothing."""
+    left = pg.entries_beside(session, DROPPED)
+    if not left:
+        return
+    said = ""
+    try:
+        _set_aside(target, session, "").remove_dropped()
+    except BackupToolError as error:
+        said = f": {error.message}"
+    there = pg.entries_beside(session, DROPPED)
+    target.settled += [f"{name}, left by a call that was killed, is removed." for name in left if name not in there]
+    target.settled += [f"{name} in the data directory can't be removed{said or '.'}" for name in there]
 
 
 # -- what is told ----------------------------------------------------------------------------------------------------

@@ -54,11 +54,17 @@ def identity_of_running(target: Target, server: pg.ServerFacts, database: pg.Dat
     )
 
 
-def not_dumped(manifest: Manifest) -> list[str]:
-    """In words, tables whose rows pg_dump has left out, if there are any."""
-    tables = ", ".join(f"{table.schema_}.{table.name} ({table.rows:,})" for table in manifest.not_dumped)
-    why = "which are an extension's, or lie in a schema of PostgreSQL's own: pg_dump leaves them out"
-    return [f"{manifest.name} lacks the rows of {tables}, {why}."] if tables else []
+def not_dumped(manifest: ManifestHead | None) -> list[str]:
+    """In words, the rows that pg_dump has left out of an SQL backup, if there are any."""
+    if not (isinstance(manifest, Manifest) and manifest.not_dumped):
+        return []
+    unknown = "if it has any: the role may not read it"
+    tables = ", ".join(
+        f"{table.schema_}.{table.name} ({unknown if table.rows is None else f'{table.rows:,}'})"
+        for table in manifest.not_dumped
+    )
+    why = "since pg_dump leaves out rows of extensions' tables and of schemas that are named as PostgreSQL's own"
+    return [f"{manifest.name} lacks rows of {tables}, {why}. A backup of kind volume has them."]
 
 
 def shrunk_reasons(

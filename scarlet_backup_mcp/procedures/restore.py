@@ -14,11 +14,10 @@ from ..errors import ConfirmationStale, RestoreInterrupted
 from ..models import DependentReport, Restore, Step
 from ..progress import Progress
 from ..store.lock import writer_lock
-from ..store.names import JOURNAL
 from . import catalogue, preflight, volume_plan, volume_restore
 from . import journal as journals
 from .incoming import Work, drop_scratch, from_backup, from_undo_point, verified
-from .journal import Journal, VolumeJournal, maintenance_session, tidy_up
+from .journal import VolumeJournal, maintenance_session, tidy_up
 from .set_aside import scratch_prefix, undo_prefix
 from .sources import AS_USUAL, Plan, Wishes, plan
 from .swap import drop_the_oldest_undo, swap
@@ -229,19 +228,9 @@ def _confirms_volume(planned: VolumePlan) -> Confirmed:
 
 def _settle_database(target: Target, progress: Progress) -> None:
     """Before a volume is exchanged: settle a database's restore that was cut off there. Raises RestoreInterrupted."""
-    journal = journals.read(target.directory.path)
-    if journal is None:
-        return
-    try:
+    if journals.read(target.directory.path) is not None:
         with maintenance_session(target, progress) as guard:
             tidy_up(target, guard, restoring=True)
-    except RestoreInterrupted as error:
-        if isinstance(journal, Journal):  # of a volume it alone tells how the contents come back
-            error.remedy += (
-                f" If the server can't be had back but by this restore, remove {target.directory.path / JOURNAL} "
-                "first, and start the services that depend on the database by hand afterwards."
-            )
-        raise
 
 
 def _free_stamp(target: Target, planned: Plan) -> str:

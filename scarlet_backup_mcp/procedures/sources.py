@@ -170,11 +170,6 @@ def plan(
     )
 
 
-def resolve(target: Target, source: str) -> str:
-    """The name that `source` means: `latest` becomes a file's name, anything else stays."""
-    return catalogue.latest(target, for_restore=True) if source == "latest" else source
-
-
 def _undo_point(target: Target, source: str, points: list[UndoPoint]) -> UndoPoint | None:
     if set_aside.stamped(set_aside.undo_prefix(target.database), source) is None:
         return None

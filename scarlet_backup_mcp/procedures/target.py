@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import operator
 import os
 import platform
 import subprocess
@@ -92,16 +91,18 @@ class Target:
 
     def is_ours(self, manifest: ManifestHead) -> bool:
         """Whether a backup is of the configured database: the same name, in the same container or Compose project; with
-        `local` any server's of that name. Works without an engine, by the settings' names."""
+        `local` any server's of that name. Works without an engine, by the settings' names: then the project counts only
+        where no container was named, since that one need not be of it."""
         identity = manifest.identity
         if identity is None or identity.database != self.database:
             return False
         known = self.known_place
         if known is None:
-            names = (identity.container, identity.project)
-            docker = self.settings.via == "docker"
-            mine = (self.settings.container, self.settings.project)
-            return any(map(operator.eq, names, mine)) if docker else names == (None, None)
+            settings = self.settings
+            if settings.via == "local":
+                return identity.via == "local"
+            by_project = "container" not in settings.model_fields_set
+            return identity.container == settings.container or (by_project and identity.project == settings.project)
         if known.kind == "local":
             return identity.via == "local"
         return known.container == identity.container or (
@@ -122,6 +123,13 @@ class Target:
         settings = self.settings
         public = (settings.user, settings.database, settings.service, settings.project, settings.container)
         return {secret for secret in found if secret and not any(secret in name for name in public)}
+
+    @property
+    def secrets_are_known(self) -> bool:
+        """Whether `secrets` has every password there is: one in a container's file is read there first."""
+        if self.settings.via == "local" or self.__dict__.get("_passwords"):
+            return True
+        return "place" in self.__dict__ and "POSTGRES_PASSWORD_FILE" not in self.place.environment
 
     def describe(self) -> str:
         """The server in words, without secrets."""

@@ -14,7 +14,7 @@ from ..progress import Progress
 from ..store.directory import DRILL, Entry
 from ..store.encodings import DESCRIPTIONS
 from ..store.powershell import Survey
-from . import catalogue, checks, rescue, verified
+from . import catalogue, checks, record, rescue, verified
 from .catalogue import Known
 from .drill import Rehearsal, rehearsal
 from .examine import Examination, examine
@@ -202,9 +202,10 @@ def _report(
 
 
 def _known_before(known: Known[Manifest]) -> list[str]:
-    if known.manifest is None or known.manifest.repaired_from is None:
-        return []
-    return [f"It is a repaired copy of {known.manifest.repaired_from}. {known.manifest.repaired_how or ''}".strip()]
+    manifest, found = known.manifest, record.not_dumped(known.manifest)
+    if manifest is not None and manifest.repaired_from is not None:
+        found.append(f"It is a repaired copy of {manifest.repaired_from}. {manifest.repaired_how or ''}".strip())
+    return found
 
 
 def remedy_for(known: Known[Manifest], reading: Reading, drilled: Drill | None = None) -> str | None:
@@ -241,6 +242,8 @@ def remedy_for(known: Known[Manifest], reading: Reading, drilled: Drill | None =
 
 
 def _remedy_after(drilled: Drill) -> str:
+    if drilled.sound:
+        return f"All that it holds comes back, but it is not proved: {drilled.detail}."
     if drilled.proved is None:
         return f"Nothing is wrong with the file as far as it was read. {drilled.detail}"
     return "Don't rely on it, but keep the file: `differences` and the checks say what differs. Take a new backup."

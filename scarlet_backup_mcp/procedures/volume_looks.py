@@ -57,7 +57,7 @@ def _ways_to_room(contents: Contents) -> str:
     return (
         f"The undo point {VOLUME_UNDO}{stamps[0]} lies on that disk, and would go after this restore anyway: if the "
         "user can do without it now, run `scarlet-backup-mcp prune --include-undo` while the server runs; it shows all "
-        f"that goes, and asks. {free}"
+        f"that goes, and asks. Where no server comes up, remove {contents.set_aside(stamps[0])} by hand. {free}"
     )
 
 

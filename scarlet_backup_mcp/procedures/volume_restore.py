@@ -20,7 +20,7 @@ from ..errors import (
 )
 from ..hosts import Host
 from ..hosts.helper import Sight
-from ..hosts.volumes import create_volume, engine_id, volume_exists
+from ..hosts.volumes import create_volume, engine_id, is_removable, volume_exists
 from ..models import Check, DependentReport, Drill, Restore, Step, VolumeManifest
 from ..progress import Progress
 from ..store.reading import CompressionDamaged, FileReader, decompress
@@ -80,10 +80,12 @@ def restore(target: Target, progress: Progress, planned: VolumePlan) -> Restore:
             site=planned.site,
             mounted=planned.source_of_mount,
             engine=engine_id(),
+            removable=planned.site.volume is not None and is_removable(planned.site.volume),
             stamp=contents.stamp,
             undo=planned.undo,
             was_running=planned.place is not None and planned.place.state in ("running", "restarting"),
             dependents=[StoppedContainer(id=d.id, name=d.name) for d in running],
+            exchanging=False,
             started_at=datetime.now(UTC),
         )
         journals.write(target.directory.path, journal)
@@ -157,7 +159,6 @@ def _look_at_the_server(target: Target, planned: VolumePlan) -> Running:
 def _finish(target: Target, contents: Contents, journal: VolumeJournal, progress: Progress) -> list[DependentReport]:
     try:
         with progress.uninterrupted():
-            journals.write(target.directory.path, journal.model_copy(update={"checked": True}))
             return finish(target, contents, journal)
     except BackupToolError as error:
         raise RestoreInterrupted(

@@ -1,4 +1,9 @@
-"""The moments of a volume's restore in which no server runs, under the journal; and how one that was cut off ends."""
+"""The moments of a volume's restore in which no server runs, under the journal; and how one that was cut off ends.
+
+Before anything is moved a mark is set in the data directory, and then the journal says `exchanging`; the mark goes
+after the journal. So what a later call sees of a restore that was cut off in between is either marked, or not what the
+journal tells of: another volume of that name, or another mount's view.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +13,20 @@ from contextlib import contextmanager, suppress
 
 from ..errors import BackupToolError, Cancelled, ContainerMissing, RestoreFailed, RestoreInterrupted
 from ..hosts import Place
-from ..hosts.helper import Sight
+from ..hosts.helper import Sight, first_present
 from ..hosts.volumes import engine_id, volume_exists
 from ..models import DependentReport
 from ..progress import Progress
 from ..store.lock import writer_lock
 from ..store.names import JOURNAL
 from . import journal as journals
-from .beside import helper, require_alone
-from .contents_of_volume import Contents
+from .beside import helper, output, require_alone
+from .contents_of_volume import PREFIX, Contents
 from .journal import StoppedContainer, VolumeJournal
 from .target import Target
 
+MARK = f"{PREFIX}_exchange_"
+"""What the name of the mark begins with; the restore's stamp follows."""
 STOP_SECONDS = 120
 """For the server's last checkpoint; one that is killed then recovers when it starts again."""
 READY_SECONDS = 3600
@@ -59,6 +66,7 @@ def exchange(
                 progress.stage("stopping the server")
                 stop(target, journal.container_id)
             progress.stage("exchanging the contents of the volume")
+            _set_mark(target, contents, journal)
             contents.take_out(lambda: _require_stopped(target, journal))
             contents.put_in(incoming)
             if journal.container_id is None:
@@ -71,6 +79,24 @@ def exchange(
             roll_back(target, contents, journal, error)
         raise
     return time.monotonic() - began
+
+
+def _mark(contents: Contents) -> str:
+    return f"{contents.directory}/{MARK}{contents.stamp}"
+
+
+def _set_mark(target: Target, contents: Contents, journal: VolumeJournal) -> None:
+    output(contents.host, ["mkdir", "-p", "--", _mark(contents)])
+    output(contents.host, ["sync"])
+    journals.write(target.directory.path, journal.model_copy(update={"exchanging": True}))
+
+
+def _end(target: Target, contents: Contents) -> None:
+    """Forget the journal, then the mark, and those of calls that were killed between the two."""
+    journals.remove(target.directory.path)
+    marks = ["-mindepth", "1", "-maxdepth", "1", "-name", f"{MARK}*"]
+    with suppress(BackupToolError):  # empty directories, in nobody's way
+        output(contents.host, ["find", contents.directory, *marks, "-exec", "rmdir", "--", "{}", ";"])
 
 
 def stop(target: Target, container_id: str) -> None:
@@ -161,21 +187,24 @@ def _put_back_somehow(target: Target, contents: Contents, journal: VolumeJournal
             return put_back(target, anew, journal)
 
 
-def put_back(target: Target, contents: Contents, journal: VolumeJournal) -> list[DependentReport]:
-    """Undo what was done, however far it got; start what ran; forget the journal. What can't be started is told."""
+def put_back(
+    target: Target, contents: Contents, journal: VolumeJournal, *, keep: bool = False
+) -> list[DependentReport]:
+    """Undo what was done, however far it got; start what ran; forget the journal. What can't be started is told. With
+    `keep` what was to come in stays beside, with all that has come to lie there meanwhile."""
     if contents.turn_back():
         if journal.container_id is not None and target.host.place().state not in STOPPED:
             stop(target, journal.container_id)
         incoming = contents.set_aside(journal.undo) if journal.undo else contents.incoming
         contents.put_back(incoming, lambda: _require_stopped(target, journal))
-    contents.remove(contents.unpacked, contents.incoming)
+    contents.remove(contents.unpacked, *([] if keep else [contents.incoming]))
     reports: list[DependentReport] = []
     if journal.container_id is not None and journal.was_running:
         server = StoppedContainer(id=journal.container_id, name=journal.container or journal.container_id)
         reports += journals.start(target, [server])
         _wait_a_while(target)
     reports += journals.start(target, journal.dependents)
-    journals.remove(target.directory.path)
+    _end(target, contents)
     return reports
 
 
@@ -191,6 +220,7 @@ def _wait_a_while(target: Target) -> None:
 
 def finish(target: Target, contents: Contents, journal: VolumeJournal) -> list[DependentReport]:
     """After the server was seen to run: start dependents, and let only the newest undo point stay."""
+    journals.write(target.directory.path, journal.model_copy(update={"checked": True}))
     reports = journals.start(target, journal.dependents)
     stamps = contents.undo_stamps()
     empty = [stamp for stamp in stamps if contents.is_empty(contents.set_aside(stamp))]
@@ -198,7 +228,7 @@ def finish(target: Target, contents: Contents, journal: VolumeJournal) -> list[D
     older = [stamp for stamp in stamps if stamp != journal.stamp] if kept else []
     contents.remove_dropped()
     contents.remove(*(contents.set_aside(stamp) for stamp in {*empty, *older}), contents.unpacked, contents.incoming)
-    journals.remove(target.directory.path)
+    _end(target, contents)
     return reports
 
 
@@ -225,48 +255,120 @@ def settle_volume(target: Target, progress: Progress) -> None:
 
 
 def _settle(target: Target, journal: VolumeJournal, progress: Progress) -> list[str]:
-    what = f"A restore of {journal.source} into the volume of {journal.container or journal.site.volume} was cut off"
+    what = f"A restore of {journal.source} into {journal.where} was cut off"
     try:
         place = _present_container(target)
-        if journal.container is not None and place is not None and place.container != journal.container:
+        same_engine = target.settings.via == "docker" and journal.engine in (None, engine_id())
+        if place is not None and _is_anothers(journal, place, same_engine):
             return [f"{what}. It is not this container's: call `backup` or `restore` for that one."]
         progress.stage("settling a restore that was cut off")
-        if place is None or place.data_mount is None or place.data_mount.source != journal.mounted:
-            place = None  # or made anew, with other contents
-            if _are_gone(target, journal):
+        moved = False
+        if place is None or not journal.is_seen_by(place):
+            moved = place is not None and journal.is_of(place)  # its server may have begun a cluster elsewhere in it
+            place = None  # or made anew, with other contents or another view of them
+            if _are_gone(target, journal, same_engine):
                 journals.remove(target.directory.path)
-                return [f"{what}, and its volume {journal.mounted} is gone since: there is nothing to settle."]
-        image = place.image_id if place else None
-        now = {"container_id": place.container_id if place else None, "image_id": image or journal.image_id}
+                return [f"{what}, and its volume {journal.volume} is gone since: there is nothing to settle."]
+        now = {"container_id": place.container_id if place else None, "image_id": _image(journal, place)}
         journal = journal.model_copy(update=now)
         _require_alone(target, journal, place)
         with contents_at(target, journal, progress) as contents:
+            _require_traces(target, contents, journal, same_engine)
             finished = journal.checked or (contents.is_exchanged and _comes_up(target, journal, progress))
             with progress.uninterrupted():
-                reports = (finish if finished else put_back)(target, contents, journal)
+                if finished:
+                    reports = finish(target, contents, journal)
+                else:
+                    reports = put_back(target, contents, journal, keep=moved)
+            kept = moved and not finished and contents.exists(contents.incoming)
     except Cancelled:
         raise
     except BackupToolError as error:
         raise RestoreInterrupted(f"{what}, and can't be settled now: {error.message}", error.remedy) from error
     ended = "when its contents were in place: it is finished" if finished else "before its end: it is rolled back"
-    return [f"{what} {ended} now.", *(f"{report.name}: {report.action} {report.detail}".strip() for report in reports)]
+    told = [f"{what} {ended} now.", *(f"{report.name}: {report.action} {report.detail}".strip() for report in reports)]
+    if kept:
+        told.append(
+            f"The container has another view of its volume than it had then, so what was to come in is kept, with all "
+            f"that has come to lie there since, in {contents.incoming.rpartition('/')[2]}: remove it when nothing "
+            "in it is needed."
+        )
+    return told
 
 
-def _are_gone(target: Target, journal: VolumeJournal) -> bool:
+def _is_anothers(journal: VolumeJournal, place: Place, same_engine: bool) -> bool:
+    """A container may be called otherwise now; its volume is the one that counts."""
+    if place.kind == "local":
+        return True
+    return journal.container not in (None, place.container) and not (same_engine and journal.is_of(place))
+
+
+def _image(journal: VolumeJournal, place: Place | None) -> str:
+    """With what programs see the contents. Raises RestoreInterrupted if it is gone."""
+    found = place.image_id if place else first_present(journal.image_id)
+    if found is None:
+        raise RestoreInterrupted(
+            f"there is no container with {journal.volume}, and its image is no longer on this machine.",
+            "Run `docker compose create postgres` in Scarlet's directory, which makes the container, then call again.",
+        )
+    return found
+
+
+def _require_traces(target: Target, contents: Contents, journal: VolumeJournal, same_engine: bool) -> None:
+    """Raises RestoreInterrupted where nothing is seen of what the journal tells, though it must be."""
+    if journal.checked or (same_engine and not journal.exchanging):
+        return
+    old = (contents.outgoing, contents.returning, contents.aside)
+    others = (_mark(contents), contents.incoming, contents.unpacked)
+    if any(contents.exists(path) for path in (*old, *others)):
+        return
+    if not same_engine:
+        raise _elsewhere(target, journal)
+    names = ", ".join(path.rpartition("/")[2] for path in old)
+    raise RestoreInterrupted(
+        f"what is in {journal.volume} now is not what that restore left: none of {names} is in it, in one of which the "
+        "old contents were.",
+        f"Look for those directories wherever {journal.volume} may have been moved or copied to, and mount it again as "
+        f"it was, at {journal.site.mounted_at}; then call again. {_only_if_gone(target, journal)}",
+    )
+
+
+def _are_gone(target: Target, journal: VolumeJournal, same_engine: bool) -> bool:
     """Whether the contents that no container has any more were removed. Raises RestoreInterrupted where they may be
     there still, but can't be had."""
-    if journal.site.volume is not None and volume_exists(journal.site.volume):
+    mounted, site = journal.volume or "a directory of the engine's machine", journal.site
+    if site.volume is None:
+        raise RestoreInterrupted(
+            f"its data directory is {mounted}, which the container {target.settings.container} does not have, or not "
+            f"as it had it: at {site.mounted_at}, with PGDATA {site.data_directory}.",
+            f"Make the container with {mounted} mounted again so (`docker compose create postgres`), then call again. "
+            + _only_if_gone(target, journal),
+        )
+    if not same_engine and not volume_exists(site.volume):
+        raise _elsewhere(target, journal)
+    if volume_exists(site.volume):
         return False
-    if journal.site.volume is not None and journal.engine is not None and engine_id() == journal.engine:
+    if journal.engine is not None and (journal.removable or not journal.exchanging):
         return True
-    mounted, file = journal.mounted, target.directory.path / JOURNAL
-    if journal.site.volume is None:
-        message = f"its data directory is {mounted}, which the container {target.settings.container} does not have."
-        remedy = f"Make the container with {mounted} mounted again (`docker compose create postgres`), then call again."
-    else:
-        message = f"this Docker engine is another one than that which had the volume {mounted}."
-        remedy = "Set DOCKER_HOST or DOCKER_CONTEXT to that engine, then call again."
-    raise RestoreInterrupted(message, f"{remedy} Only if {mounted} is gone for good, remove {file}.")
+    raise RestoreInterrupted(
+        f"this Docker engine has no volume {mounted}"
+        + ("." if journal.removable else ", and what was in it may lie somewhere else still."),
+        "Make the volume and the container again as they were (`docker compose create postgres`), or set DOCKER_HOST "
+        f"or DOCKER_CONTEXT to the engine that has it, then call again. {_only_if_gone(target, journal)}",
+    )
+
+
+def _elsewhere(target: Target, journal: VolumeJournal) -> RestoreInterrupted:
+    return RestoreInterrupted(
+        f"this Docker engine is another one than that which had the volume {journal.volume}.",
+        f"Set DOCKER_HOST or DOCKER_CONTEXT to that engine, then call again. {_only_if_gone(target, journal)}",
+    )
+
+
+def _only_if_gone(target: Target, journal: VolumeJournal) -> str:
+    stopped = ", ".join(container.name for container in journal.dependents)
+    start = f", and start by hand what it had stopped: {stopped}" if stopped else ""
+    return f"Only if the old contents are gone for good, remove {target.directory.path / JOURNAL}{start}."
 
 
 def _present_container(target: Target) -> Place | None:

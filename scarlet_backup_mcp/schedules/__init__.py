@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -98,7 +99,9 @@ def schedule(
         if system != system_here() and system != "cron":
             raise ScheduleFailed(f"This machine has no {system}.", f"Leave out --system: here it is {system_here()}.")
         require_runnable(job)
-        if scheduler.install(job):
+        with _files_of(system):
+            replaced = scheduler.install(job)
+        if replaced:
             notes.insert(0, REPLACED)
     elsewhere = [] if system == system_here() else ["Its paths are those of this machine."]
     return ScheduleReport(
@@ -115,8 +118,22 @@ def unschedule(name: str, *, system: System | None = None) -> ScheduleReport:
     """Take the job of this name out, as `job_name` gives it. Raises ConfigurationError or ScheduleFailed."""
     require_job_name(name)
     system = system or system_here()
-    removed = _SCHEDULERS[system].remove(name)
+    with _files_of(system):
+        removed = _SCHEDULERS[system].remove(name)
     return ScheduleReport(system=system, name=name, action="removed" if removed else "nothing to remove")
+
+
+@contextmanager
+def _files_of(system: System) -> Generator[None]:
+    """What a scheduler's files and directories refuse, as ScheduleFailed."""
+    try:
+        yield
+    except OSError as error:
+        where = f" of {error.filename}" if error.filename else ""
+        raise ScheduleFailed(
+            f"The files of {system} can't be changed{where}: {error.strerror or error}.",
+            "Mend that, and call it again: it does what is left to do.",
+        ) from error
 
 
 def without_console() -> None:

@@ -40,7 +40,7 @@ KEPT = 3
 LOCK_SECONDS = 10.0
 SCHEDULE = "schedule"
 """Name of the client of a run that a scheduler began."""
-UNENDED = "has not ended: it is under way, or was killed."
+UNENDED = "has not ended: it is under way, was killed, or could not write its end here (a full disk)."
 _FLAGS = os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 log = logging.getLogger(__name__)
 
@@ -79,8 +79,8 @@ def audited(
     """Append an entry when the block begins and one when it ends, in whatever way; what it raises goes on.
 
     `where` gives the backup directory and `secrets` what must not be kept; both are asked at the end again, since a
-    call can make the one and learn the other. A log that can't be written does not fail the call: `Record.warning` says
-    so at the end, and stderr. `begin` is false where the directory can't be told yet.
+    call can make the one and learn the other, and `arguments` are read again. A log that can't be written does not fail
+    the call: `Record.warning` says so at the end, and stderr. `begin` is false where the directory can't be told yet.
     """
     record, began_at, began = Record(), datetime.now(UTC), time.monotonic()
     error: BaseException | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from ..errors import BackupMissing, DirectoryNotWritable, NameRefused, StoreError
+from ..errors import BackupMissing, DirectoryNotWritable, DiskFull, NameRefused, StoreError
 from ..models import CodePage, Compression, Kind, Manifest, ManifestHead, StoredVerification, VolumeManifest
 from . import manifests, names, removal
 from .names import BackupName
@@ -43,7 +43,8 @@ class Entry:
 class BackupDirectory:
     """A directory that may not exist yet: reading it is then as reading an empty one.
 
-    `prefix` is the one of SQL backups made here, and tells unfinished ones from other programs'; None takes any.
+    `prefix` is the one of SQL backups made here, and tells unfinished ones from other programs'; None takes any. So do
+    earlier ones, of which a backup with its manifest lies there.
     """
 
     def __init__(self, path: Path, prefix: str | None = None) -> None:
@@ -60,7 +61,8 @@ class BackupDirectory:
             if not os.access(self.path, os.W_OK | os.X_OK):
                 raise DirectoryNotWritable(f"This user may not write to the backup directory {self.path}.")
             if not (self.path / ".gitignore").exists():
-                write_atomically(self.path / ".gitignore", b"*\n")
+                with suppress(DiskFull):  # a call that frees room must not fail over it
+                    write_atomically(self.path / ".gitignore", b"*\n")
         except OSError as error:
             raise DirectoryNotWritable(
                 f"The backup directory {self.path} can't be used: {error.strerror or error}."
@@ -92,10 +94,12 @@ class BackupDirectory:
 
     def partials(self) -> Iterator[Path]:
         """Every unfinished backup, or repaired copy, that was made here."""
-        for item in self._scan():
-            unfinished = item.name.removesuffix(names.PARTIAL)
-            parsed = names.parse(unfinished) if unfinished != item.name else None
-            if parsed is not None and names.made_here(parsed, self._prefix) and item.is_file(follow_symlinks=False):
+        found = self._scan()
+        made = _parsed(found, names.MANIFEST)
+        prefixes = {self._prefix, *(name.name.removesuffix(_end_of(name)) for _, name in made if name.kind == "sql")}
+        for item, name in _parsed(found, names.PARTIAL):
+            mine = any(names.made_here(name, prefix) for prefix in prefixes)
+            if mine and item.is_file(follow_symlinks=False):
                 yield Path(item.path)
 
     def find(self, name: str) -> Entry:
@@ -307,6 +311,19 @@ class BackupDirectory:
                 "The file was renamed together with its manifest: give both their old names back.",
             )
         return found
+
+
+def _parsed(found: Iterable[os.DirEntry[str]], end: str) -> Iterator[tuple[os.DirEntry[str], BackupName]]:
+    """Those of them whose name is a backup's with that end behind it, and the backup's name."""
+    for item in found:
+        name = names.parse(item.name.removesuffix(end)) if item.name.endswith(end) else None
+        if name is not None:
+            yield item, name
+
+
+def _end_of(name: BackupName) -> str:
+    """What follows the prefix in a name of ours; "" in another one."""
+    return "" if name.stamp is None else names.new_name("", name.stamp, name.compression, name.kind)
 
 
 def _is_temporary(name: str) -> bool:

@@ -1,20 +1,26 @@
-"""One writer at a time in a backup directory."""
+"""One writer at a time in a backup directory, and how the next one waits."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
 from ..errors import Busy, DirectoryNotWritable
+from ..progress import Progress
 
+T = TypeVar("T")
 LOCK = ".scarlet-backup.lock"
 HOLDER = ".scarlet-backup.holder.json"
+PAUSE_SECONDS = 2.0
+"""How long is waited between two tries."""
 
 
 @contextmanager
@@ -27,7 +33,7 @@ def writer_lock(directory: Path, purpose: str) -> Generator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise Busy(f"Another call holds the backup directory{_holder(directory)}.") from None
+        raise Busy(f"Another call holds the lock of {directory}{_holder(directory)}.") from None
     except OSError as error:
         raise DirectoryNotWritable(f"{directory / LOCK} can't be locked: {error.strerror or error}.") from error
     try:
@@ -39,6 +45,23 @@ def writer_lock(directory: Path, purpose: str) -> Generator[None]:
         with suppress(OSError):
             (directory / HOLDER).unlink(missing_ok=True)
         lock.release()
+
+
+def patiently(progress: Progress, work: Callable[[], T], seconds: float) -> T:
+    """What `work` gives, begun again and again while another call holds what it needs. Raises what it raises, Busy
+    after so many seconds."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return work()
+        except Busy:
+            if time.monotonic() >= until:
+                raise
+        progress.stage("waiting for another call")
+        again = time.monotonic() + PAUSE_SECONDS
+        while time.monotonic() < again:
+            progress.check()
+            time.sleep(0.1)
 
 
 def _holder(directory: Path) -> str:
