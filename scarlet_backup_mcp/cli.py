@@ -37,7 +37,7 @@ from .procedures import restore as restores
 from .procedures.gate import gate
 from .procedures.sources import Wishes
 from .procedures.target import Target
-from .procedures.volume_swap import settle_first
+from .procedures.volume_settle import settle_first
 from .progress import Progress
 from .schedules import Every, ScheduleReport, System, Weekday, job_name, lines, schedule, unschedule
 from .settings import PREFIX, Settings

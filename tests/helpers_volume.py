@@ -24,7 +24,7 @@ from scarlet_backup_mcp.hosts.docker import DockerHost
 from scarlet_backup_mcp.models import Backup, Restore
 from scarlet_backup_mcp.procedures import journal as journals
 from scarlet_backup_mcp.procedures import restore as restoring
-from scarlet_backup_mcp.procedures import volume_swap
+from scarlet_backup_mcp.procedures import volume_settle
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.contents_of_volume import ASIDE, Contents
 from scarlet_backup_mcp.procedures.set_aside import VOLUME_UNDO
@@ -167,7 +167,7 @@ class Rig:
     def settle(self) -> list[str]:
         """What a call does first of all; gives what it tells of that."""
         with Target(self.settings) as target:
-            volume_swap.settle_first(target, Progress())
+            volume_settle.settle_first(target, Progress())
             return target.settled
 
     def create(self, *options: str, image: str = IMAGE, start: bool = False) -> None:

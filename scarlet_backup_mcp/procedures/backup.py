@@ -41,7 +41,7 @@ from .outcome import Proof, outcome
 from .record import Order
 from .target import Target
 from .verify import verify as verify_backup
-from .volume_swap import settle_first
+from .volume_settle import settle_first
 
 ROOM = {"none": 1.2, "zstd": 0.6}
 """Free space asked for before a dump, in sizes of the database. A real Letta database of 427 MB dumps to 497 MB."""

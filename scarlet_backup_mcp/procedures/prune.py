@@ -32,7 +32,7 @@ from .beside import require_alone
 from .catalogue import Known
 from .contents_of_volume import ASIDE, DROPPED, Contents
 from .target import Target
-from .volume_swap import settle_volume
+from .volume_settle import settle_volume
 
 OLD = timedelta(days=30)
 """PROC-004's notes: backups older than this are deleted to save space."""

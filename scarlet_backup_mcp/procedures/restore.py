@@ -23,7 +23,7 @@ from .sources import AS_USUAL, Plan, Wishes, plan
 from .swap import drop_the_oldest_undo, swap
 from .target import Target
 from .volume_plan import VolumePlan, is_volume
-from .volume_swap import settle_first
+from .volume_settle import settle_first
 
 
 @dataclass(frozen=True)
