@@ -136,11 +136,18 @@ def test_transaction_under_way_at_the_snapshot_can_not_be_excluded(here: Shelf, 
     assert "whether it holds them all can't be told" in why(ask(here))
 
 
+def end_a_later_transaction(database: LocalDatabase) -> None:
+    """Only then does a snapshot tell of an earlier one that is under way."""
+    with psycopg.connect(database.server.dsn(), autocommit=True) as later:
+        later.execute("SELECT pg_current_xact_id()")
+
+
 def test_transaction_under_way_at_the_snapshot_that_changes_no_row_leaves_it_open(
     here: Shelf, database: LocalDatabase
 ) -> None:
     with psycopg.connect(database.dsn) as writer:
         writer.execute("SELECT pg_current_xact_id()")
+        end_a_later_transaction(database)
         here.back_up()
         writer.rollback()
     settle(database)
@@ -154,6 +161,7 @@ def test_transaction_of_another_database_under_way_at_the_snapshot_leaves_it_ope
 ) -> None:
     with psycopg.connect(database.server.dsn()) as elsewhere:
         elsewhere.execute("SELECT pg_current_xact_id()")
+        end_a_later_transaction(database)
         made = here.back_up()
         assert made.safe_to_proceed, made.reasons
         elsewhere.rollback()
