@@ -73,8 +73,6 @@ class TerminalProgress(Progress):
 
 TABLE_WIDTH = 120
 """Columns: with fewer a table of backups would cut off their names, which other commands ask for."""
-
-
 _COMMANDS = {"list_backups": "list", "verify_backup": "verify", "prune_backups": "prune", "db_integrity": "integrity"}
 
 

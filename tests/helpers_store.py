@@ -155,8 +155,8 @@ def made_backups(server: EmbeddedServer, directory: Path) -> Generator[Made]:
         yield Made(there, there.back_up().name, there.back_up("zstd").name)
 
 
-def waiting_journal(source: str, container: str) -> Journal:
-    """Of a restore into a container's database letta that was cut off."""
+def waiting_journal(source: str, container: str | None) -> Journal:
+    """Of a restore into the database letta, of a container or a local server, that was cut off."""
     return Journal(
         source=source,
         source_kind="backup",

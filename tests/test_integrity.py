@@ -22,7 +22,7 @@ from scarlet_backup_mcp.store.names import JOURNAL
 from scarlet_backup_mcp.texts import describe
 
 from .conftest import LocalDatabase, Stack, run_docker
-from .helpers_store import Made, Shelf, execute, shelf, small_database
+from .helpers_store import Made, Shelf, execute, shelf, small_database, waiting_journal
 
 
 @pytest.fixture
@@ -205,14 +205,14 @@ def test_restore_that_was_cut_off_is_a_finding(made: Made, here: Shelf) -> None:
         assert "cut off" in finding(found, "restore_interrupted").message
         assert "pgsql_tmp_outgoing_" in finding(found, "restore_interrupted").remedy
     (here.directory / JOURNAL).unlink()
-    journal.write(here.directory, example_journal())
+    journal.write(here.directory, waiting_journal("x.sql", None))
     found = look(here.settings)
     assert (found.healthy, finding(found, "restore_interrupted").severity) == (False, "error")
     assert (here.directory / JOURNAL).exists()
 
 
 def test_restore_of_something_else_that_was_cut_off_is_told_by_its_name(here: Shelf) -> None:
-    journal.write(here.directory, example_journal().model_copy(update={"database": "other"}))
+    journal.write(here.directory, waiting_journal("x.sql", None).model_copy(update={"database": "other"}))
     said = finding(look(here.settings), "restore_interrupted").message
     assert "call `backup` for the database other of a local server" in said
     volume = journal.VolumeJournal(
@@ -233,22 +233,6 @@ def test_restore_of_something_else_that_was_cut_off_is_told_by_its_name(here: Sh
         (here.directory / JOURNAL).write_text(volume.model_dump_json(exclude=unknown), encoding="utf-8")
         said = finding(look(here.settings), "restore_interrupted").message
         assert "call `backup` for the volume scarlet_postgres_data" in said
-
-
-def example_journal() -> journal.Journal:
-    return journal.Journal(
-        source="x.sql",
-        source_kind="backup",
-        container=None,
-        database="letta",
-        live_oid=1,
-        incoming="letta_restore_20260101_000000",
-        incoming_oid=2,
-        undo="letta_before_restore_20260101_000000",
-        system_identifier="1",
-        dependents=[],
-        started_at=datetime.now(UTC),
-    )
 
 
 def test_local_server_without_a_directory_still_answers(here: Shelf) -> None:

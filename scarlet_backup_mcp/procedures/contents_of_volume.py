@@ -31,6 +31,7 @@ from .beside import output
 PREFIX = "pgsql_tmp"
 ASIDE = f"{PREFIX}_before_restore_"
 DROPPED = f"{PREFIX}_dropped_"
+MARK = f"{PREFIX}_exchange_"
 PG_VERSION = "PG_VERSION"
 OF_A_SERVER = ("postmaster.pid", "postmaster.opts", BACKUP_MANIFEST)
 """Files that tell of a running server, which the new one's are not; and the archive's own list of files, which would
@@ -59,6 +60,11 @@ class Contents:
     def incoming(self) -> str:
         """What is to be put in place."""
         return f"{self.directory}/{PREFIX}_incoming_{self.stamp}"
+
+    @property
+    def mark(self) -> str:
+        """An empty directory: contents may be out of their place."""
+        return f"{self.directory}/{MARK}{self.stamp}"
 
     @property
     def outgoing(self) -> str:
@@ -190,6 +196,15 @@ class Contents:
     def remove_dropped(self) -> None:
         """Do the rest of what `drop` has begun, here or in a call that was killed."""
         self._do(["find", self.directory, *_NAMES, f"{DROPPED}*", "-exec", "rm", "-rf", "--", "{}", ";"])
+
+    def set_mark(self) -> None:
+        """Before the first move."""
+        self._do(["mkdir", "-p", "--", self.mark])
+        self._do(["sync"])
+
+    def remove_marks(self) -> None:
+        """Also those of calls that were killed before they did."""
+        self._do(["find", self.directory, *_NAMES, f"{MARK}*", "-exec", "rmdir", "--", "{}", ";"])
 
     def _make(self, directory: str) -> None:
         """Whoever owns the data directory also owns what is set aside in it."""

@@ -14,7 +14,7 @@ from . import journal as journals
 from .contents_of_volume import Contents
 from .journal import VolumeJournal
 from .target import Target
-from .volume_swap import contents_at, finish, mark, put_back, require_alone_on_it, wait_until_ready
+from .volume_swap import contents_at, finish, put_back, require_alone_on_it, wait_until_ready
 
 
 def settle_first(target: Target, progress: Progress) -> None:
@@ -101,7 +101,7 @@ def _require_traces(target: Target, contents: Contents, journal: VolumeJournal, 
     if journal.checked or (same_engine and not journal.exchanging):
         return
     old = (contents.outgoing, contents.returning, contents.aside)
-    others = (mark(contents), contents.incoming, contents.unpacked)
+    others = (contents.mark, contents.incoming, contents.unpacked)
     if any(contents.exists(path) for path in (*old, *others)):
         return
     if not same_engine:
@@ -126,10 +126,10 @@ def _are_gone(target: Target, journal: VolumeJournal, same_engine: bool) -> bool
             f"Make the container with {mounted} mounted again so (`docker compose create postgres`), then call again. "
             + _only_if_gone(target, journal),
         )
-    if not same_engine and not volume_exists(site.volume):
-        raise _elsewhere(target, journal)
     if volume_exists(site.volume):
         return False
+    if not same_engine:
+        raise _elsewhere(target, journal)
     if journal.engine is not None and (journal.removable or not journal.exchanging):
         return True
     raise RestoreInterrupted(

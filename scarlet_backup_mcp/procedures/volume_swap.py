@@ -17,13 +17,11 @@ from ..hosts.helper import Sight
 from ..models import DependentReport
 from ..progress import Progress
 from . import journal as journals
-from .beside import helper, output, require_alone
-from .contents_of_volume import PREFIX, Contents
+from .beside import helper, require_alone
+from .contents_of_volume import Contents
 from .journal import StoppedContainer, VolumeJournal
 from .target import Target
 
-MARK = f"{PREFIX}_exchange_"
-"""What the name of the mark begins with; the restore's stamp follows."""
 STOP_SECONDS = 120
 """For the server's last checkpoint; one that is killed then recovers when it starts again."""
 READY_SECONDS = 3600
@@ -63,7 +61,8 @@ def exchange(
                 progress.stage("stopping the server")
                 stop(target, journal.container_id)
             progress.stage("exchanging the contents of the volume")
-            _set_mark(target, contents, journal)
+            contents.set_mark()
+            journals.write(target.directory.path, journal.model_copy(update={"exchanging": True}))
             contents.take_out(lambda: _require_stopped(target, journal))
             contents.put_in(incoming)
             if journal.container_id is None:
@@ -78,23 +77,11 @@ def exchange(
     return time.monotonic() - began
 
 
-def mark(contents: Contents) -> str:
-    """The path of the mark that contents may be out of their place."""
-    return f"{contents.directory}/{MARK}{contents.stamp}"
-
-
-def _set_mark(target: Target, contents: Contents, journal: VolumeJournal) -> None:
-    output(contents.host, ["mkdir", "-p", "--", mark(contents)])
-    output(contents.host, ["sync"])
-    journals.write(target.directory.path, journal.model_copy(update={"exchanging": True}))
-
-
 def _end(target: Target, contents: Contents) -> None:
     """Forget the journal, then the mark, and those of calls that were killed between the two."""
     journals.remove(target.directory.path)
-    marks = ["-mindepth", "1", "-maxdepth", "1", "-name", f"{MARK}*"]
     with suppress(BackupToolError):  # empty directories, in nobody's way
-        output(contents.host, ["find", contents.directory, *marks, "-exec", "rmdir", "--", "{}", ";"])
+        contents.remove_marks()
 
 
 def stop(target: Target, container_id: str) -> None:
