@@ -9,12 +9,15 @@ BackupToolError
 ├── HostError                     host_failed
 │   ├── EngineUnreachable         engine_unreachable
 │   ├── ContainerMissing          container_missing
+│   ├── ContainerAmbiguous        container_ambiguous
+│   ├── VolumeShared              volume_shared
 │   ├── ContainerNotRunning       container_not_running
 │   ├── ContainerPaused           container_paused
 │   ├── ContainerLost             container_lost
 │   └── ProgramMissing            program_missing
 ├── ServerError                   server_failed
 │   ├── ServerUnreachable         server_unreachable
+│   ├── WrongServer               wrong_server
 │   ├── ServerUnsupported         server_unsupported
 │   ├── VolumeUnsupported         volume_unsupported
 │   ├── DatabaseMissing           database_missing
@@ -106,6 +109,23 @@ class ContainerMissing(HostError):
     )
 
 
+class ContainerAmbiguous(HostError):
+    """Several containers could be the one that is meant."""
+
+    code = "container_ambiguous"
+    default_remedy = (
+        "Set SCARLET_BACKUP_CONTAINER (--container) to the one that is meant, or remove those that are not: with "
+        "Compose, `docker compose up -d --scale postgres=1`."
+    )
+
+
+class VolumeShared(HostError):
+    """Another container that runs can write to the server's data directory."""
+
+    code = "volume_shared"
+    default_remedy = "Stop the other containers, or mount the volume read-only in them; then call again."
+
+
 class ContainerNotRunning(HostError):
     """The container exists but does not run."""
 
@@ -149,6 +169,16 @@ class ServerUnreachable(ServerError):
     default_remedy = (
         "Wait until `pg_isready` says that it accepts connections, or read its log (in Docker: `docker compose exec "
         "postgres pg_isready`, `docker compose logs postgres`); then try again."
+    )
+
+
+class WrongServer(ServerError):
+    """The server that answered is not the one that was named. Nothing was read from it or written to it."""
+
+    code = "wrong_server"
+    default_remedy = (
+        "Look with `docker ps` which servers run, and whether two share a volume or a socket directory; stop the one "
+        "that is not meant. A server that was restarted meanwhile is only to be called again."
     )
 
 

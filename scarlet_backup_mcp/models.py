@@ -422,6 +422,7 @@ class Prune(Model):
     status: Literal["done"] = "done"
     dry_run: bool
     directory: str
+    server: str = Field(description="Database, container, Compose project and engine that it was about.")
     database: str
     policy: str = Field(description="The rules in words.")
     items: list[PruneItem] = Field(description="Newest first, undo points last.")
@@ -453,6 +454,7 @@ class Backup(Model):
     compression: Compression
     label: str | None
     database: str
+    server: str = Field(description="Database, container, Compose project and engine that it was about.")
     databases: list[str] = Field(default=[], description="Of a volume: every database in it; none for a cold copy.")
     cold: bool = Field(default=False, description="A volume whose server did not run: nobody counted its rows.")
     tables: list[TableCount]
@@ -576,6 +578,7 @@ class Listing(Model):
 
     directory: str
     database: str
+    server: str = Field(description="Database, container, Compose project and engine that it was about.")
     backups: list[Listed]
     total_backups: int
     total_bytes: int
@@ -618,6 +621,7 @@ class Restore(Model):
     )
     drill: Drill | None = Field(default=None, description="The drill that came before the restore, if one did.")
     database: str
+    server: str = Field(description="Database, container, Compose project and engine that it was about.")
     undo_point: str | None = Field(
         description="The old database, or the volume's old contents, under a new name: restore it by this name to undo."
     )
@@ -676,6 +680,7 @@ class Gate(Model):
     """Whether PROC-003 (agent recreation) may go ahead: a backup of this very database is there, with all of it."""
 
     safe_to_proceed: bool
+    server: str = Field(description="Database, container, Compose project and engine that it was about.")
     reasons: list[str] = Field(description="Why not, or what it rests on.")
     backup: str | None = Field(description="The backup that it rests on, or that comes nearest.")
     age_seconds: float | None
@@ -688,6 +693,7 @@ class Integrity(Model):
     healthy: bool = Field(description="True when no finding is an error.")
     level: Literal["quick"] = "quick"
     database: str
+    server: str = Field(description="Database, container, Compose project and engine that it was about.")
     agents: int | None = Field(description="SELECT count(*) FROM the integrity table; null when it can't be counted.")
     via: Literal["docker", "local"]
     container: str | None

@@ -41,6 +41,8 @@ def describe(result: Model) -> str:
     if isinstance(result, Running):
         return f"Still running after {result.elapsed_seconds:.0f} s: {result.stage}.\n{result.remedy}"
     lines = _LINES[type(result)](result)  # type: ignore[arg-type]
+    if server := getattr(result, "server", ""):
+        lines.insert(1, f"It is about {server}.")
     return "\n".join(line for line in lines if line)
 
 
@@ -143,7 +145,9 @@ def question_before_pruning(would: Prune) -> str:
     files = [f"{item.name} ({item.created_at:%Y-%m-%d %H:%M} UTC)" for item in going if item.what != "undo_point"]
     undo = [item.name for item in going if item.what == "undo_point"]
     what = [f"{len(files)} backups from {would.directory}: {', '.join(files)}"] if files else []
-    what += [f"{len(undo)} undo points on the server, and with them the way back: {', '.join(undo)}"] if undo else []
+    what += (
+        [f"{len(undo)} undo points of {would.server}, and with them the way back: {', '.join(undo)}"] if undo else []
+    )
     volumes = ", and the room of a volume's old contents" if any(item.bytes is None for item in going) else ""
     freed = f"{would.bytes_freed + would.undo_bytes_freed:,} bytes{volumes}"
     return (

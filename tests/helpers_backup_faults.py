@@ -74,7 +74,7 @@ class Box:
 
     def settings(self, directory: Path, **others: Any) -> Settings:
         """Settings for this container; no container is found by labels."""
-        return load_settings(**{"dir": directory, "container": self.name, "project": self.name, **others})
+        return load_settings(**{"dir": directory, "container": self.name, **others})
 
     def psql(self, statements: str, database: str = "letta") -> str:
         """Run SQL as the superuser; the unaligned rows. Raises AssertionError with the server's error."""

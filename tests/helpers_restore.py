@@ -74,7 +74,6 @@ class Mind:
     container: str
     name: str
     directory: Path
-    project: str
     saved: str = ""
     """Name of a backup of it in `directory`, of the time when `marker` held 'saved'."""
     saved_fingerprint: str = ""
@@ -83,7 +82,7 @@ class Mind:
     @property
     def settings(self) -> Settings:
         """How to work on it."""
-        return load_settings(dir=self.directory, container=self.container, project=self.project, database=self.name)
+        return load_settings(dir=self.directory, container=self.container, database=self.name)
 
     @property
     def journal(self) -> Path:

@@ -90,12 +90,7 @@ class Rig:
     @property
     def settings(self) -> Settings:
         """How to work on it."""
-        return load_settings(dir=self.directory, container=self.container, project=self.project, prefix="letta")
-
-    @property
-    def project(self) -> str:
-        """Compose's, or one that does not exist."""
-        return self.stack.project if self.stack else self.container
+        return load_settings(dir=self.directory, container=self.container, prefix="letta")
 
     @property
     def journal(self) -> Path:

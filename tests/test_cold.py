@@ -106,7 +106,7 @@ def a_container(
 
 
 def settings_of(container: str, directory: Path) -> Settings:
-    return load_settings(dir=directory, container=container, project=container)
+    return load_settings(dir=directory, container=container)
 
 
 # Servers that have ended

@@ -22,6 +22,7 @@ import pytest
 
 from scarlet_backup_mcp.errors import (
     Cancelled,
+    ContainerAmbiguous,
     ContainerMissing,
     ContainerNotRunning,
     ContainerPaused,
@@ -441,18 +442,31 @@ class TestContainer:
             docker.remove_container(name, force=True, v=True)
             docker.remove_volume(volume)
 
-    def test_a_running_one_is_preferred(self, make_container: Callable[..., str]) -> None:
+    def test_several_of_one_service_are_refused(self, make_container: Callable[..., str]) -> None:
         project = f"p{secrets.token_hex(4)}"
         labels = {
             "com.docker.compose.project": project,
             "com.docker.compose.service": "postgres",
             "com.docker.compose.oneoff": "False",
         }
-        make_container(labels=labels, start=False)
         name = make_container(labels=labels)
-        make_container(labels=labels, start=False)
         make_container(labels=labels | {"com.docker.compose.oneoff": "True"})
         assert DockerHost("", "postgres", project).place().container == name
+        second = make_container(labels=labels, start=False)
+        with pytest.raises(ContainerAmbiguous) as refused:
+            DockerHost("no-such-name", "postgres", project).place()
+        assert f"{name} (running)" in refused.value.message
+        assert f"{second} (created)" in refused.value.message
+
+    def test_labels_that_are_named_beside_a_name_have_to_be_its(self, make_container: Callable[..., str]) -> None:
+        project = f"p{secrets.token_hex(4)}"
+        name = make_container(labels={"com.docker.compose.project": project, "com.docker.compose.service": "db"})
+        assert DockerHost(name, project=project, stand_in=False).place().container == name
+        for wrong in ({"project": "another"}, {"project": project, "service": "postgres"}):
+            with pytest.raises(ContainerMissing, match=f"{name}.*(project|service)"):
+                DockerHost(name, **wrong, stand_in=False).place()
+        with pytest.raises(ContainerMissing, match=f"There are: .*{name}"):
+            DockerHost(f"{name}x", "db", project, stand_in=False).place()
 
     def test_the_beginning_of_an_id_is_no_name(self, docker: Any, container: str) -> None:
         number = docker.inspect_container(container)["Id"]

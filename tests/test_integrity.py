@@ -303,12 +303,12 @@ def test_running_container_is_told(scarlet: Stack, tmp_path: Path) -> None:
     assert steps(found) == {"Prerequisiti": True, "Passo 5": True}
     assert {finding.code for finding in found.findings} <= {"no_good_backup", "container_starting"}
     assert scarlet.password not in found.model_dump_json()
-    by_labels = look(load_settings(container="no-such-container-here", project=scarlet.project, dir=tmp_path))
+    by_labels = look(load_settings(project=scarlet.project, dir=tmp_path))
     assert (by_labels.container, by_labels.agents) == (scarlet.container, 2)
 
 
 def test_missing_container_is_a_finding(require_docker: None, tmp_path: Path) -> None:
-    found = look(load_settings(container="no-such-container-here", project="no-such-project-here", dir=tmp_path))
+    found = look(load_settings(container="no-such-container-here", dir=tmp_path))
     missing = finding(found, "container_missing")
     assert (found.healthy, found.container, missing.severity) == (False, None, "error")
     assert "docker compose up -d postgres" in missing.remedy

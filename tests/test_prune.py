@@ -171,7 +171,7 @@ def test_server_is_not_needed(made: Made, here: Shelf) -> None:
     ("settings", "ours"),
     [
         ({"container": "my-own"}, {"my-own"}),
-        ({"project": "other"}, {"abiogenesis-postgres"}),
+        ({"project": "other"}, {"other-db-1"}),
         ({}, {"abiogenesis-postgres", "scarlet-db-1"}),
     ],
     ids=["container", "project", "defaults"],
@@ -180,7 +180,7 @@ def test_backups_of_another_container_stay_while_the_engine_is_down(
     made: Made, here: Shelf, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], ours: set[str]
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
-    containers = {"abiogenesis-postgres": "scarlet", "scarlet-db-1": "scarlet", "my-own": None}
+    containers = {"abiogenesis-postgres": "scarlet", "scarlet-db-1": "scarlet", "my-own": None, "other-db-1": "other"}
     container_of: dict[str, str] = {}
     for number, (container, project) in enumerate(containers.items()):
         identity = {"via": "docker", "database": "letta", "container": container, "project": project}

@@ -64,7 +64,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGK
 def saved(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mind]:
     """A small database on Scarlet's server, backed up once for all tests of this file."""
     directory = tmp_path_factory.mktemp("saved") / "backups"
-    mind = Mind(stack.container, f"mind_{secrets.token_hex(4)}", directory, stack.project)
+    mind = Mind(stack.container, f"mind_{secrets.token_hex(4)}", directory)
     mind.make()
     made = take(mind)
     yield replace(mind, saved=made.name, saved_fingerprint=mind.fingerprint())
@@ -90,7 +90,7 @@ def other(saved: Mind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Min
     """A database of the same name on a small server of its own, which belongs to no Compose project."""
     arguments = ("-c", "max_prepared_transactions=2", "-c", "wal_level=logical", "-c", "max_wal_size=64MB")
     with SmallServer(*arguments) as container:
-        yield replace(saved, container=container, project="none", directory=tmp_path_factory.mktemp("other"))
+        yield replace(saved, container=container, directory=tmp_path_factory.mktemp("other"))
 
 
 class SmallServer:
@@ -181,7 +181,7 @@ LOSSES = {
 
 @pytest.mark.parametrize(("loss", "compression"), list(zip(LOSSES, ("none", "zstd", "none"), strict=True)))
 def test_scarlets_memory_comes_back_whole(scarlet: Stack, tmp_path: Path, loss: str, compression: Compression) -> None:
-    letta = Mind(scarlet.container, "letta", tmp_path / "backups", scarlet.project)
+    letta = Mind(scarlet.container, "letta", tmp_path / "backups")
     before = letta.content()
     was_started = started_at(scarlet.dependent)
     made = take(letta, compression=compression)
@@ -662,7 +662,7 @@ def test_what_a_swap_would_break_is_refused(
 def test_fresh_volume_without_room_is_refused_and_restored_with_a_warning_once_there_is(saved: Mind) -> None:
     """The container is the same, its data are gone with the memory they lay in: another cluster, and no database."""
     with SmallServer() as container:
-        mind = replace(saved, container=container, project="none", directory=saved.directory.parent / container)
+        mind = replace(saved, container=container, directory=saved.directory.parent / container)
         mind.make()
         take(mind)
         fingerprint = mind.fingerprint()
@@ -768,7 +768,7 @@ SWAPPED = ["after the swap", "before the journal is removed"]
 
 def kill_a_restore(mind: Mind, moment: str, source: str) -> None:
     """A restore in a process of its own, killed at that moment."""
-    settings = {"dir": str(mind.directory), "container": mind.container, "project": mind.project, "database": mind.name}
+    settings = {"dir": str(mind.directory), "container": mind.container, "database": mind.name}
     order = json.dumps({"moment": moment, "backup": source, "settings": settings})
     command = [sys.executable, "-m", "tests.restore_killer", order]
     killed = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60, check=False)

@@ -803,6 +803,7 @@ def example_backup() -> Backup:
             "compression": "none",
             "label": None,
             "database": "letta",
+            "server": "database letta, container abiogenesis-postgres",
             "tables": [],
             "rows": 0,
             "integrity_rows": 0,

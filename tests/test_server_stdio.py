@@ -152,7 +152,7 @@ def test_tools_are_listed_within_ten_seconds_of_the_start(tmp_path: Path) -> Non
 
 def docker_settings_of_nobody() -> Settings:
     """For servers that are not asked for anything."""
-    return load_settings(container="there-is-no-such-container", project="there-is-no-such-project")
+    return load_settings(container="there-is-no-such-container")
 
 
 def test_nothing_but_the_protocol_is_on_stdout(local_database: LocalDatabase, tmp_path: Path) -> None:

@@ -115,6 +115,8 @@ class Place:
     """Compose's project directory, as the machine that ran Compose spells it."""
     engine_local: bool = True
     """Whether the engine shares this machine's file system."""
+    engine: str | None = None
+    """The engine's address, unless it is this machine's default one."""
     auto_remove: bool = False
     """Whether the engine removes the container as soon as it stops."""
     environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)

@@ -8,9 +8,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from ..errors import ContainerMissing, ContainerNotRunning, ContainerPaused, HostError
+from ..errors import ContainerAmbiguous, ContainerMissing, ContainerNotRunning, ContainerPaused, HostError
+from ..nearest import nearest
 from . import Dependent, Mount, Place, run
-from .engine import Answer, Engine, EngineRefused, container_name, find_endpoint
+from .engine import DEFAULT_ADDRESS, Answer, Engine, EngineRefused, container_name, find_endpoint
 from .exec_stream import ExecProcess
 
 PROJECT = "com.docker.compose.project"
@@ -22,10 +23,16 @@ DEPENDS_ON = "com.docker.compose.depends_on"
 
 DEFAULT_PGDATA = "/var/lib/postgresql/data"
 STOP_SECONDS = 10
+# What libpq and PostgreSQL's programs read, as a shell can unset it.
+_CLIENT_VARIABLE = re.compile(r"PG\w*", re.ASCII)
 
 
 class DockerHost:
-    """A `Host` in the container of that name, or else of that Compose project and service (if there is one).
+    """A `Host` in the container of that name, or else in the one of that Compose project and service.
+
+    What is empty is not looked for. Where a name and labels are given, the labels stand in for a name that is not
+    there; unless `stand_in`, the container of that name has to have them. Several containers with the labels are
+    refused: nobody has said which one is meant.
 
     The container is looked up by `place` (and by whatever comes first); after that programs go into the very same
     one until `place` is called again, so one procedure never spans two containers unseen. Threads may share a host.
@@ -33,22 +40,25 @@ class DockerHost:
 
     kind: Literal["docker", "local"] = "docker"
 
-    def __init__(self, container: str, service: str = "", project: str = "") -> None:
+    def __init__(self, container: str, service: str = "", project: str = "", *, stand_in: bool = True) -> None:
         self._name, self._service, self._project = container, service, project
+        self._stand_in = stand_in
         self._lock = threading.Lock()
         self._connected: Engine | None = None
         self._container_id: str | None = None
+        self._environment_names: tuple[str, ...] = ()
 
     def place(self) -> Place:
         """As `Host.place`. `image_id` is the digest of the image that the container was made from."""
         return self._place(self._find())
 
     def _place(self, found: Answer) -> Place:
-        self._container_id = found["Id"]
+        self._pin(found)
         settings: Answer = found["Config"]
         state: Answer = found["State"]
         labels: dict[str, str] = settings.get("Labels") or {}
         environment = _environment(settings.get("Env") or [])
+        endpoint = self._engine().endpoint
         return Place(
             kind="docker",
             container=found["Name"].lstrip("/"),
@@ -65,7 +75,8 @@ class DockerHost:
             mounts=tuple(_mount(mount) for mount in found["Mounts"]),
             working_dir=labels.get(WORKING_DIR),
             auto_remove=bool(found["HostConfig"].get("AutoRemove")),
-            engine_local=self._engine().endpoint.local,
+            engine_local=endpoint.local,
+            engine=None if endpoint.address == DEFAULT_ADDRESS else endpoint.address,
             environment=environment,
         )
 
@@ -78,11 +89,13 @@ class DockerHost:
     def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False) -> ExecProcess:
         """As `Host.start`. A program that the container lacks ends with code 127 (see `missing_program`).
 
+        No PG* variable of the container's own environment reaches it: it might point at another server.
         Raises EngineUnreachable, ContainerMissing, ContainerNotRunning, ContainerPaused or HostError.
         """
         container = self._require_id()
+        without = [name for name in self._environment_names if name not in (env or {})]
         try:
-            return ExecProcess(self._engine(), container, argv, env, stdin)
+            return ExecProcess(self._engine(), container, argv, env, stdin, without)
         except EngineRefused as refused:
             found = self._inspect(container)
             if found is None:
@@ -144,16 +157,41 @@ class DockerHost:
         return connected
 
     def _require_id(self) -> str:
-        if (pinned := self._container_id) is None:
-            self._container_id = pinned = str(self._find()["Id"])
-        return pinned
+        return self._container_id or self._pin(self._find())
+
+    def _pin(self, found: Answer) -> str:
+        self._environment_names = tuple(
+            name for name in _environment(found["Config"].get("Env") or []) if _CLIENT_VARIABLE.fullmatch(name)
+        )
+        self._container_id = container_id = str(found["Id"])
+        return container_id
 
     def _find(self) -> Answer:
-        found = self._find_by_name() or self._find_by_labels()
+        found = self._find_by_name()
+        if found is not None and not self._stand_in:
+            self._require_labels(found)
+        elif found is None and (self._stand_in or not self._name):
+            found = self._find_by_labels()
         if found is None:
-            of_project = f", and none of the Compose project {self._project!r} for its service {self._service!r}"
-            raise ContainerMissing(f"There is no container named {self._name!r}{of_project if self._project else ''}.")
+            there = nearest(self._name or self._project, map(container_name, self._engine().containers()))
+            raise ContainerMissing(f"There is {' and '.join(self._sought())}. There are: {there}.")
         return found
+
+    def _require_labels(self, found: Answer) -> None:
+        labels: dict[str, str] = found["Config"].get("Labels") or {}
+        for label, kind, wanted in ((PROJECT, "project", self._project), (SERVICE, "service", self._service)):
+            if wanted and labels.get(label) != wanted:
+                there = f"is of the {kind} {labels[label]!r}" if labels.get(label) else f"is of no Compose {kind}"
+                raise ContainerMissing(
+                    f"The container {self._name!r} {there}, not of {wanted!r} as the settings say.",
+                    f"Correct SCARLET_BACKUP_CONTAINER or SCARLET_BACKUP_{kind.upper()}, or unset one of them.",
+                )
+
+    def _sought(self) -> list[str]:
+        by_name = [f"no container named {self._name!r}"] if self._name else []
+        by_labels = bool(self._project) and (self._stand_in or not self._name)
+        labels = f"none of the Compose project {self._project!r} for its service {self._service!r}"
+        return [*by_name, *([labels] if by_labels else [])]
 
     def _find_by_name(self) -> Answer | None:
         if not self._name:
@@ -165,12 +203,17 @@ class DockerHost:
         return found
 
     def _find_by_labels(self) -> Answer | None:
-        """The running one first, then the newest."""
+        """Raises ContainerAmbiguous when there are several."""
         if not self._project:
             return None
         labels = [f"{PROJECT}={self._project}", f"{SERVICE}={self._service}", f"{ONEOFF}=False"]
         found = self._engine().containers_labelled(labels)
-        found.sort(key=lambda item: (item["State"] == "running", item["Created"]), reverse=True)
+        if len(found) > 1:
+            there = ", ".join(sorted(f"{container_name(item)} ({item['State']})" for item in found))
+            raise ContainerAmbiguous(
+                f"The Compose project {self._project!r} has {len(found)} containers of its service {self._service!r}: "
+                f"{there}. Nothing says which one is meant."
+            )
         return self._inspect(found[0]["Id"]) if found else None
 
     def _inspect(self, name: str) -> Answer | None:

@@ -182,16 +182,14 @@ class Engine:
         """Make a volume. One that is there already stays as it is."""
         self._ask(f"make the volume {name}", self._api.create_volume, name, labels=dict(labels))
 
-    def containers_running_with(self, source: str) -> list[str]:
-        """Names of the containers that run, are paused or restart, and have that volume or directory mounted."""
+    def containers(self) -> list[Answer]:
+        """Containers in any state, as in a list."""
+        return self._ask("list containers", self._api.containers, all=True)
+
+    def containers_running(self) -> list[Answer]:
+        """Containers that run, are paused or restart, as in a list."""
         states = ["running", "paused", "restarting"]
-        # The engine's own filter by volume knows volumes' names and destinations, but no sources of other mounts.
-        found: list[Answer] = self._ask("list containers", self._api.containers, filters={"status": states})
-        return [
-            container_name(item)
-            for item in found
-            if any(source in (mount.get("Name"), mount.get("Source")) for mount in item["Mounts"])
-        ]
+        return self._ask("list containers", self._api.containers, filters={"status": states})
 
     def has_volume(self, name: str) -> bool:
         """Whether there is such a volume."""

@@ -19,8 +19,13 @@ from ..errors import HostError
 from . import CHUNK, POLL, TAIL_BYTES, Exit, OutputQueue, Tail
 from .engine import Engine
 
-WRAPPER = ("sh", "-c", 'echo "$$" >&2; exec "$@"', "sh")
-"""The shell tells its number in the container's pid namespace as the first line of stderr, then becomes the program."""
+
+def wrapped(argv: Sequence[str], without: Sequence[str]) -> list[str]:
+    """A shell that tells its number in the container's pid namespace as the first line of stderr, then becomes the
+    program. `without` names variables of the container's environment that the program must not see."""
+    unset = f"unset {' '.join(without)}; " if without else ""
+    return ["sh", "-c", f'{unset}echo "$$" >&2; exec "$@"', "sh", *argv]
+
 
 END_GROUP = r"""
 group=$1 tenths=$2 n=0 told=
@@ -157,7 +162,13 @@ class ExecProcess:
     """A `Process` in a container. Raises on construction what `Engine` raises."""
 
     def __init__(
-        self, engine: Engine, container: str, argv: Sequence[str], env: Mapping[str, str] | None, stdin: bool
+        self,
+        engine: Engine,
+        container: str,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None,
+        stdin: bool,
+        without: Sequence[str] = (),
     ) -> None:
         self._engine, self._container = engine, container
         self._output, self._errors = OutputQueue(), Tail()
@@ -171,7 +182,7 @@ class ExecProcess:
         self._killer: threading.Thread | None = None
         self._lock = threading.Lock()
         self._exit: Exit | None = None
-        self._exec_id = engine.exec_create(container, [*WRAPPER, *argv], env=env, stdin=stdin)
+        self._exec_id = engine.exec_create(container, wrapped(argv, without), env=env, stdin=stdin)
         self._connection = Connection(engine.exec_open(self._exec_id))
         threading.Thread(target=self._read_stream, name=f"exec {argv[0]}", daemon=True).start()
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
+from . import helper
 from .docker import PROJECT
-from .engine import Engine, EngineRefused, find_endpoint
+from .engine import Engine, EngineRefused, container_name, find_endpoint
 
 COMPOSE_VOLUME = "com.docker.compose.volume"
 """With `PROJECT` what Compose v2 knows a volume by: one with both is taken over by it without a word."""
@@ -49,11 +51,26 @@ def create_volume(name: str, labels: Mapping[str, str]) -> None:
         engine.create_volume(name, labels)
 
 
-def running_with(source: str) -> list[str]:
-    """Names of the containers that run, are paused or are restarting with that volume, or that directory of the
-    machine, mounted. Raises HostError."""
+@dataclass(frozen=True)
+class User:
+    """A container that has a volume, or a directory of the machine, mounted. `helper`: it is one of ours."""
+
+    name: str
+    writable: bool
+    helper: bool
+
+
+def running_with(source: str) -> list[User]:
+    """The containers that run, are paused or are restarting with that volume or directory. Raises HostError."""
+    found: list[User] = []
     with _engine() as engine:
-        return engine.containers_running_with(source)
+        # The engine's own filter by volume knows volumes' names and destinations, but no sources of other mounts.
+        for item in engine.containers_running():
+            mounts = [mount for mount in item["Mounts"] if source in (mount.get("Name"), mount.get("Source"))]
+            if mounts:
+                writable = any(mount["RW"] for mount in mounts)
+                found.append(User(container_name(item), writable, helper.LABEL in (item["Labels"] or {})))
+    return found
 
 
 @contextmanager

@@ -45,6 +45,12 @@ def parse(text: str) -> ControlData:
     return ControlData(identifier, state, modified, checkpoint)
 
 
+def is_of(pg_control: bytes, system_identifier: str) -> bool:
+    """Whether a `global/pg_control` is of that cluster: its first eight bytes are the identifier, in the byte order of
+    the server's machine (`ControlFileData` in pg_control.h)."""
+    return any(str(int.from_bytes(pg_control[:8], order)) == system_identifier for order in ("little", "big"))
+
+
 def version_of(pg_version: str, program: str) -> tuple[str, int]:
     """The version of a data directory, in words and as `server_version_num`.
 

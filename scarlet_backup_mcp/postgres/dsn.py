@@ -5,10 +5,12 @@ Both forms of libpq's documentation ("Connection Strings", section 34.1.1) are r
 
 from __future__ import annotations
 
+import os
 import re
 from urllib.parse import unquote
 
 from ..errors import ConfigurationError
+from . import service_file
 
 VARIABLES = {
     "host": "PGHOST",
@@ -18,7 +20,6 @@ VARIABLES = {
     "user": "PGUSER",
     "password": "PGPASSWORD",
     "passfile": "PGPASSFILE",
-    "service": "PGSERVICE",
     "sslmode": "PGSSLMODE",
     "sslcert": "PGSSLCERT",
     "sslkey": "PGSSLKEY",
@@ -48,19 +49,34 @@ _OTHERS = {
 
 
 def environment_of(dsn: str) -> dict[str, str]:
-    """libpq's environment variables for `dsn`. Raises ConfigurationError without showing the string."""
-    pairs = _uri(dsn) if re.match(r"postgres(ql)?://", dsn) else _keywords(dsn)
+    """libpq's environment variables for `dsn`, with what its service stands for, if it names one.
+
+    Raises ConfigurationError without showing the string.
+    """
+    pairs = _written(dsn)
+    if service := pairs.pop("service", ""):
+        of_service = service_file.parameters(service, os.environ)
+        pairs = {**pairs, **of_service, **{name: value for name, value in pairs.items() if value}}
     if unknown := set(pairs) - set(VARIABLES):
         named = ", ".join(sorted(unknown & _OTHERS)) or "(not shown)"
         raise ConfigurationError(
             f"SCARLET_BACKUP_DSN has parameters this tool can't pass on: {named}.",
-            f"Leave them out; known are {', '.join(sorted(VARIABLES))}.",
+            f"Leave them out; known are {', '.join(sorted([*VARIABLES, 'service']))}.",
         )
     if any("," in pairs.get(name, "") for name in ("host", "hostaddr", "port")):
         raise ConfigurationError("SCARLET_BACKUP_DSN names several hosts.", "Name the one server to back up.")
     if not re.fullmatch(r"\d*", pairs.get("port", ""), re.ASCII):
         raise _unreadable()
     return {VARIABLES[name]: value for name, value in pairs.items() if value}
+
+
+def holds_password(dsn: str) -> bool:
+    """Whether the string itself holds one. Raises ConfigurationError."""
+    return bool(_written(dsn).get("password"))
+
+
+def _written(dsn: str) -> dict[str, str]:
+    return _uri(dsn) if re.match(r"postgres(ql)?://", dsn) else _keywords(dsn)
 
 
 def _uri(dsn: str) -> dict[str, str]:

@@ -29,6 +29,7 @@ from ..errors import (
 )
 from ..hosts import POLL, Exit, Host, run
 from ..progress import Progress
+from .postmaster import IDENTITY, Identity, Whereabouts
 from .quoting import identifier
 
 OWN_FORMATS: Mapping[str, str | None] = {"TimeZone": None, "bytea_output": None}
@@ -59,12 +60,18 @@ OPTIONS: Mapping[str, str] = {
 
 
 class Server:
-    """How to connect: a host, a role and what libpq needs. `tag` marks our backends in pg_stat_activity."""
+    """How to connect: a host, a role and what libpq needs. `tag` marks our backends in pg_stat_activity.
 
-    def __init__(self, host: Host, user: str, environment: Mapping[str, str], tag: str) -> None:
+    `where` tells which server it has to be: every session proves that it is there.
+    """
+
+    def __init__(
+        self, host: Host, user: str, environment: Mapping[str, str], tag: str, where: Whereabouts | None = None
+    ) -> None:
         self.host = host
         self.user = user
         self.tag = tag
+        self.where = where or Whereabouts(host, None)
         self._environment = dict(environment)
 
     def environment(self, database: str, options: Mapping[str, str | None] | None = None) -> dict[str, str]:
@@ -79,6 +86,7 @@ class Server:
             "PGCONNECT_TIMEOUT": "10",
             # libpq sends it at the start, where it beats PGOPTIONS
             **({"PGTZ": zone} if (zone := settings["TimeZone"]) is not None else {}),
+            **self.where.environment(),
             **self._environment,
             "PGDATABASE": database,
             "PGAPPNAME": self.tag,
@@ -89,12 +97,12 @@ class Server:
 
     def tagged(self, tag: str) -> Server:
         """The same, with another mark on its backends."""
-        return Server(self.host, self.user, self._environment, tag)
+        return Server(self.host, self.user, self._environment, tag, self.where)
 
     def session(
         self, database: str, options: Mapping[str, str | None] | None = None, progress: Progress | None = None
     ) -> Session:
-        """Connect. Raises ServerError or HostError when that fails."""
+        """Connect. Raises ServerError or HostError when that fails, WrongServer in another server than is meant."""
         return Session(self, database, options, progress)
 
     def rows(self, database: str, query: str) -> list[dict[str, Any]]:
@@ -131,11 +139,14 @@ class Session:
         argv = ["psql", "-X", "-q", "-A", "-t", "-w"]
         self._process = server.host.start(argv, env=server.environment(database, options), stdin=True)
         try:
-            facts = self.rows("SELECT current_setting('server_version_num')::int AS version, pg_backend_pid() AS pid")[
-                0
-            ]
-            self.version: int = facts["version"]
-            self.pid: int = facts["pid"]
+            facts = self.rows(
+                f"""SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4 AS version,
+                           pg_catalog.pg_backend_pid() AS pid, {IDENTITY}"""
+            )[0]
+            self.version: int = facts.pop("version")
+            self.pid: int = facts.pop("pid")
+            self.identity = Identity(**facts)
+            server.where.require(self.identity, database)
             if self.version < MINIMUM_VERSION:
                 raise ServerUnsupported(f"The server's version number is {self.version}; {MINIMUM_VERSION} is needed.")
             if self.version >= 170000:

@@ -21,7 +21,8 @@ from ..store.writing import PartialFile
 from . import record
 
 PG_VERSION = "PG_VERSION"
-KEPT = {BACKUP_MANIFEST: 256 << 20, PG_VERSION: 16}
+PG_CONTROL = "pg_control"
+KEPT = {BACKUP_MANIFEST: 256 << 20, PG_VERSION: 16, PG_CONTROL: 8192}
 """Files whose content is kept while an archive is read, and the bytes up to which it is: a backup_manifest has some 170
 for each file of the cluster."""
 _OF_A_DATABASE = re.compile(r"(^|/)base/\d+$")

@@ -36,7 +36,7 @@ from .catalogue import last_full
 from .checks import describe_refusals
 from .dump import ConcurrentChange, Written, compare_with_snapshot, locked, not_dumped, stream, take_snapshot
 from .examine import examine
-from .journal import maintenance_session, require_running, tidy_up
+from .journal import maintenance_session, require_database, require_running, tidy_up
 from .outcome import Proof, outcome
 from .record import Order
 from .target import Target
@@ -117,6 +117,7 @@ def _tidy_up(target: Target, progress: Progress) -> None:
     """What killed calls have left on the server. Raises ServerUnreachable."""
     with maintenance_session(target, progress) as session:
         tidy_up(target, session, restoring=False)
+        require_database(target, session)
         pg.terminate_backends(session, tag=target.server.tag)
 
 

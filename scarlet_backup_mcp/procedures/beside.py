@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from ..errors import HostError, PreflightFailed, StoreError
+from ..errors import HostError, PreflightFailed, StoreError, VolumeShared
 from ..hosts import Host, Place, run
 from ..hosts.helper import Sight, helper_container, helpers_of, remove_helpers
 from ..hosts.volumes import running_with
@@ -33,11 +33,28 @@ def remove_left_helpers(target: Target) -> None:
     remove_helpers(_owner(target))
 
 
+def require_sole_writer(place: Place) -> list[str]:
+    """Look whether another container can write to the server's data directory: two servers on one volume destroy it.
+
+    Gives the names of those that can only read there. Raises VolumeShared, or HostError.
+    """
+    mount = place.data_mount
+    users = running_with(mount.source) if mount is not None else []
+    others = [user for user in users if user.name != place.container and not user.helper]
+    if mount is not None and (writers := [user.name for user in others if user.writable]):
+        raise VolumeShared(
+            f"The data of container {place.container} lie in {mount.source}, to which {', '.join(writers)} can write, "
+            "too. Two servers there destroy each other's data.",
+            f"Stop what is not the server (`docker stop {writers[0]}`), or mount it there read-only; then call again.",
+        )
+    return [user.name for user in others]
+
+
 def others_with(target: Target, source: str, container: str | None) -> list[str]:
     """Names of the containers that run with that volume or directory mounted, but for `container` and this backup
     directory's own helpers: those are killed calls', or a dry run's, which only looks. Raises HostError or StoreError.
     """
-    others = [name for name in running_with(source) if name != container]
+    others = [user.name for user in running_with(source) if user.name != container]
     marked = target.directory.path / HELPERS
     own = helpers_of(owner_of(marked)) if others and marked.is_dir() else []
     return [name for name in others if name not in own]

@@ -37,6 +37,7 @@ from ..progress import Progress
 from . import proof, record
 from .catalogue import Known
 from .examine import Examination, table_data
+from .journal import require_running
 from .load import LoadFailed, load, script_of
 from .set_aside import scratch_prefix
 from .target import TAG, Target
@@ -143,6 +144,7 @@ def _trial(target: Target, progress: Progress, on_live_server: bool) -> Generato
         with throw_away_server(target, progress) as found:
             yield Trial(found.server, found.where, "postgres", ("drill", "drill_again"), True, found.warnings)
         return
+    require_running(target)
     with target.server.session(target.maintenance_database, progress=progress) as guard:
         if not databases.advisory_lock(guard):
             raise Busy("A restore, a drill or a backup that tidies up is under way on this server.")

@@ -24,7 +24,7 @@ def gate(target: Target) -> Gate:
     try:
         mine = [item for item in catalogue.known(target) if item.manifest and target.is_ours(item.manifest)]
         if not mine:
-            return _closed([f"There is no backup of the database {target.database}: call `backup`."], now)
+            return _closed(target, [f"There is no backup of the database {target.database}: call `backup`."], now)
         young = [item for item in mine if not _against_its_age(target, item, now)] or mine[:1]
         newest, *older = sorted(young, key=_is_cold)
         first = judge(target, newest)
@@ -34,7 +34,7 @@ def gate(target: Target) -> Gate:
                     return verdict
         return first
     except BackupToolError as error:
-        return _closed([f"{error.message} {error.remedy}"], now)
+        return _closed(target, [f"{error.message} {error.remedy}"], now)
 
 
 def judge(target: Target, item: Known[ManifestHead]) -> Gate:
@@ -49,6 +49,7 @@ def judge(target: Target, item: Known[ManifestHead]) -> Gate:
     proof = f"a restore drill on {item.proved_at:%Y-%m-%d %H:%M} UTC" if item.proved_at else "full verification"
     return Gate(
         safe_to_proceed=not against,
+        server=target.about,
         reasons=against or [f"{item.name}, {age / 60:.0f} minutes old, passed {proof}.", *held],
         backup=item.name,
         age_seconds=round(age, 1),
@@ -113,5 +114,7 @@ def _is_cold(item: Known[ManifestHead]) -> bool:
     return item.manifest is not None and item.manifest.rows is None
 
 
-def _closed(reasons: list[str], now: datetime) -> Gate:
-    return Gate(safe_to_proceed=False, reasons=reasons, backup=None, age_seconds=None, checked_at=now)
+def _closed(target: Target, reasons: list[str], now: datetime) -> Gate:
+    return Gate(
+        safe_to_proceed=False, server=target.about, reasons=reasons, backup=None, age_seconds=None, checked_at=now
+    )

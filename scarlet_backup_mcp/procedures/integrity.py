@@ -11,6 +11,7 @@ from ..postgres import catalogue as pg
 from ..postgres import programs
 from ..progress import Progress
 from . import journal
+from .beside import require_sole_writer
 from .gate import gate
 from .listing import WEEK, list_backups, no_success, remedy_of
 from .target import Target
@@ -69,6 +70,7 @@ def db_integrity(target: Target, progress: Progress) -> Integrity:
     return Integrity(
         healthy=not any(finding.severity == "error" for finding in looked.findings),
         database=target.database,
+        server=target.about,
         agents=looked.agents,
         via=target.settings.via,
         container=place.container if place else None,
@@ -101,11 +103,22 @@ def _look_at_container(target: Target, looked: Looked) -> bool:
             Step(step="Prerequisiti", title="Docker and PostgreSQL are running", ok=False, detail=error.message)
         )
         return False
+    _note_others_on_the_volume(looked, looked.place)
     state = looked.place.state or "local"
     health = f" ({looked.place.health})" if looked.place.health else ""
     detail = f"{looked.place.container or 'local server'}: {state}{health}"
     looked.steps.append(Step(step="Prerequisiti", title="Docker and PostgreSQL are running", ok=True, detail=detail))
     return True
+
+
+def _note_others_on_the_volume(looked: Looked, place: Place) -> None:
+    try:
+        readers = require_sole_writer(place)
+    except BackupToolError as error:
+        looked.failed(error)
+        return
+    if readers:
+        looked.found("info", "volume_read_by_others", f"{', '.join(readers)} can read the server's data directory.")
 
 
 def _note_health(looked: Looked, place: Place) -> None:

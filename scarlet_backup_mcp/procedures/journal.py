@@ -13,16 +13,26 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..errors import BackupToolError, Busy, ContainerMissing, HostError, RestoreInterrupted, ServerError
+from ..errors import (
+    BackupToolError,
+    Busy,
+    ContainerMissing,
+    DatabaseMissing,
+    HostError,
+    RestoreInterrupted,
+    ServerError,
+)
 from ..hosts import Place
 from ..hosts.docker import DockerHost
 from ..models import DependentReport, Model, Site, Utc
+from ..nearest import nearest
 from ..postgres import catalogue as pg
 from ..postgres import databases
 from ..postgres.server import Session
 from ..progress import Progress
 from ..store.names import JOURNAL
 from ..store.writing import delete, sync_directory, write_atomically
+from .beside import require_sole_writer
 from .set_aside import is_marked, scratch_databases
 from .target import Target
 
@@ -154,11 +164,24 @@ def waiting(target: Target) -> str | None:
 
 
 def require_running(target: Target) -> Place:
-    """As `Host.require_running`. Raises RestoreInterrupted if a journal waits to be settled."""
+    """Look at the place before anything is written there: programs can be started, and nobody else writes to its data.
+
+    Raises RestoreInterrupted if a journal waits to be settled, what `Host.require_running` raises, or VolumeShared.
+    """
     try:
-        return target.host.require_running()
+        place = target.host.require_running()
     except HostError as error:
         raise _with_journal(target, error) from error
+    require_sole_writer(place)
+    return place
+
+
+def require_database(target: Target, session: Session) -> None:
+    """Raises DatabaseMissing, with the databases there are, unless the configured one is there."""
+    names = pg.databases(session).keys() - {"template0", "template1"}
+    if target.database not in names:
+        there = nearest(target.database, names)
+        raise DatabaseMissing(f"There is no database {target.database!r} on the server. There are: {there}.")
 
 
 def maintenance_session(target: Target, progress: Progress) -> Session:

@@ -53,6 +53,7 @@ def list_backups(target: Target, limit: int = 10, log: int = 0) -> Listing:
     return Listing(
         directory=str(directory.path),
         database=target.database,
+        server=target.about,
         backups=listed[:limit],
         total_backups=len(everything),
         total_bytes=sum(item.entry.bytes for item in everything),

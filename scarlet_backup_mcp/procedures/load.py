@@ -6,9 +6,10 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 
-from ..errors import ContainerLost, RestoreFailed
+from ..errors import ContainerLost, RestoreFailed, WrongServer
 from ..hosts import run
 from ..postgres import programs
+from ..postgres.postmaster import WRONG_SERVER
 from ..postgres.script import strip_restrict
 from ..postgres.server import Server
 from ..progress import Progress
@@ -48,12 +49,16 @@ def load(
 
     # A crash may lose the last commits of the load, but the swap's own commit waits for all that came before it.
     environment = server.environment(database, {**options, "synchronous_commit": "off"})
-    source = _restricted(script, key, mark)
+    with server.session(database) as session:
+        proof = session.identity.proof
+    source = _restricted(script, key, mark, proof)
     ended = run(server.host, programs.psql_load(), env=environment, source=source, sink=sink, progress=progress)
     if ended.code is None or ended.code == 137:
         raise ContainerLost("The container or its engine went away during the load. The live database is as it was.")
     if ended.code != 0 or f"{mark}\n".encode() not in output:
         if (refused := _REFUSED.search(ended.stderr)) and ended.code == programs.PSQL_STOPPED:
+            if refused["sqlstate"] == WRONG_SERVER:
+                raise WrongServer(f"psql was to load {name} into {database!r}, and came to another server or database.")
             raise LoadFailed(name, _without_values(refused, ended.stderr), refused["sqlstate"])
         said = next((line for line in ended.stderr.splitlines() if line.strip()), f"exit code {ended.code}")
         raise RestoreFailed(f"{name} could not be loaded, since psql came to an early end: {said}")
@@ -74,7 +79,8 @@ def script_of(
         raise RestoreFailed(f"{entry.name.name} changed after it was verified. The live database is as it was.")
 
 
-def _restricted(script: Iterable[bytes], key: str | None, mark: str) -> Iterator[bytes]:
+def _restricted(script: Iterable[bytes], key: str | None, mark: str, proof: str) -> Iterator[bytes]:
+    yield proof.encode()
     if key is not None:
         yield f"\\restrict {key}\n".encode()
     yield from script

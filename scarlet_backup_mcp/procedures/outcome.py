@@ -92,6 +92,7 @@ def outcome(
         compression=manifest.compression,
         label=manifest.label,
         database=target.database,
+        server=target.about,
         databases=copied.databases if copied else [],
         cold=cold_copy,
         tables=_tables(manifest),

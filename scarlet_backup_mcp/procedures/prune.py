@@ -249,6 +249,7 @@ def _report(target: Target, items: Sequence[_Item], warnings: list[str], seconds
     return Prune(
         dry_run=dry_run,
         directory=str(target.directory.path),
+        server=target.about,
         database=target.database,
         policy=f"{policy}; kinds apart, and whatever is marked",
         items=told,

@@ -109,6 +109,7 @@ def _restore_database(
         source_proved_at=_proved_at(target, planned, work),
         drill=work.drill,
         database=target.database,
+        server=target.about,
         undo_point=undo,
         rows_compared=work.rows_compared,
         integrity_rows=work.integrity_rows,
@@ -147,6 +148,7 @@ def dry_run(target: Target, progress: Progress, backup: str, wishes: Wishes = AS
     _refuse_while_one_waits(target)
     if is_volume(target, backup):
         return volume_restore.dry_run(target, progress, volume_plan.plan(target, progress, backup, wishes))
+    journals.require_running(target)
     with target.server.session(target.maintenance_database, progress=progress) as session:
         planned = plan(target, progress, backup, session, wishes)
         work = Work(incoming=planned.source)
@@ -172,6 +174,7 @@ def dry_run(target: Target, progress: Progress, backup: str, wishes: Wishes = AS
         source_created_at=planned.created_at,
         source_proved_at=_proved_at(target, planned, work),
         database=target.database,
+        server=target.about,
         undo_point=undo,
         rows_compared=work.rows_compared,
         integrity_rows=planned.integrity_rows,

@@ -18,6 +18,7 @@ from ..hosts.local import LocalHost
 from ..limits import within
 from ..models import ManifestHead
 from ..postgres.dsn import environment_of
+from ..postgres.postmaster import Whereabouts
 from ..postgres.server import Server
 from ..settings import Settings
 from ..store import remembered
@@ -54,7 +55,11 @@ class Target:
         settings = self.settings
         if settings.via == "local":
             return LocalHost(settings.bin_dir, self._connection)
-        return DockerHost(settings.container, settings.service, settings.project)
+        if self._named_container:
+            labels = {name: getattr(settings, name) for name in self._named_labels}
+            return DockerHost(settings.container, **labels, stand_in=False)
+        name = "" if self._named_labels else settings.container
+        return DockerHost(name, settings.service, settings.project)
 
     @cached_property
     def place(self) -> Place:
@@ -82,7 +87,9 @@ class Target:
             tag = f"{TAG} {hashlib.sha256(str(self.directory.path).encode()).hexdigest()[:8]}"
         except BackupDirUnknown:  # a look at the server needs none
             tag = TAG
-        return Server(self.host, self._user(), self._passwords, tag)
+        place = self.place if self.settings.via == "docker" else None
+        where = Whereabouts(self.host, place.data_directory if place else None)
+        return Server(self.host, self._user(), self._passwords, tag, where)
 
     @property
     def maintenance_database(self) -> str:
@@ -91,8 +98,8 @@ class Target:
 
     def is_ours(self, manifest: ManifestHead) -> bool:
         """Whether a backup is of the configured database: the same name, in the same container or Compose project; with
-        `local` any server's of that name. Works without an engine, by the settings' names: then the project counts only
-        where no container was named, since that one need not be of it."""
+        `local` any server's of that name. Works without an engine, by the settings' names: then what was named counts,
+        and where nothing was, either default."""
         identity = manifest.identity
         if identity is None or identity.database != self.database:
             return False
@@ -101,8 +108,11 @@ class Target:
             settings = self.settings
             if settings.via == "local":
                 return identity.via == "local"
-            by_project = "container" not in settings.model_fields_set
-            return identity.container == settings.container or (by_project and identity.project == settings.project)
+            by_name = self._named_container or not self._named_labels
+            by_project = not self._named_container
+            return (by_name and identity.container == settings.container) or (
+                by_project and identity.project == settings.project
+            )
         if known.kind == "local":
             return identity.via == "local"
         return known.container == identity.container or (
@@ -132,10 +142,41 @@ class Target:
         return "place" in self.__dict__ and "POSTGRES_PASSWORD_FILE" not in self.place.environment
 
     def describe(self) -> str:
-        """The server in words, without secrets."""
-        if self.settings.via == "docker":
-            return f"container {self.place.container}"
-        return f"server {self._connection.get('PGHOST', 'local socket')}:{self._connection.get('PGPORT', '5432')}"
+        """The server in words, without secrets: its container with what it belongs to, or its address."""
+        if self.settings.via == "local":
+            return f"server {self._connection.get('PGHOST', 'local socket')}:{self._connection.get('PGPORT', '5432')}"
+        place = self.place
+        known = (
+            (place.container_id or "")[:12],
+            f"Compose project {place.project}" if place.project else "",
+            f"engine {place.engine}" if place.engine else "",
+        )
+        return f"container {place.container} ({', '.join(filter(None, known))})"
+
+    @property
+    def about(self) -> str:
+        """The database and its server in words, as far as a moment's look tells."""
+        if self.settings.via == "docker" and self.known_place is None:
+            return f"database {self.database} in a container that could not be looked at ({self._sought})"
+        return f"database {self.database}, {self.describe()}"
+
+    @property
+    def _sought(self) -> str:
+        """By what the container is looked for."""
+        settings = self.settings
+        if self._named_container or not self._named_labels:
+            return settings.container
+        return f"Compose project {settings.project}, service {settings.service}"
+
+    @property
+    def _named_container(self) -> bool:
+        """Whether somebody has named it, so that no other may stand in."""
+        return "container" in self.settings.model_fields_set
+
+    @property
+    def _named_labels(self) -> set[str]:
+        """Which of Compose's labels somebody has named."""
+        return self.settings.model_fields_set & {"service", "project"}
 
     def close(self) -> None:
         """Release the host's connections."""
@@ -172,7 +213,7 @@ class Target:
         try:
             place = self.place
         except HostError:
-            recalled = remembered.recall(self.settings.container)
+            recalled = remembered.recall(self._sought)
             if recalled is None:
                 raise
             return recalled
@@ -185,7 +226,7 @@ class Target:
         directory = _on_this_machine(place.working_dir)
         if directory is None or not directory.is_dir():
             raise BackupDirUnknown(f"Compose's directory {place.working_dir} is not on this machine.")
-        remembered.remember(self.settings.container, directory / "backups")
+        remembered.remember(self._sought, directory / "backups")
         return directory / "backups"
 
 

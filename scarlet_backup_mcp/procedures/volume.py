@@ -7,12 +7,20 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from .. import __version__
-from ..errors import BackupToolError, DumpFailed, DumpIncomplete, PermissionDenied, ServerUnreachable, VolumeUnsupported
+from ..errors import (
+    BackupToolError,
+    DumpFailed,
+    DumpIncomplete,
+    PermissionDenied,
+    ServerUnreachable,
+    VolumeUnsupported,
+    WrongServer,
+)
 from ..hosts import Exit, Place
 from ..hosts.volumes import volume_labels
 from ..models import Activity, Check, CopiedTable, Site, TableCount, VolumeManifest
 from ..postgres import catalogue as pg
-from ..postgres import programs
+from ..postgres import controldata, programs
 from ..postgres.activity import activity
 from ..postgres.base_backup import BACKUP_MANIFEST, BackupManifest
 from ..postgres.replication import require_readiness, unlogged_tables, wal_kept
@@ -82,6 +90,7 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
                 )
             contents = written.contents
             listed = _require_whole(contents)
+            _require_this_cluster(contents, before.server)
             partial.finish()
             archive.read_back(partial, compression, written, progress)
             after = _look(target, progress, before)
@@ -199,6 +208,12 @@ def _require_whole(contents: Contents) -> BackupManifest:
         wrong = checks.describe([check for check in looked if check.ok is not True])
         raise DumpIncomplete(f"pg_basebackup ended without an error, but the copy is not whole: {wrong}.")
     return listed
+
+
+def _require_this_cluster(contents: Contents, server: pg.ServerFacts) -> None:
+    """pg_basebackup can't be asked where it is: the control file that it brought tells. Raises WrongServer."""
+    if not controldata.is_of(contents.kept.get(f"global/{archive.PG_CONTROL}", b""), server.system_identifier):
+        raise WrongServer(f"pg_basebackup copied another cluster than {server.system_identifier}, which was asked.")
 
 
 def _error(target: Target, ended: Exit) -> BackupToolError:

@@ -301,6 +301,7 @@ def _report(
         source_proved_at=planned.known.proved_at if planned.known else None,
         drill=work.drill,
         database=target.database,
+        server=target.about,
         undo_point=undo,
         rows_compared=None,
         files_compared=work.files,

@@ -136,6 +136,7 @@ def wait_until_ready(target: Target, progress: Progress) -> None:
 
 def _is_ready(target: Target) -> tuple[bool, str]:
     try:
+        target.server.where.forget()  # another cluster may run there than before
         return target.server.ready()
     except BackupToolError as error:
         return False, error.message

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from ..errors import ConfigurationError, ScheduleFailed
 from ..models import Kind
-from ..postgres.dsn import environment_of
+from ..postgres.dsn import holds_password
 from ..settings import PREFIX, Settings
 
 PACKAGE = "scarlet_backup_mcp"
@@ -28,6 +28,8 @@ LONGEST_RUN_HOURS = 12
 """A run that hangs is ended after this, where the scheduler can, so that the next one may begin."""
 # What leads to an engine or to client programs, and is not in a scheduler's environment.
 _DOCKER = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+_SERVICES = ("PGSERVICEFILE", "PGSYSCONFDIR")
+_NAMED = ("container", "service", "project", "database")
 _WHICH_JOB = ("via", "container", "service", "project", "database", "dsn", "dir")
 _NAME = r"scarlet-backup(-[0-9a-f]{8})?-(daily|weekly)(-volume)?"
 _CACHE = {"cache", ".cache", "caches"}
@@ -104,9 +106,11 @@ def interpreter() -> str:
 
 
 def settings_in_force(settings: Settings) -> list[str]:
-    """As options of the command line, those that are not the defaults. Raises ConfigurationError for a password."""
-    changed = _changed(settings)
-    if (dsn := changed.get("dsn")) is not None and environment_of(str(_plain(dsn))).get("PGPASSWORD"):
+    """As options of the command line, those that are not the defaults, and what was named although it is the default.
+    Raises ConfigurationError for a password."""
+    named = {name: getattr(settings, name) for name in _NAMED if name in settings.model_fields_set}
+    changed = {**named, **_changed(settings)}
+    if (dsn := changed.get("dsn")) is not None and holds_password(str(_plain(dsn))):
         raise ConfigurationError(
             f"{PREFIX}DSN holds a password, and a scheduled job's command line can be read by others.",
             "Put the password into libpq's password file (~/.pgpass, for its owner only; on Windows "
@@ -181,7 +185,7 @@ def _plain(value: object) -> object:
 
 
 def _carried(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
-    wanted = _DOCKER if settings.via == "docker" else ("PATH",) if settings.bin_dir is None else ()
+    wanted = _DOCKER if settings.via == "docker" else (*_SERVICES, *(("PATH",) if settings.bin_dir is None else ()))
     carried = {name: environment[name] for name in wanted if environment.get(name)}
     if re.search(r"://[^@]*:[^@]*@", carried.get("DOCKER_HOST", "")):
         raise ConfigurationError(

@@ -1,0 +1,422 @@
+"""The server that was named, and no other: whatever else is there, and whatever the environment says."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from scarlet_backup_mcp.cli import main as commands
+from scarlet_backup_mcp.errors import (
+    ConfigurationError,
+    ContainerAmbiguous,
+    ContainerMissing,
+    DatabaseMissing,
+    VolumeShared,
+    WrongServer,
+)
+from scarlet_backup_mcp.hosts.docker import DockerHost
+from scarlet_backup_mcp.hosts.local import LocalHost, LocalProcess
+from scarlet_backup_mcp.models import Backup, Integrity
+from scarlet_backup_mcp.postgres import controldata
+from scarlet_backup_mcp.postgres.dsn import environment_of
+from scarlet_backup_mcp.postgres.postmaster import Postmaster, Whereabouts, read
+from scarlet_backup_mcp.postgres.server import Server
+from scarlet_backup_mcp.procedures.backup import backup
+from scarlet_backup_mcp.procedures.gate import gate
+from scarlet_backup_mcp.procedures.integrity import db_integrity
+from scarlet_backup_mcp.procedures.load import load
+from scarlet_backup_mcp.procedures.restore import dry_run, propose, restore
+from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.progress import Progress
+from scarlet_backup_mcp.settings import Settings, load_settings
+
+from .conftest import IMAGE, LocalDatabase, Stack, run_docker
+from .helpers_backup_faults import Box
+from .helpers_faces import local_settings
+
+LABEL = ("--label", "scarlet-backup-mcp.test=1")
+HASTY = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "autovacuum=off")
+READY = "grep -q ready /var/lib/postgresql/data/postmaster.pid"
+AGENTS = "CREATE TABLE agents (name text); INSERT INTO agents SELECT generate_series(1, {});"
+
+
+@contextmanager
+def server_in(*options: str, settings: Sequence[str] = (), agents: int = 1) -> Generator[Box]:
+    """A container with a server of its own, whose `letta` has that many agents. The image's entry point can't make a
+    cluster with such options and settings, so it has them only once the cluster is there."""
+    box = Box(f"named-{secrets.token_hex(4)}", secrets.token_urlsafe(12))
+    made = {"POSTGRES_PASSWORD": box.password, "POSTGRES_DB": "letta", "POSTGRES_INITDB_ARGS": "--no-sync"}
+    environment = [word for name, value in made.items() for word in ("-e", f"{name}={value}")]
+    run = ("run", "-d", "--name", box.name, *LABEL, *environment, "-v", f"{box.name}:/var/lib/postgresql/data")
+    try:
+        run_docker(*run, IMAGE, *HASTY)
+        box.wait_until_ready()
+        box.psql(AGENTS.format(agents))
+        if options or settings:
+            run_docker("stop", box.name)
+            run_docker("rm", box.name)
+            words = [word for setting in settings for word in ("-c", setting)]
+            run_docker(*run, *options, IMAGE, *HASTY, *words)
+            run_docker("exec", box.name, "timeout", "30", "sh", "-c", f"until {READY}; do sleep 0.1; done")
+        yield box
+    finally:
+        run_docker("rm", "-f", "-v", box.name)
+        run_docker("volume", "rm", "-f", box.name)
+
+
+@pytest.fixture(scope="module")
+def other(require_docker: None) -> Iterator[Box]:
+    """Another server, with 7 agents, where nothing is ever to be read or written."""
+    with server_in(agents=7) as box:
+        yield box
+
+
+def look(settings: Settings) -> Integrity:
+    with Target(settings) as target:
+        return db_integrity(target, Progress())
+
+
+def take(settings: Settings) -> Backup:
+    with Target(settings) as target:
+        return backup(target, Progress(), verify="full")
+
+
+def cluster_of(directory: Path, made: Backup) -> str:
+    return json.loads((directory / f"{made.name}.manifest.json").read_bytes())["identity"]["system_identifier"]
+
+
+# What was named and is not there
+
+
+@pytest.mark.parametrize("named", ["container", "service", "project"])
+def test_nothing_stands_in_for_what_was_named(
+    scarlet: Stack, tmp_path: Path, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = take(load_settings(dir=tmp_path, container=scarlet.container))
+    usual = {"project": scarlet.project} if named != "project" else {}
+    monkeypatch.setenv(f"SCARLET_BACKUP_{named.upper()}", f"{scarlet.container}x")
+    with Target(load_settings(dir=tmp_path, **usual)) as target:
+        for call in (lambda: backup(target, Progress()), lambda: restore(target, Progress(), made.name)):
+            with pytest.raises(ContainerMissing, match=f"There are: .*{scarlet.container}"):
+                call()
+        assert not gate(target).safe_to_proceed
+    given = [f"--dir={tmp_path}", *(f"--{name}={value}" for name, value in usual.items()), "--json"]
+    done = CliRunner().invoke(commands, ["restore", made.name, "--yes", *given])
+    assert done.exit_code != 0
+    assert "container_missing" in done.output
+    assert [path.name for path in tmp_path.glob("*.sql")] == [made.name]
+
+
+def test_a_wrong_name_is_not_remembered(scarlet: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    with Target(load_settings(container="no-such-name")) as target, pytest.raises(ContainerMissing):
+        backup(target, Progress())
+    assert not list((tmp_path / "state").rglob("*.json"))
+
+
+def test_a_missing_database_is_told_with_those_there_are(scarlet: Stack, tmp_path: Path) -> None:
+    with Target(load_settings(dir=tmp_path, container=scarlet.container, database="lettta")) as target:
+        for kind in ("sql", "volume"):
+            with pytest.raises(DatabaseMissing, match=r"'lettta'.*There are: letta, postgres\."):
+                backup(target, Progress(), kind=kind)
+    assert not list(tmp_path.glob("*.sql"))
+
+
+# Two for one
+
+
+def test_two_containers_of_the_service_are_refused(scarlet: Stack, tmp_path: Path) -> None:
+    second = f"{scarlet.project}-second"
+    labels = {"project": scarlet.project, "service": "postgres", "oneoff": "False"}
+    words = [word for key, value in labels.items() for word in ("--label", f"com.docker.compose.{key}={value}")]
+    run_docker("create", "--name", second, *LABEL, *words, IMAGE)
+    try:
+        settings = load_settings(dir=tmp_path, project=scarlet.project)
+        with Target(settings) as target, pytest.raises(ContainerAmbiguous, match=second):
+            backup(target, Progress())
+        found = look(settings)
+        assert (found.healthy, found.safe_to_proceed) == (False, False)
+        assert "container_ambiguous" in {finding.code for finding in found.findings if finding.severity == "error"}
+        assert look(load_settings(dir=tmp_path, project=scarlet.project, container=scarlet.container)).agents == 2
+    finally:
+        run_docker("rm", "-f", second)
+
+
+def test_who_else_can_write_to_the_volume_is_refused_and_who_reads_is_told(scarlet: Stack, tmp_path: Path) -> None:
+    settings = load_settings(dir=tmp_path, container=scarlet.container)
+    with Target(settings) as target:
+        made = backup(target, Progress(), verify="full")
+        volume = target.place.volume
+    second = f"{scarlet.project}-second"
+    try:
+        for mode, shared in (("ro", False), ("rw", True)):
+            mount = f"{volume}:/elsewhere:{mode}"
+            run_docker("run", "-d", "--name", second, *LABEL, "-v", mount, "--entrypoint", "sleep", IMAGE, "600")
+            found = look(settings)
+            codes = {finding.code: finding.severity for finding in found.findings}
+            assert codes.get("volume_shared") == ("error" if shared else None)
+            assert codes.get("volume_read_by_others") == (None if shared else "info")
+            if shared:
+                before = scarlet.psql("SELECT oid, datname FROM pg_database ORDER BY 1", "postgres")
+                with Target(settings) as target:
+                    for call in (
+                        lambda target=target: backup(target, Progress()),
+                        lambda target=target: backup(target, Progress(), kind="volume"),
+                        lambda target=target: restore(target, Progress(), made.name),
+                        lambda target=target: propose(target, Progress(), made.name),
+                        lambda target=target: dry_run(target, Progress(), made.name),
+                        lambda target=target: verify(target, Progress(), made.name, "drill", on_live_server=True),
+                    ):
+                        with pytest.raises(VolumeShared, match=second):
+                            call()
+                assert scarlet.psql("SELECT oid, datname FROM pg_database ORDER BY 1", "postgres") == before
+            else:
+                with Target(settings) as target:
+                    assert backup(target, Progress(), verify="full").good
+            run_docker("rm", "-f", second)
+    finally:
+        run_docker("rm", "-f", second)
+
+
+def test_a_server_that_took_over_the_socket_is_not_the_one_named(require_docker: None, tmp_path: Path) -> None:
+    """Two containers share the directory of their sockets: the second server's is the one that answers in the first."""
+    sockets = f"named-{secrets.token_hex(4)}"
+    shared = ("-v", f"{sockets}:/var/run/postgresql")
+    try:
+        with server_in(*shared, agents=3) as first:
+            run_docker("exec", first.name, "sleep", "6")
+            with server_in(*shared, agents=7):
+                with Target(first.settings(tmp_path)) as target, pytest.raises(WrongServer):
+                    backup(target, Progress())
+                found = look(first.settings(tmp_path))
+                assert "wrong_server" in {finding.code for finding in found.findings}
+                assert found.agents is None
+        assert not list(tmp_path.glob("letta*"))
+    finally:
+        run_docker("volume", "rm", "-f", sockets)
+
+
+# What the environment says
+
+
+def test_what_a_container_has_in_its_environment_leads_nowhere_else(other: Box, tmp_path: Path) -> None:
+    """An application's leftovers, an empty service, and a port that is not the server's."""
+    address = run_docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", other.name).strip()
+    leftovers = {"PGHOST": address, "PGHOSTADDR": address, "PGPORT": "1", "PGSERVICE": "", "PGPASSWORD": other.password}
+    words = [word for name, value in leftovers.items() for word in ("-e", f"{name}={value}")]
+    with server_in(*words, agents=3) as box:
+        settings = box.settings(tmp_path)
+        made = take(settings)
+        assert made.integrity_rows == 3
+        with Target(settings) as target:
+            assert restore(target, Progress(), made.name).integrity_rows == 3
+            copied = backup(target, Progress(), kind="volume", verify="full")
+        assert copied.integrity_rows == 3
+        assert cluster_of(tmp_path, copied) == cluster_of(tmp_path, made)
+        there = "SELECT count(*) FROM agents; SELECT count(*) FROM pg_database"
+        assert other.psql(there).split() == ["7", "4"]
+
+
+@pytest.mark.parametrize(
+    "setting", ["port=5433", "unix_socket_directories=/tmp", "unix_socket_directories="], ids=["port", "socket", "tcp"]
+)
+def test_a_server_is_found_where_it_listens(require_docker: None, tmp_path: Path, setting: str) -> None:
+    with server_in(settings=[setting], agents=3) as box:
+        assert take(box.settings(tmp_path)).integrity_rows == 3
+
+
+def test_a_server_elsewhere_than_its_environment_says_is_found_by_its_own_word(other: Box) -> None:
+    host = DockerHost(other.name)
+    found = read(host, "/var/lib/postgresql/data")
+    assert isinstance(found, Postmaster)
+    assert (found.host, found.port) == ("/var/run/postgresql", "5432")
+    assert read(host, "/somewhere/else") is None
+    server = Server(host, "postgres", {}, "test", Whereabouts(host, "/somewhere/else"))
+    with server.session("letta") as session:
+        assert session.identity.data_directory == "/var/lib/postgresql/data"
+
+
+def test_a_forged_start_is_not_believed(require_docker: None, tmp_path: Path) -> None:
+    with server_in() as box:
+        box.sh("sed -i '3s/.*/1600000000/' /var/lib/postgresql/data/postmaster.pid")
+        with Target(box.settings(tmp_path)) as target, pytest.raises(WrongServer, match=r"postmaster\.pid"):
+            backup(target, Progress())
+
+
+# Connection strings
+
+
+def service_file(directory: Path, database: LocalDatabase, **parameters: str) -> Path:
+    found = {name.removeprefix("PG").lower(): value for name, value in environment_of(database.dsn).items()}
+    found = {"dbname" if name == "database" else name: value for name, value in found.items()} | parameters
+    lines = "\n".join(f"{name}={value}" for name, value in found.items())
+    file = directory / "services.conf"
+    file.write_text(f"# for tests\n[another]\ndbname=wrong\n\n  [scarlet]  \n{lines}\n[scarlet]\ndbname=late\n")
+    return file
+
+
+def test_the_database_of_a_service_is_the_one_that_is_meant(
+    local_database: LocalDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGSERVICEFILE", str(service_file(tmp_path, local_database)))
+    with psycopg.connect("service=scarlet") as by_libpq:
+        assert by_libpq.info.dbname == local_database.name
+    settings = {"dir": tmp_path / "backups", "via": "local", "bin_dir": local_database.bin_dir}
+    with Target(load_settings(dsn="service=scarlet", **settings)) as target:
+        assert target.database == local_database.name
+        made = backup(target, Progress(), verify="full")
+        with psycopg.connect(local_database.dsn, autocommit=True) as connection:
+            connection.execute("CREATE TABLE letta.not_in_the_backup ()")
+        brought = restore(target, Progress(), made.name)
+    with psycopg.connect(local_database.dsn) as connection:
+        assert connection.execute("SELECT to_regclass('letta.not_in_the_backup')").fetchone() == (None,)
+    assert brought.undo_point is not None
+    with psycopg.connect(local_database.server.dsn(brought.undo_point)) as connection:
+        assert connection.execute("SELECT to_regclass('letta.not_in_the_backup')").fetchone() != (None,)
+    with pytest.raises(ConfigurationError, match="names the database"):
+        Target(load_settings(dsn="service=scarlet", database="letta", **settings))
+
+
+def test_what_the_string_itself_says_beats_its_service(
+    local_database: LocalDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGSERVICEFILE", str(service_file(tmp_path, local_database, dbname="postgres")))
+    dsn = f"service=scarlet dbname={local_database.name}"
+    with psycopg.connect(dsn) as by_libpq:
+        assert by_libpq.info.dbname == environment_of(dsn)["PGDATABASE"]
+    assert "PGSERVICE" not in environment_of(dsn)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("[other]\nhost=h", "which is in none of"),
+        ("[scarlet]\nservice=other", "Line 2"),
+        ("[scarlet]\nldap://directory", "Line 2"),
+        ("[scarlet]\nhost=h\napplication_name=x", "application_name"),
+    ],
+)
+def test_a_service_that_cannot_be_followed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: str, said: str
+) -> None:
+    file = tmp_path / "services.conf"
+    file.write_text(lines)
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    with pytest.raises(ConfigurationError, match=said):
+        environment_of("service=scarlet")
+
+
+@pytest.mark.parametrize("name", ["host=elsewhere dbname=x", "postgresql://elsewhere/x", 'it\'s "odd"'])
+def test_a_name_that_looks_like_a_connection_string_is_a_name(
+    local_database: LocalDatabase, tmp_path: Path, name: str
+) -> None:
+    like = sql.Identifier(local_database.name)
+    with psycopg.connect(local_database.server.dsn(), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), like))
+        try:
+            where = local_settings(local_database, tmp_path).model_dump(exclude={"dsn"}, exclude_unset=True)
+            dsn = make_conninfo(local_database.dsn, dbname=name)
+            with Target(load_settings(**where, dsn=dsn)) as target:
+                made = backup(target, Progress(), verify="full")
+                assert made.database == name
+                assert restore(target, Progress(), made.name).restored
+        finally:
+            rows = connection.execute("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [name])
+            for (found,) in rows.fetchall():
+                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(found)))
+
+
+# Programs that cannot be asked
+
+
+class Misled(LocalHost):
+    """Leads a load into another database: what no setting does any more, so that its proof is seen to hold."""
+
+    def __init__(self, bin_dir: Path, environment: Mapping[str, str], into: str) -> None:
+        super().__init__(bin_dir, environment)
+        self._into = into
+
+    def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False) -> LocalProcess:
+        astray = {"PGDATABASE": self._into} if "ON_ERROR_STOP=1" in argv else {}
+        return super().start(argv, env={**(env or {}), **astray}, stdin=stdin)
+
+
+def test_a_load_that_comes_to_another_database_loads_nothing(local_database: LocalDatabase) -> None:
+    environment = environment_of(local_database.dsn)
+    live = environment.pop("PGDATABASE")
+    staging = f"{live}_restore_test"
+    with psycopg.connect(local_database.server.dsn(), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(staging)))
+    script = [b"CREATE TABLE public.came_here ();\n"]
+    server = Server(Misled(local_database.bin_dir, environment, live), "postgres", environment, "test")
+    with pytest.raises(WrongServer, match=staging):
+        load(server, staging, "x.sql", script, {}, Progress())
+    for name in (live, staging):
+        with psycopg.connect(local_database.server.dsn(name)) as connection:
+            assert connection.execute("SELECT to_regclass('public.came_here')").fetchone() == (None,)
+
+
+def test_two_servers_in_one_call_are_told_apart(local_database: LocalDatabase) -> None:
+    host = LocalHost(local_database.bin_dir, environment_of(local_database.dsn))
+    server = Server(host, "postgres", environment_of(local_database.dsn), "test")
+    with server.session(local_database.name) as session:
+        found = session.identity
+    for wrong, said in (
+        (replace(found, database="another"), "came to"),
+        (replace(found, system_identifier="1"), "Two clusters"),
+        (replace(found, started_at=1.0), "restarted"),
+    ):
+        with pytest.raises(WrongServer, match=said):
+            server.where.require(wrong, local_database.name)
+
+
+def test_a_control_file_tells_whose_it_is(local_database: LocalDatabase) -> None:
+    with psycopg.connect(local_database.dsn) as connection:
+        row = connection.execute(
+            "SELECT system_identifier::text, pg_read_binary_file('global/pg_control') FROM pg_control_system()"
+        ).fetchone()
+    assert row is not None
+    assert controldata.is_of(row[1], row[0])
+    assert not controldata.is_of(row[1], str(int(row[0]) + 1))
+    assert not controldata.is_of(b"", row[0])
+
+
+# What is told
+
+
+def test_results_and_questions_say_which_server_they_are_about(scarlet: Stack, tmp_path: Path) -> None:
+    settings = load_settings(dir=tmp_path, container=scarlet.container)
+    with Target(settings) as target:
+        made = backup(target, Progress(), verify="full")
+        short = (target.place.container_id or "none")[:12]
+        where = f"database letta, container {scarlet.container} ({short}, Compose project {scarlet.project})"
+        assert made.server == where
+        assert gate(target).server == where
+        question = propose(target, Progress(), made.name).question
+        assert f"letta of container {scarlet.container} ({short}, Compose project {scarlet.project})" in question
+        assert restore(target, Progress(), made.name).server == where
+    given = [f"--dir={tmp_path}", f"--container={scarlet.container}"]
+    listed = CliRunner().invoke(commands, ["list", "--json", *given])
+    assert json.loads(listed.stdout)["server"] == where
+    assert look(settings).server == where
+
+
+def test_an_engine_that_is_not_the_default_is_named(
+    scarlet: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    socket = tmp_path / "engine.sock"
+    socket.symlink_to("/var/run/docker.sock")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
+    with Target(load_settings(dir=tmp_path, container=scarlet.container)) as target:
+        assert f"engine unix://{socket})" in target.about
