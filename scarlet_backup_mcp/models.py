@@ -89,7 +89,7 @@ class NotDumped(Model):
 
     schema_: str = Field(alias="schema")
     name: str
-    rows: int | None = Field(description="null: the role that dumped it may not read the table.")
+    rows: int | None = Field(description="null: they could not be counted; the role may not read the table.")
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -281,6 +281,7 @@ class VolumeManifest(ManifestHead):
     databases: list[str] = Field(description="Every database of the cluster: they all come back together.")
     cluster_bytes: int | None = Field(description="Sizes of the databases, summed; null where they may not be asked.")
     tables: list[CopiedTable] = Field(description="Those of the configured database.")
+    uncounted: list[str] = Field(default=[], description="Its tables that could not be counted, as schema.name.")
     activity: Activity | None = Field(default=None, description="What the server had written just before the copy.")
     quiet: bool | None = Field(
         description="Whether nothing was written between the two counts, so that rows are exactly those in the copy."

@@ -64,7 +64,9 @@ def _check(session: Session, schema: str, watch: Callable[[], object]) -> Checke
     )
     for table in heaps:
         watch()
-        damaged = f"SELECT blkno, msg FROM {schema}.verify_heapam({table['oid']}::oid::regclass) LIMIT {SHOWN}"
+        # All arguments, of exact types: another function of that name, for fewer, would be taken for it or doubted.
+        arguments = f"{table['oid']}::oid::regclass, false, false, 'none'::text, NULL::bigint, NULL::bigint"
+        damaged = f"SELECT blkno, msg FROM {schema}.verify_heapam({arguments}) LIMIT {SHOWN}"
         rows, error = _try(session, damaged)
         problems += [f"table {table['name']}, block {row['blkno']}: {row['msg']}" for row in rows]
         problems += [f"table {table['name']}: {error}"] if error else []

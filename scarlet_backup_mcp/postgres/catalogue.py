@@ -6,16 +6,14 @@ no such column.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import PermissionDenied
 from ..models import DatabaseProperties, Role
-from .quoting import identifier, literal, qualified
-from .server import OWN_SEARCH_PATH, Server, Session
+from .quoting import literal
+from .server import Session
 
-UNION = 200
-"""Tables counted in one query."""
 FIRST_OF_USERS = 16384
 """Objects that initdb makes have lower OIDs (FirstNormalObjectId in transam.h)."""
 
@@ -84,12 +82,16 @@ def databases(session: Session) -> dict[str, DatabaseFacts]:
     return {row["name"]: DatabaseFacts(**row) for row in rows}
 
 
-def tables(session: Session) -> list[Table]:
-    """Every table of the connected database that pg_dump would dump, temporary ones and PostgreSQL's own left out."""
+def tables(session: Session, *, sizes: bool = True) -> list[Table]:
+    """Every table of the connected database that pg_dump would dump, temporary ones and PostgreSQL's own left out.
+
+    To tell `sizes` waits for the lock of whoever changes a table.
+    """
+    size = "pg_table_size(c.oid)" if sizes else "0"
     rows = session.rows(
-        """SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
+        f"""SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
                   coalesce(pg_partition_root(c.oid)::oid, c.oid)::bigint AS root,
-                  coalesce(CASE c.relkind WHEN 'r' THEN pg_table_size(c.oid) END, 0) AS bytes,
+                  coalesce(CASE c.relkind WHEN 'r' THEN {size} END, 0) AS bytes,
                   CASE WHEN c.reltuples >= 0 THEN c.reltuples::bigint END AS estimated_rows,
                   EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
                           AND d.objid = c.oid AND d.deptype = 'e') AS in_extension
@@ -100,14 +102,13 @@ def tables(session: Session) -> list[Table]:
     return [Table(**row) for row in rows]
 
 
-def undumped_rows(session: Session) -> dict[tuple[str, str], int | None]:
-    """Rows, by (schema, name), of tables of which pg_dump leaves out all rows or some: members of extensions, where it
-    filters what is configuration, and what somebody has made in schemas that are named as PostgreSQL's own
-    (`selectDumpableTable`, `selectDumpableNamespace` and `processExtensionTables` in pg_dump.c; seen on 18). None: this
-    role may not read them."""
+def undumped_tables(session: Session) -> dict[Table, bool]:
+    """Tables of which pg_dump leaves out all rows or some, and whether this role may read them: members of extensions,
+    where it filters what is configuration, and what somebody has made in schemas that are named as PostgreSQL's own
+    (`selectDumpableTable`, `selectDumpableNamespace` and `processExtensionTables` in pg_dump.c; seen on 18)."""
     rows = session.rows(
         f"""SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
-                  c.oid::bigint AS root, pg_table_size(c.oid) AS bytes, NULL AS estimated_rows, m.is AS in_extension,
+                  c.oid::bigint AS root, 0 AS bytes, NULL AS estimated_rows, m.is AS in_extension,
                   coalesce(has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), false)
                     AND NOT row_security_active(c.oid) AS readable
            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
@@ -117,24 +118,8 @@ def undumped_rows(session: Session) -> dict[tuple[str, str], int | None]:
              AND (m.is OR n.nspname ~ '^pg_' OR n.nspname = 'information_schema')
            ORDER BY n.nspname, c.relname"""
     )
-    readable = {row["oid"] for row in rows if row.pop("readable")}
-    tables = [Table(**row) for row in rows]
-    counted = count_rows(session, [table for table in tables if table.oid in readable])
-    return {(table.schema, table.name): counted.get(table.oid) for table in tables}
-
-
-def count_rows(session: Session, of: Sequence[Table]) -> dict[int, int]:
-    """Rows, counted one by one, of each table in `of`, summed by the OID of its root."""
-    found: dict[int, int] = {}
-    plain = [table for table in of if table.kind == "r"]
-    for at in range(0, len(plain), UNION):
-        counts = " UNION ALL ".join(
-            f"SELECT {table.root}::bigint AS root, count(*) AS rows FROM ONLY {qualified(table.schema, table.name)}"
-            for table in plain[at : at + UNION]
-        )
-        for row in session.rows(counts):
-            found[row["root"]] = found.get(row["root"], 0) + row["rows"]
-    return found
+    readable = [row.pop("readable") for row in rows]
+    return {Table(**row): may for row, may in zip(rows, readable, strict=True)}
 
 
 def rewritten_tables(session: Session) -> list[str]:
@@ -161,12 +146,16 @@ class RowDifference:
 
 
 def compare_rows(
-    dumped: Mapping[tuple[str, str], int], of: Iterable[Table], counted: Mapping[int, int]
+    dumped: Mapping[tuple[str, str], int],
+    of: Iterable[Table],
+    counted: Mapping[int, int],
+    unknown: Collection[int] = (),
 ) -> tuple[int, list[RowDifference]]:
-    """Rows of COPY targets, keyed by (schema, name), against rows counted in a database.
+    """Rows of COPY targets, keyed by (schema, name), against rows counted in a database, by their root's OID.
 
-    Partitions are compared at their root: pg_dump loads some of them through it. Gives the number of rows that agree
-    and the differences; tables of extensions are left out, since pg_dump filters their rows.
+    Partitions are compared at their root: pg_dump loads some of them through it. Gives the number of rows that were
+    compared and the differences; tables of extensions are left out, since pg_dump filters their rows, and so are the
+    `unknown` roots, whose rows could not be counted.
     """
     known = {(table.schema, table.name): table for table in of}
     names = {table.oid: f"{table.schema}.{table.name}" for table in known.values()}
@@ -181,7 +170,8 @@ def compare_rows(
             differences.append(RowDifference(".".join(key), rows, None))
         else:
             sums[table.root] = sums.get(table.root, 0) + rows
-    roots = {table.root for table in known.values() if table.kind == "r" and not table.in_extension}
+    sums = {root: rows for root, rows in sums.items() if root not in unknown}
+    roots = {table.root for table in known.values() if table.kind == "r" and not table.in_extension} - {*unknown}
     for root in sorted(roots | set(sums)):
         if sums.get(root) != counted.get(root):
             differences.append(RowDifference(names.get(root, str(root)), sums.get(root), counted.get(root)))
@@ -252,35 +242,6 @@ def entries_beside(session: Session, prefix: str) -> list[str]:
         return [row["name"] for row in session.rows(query)]
     except PermissionDenied:
         return []
-
-
-def find_table(session: Session, name: str) -> tuple[str, str] | None:
-    """Schema and name of the table that `name` means by the database's own search_path; None if there is none.
-
-    The session was opened with OWN_SEARCH_PATH. Everything is qualified and of exact types, so that nothing on the
-    user's path can stand in for it.
-    """
-    rows = session.rows(
-        f"""SELECT n.nspname AS schema, c.relname AS name
-            FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-            WHERE c.oid = pg_catalog.to_regclass({literal(identifier(name))})::pg_catalog.oid"""
-    )
-    return (rows[0]["schema"], rows[0]["name"]) if rows else None
-
-
-def count(session: Session, schema: str, name: str) -> int:
-    """`SELECT count(*)` of one table, partitions and children included."""
-    return session.rows(f"SELECT count(*) AS rows FROM {qualified(schema, name)}")[0]["rows"]
-
-
-def count_table(server: Server, database: str, name: str) -> int | None:
-    """`SELECT count(*)` of the table that `name` means by the database's own search_path; None if there is none.
-
-    Raises TableLocked after 3 s behind a migration.
-    """
-    with server.session(database, {**OWN_SEARCH_PATH, "lock_timeout": "3s"}) as session:
-        found = find_table(session, name)
-        return None if found is None else count(session, *found)
 
 
 def tables_of_types(session: Session, types: Iterable[str]) -> set[str]:

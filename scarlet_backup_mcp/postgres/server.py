@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -136,9 +136,11 @@ class Session:
         self._database = database
         self._progress = progress or Progress()
         self._buffer = bytearray()
+        self._nowhere = "NUL" if server.host.kind == "local" and os.name == "nt" else "/dev/null"
         argv = ["psql", "-X", "-q", "-A", "-t", "-w"]
         self._process = server.host.start(argv, env=server.environment(database, options), stdin=True)
         try:
+            # Qualified: with OWN_SEARCH_PATH a function of the user's may come before the catalogue's.
             facts = self.rows(
                 f"""SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4 AS version,
                            pg_catalog.pg_backend_pid() AS pid, {IDENTITY}"""
@@ -179,6 +181,29 @@ class Session:
         """The rows of a SELECT, each a dictionary of JSON values."""
         wrapped = f"SELECT coalesce(pg_catalog.json_agg(pg_catalog.row_to_json(answer)), '[]') FROM ({query}) AS answer"
         return json.loads(self.execute(wrapped, timeout))
+
+    def copy_away(self, statements: Sequence[str]) -> list[int | ServerError]:
+        """Run statements `COPY … TO STDOUT` in a transaction, have psql throw their rows away where it runs, and give
+        how many each had, or its error: the transaction then goes on as it was before that statement.
+
+        Raises ServerError when the connection is gone.
+        """
+        mark = secrets.token_hex(12)
+        script = "\\set ON_ERROR_ROLLBACK on\n"
+        for statement in statements:
+            script += f"{statement} \\g {self._nowhere}\n\\echo {mark} :ERROR :SQLSTATE :ROW_COUNT\n"
+            script += "\\echo :LAST_ERROR_MESSAGE\n"
+        script += f"\\set ON_ERROR_ROLLBACK off\n\\echo {mark}\n"
+        try:
+            self._process.write(script.encode())
+        except OSError:
+            raise self._lost() from None
+        found: list[int | ServerError] = []
+        for answer in self._read_until(f"{mark}\n".encode(), None).decode(errors="replace").split(f"{mark} ")[1:]:
+            status, _, message = answer.partition("\n")
+            failed, sqlstate, rows = status.split(" ")
+            found.append(_query_error(message.strip(), sqlstate) if failed == "true" else int(rows))
+        return found
 
     def close(self) -> Exit:
         """End psql: by `\\q` first, by force if it is busy. A transaction left open is rolled back."""

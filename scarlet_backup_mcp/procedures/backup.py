@@ -34,7 +34,7 @@ from ..store.writing import PartialFile
 from . import cold, record, throw_away, volume
 from .catalogue import last_full
 from .checks import describe_refusals
-from .dump import ConcurrentChange, Written, compare_with_snapshot, locked, not_dumped, stream, take_snapshot
+from .dump import ConcurrentChange, Written, compare_with_snapshot, locked, stream, take_snapshot
 from .examine import examine
 from .journal import maintenance_session, require_database, require_running, tidy_up
 from .outcome import Proof, outcome
@@ -139,13 +139,13 @@ def _dump(target: Target, progress: Progress, order: Order) -> tuple[Manifest, l
             snapshot = take_snapshot(target, session, progress)
             record.require_room(target, int((snapshot.database.bytes or 0) * ROOM[compression]), "this database")
             written = stream(target, snapshot, partial, compression, progress)
-            compare_with_snapshot(session, snapshot, written.tables, progress)
+            counts = compare_with_snapshot(target, session, snapshot, written.tables, progress)
         partial.finish()
         refused = read_back(partial, compression, written, progress)
         if refused:
             written.warnings.append(f"`restore` will refuse to load this backup: {refused}.")
         rows, last = sum(table.rows for table in written.tables), last_full(target)
-        shrunk = record.shrunk_reasons(target, rows, snapshot.integrity_rows, last, order.accept_smaller)
+        shrunk = record.shrunk_reasons(target, rows, counts.integrity, last, order.accept_smaller)
         manifest = Manifest(
             name=name,
             kind="sql",
@@ -167,9 +167,9 @@ def _dump(target: Target, progress: Progress, order: Order) -> tuple[Manifest, l
             roles=snapshot.roles,
             database_bytes=snapshot.database.bytes or 0,
             integrity_table=target.settings.integrity_table,
-            not_dumped=not_dumped(snapshot, written.tables),
+            not_dumped=counts.not_dumped,
             activity=snapshot.activity,
-            integrity_rows=snapshot.integrity_rows,
+            integrity_rows=counts.integrity.rows,
             shrunk=bool(shrunk),
             shrunk_reasons=shrunk,
             last_full=last.name if last else None,
@@ -177,7 +177,7 @@ def _dump(target: Target, progress: Progress, order: Order) -> tuple[Manifest, l
         progress.check()
         with progress.uninterrupted():
             directory.publish(partial, manifest, failed=["statements"] if refused else [], keep=order.keep)
-    return manifest, [*written.warnings, *record.not_dumped(manifest)], not refused
+    return manifest, [*written.warnings, *counts.warnings, *record.not_dumped(manifest)], not refused
 
 
 # -- the steps -------------------------------------------------------------------------------------------------------

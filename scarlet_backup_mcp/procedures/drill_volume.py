@@ -15,6 +15,7 @@ from ..models import Check, Drill, VolumeManifest
 from ..postgres import catalogue as pg
 from ..postgres import databases, programs, recovery
 from ..postgres.controldata import ControlDataDamaged
+from ..postgres.counting import count_table
 from ..postgres.script import Handler, ScriptDamaged, ScriptReader
 from ..postgres.script import Target as CopyTarget
 from ..postgres.server import Server
@@ -223,7 +224,7 @@ class _VolumeDrill:
         with self._giving_up(proof.ROWS):
             with self.server.session(database, self.options, self.progress) as session:
                 counted = proof_volume.count(session, dumped)
-            watched = pg.count_table(self.server, database, table)
+            watched = count_table(self.server, database, table)
         if counted.unlogged:
             names = ", ".join(sorted(".".join(name) for name in counted.unlogged))
             self.copy.vacant.warnings.append(
@@ -231,8 +232,8 @@ class _VolumeDrill:
             )
         known = proof_volume.counted_when_copied(self.manifest)
         self._add(proof_volume.of_rows(self.manifest, counted, self.report), doubtful=known)
-        self._add(proof_volume.of_integrity(self.manifest, table, watched), doubtful=False)
-        return watched
+        self._add(proof_volume.of_integrity(self.manifest, table, watched.rows, watched.why), doubtful=False)
+        return watched.rows
 
     def _compare_with_last_full(self, rows: int, table: str, watched: int | None) -> None:
         if self.manifest is not None and not self.target.is_ours(self.manifest):

@@ -19,7 +19,7 @@ from ..errors import (
 from ..hosts import Exit, run
 from ..models import Activity, Compression, DatabaseProperties, NotDumped, Role, TableData, rows_by_table
 from ..postgres import catalogue as pg
-from ..postgres import programs
+from ..postgres import counting, programs
 from ..postgres.activity import activity
 from ..postgres.digests import BlockDigests
 from ..postgres.script import Handler, ScriptDamaged, ScriptReader
@@ -47,8 +47,10 @@ class Snapshot:
     roles: list[Role]
     schemas: list[str]
     tables: list[pg.Table]
-    undumped: dict[tuple[str, str], int | None]
-    integrity_rows: int | None
+    undumped: dict[pg.Table, bool]
+    """Tables whose rows pg_dump leaves out, and whether they may be counted."""
+    watched: counting.Relation | None
+    """What the integrity table's name means."""
     activity: Activity
 
 
@@ -61,12 +63,12 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
     there for pg_dump as long as the session stays in that transaction."""
     progress.stage("taking a snapshot")
     with target.server.session(target.database, OWN_SEARCH_PATH, progress) as other:
-        watched = pg.find_table(other, target.settings.integrity_table)
+        watched = counting.find(other, target.settings.integrity_table)
     written = activity(session)
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     name = session.rows("SELECT pg_export_snapshot() AS name")[0]["name"]
     tables = pg.tables(session)
-    if watched not in {(table.schema, table.name) for table in tables}:
+    if watched is not None and not watched.no_table and watched.oid not in {table.oid for table in tables}:
         watched = None
     return Snapshot(
         name=name,
@@ -77,17 +79,10 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
         roles=pg.roles(session),
         schemas=pg.schemas(session),
         tables=tables,
-        undumped=pg.undumped_rows(session),
-        integrity_rows=None if watched is None else pg.count(session, *watched),
+        undumped=pg.undumped_tables(session),
+        watched=watched,
         activity=written,
     )
-
-
-def not_dumped(snapshot: Snapshot, tables: list[TableData]) -> list[NotDumped]:
-    """Rows of the snapshot that pg_dump has left out of its dump, which holds `tables`."""
-    dumped = rows_by_table(tables)
-    lacking = {key: rows and rows - dumped.get(key, 0) for key, rows in snapshot.undumped.items()}
-    return [NotDumped(schema=schema, name=name, rows=rows) for (schema, name), rows in lacking.items() if rows != 0]
 
 
 @dataclass(frozen=True)
@@ -201,14 +196,44 @@ def _dump_error(target: Target, ended: Exit) -> BackupToolError:
     return DumpFailed(f"pg_dump failed with exit code {ended.code}: {said or 'it said nothing'}")
 
 
-def compare_with_snapshot(session: Session, snapshot: Snapshot, tables: list[TableData], progress: Progress) -> None:
-    """Count the rows of every table in the snapshot, but for extensions'. Raises ConcurrentChange unless the dump holds
-    just as many, and no table was rewritten behind the snapshot's back."""
+@dataclass(frozen=True)
+class Counts:
+    """Rows of the snapshot: of the integrity table, and those that pg_dump has left out of its dump."""
+
+    integrity: counting.Count
+    not_dumped: list[NotDumped]
+    warnings: list[str]
+
+
+def compare_with_snapshot(
+    target: Target, session: Session, snapshot: Snapshot, tables: list[TableData], progress: Progress
+) -> Counts:
+    """Count the rows of every table in the snapshot that `session` keeps. Raises ConcurrentChange unless the dump,
+    which holds `tables`, has just as many, extensions' left out, and no table was rewritten behind the snapshot's back.
+
+    Called after pg_dump has ended: it has held a lock on every table, and few are held besides.
+    """
     progress.stage("counting the rows of the snapshot")
     if rewritten := pg.rewritten_tables(session):
         raise ConcurrentChange(f"Tables were rewritten while the dump was taken: {', '.join(rewritten[:5])}.")
-    counted = pg.count_rows(session, [table for table in snapshot.tables if not table.in_extension])
-    _, differences = pg.compare_rows(rows_by_table(tables), snapshot.tables, counted)
+    compared = [table for table in snapshot.tables if not table.in_extension]
+    of = [*compared, *(table for table, readable in snapshot.undumped.items() if readable)]
+    of += snapshot.watched.tables if snapshot.watched else []
+    with target.server.session(target.database, counting.LOCK_WAIT, progress) as other:
+        counted = counting.count_rows(other, {table.oid: table for table in of}.values(), snapshot.name)
+    dumped = rows_by_table(tables)
+    unknown = counted.unknown_roots(compared)
+    _, differences = pg.compare_rows(dumped, snapshot.tables, counted.by_root(compared), unknown)
     if differences:
         shown = "; ".join(f"{d.table}: {d.dumped} in the dump, {d.counted} in the snapshot" for d in differences[:5])
         raise ConcurrentChange(f"The dump does not hold the rows of its snapshot: {shown}.")
+    lacking = {table: counted.rows.get(table.oid) for table in snapshot.undumped}
+    lacking = {table: rows and rows - dumped.get((table.schema, table.name), 0) for table, rows in lacking.items()}
+    integrity = counting.count_of(snapshot.watched, counted)
+    if snapshot.watched and counted.failed_of(snapshot.watched.tables):
+        integrity = counting.Count(sum(dumped.get((t.schema, t.name), 0) for t in snapshot.watched.tables))
+    return Counts(
+        integrity=integrity,
+        not_dumped=[NotDumped(schema=t.schema, name=t.name, rows=rows) for t, rows in lacking.items() if rows != 0],
+        warnings=counted.told("pg_dump has read all tables, but we could not count the rows of some to compare"),
+    )

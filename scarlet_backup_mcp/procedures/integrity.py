@@ -8,7 +8,7 @@ from ..errors import BackupToolError, ConfigurationError, EngineUnreachable, Res
 from ..hosts import Place
 from ..models import Extension, Finding, Integrity, Step, TableSize
 from ..postgres import catalogue as pg
-from ..postgres import programs
+from ..postgres import counting, programs
 from ..progress import Progress
 from . import journal
 from .beside import require_sole_writer
@@ -178,7 +178,8 @@ def _note_version(looked: Looked, version: str) -> None:
 
 def _look_at_database(target: Target, looked: Looked, progress: Progress) -> None:
     table = target.settings.integrity_table
-    looked.agents = pg.count_table(target.server, target.database, table)
+    count = counting.count_table(target.server, target.database, table)
+    looked.agents = count.rows
     with target.server.session(target.database, {"lock_timeout": LOCK_WAIT}, progress) as session:
         sizes = sorted(pg.tables(session), key=lambda t: t.bytes, reverse=True)
         looked.extensions = pg.properties(session).extensions
@@ -187,7 +188,23 @@ def _look_at_database(target: Target, looked: Looked, progress: Progress) -> Non
         for t in sizes
         if t.kind == "r"
     ][:SHOWN_TABLES]
-    if looked.agents is None:
+    if count.rules:
+        looked.found(
+            "warning",
+            "integrity_table_has_rules",
+            f"The table {table} has rules: what is written to it may go elsewhere, or nowhere.",
+            f"Look at them with `\\d {table}` in psql; `DROP RULE` takes one away.",
+            rules=list(count.rules),
+        )
+    if count.why:
+        looked.found(
+            "error",
+            "integrity_table_no_table",
+            f"{count.why}. It was not counted: to do that would run what its maker has put into it.",
+            "Find out who made it: it hides the table of that name in the search_path. Drop it, or set "
+            "SCARLET_BACKUP_INTEGRITY_TABLE to the name of a table.",
+        )
+    elif looked.agents is None:
         looked.found(
             "error",
             "integrity_table_missing",

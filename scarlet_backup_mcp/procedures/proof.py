@@ -9,6 +9,7 @@ from ..models import Check, DatabaseProperties, Difference, Drill, Extension, Ma
 from ..postgres import amcheck, databases
 from ..postgres import catalogue as pg
 from ..postgres.contents import Comparison
+from ..postgres.counting import count_table
 from ..postgres.differences import Difference as Found
 from ..postgres.server import Server
 from ..progress import Progress
@@ -74,14 +75,14 @@ def of_database(restored: Restored, manifest: Manifest | None, table: str, warni
     no manifest. `warnings` are of the database's creation."""
     server, name, options = restored.server, restored.name, restored.options
     if manifest is None or manifest.properties is None:
-        count = pg.count_table(server, name, table)
-        return [Check(check=INTEGRITY, ok=None, found=rows_told(count), detail=f"SELECT count(*) FROM {table}")]
+        count = count_table(server, name, table)
+        return [Check(check=INTEGRITY, ok=None, found=count.told, detail=f"SELECT count(*) FROM {table}")]
     with server.session(name, options) as session:
         schemas, extensions = pg.schemas(session), pg.properties(session).extensions
     unlike = databases.apply_properties(server, restored.maintenance, name, manifest.properties, options)
     for setting in _role_settings(server, manifest):
         databases.apply_setting(server, name, setting, options)
-    count = pg.count_table(server, name, manifest.integrity_table)
+    count = count_table(server, name, manifest.integrity_table)
     return [
         Check(
             check="drill_schemas",
@@ -98,9 +99,9 @@ def of_database(restored: Restored, manifest: Manifest | None, table: str, warni
         ),
         Check(
             check=INTEGRITY,
-            ok=count == manifest.integrity_rows,
+            ok=count.rows == manifest.integrity_rows,
             expected=rows_told(manifest.integrity_rows),
-            found=rows_told(count),
+            found=count.told,
             detail=f"SELECT count(*) FROM {manifest.integrity_table}",
         ),
     ]

@@ -8,6 +8,7 @@ from ..errors import DiskFull, DumpFailed
 from ..hosts import free_bytes_of
 from ..models import Compression, Identity, Manifest, ManifestHead
 from ..postgres import catalogue as pg
+from ..postgres.counting import Count
 from ..store.writing import PartialFile
 from .target import Target
 
@@ -68,14 +69,14 @@ def not_dumped(manifest: ManifestHead | None) -> list[str]:
 
 
 def shrunk_reasons(
-    target: Target, rows: int, integrity_rows: int | None, last: ManifestHead | None, accept_smaller: bool
+    target: Target, rows: int, integrity: Count, last: ManifestHead | None, accept_smaller: bool
 ) -> list[str]:
     """Why a backup counts as shrunk (nothing: it doesn't). `last` is the full backup that it is measured against."""
     reasons: list[str] = []
     table = target.settings.integrity_table
-    if integrity_rows is None:
-        reasons.append(f"the table {table} is missing (or SCARLET_BACKUP_INTEGRITY_TABLE is wrong)")
-    elif integrity_rows == 0:
+    if integrity.rows is None:
+        reasons.append(integrity.why or f"the table {table} is missing (or SCARLET_BACKUP_INTEGRITY_TABLE is wrong)")
+    elif integrity.rows == 0:
         reasons.append(f"the table {table} is empty")
     if last is not None and last.rows is not None and rows * 2 < last.rows and not accept_smaller:
         reasons.append(f"{rows:,} rows, while {last.name} holds {last.rows:,}")

@@ -16,6 +16,7 @@ from ..errors import (
 )
 from ..models import CodePage, DatabaseProperties, Manifest, ManifestHead, UndoPoint
 from ..postgres import catalogue as pg
+from ..postgres.counting import Count, count_table
 from ..postgres.server import Session
 from ..progress import Progress
 from ..store.directory import Entry
@@ -132,7 +133,7 @@ def plan(
     facts, databases = pg.server_facts(session), pg.databases(session)
     points = set_aside.undo_points(target, databases.values())
     live = databases.get(target.database)
-    now = _integrity_rows(target, target.database) if live else None
+    now = _integrity(target, target.database) if live else Count(None)
     undo = _undo_point(target, source, points)
     if undo is not None:
         if wishes.code_page is not None or wishes.drill:
@@ -140,7 +141,8 @@ def plan(
                 f"{source} is an undo point, a database that is there: it has no code page, and no drill is needed.",
                 "Call it again without code_page and drill.",
             )
-        known, sha256, created, rows, integrity = None, None, undo.created_at, None, _integrity_rows(target, undo.name)
+        known, sha256, created, rows = None, None, undo.created_at, None
+        integrity = _integrity(target, undo.name).rows
         warnings: list[str] = []
     else:
         known = _known(target, source, facts)
@@ -150,6 +152,7 @@ def plan(
         warnings += _newer_volume(target, known)
         created, rows = known.created_at, manifest.rows if manifest else None
         integrity = manifest.integrity_rows if manifest else None
+    warnings += [f"In the present database {now.why}."] if now.why else []
     return Plan(
         source=undo.name if undo else known.name if known else source,
         wishes=wishes,
@@ -162,7 +165,7 @@ def plan(
         live_oid=live.oid if live else None,
         rows=rows,
         integrity_rows=integrity,
-        integrity_rows_now=now,
+        integrity_rows_now=now.rows,
         undo_points=points,
         databases=databases,
         facts=facts,
@@ -253,11 +256,13 @@ def _refuse_the_useless(known: Known[Manifest]) -> None:
         )
 
 
-def _integrity_rows(target: Target, database: str) -> int | None:
+def _integrity(target: Target, database: str) -> Count:
     try:
-        return pg.count_table(target.server, database, target.settings.integrity_table)
-    except ServerError:
-        return None
+        return count_table(target.server, database, target.settings.integrity_table)
+    except ServerError as error:
+        return Count(
+            None, f"{target.settings.integrity_table} could not be counted ({error.message.removesuffix('.')})"
+        )
 
 
 def sha256_of(entry: Entry, progress: Progress) -> str:

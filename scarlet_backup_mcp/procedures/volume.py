@@ -20,7 +20,7 @@ from ..hosts import Exit, Place
 from ..hosts.volumes import volume_labels
 from ..models import Activity, Check, CopiedTable, Site, TableCount, VolumeManifest
 from ..postgres import catalogue as pg
-from ..postgres import controldata, programs
+from ..postgres import controldata, counting, programs
 from ..postgres.activity import activity
 from ..postgres.base_backup import BACKUP_MANIFEST, BackupManifest
 from ..postgres.replication import require_readiness, unlogged_tables, wal_kept
@@ -48,7 +48,10 @@ class Look:
     tables: list[TableCount]
     unlogged: list[str]
     """Tables that are empty in a copy, whatever is in them now; they are counted so."""
-    integrity_rows: int | None
+    uncounted: list[str]
+    """Tables whose rows could not all be counted; they are not in `tables`."""
+    warnings: list[str]
+    integrity: counting.Count
     activity: Activity
 
     @property
@@ -95,9 +98,9 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
             archive.read_back(partial, compression, written, progress)
             after = _look(target, progress, before)
             rows = min(before.rows, after.rows)
-            integrity_rows = min(before.integrity_rows, after.integrity_rows, key=lambda counted: counted or 0)
+            integrity = min(before.integrity, after.integrity, key=lambda counted: counted.rows or 0)
             last = last_full(target, ("sql", "volume"))
-            shrunk = record.shrunk_reasons(target, rows, integrity_rows, last, order.accept_smaller)
+            shrunk = record.shrunk_reasons(target, rows, integrity, last, order.accept_smaller)
             manifest = VolumeManifest(
                 name=name,
                 kind="volume",
@@ -114,6 +117,7 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
                 databases=sorted(before.databases.keys() & after.databases.keys()),
                 cluster_bytes=before.cluster_bytes,
                 tables=_both(before, after),
+                uncounted=sorted({*before.uncounted, *after.uncounted}),
                 activity=before.activity,
                 quiet=after is before,
                 tar_bytes=written.tar_bytes,
@@ -124,7 +128,7 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
                 wal=archive_checks.wal_of(contents),
                 rows=rows,
                 integrity_table=target.settings.integrity_table,
-                integrity_rows=integrity_rows,
+                integrity_rows=integrity.rows,
                 shrunk=bool(shrunk),
                 shrunk_reasons=shrunk,
                 last_full=last.name if last else None,
@@ -133,6 +137,7 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
             with progress.uninterrupted():
                 target.directory.publish(partial, manifest, failed=[], keep=order.keep)
     said = [f"pg_basebackup said: {line}" for line in written.said]
+    said += dict.fromkeys([*before.warnings, *after.warnings])
     if before.unlogged:
         said.append(
             f"Unlogged tables come back empty from a copy of a running server: {', '.join(before.unlogged)}. An SQL "
@@ -146,33 +151,36 @@ def _look(target: Target, progress: Progress, before: Look | None = None) -> Loo
 
     Where nothing was written since `before`, that is given again, and nothing is counted.
     """
-    patience = {"lock_timeout": str(programs.LOCK_WAIT_MS)}
-    with target.server.session(target.database, patience, progress) as session:
+    with target.server.session(target.database, counting.LOCK_WAIT, progress) as session:
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         now = activity(session)
         if before is not None and before.activity.quiet and now.transactions == before.activity.transactions:
             return before
         progress.stage("counting the rows of the database")
-        with target.server.session(target.database, {**patience, **OWN_SEARCH_PATH}, progress) as other:
-            watched = pg.find_table(other, target.settings.integrity_table)
-        tables = pg.tables(session)
-        if watched not in {(table.schema, table.name) for table in tables}:
-            watched = None
-        emptied = unlogged_tables(session)
-        at = datetime.now(UTC)
-        counted = pg.count_rows(session, [table for table in tables if table.oid not in emptied])
-        unlogged = [(table.schema, table.name) for table in tables if table.oid in emptied]
+        with target.server.session(target.database, {**counting.LOCK_WAIT, **OWN_SEARCH_PATH}, progress) as other:
+            watched = counting.find(other, target.settings.integrity_table)
+            tables = pg.tables(session, sizes=False)
+            if watched is not None and not watched.no_table and watched.oid not in {table.oid for table in tables}:
+                watched = None
+            emptied = unlogged_tables(session)
+            at = datetime.now(UTC)
+            of = {table.oid: table for table in [*(watched.tables if watched else []), *tables]}
+            snapshot = session.rows("SELECT pg_export_snapshot() AS name")[0]["name"]
+            counted = counting.count_rows(other, [of[oid] for oid in of.keys() - emptied], snapshot)
+        by_root, unknown = counted.by_root(tables), counted.unknown_roots(tables)
         return Look(
             at=at,
             server=pg.server_facts(session),
             databases=pg.databases(session),
             tables=[
-                TableCount(schema=table.schema, name=table.name, rows=counted.get(table.oid, 0))
+                TableCount(schema=table.schema, name=table.name, rows=by_root.get(table.oid, 0))
                 for table in tables
-                if table.root == table.oid
+                if table.root == table.oid and table.oid not in unknown
             ],
-            unlogged=[".".join(name) for name in unlogged],
-            integrity_rows=None if watched is None else 0 if watched in unlogged else pg.count(session, *watched),
+            unlogged=[f"{table.schema}.{table.name}" for table in tables if table.oid in emptied],
+            uncounted=[f"{table.schema}.{table.name}" for table in tables if table.oid in unknown],
+            warnings=counted.told("The rows of some tables could not be counted, so a drill can't compare them"),
+            integrity=counting.count_of(watched, counted),
             activity=now,
         )
 
@@ -196,6 +204,7 @@ def _both(before: Look, after: Look) -> list[CopiedTable]:
     return [
         CopiedTable(schema=t.schema_, name=t.name, rows=t.rows, rows_after=then.get((t.schema_, t.name)))
         for t in before.tables
+        if f"{t.schema_}.{t.name}" not in after.uncounted
     ]
 
 

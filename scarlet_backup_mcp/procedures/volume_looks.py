@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..errors import PreflightFailed, RestoreFailed
 from ..postgres import catalogue as pg
 from ..postgres import programs
+from ..postgres.counting import count_table
 from .archive import Archive
 from .beside import output
 from .contents_of_volume import PG_VERSION, Contents
@@ -89,7 +90,7 @@ def look_at_the_server(target: Target, planned: VolumePlan) -> Running:
         facts, databases = pg.server_facts(session), pg.databases(session)
     table = manifest.integrity_table if manifest is not None else target.settings.integrity_table
     if target.database in databases:
-        rows = pg.count_table(target.server, target.database, table)
+        rows = count_table(target.server, target.database, table).rows
     else:
         warnings.append(f"There is no database {target.database} on what was restored: {', '.join(databases)}.")
     wrong: list[str] = []

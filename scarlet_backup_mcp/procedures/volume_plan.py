@@ -21,6 +21,7 @@ from ..hosts.helper import Sight, first_present
 from ..hosts.volumes import volume_exists
 from ..models import Site, VolumeManifest
 from ..postgres import catalogue as pg
+from ..postgres.counting import count_table
 from ..progress import Progress
 from . import catalogue, set_aside
 from .beside import require_alone
@@ -282,6 +283,6 @@ def _look(target: Target, site: Site, undo: str | None) -> tuple[list[str], int 
             "Set PGDATA in the container's environment to the directory that the server uses.",
         )
     try:
-        return names, pg.count_table(target.server, target.database, target.settings.integrity_table)
+        return names, count_table(target.server, target.database, target.settings.integrity_table).rows
     except BackupToolError:
         return names, None
