@@ -100,6 +100,17 @@ def tables(session: Session) -> list[Table]:
     return [Table(**row) for row in rows]
 
 
+def stored(session: Session) -> list[str]:
+    """What in the connected database holds rows of users' in files of its own, quoted, the largest first."""
+    rows = session.rows(
+        """SELECT format('%I.%I', n.nspname, c.relname) AS name
+           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+           WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+           ORDER BY pg_total_relation_size(c.oid) DESC"""
+    )
+    return [row["name"] for row in rows]
+
+
 def undumped_rows(session: Session) -> dict[tuple[str, str], int | None]:
     """Rows, by (schema, name), of tables of which pg_dump leaves out all rows or some: members of extensions, where it
     filters what is configuration, and what somebody has made in schemas that are named as PostgreSQL's own

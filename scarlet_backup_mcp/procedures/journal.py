@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..errors import BackupToolError, Busy, ContainerMissing, HostError, RestoreInterrupted, ServerError
+from ..errors import BackupToolError, Busy, ContainerMissing, DiskFull, HostError, RestoreInterrupted, ServerError
 from ..hosts import Place
 from ..hosts.docker import DockerHost
 from ..models import DependentReport, Model, Site, Utc
@@ -23,6 +23,7 @@ from ..postgres.server import Session
 from ..progress import Progress
 from ..store.names import JOURNAL
 from ..store.writing import delete, sync_directory, write_atomically
+from . import room
 from .set_aside import is_marked, scratch_databases
 from .target import Target
 
@@ -221,7 +222,8 @@ def settle(target: Target, session: Session, journal: Journal) -> tuple[bool, li
     swapped = side_of_swap(session, journal)
     reports = start(target, journal.dependents)
     if not swapped and journal.source_kind == "backup":
-        databases.drop(session, journal.incoming)
+        with suppress(DiskFull):  # it is marked, and swept by a later call
+            room.drop(target.server, session, journal.incoming)
     remove(target.directory.path)
     return swapped, reports
 
@@ -310,9 +312,13 @@ def _sweep(target: Target, session: Session) -> list[str]:
     told: list[str] = []
     for scratch in scratch_databases(target, pg.databases(session).values()):
         if is_marked(scratch) or _is_empty(target, scratch.name):
-            with suppress(BackupToolError):
-                databases.drop(session, scratch.name)
+            try:
+                room.drop(target.server, session, scratch.name)
                 told.append(f"The scratch database {scratch.name}, left by a restore that was killed, is dropped.")
+            except DiskFull as error:
+                told.append(f"{error.message} {error.remedy}")
+            except BackupToolError:
+                pass
     return told
 
 
