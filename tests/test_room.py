@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ INSERT INTO many_more SELECT id FROM notes;
 
 
 @contextmanager
-def small_server() -> Iterator[str]:
+def small_server() -> Generator[str]:
     """A container whose data lie in 440 MB of memory, and whose WAL takes 32 MB at the most."""
     name = f"room-test-{secrets.token_hex(4)}"
     options = ("--tmpfs", f"{DATA}:size=440m", "-e", "POSTGRES_PASSWORD=none", "--label", "scarlet-backup-mcp.test=1")
@@ -53,7 +53,7 @@ def small_server() -> Iterator[str]:
 
 
 @contextmanager
-def a_mind(container: str, directory: Path) -> Iterator[Mind]:
+def a_mind(container: str, directory: Path) -> Generator[Mind]:
     """A memory with many rows, backed up and then changed."""
     mind = Mind(container, f"mind_{secrets.token_hex(4)}", directory, "none")
     mind.make(ROWS)

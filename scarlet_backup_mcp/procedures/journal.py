@@ -13,7 +13,16 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..errors import BackupToolError, Busy, ContainerMissing, DiskFull, HostError, RestoreInterrupted, ServerError
+from ..errors import (
+    BackupToolError,
+    Busy,
+    ContainerMissing,
+    DiskFull,
+    HostError,
+    RestoreInterrupted,
+    ServerError,
+    StoreError,
+)
 from ..hosts import Place
 from ..hosts.docker import DockerHost
 from ..models import DependentReport, Model, Site, Utc
@@ -21,6 +30,7 @@ from ..postgres import catalogue as pg
 from ..postgres import databases
 from ..postgres.server import Session
 from ..progress import Progress
+from ..store import sidecars
 from ..store.names import JOURNAL
 from ..store.writing import delete, sync_directory, write_atomically
 from . import room
@@ -125,10 +135,9 @@ def write(directory: Path, journal: AnyJournal) -> None:
 def read(directory: Path) -> AnyJournal | None:
     """The journal of a restore that has not ended; None without one. Raises RestoreInterrupted if it is unreadable."""
     try:
-        return _READER.validate_json((directory / JOURNAL).read_bytes())
-    except FileNotFoundError:
-        return None
-    except (ValidationError, OSError) as error:
+        text = sidecars.read(directory / JOURNAL)
+        return None if text is None else _READER.validate_json(text)
+    except (ValidationError, StoreError) as error:
         raise RestoreInterrupted(
             f"{directory / JOURNAL} can't be read: a restore was cut off and left it.",
             f"Look into the server's data directory first. {BACK_BY_HAND} Then see with `docker compose ps` that all "
