@@ -195,11 +195,13 @@ def run(
     source: Iterable[bytes] | None = None,
     sink: Callable[[bytes], object] | None = None,
     progress: Progress | None = None,
+    look: Callable[[], None] = lambda: None,
 ) -> Exit:
-    """Run a program to its end: `source` goes to its stdin, its stdout to `sink`.
+    """Run a program to its end: `source` goes to its stdin, its stdout to `sink`; `look` is called all the while, every
+    quarter of a second at least.
 
-    When `source`, `sink` or the progress's cancellation raises, the program is killed *before* its input ends (an
-    end of input would look like a complete one), the rest of its output is thrown away, and the exception goes on.
+    When `source`, `sink`, `look` or the progress's cancellation raises, the program is killed *before* its input ends
+    (an end of input would look like a complete one), the rest of its output is thrown away, and the exception goes on.
     A program that stops reading early is no error here: its exit code tells. Look at `Exit.code`: anything but 0
     means that neither what went in nor what came out can be relied on.
     """
@@ -210,7 +212,7 @@ def run(
     try:
         if source is not None:
             feed = _Feed(process, source)
-        while chunk := _next_chunk(process, progress, feed):
+        while chunk := _next_chunk(process, progress, feed, look):
             if sink is not None:
                 sink(chunk)
     except BaseException:
@@ -243,7 +245,7 @@ def output_of(
     progress.check()
     process = host.start(argv, env=env)
     try:
-        while chunk := _next_chunk(process, progress, None):
+        while chunk := _next_chunk(process, progress):
             watch(chunk)
             yield chunk
     except BaseException:
@@ -254,9 +256,12 @@ def output_of(
     return ended
 
 
-def _next_chunk(process: Process, progress: Progress, feed: _Feed | None) -> bytes:
+def _next_chunk(
+    process: Process, progress: Progress, feed: _Feed | None = None, look: Callable[[], None] = lambda: None
+) -> bytes:
     while True:
         progress.check()
+        look()
         chunk = process.read(POLL)
         if feed is not None and feed.error is not None:
             raise feed.error

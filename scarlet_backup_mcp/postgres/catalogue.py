@@ -102,6 +102,17 @@ def tables(session: Session, *, sizes: bool = True) -> list[Table]:
     return [Table(**row) for row in rows]
 
 
+def stored(session: Session) -> list[str]:
+    """What in the connected database holds rows of users' in files of its own, quoted, the largest first."""
+    rows = session.rows(
+        """SELECT format('%I.%I', n.nspname, c.relname) AS name
+           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+           WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+           ORDER BY pg_total_relation_size(c.oid) DESC"""
+    )
+    return [row["name"] for row in rows]
+
+
 def undumped_tables(session: Session) -> dict[Table, bool]:
     """Tables of which pg_dump leaves out all rows or some, and whether this role may read them: members of extensions,
     where it filters what is configuration, and what somebody has made in schemas that are named as PostgreSQL's own

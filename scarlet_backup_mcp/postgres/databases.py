@@ -66,8 +66,22 @@ def set_comment(session: Session, name: str, comment: str | None) -> None:
     session.execute(f"COMMENT ON DATABASE {identifier(name)} IS {literal(comment)}")
 
 
+def open_doors(session: Session, name: str) -> None:
+    """Let connections in again."""
+    session.execute(f"ALTER DATABASE {identifier(name)} WITH ALLOW_CONNECTIONS true")
+
+
+def end_connections(session: Session, name: str) -> None:
+    """End every connection to a database but the session's own, and wait for their ends, 5 s at most."""
+    session.execute(
+        f"""SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+            WHERE datname = {literal(name)} AND pid <> pg_backend_pid()"""
+    )
+
+
 def drop(session: Session, name: str) -> None:
-    """Drop a database, its connections first."""
+    """Drop a database, its connections first. Begins with a checkpoint, which takes the server down where its disk has
+    no room for that (seen on 15.20): see `procedures.room`."""
     session.execute(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)")
 
 

@@ -20,6 +20,7 @@ from ..models import (
 )
 from ..store.directory import DRILL, Entry
 from . import retention
+from .consistency import believed, contradictions
 from .target import Target
 
 M = TypeVar("M", bound=ManifestHead)
@@ -215,7 +216,10 @@ def _know(target: Target, entry: Entry, manifest_of: Callable[[str], M | None]) 
         unknown: State = "damaged" if detail else "foreign"
         return Known(entry, None, verification, unknown, _time_without_manifest(entry), detail, marked)
     state: State = "unverified"
-    if entry.bytes != manifest.bytes:
+    verification = believed(verification, manifest)
+    if wrong := contradictions(entry.name, manifest):
+        state, detail = "damaged", f"its manifest contradicts itself: {'; '.join(wrong)}"
+    elif entry.bytes != manifest.bytes:
         state, detail = "damaged", f"{entry.bytes:,} bytes, the manifest says {manifest.bytes:,}"
     elif verification is not None:
         state = "good" if verification.valid else "damaged"

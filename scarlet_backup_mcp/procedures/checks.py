@@ -12,6 +12,7 @@ from ..store.directory import Entry
 from ..store.encodings import ARCHIVE, DESCRIPTIONS, Container, recognise
 from ..store.reading import beginning
 from .catalogue import CLOCK_SLACK, Known, M
+from .consistency import contradictions
 from .examine import Examination
 
 HEADER, TRAILER = script.HEADER.decode(), script.TRAILER.decode()
@@ -24,6 +25,7 @@ SHOWN = 5
 CLOCK = "time"
 """The one check that says nothing about the file: time passes, so its outcome is not kept."""
 MANIFEST = "manifest"
+CONSISTENCY = "consistency"
 
 
 def quick_checks(known: Known[Manifest]) -> list[Check]:
@@ -117,6 +119,9 @@ def name_checks(known: Known[M]) -> list[Check]:
         ),
     ]
     if manifest is not None:
+        wrong = contradictions(entry.name, manifest)
+        expected = "a manifest that agrees with itself"
+        checks.append(Check(check=CONSISTENCY, ok=not wrong, expected=expected, detail="; ".join(wrong)))
         checks.append(same("bytes", manifest.bytes, entry.bytes))
         ahead = manifest.created_at > datetime.now(UTC) + CLOCK_SLACK
         checks.append(

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from ..errors import (
-    BackupToolError,
     Busy,
     DiskFull,
     DrillFailed,
@@ -34,7 +33,7 @@ from ..postgres.roles import create_tablespaces, create_without_login
 from ..postgres.script import ScriptDamaged, ScriptReader, strip_restrict
 from ..postgres.server import OPTIONS, OWN_FORMATS, Server, Session
 from ..progress import Progress
-from . import proof, record
+from . import proof, record, room
 from .catalogue import Known
 from .examine import Examination, table_data
 from .journal import require_running
@@ -131,10 +130,13 @@ def rehearsal(
                 _Restorer(target, known, examination, progress, found).rehearse(contents)
             report.duration_seconds = round(time.monotonic() - began, 3)
             yield found
-        finally:
-            if not trial.throw_away:  # failing that, the next backup sweeps it
-                with suppress(BackupToolError), trial.server.session(trial.maintenance_database) as session:
-                    databases.drop(session, found.database)
+        except BaseException as error:
+            if not trial.throw_away:
+                room.drop_after(error, trial.server, trial.maintenance_database, found.database)
+            raise
+        if not trial.throw_away:
+            hindered = room.give_back(trial.server, trial.maintenance_database, found.database)
+            trial.warnings.extend([hindered.message] if hindered else [])
     report.warnings = list(trial.warnings)  # the last ones are of its end
 
 
@@ -256,7 +258,7 @@ class _Restorer:
 
     def _require_room(self, facts: pg.ServerFacts) -> None:
         size = max(self.examination.script_bytes, (self.manifest and self.manifest.database_bytes) or 0)
-        needed = int(size * ROOM) + facts.max_wal_bytes
+        needed = room.needed(size, ROOM, facts)
         free = self.server.host.free_bytes(facts.data_directory) if facts.data_directory else None
         if free is not None and free < needed:
             raise DiskFull(
@@ -293,7 +295,8 @@ class _Restorer:
         self.progress.stage(f"restoring {name} into {self.found.trial.where}", self.known.entry.bytes)
         began = time.monotonic()
         try:
-            load(self.server, self.found.database, name, self._script(), quietly, self.progress)
+            with room.watched(self.server, self.found.trial.maintenance_database, self.progress) as look:
+                load(self.server, self.found.database, name, self._script(), quietly, self.progress, look)
         except LoadFailed as error:
             report.proved, report.detail = self._why_not(error)
             self.found.checks.append(Check(check=proof.LOAD, ok=report.proved, detail=report.detail))
@@ -369,4 +372,4 @@ class _Restorer:
             finally:
                 # In a throw-away server it may stay, and a subscription in it would keep it from being dropped.
                 if not self.found.trial.throw_away:
-                    databases.drop(session, second)
+                    room.give_back(self.server, self.found.trial.maintenance_database, second)

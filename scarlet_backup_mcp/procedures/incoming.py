@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from ..errors import (
     BackupNotValid,
-    BackupToolError,
     ConfirmationStale,
     PermissionDenied,
     PreflightFailed,
@@ -27,6 +26,7 @@ from . import checks, preflight, rescue, verify
 from .drill import Rehearsal, rehearsal
 from .load import load, script_of
 from .proof import rows_told
+from .room import drop_after, watched
 from .set_aside import scratch_prefix
 from .sources import Plan
 from .target import TAG, Target
@@ -161,7 +161,8 @@ def _bring_in(
             with target.server.session(work.incoming, quietly) as session:
                 session.execute("DROP SCHEMA IF EXISTS public")
         progress.stage(f"loading {planned.source}", planned.entry.bytes if planned.entry else None)
-        load(target.server, work.incoming, planned.source, script.chunks, quietly, progress)
+        with watched(target.server, target.maintenance_database, progress) as look:
+            load(target.server, work.incoming, planned.source, script.chunks, quietly, progress, look)
         work.did("Load it into a new database beside the live one", work.incoming)
         _compare(target, work, script.tables(), quietly, progress)
         if planned.manifest is None:
@@ -172,8 +173,8 @@ def _bring_in(
             work.warnings += databases.apply_properties(target.server, maintenance, work.incoming, wanted, quietly)
             work.did("Put back owner, privileges and settings", f"{len(wanted.settings)} settings")
         _check_integrity_rows(target, planned, work)
-    except BaseException:
-        drop_scratch(target, work)
+    except BaseException as error:
+        drop_after(error, target.server, target.maintenance_database, work.incoming)
         raise
 
 
@@ -267,9 +268,3 @@ def _role_settings(target: Target, manifest: Manifest) -> str | None:
     user = target.server.user
     settings = "; ".join(setting for role in manifest.roles if role.name == user for setting in role.settings)
     return f"The role {user} had settings of its own then. Set them again first: {settings}." if settings else None
-
-
-def drop_scratch(target: Target, work: Work) -> None:
-    """Drop what was loaded; once swapped it no longer has this name. Failing that, the next call sweeps it."""
-    with suppress(BackupToolError), target.server.session(target.maintenance_database) as session:
-        databases.drop(session, work.incoming)

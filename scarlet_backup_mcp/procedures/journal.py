@@ -18,9 +18,11 @@ from ..errors import (
     Busy,
     ContainerMissing,
     DatabaseMissing,
+    DiskFull,
     HostError,
     RestoreInterrupted,
     ServerError,
+    StoreError,
 )
 from ..hosts import Place
 from ..hosts.docker import DockerHost
@@ -30,8 +32,10 @@ from ..postgres import catalogue as pg
 from ..postgres import databases
 from ..postgres.server import Session
 from ..progress import Progress
+from ..store import sidecars
 from ..store.names import JOURNAL
 from ..store.writing import delete, sync_directory, write_atomically
+from . import room
 from .beside import require_sole_writer
 from .set_aside import is_marked, scratch_databases
 from .target import Target
@@ -134,10 +138,9 @@ def write(directory: Path, journal: AnyJournal) -> None:
 def read(directory: Path) -> AnyJournal | None:
     """The journal of a restore that has not ended; None without one. Raises RestoreInterrupted if it is unreadable."""
     try:
-        return _READER.validate_json((directory / JOURNAL).read_bytes())
-    except FileNotFoundError:
-        return None
-    except (ValidationError, OSError) as error:
+        text = sidecars.read(directory / JOURNAL)
+        return None if text is None else _READER.validate_json(text)
+    except (ValidationError, StoreError) as error:
         raise RestoreInterrupted(
             f"{directory / JOURNAL} can't be read: a restore was cut off and left it.",
             f"Look into the server's data directory first. {BACK_BY_HAND} Then see with `docker compose ps` that all "
@@ -244,7 +247,8 @@ def settle(target: Target, session: Session, journal: Journal) -> tuple[bool, li
     swapped = side_of_swap(session, journal)
     reports = start(target, journal.dependents)
     if not swapped and journal.source_kind == "backup":
-        databases.drop(session, journal.incoming)
+        with suppress(DiskFull):  # it is marked, and swept by a later call
+            room.drop(target.server, session, journal.incoming)
     remove(target.directory.path)
     return swapped, reports
 
@@ -333,9 +337,13 @@ def _sweep(target: Target, session: Session) -> list[str]:
     told: list[str] = []
     for scratch in scratch_databases(target, pg.databases(session).values()):
         if is_marked(scratch) or _is_empty(target, scratch.name):
-            with suppress(BackupToolError):
-                databases.drop(session, scratch.name)
+            try:
+                room.drop(target.server, session, scratch.name)
                 told.append(f"The scratch database {scratch.name}, left by a restore that was killed, is dropped.")
+            except DiskFull as error:
+                told.append(f"{error.message} {error.remedy}")
+            except BackupToolError:
+                pass
     return told
 
 

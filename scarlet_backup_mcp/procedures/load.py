@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from ..errors import ContainerLost, RestoreFailed, WrongServer
+from ..errors import ContainerLost, DiskFull, RestoreFailed, WrongServer
 from ..hosts import run
 from ..postgres import programs
 from ..postgres.postmaster import WRONG_SERVER
@@ -16,7 +16,9 @@ from ..progress import Progress
 from ..store.directory import Entry
 from ..store.powershell import Repair
 from ..store.reading import FileReader, decompress
+from .room import FREE_SOME
 
+_NO_ROOM = "53100"
 OUTPUT_KEPT = 64 << 10
 # As psql shows an error with VERBOSITY "verbose".
 _REFUSED = re.compile(r"ERROR:  (?P<sqlstate>[0-9A-Z]{5}): (?P<message>.*)")
@@ -31,13 +33,20 @@ class LoadFailed(RestoreFailed):
 
 
 def load(
-    server: Server, database: str, name: str, script: Iterable[bytes], options: Mapping[str, str], progress: Progress
+    server: Server,
+    database: str,
+    name: str,
+    script: Iterable[bytes],
+    options: Mapping[str, str],
+    progress: Progress,
+    look: Callable[[], None] = lambda: None,
 ) -> None:
-    """Load a script into the empty `database`, with these settings in the session. `name` is for messages.
+    """Load a script into the empty `database`, with these settings in the session. `name` is for messages;
+    what `look`, called all the time, raises ends the load.
 
     Only psql's own word after the last line counts as the end: an exit code of 0 is also what a cut-off input gives.
-    Raises LoadFailed, RestoreFailed when the connection was lost, or what `script` raises; the database is then of no
-    use.
+    Raises LoadFailed, DiskFull where the server has no room for it, RestoreFailed when the connection was lost, or what
+    `script` raises; the database is then of no use.
     """
     key = secrets.token_hex(16) if programs.knows_restrict(server.program_version("psql")) else None
     mark = secrets.token_hex(16)
@@ -52,13 +61,20 @@ def load(
     with server.session(database) as session:
         proof = session.identity.proof
     source = _restricted(script, key, mark, proof)
-    ended = run(server.host, programs.psql_load(), env=environment, source=source, sink=sink, progress=progress)
+    argv = programs.psql_load()
+    ended = run(server.host, argv, env=environment, source=source, sink=sink, progress=progress, look=look)
     if ended.code is None or ended.code == 137:
         raise ContainerLost("The container or its engine went away during the load. The live database is as it was.")
     if ended.code != 0 or f"{mark}\n".encode() not in output:
         if (refused := _REFUSED.search(ended.stderr)) and ended.code == programs.PSQL_STOPPED:
             if refused["sqlstate"] == WRONG_SERVER:
                 raise WrongServer(f"psql was to load {name} into {database!r}, and came to another server or database.")
+            if refused["sqlstate"] == _NO_ROOM and "shared memory" not in refused["message"]:
+                raise DiskFull(
+                    f"{name} could not be loaded, since the server's disk is full: {refused['message']}. "
+                    "The live database is as it was.",
+                    FREE_SOME,
+                )
             raise LoadFailed(name, _without_values(refused, ended.stderr), refused["sqlstate"])
         said = next((line for line in ended.stderr.splitlines() if line.strip()), f"exit code {ended.code}")
         raise RestoreFailed(f"{name} could not be loaded, since psql came to an early end: {said}")

@@ -9,6 +9,7 @@ from ..models import Extension, Role
 from ..postgres import databases
 from ..postgres.quoting import identifier, literal
 from ..postgres.server import Session
+from . import room
 from .drill import ROOM
 from .proof import roles_of
 from .set_aside import undo_prefix
@@ -65,7 +66,7 @@ def _check_room(target: Target, plan: Plan, database_bytes: int) -> None:
     if plan.facts.data_directory is None:
         return
     free = target.host.free_bytes(plan.facts.data_directory)
-    needed = int(database_bytes * ROOM) + plan.facts.max_wal_bytes
+    needed = room.needed(database_bytes, ROOM, plan.facts)
     if free is not None and free < needed:
         raise PreflightFailed(
             f"The server's disk has {free:,} bytes free; a restored copy beside the live database needs {needed:,}.",

@@ -26,7 +26,7 @@ from ..postgres.server import Session
 from ..progress import Progress
 from ..store.directory import Entry
 from ..store.lock import writer_lock
-from . import catalogue, set_aside
+from . import catalogue, room, set_aside
 from . import journal as journals
 from .beside import require_alone
 from .catalogue import Known
@@ -197,7 +197,7 @@ def _remove(target: Target, progress: Progress, items: list[_Item], session: Ses
                     stamp = item.told.name.removeprefix(set_aside.VOLUME_UNDO)
                     _set_aside(target, session, stamp).drop()
                 elif session is not None:
-                    databases.drop(session, item.told.name)
+                    room.drop(target.server, session, item.told.name)
                 became[item.told.name] = item.removed(warning)
             except Cancelled:
                 raise

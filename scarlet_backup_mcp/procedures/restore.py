@@ -16,8 +16,9 @@ from ..progress import Progress
 from ..store.lock import writer_lock
 from . import catalogue, preflight, volume_plan, volume_restore
 from . import journal as journals
-from .incoming import Work, drop_scratch, from_backup, from_undo_point, verified
+from .incoming import Work, from_backup, from_undo_point, verified
 from .journal import VolumeJournal, maintenance_session, tidy_up
+from .room import drop_after
 from .set_aside import scratch_prefix, undo_prefix
 from .sources import AS_USUAL, Plan, Wishes, plan
 from .swap import drop_the_oldest_undo, swap
@@ -95,10 +96,10 @@ def _restore_database(
             with progress.uninterrupted():
                 unavailable, dependents = swap(target, guard, planned, work, undo)
                 if preflight.drops_undo(planned):
-                    drop_the_oldest_undo(guard, planned, work)
-        except BaseException:
+                    drop_the_oldest_undo(target, guard, planned, work)
+        except BaseException as error:
             if planned.undo is None:
-                drop_scratch(target, work)
+                drop_after(error, target.server, target.maintenance_database, work.incoming)
             raise
     return Restore(
         restored=True,

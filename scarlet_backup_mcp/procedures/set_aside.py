@@ -12,6 +12,8 @@ from ..store.names import moment
 from .contents_of_volume import ASIDE
 from .target import TAG, Target
 
+GOING = f"{TAG}: being dropped"
+"""The comment that marks a database, an undo point too, whose removal has begun."""
 VOLUME_UNDO = "postgres_volume_before_restore_"
 """What the names of a volume's undo points begin with; a UTC time `YYYYMMDD_HHMMSS` follows."""
 
@@ -40,7 +42,7 @@ def undo_points(target: Target, of: Iterable[pg.DatabaseFacts]) -> list[UndoPoin
     found = [
         UndoPoint(name=database.name, created_at=made, bytes=database.bytes or 0)
         for database in of
-        if (made := stamped(prefix, database.name)) is not None
+        if (made := stamped(prefix, database.name)) is not None and not is_marked(database)
     ]
     return sorted(found, key=lambda point: point.name, reverse=True)
 
@@ -56,9 +58,14 @@ def volume_undo_points(set_aside: Iterable[str]) -> list[UndoPoint]:
 
 
 def scratch_databases(target: Target, of: Iterable[pg.DatabaseFacts]) -> list[pg.DatabaseFacts]:
-    """What by its name was made by restores that are under way or were killed; `is_marked` tells if it is certain."""
-    prefix = scratch_prefix(target.database)
-    return [facts for facts in of if stamped(prefix, facts.name) is not None]
+    """What by its name was made by restores that are under way or were killed; `is_marked` tells if it is certain. So
+    are undo points whose removal has begun."""
+    scratch, undo = scratch_prefix(target.database), undo_prefix(target.database)
+    return [
+        facts
+        for facts in of
+        if stamped(scratch, facts.name) is not None or (is_marked(facts) and stamped(undo, facts.name) is not None)
+    ]
 
 
 def is_marked(scratch: pg.DatabaseFacts) -> bool:

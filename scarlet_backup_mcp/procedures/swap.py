@@ -10,7 +10,7 @@ from ..models import DependentReport
 from ..postgres import databases
 from ..postgres.server import Session
 from . import journal as journals
-from . import preflight
+from . import preflight, room
 from .incoming import Work
 from .journal import Journal, StoppedContainer
 from .sources import Plan
@@ -92,11 +92,11 @@ def _settle(target: Target, journal: Journal, error: BaseException) -> None:
         error.remedy += " Start by hand what could not be started."
 
 
-def drop_the_oldest_undo(guard: Session, planned: Plan, work: Work) -> None:
+def drop_the_oldest_undo(target: Target, guard: Session, planned: Plan, work: Work) -> None:
     """Only once the restore has succeeded: until then every undo point may be needed."""
     for point in planned.undo_points[preflight.UNDO_POINTS - 1 :]:
         try:
-            databases.drop(guard, point.name)
+            room.drop(target.server, guard, point.name)
             work.did("Drop the oldest undo point, as asked", point.name)
         except BackupToolError as error:
             work.warnings.append(f"The undo point {point.name} could not be dropped: {error.message}")

@@ -27,6 +27,7 @@ from ..hosts.local import LocalHost
 from ..postgres import cluster, recovery, trial
 from ..postgres.server import Server
 from ..progress import Progress
+from ..store import sidecars
 from ..store.lock import writer_lock
 from ..store.writing import write_atomically
 from .target import TAG, Target
@@ -170,7 +171,7 @@ def owner_of(drills: Path) -> str:
     try:
         if not mark.exists():
             write_atomically(mark, secrets.token_hex(16).encode())
-        return hashlib.sha256(str(drills).encode() + mark.read_bytes()).hexdigest()[:12]
+        return hashlib.sha256(str(drills).encode() + (sidecars.read(mark) or b"")).hexdigest()[:12]
     except OSError as error:
         raise StoreError(f"{mark} can't be read: {error.strerror or error}.") from error
 

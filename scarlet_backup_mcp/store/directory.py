@@ -16,13 +16,12 @@ from pydantic import ValidationError
 
 from ..errors import BackupMissing, DirectoryNotWritable, DiskFull, NameRefused, StoreError
 from ..models import CodePage, Compression, Kind, Manifest, ManifestHead, StoredVerification, VolumeManifest
-from . import manifests, names, removal
+from . import manifests, names, removal, sidecars
 from .names import BackupName
 from .removal import Swept
 from .writing import TEMPORARY, PartialFile, sync_directory, write_atomically
 
 H = TypeVar("H", bound=ManifestHead)
-_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 STALE_SECONDS = 3600
 """Age at which a temporary file is certainly no longer being written."""
 DRILL = "drill"
@@ -123,12 +122,12 @@ class BackupDirectory:
         return self._manifest(name, VolumeManifest)
 
     def _manifest(self, name: str, model: type[H]) -> H | None:
-        text = self._bytes_of(name + names.MANIFEST)
+        text = sidecars.read(self.path / (name + names.MANIFEST), sidecars.MANIFEST)
         return None if text is None else self._checked(name, lambda: manifests.unseal(text, model))
 
     def manifest_head(self, name: str) -> ManifestHead | None:
         """The same, but only its beginning is read: whether the rest is whole is not looked at."""
-        text = self._bytes_of(name + names.MANIFEST, manifests.HEAD_BYTES)
+        text = sidecars.beginning(self.path / (name + names.MANIFEST), manifests.HEAD_BYTES)
         return None if text is None else self._checked(name, lambda: manifests.head(text))
 
     def publish(self, partial: PartialFile, manifest: ManifestHead, failed: list[str], *, keep: bool = False) -> None:
@@ -149,7 +148,8 @@ class BackupDirectory:
         except BaseException:
             if not partial.final.exists():
                 for path in beside:
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):  # as on a file system that went read-only: what failed is to be told
+                        path.unlink(missing_ok=True)
             raise
 
     def is_marked(self, entry: Entry) -> bool:
@@ -159,7 +159,7 @@ class BackupDirectory:
     def verification(self, entry: Entry) -> StoredVerification | None:
         """The last outcome of `full` or `drill` that is of this very content and manifest; None without one."""
         with suppress(ValidationError, StoreError):
-            text = self._bytes_of(entry.name.name + names.VERIFIED)
+            text = sidecars.read(self.path / (entry.name.name + names.VERIFIED))
             found = None if text is None else StoredVerification.model_validate_json(text)
             if found is not None and _bound_to(found) == (entry.bytes, entry.mtime_ns, *self._manifest_status(entry)):
                 return found
@@ -276,19 +276,6 @@ class BackupDirectory:
             return []
         except OSError as error:
             raise StoreError(f"The backup directory {self.path} can't be read: {error.strerror or error}.") from error
-
-    def _bytes_of(self, file_name: str, most: int = -1) -> bytes | None:
-        """None without the file. Only a regular one is read: a FIFO would be waited for for ever."""
-        try:
-            number = os.open(os.path.join(self.path, file_name), _READ)
-            with open(number, "rb") as file:
-                if not stat.S_ISREG(os.fstat(number).st_mode):
-                    raise StoreError(f"{file_name} is not a regular file.")
-                return file.read(most)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StoreError(f"{file_name} can't be read: {error.strerror or error}.") from error
 
     def _manifest_status(self, entry: Entry) -> tuple[int, int]:
         try:

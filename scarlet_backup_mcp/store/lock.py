@@ -13,8 +13,9 @@ from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
-from ..errors import Busy, DirectoryNotWritable
+from ..errors import Busy, DirectoryNotWritable, StoreError
 from ..progress import Progress
+from . import sidecars
 
 T = TypeVar("T")
 LOCK = ".scarlet-backup.lock"
@@ -37,9 +38,8 @@ def writer_lock(directory: Path, purpose: str) -> Generator[None]:
     except OSError as error:
         raise DirectoryNotWritable(f"{directory / LOCK} can't be locked: {error.strerror or error}.") from error
     try:
-        with suppress(OSError):
-            who = {"purpose": purpose, "pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
-            (directory / HOLDER).write_text(json.dumps(who), encoding="ascii")
+        who = {"purpose": purpose, "pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
+        sidecars.note(directory / HOLDER, json.dumps(who).encode())
         yield
     finally:
         with suppress(OSError):
@@ -66,7 +66,7 @@ def patiently(progress: Progress, work: Callable[[], T], seconds: float) -> T:
 
 def _holder(directory: Path) -> str:
     try:
-        who = json.loads((directory / HOLDER).read_text(encoding="ascii"))
+        who = json.loads(sidecars.read(directory / HOLDER) or b"")
         return f": a {who['purpose']} of process {who['pid']} since {who['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (StoreError, ValueError, KeyError, TypeError):
         return ""

@@ -10,6 +10,7 @@ from platformdirs import user_state_path
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import StoreError
+from . import sidecars
 from .writing import write_atomically
 
 FILE = "directories.json"
@@ -33,6 +34,7 @@ def recall(container: str) -> Path | None:
 
 def _read() -> dict[str, str]:
     try:
-        return _FILE.validate_json((user_state_path("scarlet-backup-mcp", appauthor=False) / FILE).read_bytes())
-    except (OSError, ValidationError):
+        file = user_state_path("scarlet-backup-mcp", appauthor=False) / FILE
+        return _FILE.validate_json(sidecars.read(file) or b"{}")
+    except (StoreError, ValidationError):
         return {}

@@ -11,13 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import DiskFull, StoreError
+from ..errors import DirectoryNotWritable, DiskFull, StoreError
 from .names import PARTIAL
 
 T = TypeVar("T")
 TEMPORARY = ".tmp"
 SHARING_SECONDS = 5
 """How long a rename is tried again on Windows while a virus scanner or an indexer holds the file."""
+READ_ONLY = "See why its file system is read-only now (`dmesg` may tell), and mount it for writing again."
 
 
 class PartialFile:
@@ -120,6 +121,8 @@ def _patiently(change: Callable[[], object], failure: str) -> None:
             return
         except OSError as error:
             shared = isinstance(error, PermissionError) and os.name == "nt"
+            if error.errno == errno.EROFS:
+                raise DirectoryNotWritable(f"{failure}: {error.strerror}.", READ_ONLY) from error
             if not shared or time.monotonic() > until:
                 raise StoreError(f"{failure}: {error.strerror}.") from error
             time.sleep(0.1)
@@ -129,7 +132,7 @@ def sync_directory(path: Path) -> None:
     """Make renames in a directory durable. Windows has no such call and needs none."""
     if os.name == "nt":
         return
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    directory = _guard(path, lambda: os.open(path, os.O_RDONLY | os.O_DIRECTORY))
     try:
         os.fsync(directory)
     except OSError as error:  # some network file systems refuse it
@@ -148,4 +151,6 @@ def _guard(path: Path, call: Callable[[], T]) -> T:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DiskFull(f"There is no room left for {path.name} in {path.parent}.") from error
+        if error.errno == errno.EROFS:
+            raise DirectoryNotWritable(f"{path} can't be written: {error.strerror}.", READ_ONLY) from error
         raise StoreError(f"{path} can't be written: {error.strerror or error}.") from error

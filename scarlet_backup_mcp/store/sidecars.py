@@ -1,0 +1,47 @@
+"""What lies beside backups, read and written without trusting what has that name: anybody may have put a FIFO there."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import StoreError
+
+SMALL = 1 << 20
+"""Most bytes of a record, a mark or a journal."""
+MANIFEST = 256 << 20
+"""Most bytes of a manifest: one with 100,000 tables has some 40 MB."""
+_SAFELY = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+def read(path: Path, most: int = SMALL) -> bytes | None:
+    """All of a small file; None without it. Raises StoreError for what is no regular file (a link is none), is larger
+    than `most` bytes, or can't be read."""
+    found = beginning(path, most + 1)
+    if found is not None and len(found) > most:
+        raise StoreError(f"{path.name} is larger than {most:,} bytes, so it is none of ours.")
+    return found
+
+
+def beginning(path: Path, most: int) -> bytes | None:
+    """The first bytes of such a file, as `read`."""
+    try:
+        number = os.open(path, os.O_RDONLY | _SAFELY)
+        with open(number, "rb") as file:
+            if not stat.S_ISREG(os.fstat(number).st_mode):
+                raise StoreError(f"{path.name} is not a regular file.")
+            return file.read(most)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"{path.name} can't be read: {error.strerror or error}.") from error
+
+
+def note(path: Path, text: bytes) -> None:
+    """Write a file that nobody relies on, in one go. What can't be written is not an error."""
+    with suppress(OSError):
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _SAFELY, 0o600)
+        with open(number, "wb") as file:
+            file.write(text)
