@@ -13,7 +13,7 @@ import pytest
 
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.models import Backup, Drill, Gate
-from scarlet_backup_mcp.postgres.definitions_digest import calls_own_functions
+from scarlet_backup_mcp.postgres.definitions_digest import Called, called_functions
 from scarlet_backup_mcp.postgres.sample import sampled
 from scarlet_backup_mcp.procedures import drill as drills
 from scarlet_backup_mcp.procedures import throw_away
@@ -143,10 +143,12 @@ FUNCTION = "CREATE FUNCTION own(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELE
 
 
 @pytest.mark.parametrize(
-    ("statements", "own"),
+    ("statements", "own"),  # None: an extension's
     [
         ("CREATE TABLE t (n int CHECK (abs(n) > 0)); CREATE INDEX ON t (abs(n))", False),
-        ("CREATE EXTENSION vector; CREATE TABLE t (v vector(2)); CREATE INDEX ON t ((vector_norm(v)))", False),
+        ("CREATE EXTENSION vector; CREATE TABLE t (v vector(2)); CREATE INDEX ON t ((vector_norm(v)))", None),
+        ("CREATE EXTENSION vector; CREATE TABLE t (v vector(2)); CREATE INDEX ON t USING hnsw (v vector_l2_ops)", None),
+        ("CREATE EXTENSION vector; CREATE TABLE t (v vector(2), n int); CREATE INDEX ON t (n)", False),
         (f"{FUNCTION} ALTER TABLE t ALTER n SET DEFAULT own(1); CREATE VIEW v AS SELECT own(n) FROM t", False),
         (f"{FUNCTION} CREATE INDEX ON t (own(n))", True),
         (f"{FUNCTION} CREATE INDEX ON t (n) WHERE own(n) > 0", True),
@@ -163,11 +165,11 @@ FUNCTION = "CREATE FUNCTION own(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELE
     ],
 )
 def test_functions_of_a_users_that_a_load_would_call_are_found(
-    databases: Databases, statements: str, own: bool
+    databases: Databases, statements: str, own: bool | None
 ) -> None:
     settings = databases.make(statements)
     with Target(settings) as target, target.server.session(target.database) as session:
-        assert calls_own_functions(session) is own
+        assert called_functions(session) == Called(own=own is True, any=own is not False)
 
 
 # What `backup` drills by itself

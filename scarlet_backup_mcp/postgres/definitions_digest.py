@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from ..models import DatabaseProperties, Role, TableData
 from .inserts import INSERT
@@ -52,8 +53,8 @@ def definitions_sha256(
     """SHA-256 (hex) of a database's definitions: its `script`'s digest with what a dump does not carry and a load
     depends on, which is encoding, locale, settings, extensions, schemas, and the settings of the `role` that loads it.
 
-    `filled` are the tables whose rows matter: a function of a user's is only called where there is a row. On
-    PostgreSQL 15 an index over one that can't be resolved is made without an error on an empty table.
+    `filled` are the tables whose rows matter: a function is only called where there is a row. On PostgreSQL 15 an index
+    over one that can't be resolved is made without an error on an empty table.
     """
     decisive = properties.model_dump(
         mode="json",
@@ -70,14 +71,23 @@ def definitions_sha256(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def calls_own_functions(session: Session) -> bool:
-    """Whether an index, check, generated column, materialised view or trigger of the connected database calls, itself
-    or through views, operators and types, a function that is neither PostgreSQL's nor an extension's.
+@dataclass(frozen=True)
+class Called:
+    """Whether what a load makes calls functions that initdb has not made: a user's `own`, or `any`, extensions' too."""
 
-    By what pg_depend tells; objects that initdb makes have OIDs below 16384 (FirstNormalObjectId in transam.h). An
-    operator class that is nobody's counts as one: its functions depend on it, not it on them.
+    own: bool
+    any: bool
+
+
+def called_functions(session: Session) -> Called:
+    """Which functions an index, check, generated column, materialised view or trigger of the connected database calls,
+    itself or through views, operators and types.
+
+    By what pg_depend tells, though not by the types of a table's columns, which its rows are read with; objects that
+    initdb makes have OIDs below 16384 (FirstNormalObjectId in transam.h). An operator class counts as a function: its
+    functions depend on it, not it on them.
     """
-    return session.rows(
+    row = session.rows(
         """WITH RECURSIVE reached (classid, objid) AS (
                SELECT evaluated.* FROM (
                    SELECT 'pg_class'::regclass::oid, indexrelid FROM pg_index
@@ -90,14 +100,17 @@ def calls_own_functions(session: Session) -> bool:
                UNION
                SELECT used.* FROM reached AS r CROSS JOIN LATERAL (
                    SELECT refclassid, refobjid FROM pg_depend d WHERE d.classid = r.classid AND d.objid = r.objid
+                             AND NOT EXISTS (SELECT FROM pg_class c WHERE r.classid = 'pg_class'::regclass
+                                             AND c.oid = r.objid AND c.relkind IN ('r', 'p', 'f', 't'))
                    UNION ALL SELECT 'pg_rewrite'::regclass, oid FROM pg_rewrite
                              WHERE r.classid = 'pg_class'::regclass AND ev_class = r.objid AND ev_type = '1'
                ) AS used (classid, objid) WHERE used.objid >= 16384
            )
-           SELECT EXISTS (
-               SELECT FROM reached AS r
-               WHERE classid IN ('pg_proc'::regclass, 'pg_opclass'::regclass, 'pg_opfamily'::regclass)
-                 AND NOT EXISTS (SELECT FROM pg_depend e
-                                 WHERE e.classid = r.classid AND e.objid = r.objid AND e.deptype = 'e')
-           ) AS own"""
-    )[0]["own"]
+           SELECT count(*) > 0 AS any,
+                  count(*) FILTER (WHERE NOT EXISTS (
+                      SELECT FROM pg_depend e WHERE e.classid = r.classid AND e.objid = r.objid AND e.deptype = 'e'
+                  )) > 0 AS own
+           FROM reached AS r
+           WHERE classid IN ('pg_proc'::regclass, 'pg_opclass'::regclass, 'pg_opfamily'::regclass)"""
+    )[0]
+    return Called(**row)

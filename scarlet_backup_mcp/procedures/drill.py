@@ -264,7 +264,7 @@ class _Restorer:
 
     def _require_room(self, facts: pg.ServerFacts) -> None:
         size = max(self.examination.script_bytes, (self.manifest and self.manifest.database_bytes) or 0)
-        needed = int(size * ROOM) + facts.max_wal_bytes
+        needed = int(0 if self.sample else size * ROOM) + facts.max_wal_bytes
         free = self.server.host.free_bytes(facts.data_directory) if facts.data_directory else None
         if free is not None and free < needed:
             raise DiskFull(

@@ -21,7 +21,7 @@ from ..models import Activity, Compression, DatabaseProperties, NotDumped, Role,
 from ..postgres import catalogue as pg
 from ..postgres import programs
 from ..postgres.activity import activity
-from ..postgres.definitions_digest import DefinitionsDigest, calls_own_functions, definitions_sha256
+from ..postgres.definitions_digest import DefinitionsDigest, called_functions, definitions_sha256
 from ..postgres.digests import BlockDigests
 from ..postgres.script import Handler, ScriptDamaged, ScriptReader
 from ..postgres.script import Target as CopyTarget
@@ -51,8 +51,8 @@ class Snapshot:
     undumped: dict[tuple[str, str], int | None]
     integrity_rows: int | None
     activity: Activity
-    own_functions: bool
-    """See `calls_own_functions`."""
+    calls_functions: bool
+    """Of a user or an extension: see `called_functions`."""
 
 
 class ConcurrentChange(DumpFailed):
@@ -83,7 +83,7 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
         undumped=pg.undumped_rows(session),
         integrity_rows=None if watched is None else pg.count(session, *watched),
         activity=written,
-        own_functions=calls_own_functions(session),
+        calls_functions=called_functions(session).any,
     )
 
 
@@ -136,7 +136,7 @@ def stream(
         raise DumpIncomplete("pg_dump ended without an error, but before its closing line: the dump is cut off.")
     tables = table_data(digests)
     role = next((role for role in snapshot.roles if role.name == target.server.user), None)
-    filled = tables if snapshot.own_functions else []
+    filled = tables if snapshot.calls_functions else []
     return Written(
         tables=tables,
         rest_sha256=digests.rest_sha256,

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from ..errors import BackupToolError
 from ..models import DrillMode, DrillOutcome, Manifest
-from ..postgres.definitions_digest import calls_own_functions
+from ..postgres.definitions_digest import called_functions
 from . import catalogue
 from .target import Target
 
@@ -23,9 +23,8 @@ HOW = (
 def image(target: Target, server_version: str) -> str:
     """What a proof is bound to: the image of the container, or the version of a server that runs in none. Raises what
     `Target.place` raises."""
-    return (
-        target.place.image_id or server_version if target.settings.via == "docker" else f"PostgreSQL {server_version}"
-    )
+    number = f"PostgreSQL {server_version.split()[0]}"  # packagers add words of their own to it
+    return target.place.image_id or number if target.settings.via == "docker" else number
 
 
 def outcomes(target: Target, definitions: str, on: str) -> list[DrillOutcome]:
@@ -69,6 +68,6 @@ def due(target: Target, manifest: Manifest) -> DrillMode | None:
         return "full"
     try:
         with target.server.session(target.database) as session:
-            return "full" if calls_own_functions(session) else "sample"
+            return "full" if called_functions(session).own else "sample"
     except BackupToolError:
         return "full"
