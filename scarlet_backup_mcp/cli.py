@@ -133,9 +133,9 @@ class _Schedulable(click.Command):
 @click.option(
     "--verify",
     type=click.Choice(get_args(BackupLevel)),
-    default="full",
+    default="auto",
     show_default=True,
-    help="drill: also restore it into a throw-away server and compare.",
+    help="drill: also restore it into a throw-away server and compare; auto: do so when its definitions are new.",
 )
 @click.option("--keep", is_flag=True, help="Mark it so that retention never removes it.")
 @click.option("--prune", is_flag=True, help="Then remove what retention no longer keeps, without asking.")
@@ -352,7 +352,7 @@ def gate_(as_json: bool, quiet: bool, **options: Any) -> None:
 @click.option("--job", help="With --remove: the job of this name, whatever settings it was made with.")
 @click.option("--kind", type=click.Choice(get_args(Kind)), default="sql", show_default=True)
 @click.option("--compression", type=click.Choice(get_args(Compression)))
-@click.option("--verify", type=click.Choice(get_args(BackupLevel)), default="full", show_default=True)
+@click.option("--verify", type=click.Choice(get_args(BackupLevel)), default="auto", show_default=True)
 @click.option("--prune/--no-prune", default=True, show_default=True, help="Retention after each run.")
 @click.option("--json", "as_json", is_flag=True, help="The whole result as JSON on stdout.")
 @_settings_options

@@ -16,9 +16,10 @@ Kind = Literal["sql", "volume"]
 Compression = Literal["none", "gzip", "zstd"]
 """An SQL backup is "none" or "zstd", an archive of a volume "gzip" or "zstd"."""
 Level = Literal["quick", "full", "drill"]
-BackupLevel = Literal["full", "drill"]
+BackupLevel = Literal["auto", "full", "drill"]
 CodePage = Literal[437, 850, 852, 858, 1250, 1252, 65001]
 """Code pages of Windows that PowerShell may have decoded a dump with; 65001 is UTF-8."""
+DrillMode = Literal["full", "sample"]
 State = Literal["good", "unverified", "damaged", "foreign", "partial"]
 
 
@@ -198,6 +199,11 @@ class ManifestHead(Model):
     shrunk: bool
     shrunk_reasons: list[str]
     last_full: str | None = Field(description="The backup that this one was measured against.")
+    definitions_sha256: str | None = Field(
+        default=None,
+        description="Of all that decides whether the dump loads, but for its rows; null: a volume, a repaired copy, or "
+        "an older manifest.",
+    )
 
 
 class Activity(Model):
@@ -325,6 +331,10 @@ class Drill(Model):
         "it, though it may not be proved. Of an SQL backup: true where all that it holds came back, but pg_dump left "
         "rows out, so that it is not proved; else null.",
     )
+    proved_by: DrillMode | None = Field(
+        default=None,
+        description="What has shown that its definitions load: all of it, or a 'sample' with 1,000 rows of each table.",
+    )
     detail: str = ""
     where: str = Field(description="The server it was restored into.")
     server_version: str
@@ -381,6 +391,14 @@ class Verification(Model):
     remedy: str | None = None
 
 
+class DrillOutcome(Model):
+    """What the last drill of an SQL backup has shown of its definitions."""
+
+    by: DrillMode | None = Field(description="null: it could not load them, or not as they were.")
+    at: Utc
+    on: str = Field(description="Id of the image it was done in; without one the server's version.")
+
+
 class StoredVerification(Model):
     """`<file>.verified.json`: the last outcome of `full` or `drill`, replaced atomically. Bound to the file and its
     manifest by sizes and modification times, so that an outcome never outlives a change of either.
@@ -393,6 +411,7 @@ class StoredVerification(Model):
     proved: bool | None = None
     proved_at: Utc | None = None
     proved_on: str | None = None
+    drilled: DrillOutcome | None = None
     code_page: CodePage | None = Field(default=None, description="With which a file of PowerShell's was read for this.")
     verified_at: Utc
     sha256: str | None
@@ -465,6 +484,9 @@ class Backup(Model):
     integrity_rows: int | None
     steps: list[Step]
     proved: bool | None = Field(default=None, description="Whether a restore drill proved it; null without a drill.")
+    proved_by: DrillMode | None = Field(
+        default=None, description="The drill, of it or of an earlier one, that proved its definitions; null: none did."
+    )
     drill: Drill | None = None
     good: bool = Field(
         description="Whether the file is whole, with all rows of a database that has not shrunk (pg_dump leaves out "

@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 INSTRUCTIONS = """\
 Backs up, verifies and restores Scarlet's PostgreSQL memory (PROC-004). Before PROC-003 or any other destructive work
-call `backup` (with verify="drill" it is proved) and go on only if `safe_to_proceed` is true. To bring the memory back
+call `backup` and go on only if `safe_to_proceed` is true. To bring the memory back
 call `restore`; it asks the user first and keeps the present database as an undo point. When something does not work,
 call `db_integrity`. Errors carry a `code` and a `remedy`: follow the remedy. A long call may answer status "running"
 with a `job`: call the same tool again with the same arguments and that job."""
@@ -169,16 +169,17 @@ async def backup(
     verify: Annotated[
         BackupLevel,
         Field(
-            description="'full' reads the file back; 'drill' also restores it into a throw-away server and compares: "
-            "the surest backup before PROC-003. It takes as long as a restore; the live server has no part in it."
+            description="'full' reads the file back; 'drill' also restores it into a throw-away server and compares, "
+            "which takes as long as a restore; 'auto' does so when definitions are new, or weekly."
         ),
-    ] = "full",
+    ] = "auto",
     wait_seconds: Wait = 50,
     job: JobParameter = None,
 ) -> Annotated[CallToolResult, BackupAnswer]:
     """Take a backup of Scarlet's database (PROC-004 steps 1 to 4). Call it before PROC-003, Docker updates, migrations
     and at least once a week; with kind 'volume' too before changes to the server or its Docker volume. It writes one
-    new file and a manifest into the backup directory, reads the file back in full, and changes nothing in the database.
+    new file and a manifest into the backup directory, reads the file back in full, tries out in a throw-away server
+    whether new definitions load again, and changes nothing in the database.
     Go on with PROC-003 only if `safe_to_proceed` is true; else follow `reasons`."""
 
     def work(target: Target, progress: Progress) -> Model:

@@ -35,7 +35,16 @@ class Settings(BaseSettings):
         None, description="Command for a scheduled run that failed; it gets the error as JSON on stdin."
     )
     gate_minutes: int = Field(60, ge=1, le=100_000, description="Age up to which a backup opens the gate to PROC-003.")
-    gate_level: Literal["full", "proved"] = Field("full", description="What such a backup has to have passed.")
+    gate_level: Literal["full", "proved", "unproved"] = Field(
+        "full",
+        description="What such a backup has to be: read in full, its definitions proved by a drill (full); drilled "
+        "itself (proved); or just read in full (unproved).",
+    )
+    drill_bytes: int = Field(
+        1_000_000_000, ge=0, description="Size of a dump above which `backup` drills a sample of new definitions."
+    )
+    drill_days: int = Field(7, ge=0, le=10_000, description="Days after which `backup` makes a full drill again.")
+    sandbox_cache: bool = Field(True, description="Keep an empty cluster for drills in a Docker volume.")
     keep_last: int = Field(3, ge=1, le=10_000, description="Newest backups that retention always keeps.")
     keep_daily: int = Field(7, ge=0, le=10_000, description="Days of which retention keeps one backup each.")
     keep_weekly: int = Field(4, ge=0, le=10_000, description="Weeks of which retention keeps one backup each.")

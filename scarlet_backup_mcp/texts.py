@@ -109,6 +109,8 @@ def _drill(drill: Drill) -> list[str]:
     verdict = {True: "the same data came back", False: "NOT the same data came back", None: "it could not be told"}
     if drill.proved is None and drill.sound:
         verdict[None] = "nothing speaks against what is in it, but it is not proved"
+    if drill.proved_by == "sample":
+        verdict[None] = "its definitions load, and a sample of its rows came back"
     compared = f"{drill.rows_compared:,} rows and {drill.objects_compared:,} objects were compared"
     if not drill.rows_compared and not drill.objects_compared:
         compared = "Nothing was compared"

@@ -35,10 +35,16 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A developer's own SCARLET_… settings or remembered directories would lead a test to a real database."""
+    """A developer's own SCARLET_… settings or remembered directories would lead a test to a real database.
+
+    Gate level `unproved`: else every first backup of a test's database would be drilled. Tests of that set it anew.
+    No sandbox cache: its volume would stay behind.
+    """
     for name in list(os.environ):
         if name.startswith("SCARLET_") and not name.startswith("SCARLET_TEST_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("SCARLET_BACKUP_GATE_LEVEL", "unproved")
+    monkeypatch.setenv("SCARLET_BACKUP_SANDBOX_CACHE", "false")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
 
 

@@ -8,13 +8,14 @@ import os
 import secrets
 import tarfile
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from ..errors import DrillImpossible, HostError
 from ..progress import Progress
 from .docker import DockerHost
 from .engine import Answer, Engine, EngineRefused, container_name, find_endpoint
+from .resources import Resources, resources_of
 
 LABEL = "scarlet-backup-mcp.drill"
 """On the container and on its volume; the value tells whose they are."""
@@ -24,11 +25,12 @@ COMPOSE_LABELS = "com.docker.compose."
 VOLUME_AT = "/scarlet-drill"
 HOME = f"{VOLUME_AT}/home"
 """The one directory in which programs there may write, on the container's own volume."""
+SEED_AT = "/scarlet-sandbox"
+SEED_HOME = f"{SEED_AT}/home"
+"""`HOME` as it was when the volume that a container begins with was filled (see `seeds`). Nobody can write there."""
 ACCOUNT = 10001
 """User and group of all programs there: as in OpenShift, any number that is not root's."""
 
-MEMORY_BYTES = 2 << 30
-SHARED_MEMORY_BYTES = 512 << 20
 PROCESSES = 512
 LOG_LINES = 15
 REMOVAL_SECONDS = 10.0
@@ -37,12 +39,14 @@ log = logging.getLogger(__name__)
 
 
 class ThrowAwayContainer:
-    """One under way. `host` runs programs in it; `left_behind` says, after its end, what could not be removed."""
+    """One under way. `host` runs programs in it; `left_behind` says, after its end, what could not be removed, and
+    `differs` in what it is not like the container that it was to be like."""
 
     def __init__(self, engine: Engine, name: str) -> None:
         self.name = name
         self.host = DockerHost(name)
         self.left_behind: list[str] = []
+        self.differs = ""
         self._engine = engine
 
     def ended(self) -> str | None:
@@ -60,10 +64,17 @@ class ThrowAwayContainer:
             how += f"\n{self._engine.container_log(self.name, LOG_LINES).strip()}"
         return how
 
-    def start(self, image: str, argv: Sequence[str], owner: str) -> None:
+    def start(
+        self,
+        image: str,
+        argv: Sequence[str],
+        labels: Mapping[str, str],
+        resources: Resources,
+        seed: str | None = None,
+    ) -> None:
         """Raises DrillImpossible when the engine refuses."""
         try:
-            self._engine.create_container(self.name, self._configuration(image, argv, owner))
+            self._engine.create_container(self.name, self._configuration(image, argv, labels, resources, seed))
             self._engine.unpack(self.name, _home())
             self._engine.start_container(self.name)
         except EngineRefused as refused:
@@ -75,14 +86,17 @@ class ThrowAwayContainer:
         self.left_behind += remove(self._engine.remove_container, self.name, "container")
         self.left_behind += remove(self._engine.remove_volume, self.name, "volume")
 
-    def _configuration(self, image: str, argv: Sequence[str], owner: str) -> Answer:
+    def _configuration(
+        self, image: str, argv: Sequence[str], labels: Mapping[str, str], resources: Resources, seed: str | None
+    ) -> Answer:
         """As https://docs.docker.com/reference/api/engine/version/v1.41/#operation/ContainerCreate has it.
 
         The program takes the place of the image's entry point. What it logs may hold the user's data, so it goes into
         a file that is removed with the container, whatever the engine's own log driver.
         """
-        labels = {LABEL: owner}
-        volume = {"Type": "volume", "Source": self.name, "Target": VOLUME_AT, "VolumeOptions": {"Labels": labels}}
+        own: Answer = {"Source": self.name, "Target": VOLUME_AT, "VolumeOptions": {"Labels": dict(labels)}}
+        seeded: Answer = {"Source": seed, "Target": SEED_AT, "ReadOnly": True, "VolumeOptions": {"NoCopy": True}}
+        volumes = [{"Type": "volume", **mount} for mount in ([own, seeded] if seed else [own])]
         built: Answer = self._engine.inspect_image(image)["Config"]
         inherited: dict[str, str] = built.get("Labels") or {}
         return {
@@ -95,13 +109,11 @@ class ThrowAwayContainer:
             "Healthcheck": {"Test": ["NONE"]},
             "HostConfig": {
                 "NetworkMode": "none",
-                "Mounts": [volume],
+                "Mounts": volumes,
                 # In the place of anonymous volumes, which would stay when somebody else removes the container.
                 "Tmpfs": dict.fromkeys(built.get("Volumes") or {}, "size=1m"),
                 "RestartPolicy": {"Name": "no"},
-                "Memory": MEMORY_BYTES,
-                "MemorySwap": MEMORY_BYTES,
-                "ShmSize": SHARED_MEMORY_BYTES,
+                **resources.limits(),
                 "PidsLimit": PROCESSES,
                 "CapDrop": ["ALL"],
                 "SecurityOpt": ["no-new-privileges"],
@@ -112,19 +124,28 @@ class ThrowAwayContainer:
 
 @contextmanager
 def throw_away_container(
-    image: str, argv: Sequence[str], owner: str, progress: Progress
+    image: str,
+    argv: Sequence[str],
+    owner: str,
+    progress: Progress,
+    *,
+    like: str | None = None,
+    seed: str | None = None,
 ) -> Generator[ThrowAwayContainer]:
     """Run `argv` in a new container of the image (by its id: nothing is pulled), with `owner` in its label.
 
-    No network, no mount of this machine, no privilege, 2 GiB of memory, 512 MiB of shared memory. Whatever ends the
-    block, the container and its volume are removed. Raises DrillImpossible or EngineUnreachable.
+    No network, no mount of this machine, no privilege; memory and shared memory as the container `like` has them. It
+    sees what is in the volume `seed`, and can't write to it. Whatever ends the block, the container and its volume are
+    removed. Raises DrillImpossible or EngineUnreachable.
     """
     engine = Engine(find_endpoint(os.environ))
     try:
         container = ThrowAwayContainer(engine, f"{PREFIX}{secrets.token_hex(4)}")
         try:
             progress.check()
-            container.start(image, argv, owner)
+            resources = resources_of(engine, like)
+            container.differs = resources.differs
+            container.start(image, argv, {LABEL: owner}, resources, seed)
             yield container
         finally:
             with progress.uninterrupted():

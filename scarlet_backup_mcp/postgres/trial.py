@@ -33,18 +33,35 @@ PORT = "5432"
 """Part of a socket's name, whatever the live server's is."""
 
 
-def command_in_container(bin_dir: str, home: str, user: str, settings: Mapping[str, str]) -> list[str]:
+_INITDB = f'"${{bin}}initdb" -D "$data" -U "$user" --auth=trust {" ".join(INITDB)}'
+
+
+def command_in_container(
+    bin_dir: str, home: str, user: str, settings: Mapping[str, str], seed_home: str = ""
+) -> list[str]:
     """What makes a cluster in `home`/DATA and becomes its server, listening on a socket in `home` and nowhere else.
 
-    `bin_dir` holds its programs; "" is for PATH. `user` is the superuser, whom the socket trusts.
+    `bin_dir` holds its programs; "" is for PATH. `user` is the superuser, whom the socket trusts. It is a copy of what
+    `seed_command` has made in `seed_home`, if there is one.
     """
+    copied = '[ -f "$seed/PG_VERSION" ] && cp -Rp "$seed" "$data"'
     script = (
-        'bin=$1 data=$2 user=$3; shift 3; "${bin}initdb" -D "$data" -U "$user" --auth=trust '
-        f'{" ".join(INITDB)} && exec "${{bin}}postgres" -D "$data" "$@"'
+        f'bin=$1 data=$2 user=$3 seed=$4; shift 4; {{ {copied} || {_INITDB}; }} && exec "${{bin}}postgres" -D "$data" '
+        '"$@"'
     )
     reached = {"listen_addresses": "", "unix_socket_directories": home, "port": PORT}
     options = [part for name, value in {**settings, **reached}.items() for part in ("-c", f"{name}={value}")]
-    return ["sh", "-c", script, "sh", f"{bin_dir}/" if bin_dir else "", f"{home}/{DATA}", user, *options]
+    return ["sh", "-c", script, "sh", *_places(bin_dir, home, user), f"{seed_home}/{DATA}", *options]
+
+
+def seed_command(bin_dir: str, home: str, user: str) -> list[str]:
+    """What makes such a cluster and no more; its last line begins with the size in KiB."""
+    script = f'bin=$1 data=$2 user=$3; {_INITDB} && du -sk "$data"'
+    return ["sh", "-c", script, "sh", *_places(bin_dir, home, user)]
+
+
+def _places(bin_dir: str, home: str, user: str) -> list[str]:
+    return [f"{bin_dir}/" if bin_dir else "", f"{home}/{DATA}", user]
 
 
 def find_server_programs(directories: Iterable[Path]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -24,6 +25,7 @@ from ..models import (
     Compression,
     Kind,
     Manifest,
+    VolumeManifest,
 )
 from ..postgres import catalogue as pg
 from ..postgres import programs
@@ -31,7 +33,7 @@ from ..progress import Progress
 from ..store.lock import patiently, writer_lock
 from ..store.names import SUFFIXES
 from ..store.writing import PartialFile
-from . import cold, record, throw_away, volume
+from . import cold, proved_definitions, record, throw_away, volume
 from .catalogue import last_full
 from .checks import describe_refusals
 from .dump import ConcurrentChange, Written, compare_with_snapshot, locked, stream, take_snapshot
@@ -56,7 +58,7 @@ def backup(
     label: str | None = None,
     compression: Compression | None = None,
     accept_smaller: bool = False,
-    verify: BackupLevel = "full",
+    verify: BackupLevel = "auto",
     keep: bool = False,
     patience_seconds: float = 0,
 ) -> Backup:
@@ -65,9 +67,11 @@ def backup(
 
     `compression` None is that of PROC-004: none for SQL, gzip for a volume. `accept_smaller` says that the loss of rows
     since the last full backup is meant: this one becomes the new measure. With `verify` as "drill" it is then
-    tried out in a throw-away server. `keep` marks it so that retention never removes it. Another call is waited for so
-    many seconds, and another drill as many again. Raises BackupToolError; no file is left behind then, unless the
-    message names it.
+    tried out in a throw-away server; with "auto" where no drill has yet proved that its definitions load, or the last
+    full one is long ago (`proved_definitions.due`), and a drill that can't be had then fails nothing.
+
+    `keep` marks it so that retention never removes it. Another call is waited for so many seconds, and another drill as
+    many again. Raises BackupToolError; no file is left behind then, unless the message names it.
     """
     order = Order(_checked_label(label), _checked_compression(kind, compression), accept_smaller, keep)
     try:
@@ -108,7 +112,7 @@ def _take(
             raise locked(error.message) from None
     if stopped is None and place.health in ("unhealthy", "starting"):
         said.append(f"The container {place.container} is {place.health}: read `docker compose logs postgres`.")
-    proof = _prove(target, manifest.name, progress, patience_seconds) if verify == "drill" else None
+    proof = _proof(target, manifest, verify if valid or verify == "drill" else "full", progress, patience_seconds)
     warnings = [*target.settled, *directory.warnings(), *said]
     return outcome(target, manifest, valid, proof, warnings, time.monotonic() - began)
 
@@ -173,6 +177,7 @@ def _dump(target: Target, progress: Progress, order: Order) -> tuple[Manifest, l
             shrunk=bool(shrunk),
             shrunk_reasons=shrunk,
             last_full=last.name if last else None,
+            definitions_sha256=written.definitions_sha256,
         )
         progress.check()
         with progress.uninterrupted():
@@ -197,10 +202,34 @@ def read_back(partial: PartialFile, compression: Compression, written: Written, 
     return describe_refusals(found.refused(foreign=False))
 
 
-def _prove(target: Target, name: str, progress: Progress, patience_seconds: float) -> Proof:
+def _proof(
+    target: Target,
+    manifest: Manifest | VolumeManifest,
+    verify: BackupLevel,
+    progress: Progress,
+    patience_seconds: float,
+) -> Proof | None:
+    """What comes of a drill that was asked for or is due; None without one."""
+    if verify == "drill":
+        return _prove(target, manifest.name, progress, patience_seconds)
+    if verify == "full" or isinstance(manifest, VolumeManifest):
+        return None
+    proof: Proof | None = None
+    try:
+        mode = proved_definitions.due(target, manifest)
+    except BackupToolError as error:
+        return Proof(why_not=f"could not be done: {error.message} {error.remedy}", asked=False)
+    if mode == "sample":
+        proof = _prove(target, manifest.name, progress, patience_seconds, sample=True)
+    if mode == "full" or (proof is not None and proof.drill is not None and proof.drill.proved_by is None):
+        proof = _prove(target, manifest.name, progress, patience_seconds)
+    return proof and replace(proof, asked=False)
+
+
+def _prove(target: Target, name: str, progress: Progress, patience_seconds: float, *, sample: bool = False) -> Proof:
     """After the lock is free: a drill takes as long as a restore, and other backups need not wait for it."""
     try:
-        drill = partial(verify_backup, target, progress, name, "drill")
+        drill = partial(verify_backup, target, progress, name, "drill", sample=sample)
         verified = patiently(progress, drill, patience_seconds)
     except Cancelled:
         raise Cancelled(
@@ -208,9 +237,9 @@ def _prove(target: Target, name: str, progress: Progress, patience_seconds: floa
             f"Call `verify_backup` with backup={name!r} and level drill when you want it proved.",
         ) from None
     except BackupToolError as error:
-        return Proof(why_not=f"The drill that was asked for could not be done: {error.message} {error.remedy}")
+        return Proof(why_not=f"could not be done: {error.message} {error.remedy}")
     if verified.drill is None:
-        return Proof(why_not="The drill was not begun, since the file is not whole: call `verify_backup`.")
+        return Proof(why_not="was not begun, since the file is not whole: call `verify_backup`.")
     return Proof(verified.drill)
 
 

@@ -21,6 +21,7 @@ from ..models import Activity, Compression, DatabaseProperties, NotDumped, Role,
 from ..postgres import catalogue as pg
 from ..postgres import counting, programs
 from ..postgres.activity import activity
+from ..postgres.definitions_digest import DefinitionsDigest, called_functions, definitions_sha256
 from ..postgres.digests import BlockDigests
 from ..postgres.script import Handler, ScriptDamaged, ScriptReader
 from ..postgres.script import Target as CopyTarget
@@ -52,6 +53,8 @@ class Snapshot:
     watched: counting.Relation | None
     """What the integrity table's name means."""
     activity: Activity
+    calls_functions: bool
+    """Of a user or an extension: see `called_functions`."""
 
 
 class ConcurrentChange(DumpFailed):
@@ -82,6 +85,7 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
         undumped=pg.undumped_tables(session),
         watched=watched,
         activity=written,
+        calls_functions=called_functions(session).any,
     )
 
 
@@ -94,6 +98,7 @@ class Written:
     script_bytes: int
     pg_dump_version: str
     warnings: list[str]
+    definitions_sha256: str | None = None
 
 
 def stream(
@@ -102,8 +107,8 @@ def stream(
     """Dump the snapshot into `partial`. Raises DumpFailed, DumpIncomplete, ConcurrentChange or what took the server
     away; `partial` is then of no use."""
     progress.stage("dumping", sum(table.bytes for table in snapshot.tables) or None)
-    digests = BlockDigests()
-    reader = ScriptReader(digests, _DumpProgress(snapshot.tables, progress))
+    digests, definitions = BlockDigests(), DefinitionsDigest()
+    reader = ScriptReader(digests, definitions, _DumpProgress(snapshot.tables, progress))
     compressor = Compressor(compression)
     script_bytes = 0
 
@@ -124,9 +129,13 @@ def stream(
         raise DumpIncomplete(f"What pg_dump wrote is no whole dump: line {error.line}: {error.message}.") from None
     if not (summary.header and summary.trailer):
         raise DumpIncomplete("pg_dump ended without an error, but before its closing line: the dump is cut off.")
+    tables = table_data(digests)
+    role = next((role for role in snapshot.roles if role.name == target.server.user), None)
+    filled = tables if snapshot.calls_functions else []
     return Written(
-        tables=table_data(digests),
+        tables=tables,
         rest_sha256=digests.rest_sha256,
+        definitions_sha256=definitions_sha256(definitions.sha256, snapshot.properties, snapshot.schemas, role, filled),
         script_bytes=script_bytes,
         pg_dump_version=summary.pg_dump_version or "unknown",
         warnings=[f"pg_dump said: {line}" for line in ended.stderr.splitlines() if line.strip()],

@@ -10,10 +10,12 @@ from ..models import Gate, ManifestHead
 from ..postgres import catalogue as pg
 from ..postgres.activity import written_since
 from ..postgres.replication import unlogged_tables
-from . import catalogue, journal, record
+from . import catalogue, journal, proved_definitions, record
 from .catalogue import Known
 from .target import Target
 
+NOT_PROVED = "not_proved:"
+"""How a reason begins that a drill would do away with."""
 STOP_WRITERS = "Stop what writes to it (in Docker: `docker compose stop letta-server`), then call `backup` again."
 
 
@@ -74,7 +76,7 @@ def _against_the_file(target: Target, item: Known[ManifestHead]) -> list[str]:
         verify = f"call `verify_backup` with backup={item.name!r}."
         found.append(f"{item.name} is {item.state}{f' ({item.detail})' if item.detail else ''}: {verify}")
     if target.settings.gate_level == "proved" and item.proved_at is None:
-        found.append(f"No restore drill has proved {item.name}: call `verify_backup` with level drill.")
+        found.append(f"{NOT_PROVED} No restore drill has proved {item.name}: {proved_definitions.HOW}")
     if manifest.shrunk:
         against = f" The last full one is {manifest.last_full}." if manifest.last_full else ""
         found.append(f"The database had shrunk: {'; '.join(manifest.shrunk_reasons)}.{against}")
@@ -98,7 +100,8 @@ def _look_at_the_server(target: Target, item: Known[ManifestHead]) -> tuple[list
         return [], lacking
     identity = manifest.identity
     with target.server.session(target.database) as session:
-        now = (pg.server_facts(session).system_identifier, pg.databases(session)[target.database].oid)
+        facts = pg.server_facts(session)
+        now = (facts.system_identifier, pg.databases(session)[target.database].oid)
         if now != (identity.system_identifier, identity.database_oid):
             return [], [f"{item.name} is of another database of that name, restored or made anew since: call `backup`."]
         if manifest.kind == "volume" and unlogged_tables(session):
@@ -106,8 +109,41 @@ def _look_at_the_server(target: Target, item: Known[ManifestHead]) -> tuple[list
         since = written_since(session, manifest.activity)
     if since.written is not False:
         return [], [f"{since.how} {STOP_WRITERS if since.by_writers else 'Call `backup`.'}"]
+    proof, against = _proof_of_definitions(target, item, facts.version)
+    if against:
+        return [], against
     rows = f"{manifest.integrity_table} holds {manifest.integrity_rows} rows in it; nothing has shrunk."
-    return [f"It is of the database {target.database} as it is there now.", rows, since.how], []
+    return [f"It is of the database {target.database} as it is there now.", rows, *proof, since.how], []
+
+
+def _proof_of_definitions(
+    target: Target, item: Known[ManifestHead], server_version: str
+) -> tuple[list[str], list[str]]:
+    """What says that the backup's definitions load on the server's image, and what speaks against it.
+
+    An archive of a volume has none: its files come back as they are. A backup made before manifests told of definitions
+    needs a drill of its own.
+    """
+    manifest = item.manifest
+    assert manifest is not None
+    if target.settings.gate_level == "unproved":
+        return ["SCARLET_BACKUP_GATE_LEVEL=unproved says that full verification is enough: no drill is asked for."], []
+    if target.settings.gate_level != "full" or manifest.kind == "volume":
+        return [], []
+    own = item.verification.drilled if item.verification else None
+    if manifest.definitions_sha256 is None and item.proved_at is not None:
+        return [], []
+    on = proved_definitions.image(target, server_version)
+    if own is not None and own.on == on and own.by is None:
+        return [], [f"{NOT_PROVED} A restore drill of {item.name} did not prove it: {proved_definitions.HOW}"]
+    found = proved_definitions.proof(target, manifest.definitions_sha256 or "", on)
+    if found is None:
+        return [], [
+            f"{NOT_PROVED} No restore drill has proved {item.name}, or another backup with the same definitions, on "
+            f"{on[:19]}: {proved_definitions.HOW}"
+        ]
+    of = "a sample of the rows" if found.by == "sample" else "all rows"
+    return [f"A drill with {of} proved on {found.at:%Y-%m-%d %H:%M} UTC that these definitions load here."], []
 
 
 def _is_cold(item: Known[ManifestHead]) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import BackupToolError
-from ..models import Backup, Drill, Kind, Manifest, Step, TableCount, VolumeManifest, rows_by_table
-from . import catalogue, record
+from ..models import Backup, Drill, DrillMode, Kind, Manifest, Step, TableCount, VolumeManifest, rows_by_table
+from . import catalogue, proved_definitions, record
 from .gate import judge
 from .target import Target
 
@@ -18,10 +18,12 @@ _STEPS: dict[Kind, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Proof:
-    """What came of a drill that was asked for; `why_not` says why none could be had."""
+    """What came of a drill, `asked` for or made by itself; `why_not` says what became of it where
+    there is none."""
 
     drill: Drill | None = None
     why_not: str = ""
+    asked: bool = True
 
 
 def safe_to_proceed(target: Target, manifest: Manifest | VolumeManifest, valid: bool) -> tuple[bool, list[str]]:
@@ -55,7 +57,7 @@ def safe_to_proceed(target: Target, manifest: Manifest | VolumeManifest, valid: 
     return True, [
         *read,
         f"{manifest.integrity_table} holds {manifest.integrity_rows} rows; nothing has shrunk.",
-        *verdict.reasons[-1:],
+        *verdict.reasons[3:],  # the first ones say the same of a backup that was not just made
     ]
 
 
@@ -67,7 +69,8 @@ def outcome(
     warnings: list[str],
     seconds: float,
 ) -> Backup:
-    """The answer; `valid`: it passed `full`, `proof`: what came of a drill, if one was asked for."""
+    """The answer; `valid`: it passed `full`, `proof`: what came of a drill, if there was one. One that was made by
+    itself and came to no end does no harm to a backup that is there."""
     safe, reasons = safe_to_proceed(target, manifest, valid)
     lacking = record.not_dumped(manifest)
     reasons += [said for said in lacking if said not in reasons]
@@ -75,7 +78,10 @@ def outcome(
     good = valid and not manifest.shrunk and not lacking
     if proof is not None:
         proved = drill is not None and drill.proved is True
-        safe, good = safe and proved, good and proved
+        if proof.asked:
+            safe, good = safe and proved, good and proved
+        elif drill is not None and drill.proved is False:
+            safe, good = False, False
         reasons.append(_told_of(proof, manifest.kind))
     path = target.directory.path / manifest.name
     copied = manifest if isinstance(manifest, VolumeManifest) else None
@@ -116,6 +122,7 @@ def outcome(
             ),
         ],
         proved=drill.proved if drill else None,
+        proved_by=_proved_by(target, manifest),
         drill=drill,
         good=good,
         safe_to_proceed=safe,
@@ -124,6 +131,14 @@ def outcome(
         warnings=warnings,
         duration_seconds=round(seconds, 3),
     )
+
+
+def _proved_by(target: Target, manifest: Manifest | VolumeManifest) -> DrillMode | None:
+    if manifest.definitions_sha256 is None or manifest.identity is None:
+        return None
+    on = proved_definitions.image(target, manifest.identity.server_version)
+    found = proved_definitions.proof(target, manifest.definitions_sha256, on)
+    return found.by if found else None
 
 
 def _tables(manifest: Manifest | VolumeManifest) -> list[TableCount]:
@@ -135,10 +150,13 @@ def _tables(manifest: Manifest | VolumeManifest) -> list[TableCount]:
 
 def _told_of(proof: Proof, kind: Kind) -> str:
     if proof.drill is None:
-        return proof.why_not
+        return f"The drill{' that was asked for' if proof.asked else ''} {proof.why_not}"
     if proof.drill.proved and kind == "volume":
         but = f"; but {proof.drill.detail}" if proof.drill.detail else ""
         return f"In a restore drill a server came up on it, and {proof.drill.rows_compared:,} rows were read{but}."
+    if proof.drill.proved_by == "sample":
+        brought = f"A restore drill with a sample brought {proof.drill.rows_compared:,} equal rows back"
+        return f"{brought}, which proves its definitions; not all of its rows were tried."
     if proof.drill.sound and kind == "sql":
         brought = f"A restore drill brought {proof.drill.rows_compared:,} equal rows back"
         return f"{brought}, all that it holds; it is not proved, since it lacks others."

@@ -26,7 +26,7 @@ from ..postgres.server import Session
 from ..progress import Progress
 from ..store.directory import Entry
 from ..store.lock import writer_lock
-from . import catalogue, room, set_aside
+from . import catalogue, room, set_aside, throw_away
 from . import journal as journals
 from .beside import require_alone
 from .catalogue import Known
@@ -85,7 +85,8 @@ def prune(
         look = target.server.session(target.maintenance_database, progress=progress) if include_undo else nullcontext()
         with look as session:
             items = _plan(target, progress, session)
-        return _report(target, items, [], time.monotonic() - began, dry_run=True)
+        seeds = throw_away.forget_seeds(target, dry_run=True)
+        return _report(target, items, seeds, time.monotonic() - began, dry_run=True)
     target.directory.prepare()
     with writer_lock(target.directory.path, "prune"), _server(target, progress, include_undo) as session:
         target.settled += target.directory.sweep().told
@@ -96,6 +97,7 @@ def prune(
                 "Call it again with dry_run=true, and ask the user about what it tells now.",
             )
         items = _remove(target, progress, items, session)
+    target.settled += throw_away.forget_seeds(target, dry_run=False)
     return _report(target, items, target.settled, time.monotonic() - began, dry_run=False)
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import secrets
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .. import __version__
 from ..errors import (
     BackupToolError,
     Busy,
@@ -22,7 +24,7 @@ from ..errors import (
     ServerError,
     StoreError,
 )
-from ..hosts import throw_away
+from ..hosts import seeds, throw_away
 from ..hosts.local import LocalHost
 from ..postgres import cluster, recovery, trial
 from ..postgres.server import Server
@@ -76,6 +78,8 @@ class _Likeness:
 
     bin_dir: str = ""
     libraries: str = ""
+    building: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Settings of the memory with which it makes indexes."""
     warnings: tuple[str, ...] = ()
 
 
@@ -103,9 +107,10 @@ def vacant_container(target: Target, progress: Progress) -> Generator[Vacant]:
     with _making_room(target, progress) as (likeness, owner, left):
         image, where = _image(target)
         command = recovery.command(likeness.bin_dir, throw_away.HOME)
-        with throw_away.throw_away_container(image, command, owner, progress) as container:
+        like = target.place.container_id
+        with throw_away.throw_away_container(image, command, owner, progress, like=like) as container:
             server = _server(target, container)
-            told = [*likeness.warnings, *left]
+            told = [*likeness.warnings, *left, *_unlike(container, where)]
             found = Vacant(container, server, where, likeness.bin_dir, likeness.libraries, told)
             yield found
         found.warnings.extend(container.left_behind)
@@ -191,18 +196,20 @@ def _prefix(owner: str) -> str:
 
 def _likeness(target: Target, progress: Progress) -> _Likeness:
     query = """SELECT (SELECT setting FROM pg_config WHERE name = 'BINDIR') AS bin_dir,
-                      current_setting('shared_preload_libraries') AS libraries"""
+                      current_setting('shared_preload_libraries') AS libraries,
+                      (SELECT json_object_agg(name, concat(setting, unit)) FROM pg_settings
+                       WHERE name IN ('maintenance_work_mem', 'max_parallel_maintenance_workers')) AS building"""
     try:
         with target.server.session(target.maintenance_database, progress=progress) as session:
             found = session.rows(query, QUERY_SECONDS)[0]
-            return _Likeness(found["bin_dir"] or "", found["libraries"])
+            return _Likeness(found["bin_dir"] or "", found["libraries"], found["building"])
     except (HostError, ServerError) as error:
         told = f"The live server could not be asked which libraries it preloads, so none is: {error.message}"
         return _Likeness(warnings=(told,))
 
 
 def _settings(likeness: _Likeness) -> dict[str, str]:
-    return {**trial.SETTINGS, "shared_preload_libraries": likeness.libraries}
+    return {**trial.SETTINGS, **likeness.building, "shared_preload_libraries": likeness.libraries}
 
 
 def _user(target: Target) -> str:
@@ -218,13 +225,56 @@ def _user(target: Target) -> str:
 @contextmanager
 def _in_container(target: Target, likeness: _Likeness, owner: str, progress: Progress) -> Generator[ThrowAway]:
     home, (image, where) = throw_away.HOME, _image(target)
-    command = trial.command_in_container(likeness.bin_dir, home, _user(target), _settings(likeness))
-    with throw_away.throw_away_container(image, command, owner, progress) as container:
+    seed, told = _seed(target, image, likeness, progress)
+    command = trial.command_in_container(
+        likeness.bin_dir, home, _user(target), _settings(likeness), throw_away.SEED_HOME if seed else ""
+    )
+    like = target.place.container_id
+    with throw_away.throw_away_container(image, command, owner, progress, like=like, seed=seed) as container:
         server = _server(target, container)
         _wait_until_ready(server, container, where, progress)
-        ready = ThrowAway(server, where, f"{home}/{trial.DATA}", list(likeness.warnings))
+        warnings = [*likeness.warnings, *told, *_unlike(container, where)]
+        ready = ThrowAway(server, where, f"{home}/{trial.DATA}", warnings)
         yield ready
     ready.warnings.extend(container.left_behind)
+
+
+def _seed(target: Target, image: str, likeness: _Likeness, progress: Progress) -> tuple[str | None, list[str]]:
+    """The volume with an empty cluster for this image and these settings, and what there is to tell of it."""
+    if not target.settings.sandbox_cache:
+        return None, []
+    command = trial.seed_command(likeness.bin_dir, throw_away.HOME, _user(target))
+    key = json.dumps([image, command, _settings(likeness), __version__], sort_keys=True)
+    try:
+        found = seeds.seed(image, command, hashlib.sha256(key.encode()).hexdigest()[:16], progress)
+    except HostError as error:
+        log.warning("There is no empty cluster to begin with: %s", error.message)
+        return None, []
+    if found is None or not found.said:
+        return found and found.volume, []
+    size = int(found.said.split()[0]) / 1000 if found.said.split()[0].isdigit() else 0
+    return found.volume, [
+        f"An empty cluster of {size:.0f} MB is kept for drills in the Docker volume {found.volume}; `prune_backups` "
+        "removes it, and SCARLET_BACKUP_SANDBOX_CACHE=false does without."
+    ]
+
+
+def forget_seeds(target: Target, *, dry_run: bool) -> list[str]:
+    """Remove the empty clusters that are kept for drills in volumes; what there is to tell of them. Does nothing while
+    the engine does not answer."""
+    if target.settings.via != "docker" or target.known_place is None:
+        return []
+    verb = "would be removed" if dry_run else "is removed"
+    try:
+        gone = seeds.seeds() if dry_run else seeds.remove_seeds()
+    except HostError as error:
+        log.info("No volume was looked for: %s", error.message)
+        return []
+    return [f"The volume {name}, an empty cluster for drills, {verb}; the next drill makes it anew." for name in gone]
+
+
+def _unlike(container: throw_away.ThrowAwayContainer, where: str) -> list[str]:
+    return [f"{where} is not quite like the live one: {container.differs}."] if container.differs else []
 
 
 def _image(target: Target) -> tuple[str, str]:

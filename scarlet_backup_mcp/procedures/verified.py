@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from ..errors import StoreError
-from ..models import Check, CodePage, Drill
+from ..models import Check, CodePage, Drill, DrillOutcome
 from ..store.directory import DRILL, Entry
-from . import checks
+from . import checks, proved_definitions
 from .target import Target
 
 
@@ -28,8 +29,19 @@ def keep(
     proved_on = f"PostgreSQL {drilled.server_version}, {drilled.where}" if drilled else None
     try:
         target.directory.store_verification(
-            entry, sha256=sha256, failed=failed, proved=proved, proved_on=proved_on, code_page=code_page
+            entry,
+            sha256=sha256,
+            failed=failed,
+            proved=proved,
+            proved_on=proved_on,
+            code_page=code_page,
+            drilled=_outcome(target, drilled) if drilled and entry.name.kind == "sql" else None,
         )
     except StoreError as error:
         return [f"The outcome could not be kept beside the backup: {error.message}"]
     return []
+
+
+def _outcome(target: Target, drilled: Drill) -> DrillOutcome:
+    on = proved_definitions.image(target, drilled.server_version)
+    return DrillOutcome(by=drilled.proved_by, at=datetime.now(UTC), on=on)

@@ -15,7 +15,16 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from ..errors import BackupMissing, DirectoryNotWritable, DiskFull, NameRefused, StoreError
-from ..models import CodePage, Compression, Kind, Manifest, ManifestHead, StoredVerification, VolumeManifest
+from ..models import (
+    CodePage,
+    Compression,
+    DrillOutcome,
+    Kind,
+    Manifest,
+    ManifestHead,
+    StoredVerification,
+    VolumeManifest,
+)
 from . import manifests, names, removal, sidecars
 from .names import BackupName
 from .removal import Swept
@@ -174,11 +183,13 @@ class BackupDirectory:
         proved: bool | None = None,
         proved_on: str | None = None,
         code_page: CodePage | None = None,
+        drilled: DrillOutcome | None = None,
     ) -> None:
         """Keep the outcome of a verification of a file that looked like `entry` when it began.
 
         `proved` is a drill's verdict, on the server `proved_on`; None keeps an earlier one of the same content, read
         with the same `code_page`, so that what a drill has found wrong is not made good by reading the file once more.
+        The same holds for what a drill has shown of its definitions (`drilled`).
         Raises StoreError; BackupMissing when the file is gone, beside whose place nothing is left to lie then.
         """
         if not any(os.path.lexists(f"{entry.path}{end}") for end in ("", names.PARTIAL)):
@@ -187,15 +198,18 @@ class BackupDirectory:
         manifest_bytes, manifest_mtime_ns = self._manifest_status(entry)
         earlier = self.verification(entry)
         proved_at = now if proved is not None else None
-        if proved is None and earlier is not None and (earlier.sha256, earlier.code_page) == (sha256, code_page):
-            proved, proved_at, proved_on = earlier.proved, earlier.proved_at, earlier.proved_on
-            failed = [*failed, *([DRILL] if proved is False else [])]
+        if earlier is not None and (earlier.sha256, earlier.code_page) == (sha256, code_page):
+            drilled = drilled or earlier.drilled
+            if proved is None:
+                proved, proved_at, proved_on = earlier.proved, earlier.proved_at, earlier.proved_on
+                failed = [*failed, *([DRILL] if proved is False else [])]
         outcome = StoredVerification(
             level="drill" if proved_at == now else "full",
             valid=not failed,
             proved=proved,
             proved_at=proved_at,
             proved_on=proved_on,
+            drilled=drilled,
             code_page=code_page,
             verified_at=now,
             sha256=sha256,

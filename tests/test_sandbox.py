@@ -1,0 +1,146 @@
+"""The throw-away server has the live one's own limits, and begins with an empty cluster that is kept for it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scarlet_backup_mcp.hosts import seeds
+from scarlet_backup_mcp.hosts.engine import Engine, find_endpoint
+from scarlet_backup_mcp.hosts.resources import Resources, resources_of
+from scarlet_backup_mcp.procedures.prune import prune
+from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.procedures.throw_away import ThrowAway, throw_away_server
+from scarlet_backup_mcp.progress import Progress
+from scarlet_backup_mcp.settings import Settings, load_settings
+
+from .conftest import IMAGE, run_docker, run_docker_quietly
+from .helpers_drill import take
+
+AGENTS = "CREATE TABLE agents (id int PRIMARY KEY, at date CHECK (at > '2000-01-01')); INSERT INTO agents VALUES (1)"
+
+
+@pytest.fixture(scope="module")
+def container(require_docker: None) -> Iterator[str]:
+    """A server with limits of its own."""
+    name = f"sandbox-test-{secrets.token_hex(4)}"
+    limits = ("--shm-size=96m", "--memory=900m", "--memory-swap=1g", "--network=none")
+    run_docker("run", "-d", "--pull", "never", "--name", name, *limits, "-e", "POSTGRES_HOST_AUTH_METHOD=trust", IMAGE)
+    try:
+        deadline = time.monotonic() + 60
+        while not run_docker_quietly("exec", name, "pg_isready", "-h", "127.0.0.1", "-U", "postgres"):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        psql(name, "CREATE DATABASE letta", "postgres")
+        psql(name, AGENTS)
+        psql(name, "ALTER SYSTEM SET maintenance_work_mem = '77MB'; SELECT pg_reload_conf()", "postgres")
+        yield name
+    finally:
+        run_docker("rm", "-f", "-v", name)
+
+
+@pytest.fixture
+def letta(container: str, tmp_path: Path) -> Settings:
+    return load_settings(container=container, project=container, dir=tmp_path, sandbox_cache=False)
+
+
+@pytest.fixture
+def cached(letta: Settings) -> Iterator[Settings]:
+    """With a cache, none of which is there before or afterwards."""
+    seeds.remove_seeds()
+    yield letta.model_copy(update={"sandbox_cache": True})
+    seeds.remove_seeds()
+
+
+def psql(container: str, statements: str, database: str = "letta") -> str:
+    command = ("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-f", "-")
+    return run_docker("exec", "-i", container, *command, stdin=statements).strip()
+
+
+def inspected(ready: ThrowAway) -> dict[str, Any]:
+    name = ready.server.host.place().container
+    assert name is not None
+    return json.loads(run_docker("inspect", name))[0]
+
+
+def test_throw_away_server_may_use_as_much_as_the_live_one(letta: Settings) -> None:
+    with Target(letta) as target, throw_away_server(target, Progress()) as ready:
+        host = inspected(ready)["HostConfig"]
+        asked = "SELECT current_setting('maintenance_work_mem') AS memory"
+        assert (host["ShmSize"], host["Memory"], host["MemorySwap"]) == (96 << 20, 900 << 20, 1 << 30)
+        assert ready.server.rows("postgres", asked) == [{"memory": "77MB"}]
+        assert ready.warnings == []
+
+
+def test_limits_that_can_not_be_had_are_told(container: str) -> None:
+    engine = Engine(find_endpoint({}))
+    name = f"{container}-host-ipc"
+    run_docker("create", "--pull", "never", "--name", name, "--ipc=host", IMAGE)
+    try:
+        assert "has a /dev/shm from elsewhere" in resources_of(engine, name).differs
+        assert "could not be asked for its limits" in resources_of(engine, f"{container}-none").differs
+        assert resources_of(engine, name).memory == 0
+        assert resources_of(engine, None) == Resources()
+    finally:
+        run_docker("rm", "-f", name)
+        engine.close()
+
+
+def test_first_backup_is_drilled_and_the_empty_cluster_is_kept_and_pruned(cached: Settings) -> None:
+    settings = cached.model_copy(update={"gate_level": "full"})
+    first = take(settings)
+    assert first.safe_to_proceed, first.reasons
+    assert first.drill is not None
+    assert (first.proved_by, first.drill.proved) == ("full", True)
+    (volume,) = seeds.seeds()
+    assert any(f"MB is kept for drills in the Docker volume {volume}" in told for told in first.drill.warnings)
+    again = take(settings)
+    assert (again.drill, again.safe_to_proceed) == (None, True)
+    with Target(cached) as target:
+        assert any(
+            f"{volume}, an empty cluster for drills, would be" in told for told in prune(target, Progress()).warnings
+        )
+        assert seeds.seeds() == [volume]
+        told = prune(target, Progress(), dry_run=False).warnings
+        assert any(f"{volume}, an empty cluster for drills, is removed" in word for word in told)
+    assert seeds.seeds() == []
+
+
+def test_kept_cluster_is_read_only_and_never_held_a_database_of_a_users(cached: Settings) -> None:
+    with Target(cached) as target:
+        with throw_away_server(target, Progress()) as ready:
+            volume = seeds.seeds()
+            ready.server.rows("postgres", "SELECT 1 AS one")
+            with ready.server.session("postgres") as session:
+                session.execute("CREATE DATABASE mine")
+            (mount,) = [found for found in inspected(ready)["Mounts"] if found["Name"] in volume]
+            assert mount["RW"] is False
+            assert seeds.remove_seeds() == []
+        with throw_away_server(target, Progress()) as ready:
+            assert seeds.seeds() == volume
+            assert ready.warnings == []
+            names = "SELECT datname AS name FROM pg_database ORDER BY 1"
+            found = [row["name"] for row in ready.server.rows("postgres", names)]
+            assert found == ["postgres", "template0", "template1"]
+
+
+def test_volume_whose_filling_was_cut_off_is_not_taken_for_a_cluster(container: str, cached: Settings) -> None:
+    """A call that is killed leaves the container that fills it: as long as that is there it is not ready."""
+    image, key = run_docker("image", "inspect", "--format", "{{.Id}}", IMAGE).strip(), secrets.token_hex(8)
+    name, fail, fill = f"{seeds.PREFIX}{key}", ["sh", "-c", "exit 3"], ["sh", "-c", "echo 12"]
+    assert seeds.seed(image, fail, key, Progress()) is None
+    assert name not in seeds.seeds()
+    label = f"{seeds.LABEL}={key}"
+    run_docker("volume", "create", "--label", label, name)
+    run_docker(
+        "run", "-d", "--name", name, "--label", label, "-v", f"{name}:/x", "--entrypoint", "sh", IMAGE, "-c", "exit 1"
+    )
+    assert seeds.seed(image, fill, key, Progress()) is None
+    assert seeds.seed(image, fill, key, Progress()) == seeds.Seed(name, "12")
+    assert seeds.seed(image, fail, key, Progress()) == seeds.Seed(name)
