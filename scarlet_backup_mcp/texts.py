@@ -18,6 +18,7 @@ from .models import (
     Running,
     Verification,
 )
+from .redaction import printable
 
 
 def size(count: int) -> str:
@@ -41,7 +42,7 @@ def describe(result: Model) -> str:
     if isinstance(result, Running):
         return f"Still running after {result.elapsed_seconds:.0f} s: {result.stage}.\n{result.remedy}"
     lines = _LINES[type(result)](result)  # type: ignore[arg-type]
-    return "\n".join(line for line in lines if line)
+    return printable("\n".join(line for line in lines if line))
 
 
 def _backup(result: Backup) -> list[str]:
