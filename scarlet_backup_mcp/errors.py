@@ -53,6 +53,8 @@ BackupToolError
 
 from __future__ import annotations
 
+from .redaction import printable
+
 
 class BackupToolError(Exception):
     """The root. `message` says what happened in one or two sentences, `remedy` what to do next."""
@@ -62,7 +64,7 @@ class BackupToolError(Exception):
 
     def __init__(self, message: str, remedy: str | None = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = printable(message)
         self.remedy = remedy or self.default_remedy
 
     def __str__(self) -> str:

@@ -15,6 +15,8 @@ Utc = Annotated[datetime, PlainSerializer(lambda t: t.isoformat().replace("+00:0
 Kind = Literal["sql", "volume"]
 Compression = Literal["none", "gzip", "zstd"]
 """An SQL backup is "none" or "zstd", an archive of a volume "gzip" or "zstd"."""
+Packing = Literal["none", "gzip", "zstd", "xz"]
+"""How a file is compressed that others may have made."""
 Level = Literal["quick", "full", "drill"]
 BackupLevel = Literal["auto", "full", "drill"]
 CodePage = Literal[437, 850, 852, 858, 1250, 1252, 65001]
@@ -513,7 +515,7 @@ class Listed(Model):
     state: State
     verified: StoredVerification | None
     proved_at: Utc | None = Field(default=None, description="When a restore drill proved it; null: none did.")
-    compression: Compression = "none"
+    compression: Packing = "none"
     database: str | None = None
     project: str | None = None
     other_database: bool = Field(default=False, description="A good backup, but not of the configured database.")

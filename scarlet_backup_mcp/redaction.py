@@ -11,6 +11,8 @@ from pydantic import JsonValue
 HIDDEN = "***"
 LONGEST = 2000
 """Characters that are kept of one text."""
+# Also the marks that turn the direction of what is written after them ("Trojan Source", CVE-2021-42574).
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _SECRET_NAME = re.compile(r"dsn|passw|pwd|passphrase|secret|token|api_?key|credential", re.IGNORECASE)
 # What comes before the last "@" of a URI's first word: libpq ends the credentials at the first one, but a password that
 # holds one unescaped is a secret all the same.
@@ -41,6 +43,12 @@ def redact(value: object, secrets: Collection[str] = ()) -> JsonValue:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [redact(item, secrets) for item in cast(Sequence[object], value)]
     return text(str(value), secrets)
+
+
+def printable(value: str) -> str:
+    """A text of a file or a server as it may be shown: control characters, with which it could move the cursor or hide
+    what stands before it, as they are written in Python; line ends and tabs stay."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
 
 
 def text(value: str, secrets: Collection[str] = ()) -> str:

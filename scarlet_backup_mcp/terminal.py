@@ -15,6 +15,7 @@ from rich.text import Text
 from . import texts
 from .models import Integrity, Listing, Model, Verification
 from .progress import Progress, State
+from .redaction import printable
 
 
 class PipedProgress(Progress):
@@ -122,7 +123,7 @@ def _print_listing(listing: Listing) -> None:
     for line in texts.calls(listing.log):
         console.print(line, markup=False, highlight=False)
     for warning in listing.warnings:
-        console.print(f"Warning: {for_terminal(warning)}", style="yellow", markup=False)
+        console.print(f"Warning: {for_terminal(printable(warning))}", style="yellow", markup=False)
 
 
 def _print_tables(result: Integrity) -> None:
@@ -144,4 +145,4 @@ def _print_verification(result: Verification) -> None:
 
 def _add_row(table: Table, *cells: str) -> None:
     """Cells as they are: a label may look like rich's markup."""
-    table.add_row(*(Text(cell) for cell in cells))
+    table.add_row(*(Text(printable(cell)) for cell in cells))

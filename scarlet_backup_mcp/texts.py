@@ -18,6 +18,7 @@ from .models import (
     Running,
     Verification,
 )
+from .redaction import printable
 
 
 def size(count: int) -> str:
@@ -43,7 +44,7 @@ def describe(result: Model) -> str:
     lines = _LINES[type(result)](result)  # type: ignore[arg-type]
     if server := getattr(result, "server", ""):
         lines.insert(1, f"It is about {server}.")
-    return "\n".join(line for line in lines if line)
+    return printable("\n".join(line for line in lines if line))
 
 
 def _backup(result: Backup) -> list[str]:

@@ -16,11 +16,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..redaction import printable
 from .lexer import TOKEN, tokens, unquote
 from .script import RESTRICT_LINE, Handler
 
 MOST = 100
 """Refusals that are kept; `Refusals.count` goes on counting."""
+
+EXCERPT = 120
+"""Characters of a refused statement that are shown."""
 
 _NAME = r"""(?:[A-Z_\x80-\xff][A-Z0-9_$\x80-\xff]*|"[^"]*")"""
 _OUTSIDE = "(?:DATABASE|ROLE|USER|GROUP|TABLESPACE)"
@@ -37,20 +41,29 @@ _CREATED = (
     "ACCESS METHOD|AGGREGATE|CAST|COLLATION|(?:DEFAULT )?CONVERSION|DOMAIN|EVENT TRIGGER|EXTENSION|"
     "FOREIGN DATA WRAPPER|FOREIGN TABLE|FUNCTION|PROCEDURE|(?:UNIQUE )?INDEX|(?:TRUSTED )?(?:PROCEDURAL )?LANGUAGE|"
     "OPERATOR|POLICY|PUBLICATION|RULE|SCHEMA|SEQUENCE|SERVER|STATISTICS|(?:UNLOGGED )?(?:TABLE|SEQUENCE)|"
-    "TEXT SEARCH|TRANSFORM|(?:CONSTRAINT )?TRIGGER|TYPE|USER MAPPING|(?:RECURSIVE |MATERIALIZED )?VIEW"
+    "TEXT SEARCH|TRANSFORM|(?:CONSTRAINT )?TRIGGER|TYPE|USER MAPPING (?:IF EXISTS )?FOR|(?:RECURSIVE |MATERIALIZED )?VIEW"
 )
 _ALTERED = (
     "ACCESS METHOD|AGGREGATE|COLLATION|CONVERSION|DEFAULT PRIVILEGES|DOMAIN|EVENT TRIGGER|EXTENSION|"
     "FOREIGN DATA WRAPPER|FOREIGN TABLE|FUNCTION|PROCEDURE|ROUTINE|INDEX|(?:PROCEDURAL )?LANGUAGE|LARGE OBJECT|"
     "MATERIALIZED VIEW|OPERATOR|POLICY|PUBLICATION|RULE|SCHEMA|SEQUENCE|SERVER|STATISTICS|TABLE|TEXT SEARCH|"
-    "TRIGGER|TYPE|USER MAPPING|VIEW"
+    "TRIGGER|TYPE|VIEW"
 )
 _OF_A_LARGE_OBJECT = re.compile(r"SELECT PG_CATALOG \. (?:LO_OPEN|LOWRITE|LO_CLOSE) \(")
+# How pg_dump writes a value in an INSERT statement (`dumpTableData_insert` in pg_dump.c): never a function or a cast.
+_VALUE = r"(?:NULL|DEFAULT|TRUE|FALSE|[+-]? ?[0-9.][0-9.eE+-]*|[BEX]?'[^']*')"
+_ROW = rf"\( {_VALUE}(?: , {_VALUE})* \)"
+_COMMAND = re.compile(rb"\\(?:[A-Za-z_]+|.)?")
+_OF_GRANTS = re.compile(r"(?:GRANT|REVOKE|SET SESSION AUTHORIZATION|RESET SESSION AUTHORIZATION)\b")
+_BY_NAME = re.compile(rf"SET SESSION AUTHORIZATION (?!DEFAULT$){_NAME}$")
 _CATALOGUE = r"""(?:PG_[A-Z0-9_]*|INFORMATION_SCHEMA|"pg_[^"]*"|"information_schema")"""
 
 RULES: tuple[tuple[str, str | None], ...] = (
     # What acts outside the database.
-    (rf"(?:CREATE|ALTER|DROP) (?!USER MAPPING){_OUTSIDE}\b", "creates, changes or drops a database or role"),
+    (
+        rf"(?:CREATE|ALTER|DROP) (?!USER MAPPING (?:IF EXISTS )?FOR ){_OUTSIDE}\b",
+        "creates, changes or drops a database or role",
+    ),
     (r"ALTER SYSTEM\b", "changes the server's configuration"),
     (r"DROP OWNED\b", "drops what a role owns and its rights elsewhere"),
     (r"(?:GRANT|REVOKE) .*? ON (?:DATABASE|TABLESPACE|PARAMETER)\b", "changes rights outside the database"),
@@ -82,7 +95,7 @@ RULES: tuple[tuple[str, str | None], ...] = (
     (r"SELECT \* FROM PG_CATALOG \. PG_RESTORE_(?:RELATION|ATTRIBUTE|EXTENDED)_STATS \( [^()]* \)$", None),
     (
         rf"INSERT INTO (?!{_CATALOGUE} \.){_NAME} \. {_NAME} (?:\( [^()]* \) )?"
-        r"(?:OVERRIDING SYSTEM VALUE )?(?:DEFAULT )?VALUES\b",
+        rf"(?:OVERRIDING SYSTEM VALUE )?(?:DEFAULT VALUES|VALUES {_ROW}(?: , {_ROW})*(?: ON CONFLICT DO NOTHING)?)$",
         None,
     ),
     (rf"CREATE (?:OR REPLACE )?(?:{_CREATED})\b", None),
@@ -116,7 +129,7 @@ _PSQL_VARIABLE = re.compile(
 
 @dataclass(frozen=True)
 class Refusal:
-    """`line` is 1-based; `excerpt` is the beginning of what stands there, on one line."""
+    """`line` is 1-based; `excerpt` is the kind of statement and the object that it names: a value may be a secret."""
 
     line: int
     reason: str
@@ -130,20 +143,36 @@ class Refusals(Handler):
         self.found: list[Refusal] = []
         self.count = 0
         self._large_object = False
+        self._begun = 0
+        self._only_grants = False
 
     def statement(self, sql: bytes, line: int) -> None:
         """Judge a statement."""
-        reason = self._reason(sql, tokens(sql))
+        words = tokens(sql)
+        within = self._large_object
+        reason = self._reason(sql, words)
+        if self._large_object and not within:
+            self._begun = line
         if reason is not None:
-            self._refuse(line, reason, sql)
+            self._refuse(line, reason, _excerpt(words))
 
     def meta_command(self, command: bytes, line: int) -> None:
         """Only the restriction of pg_dump's own is left alone."""
         if not RESTRICT_LINE.fullmatch(command):
-            self._refuse(line, "is a command to psql", command)
+            name = _COMMAND.match(command)
+            self._refuse(line, "is a command to psql", printable(name[0].decode("utf-8", "replace")) if name else "")
+
+    def ended(self) -> None:
+        """The script has ended: what it has begun has to have ended, too."""
+        if self._large_object:
+            self._refuse(self._begun, "begins a transaction that the script does not end", "BEGIN")
 
     def _reason(self, sql: bytes, words: list[bytes]) -> str | None:
         form = readable(words)
+        if self._only_grants and not _OF_GRANTS.match(form):
+            return "is done as another role, as which pg_dump only grants and revokes"
+        if "SESSION AUTHORIZATION" in form[:30]:
+            self._only_grants = _BY_NAME.match(form) is not None
         if form in ("BEGIN", "COMMIT") and self._large_object is (form == "COMMIT"):
             self._large_object = form == "BEGIN"
             return None
@@ -157,11 +186,23 @@ class Refusals(Handler):
             return _copy_reason(sql, form)
         return next((reason for pattern, reason in _RULES if pattern.match(form)), NOT_WRITTEN)
 
-    def _refuse(self, line: int, reason: str, text: bytes) -> None:
+    def _refuse(self, line: int, reason: str, excerpt: str) -> None:
         self.count += 1
         if len(self.found) < MOST:
-            excerpt = " ".join(text[:400].decode("utf-8", "replace").split())
-            self.found.append(Refusal(line, reason, excerpt[:117] + "..." if len(excerpt) > 120 else excerpt))
+            self.found.append(Refusal(line, reason, excerpt))
+
+
+def _excerpt(words: list[bytes]) -> str:
+    """A statement's words and names up to its first value, with control characters escaped."""
+    shown = ""
+    for word in words:
+        token = TOKEN.match(word)
+        if token is None or (token.lastgroup not in ("word", "name") and word not in (b".", b",", b"*")):
+            break
+        if token.lastgroup in ("word", "name") and shown and not shown.endswith("."):
+            shown += " "
+        shown += printable(word.decode("utf-8", "replace")).replace("\n", "\\n")
+    return shown if len(shown) <= EXCERPT else f"{shown[: EXCERPT - 3]}..."
 
 
 def readable(words: list[bytes]) -> str:

@@ -109,7 +109,7 @@ def read(path: Path, compression: Compression, progress: Progress) -> Archive:
     inventory = Inventory()
     reader = TarReader(inventory)
     damage = compression_damage = None
-    plain = decompress(iter(raw), compression)
+    plain = decompress(iter(raw), compression, single=True)
     try:
         for piece in plain:
             reader.feed(piece)

@@ -79,6 +79,7 @@ def examine(
     if damage is None:
         try:
             summary = reader.finish()
+            refusals.ended()
         except ScriptDamaged as error:
             damage = f"line {error.line}: {error.message}"
     return Examination(

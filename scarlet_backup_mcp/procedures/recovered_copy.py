@@ -170,7 +170,7 @@ def _content(entry: Entry, sha256: str, progress: Progress) -> Iterator[bytes]:
         raise changed
     raw = FileReader(entry.path, progress.report)
     try:
-        yield from decompress(iter(raw), entry.name.compression)
+        yield from decompress(iter(raw), entry.name.compression, single=True)
     except CompressionDamaged:
         raise changed from None
     if raw.sha256 != sha256:

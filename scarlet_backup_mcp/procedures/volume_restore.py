@@ -269,7 +269,7 @@ def _tar(planned: VolumePlan, read: Archive, progress: Progress) -> Iterator[byt
     raw = FileReader(entry.path, progress.report)
     changed = ConfirmationStale(f"{entry.name.name} changed after it was verified.", "Call `restore` again.")
     try:
-        yield from decompress(iter(raw), entry.name.compression)
+        yield from decompress(iter(raw), entry.name.compression, single=True)
     except CompressionDamaged:
         raise changed from None
     if raw.sha256 != read.sha256:

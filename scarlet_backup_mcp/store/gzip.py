@@ -41,10 +41,11 @@ def compressor() -> Compressing:
     return zlib.compressobj(LEVEL, wbits=FORMAT)
 
 
-def decompress(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def decompress(chunks: Iterator[bytes], *, single: bool = False) -> Iterator[bytes]:
     """The plain bytes of one or more joined streams, in pieces of 1 MiB at most: of zeros gzip leaves a thousandth.
 
-    All of `chunks` is read whatever happens. Raises GzipDamaged, then, if they were no complete stream.
+    All of `chunks` is read whatever happens. Raises GzipDamaged, then, if they were no complete stream, or several where
+    a `single` one has to be.
     """
     stream, begun = zlib.decompressobj(FORMAT), False
     try:
@@ -52,6 +53,8 @@ def decompress(chunks: Iterator[bytes]) -> Iterator[bytes]:
             rest, more = chunk, True
             while rest or more:
                 if stream.eof:
+                    if single:
+                        raise GzipDamaged("something follows the gzip stream")
                     stream = zlib.decompressobj(FORMAT)
                 begun = True
                 plain = stream.decompress(rest, CHUNK)
@@ -59,7 +62,7 @@ def decompress(chunks: Iterator[bytes]) -> Iterator[bytes]:
                     yield plain
                 rest = stream.unused_data if stream.eof else stream.unconsumed_tail
                 more = len(plain) == CHUNK and not stream.eof
-    except zlib.error as error:
+    except (zlib.error, GzipDamaged) as error:
         for _ in chunks:
             pass
         raise GzipDamaged(f"the gzip stream is corrupt ({error})") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import zstandard
 
 from ..errors import StoreError
-from ..models import Compression
+from ..models import Compression, Packing
 from . import gzip
 from .encodings import HEAD
 
@@ -20,6 +21,9 @@ ZSTD_CHUNK = 512
 ZSTD_LEVEL = 3
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 """What a frame begins with (RFC 8878)."""
+XZ_MEMORY = 256 << 20
+"""Bytes that reading an xz stream may take: level 9 needs 65 MiB ("xz -9" in its manual page)."""
+XZ_MAGIC = b"\xfd7zXZ\x00"
 ZSTD_WINDOW = 128 << 20
 """Largest window that is taken: what `zstd -d` takes without `--long`."""
 
@@ -54,21 +58,48 @@ class FileReader:
             raise StoreError(f"{self.path} can't be read: {error.strerror or error}.") from error
 
 
-def decompress(chunks: Iterator[bytes], compression: Compression) -> Iterator[bytes]:
+def decompress(chunks: Iterator[bytes], compression: Packing, *, single: bool = False) -> Iterator[bytes]:
     """The plain bytes. All of `chunks` is read whatever happens, so that a digest of them is whole; then
-    CompressionDamaged is raised if they were no complete compressed stream."""
+    CompressionDamaged is raised if they were no complete compressed stream, or several where a `single` one has to be.
+    """
     if compression == "none":
         yield from chunks
     elif compression == "gzip":
         try:
-            yield from gzip.decompress(chunks)
+            yield from gzip.decompress(chunks, single=single)
         except gzip.GzipDamaged as error:
             raise CompressionDamaged(str(error)) from None
+    elif compression == "xz":
+        yield from _unxz(chunks)
     else:
-        yield from _unzstd(chunks)
+        yield from _unzstd(chunks, single)
 
 
-def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _unxz(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Of one or more joined streams, without the padding that may lie between them."""
+    stream, begun = lzma.LZMADecompressor(memlimit=XZ_MEMORY), False
+    try:
+        for chunk in chunks:
+            rest = chunk
+            while rest or not (stream.eof or stream.needs_input):
+                if stream.eof:
+                    rest = rest.lstrip(b"\0")
+                    if not rest:
+                        break
+                    stream = lzma.LZMADecompressor(memlimit=XZ_MEMORY)
+                begun = True
+                if plain := stream.decompress(rest, CHUNK):
+                    yield plain
+                rest = stream.unused_data if stream.eof else b""
+    except lzma.LZMAError as error:
+        for _ in chunks:
+            pass
+        raise CompressionDamaged(f"the xz stream is corrupt ({error})") from None
+    if not begun or not stream.eof:
+        raise CompressionDamaged("the xz stream is cut off")
+
+
+def _unzstd(chunks: Iterator[bytes], single: bool) -> Iterator[bytes]:
     frame = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
     begun = False
     try:
@@ -77,12 +108,14 @@ def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
                 rest = chunk[at : at + ZSTD_CHUNK]
                 while rest:
                     if frame.eof:
+                        if single:
+                            raise CompressionDamaged("something follows the zstd frame")
                         frame = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
                     begun = True
                     if plain := frame.decompress(rest):
                         yield plain
                     rest = frame.unused_data if frame.eof else b""
-    except zstandard.ZstdError as error:
+    except (zstandard.ZstdError, CompressionDamaged) as error:
         for _ in chunks:
             pass
         raise CompressionDamaged(f"the zstd stream is corrupt ({error})") from None
@@ -90,7 +123,7 @@ def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
         raise CompressionDamaged("the zstd stream is cut off")
 
 
-def beginning(path: Path, compression: Compression) -> bytes:
+def beginning(path: Path, compression: Packing) -> bytes:
     """The first 4 KiB of the plain bytes; fewer where the file has no more, or is damaged. Raises StoreError."""
     try:
         with path.open("rb") as file:

@@ -1,0 +1,112 @@
+"""What pg_dump does not write in that form is refused, and how it is shown gives no secret away."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Iterator
+
+import pytest
+import zstandard
+
+from scarlet_backup_mcp.errors import BackupToolError
+from scarlet_backup_mcp.models import Kept, Packing
+from scarlet_backup_mcp.postgres.refusals import Refusals
+from scarlet_backup_mcp.postgres.script import read_script
+from scarlet_backup_mcp.redaction import printable
+from scarlet_backup_mcp.store.reading import CompressionDamaged, decompress
+from scarlet_backup_mcp.texts import describe
+
+
+def refused(script: bytes) -> Refusals:
+    found = Refusals()
+    read_script([script], found)
+    found.ended()
+    return found
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE USER mapping SUPERUSER;",
+        "CREATE USER MAPPING LOGIN PASSWORD 'x';",
+        "ALTER USER mapping SUPERUSER;",
+        "ALTER USER MAPPING FOR a SERVER b OPTIONS (SET password 'x');",
+        "DROP USER mapping;",
+        "INSERT INTO s.t VALUES (pg_read_file('/etc/passwd'));",
+        "INSERT INTO s.t (a, b) VALUES (1, (SELECT 2));",
+        "INSERT INTO s.t VALUES (1) RETURNING pg_sleep(1);",
+        "INSERT INTO s.t VALUES ('a'::text);",
+        "INSERT INTO s.t VALUES (1 + 1);",
+        "INSERT INTO s.t VALUES ('a' || 'b');",
+        "INSERT INTO s.t VALUES (CURRENT_USER);",
+        "INSERT INTO s.t VALUES (1) ON CONFLICT (a) DO UPDATE SET a = pg_sleep(1);",
+        "INSERT INTO s.t SELECT 1;",
+        "SET SESSION AUTHORIZATION app; CREATE TABLE s.t (a integer);",
+        "SET SESSION AUTHORIZATION app; GRANT ALL ON TABLE s.t TO b; DROP TABLE s.t;",
+        "BEGIN;",
+        "BEGIN; SELECT pg_catalog.lo_open('1', 131072);",
+    ],
+)
+def test_what_pg_dump_does_not_write_in_that_form(statement: str) -> None:
+    assert refused(f"SET lock_timeout = 0;\n{statement}\n".encode()).count == 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE USER MAPPING FOR app SERVER far OPTIONS (password 'x');",
+        "DROP USER MAPPING IF EXISTS FOR app SERVER far;",
+        "INSERT INTO s.t VALUES (1, -2.5e+10, NULL, true, 'it''s', E'a\\\\b', B'01', DEFAULT, '{1,2}');",
+        "INSERT INTO s.t (a, b) OVERRIDING SYSTEM VALUE VALUES (1, 'x'), (-2, 'y') ON CONFLICT DO NOTHING;",
+        "INSERT INTO s.t DEFAULT VALUES;",
+        "SET SESSION AUTHORIZATION 'app'; CREATE TABLE s.t (a integer);",
+        "SET SESSION AUTHORIZATION app; GRANT ALL ON TABLE s.t TO b; RESET SESSION AUTHORIZATION; DROP TABLE s.t;",
+        "BEGIN;\nSELECT pg_catalog.lo_open('1', 131072);\nCOMMIT;",
+    ],
+)
+def test_what_pg_dump_writes(statement: str) -> None:
+    assert refused(f"{statement}\n".encode()).found == []
+
+
+@pytest.mark.parametrize(
+    ("script", "shown"),
+    [
+        (b"ALTER ROLE app WITH LOGIN PASSWORD 'sk-hidden';\n", "ALTER ROLE app WITH LOGIN PASSWORD"),
+        (b"INSERT INTO s.keys (id, key) VALUES (1, lower('sk-hidden'));\n", "INSERT INTO s.keys"),
+        (b"COPY s.t FROM PROGRAM 'curl -H sk-hidden';\n", "COPY s.t FROM PROGRAM"),
+        (b"DO $$ BEGIN PERFORM 'sk-hidden'; END $$;\n", "DO"),
+        (b"\\! curl sk-hidden\n", "\\!"),
+        (b"\\connect postgresql://a:sk-hidden@b/c\n", "\\connect"),
+        (b'DROP ROLE "\x1b[2J\xe2\x80\xaea\nb";\n', 'DROP ROLE "\\x1b[2J\\u202ea\\nb"'),
+    ],
+)
+def test_an_excerpt_is_the_kind_of_statement_and_its_object(script: bytes, shown: str) -> None:
+    [refusal] = refused(script).found
+    assert refusal.excerpt == shown
+
+
+def test_control_characters_are_escaped_in_errors_and_texts() -> None:
+    assert BackupToolError("a\x1b]0;x\x07b\nc").message == "a\\x1b]0;x\\x07b\nc"
+    assert printable("perché\t漢 \x9b31m") == "perché\t漢 \\x9b31m"
+    assert describe(Kept(name="\x1b[31mred.sql", keep=True)).startswith("\\x1b[31mred.sql")
+
+
+@pytest.mark.parametrize("packing", ["gzip", "zstd"])
+def test_nothing_may_follow_an_archive_in_a_stream_of_its_own(packing: Packing) -> None:
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w"):
+        pass
+    compress = gzip.compress if packing == "gzip" else zstandard.compress
+    first, second = compress(tar.getvalue()), compress(bytes(10240))
+
+    def read(*parts: bytes, single: bool) -> bytes:
+        chunks: Iterator[bytes] = iter(parts)
+        return b"".join(decompress(chunks, packing, single=single))
+
+    assert read(first, single=True) == tar.getvalue()
+    assert len(read(first, second, single=False)) == 20480
+    for parts in ((first, second), (first + second,)):
+        with pytest.raises(CompressionDamaged, match="something follows"):
+            read(*parts, single=True)
