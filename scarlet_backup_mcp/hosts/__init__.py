@@ -43,7 +43,8 @@ class Process(Protocol):
         """The next chunk of stdout; None when `timeout` seconds passed without any.
 
         Gives b"" when the program has ended and all its output was read, again and again. A program that closes its
-        stdout early and works on is still running, so its input must still be fed.
+        stdout early and works on is still running, so its input must still be fed. Raises EngineUnreachable when
+        nothing can be heard of it any more.
         """
         ...
 

@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,14 @@ if TYPE_CHECKING:
 DEFAULT_ADDRESS = "npipe:////./pipe/docker_engine" if sys.platform == "win32" else "unix:///var/run/docker.sock"
 TIMEOUT_SECONDS = 60
 """For one answer of the engine. Docker Desktop needs a good part of it to wake from its resource saver."""
+
+SILENCE_SECONDS = 20.0
+"""How long the engine may say nothing, in an answer or on a program's stream, before it is asked on another
+connection whether it is there."""
+PING_SECONDS = 10
+"""How long that other connection is waited for."""
+SILENT_PING_SECONDS = 3
+"""The same, while it did not answer the last time."""
 
 Answer = dict[str, Any]
 """A JSON object as the Engine API gives it."""
@@ -113,8 +123,10 @@ class Engine:
     at a time, opens more when its ten are taken, and never takes back one that became an exec's stream.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, timeout: int = TIMEOUT_SECONDS) -> None:
         self.endpoint = endpoint
+        self.silent = False
+        """Whether it did not answer when it was asked last."""
         try:
             import docker  # pyright: ignore[reportMissingTypeStubs]
 
@@ -122,7 +134,7 @@ class Engine:
                 base_url=endpoint.address,
                 tls=_tls(endpoint) or False,
                 version="auto",
-                timeout=TIMEOUT_SECONDS,
+                timeout=timeout,
                 use_ssh_client=True,
             )
         except Exception as error:
@@ -132,6 +144,16 @@ class Engine:
                     'Install it with `pip install "docker[ssh]"`, or reach the engine another way.',
                 ) from error
             raise EngineUnreachable(f"No Docker engine answers at {endpoint.address}: {error}") from error
+
+    def answers(self) -> bool:
+        """Whether it answers soon on a connection of its own. From any thread."""
+        try:
+            Engine(self.endpoint, SILENT_PING_SECONDS if self.silent else PING_SECONDS).close()
+        except EngineUnreachable:
+            self.silent = True
+        else:
+            self.silent = False
+        return not self.silent
 
     def inspect_container(self, name_or_id: str) -> Answer:
         """The container's state and configuration. 404 if there is none."""
@@ -255,8 +277,10 @@ class Engine:
         from requests import RequestException
         from urllib3.exceptions import HTTPError
 
+        if self.silent and not self.answers():
+            raise self._unreachable(doing, "it answers nothing")
         try:
-            return call(*args, **options)
+            return self._unless_silent(lambda: call(*args, **options))
         except APIError as error:
             reason = str(error.explanation or error).strip().rstrip(".")
             raise EngineRefused(f"The Docker engine could not {doing}: {reason}.", error.status_code or 0) from error
@@ -265,9 +289,29 @@ class Engine:
             windows_pipe = type(error).__module__ == "pywintypes"
             if not windows_pipe and not isinstance(error, (RequestException, HTTPError, DockerException, OSError)):
                 raise
-            raise EngineUnreachable(
-                f"The Docker engine at {self.endpoint.address} did not answer when asked to {doing}: {error}"
-            ) from error
+            self.silent = True
+            raise self._unreachable(doing, str(error)) from error
+
+    def _unless_silent(self, call: Callable[[], Any]) -> Any:
+        """What `call` gives. Raises TimeoutError when that takes long, and the engine does not answer elsewhere."""
+        answer: Future[Any] = Future()
+
+        def work() -> None:
+            try:
+                answer.set_result(call())
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=work, name="engine", daemon=True).start()
+        while not wait([answer], SILENCE_SECONDS).done:
+            if not self.answers():
+                raise TimeoutError("nor does it on another connection")
+        return answer.result()
+
+    def _unreachable(self, doing: str, why: str) -> EngineUnreachable:
+        return EngineUnreachable(
+            f"The Docker engine at {self.endpoint.address} did not answer when asked to {doing}: {why}"
+        )
 
 
 def _tls(endpoint: Endpoint) -> TLSConfig | None:

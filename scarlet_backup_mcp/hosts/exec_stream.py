@@ -15,9 +15,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import HostError
+from ..errors import EngineUnreachable, HostError
 from . import CHUNK, POLL, TAIL_BYTES, Exit, OutputQueue, Tail
-from .engine import Engine
+from .engine import SILENCE_SECONDS, Engine
 
 
 def wrapped(argv: Sequence[str], without: Sequence[str]) -> list[str]:
@@ -179,21 +179,32 @@ class ExecProcess:
         self._ended = threading.Event()
         self._broken = False
         self._abandoned = threading.Event()
+        self._stalled = threading.Event()
+        self._moved = time.monotonic()
         self._killer: threading.Thread | None = None
         self._lock = threading.Lock()
         self._exit: Exit | None = None
         self._exec_id = engine.exec_create(container, wrapped(argv, without), env=env, stdin=stdin)
         self._connection = Connection(engine.exec_open(self._exec_id))
         threading.Thread(target=self._read_stream, name=f"exec {argv[0]}", daemon=True).start()
+        threading.Thread(target=self._watch, name=f"watch {argv[0]}", daemon=True).start()
 
     def read(self, timeout: float | None = None) -> bytes | None:
-        """As `Process.read`."""
-        return self._output.get(timeout)
+        """As `Process.read`. A stream has stalled when no byte came or went for 20 s, and the engine did not answer on
+        another connection."""
+        chunk = self._output.get(timeout)
+        if chunk is None and self._stalled.is_set():
+            raise EngineUnreachable(
+                f"The Docker engine at {self._engine.endpoint.address} has said nothing for {SILENCE_SECONDS:g} s, and "
+                "does not answer on another connection. What ran in the container is ended as soon as it does."
+            )
+        return chunk
 
     def write(self, data: bytes) -> None:
         """As `Process.write`."""
         if data:  # an empty message would be the end of input on a Windows pipe
             self._connection.send(data)
+            self._moved = time.monotonic()
 
     def end_input(self) -> None:
         """As `Process.end_input`."""
@@ -208,7 +219,7 @@ class ExecProcess:
             if self._killer is None:
                 self._killer = threading.Thread(target=self._end_program, name="kill", daemon=True)
                 self._killer.start()
-        self._killer.join(KILL_PATIENCE_SECONDS)
+        self._killer.join(0 if self._stalled.is_set() or self._engine.silent else KILL_PATIENCE_SECONDS)
         if not self._ended.is_set():
             self._abandoned.set()
 
@@ -246,6 +257,7 @@ class ExecProcess:
         view = memoryview(buffer)
         have = left = stream = 0
         while got := self._connection.receive(view[have:]):
+            self._moved = time.monotonic()
             have += got
             at = 0
             output: list[memoryview] = []
@@ -295,6 +307,16 @@ class ExecProcess:
                 data = line + newline + data
             self._pid_known.set()
         self._errors.add(data)
+
+    def _watch(self) -> None:
+        while not self._ended.wait(SILENCE_SECONDS / 4):
+            if time.monotonic() - self._moved < SILENCE_SECONDS:
+                continue
+            if not self._engine.answers():
+                self._stalled.set()
+                self.kill()
+                return
+            self._moved = time.monotonic()
 
     # The end
 

@@ -19,6 +19,7 @@ from typing import Any
 from ..errors import (
     ContainerLost,
     DatabaseMissing,
+    HostError,
     PermissionDenied,
     ProgramMissing,
     QueryFailed,
@@ -28,6 +29,7 @@ from ..errors import (
     TableLocked,
 )
 from ..hosts import POLL, Exit, Host, run
+from ..hosts.endings import lost
 from ..progress import Progress
 from .postmaster import IDENTITY, Identity, Whereabouts
 from .quoting import identifier
@@ -111,11 +113,14 @@ class Server:
             return session.rows(query)
 
     def program_version(self, program: str) -> str:
-        """Version number of a client program, for example "15.20". Raises ProgramMissing."""
+        """Version number of a client program, for example "15.20". Raises ProgramMissing, ContainerLost or
+        EngineUnreachable."""
         out = bytearray()
         ended = run(self.host, [program, "--version"], sink=out.extend)
         found = re.search(r"\) (\d+(?:\.\d+)*\S*)", out.decode(errors="replace"))
         if ended.code != 0 or found is None:
+            if gone := lost(self.host, ended, f"a look at {program}"):
+                raise gone
             raise ProgramMissing(f"`{program} --version` does not work there: {ended.stderr.strip() or ended.code}")
         return found[1]
 
@@ -210,11 +215,11 @@ class Session:
         with suppress(OSError):
             self._process.end_input()
         until = time.monotonic() + 2
-        while (left := until - time.monotonic()) > 0:
-            if self._process.read(left) == b"":
-                break
-        else:
-            self._process.kill()
+        with suppress(HostError):
+            while (left := until - time.monotonic()) > 0:
+                if self._process.read(left) == b"":
+                    return self._process.wait()
+        self._process.kill()
         return self._process.wait()
 
     def kill(self) -> None:

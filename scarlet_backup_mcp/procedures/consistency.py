@@ -9,8 +9,6 @@ from ..store.names import BackupName
 
 EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 """No backup of this tool is older."""
-DIGEST = "sha256"
-"""Name of the check that a file has the digest in its manifest."""
 
 
 def contradictions(name: BackupName, manifest: ManifestHead) -> list[str]:
@@ -35,10 +33,8 @@ def contradictions(name: BackupName, manifest: ManifestHead) -> list[str]:
 
 
 def believed(outcome: StoredVerification | None, manifest: ManifestHead | None) -> StoredVerification | None:
-    """The outcome, if it can be of that backup: it names the digest of the manifest, or is the one that found another;
-    and it is valid just where no check failed."""
+    """The outcome, if it can be of that backup: what speaks for it has to name its digest, and no failed check."""
     if outcome is None or outcome.valid == bool(outcome.failed_checks):
         return None
-    if manifest is not None and outcome.sha256 != manifest.sha256 and DIGEST not in outcome.failed_checks:
-        return None
-    return outcome
+    other = manifest is not None and outcome.sha256 != manifest.sha256
+    return None if other and (outcome.valid or outcome.proved is not None) else outcome

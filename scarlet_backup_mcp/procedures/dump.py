@@ -8,15 +8,14 @@ from datetime import UTC, datetime
 
 from ..errors import (
     BackupToolError,
-    ContainerLost,
     DumpFailed,
     DumpIncomplete,
-    HostError,
     PermissionDenied,
     ProgramMissing,
     ServerUnreachable,
 )
 from ..hosts import Exit, run
+from ..hosts.endings import lost
 from ..models import Activity, Compression, DatabaseProperties, NotDumped, Role, TableData, rows_by_table
 from ..postgres import catalogue as pg
 from ..postgres import counting, programs
@@ -176,12 +175,8 @@ def locked(said: str) -> DumpFailed:
 def lost_on_the_way(target: Target, ended: Exit, program: str, what: str) -> BackupToolError | None:
     """The error when a program that read the server for a dump or a copy was left alone; None: it failed itself."""
     said = ended.stderr.strip()
-    try:
-        target.host.require_running()
-    except HostError as error:
-        return ContainerLost(f"The container went away during the {what}. {error.message}")
-    if ended.code is None or ended.code == 137:
-        return ContainerLost(f"The container or its engine went away during the {what}. {said}".strip())
+    if gone := lost(target.host, ended, f"the {what}"):
+        return gone
     if ended.code in (126, 127):
         return ProgramMissing(f"{program} could not be started: {said}")
     if re.search(r"server closed the connection|terminating connection|connection to server|SSL connection", said):

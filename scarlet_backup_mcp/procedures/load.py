@@ -6,8 +6,9 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from ..errors import ContainerLost, DiskFull, RestoreFailed, WrongServer
+from ..errors import DiskFull, RestoreFailed, WrongServer
 from ..hosts import run
+from ..hosts.endings import lost
 from ..postgres import programs
 from ..postgres.postmaster import WRONG_SERVER
 from ..postgres.script import strip_restrict
@@ -63,8 +64,9 @@ def load(
     source = _restricted(script, key, mark, proof)
     argv = programs.psql_load()
     ended = run(server.host, argv, env=environment, source=source, sink=sink, progress=progress, look=look)
-    if ended.code is None or ended.code == 137:
-        raise ContainerLost("The container or its engine went away during the load. The live database is as it was.")
+    if ended.code in (None, 137) and (gone := lost(server.host, ended, "the load")):
+        gone.message += " The live database is as it was."
+        raise gone
     if ended.code != 0 or f"{mark}\n".encode() not in output:
         if (refused := _REFUSED.search(ended.stderr)) and ended.code == programs.PSQL_STOPPED:
             if refused["sqlstate"] == WRONG_SERVER:
