@@ -399,6 +399,7 @@ class DrillOutcome(Model):
     by: DrillMode | None = Field(description="null: it could not load them, or not as they were.")
     at: Utc
     on: str = Field(description="Id of the image it was done in; without one the server's version.")
+    detail: str = Field(default="", description="Why not.")
 
 
 class StoredVerification(Model):

@@ -13,10 +13,9 @@ from ..errors import DrillImpossible
 from ..progress import Progress
 from .engine import Answer, Engine, EngineRefused, container_name, find_endpoint
 from .resources import Resources
+from .throw_away import SEED_LABEL as LABEL
 from .throw_away import ThrowAwayContainer
 
-LABEL = "scarlet-backup-mcp.sandbox"
-"""On the volume, and on the container that fills it."""
 PREFIX = "scarlet-sandbox-"
 FILL_SECONDS = 60
 

@@ -19,6 +19,8 @@ from .resources import Resources, resources_of
 
 LABEL = "scarlet-backup-mcp.drill"
 """On the container and on its volume; the value tells whose they are."""
+SEED_LABEL = "scarlet-backup-mcp.sandbox"
+"""On a volume that containers begin with (see `seeds`), and on the container that fills it."""
 PREFIX = "scarlet-drill-"
 COMPOSE_LABELS = "com.docker.compose."
 
@@ -95,7 +97,9 @@ class ThrowAwayContainer:
         a file that is removed with the container, whatever the engine's own log driver.
         """
         own: Answer = {"Source": self.name, "Target": VOLUME_AT, "VolumeOptions": {"Labels": dict(labels)}}
-        seeded: Answer = {"Source": seed, "Target": SEED_AT, "ReadOnly": True, "VolumeOptions": {"NoCopy": True}}
+        # The engine makes it anew, empty, if it was removed just now: then its label has it removed again.
+        options = {"NoCopy": True, "Labels": {SEED_LABEL: seed}}
+        seeded: Answer = {"Source": seed, "Target": SEED_AT, "ReadOnly": True, "VolumeOptions": options}
         volumes = [{"Type": "volume", **mount} for mount in ([own, seeded] if seed else [own])]
         built: Answer = self._engine.inspect_image(image)["Config"]
         inherited: dict[str, str] = built.get("Labels") or {}

@@ -130,13 +130,18 @@ def _proof_of_definitions(
         return ["SCARLET_BACKUP_GATE_LEVEL=unproved says that full verification is enough: no drill is asked for."], []
     if target.settings.gate_level != "full" or manifest.kind == "volume":
         return [], []
-    own = item.verification.drilled if item.verification else None
     if manifest.definitions_sha256 is None and item.proved_at is not None:
         return [], []
     on = proved_definitions.image(target, server_version)
-    if own is not None and own.on == on and own.by is None:
-        return [], [f"{NOT_PROVED} A restore drill of {item.name} did not prove it: {proved_definitions.HOW}"]
     found = proved_definitions.proof(target, manifest.definitions_sha256 or "", on)
+    if found is not None and (own := item.verification and item.verification.drilled) and own.on == on:
+        found = own if own.by is None else found
+    if found is not None and found.by is None:
+        when = f"{found.at:%Y-%m-%d %H:%M} UTC"
+        return [], [
+            f"{NOT_PROVED} A restore drill on {when} did not prove {item.name} or another backup with the same "
+            f"definitions: {found.detail.removesuffix('.')}. Mend that, and call `backup`."
+        ]
     if found is None:
         return [], [
             f"{NOT_PROVED} No restore drill has proved {item.name}, or another backup with the same definitions, on "

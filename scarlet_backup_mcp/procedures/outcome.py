@@ -82,7 +82,9 @@ def outcome(
             safe, good = safe and proved, good and proved
         elif drill is not None and drill.proved is False:
             safe, good = False, False
-        reasons.append(_told_of(proof, manifest.kind))
+        told = _told_of(proof, manifest.kind)
+        told_by_gate = drill is not None and drill.proved is None and drill.proved_by is None
+        reasons += [] if told_by_gate and not proof.asked else [told]
     path = target.directory.path / manifest.name
     copied = manifest if isinstance(manifest, VolumeManifest) else None
     cold_copy = copied is not None and copied.cold

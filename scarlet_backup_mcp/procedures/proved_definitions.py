@@ -43,9 +43,8 @@ def outcomes(target: Target, definitions: str, on: str) -> list[DrillOutcome]:
 
 
 def proof(target: Target, definitions: str, on: str) -> DrillOutcome | None:
-    """The newest drill's, if it has proved them; a later one that failed takes back what earlier ones have shown."""
-    found = outcomes(target, definitions, on)
-    return found[0] if found and found[0].by is not None else None
+    """The newest drill's, whether it has proved them (`by`) or not: then it takes back what earlier ones have shown."""
+    return next(iter(outcomes(target, definitions, on)), None)
 
 
 def due(target: Target, manifest: Manifest) -> DrillMode | None:

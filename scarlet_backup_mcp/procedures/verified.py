@@ -11,6 +11,8 @@ from ..store.directory import DRILL, Entry
 from . import checks, proved_definitions
 from .target import Target
 
+DETAIL_LENGTH = 500
+
 
 def keep(
     target: Target,
@@ -44,4 +46,5 @@ def keep(
 
 def _outcome(target: Target, drilled: Drill) -> DrillOutcome:
     on = proved_definitions.image(target, drilled.server_version)
-    return DrillOutcome(by=drilled.proved_by, at=datetime.now(UTC), on=on)
+    detail = "" if drilled.proved_by else drilled.detail[:DETAIL_LENGTH]
+    return DrillOutcome(by=drilled.proved_by, at=datetime.now(UTC), on=on, detail=detail)
