@@ -310,7 +310,7 @@ class _Restorer:
 
     def _script(self, *, rows: bool = True) -> Iterator[bytes]:
         found = self.examination
-        return script_of(self.known.entry, found.sha256, found.repair, self.progress, rows=rows)
+        return script_of(self.known.entry, found.sha256, found.through, self.progress, rows=rows)
 
     def _why_not(self, error: LoadFailed) -> tuple[bool | None, str]:
         """The verdict on a file that did not load: None unless it is certainly the file's own fault."""

@@ -19,9 +19,9 @@ from ..postgres import catalogue as pg
 from ..postgres.server import Session
 from ..progress import Progress
 from ..store.directory import Entry
-from ..store.reading import FileReader
-from . import catalogue, checks, record, set_aside, verify
+from . import archived, catalogue, checks, outside, record, set_aside, smaller, verify
 from .catalogue import Known
+from .smaller import Size
 from .target import Target
 
 
@@ -40,6 +40,7 @@ class Wishes:
     drop_oldest_undo: bool = False
     drill: bool | None = None
     code_page: CodePage | None = None
+    accept_smaller: bool = False
 
 
 AS_USUAL = Wishes()
@@ -62,6 +63,7 @@ class Plan:
     rows: int | None
     integrity_rows: int | None
     integrity_rows_now: int | None
+    now: Size
     undo_points: list[UndoPoint]
     databases: dict[str, pg.DatabaseFacts]
     facts: pg.ServerFacts
@@ -134,6 +136,7 @@ def plan(
     live = databases.get(target.database)
     now = _integrity_rows(target, target.database) if live else None
     undo = _undo_point(target, source, points)
+    size_now = Size(None, now)
     if undo is not None:
         if wishes.code_page is not None or wishes.drill:
             raise ArgumentsInvalid(
@@ -146,10 +149,16 @@ def plan(
         known = _known(target, source, facts)
         manifest = known.manifest
         warnings = _check_origin(target, known, facts, wishes)
-        sha256 = manifest.sha256 if manifest else sha256_of(known.entry, progress)
         warnings += _newer_volume(target, known)
-        created, rows = known.created_at, manifest.rows if manifest else None
-        integrity = manifest.integrity_rows if manifest else None
+        if manifest is not None:
+            sha256, brings = manifest.sha256, Size(manifest.rows, manifest.integrity_rows)
+        else:
+            sha256, brings, told = outside.look(target, known, wishes.accept_other_database, wishes.code_page, progress)
+            warnings += told
+        size_now = smaller.live(target, now, progress) if live else size_now
+        table = target.settings.integrity_table
+        warnings += smaller.check(known.name, brings, size_now, table, accepted=wishes.accept_smaller)
+        created, rows, integrity = known.created_at, brings.rows, brings.integrity_rows
     return Plan(
         source=undo.name if undo else known.name if known else source,
         wishes=wishes,
@@ -163,6 +172,7 @@ def plan(
         rows=rows,
         integrity_rows=integrity,
         integrity_rows_now=now,
+        now=size_now,
         undo_points=points,
         databases=databases,
         facts=facts,
@@ -245,7 +255,8 @@ def _newer_volume(target: Target, known: Known[Manifest]) -> list[str]:
 
 def _refuse_the_useless(known: Known[Manifest]) -> None:
     """A file that can't be restored whoever made it. Raises BackupNotValid."""
-    looked = verify.Reading(checks.quick_checks(known))
+    script = known.form == "script"
+    looked = verify.Reading(checks.quick_checks(known) if script else archived.form_checks(known))
     if not looked.whole:
         wrong = [check for check in looked.failed if check.check != checks.MANIFEST]
         raise BackupNotValid(
@@ -258,11 +269,3 @@ def _integrity_rows(target: Target, database: str) -> int | None:
         return pg.count_table(target.server, database, target.settings.integrity_table)
     except ServerError:
         return None
-
-
-def sha256_of(entry: Entry, progress: Progress) -> str:
-    """Of a file as it lies there. Raises StoreError."""
-    reader = FileReader(entry.path, lambda _: progress.check())
-    for _ in reader:
-        pass
-    return reader.sha256
