@@ -267,6 +267,7 @@ def list_(limit: int, log: int, as_json: bool, quiet: bool, **options: Any) -> N
     help="Try it out in a throw-away server first. [default: only a file that `backup` did not make]",
 )
 @_code_page_option
+@click.option("--accept-smaller", is_flag=True, help="Restore it though it holds less than half of what it replaces.")
 @_output_options
 @_settings_options
 def restore(
@@ -279,12 +280,15 @@ def restore(
     drop_oldest_undo: bool,
     drill: bool | None,
     code_page: CodePage | None,
+    accept_smaller: bool,
     as_json: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
     """Bring the database, or the whole volume, back from BACKUP: a file's name, an undo point's name, or `latest`."""
-    wishes = Wishes(accept_foreign, accept_other_database, stop_dependents, drop_oldest_undo, drill, code_page)
+    wishes = Wishes(
+        accept_foreign, accept_other_database, stop_dependents, drop_oldest_undo, drill, code_page, accept_smaller
+    )
 
     def work(target: Target, progress: Progress) -> Restore:
         if dry_run:

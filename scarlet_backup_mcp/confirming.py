@@ -60,12 +60,15 @@ async def confirm_restore(
     drop_oldest_undo: bool,
     drill: bool | None,
     code_page: CodePage | None,
+    accept_smaller: bool,
     job: str | None,
 ) -> Confirm | Elicit[Confirm]:
     """Decides what the user has to be asked before a restore. On 2026-07-28 it runs twice for one question."""
     if dry_run or job is not None or confirmation is not None:
         return Confirm(confirm=True)
-    wishes = Wishes(accept_foreign, accept_other_database, stop_dependents, drop_oldest_undo, drill, code_page)
+    wishes = Wishes(
+        accept_foreign, accept_other_database, stop_dependents, drop_oldest_undo, drill, code_page, accept_smaller
+    )
 
     def propose(target: Target) -> _Asked:
         proposal = restores.propose(target, Progress(), backup, wishes)

@@ -39,6 +39,7 @@ BackupToolError
 │   ├── BackupNotValid            backup_not_valid
 │   ├── ForeignRefused            foreign_refused
 │   ├── OtherDatabaseRefused      other_database_refused
+│   ├── SmallerRefused            smaller_refused
 │   ├── ConfirmationNeeded        confirmation_needed
 │   ├── ConfirmationStale         confirmation_stale
 │   └── PreflightFailed           preflight_failed
@@ -329,6 +330,16 @@ class OtherDatabaseRefused(RestoreRefused):
 
     code = "other_database_refused"
     default_remedy = "If it is meant to replace this database, call again with accept_other_database=true."
+
+
+class SmallerRefused(RestoreRefused):
+    """The source holds less than half of what it would replace."""
+
+    code = "smaller_refused"
+    default_remedy = (
+        "Choose another backup (`list_backups` tells their rows), or, if the user wants exactly this, call again with "
+        "accept_smaller=true."
+    )
 
 
 class ConfirmationNeeded(RestoreRefused):

@@ -289,6 +289,9 @@ async def restore(
         ),
     ] = None,
     code_page: CodePageParameter = None,
+    accept_smaller: Annotated[
+        bool, Field(description="Take one with less than half of what it replaces, if the user wants that.")
+    ] = False,
     wait_seconds: Wait = 50,
     job: JobParameter = None,
 ) -> Annotated[CallToolResult, RestoreAnswer]:
@@ -297,7 +300,9 @@ async def restore(
     database, compared, and then swapped in; the present database is kept as an undo point (`undo_point`): restore that
     name to undo. Until the swap nothing live is touched. A volume's backup replaces every database of the server, which
     is stopped for some seconds. Call it with dry_run=true first, and db_integrity after it."""
-    wishes = Wishes(accept_foreign, accept_other_database, stop_dependents, drop_oldest_undo, drill, code_page)
+    wishes = Wishes(
+        accept_foreign, accept_other_database, stop_dependents, drop_oldest_undo, drill, code_page, accept_smaller
+    )
     if job is not None or dry_run:
 
         def rehearse(target: Target, progress: Progress) -> Model:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import os
 import re
 import secrets
@@ -126,6 +128,24 @@ class Databases:
         assert settings.dir is not None
         path = settings.dir / name
         path.write_bytes(self._run(["pg_dump", *options], settings.database))
+        return path
+
+    def pg_dumpall(self, settings: Settings, *options: str) -> Path:
+        """A dump of the cluster, as all.sql."""
+        assert settings.dir is not None
+        path = settings.dir / "all.sql"
+        path.write_bytes(self._run(["pg_dumpall", *options], "postgres"))
+        return path
+
+    def archive(self, settings: Settings, form: str, name: str, *options: str) -> Path:
+        """An archive of the database, compressed where its name says so."""
+        assert settings.dir is not None
+        path = settings.dir / name
+        if form == "-Fd":
+            self._run(["pg_dump", form, f"--file={path}", *options], settings.database)
+            return path
+        pack = {".xz": lzma.compress, ".gz": gzip.compress}.get(path.suffix, bytes)
+        path.write_bytes(pack(self._run(["pg_dump", form, *options], settings.database)))
         return path
 
     def foreign(self, settings: Settings, change: Callable[[str], str]) -> str:

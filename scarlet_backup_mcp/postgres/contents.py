@@ -32,6 +32,7 @@ _CONTEXT = re.compile(rb"SET (default_tablespace|default_table_access_method) = 
 # How a script is loaded, not what it holds; versions of pg_dump differ in them (PostgreSQL 18: transaction_timeout).
 _LOADING = re.compile(
     rb"SET (?:statement_timeout|lock_timeout|idle_in_transaction_session_timeout|transaction_timeout|"
+    rb"session_replication_role|"
     rb"check_function_bodies|xmloption|client_min_messages|row_security|escape_string_warning|default_with_oids) = "
 )
 # What pg_dump --clean --if-exists begins with.

@@ -41,7 +41,8 @@ _CREATED = (
     "ACCESS METHOD|AGGREGATE|CAST|COLLATION|(?:DEFAULT )?CONVERSION|DOMAIN|EVENT TRIGGER|EXTENSION|"
     "FOREIGN DATA WRAPPER|FOREIGN TABLE|FUNCTION|PROCEDURE|(?:UNIQUE )?INDEX|(?:TRUSTED )?(?:PROCEDURAL )?LANGUAGE|"
     "OPERATOR|POLICY|PUBLICATION|RULE|SCHEMA|SEQUENCE|SERVER|STATISTICS|(?:UNLOGGED )?(?:TABLE|SEQUENCE)|"
-    "TEXT SEARCH|TRANSFORM|(?:CONSTRAINT )?TRIGGER|TYPE|USER MAPPING (?:IF EXISTS )?FOR|(?:RECURSIVE |MATERIALIZED )?VIEW"
+    "TEXT SEARCH|TRANSFORM|(?:CONSTRAINT )?TRIGGER|TYPE|USER MAPPING (?:IF EXISTS )?FOR|"
+    "(?:RECURSIVE |MATERIALIZED )?VIEW"
 )
 _ALTERED = (
     "ACCESS METHOD|AGGREGATE|COLLATION|CONVERSION|DEFAULT PRIVILEGES|DOMAIN|EVENT TRIGGER|EXTENSION|"
@@ -85,6 +86,7 @@ RULES: tuple[tuple[str, str | None], ...] = (
     ),
     # What pg_dump writes. COPY, and BEGIN and COMMIT round a large object, are seen to before this table.
     (rf"SET (?:{_SETTINGS}) = ", None),
+    (r"SET SESSION_REPLICATION_ROLE = '?(?i:REPLICA|ORIGIN)'?$", None),  # what some tools put before data-only dumps
     (rf"SET SESSION AUTHORIZATION (?:{_NAME}|'[^']*')$|RESET SESSION AUTHORIZATION$", None),
     (r"SELECT PG_CATALOG \. SET_CONFIG \( 'search_path' , '[^']*' , FALSE \)$", None),
     (r"SELECT PG_CATALOG \. (?:SETVAL|LO_CREATE|LO_OPEN|LOWRITE|LO_CLOSE|LO_UNLINK) \( [^()]* \)$", None),
@@ -154,7 +156,7 @@ class Refusals(Handler):
         if self._large_object and not within:
             self._begun = line
         if reason is not None:
-            self._refuse(line, reason, _excerpt(words))
+            self._refuse(line, reason, excerpt(words))
 
     def meta_command(self, command: bytes, line: int) -> None:
         """Only the restriction of pg_dump's own is left alone."""
@@ -192,8 +194,8 @@ class Refusals(Handler):
             self.found.append(Refusal(line, reason, excerpt))
 
 
-def _excerpt(words: list[bytes]) -> str:
-    """A statement's words and names up to its first value, with control characters escaped."""
+def excerpt(words: list[bytes]) -> str:
+    """A statement's words and names up to its first value, without one, with control characters escaped."""
     shown = ""
     for word in words:
         token = TOKEN.match(word)

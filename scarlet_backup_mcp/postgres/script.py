@@ -102,10 +102,14 @@ class Handler:
 
 
 class ScriptReader:
-    """Reads a script that comes in chunks of any size and tells `handlers` what is in it."""
+    """Reads a script that comes in chunks of any size and tells `handlers` what is in it.
 
-    def __init__(self, *handlers: Handler) -> None:
+    With `several` it may hold more dumps than one: text may follow a trailer.
+    """
+
+    def __init__(self, *handlers: Handler, several: bool = False) -> None:
         self._handlers = handlers
+        self._several = several
         self._held: list[bytes] = []
         self._held_size = 0
         self._bytes = 0
@@ -227,7 +231,7 @@ class ScriptReader:
             if kind == "backslash":
                 pos = self._meta_command(data, start, end)
                 continue
-            if self._trailer:
+            if self._trailer and not self._several:
                 self._damaged("text after the trailer", data, start)
             if kind == "block":
                 statement.quote = Quote(kind, token[0])
@@ -284,7 +288,8 @@ class ScriptReader:
             self._damaged(f"a backslash command inside {inside}", data, start)
         if command == b"\\.":
             self._damaged("the end of COPY data without a COPY statement before it", data, start)
-        if self._trailer and not (command.startswith(b"\\unrestrict ") and RESTRICT_LINE.fullmatch(command)):
+        ends = command.startswith(b"\\unrestrict ") and RESTRICT_LINE.fullmatch(command)
+        if self._trailer and not self._several and not ends:
             self._damaged("text after the trailer", data, start)
         self._tell(data, data.rfind(b"\n", 0, start) + 1)
         for handler in self._handlers:

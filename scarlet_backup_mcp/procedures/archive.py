@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import BackupToolError, DumpIncomplete
 from ..hosts import Exit, Host, run
-from ..models import Compression
+from ..models import Compression, Packing
 from ..postgres.base_backup import BACKUP_MANIFEST, File
 from ..progress import Progress
 from ..store.reading import CompressionDamaged, Compressor, FileReader, decompress
@@ -102,7 +102,7 @@ class Archive:
     compression_damage: str | None
 
 
-def read(path: Path, compression: Compression, progress: Progress) -> Archive:
+def read(path: Path, compression: Packing, progress: Progress) -> Archive:
     """Read the whole file once. Raises StoreError when it can't be read, Cancelled when asked to stop."""
     progress.stage(f"reading {path.name}", path.stat().st_size)
     raw = FileReader(path, progress.report)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
@@ -18,7 +18,9 @@ from ..models import (
     StoredVerification,
     VolumeManifest,
 )
+from ..store import forms
 from ..store.directory import DRILL, Entry
+from ..store.forms import Form
 from . import retention
 from .consistency import believed, contradictions
 from .target import Target
@@ -26,7 +28,6 @@ from .target import Target
 M = TypeVar("M", bound=ManifestHead)
 M_co = TypeVar("M_co", bound=ManifestHead, covariant=True)
 
-ARCHIVED = "an archive in pg_dump's own format (-Fc), which pg_restore reads"
 DRILL_FAILED = "a restore drill did not bring the same data back"
 CLOCK_SLACK = timedelta(minutes=5)
 
@@ -44,6 +45,10 @@ class Known(Generic[M_co]):
     detail: str = ""
     marked: bool = False
     """To be kept, whatever retention's rules say."""
+    form: Form = "script"
+    """What the file is by its content, where there is no manifest."""
+    archive: str | None = None
+    """SHA-256 of the archive of which this is the script."""
 
     @property
     def name(self) -> str:
@@ -214,7 +219,8 @@ def _know(target: Target, entry: Entry, manifest_of: Callable[[str], M | None]) 
         manifest, detail = None, error.message.removesuffix(".")
     if manifest is None:
         unknown: State = "damaged" if detail else "foreign"
-        return Known(entry, None, verification, unknown, _time_without_manifest(entry), detail, marked)
+        entry, form = _looked_at(entry)
+        return Known(entry, None, verification, unknown, _time_without_manifest(entry), detail, marked, form)
     state: State = "unverified"
     verification = believed(verification, manifest)
     if wrong := contradictions(entry.name, manifest):
@@ -225,6 +231,19 @@ def _know(target: Target, entry: Entry, manifest_of: Callable[[str], M | None]) 
         state = "good" if verification.valid else "damaged"
         detail = "; ".join(DRILL_FAILED if check == DRILL else check for check in verification.failed_checks)
     return Known(entry, manifest, verification, state, manifest.created_at, detail, marked)
+
+
+def _looked_at(entry: Entry) -> tuple[Entry, Form]:
+    """With the compression that its content tells, and what is in it."""
+    if entry.name.kind == "volume":
+        return entry, "script"
+    try:
+        found = forms.look(entry.path)
+    except StoreError:  # as whoever reads it is told
+        return entry, "script"
+    if found.packing == "none" and entry.name.compression != "none":  # as its name says: then it is damaged
+        return entry, "script"
+    return replace(entry, name=replace(entry.name, compression=found.packing)), found.form
 
 
 def _time_without_manifest(entry: Entry) -> datetime:

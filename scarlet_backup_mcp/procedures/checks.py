@@ -7,18 +7,27 @@ from datetime import UTC, datetime
 
 from ..models import Check, Manifest, TableData
 from ..postgres import script
+from ..postgres.parts import CLUSTER
 from ..postgres.refusals import Refusal
 from ..store.directory import Entry
-from ..store.encodings import ARCHIVE, DESCRIPTIONS, Container, recognise
+from ..store.encodings import DESCRIPTIONS, Container, recognise
 from ..store.reading import beginning
 from .catalogue import CLOCK_SLACK, Known, M
 from .consistency import contradictions
 from .examine import Examination
+from .foreign import Choice
 
 HEADER, TRAILER = script.HEADER.decode(), script.TRAILER.decode()
 # The words alone may stand in a row. What may come after them is the end of pg_dump's own restriction.
 _LAST_LINES = re.compile(rf"^--\n{TRAILER}\n--\n\s*(?:\\unrestrict \w+\s*)?\Z", re.MULTILINE)
 _FIRST_LINE = re.compile(rf"^{HEADER}$", re.MULTILINE)
+_CLUSTER = CLUSTER.decode()
+# Behind the last dump of others' files stands the end of a cluster's, or what Supabase's tools put there.
+_OTHER_LAST_LINES = re.compile(
+    rf"^--\n(?:{TRAILER}|{_CLUSTER} complete)\n--\n\s*(?:\\unrestrict \w+\s*)?(?:RESET ALL;\s*)?\Z", re.MULTILINE
+)
+_UNCOMMENTED = re.compile("^(?:SET|CREATE) ", re.MULTILINE)
+_OTHER_FIRST_LINE = re.compile(rf"^(?:{HEADER}|{_CLUSTER})$", re.MULTILINE)
 EDGE = 8192
 """Bytes of the file's beginning and end that `quick` looks at."""
 SHOWN = 5
@@ -26,6 +35,10 @@ CLOCK = "time"
 """The one check that says nothing about the file: time passes, so its outcome is not kept."""
 MANIFEST = "manifest"
 CONSISTENCY = "consistency"
+FORM = "form"
+"""Whether the file is a dump at all."""
+CONTENTS = "contents"
+"""What a script of others' holds besides one dump."""
 
 
 def quick_checks(known: Known[Manifest]) -> list[Check]:
@@ -41,26 +54,44 @@ def quick_checks(known: Known[Manifest]) -> list[Check]:
             head = _legible(file.read(EDGE), container)
             file.seek(max(0, entry.bytes - EDGE) // 2 * 2)  # UTF-16 comes in pairs
             tail = _legible(file.read(EDGE), container)
-        checks += [_header_check(head), _edge_check("trailer", TRAILER, _LAST_LINES.search(tail) is not None)]
+        if known.manifest is None:
+            uncommented = bool(_UNCOMMENTED.search(head)) and not re.search("^--", head, re.MULTILINE)
+            begins, ends = _OTHER_FIRST_LINE.search(head) is not None, _OTHER_LAST_LINES.search(tail) is not None
+            checks += [
+                _edge_check("header", HEADER, begins or (None if uncommented else False)),
+                _edge_check("trailer", TRAILER, ends or (None if uncommented else False)),
+            ]
+        else:
+            checks += [_header_check(head), _edge_check("trailer", TRAILER, _LAST_LINES.search(tail) is not None)]
     else:
         head = _legible(beginning(entry.path, entry.name.compression), container)
-        checks.append(_header_check(head))
+        checks.append(_header_check(head) if known.manifest else Check(check="header", ok=None, expected=HEADER))
         checks.append(Check(check="trailer", ok=None, detail="a compressed file's end is looked at by level full"))
     return checks
 
 
-def content_checks(known: Known[Manifest], told: str, found: Examination, certain: bool) -> list[Check]:
+def content_checks(
+    known: Known[Manifest], told: str, found: Examination, certain: bool, choice: Choice | None
+) -> list[Check]:
     """Everything that the whole content tells. `told` is what is known of a file that PowerShell has written; `certain`
-    whether it is known, and not just one of several ways, how to undo that."""
+    whether it is known, and not just one of several ways, how to undo that. `choice` is what was read of a script that
+    others made."""
     manifest, summary = known.manifest, found.summary
+    trailer = summary is not None and summary.trailer
+    uncommented = choice is not None and choice.uncommented
     refused = found.refused(foreign=known.foreign)
     checks = [
         *name_checks(known),
         _encoding_check(container_of(known.entry), told, certain and found.repair is not None),
         Check(check="compression", ok=found.compression_damage is None, detail=found.compression_damage or ""),
         Check(check="structure", ok=found.damage is None, expected="a plain dump", detail=_damage(found)),
-        Check(check="header", ok=found.header, expected=HEADER),
-        Check(check="trailer", ok=summary is not None and summary.trailer, expected=TRAILER),
+        Check(check="header", ok=None if uncommented else found.header, expected=HEADER),
+        Check(
+            check="trailer",
+            ok=None if uncommented else trailer,
+            expected=TRAILER,
+            detail="written without pg_dump's comments: nothing tells whether its end is there" if uncommented else "",
+        ),
         Check(
             check="statements",
             ok=not refused,
@@ -69,6 +100,8 @@ def content_checks(known: Known[Manifest], told: str, found: Examination, certai
             detail=describe_refusals(refused),
         ),
     ]
+    if choice is not None and (said := [*choice.told, *([f"{choice.refused}."] if choice.refused else [])]):
+        checks.append(Check(check=CONTENTS, ok=None if choice.refused else True, detail=". ".join(said)))
     if manifest is not None:
         checks += [
             same("sha256", manifest.sha256, found.sha256),
@@ -77,11 +110,6 @@ def content_checks(known: Known[Manifest], told: str, found: Examination, certai
             same("rest_of_script", manifest.rest_sha256, found.rest_sha256),
         ]
     return checks
-
-
-def is_archive(entry: Entry) -> bool:
-    """Whether it is in pg_dump's own format (-Fc), which is no script."""
-    return beginning(entry.path, entry.name.compression).startswith(ARCHIVE)
 
 
 def container_of(entry: Entry) -> Container:
@@ -186,6 +214,6 @@ def _header_check(head: str) -> Check:
     return _edge_check("header", HEADER, _FIRST_LINE.search(head) is not None)
 
 
-def _edge_check(check: str, expected: str, ok: bool) -> Check:
+def _edge_check(check: str, expected: str, ok: bool | None) -> Check:
     """What stands there instead is not shown: it may be a row, and a secret."""
     return Check(check=check, ok=ok, expected=expected, found=expected if ok else "something else")

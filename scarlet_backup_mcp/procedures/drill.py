@@ -325,7 +325,7 @@ class _Restorer:
 
     def _script(self, *, rows: bool = True) -> Iterator[bytes]:
         found = self.examination
-        script = script_of(self.known.entry, found.sha256, found.repair, self.progress, rows=rows)
+        script = script_of(self.known.entry, found.sha256, found.through, self.progress, rows=rows)
         return self._sampled(script, ROWS if rows else 0) if self.sample else script
 
     def _sampled(self, script: Iterator[bytes], rows: int) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..models import CodePage, Compression, TableData
+from ..models import CodePage, Packing, TableData
 from ..postgres.digests import BlockDigests
 from ..postgres.refusals import NOT_WRITTEN, Refusal, Refusals
 from ..postgres.roles import Roles
@@ -14,12 +14,13 @@ from ..postgres.script import Handler, ScriptDamaged, ScriptReader, Summary
 from ..progress import Progress
 from ..store.powershell import Irreparable, Repair
 from ..store.reading import CompressionDamaged, FileReader, decompress
+from .foreign import Way
 
 
 @dataclass(frozen=True)
 class Examination:
     """What was found. `damage` says where the file stops being a plain dump; the rest then is what came before.
-    `repair` is what the file was read through."""
+    `repair` and `way` are what the file was read through."""
 
     bytes: int
     sha256: str
@@ -33,6 +34,15 @@ class Examination:
     roles: list[str]
     damage: str | None = None
     compression_damage: str | None = None
+    way: Way | None = None
+
+    @property
+    def through(self) -> Way | None:
+        """What the script has to be read through, from the file's plain bytes on; None: nothing."""
+        repair, way = self.repair, self.way
+        if repair is None or way is None:
+            return repair or way
+        return lambda plain: way(repair(plain))
 
     def refused(self, *, foreign: bool) -> list[Refusal]:
         """Statements that must not be loaded. In a file with our manifest pg_dump wrote them all, so there a statement
@@ -51,9 +61,17 @@ class Examination:
 
 
 def examine(
-    path: Path, compression: Compression, progress: Progress, *extra: Handler, repair: Repair | None = None
+    path: Path,
+    compression: Packing,
+    progress: Progress,
+    *extra: Handler,
+    repair: Repair | None = None,
+    way: Way | None = None,
 ) -> Examination:
-    """Read the whole file once. Raises StoreError when it can't be read, Cancelled when asked to stop."""
+    """Read the whole file once, what PowerShell did to it undone, and of the rest what `way` gives.
+
+    Raises StoreError when it can't be read, Cancelled when asked to stop.
+    """
     progress.stage(f"reading {path.name}", path.stat().st_size)
     raw = FileReader(path, progress.report)
     digests, refusals, roles = BlockDigests(), Refusals(), Roles()
@@ -62,7 +80,8 @@ def examine(
     script_bytes = 0
     plain = decompress(iter(raw), compression)
     try:
-        for chunk in repair(plain) if repair else plain:
+        repaired = repair(plain) if repair else plain
+        for chunk in way(repaired) if way else repaired:
             script_bytes += len(chunk)
             if damage is None:
                 try:
@@ -71,7 +90,7 @@ def examine(
                     damage = f"line {error.line}: {error.message}"
     except CompressionDamaged as error:
         compression_damage = str(error)
-    except Irreparable as error:
+    except (Irreparable, ScriptDamaged) as error:
         damage = damage or f"line {error.line}: {error.message}"
         with suppress(CompressionDamaged):  # so that the digest is of the whole file
             for _ in plain:
@@ -95,6 +114,7 @@ def examine(
         roles=roles.names,
         damage=damage,
         compression_damage=compression_damage,
+        way=way,
     )
 
 

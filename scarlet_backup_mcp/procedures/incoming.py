@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..errors import (
     BackupNotValid,
@@ -22,7 +22,8 @@ from ..postgres.quoting import identifier
 from ..postgres.script import Handler
 from ..postgres.server import OWN_SEARCH_PATH, Session
 from ..progress import Progress
-from . import checks, preflight, rescue, verify
+from . import archived, checks, outside, preflight, rescue, smaller, verify
+from .catalogue import Known
 from .drill import Rehearsal, rehearsal
 from .load import load, script_of
 from .proof import rows_told
@@ -68,21 +69,25 @@ def from_undo_point(planned: Plan) -> Work:
     return work
 
 
-def verified(target: Target, planned: Plan, progress: Progress, *extra: Handler, store: bool) -> verify.Reading:
-    """The backup's file, read in full. Raises BackupNotValid, CodePageNeeded, or ConfirmationStale when it changed."""
-    assert planned.known is not None
+def verified(
+    target: Target, planned: Plan, known: Known[Manifest], progress: Progress, *extra: Handler, store: bool
+) -> verify.Reading:
+    """The backup's file, or the script that it was converted into, read in full.
+
+    Raises BackupNotValid, CodePageNeeded, or ConfirmationStale when it changed.
+    """
     code_page = planned.wishes.code_page
-    reading = verify.full(target, planned.known, progress, *extra, store=store, code_page=code_page)
+    reading = verify.full(target, known, progress, *extra, store=store, code_page=code_page)
     if reading.ambiguous is not None and code_page is None:
-        raise rescue.code_page_needed(planned.known, reading.ambiguous)
+        raise rescue.code_page_needed(known, reading.ambiguous)
     failed = [check for check in reading.failed if not _excused(planned, check)]
     if failed:
         raise BackupNotValid(
             f"{planned.source} did not pass verification: {checks.describe(failed)}.",
-            verify.remedy_for(planned.known, reading) if planned.known.foreign else None,
+            verify.remedy_for(known, reading) if known.foreign else None,
         )
     assert reading.examination is not None
-    if planned.sha256 != reading.examination.sha256:
+    if planned.sha256 != (known.archive or reading.examination.sha256):
         raise ConfirmationStale(f"{planned.source} changed while it was looked at.", "Call `restore` again.")
     return reading
 
@@ -96,22 +101,39 @@ def from_backup(target: Target, guard: Session, planned: Plan, stamp: str, progr
     """Verify, look at the server, try it out first where that is wished, load, compare, and put owner, privileges and
     settings back. Nothing stays when any of it fails."""
     assert planned.known is not None
+    with archived.as_script(target, planned.known, progress) as script:
+        return _from_script(target, guard, planned, script, stamp, progress)
+
+
+def _from_script(
+    target: Target, guard: Session, planned: Plan, known: Known[Manifest], stamp: str, progress: Progress
+) -> Work:
     work = Work(incoming=scratch_prefix(target.database) + stamp)
     contents = Contents()
-    reading = verified(target, planned, progress, *([contents] if planned.drills else []), store=True)
+    reads = planned.drills or known.archive is not None
+    reading = verified(target, planned, known, progress, *([contents] if reads else []), store=True)
+    reading = replace(reading, sha256=known.archive)
     examination = reading.examination
     assert examination is not None
     work.code_page = examination.code_page
     work.warnings += [*reading.warnings, *filter(None, [reading.told])]
+    if known.archive is not None:
+        outside.check_choice(known, reading.choice)
+        brings, accepted = outside.brought(target, reading, contents), planned.wishes.accept_smaller
+        work.warnings += smaller.check(
+            known.name, brings, planned.now, target.settings.integrity_table, accepted=accepted
+        )
     work.did("Verify the backup in full", f"{examination.bytes:,} bytes, {examination.rows:,} rows")
-    preflight.check_load(target, guard, planned, examination.roles, preflight.copy_bytes(planned))
+    made = reading.choice.roles if reading.choice else []
+    preflight.check_load(target, guard, planned, examination.roles, preflight.copy_bytes(planned), made)
     work.did("Look whether the server is ready for it", "room, roles, extensions and names")
-    script = script_of(planned.known.entry, examination.sha256, examination.repair, progress)
+    script = script_of(known.entry, examination.sha256, examination.through, progress)
     source = Script(script, lambda: examination.tables)
     if not planned.drills:
         _bring_in(target, guard, planned, work, source, progress)
         return work
-    with rehearsal(target, planned.known, examination, contents, progress) as rehearsed:
+    with rehearsal(target, known, examination, contents, progress) as rehearsed:
+        assert planned.known is not None
         work.warnings += verify.keep(target, planned.known.entry, reading, rehearsed.report)
         _require_proof(planned, work, rehearsed)
         if planned.manifest is None:  # whatever else a file from elsewhere did, it did in the throw-away server

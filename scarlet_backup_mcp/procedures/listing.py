@@ -9,13 +9,12 @@ from ..errors import BackupToolError, StoreError
 from ..limits import within
 from ..models import AuditEntry, Listed, Listing, ManifestHead, Step, UndoPoint
 from ..postgres import catalogue as pg
-from ..store import audit
-from ..store.directory import Entry
-from ..store.encodings import ARCHIVE, DESCRIPTIONS, recognise
+from ..store import audit, forms
+from ..store.encodings import DESCRIPTIONS, recognise
 from ..store.names import PARTIAL, parse
 from ..store.reading import beginning
 from . import journal, record, set_aside
-from .catalogue import ARCHIVED, DRILL_FAILED, Known, known, ours, verdicts
+from .catalogue import DRILL_FAILED, Known, known, ours, verdicts
 from .contents_of_volume import ASIDE
 from .target import Target
 
@@ -117,7 +116,7 @@ def _listed(target: Target, item: Known[ManifestHead], slots: tuple[str, ...]) -
     identity = manifest.identity if manifest else None
     detail = item.detail
     if manifest is None and not detail:
-        detail = _what_it_looks_like(item.entry)
+        detail = _what_it_looks_like(item)
         if item.verification is not None and item.verification.proved is False:
             detail += f"; {DRILL_FAILED}"
     if manifest is not None and manifest.rows is None:
@@ -160,14 +159,19 @@ def _not_dumped(target: Target, item: Known[ManifestHead]) -> list[str]:
         return []
 
 
-def _what_it_looks_like(entry: Entry) -> str:
+def _what_it_looks_like(item: Known[ManifestHead]) -> str:
+    entry = item.entry
     if entry.bytes == 0:
         return "empty: not a backup"
     if entry.name.kind == "volume":
         return "no manifest"
     try:
-        head = beginning(entry.path, entry.name.compression)
-        return f"no manifest; {ARCHIVED if head.startswith(ARCHIVE) else DESCRIPTIONS[recognise(head)]}"
+        if item.form != "script":
+            what = forms.DESCRIPTIONS[item.form]
+        else:
+            what = DESCRIPTIONS[recognise(beginning(entry.path, entry.name.compression))]
+        packed = "" if entry.name.compression == "none" else f", compressed with {entry.name.compression}"
+        return f"no manifest; {what}{packed}"
     except StoreError as error:
         return f"no manifest; {error.message}"
 

@@ -15,8 +15,8 @@ from ..postgres.script import strip_restrict
 from ..postgres.server import Server
 from ..progress import Progress
 from ..store.directory import Entry
-from ..store.powershell import Repair
 from ..store.reading import FileReader, decompress
+from .foreign import Way
 from .room import FREE_SOME
 
 _NO_ROOM = "53100"
@@ -83,16 +83,16 @@ def load(
 
 
 def script_of(
-    entry: Entry, sha256: str, repair: Repair | None, progress: Progress, *, rows: bool = True
+    entry: Entry, sha256: str, through: Way | None, progress: Progress, *, rows: bool = True
 ) -> Iterator[bytes]:
-    """A backup's script, whose file has to have that SHA-256, repaired where PowerShell had written it; without
+    """A backup's script, whose file has to have that SHA-256, read `through` that; without
     `rows` only what makes its tables. Raises RestoreFailed at its end, or before it, when the file has changed."""
     status = entry.path.stat()
     if (status.st_size, status.st_mtime_ns) != (entry.bytes, entry.mtime_ns):
         raise RestoreFailed(f"{entry.name.name} changed after it was verified. The live database is as it was.")
     raw = FileReader(entry.path, progress.report)
     plain = decompress(iter(raw), entry.name.compression)
-    yield from strip_restrict(repair(plain) if repair else plain, rows=rows)
+    yield from strip_restrict(through(plain) if through else plain, rows=rows)
     if raw.sha256 != sha256:
         raise RestoreFailed(f"{entry.name.name} changed after it was verified. The live database is as it was.")
 

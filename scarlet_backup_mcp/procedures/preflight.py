@@ -55,10 +55,18 @@ def _passes_the_limit(plan: Plan) -> bool:
     return plan.undo is None and plan.live_oid is not None and len(plan.undo_points) >= UNDO_POINTS
 
 
-def check_load(target: Target, session: Session, plan: Plan, roles: Iterable[str], database_bytes: int) -> None:
-    """What loading a dump needs: room, roles, extensions. Raises PreflightFailed."""
+def check_load(
+    target: Target,
+    session: Session,
+    plan: Plan,
+    roles: Iterable[str],
+    database_bytes: int,
+    made: Iterable[Role] = (),
+) -> None:
+    """What loading a dump needs: room, roles, extensions. `made` are roles as the file would make them. Raises
+    PreflightFailed."""
     _check_room(target, plan, database_bytes)
-    _check_roles(session, plan, roles)
+    _check_roles(session, plan, roles, made)
     _check_extensions(session, plan.properties.extensions if plan.properties else [])
 
 
@@ -75,11 +83,11 @@ def _check_room(target: Target, plan: Plan, database_bytes: int) -> None:
         )
 
 
-def _check_roles(session: Session, plan: Plan, named: Iterable[str]) -> None:
+def _check_roles(session: Session, plan: Plan, named: Iterable[str], made: Iterable[Role]) -> None:
     needed = {*named, *(roles_of(plan.properties) if plan.properties else ())}
     there = {row["name"] for row in session.rows("SELECT rolname AS name FROM pg_roles")}
     if missing := sorted(needed - there):
-        recorded = {role.name: role for role in (plan.manifest.roles if plan.manifest else [])}
+        recorded = {role.name: role for role in (plan.manifest.roles if plan.manifest else made)}
         statements = " ".join(_create_role(name, recorded.get(name)) for name in missing)
         raise PreflightFailed(
             f"The server lacks roles that the backup names: {', '.join(missing)}.",

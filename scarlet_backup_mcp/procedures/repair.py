@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from .. import __version__
 from ..errors import BackupNotValid, DumpFailed
-from ..models import CodePage, Manifest, Repaired
+from ..models import CodePage, Compression, Manifest, Repaired
 from ..postgres.contents import Contents, Rows
 from ..postgres.digests import BlockDigests
 from ..postgres.script import ScriptDamaged, ScriptReader
@@ -73,7 +73,7 @@ def repair(target: Target, progress: Progress, name: str, *, code_page: CodePage
 
 def _write(target: Target, known: Known[Manifest], found: Examination, how: str, progress: Progress) -> Manifest:
     assert found.repair is not None
-    compression = known.entry.name.compression
+    compression: Compression = "zstd" if known.entry.name.compression == "zstd" else "none"
     final = target.directory.path / names.repaired_name(known.entry.name, known.created_at.astimezone())
     if final.exists():
         raise BackupNotValid(
@@ -87,7 +87,8 @@ def _write(target: Target, known: Known[Manifest], found: Examination, how: str,
         reader = ScriptReader(digests, contents)
         changed = DumpFailed(f"{known.name} changed while it was read.", "Try again when nothing writes to it.")
         try:
-            for chunk in found.repair(decompress(iter(raw), compression)):
+            assert found.through is not None
+            for chunk in found.through(decompress(iter(raw), known.entry.name.compression)):
                 reader.feed(chunk)
                 partial.write(compressor.compress(chunk))
             summary = reader.finish()
@@ -127,7 +128,7 @@ def _manifest(
     return Manifest(
         name=partial.final.name,
         kind="sql",
-        compression=known.entry.name.compression,
+        compression="zstd" if known.entry.name.compression == "zstd" else "none",
         created_at=known.created_at,
         finished_at=datetime.now(UTC),
         label=None,

@@ -14,7 +14,7 @@ from ..errors import ConfirmationStale, RestoreInterrupted
 from ..models import DependentReport, Restore, Step
 from ..progress import Progress
 from ..store.lock import writer_lock
-from . import catalogue, preflight, volume_plan, volume_restore
+from . import archived, catalogue, preflight, volume_plan, volume_restore
 from . import journal as journals
 from .incoming import Work, from_backup, from_undo_point, verified
 from .journal import VolumeJournal, maintenance_session, tidy_up
@@ -155,13 +155,18 @@ def dry_run(target: Target, progress: Progress, backup: str, wishes: Wishes = AS
         work = Work(incoming=planned.source)
         work.warnings += planned.warnings
         preflight.check_swap(target, session, planned)
-        if planned.known is not None:
-            examination = verified(target, planned, progress, store=False).examination
+        if planned.known is not None and archived.is_archive(planned.known):
+            archived.require_readable(planned.known, progress)
+            work.did("Read the archive", f"{planned.known.entry.bytes:,} bytes; it is converted before it is loaded")
+        elif planned.known is not None:
+            reading = verified(target, planned, planned.known, progress, store=False)
+            examination = reading.examination
             assert examination is not None
             work.code_page = examination.code_page
             work.rows_compared = examination.rows
             work.did("Verify the backup in full", f"{examination.bytes:,} bytes, {examination.rows:,} rows")
-            preflight.check_load(target, session, planned, examination.roles, preflight.copy_bytes(planned))
+            made = reading.choice.roles if reading.choice else []
+            preflight.check_load(target, session, planned, examination.roles, preflight.copy_bytes(planned), made)
         work.did("Look whether the server is ready for it", "room, roles, extensions and names")
     undo = f"{undo_prefix(target.database)}<time>" if planned.live_oid else None
     running = [d for d in target.host.dependents() if d.running] if wishes.stop_dependents else []

@@ -20,9 +20,9 @@ from ..postgres.counting import Count, count_table
 from ..postgres.server import Session
 from ..progress import Progress
 from ..store.directory import Entry
-from ..store.reading import FileReader
-from . import catalogue, checks, record, set_aside, verify
+from . import archived, catalogue, checks, outside, record, set_aside, smaller, verify
 from .catalogue import Known
+from .smaller import Size
 from .target import Target
 
 
@@ -41,6 +41,7 @@ class Wishes:
     drop_oldest_undo: bool = False
     drill: bool | None = None
     code_page: CodePage | None = None
+    accept_smaller: bool = False
 
 
 AS_USUAL = Wishes()
@@ -63,6 +64,7 @@ class Plan:
     rows: int | None
     integrity_rows: int | None
     integrity_rows_now: int | None
+    now: Size
     undo_points: list[UndoPoint]
     databases: dict[str, pg.DatabaseFacts]
     facts: pg.ServerFacts
@@ -135,6 +137,7 @@ def plan(
     live = databases.get(target.database)
     now = _integrity(target, target.database) if live else Count(None)
     undo = _undo_point(target, source, points)
+    size_now = Size(None, now.rows)
     if undo is not None:
         if wishes.code_page is not None or wishes.drill:
             raise ArgumentsInvalid(
@@ -148,10 +151,16 @@ def plan(
         known = _known(target, source, facts)
         manifest = known.manifest
         warnings = _check_origin(target, known, facts, wishes)
-        sha256 = manifest.sha256 if manifest else sha256_of(known.entry, progress)
         warnings += _newer_volume(target, known)
-        created, rows = known.created_at, manifest.rows if manifest else None
-        integrity = manifest.integrity_rows if manifest else None
+        if manifest is not None:
+            sha256, brings = manifest.sha256, Size(manifest.rows, manifest.integrity_rows)
+        else:
+            sha256, brings, told = outside.look(target, known, wishes.accept_other_database, wishes.code_page, progress)
+            warnings += told
+        size_now = smaller.live(target, now.rows, progress) if live else size_now
+        table = target.settings.integrity_table
+        warnings += smaller.check(known.name, brings, size_now, table, accepted=wishes.accept_smaller)
+        created, rows, integrity = known.created_at, brings.rows, brings.integrity_rows
     warnings += [f"In the present database {now.why}."] if now.why else []
     return Plan(
         source=undo.name if undo else known.name if known else source,
@@ -166,6 +175,7 @@ def plan(
         rows=rows,
         integrity_rows=integrity,
         integrity_rows_now=now.rows,
+        now=size_now,
         undo_points=points,
         databases=databases,
         facts=facts,
@@ -248,7 +258,8 @@ def _newer_volume(target: Target, known: Known[Manifest]) -> list[str]:
 
 def _refuse_the_useless(known: Known[Manifest]) -> None:
     """A file that can't be restored whoever made it. Raises BackupNotValid."""
-    looked = verify.Reading(checks.quick_checks(known))
+    script = known.form == "script"
+    looked = verify.Reading(checks.quick_checks(known) if script else archived.form_checks(known))
     if not looked.whole:
         wrong = [check for check in looked.failed if check.check != checks.MANIFEST]
         raise BackupNotValid(
@@ -263,11 +274,3 @@ def _integrity(target: Target, database: str) -> Count:
         return Count(
             None, f"{target.settings.integrity_table} could not be counted ({error.message.removesuffix('.')})"
         )
-
-
-def sha256_of(entry: Entry, progress: Progress) -> str:
-    """Of a file as it lies there. Raises StoreError."""
-    reader = FileReader(entry.path, lambda _: progress.check())
-    for _ in reader:
-        pass
-    return reader.sha256

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from ..errors import ArgumentsInvalid, BackupNotValid
@@ -13,11 +13,14 @@ from ..postgres.script import Handler
 from ..progress import Progress
 from ..store.directory import DRILL, Entry
 from ..store.encodings import DESCRIPTIONS
+from ..store.forms import ARCHIVES
+from ..store.forms import DESCRIPTIONS as DESCRIPTIONS_OF_FORMS
 from ..store.powershell import Survey
-from . import catalogue, checks, record, rescue, verified
+from . import archived, catalogue, checks, record, rescue, verified
 from .catalogue import Known
 from .drill import Rehearsal, rehearsal
 from .examine import Examination, examine
+from .foreign import Choice, choose
 from .target import Target
 from .verify_volume import verify_volume
 
@@ -25,13 +28,16 @@ from .verify_volume import verify_volume
 @dataclass(frozen=True)
 class Reading:
     """What checks of a backup gave. `survey` is of a file that PowerShell has written, `named` the code page that the
-    caller has named for it."""
+    caller has named for it; `choice` is what was read of a script that others made."""
 
     checks: list[Check]
     examination: Examination | None = None
     survey: Survey | None = None
     named: CodePage | None = None
     warnings: list[str] = field(default_factory=list[str])
+    choice: Choice | None = None
+    sha256: str | None = None
+    """Of an archive, of which a script was read, or none."""
 
     @property
     def failed(self) -> list[Check]:
@@ -91,20 +97,47 @@ def verify(
     rehearsed: Rehearsal | None = None
     if level == "quick":
         progress.stage(f"looking at {known.name}")
-        reading = Reading(checks.quick_checks(known))
+        script = known.form == "script"
+        reading = Reading(checks.quick_checks(known) if script else archived.form_checks(known))
+    elif known.form != "script" and (level == "full" or not archived.is_archive(known)):
+        found, sha256 = archived.content_checks(known, progress)
+        reading = Reading(found, sha256=sha256)
     elif level == "full":
         reading = full(target, known, progress, code_page=code_page)
     else:
-        contents = Contents()
-        reading = full(target, known, progress, contents, code_page=code_page)
-        if reading.whole and reading.examination is not None:
-            examined = reading.examination
-            with rehearsal(target, known, examined, contents, progress, on_live_server, sample) as rehearsed:
-                if not sample or rehearsed.report.proved_by is not None:
-                    reading.warnings.extend(keep(target, known.entry, reading, rehearsed.report))
-        else:
-            reading.checks.append(Check(check=DRILL, ok=None, detail="not done: the file itself is not whole"))
+        try:
+            with archived.as_script(target, known, progress) as script:
+                reading, rehearsed = _drilled(target, known, script, progress, code_page, on_live_server, sample)
+        except archived.NotConverted as error:
+            converted = Check(check="conversion", ok=False if error.damaged else None, detail=error.message)
+            reading = Reading([*archived.form_checks(known), converted])
     return _report(target, known, level, reading, rehearsed, time.monotonic() - began)
+
+
+def _drilled(
+    target: Target,
+    known: Known[Manifest],
+    script: Known[Manifest],
+    progress: Progress,
+    code_page: CodePage | None,
+    on_live_server: bool,
+    sample: bool,
+) -> tuple[Reading, Rehearsal | None]:
+    """`script` is what is read of the backup, which is `known`."""
+    contents = Contents()
+    reading = full(target, script, progress, contents, code_page=code_page)
+    reading = replace(reading, sha256=script.archive)
+    if reading.choice is not None and reading.choice.refused:
+        reading.checks.append(Check(check=DRILL, ok=None, detail=f"not done: {reading.choice.refused}"))
+    elif reading.whole and reading.examination is not None:
+        examined = reading.examination
+        with rehearsal(target, script, examined, contents, progress, on_live_server, sample) as rehearsed:
+            if not sample or rehearsed.report.proved_by is not None:
+                reading.warnings.extend(keep(target, known.entry, reading, rehearsed.report))
+        return reading, rehearsed
+    else:
+        reading.checks.append(Check(check=DRILL, ok=None, detail="not done: the file itself is not whole"))
+    return reading, None
 
 
 def find(target: Target, name: str) -> Known[Manifest]:
@@ -112,7 +145,10 @@ def find(target: Target, name: str) -> Known[Manifest]:
     entry = _entry(target, name)
     if entry.name.kind == "volume":
         raise BackupNotValid(f"{name} is an archive of a whole volume, no SQL.", "Name an SQL backup.")
-    return catalogue.know(target, entry)
+    known = catalogue.know(target, entry)
+    if known.form != "script":
+        raise BackupNotValid(f"{name} is {DESCRIPTIONS_OF_FORMS[known.form]}.", "Name a script (.sql).")
+    return known
 
 
 def _entry(target: Target, name: str) -> Entry:
@@ -140,10 +176,13 @@ def full(
         raise ArgumentsInvalid(
             f"{known.name} was not re-encoded, so it has no code page.", "Call it again without code_page."
         )
-    examination = examine(entry.path, entry.name.compression, progress, *extra, repair=repair)
+    choice = choose(entry, repair, target.database, progress) if known.manifest is None else None
+    way = choice.way if choice else None
+    examination = examine(entry.path, entry.name.compression, progress, *extra, repair=repair, way=way)
     certain = looked is None or (rescue.fits(looked, code_page) if code_page is not None else looked.repair is not None)
-    found = checks.content_checks(known, rescue.told(looked, code_page) if looked else "", examination, certain)
-    reading = Reading(found, examination, looked, code_page)
+    told = rescue.told(looked, code_page) if looked else ""
+    found = checks.content_checks(known, told, examination, certain, choice)
+    reading = Reading(found, examination, looked, code_page, choice=choice)
     if store and (known.manifest is not None or known.detail):
         reading.warnings.extend(keep(target, entry, reading))
     return reading
@@ -153,7 +192,7 @@ def keep(target: Target, entry: Entry, reading: Reading, drilled: Drill | None =
     """As `verified.keep`."""
     read = reading.examination
     assert read is not None
-    return verified.keep(target, entry, read.sha256, reading.checks, drilled, read.code_page)
+    return verified.keep(target, entry, reading.sha256 or read.sha256, reading.checks, drilled, read.code_page)
 
 
 # -- what is told ----------------------------------------------------------------------------------------------------
@@ -189,7 +228,7 @@ def _report(
         tables=len(examination.tables) if examination else None,
         rows=examination.rows if examination else None,
         bytes=known.entry.bytes,
-        sha256=examination.sha256 if examination else None,
+        sha256=reading.sha256 or (examination.sha256 if examination else None),
         verified_at=datetime.now(UTC),
         duration_seconds=round(seconds, 3),
         steps=[
@@ -219,6 +258,10 @@ def remedy_for(known: Known[Manifest], reading: Reading, drilled: Drill | None =
         if not reading.whole:
             return "Don't rely on it: take a new backup with `backup`, and check the disk."
         return "Its time lies in the future: check this machine's clock." if reading.failed else None
+    if known.form not in ("script", *ARCHIVES):
+        return f"It is {DESCRIPTIONS_OF_FORMS[known.form]}. Nothing is wrong with it, but it can't be restored here."
+    if reading.choice is not None and reading.choice.refused:
+        return f"Nothing is wrong with the file, but it can't be restored as a database: {reading.choice.refused}."
     if known.detail:
         return "Its manifest is damaged, so nothing tells whether its content is whole: call `backup` for a new one."
     if not reading.whole:
@@ -229,9 +272,11 @@ def remedy_for(known: Known[Manifest], reading: Reading, drilled: Drill | None =
                 "Call it again with code_page= the page whose words read right. If none does, the file is damaged: "
                 "65001 takes its text as it is."
             )
-        if checks.is_archive(known.entry):
-            return f"It is {catalogue.ARCHIVED}: restore it with pg_restore, this tool reads plain dumps."
         return "It is damaged: choose another one, or take a new backup with `backup` while the database is there."
+    if archived.is_archive(known):
+        if drilled is not None:
+            return "It can be restored with accept_foreign=true."
+        return "Only pg_restore can read all of it, which level drill has it do: call `verify_backup` with level drill."
     if (container := checks.container_of(known.entry)) != "plain":
         return (
             f"The file is {DESCRIPTIONS[container]}. {rescue.how_much(reading.survey)}: `restore` reads it repaired, "

@@ -24,11 +24,12 @@ from ..postgres import catalogue as pg
 from ..postgres.counting import count_table
 from ..progress import Progress
 from . import catalogue, set_aside
+from .archived import digest
 from .beside import require_alone
 from .catalogue import Known
 from .contents_of_volume import ASIDE
 from .set_aside import VOLUME_UNDO
-from .sources import Wishes, refuse_damaged, sha256_of
+from .sources import Wishes, refuse_damaged
 from .target import Target
 from .volume import site_of
 
@@ -149,7 +150,7 @@ def plan(target: Target, progress: Progress, source: str, wishes: Wishes) -> Vol
         source=source,
         wishes=wishes,
         known=known,
-        sha256=manifest.sha256 if manifest else sha256_of(known.entry, progress) if known else None,
+        sha256=manifest.sha256 if manifest else digest(known.entry, progress) if known else None,
         undo=undo,
         created_at=known.created_at if known else set_aside.stamped(VOLUME_UNDO, source) or datetime.now(UTC),
         place=place,

@@ -25,7 +25,7 @@ from ..models import (
     StoredVerification,
     VolumeManifest,
 )
-from . import manifests, names, removal, sidecars
+from . import directories, manifests, names, removal, sidecars
 from .names import BackupName
 from .removal import Swept
 from .writing import TEMPORARY, PartialFile, sync_directory, write_atomically
@@ -40,7 +40,8 @@ CLOUD = ("onedrive", "dropbox", "google drive", "googledrive", "my drive", "iclo
 
 @dataclass(frozen=True)
 class Entry:
-    """One backup's file as it lies there. `bytes` and `mtime_ns` identify its content to a stored verification."""
+    """One backup's file or directory as it lies there. `bytes` and `mtime_ns` identify its content to a stored
+    verification."""
 
     name: BackupName
     path: Path
@@ -93,18 +94,25 @@ class BackupDirectory:
     # -- what is there ---------------------------------------------------------------------------------------------
 
     def entries(self) -> Iterator[Entry]:
-        """Every regular file with a backup's name, in no order. Links and devices are passed over."""
+        """Every regular file with a backup's name, and every directory with a dump in it, in no order. Links and
+        devices are passed over."""
         for item in self._scan():
-            name = names.parse(item.name)
-            if name is not None and item.is_file(follow_symlinks=False):
-                with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                if item.is_dir(follow_symlinks=False):
+                    name = names.of_directory(item.name) if directories.is_dump(Path(item.path)) else None
+                else:
+                    name = names.parse(item.name) if item.is_file(follow_symlinks=False) else None
+                if name is not None:
                     yield _entry(name, Path(item.path))
 
     def partials(self) -> Iterator[Path]:
         """Every unfinished backup, or repaired copy, that was made here."""
         found = self._scan()
         made = _parsed(found, names.MANIFEST)
-        prefixes = {self._prefix, *(name.name.removesuffix(_end_of(name)) for _, name in made if name.kind == "sql")}
+        prefixes = {
+            self._prefix,
+            *(name.name.removesuffix(names.end_of(name)) for _, name in made if name.kind == "sql"),
+        }
         for item, name in _parsed(found, names.PARTIAL):
             mine = any(names.made_here(name, prefix) for prefix in prefixes)
             if mine and item.is_file(follow_symlinks=False):
@@ -112,8 +120,10 @@ class BackupDirectory:
 
     def find(self, name: str) -> Entry:
         """The entry of that name. Raises NameRefused or BackupMissing."""
+        path = self.path / name
+        if (of := names.of_directory(name)) is not None and directories.is_dump(path):
+            return _entry(of, path)
         parsed = names.require(name)
-        path = self.path / parsed.name
         try:
             mode = path.lstat().st_mode
         except (FileNotFoundError, NotADirectoryError):
@@ -322,11 +332,6 @@ def _parsed(found: Iterable[os.DirEntry[str]], end: str) -> Iterator[tuple[os.Di
             yield item, name
 
 
-def _end_of(name: BackupName) -> str:
-    """What follows the prefix in a name of ours; "" in another one."""
-    return "" if name.stamp is None else names.new_name("", name.stamp, name.compression, name.kind)
-
-
 def _is_temporary(name: str) -> bool:
     """Whether `write_atomically` of ours makes files of that name."""
     final = name.removeprefix(".").removesuffix(TEMPORARY)
@@ -342,4 +347,6 @@ def _bound_to(outcome: StoredVerification) -> tuple[int, int, int, int]:
 
 def _entry(name: BackupName, path: Path) -> Entry:
     found = os.stat(path, follow_symlinks=False)
+    if stat.S_ISDIR(found.st_mode):
+        return Entry(name, path, *directories.size_and_time(path))
     return Entry(name, path, found.st_size, found.st_mtime_ns)

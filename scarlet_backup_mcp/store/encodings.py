@@ -25,7 +25,8 @@ _FIRST_CHARACTERS = 4
 
 
 def recognise(head: bytes) -> Container:
-    """The container of a file that begins with `head`, some 4 KiB of it.
+    """The container of a file that begins with `head`, some 4 KiB of it. One with a byte order mark whose lines end in
+    LF is plain: an editor wrote it, and nothing but the mark is to be undone.
 
     UTF-16 that has lost its byte order mark is told by the NULs in its first characters: a dump begins with ASCII.
     """
@@ -33,14 +34,14 @@ def recognise(head: bytes) -> Container:
         return "utf-16le"
     if head.startswith(b"\xfe\xff"):
         return "utf-16be"
-    if head.startswith(b"\xef\xbb\xbf"):
-        return "utf-8-bom"
     first, second = head[: 2 * _FIRST_CHARACTERS : 2], head[1 : 2 * _FIRST_CHARACTERS : 2]
     if len(second) == _FIRST_CHARACTERS and all(first) and not any(second):
         return "utf-16le"
     if len(second) == _FIRST_CHARACTERS and all(second) and not any(first):
         return "utf-16be"
     line, newline, _ = head.partition(b"\n")
+    if head.startswith(codecs.BOM_UTF8) and not (newline and not line.endswith(b"\r")):
+        return "utf-8-bom"
     if not newline or not line.endswith(b"\r") or (head.startswith(ARCHIVE) and not _is_utf8(head)):
         return "plain"
     return "crlf"

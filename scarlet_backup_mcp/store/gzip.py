@@ -44,8 +44,8 @@ def compressor() -> Compressing:
 def decompress(chunks: Iterator[bytes], *, single: bool = False) -> Iterator[bytes]:
     """The plain bytes of one or more joined streams, in pieces of 1 MiB at most: of zeros gzip leaves a thousandth.
 
-    All of `chunks` is read whatever happens. Raises GzipDamaged, then, if they were no complete stream, or several where
-    a `single` one has to be.
+    All of `chunks` is read whatever happens. Raises GzipDamaged, then, if they were no complete stream, or several
+    where a `single` one has to be.
     """
     stream, begun = zlib.decompressobj(FORMAT), False
     try:

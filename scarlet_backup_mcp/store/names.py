@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..errors import NameRefused
-from ..models import Compression, Kind
+from ..models import Compression, Kind, Packing
 
 PARTIAL = ".partial"
 MANIFEST = ".manifest.json"
@@ -28,6 +28,11 @@ SUFFIXES: dict[tuple[Kind, Compression], str] = {
     ("volume", "zstd"): ".tar.zst",
 }
 _VOLUME = re.compile(rf"{VOLUME_PREFIX}_[A-Za-z0-9_.-]*\.tar\.(gz|zst)")
+# What people and other tools call dumps, archives, and what they take for one; a file's content tells what it is.
+_FOREIGN = re.compile(
+    r".+\.(?:sql|psql|pgsql|dump|dmp|pgdump|backup|bak|custom|tar|tgz|sqlite3?|db|zip)(?:\.(?:gz|zst|xz))?",
+    re.IGNORECASE,
+)
 _STAMP = re.compile(r"_(\d{8}_\d{6})\.")
 # Names that Windows gives to devices, in any directory and with any suffix.
 _DEVICE = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[\d¹²³]) *(\..*)?", re.IGNORECASE)
@@ -37,12 +42,14 @@ _REFUSED = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\ud800-\udfff]')
 
 @dataclass(frozen=True)
 class BackupName:
-    """A name taken apart. `stamp` is the local time in it, None for a foreign name without one."""
+    """A name taken apart. `stamp` is the local time in it, None for a foreign name without one. `foreign`: `backup`
+    gives no such name; then `compression` is what the file's content tells, and "none" before it was looked at."""
 
     name: str
     kind: Kind
-    compression: Compression
+    compression: Packing
     stamp: datetime | None
+    foreign: bool = False
 
 
 def new_name(prefix: str, moment: datetime, compression: Compression, kind: Kind = "sql") -> str:
@@ -63,13 +70,19 @@ def repaired_name(of: BackupName, moment: datetime) -> str:
 
 def made_here(name: BackupName, prefix: str | None) -> bool:
     """Whether it is one that `repaired_name` gives, or `new_name` with that prefix; None: with any."""
-    if name.stamp is None:
-        return False
-    if name.kind == "volume":
-        return name.name == new_name("", name.stamp, name.compression, "volume")
-    end = new_name("", name.stamp, name.compression)
+    end = end_of(name)
+    if name.kind == "volume" or not end:
+        return bool(end) and name.name == end
     stem = name.name.removesuffix(end)
     return stem != name.name and (prefix in (None, stem) or stem.endswith(REPAIRED))
+
+
+def end_of(name: BackupName) -> str:
+    """What follows the prefix in a name of ours; "" in another one."""
+    found = [of for of in SUFFIXES if of == (name.kind, name.compression)]
+    if name.stamp is None or name.foreign or not found:
+        return ""
+    return new_name("", name.stamp, found[0][1], name.kind)
 
 
 def unnamed(name: str) -> str:
@@ -85,18 +98,32 @@ def before_unnamed(file_name: str) -> str | None:
 
 def parse(name: str) -> BackupName | None:
     """What a file's name says, or None when no backup has such a name."""
-    if not name or name.startswith((".", "-")) or _REFUSED.search(name) or len(name.encode()) > LONGEST:
+    if not is_plain(name):
         return None
-    if name[-1] in ". " or _DEVICE.fullmatch(name):
-        return None
-    found = _STAMP.search(name)
-    stamp = moment(found[1]) if found else None
+    stamp = _stamp(name)
     if _VOLUME.fullmatch(name):
         return BackupName(name, "volume", "zstd" if name.endswith(".zst") else "gzip", stamp)
     for (kind, compression), suffix in SUFFIXES.items():
         if kind == "sql" and name.endswith(suffix) and len(name) > len(suffix):
             return BackupName(name, kind, compression, stamp)
-    return None
+    return BackupName(name, "sql", "none", stamp, foreign=True) if _FOREIGN.fullmatch(name) else None
+
+
+def of_directory(name: str) -> BackupName | None:
+    """The same for a directory that holds a dump (`pg_dump -Fd`): it may have any plain name."""
+    return BackupName(name, "sql", "none", _stamp(name), foreign=True) if is_plain(name) else None
+
+
+def is_plain(name: str) -> bool:
+    """Whether it is a base name on every system, and neither hidden nor a device's."""
+    if not name or name.startswith((".", "-")) or _REFUSED.search(name) or len(name.encode()) > LONGEST:
+        return False
+    return name[-1] not in ". " and not _DEVICE.fullmatch(name)
+
+
+def _stamp(name: str) -> datetime | None:
+    found = _STAMP.search(name)
+    return moment(found[1]) if found else None
 
 
 def require(name: str) -> BackupName:
@@ -104,8 +131,9 @@ def require(name: str) -> BackupName:
     found = parse(name)
     if found is None:
         raise NameRefused(
-            f"{name!r} is no backup's name: a base name that ends in .sql or .sql.zst is needed, or one like "
-            f"{VOLUME_PREFIX}_….tar.gz, with no directory."
+            f"{name!r} is no backup's name: a base name is needed that ends in .sql, .dump, .backup or .tar (also with "
+            f".gz, .zst or .xz behind it), one like {VOLUME_PREFIX}_….tar.gz, or that of a directory of pg_dump's, "
+            "with no path."
         )
     return found
 

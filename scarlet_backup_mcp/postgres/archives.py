@@ -1,0 +1,49 @@
+"""What the header of pg_dump's archives tells (`ReadHead` in pg_backup_archiver.c), and how they become scripts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Header:
+    """Versions are as pg_dump spells them, for example "15.20 (Debian 15.20-0+deb12u1)"."""
+
+    database: str
+    server_version: str
+    pg_dump_version: str
+
+
+class _Short(Exception):
+    pass
+
+
+def header(head: bytes) -> Header | None:
+    """Of an archive or table of contents that begins with `head`; None where it can't be read, or is of before 2010."""
+    if len(head) < 11:
+        return None
+    version, width, at = (head[5], head[6]), head[8], 11
+    at += 1 if version >= (1, 15) else 1 + width  # how it is compressed: a byte from PostgreSQL 16 on
+    at += 7 * (1 + width)  # when it was made
+    try:
+        database, at = _text(head, at, width)
+        server, at = _text(head, at, width)
+        program, at = _text(head, at, width)
+    except _Short:
+        return None
+    return Header(database, server, program)
+
+
+def _text(head: bytes, at: int, width: int) -> tuple[str, int]:
+    """A length (a byte for its sign, then the lowest first) and as many bytes."""
+    begins = at + 1 + width
+    length = int.from_bytes(head[at + 1 : begins], "little")
+    if begins + length > len(head) or head[at : at + 1] != b"\0":
+        raise _Short
+    return head[begins : begins + length].decode("utf-8", "replace"), begins + length
+
+
+def pg_restore(form: str, path: str | None = None) -> list[str]:
+    """pg_restore as it writes the archive on its stdin, or at `path`, as a plain dump. `form` is its word for what it
+    is: custom, tar or directory. It connects to no server."""
+    return ["pg_restore", f"--format={form}", "--file=-", *([path] if path else [])]

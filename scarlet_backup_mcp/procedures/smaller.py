@@ -1,0 +1,59 @@
+"""Whether a restore brings less than it replaces: then it needs a consent of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import ServerError, SmallerRefused
+from ..postgres import catalogue as pg
+from ..postgres.counting import count_rows
+from ..progress import Progress
+from .target import Target
+
+SECONDS = 60
+"""How long the live database's rows may take to be counted."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much there is; None: nobody knows. `integrity_rows` are those of the integrity table."""
+
+    rows: int | None
+    integrity_rows: int | None
+    tables: int | None = None
+
+    def told(self, table: str) -> str:
+        """In words."""
+        rows = "an unknown number of rows" if self.rows is None else f"{self.rows:,} rows"
+        tables = "" if self.tables is None else f" in {self.tables:,} tables"
+        of_those = "" if self.integrity_rows is None else f", {self.integrity_rows:,} of them in {table}"
+        return f"{rows}{tables}{of_those}"
+
+
+def live(target: Target, integrity_rows: int | None, progress: Progress) -> Size:
+    """That of the live database. What can't be counted, behind a migration for example, is not known."""
+    options = {"lock_timeout": "3s", "statement_timeout": f"{SECONDS}s"}
+    progress.stage("counting the live database's rows")
+    try:
+        with target.server.session(target.database, options, progress) as session:
+            tables = [table for table in pg.tables(session) if not table.in_extension]
+            counted = count_rows(session, tables)
+            rows = None if counted.failed else sum(counted.rows.values())
+            return Size(rows, integrity_rows, len(tables))
+    except ServerError:
+        return Size(None, integrity_rows)
+
+
+def check(source: str, brings: Size, now: Size, table: str, *, accepted: bool) -> list[str]:
+    """Gives a warning with both numbers where it is less than half and `accepted`. Raises SmallerRefused otherwise."""
+    pairs = (
+        (brings.rows, now.rows),
+        (brings.integrity_rows, now.integrity_rows),
+        (brings.tables, now.tables),
+    )
+    if not any(new is not None and old is not None and new * 2 < old for new, old in pairs):
+        return []
+    told = f"{source} brings {brings.told(table)}, and replaces {now.told(table)}."
+    if not accepted:
+        raise SmallerRefused(f"It would bring less than half of what it replaces: {told}")
+    return [f"It brings less than half of what it replaces: {told}"]

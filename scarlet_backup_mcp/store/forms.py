@@ -1,0 +1,70 @@
+"""What a file that others made is, by its first bytes: a script, an archive, or nothing of PostgreSQL's."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..models import Packing
+from . import gzip
+from .encodings import ARCHIVE, recognise
+from .reading import XZ_MAGIC, ZSTD_MAGIC, beginning
+
+Form = Literal["script", "custom", "tar", "directory", "tar of another kind", "mysqldump", "sqlite", "zip", "lz4"]
+ARCHIVES: frozenset[Form] = frozenset({"custom", "tar", "directory"})
+"""What `pg_restore` turns into a script."""
+DESCRIPTIONS: dict[Form, str] = {
+    "custom": "an archive in pg_dump's own format (-Fc), which pg_restore reads",
+    "tar": "a tar archive of pg_dump's (-Ft), which pg_restore reads",
+    "directory": "a directory of pg_dump's (-Fd), which pg_restore reads",
+    "tar of another kind": "a tar archive that is not one of pg_dump's",
+    "mysqldump": "a dump of MySQL or MariaDB, which PostgreSQL does not read",
+    "sqlite": "an SQLite database, which PostgreSQL does not read",
+    "zip": "a ZIP archive: unpack it, and put the dump that is in it here",
+    "lz4": "compressed with lz4: unpack it with `lz4 -d`, and put the dump that is in it here",
+}
+"""All but a script, which tells more of itself."""
+_MAGIC: tuple[tuple[bytes, Packing], ...] = ((gzip.MAGIC, "gzip"), (ZSTD_MAGIC, "zstd"), (XZ_MAGIC, "xz"))
+# "Database File Format" of SQLite; APPNOTE.TXT of ZIP, also of an empty one; lz4's frame format.
+_KNOWN: tuple[tuple[bytes, Form], ...] = (
+    (ARCHIVE, "custom"),
+    (b"SQLite format 3\0", "sqlite"),
+    (b"PK\x03\x04", "zip"),
+    (b"PK\x05\x06", "zip"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+)
+# The first lines of mysqldump, mariadb-dump (with their sandbox mark before them) and phpMyAdmin.
+_MYSQL = re.compile(rb"(?:/\*M?!999999.*\n)?-- (?:MySQL dump|MariaDB dump|phpMyAdmin SQL Dump)|/\*!40\d{3} SET ")
+_TAR = slice(257, 262)
+"""Where a header of a tar archive (POSIX, and pg_dump's) has its mark."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a file is packed, and what is in it."""
+
+    packing: Packing
+    form: Form
+
+
+def look(path: Path) -> Look:
+    """A look at the first bytes. Raises StoreError."""
+    if path.is_dir():
+        return Look("none", "directory")
+    head = beginning(path, "none")
+    packing: Packing = "none"
+    for magic, found in _MAGIC:
+        packing = found if head.startswith(magic) else packing
+    return Look(packing, _form(head if packing == "none" else beginning(path, packing)))
+
+
+def _form(head: bytes) -> Form:
+    for magic, form in _KNOWN:
+        if head.startswith(magic):
+            return "script" if form == "custom" and recognise(head) != "plain" else form  # text, as PowerShell made it
+    if head[_TAR] == b"ustar":
+        # The first member of pg_dump's is its table of contents, which begins as an archive does ("pg_backup_tar.c").
+        return "tar" if head.startswith(b"toc.dat\0") else "tar of another kind"
+    return "mysqldump" if _MYSQL.match(head.lstrip()) else "script"
