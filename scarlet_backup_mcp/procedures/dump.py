@@ -22,9 +22,10 @@ from ..postgres import catalogue as pg
 from ..postgres import programs
 from ..postgres.activity import activity
 from ..postgres.digests import BlockDigests
+from ..postgres.effective import UNPINNED, effective
 from ..postgres.script import Handler, ScriptDamaged, ScriptReader
 from ..postgres.script import Target as CopyTarget
-from ..postgres.server import OWN_SEARCH_PATH, Session
+from ..postgres.server import Session
 from ..progress import Progress
 from ..store.reading import Compressor
 from ..store.writing import PartialFile
@@ -44,6 +45,7 @@ class Snapshot:
     server: pg.ServerFacts
     database: pg.DatabaseFacts
     properties: DatabaseProperties
+    effective: dict[str, str]
     roles: list[Role]
     schemas: list[str]
     tables: list[pg.Table]
@@ -60,8 +62,9 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
     """Begin a transaction in `session` that exports its snapshot, and read the catalogue inside it. The snapshot is
     there for pg_dump as long as the session stays in that transaction."""
     progress.stage("taking a snapshot")
-    with target.server.session(target.database, OWN_SEARCH_PATH, progress) as other:
+    with target.server.session(target.database, UNPINNED, progress) as other:
         watched = pg.find_table(other, target.settings.integrity_table)
+        settings = effective(other)
     written = activity(session)
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     name = session.rows("SELECT pg_export_snapshot() AS name")[0]["name"]
@@ -74,6 +77,7 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
         server=pg.server_facts(session),
         database=pg.databases(session)[target.database],
         properties=pg.properties(session),
+        effective=settings,
         roles=pg.roles(session),
         schemas=pg.schemas(session),
         tables=tables,

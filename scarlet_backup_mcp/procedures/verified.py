@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ..errors import StoreError
 from ..models import Check, CodePage, Drill
 from ..store.directory import DRILL, Entry
-from . import checks
+from . import catalogue, checks
 from .target import Target
 
 
@@ -28,7 +28,15 @@ def keep(
     proved_on = f"PostgreSQL {drilled.server_version}, {drilled.where}" if drilled else None
     try:
         target.directory.store_verification(
-            entry, sha256=sha256, failed=failed, proved=proved, proved_on=proved_on, code_page=code_page
+            entry,
+            sha256=sha256,
+            failed=failed,
+            proved=proved,
+            proved_on=proved_on,
+            verdict=drilled.verdict if drilled else None,
+            said=drilled.detail if drilled and drilled.verdict in catalogue.FAITHFUL else "",
+            search_path=drilled.search_path if drilled else None,
+            code_page=code_page,
         )
     except StoreError as error:
         return [f"The outcome could not be kept beside the backup: {error.message}"]
