@@ -56,6 +56,7 @@ async def confirm_restore(
     dry_run: bool,
     accept_foreign: bool,
     accept_other_database: bool,
+    accept_violations: bool,
     stop_dependents: bool,
     drop_oldest_undo: bool,
     drill: bool | None,
@@ -65,7 +66,15 @@ async def confirm_restore(
     """Decides what the user has to be asked before a restore. On 2026-07-28 it runs twice for one question."""
     if dry_run or job is not None or confirmation is not None:
         return Confirm(confirm=True)
-    wishes = Wishes(accept_foreign, accept_other_database, stop_dependents, drop_oldest_undo, drill, code_page)
+    wishes = Wishes(
+        accept_foreign,
+        accept_other_database,
+        stop_dependents,
+        drop_oldest_undo,
+        drill,
+        code_page,
+        accept_violations=accept_violations,
+    )
 
     def propose(target: Target) -> _Asked:
         proposal = restores.propose(target, Progress(), backup, wishes)
