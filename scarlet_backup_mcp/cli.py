@@ -259,6 +259,7 @@ def list_(limit: int, log: int, as_json: bool, quiet: bool, **options: Any) -> N
 @click.option("--yes", is_flag=True, help="Do not ask. The named file is restored over the live database.")
 @click.option("--accept-foreign", is_flag=True, help="Take a file without a manifest: it runs as superuser.")
 @click.option("--accept-other-database", is_flag=True, help="Take a backup of another database or project.")
+@click.option("--accept-violations", is_flag=True, help="Load rows that break constraints; those do not come back.")
 @click.option("--stop-dependents/--leave-dependents", default=True, show_default=True)
 @click.option("--drop-oldest-undo", is_flag=True, help="Drop the oldest undo point when there are two.")
 @click.option(
@@ -276,6 +277,7 @@ def restore(
     yes: bool,
     accept_foreign: bool,
     accept_other_database: bool,
+    accept_violations: bool,
     stop_dependents: bool,
     drop_oldest_undo: bool,
     drill: bool | None,
@@ -287,7 +289,14 @@ def restore(
 ) -> None:
     """Bring the database, or the whole volume, back from BACKUP: a file's name, an undo point's name, or `latest`."""
     wishes = Wishes(
-        accept_foreign, accept_other_database, stop_dependents, drop_oldest_undo, drill, code_page, accept_smaller
+        accept_foreign,
+        accept_other_database,
+        stop_dependents,
+        drop_oldest_undo,
+        drill,
+        code_page,
+        accept_smaller,
+        accept_violations,
     )
 
     def work(target: Target, progress: Progress) -> Restore:

@@ -56,6 +56,7 @@ async def confirm_restore(
     dry_run: bool,
     accept_foreign: bool,
     accept_other_database: bool,
+    accept_violations: bool,
     stop_dependents: bool,
     drop_oldest_undo: bool,
     drill: bool | None,
@@ -67,7 +68,14 @@ async def confirm_restore(
     if dry_run or job is not None or confirmation is not None:
         return Confirm(confirm=True)
     wishes = Wishes(
-        accept_foreign, accept_other_database, stop_dependents, drop_oldest_undo, drill, code_page, accept_smaller
+        accept_foreign,
+        accept_other_database,
+        stop_dependents,
+        drop_oldest_undo,
+        drill,
+        code_page,
+        accept_smaller,
+        accept_violations,
     )
 
     def propose(target: Target) -> _Asked:

@@ -44,6 +44,8 @@ BackupToolError
 │   ├── ConfirmationStale         confirmation_stale
 │   └── PreflightFailed           preflight_failed
 ├── RestoreFailed                 restore_failed
+│   ├── WillNotLoad               will_not_load
+│   ├── ConstraintViolated        constraint_violated
 │   └── RestoreInterrupted        restore_interrupted
 ├── ScheduleFailed                schedule_failed
 ├── ArgumentsInvalid              arguments_invalid
@@ -366,6 +368,23 @@ class RestoreFailed(BackupToolError):
 
     code = "restore_failed"
     default_remedy = "The live database is as it was. Read the message, mend the cause and call `restore` again."
+
+
+class WillNotLoad(RestoreFailed):
+    """The server refused a part of a backup whose file is whole."""
+
+    code = "will_not_load"
+
+
+class ConstraintViolated(RestoreFailed):
+    """The database held rows that break its own constraints. The backup is faithful."""
+
+    code = "constraint_violated"
+    default_remedy = (
+        "`verify_backup` with level drill names the rows. If the user agrees, call `restore` again with "
+        "accept_violations=true: foreign keys and checks that the rows break become NOT VALID, unique indexes are left "
+        "out."
+    )
 
 
 class RestoreInterrupted(RestoreFailed):

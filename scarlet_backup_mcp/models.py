@@ -22,7 +22,11 @@ BackupLevel = Literal["auto", "full", "drill"]
 CodePage = Literal[437, 850, 852, 858, 1250, 1252, 65001]
 """Code pages of Windows that PowerShell may have decoded a dump with; 65001 is UTF-8."""
 DrillMode = Literal["full", "sample"]
-State = Literal["good", "unverified", "damaged", "foreign", "partial"]
+State = Literal["good", "unverified", "damaged", "foreign", "partial", "will_not_load", "constraint_violated"]
+Verdict = Literal["proved", "sound", "differs", "damaged", "will_not_load", "constraint_violated", "unknown"]
+"""What a drill says of a backup, in one word: see `Drill`."""
+SearchPath = Literal["empty", "database"]
+"""With which search_path a dump was loaded: the empty one that pg_dump writes, or the database's own."""
 
 
 class Model(BaseModel):
@@ -238,6 +242,11 @@ class Manifest(ManifestHead):
     rest_sha256: str = Field(description="Of the script without COPY data and without its volatile lines.")
     schemas: list[str] | None = Field(description="null in a repaired copy.")
     properties: DatabaseProperties | None = Field(description="null in a repaired copy.")
+    effective: dict[str, str] | None = Field(
+        default=None,
+        description="Settings that decide what values, checks and indexes become at a load, as a session of the "
+        "database had them; null: an older manifest, or a repaired copy.",
+    )
     roles: list[Role]
     tables: list[TableData]
     not_dumped: list[NotDumped] = Field(
@@ -320,9 +329,25 @@ class Difference(Model):
     restored: str
 
 
+class Violation(Model):
+    """A constraint that rows of the database broke when it was backed up."""
+
+    table: str = Field(description="Or the domain whose check it is.")
+    constraint: str
+    kind: Literal["foreign key", "check", "unique index"]
+    rows: int | None = Field(description="null: that could not be told.")
+    keys: list[str] = Field(description="Primary keys of the first five.")
+
+
 class Drill(Model):
     """A restore into a throw-away server: what came of it."""
 
+    verdict: Verdict = Field(
+        default="unknown",
+        description="'sound': all it holds came back, but that is no proof. 'damaged': the file is not what was "
+        "written. 'will_not_load': the file is whole, and the server refuses it. 'constraint_violated': the database "
+        "held rows that break its constraints, and the backup is faithful.",
+    )
     proved: bool | None = Field(
         description="Whether the same data came back; null: it could not be told, see detail, or nobody knows what "
         "should have come back, as of a cold copy, or pg_dump has left rows out."
@@ -346,6 +371,8 @@ class Drill(Model):
     normalised: list[Difference] = Field(
         default=[], description="Definitions that the server spells in another way, but which mean the same."
     )
+    violations: list[Violation] = []
+    search_path: SearchPath | None = Field(default=None, description="With which it loads; null: with neither.")
     warnings: list[str] = []
     database_bytes: int | None = None
     load_seconds: float | None = None
@@ -365,6 +392,7 @@ class Verification(Model):
 
     status: Literal["done"] = "done"
     name: str
+    verdict: Verdict | None = Field(default=None, description="Of the last restore drill: see `drill`.")
     level: Level
     valid: bool = Field(description="True only if every check holds and the backup has our manifest.")
     proved: bool | None = Field(
@@ -407,7 +435,7 @@ class StoredVerification(Model):
     manifest by sizes and modification times, so that an outcome never outlives a change of either.
 
     `proved` is the verdict of the last drill that had one, on the server `proved_on`; it stays when the same content is
-    verified in full again."""
+    verified in full again, and so do that drill's own `verdict`, `said` and `search_path`."""
 
     level: Level
     valid: bool
@@ -415,6 +443,9 @@ class StoredVerification(Model):
     proved_at: Utc | None = None
     proved_on: str | None = None
     drilled: DrillOutcome | None = None
+    verdict: Verdict | None = None
+    said: str = Field(default="", description="By a drill that could not load it: why.")
+    search_path: SearchPath | None = Field(default=None, description="With which the last drill could load it.")
     code_page: CodePage | None = Field(default=None, description="With which a file of PowerShell's was read for this.")
     verified_at: Utc
     sha256: str | None

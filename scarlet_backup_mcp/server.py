@@ -275,6 +275,10 @@ async def restore(
     accept_other_database: Annotated[
         bool, Field(description="Take a backup of another database or project, if the user wants that.")
     ] = False,
+    accept_violations: Annotated[
+        bool,
+        Field(description="Load rows that break constraints, if the user agrees: those constraints do not come back."),
+    ] = False,
     stop_dependents: Annotated[
         bool, Field(description="Stop the Compose services that depend on the database for the swap, then start them.")
     ] = True,
@@ -301,7 +305,14 @@ async def restore(
     name to undo. Until the swap nothing live is touched. A volume's backup replaces every database of the server, which
     is stopped for some seconds. Call it with dry_run=true first, and db_integrity after it."""
     wishes = Wishes(
-        accept_foreign, accept_other_database, stop_dependents, drop_oldest_undo, drill, code_page, accept_smaller
+        accept_foreign,
+        accept_other_database,
+        stop_dependents,
+        drop_oldest_undo,
+        drill,
+        code_page,
+        accept_smaller,
+        accept_violations,
     )
     if job is not None or dry_run:
 

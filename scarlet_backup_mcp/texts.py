@@ -16,6 +16,7 @@ from .models import (
     Repaired,
     Restore,
     Running,
+    Verdict,
     Verification,
 )
 from .redaction import printable
@@ -72,6 +73,8 @@ def _verification(result: Verification) -> list[str]:
     verdict = _verdict(result)
     if result.proved is not None:
         how = "proved by a restore drill" if result.proved else "but a restore drill did NOT bring the same data back,"
+        if result.verdict in ("will_not_load", "constraint_violated"):
+            verdict, how = "whole", f"but in a restore drill {_VERDICTS[result.verdict]},"
         verdict += f", {how} on {result.proved_at:%Y-%m-%d %H:%M} UTC"
     failed = [
         f"- {check.check}: {check.detail or f'expected {check.expected}, found {check.found}'}"
@@ -106,23 +109,34 @@ def _verdict(result: Verification) -> str:
     return "whole, without a manifest"
 
 
+_VERDICTS: dict[Verdict, str] = {
+    "proved": "the same data came back",
+    "sound": "nothing speaks against what is in it, but it is not proved",
+    "differs": "NOT the same data came back",
+    "damaged": "NOT the same data came back: the file is damaged",
+    "will_not_load": "it could NOT be loaded as it stands",
+    "constraint_violated": "its rows were found to break constraints of their database",
+    "unknown": "it could not be told",
+}
+
+
 def _drill(drill: Drill) -> list[str]:
-    verdict = {True: "the same data came back", False: "NOT the same data came back", None: "it could not be told"}
-    if drill.proved is None and drill.sound:
-        verdict[None] = "nothing speaks against what is in it, but it is not proved"
-    if drill.proved_by == "sample":
-        verdict[None] = "its definitions load, and a sample of its rows came back"
     compared = f"{drill.rows_compared:,} rows and {drill.objects_compared:,} objects were compared"
     if not drill.rows_compared and not drill.objects_compared:
         compared = "Nothing was compared"
     head = (
-        f"Drill in {drill.where}, PostgreSQL {drill.server_version}: {verdict[drill.proved]}. "
+        f"Drill in {drill.where}, PostgreSQL {drill.server_version}: {_VERDICTS[drill.verdict]}. "
         f"{compared}, {drill.duration_seconds:.1f} s."
     )
     differences = [f"- {d.what}: in the backup {d.backup}, restored {d.restored}" for d in drill.differences]
+    violations = [
+        f"- {found.constraint} of {found.table}: rows that break it: {'?' if found.rows is None else f'{found.rows:,}'}"
+        + (f", the first with the keys {', '.join(found.keys)}" if found.keys else "")
+        for found in drill.violations
+    ]
     normalised = [f"the same, spelt in another way: {d.what}" for d in drill.normalised]
     estimate = f"A restore should take about {drill.restore_seconds:.0f} s." if drill.restore_seconds else ""
-    return [head, drill.detail, *differences, *normalised, estimate, *_warnings(drill.warnings)]
+    return [head, drill.detail, *violations, *differences, *normalised, estimate, *_warnings(drill.warnings)]
 
 
 def _prune(result: Prune) -> list[str]:

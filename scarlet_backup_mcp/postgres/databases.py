@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from ..errors import BackupToolError, DatabaseMissing, QueryFailed, RestoreFailed, TableLocked
+from ..errors import BackupToolError, DatabaseMissing, PermissionDenied, QueryFailed, RestoreFailed, TableLocked
 from ..models import DatabaseProperties, Grant, Setting
 from .catalogue import properties
 from .quoting import identifier, literal
@@ -99,7 +99,8 @@ def quietly(version: int) -> dict[str, str]:
 def apply_properties(
     server: Server, maintenance: str, name: str, wanted: DatabaseProperties, options: Mapping[str, str]
 ) -> list[str]:
-    """Give a database the owner, privileges, connection limit and settings of `wanted`; its comment is not touched.
+    """Give a database the owner, privileges and connection limit of `wanted`; its comment is not touched, and its
+    settings, which `apply_settings` gives it, are looked at.
 
     `options` are for the sessions in it. Gives a warning for each that could not be had.
     """
@@ -110,17 +111,24 @@ def apply_properties(
         session.execute(f"ALTER DATABASE {quoted} CONNECTION LIMIT {wanted.connection_limit}")
         if wanted.acl is not None:
             warnings += _apply_acl(session, quoted, wanted.owner, wanted.acl)
-    for setting in wanted.settings:
-        try:
-            apply_setting(server, name, setting, options)
-        except QueryFailed as error:
-            warnings.append(f"The setting {setting.name} could not be restored: {error.message}")
     with server.session(name, options) as session:
         found = properties(session)
     if _sorted(found.settings) != _sorted(wanted.settings):
         warnings.append("The database's settings are not all as they were: compare with `\\drds` in psql.")
     if found.acl != wanted.acl:
         warnings.append("The database's privileges are not all as they were: compare with `\\l` in psql.")
+    return warnings
+
+
+def apply_settings(server: Server, name: str, settings: Sequence[Setting], options: Mapping[str, str]) -> list[str]:
+    """Store a database's settings in it, before anything is loaded that may depend on them. Gives a warning for each
+    that could not be had."""
+    warnings: list[str] = []
+    for setting in settings:
+        try:
+            apply_setting(server, name, setting, options)
+        except (QueryFailed, PermissionDenied) as error:
+            warnings.append(f"The setting {setting.name} could not be restored: {error.message}")
     return warnings
 
 

@@ -9,6 +9,7 @@ psql, or psql and the server, read the same bytes differently, the token is `jun
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 TOKEN = re.compile(
     rb"""
@@ -138,7 +139,11 @@ class Statement:
 
 def tokens(sql: bytes) -> list[bytes]:
     """The tokens of one statement as they are written, without white space and comments. Never raises."""
-    found: list[bytes] = []
+    return [sql[start:end] for start, end in spans(sql)]
+
+
+def spans(sql: bytes) -> Iterator[tuple[int, int]]:
+    """Where those tokens begin and end."""
     pos, stop = 0, len(sql)
     while token := TOKEN.match(sql, pos):
         kind, end = str(token.lastgroup), token.end()
@@ -146,9 +151,8 @@ def tokens(sql: bytes) -> list[bytes]:
             end = Quote(kind, token[0]).end(sql, end, stop)
             end = end if end >= 0 else stop
         if kind not in _INSIGNIFICANT:
-            found.append(sql[pos:end])
+            yield pos, end
         pos = end
-    return found
 
 
 def unquote(token: bytes, codec: str = "utf-8") -> str:

@@ -168,6 +168,7 @@ def _dump(target: Target, progress: Progress, order: Order) -> tuple[Manifest, l
             rest_sha256=written.rest_sha256,
             schemas=snapshot.schemas,
             properties=snapshot.properties,
+            effective=snapshot.effective,
             roles=snapshot.roles,
             database_bytes=snapshot.database.bytes or 0,
             integrity_table=target.settings.integrity_table,

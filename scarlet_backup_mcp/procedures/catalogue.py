@@ -28,6 +28,8 @@ from .target import Target
 M = TypeVar("M", bound=ManifestHead)
 M_co = TypeVar("M_co", bound=ManifestHead, covariant=True)
 
+FAITHFUL = ("will_not_load", "constraint_violated")
+"""Verdicts of drills, and states, of backups that hold what the database held, and can't be loaded as they stand."""
 DRILL_FAILED = "a restore drill did not bring the same data back"
 CLOCK_SLACK = timedelta(minutes=5)
 
@@ -98,7 +100,7 @@ def ours(
         for item in items
         if item.manifest is not None
         and item.entry.name.kind in kinds
-        and item.state in ("good", "unverified")
+        and item.state in ("good", "unverified", *FAITHFUL)
         and not item.in_future
         and target.is_ours(item.manifest)
     ]
@@ -182,7 +184,7 @@ def _why_no_slot(item: Known[ManifestHead], mine: bool) -> str:
         return f"of another database ({identity.database} of {of})"
     if item.in_future:
         return "says that it was made in the future: check the clock"
-    if item.state != "good":
+    if item.state not in ("good", *FAITHFUL):
         return "not verified in full as it is now: call `verify_backup`"
     return ""
 
@@ -230,6 +232,8 @@ def _know(target: Target, entry: Entry, manifest_of: Callable[[str], M | None]) 
     elif verification is not None:
         state = "good" if verification.valid else "damaged"
         detail = "; ".join(DRILL_FAILED if check == DRILL else check for check in verification.failed_checks)
+        if verification.failed_checks == [DRILL] and verification.verdict in FAITHFUL:
+            state, detail = verification.verdict, verification.said.removesuffix(".")
     return Known(entry, manifest, verification, state, manifest.created_at, detail, marked)
 
 

@@ -5,7 +5,6 @@ What is equal then is proved: the file brings the same data back. The live serve
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,6 +26,7 @@ from ..postgres import catalogue as pg
 from ..postgres import databases, programs
 from ..postgres.contents import Comparison, Contents, compare, confirm
 from ..postgres.digests import BlockDigests
+from ..postgres.effective import SEARCH_PATH
 from ..postgres.quoting import identifier, literal
 from ..postgres.refusals import NOT_WRITTEN, Refusals
 from ..postgres.roles import create_tablespaces, create_without_login
@@ -38,10 +38,11 @@ from . import proof, record, room
 from .catalogue import Known
 from .examine import Examination, table_data
 from .journal import require_running
-from .load import LoadFailed, load, script_of
+from .load import LoadFailed, script_of
 from .set_aside import scratch_prefix
 from .target import TAG, Target
 from .throw_away import throw_away_server
+from .ways import Loader, settings_of, trusts_path, verdict_on, violations
 
 ROOM = 1.2
 """Free space asked for, in sizes of the database."""
@@ -49,9 +50,6 @@ PINNED: Mapping[str, str | None] = {}
 """Formats of a dump as every session of ours has them."""
 LIVE_IS_SLOWER = 1.2
 """A live server's load takes so many times that of a throw-away one, which writes nothing durably."""
-# Classes of errors that are the data's own: bad values, violated constraints (PostgreSQL's documentation, appendix A).
-_BAD_DATA = re.compile(r"22(?!023)|23")
-_BAD_SYNTAX = "42601"
 
 
 @dataclass(frozen=True)
@@ -210,40 +208,39 @@ class _Restorer:
             report.server_version = facts.version
             self._require_room(facts)
             self._create_what_is_named(session, before)
-            warnings = self._create_database(session, self.found.database)
-        quietly = databases.quietly(facts.version_num) if facts.superuser else {}
-        if not self._load(quietly):
+            quietly = databases.quietly(facts.version_num) if facts.superuser else {}
+            warnings = self._create_database(session, self.found.database, quietly)
+        loader = self._loader(quietly)
+        if not self._load(loader):
             return
         before = self.in_sample or before
-        after = self._dump(self.found.database, before)
-        comparison = self._compare(before, after, quietly)
+        after = self._dump(loader, self.found.database, before)
+        comparison = self._compare(loader, before, after)
         if self.known.foreign and comparison.differences and (formats := self._formats_of_the_live_server()):
-            after = self._dump(self.found.database, before, formats)
-            comparison = self._compare(before, after, quietly, formats)
+            after = self._dump(loader, self.found.database, before, formats)
+            comparison = self._compare(loader, before, after, formats)
         excused = self._tables_of_other_formats() if self.known.foreign and comparison.differences else set[str]()
         checks += proof.of_contents(comparison, report, foreign=self.known.foreign, excused=excused)
-        restored = proof.Restored(self.server, self.found.database, self.found.trial.maintenance_database, quietly)
+        maintenance = self.found.trial.maintenance_database
+        restored = proof.Restored(self.server, self.found.database, maintenance, quietly, loader.as_loaded)
         whole = proof.of_database(restored, self.manifest, self.target.settings.integrity_table, warnings)
         checks += [check for check in whole if not (self.sample and check.check == proof.INTEGRITY)]
         checks += proof.of_structure(restored, self.progress)
-        failed = [check for check in checks if check.ok is False]
-        untold = [check for check in checks if check.ok is None and check.check in (proof.ROWS, proof.OBJECTS)]
         lacking = [said.removesuffix(".") for said in record.not_dumped(self.manifest)]
         lacking += [f"only the first {ROWS:,} rows of each table were loaded"] if self.sample else []
-        report.proved = False if failed else None if untold or lacking else True
-        report.sound = True if lacking and not (failed or untold) else None
-        report.proved_by = None if failed or untold else "sample" if self.sample else "full"
-        report.detail = "; ".join([f"{check.check}: {check.detail}" for check in failed or untold] + lacking)
+        proof.conclude(report, checks, lacking)
+        if report.verdict in ("proved", "sound"):
+            report.proved_by = "sample" if self.sample else "full"
 
     def _compare(
-        self, before: Contents, after: Contents, quietly: Mapping[str, str], formats: Mapping[str, str | None] = PINNED
+        self, loader: Loader, before: Contents, after: Contents, formats: Mapping[str, str | None] = PINNED
     ) -> Comparison:
         written = programs.major(self._written_by)
         same_version = written in (0, programs.major(self.found.report.server_version))
         comparison = compare(before, after, same_version=same_version)
         if not comparison.confirmed:
-            comparison = confirm(comparison, self._definitions_once_more(before, quietly, formats), after)
-        return comparison
+            comparison = confirm(comparison, self._definitions_once_more(loader, before, formats), after)
+        return proof.without_violations(comparison, self.found.report.violations)
 
     def _formats_of_the_live_server(self) -> dict[str, str | None]:
         """How a plain pg_dump there writes timestamps and bytea, which depends on settings; empty where it can't be
@@ -283,8 +280,8 @@ class _Restorer:
             create_without_login(session, named | {*self.examination.roles}, manifest.roles if manifest else [])
             create_tablespaces(session, contents.tablespaces)
 
-    def _create_database(self, session: Session, name: str) -> list[str]:
-        """Gives warnings, of a locale that is not there."""
+    def _create_database(self, session: Session, name: str, quietly: Mapping[str, str]) -> list[str]:
+        """Empty, with the backup's settings. Gives warnings, of a locale or a setting that can't be had."""
         manifest = self.manifest
         properties = manifest.properties if manifest else self._properties_of_the_live_database()
         with self.progress.uninterrupted():
@@ -292,7 +289,8 @@ class _Restorer:
         if manifest is not None and manifest.schemas is not None and "public" not in manifest.schemas:
             with self.server.session(name) as inside:
                 inside.execute("DROP SCHEMA IF EXISTS public")
-        return warnings
+        settings = [s for s in (properties.settings if properties else []) if manifest is not None or s.role is None]
+        return warnings + databases.apply_settings(self.server, name, settings, quietly)
 
     def _properties_of_the_live_database(self) -> DatabaseProperties | None:
         """What a file that does not tell its encoding and locale is restored with in the end, too."""
@@ -300,27 +298,59 @@ class _Restorer:
             return pg.properties(session)
         return None
 
-    def _load(self, quietly: Mapping[str, str]) -> bool:
+    def _loader(self, quietly: Mapping[str, str]) -> Loader:
+        trial, settings = self.found.trial, settings_of(self.target, self.manifest)
+        properties = self.manifest.properties if self.manifest else None
+        safely = trusts_path(settings.get(SEARCH_PATH, ""), properties.owner if properties else "")
+
+        def fresh() -> None:
+            with self.server.session(trial.maintenance_database) as session:
+                room.drop(self.server, session, self.found.database)
+                self._create_database(session, self.found.database, quietly)
+
+        return Loader(
+            server=self.server,
+            maintenance=trial.maintenance_database,
+            database=self.found.database,
+            name=self.known.name,
+            script=self._script,
+            settings=settings,
+            options=quietly,
+            progress=self.progress,
+            fresh=fresh,
+            trusted=(lambda _: True) if trial.throw_away else safely,
+            may_relax=True,
+        )
+
+    def _load(self, loader: Loader) -> bool:
         name, report = self.known.name, self.found.report
         self.progress.stage(f"restoring {name} into {self.found.trial.where}", self.known.entry.bytes)
         began = time.monotonic()
         try:
-            with room.watched(self.server, self.found.trial.maintenance_database, self.progress) as look:
-                load(self.server, self.found.database, name, self._script(), quietly, self.progress, look)
+            loader.load(self.known.entry.bytes)
         except LoadFailed as error:
-            report.proved, report.detail = self._why_not(error)
+            written, here = programs.major(self._written_by), programs.major(report.server_version)
+            report.verdict, report.detail = verdict_on(error, loader.remedy, written, here, foreign=self.known.foreign)
+            report.proved = None if report.verdict == "unknown" else False
             self.found.checks.append(Check(check=proof.LOAD, ok=report.proved, detail=report.detail))
             return False
         except RestoreFailed as error:
             raise DrillFailed(error.message) from error
+        finally:
+            self.found.trial.warnings.extend(loader.warnings)
         seconds = time.monotonic() - began
-        with self.server.session(self.found.database, quietly, self.progress) as session:
+        with self.server.session(self.found.database, loader.options, self.progress) as session:
             self.found.encoding = pg.properties(session).encoding
             report.database_bytes = pg.databases(session)[self.found.database].bytes
         self.found.loaded = True
+        report.search_path = loader.search_path
+        report.violations = violations(loader, with_keys=self.found.trial.throw_away)
         report.load_seconds = round(seconds, 3)
         report.restore_seconds = round(seconds * LIVE_IS_SLOWER + 2, 1)
-        self.found.checks.append(Check(check=proof.LOAD, ok=True, detail=f"{seconds:.1f} s, {report.where}"))
+        told = proof.broken(report.violations, loader.refused, foreign=self.known.foreign) or "; ".join(
+            filter(None, [f"{seconds:.1f} s, {report.where}", loader.how])
+        )
+        self.found.checks.append(Check(check=proof.LOAD, ok=not report.violations, detail=told))
         return True
 
     def _script(self, *, rows: bool = True) -> Iterator[bytes]:
@@ -338,20 +368,9 @@ class _Restorer:
         if rows:
             self.in_sample = contents
 
-    def _why_not(self, error: LoadFailed) -> tuple[bool | None, str]:
-        """The verdict on a file that did not load: None unless it is certainly the file's own fault."""
-        written, here = programs.major(self._written_by), programs.major(self.found.report.server_version)
-        other_version = written not in (0, here)
-        if _BAD_DATA.match(error.sqlstate) or (error.sqlstate == _BAD_SYNTAX and not other_version):
-            return False, error.message
-        if other_version:
-            return None, (
-                f"The file was written by pg_dump {written}, and PostgreSQL {here} does not take all of it: "
-                f"{error.said}. That need not be damage: drill or restore it in PostgreSQL {written}."
-            )
-        return None, f"It could not be told, since the server for the drill did not take all of it: {error.said}."
-
-    def _dump(self, database: str, like: Contents, formats: Mapping[str, str | None] = PINNED) -> Contents:
+    def _dump(
+        self, loader: Loader, database: str, like: Contents, formats: Mapping[str, str | None] = PINNED
+    ) -> Contents:
         """A dump of a database of the other server, in the form of `like`."""
         contents = Contents(like)
         self.progress.stage("dumping what was restored", self.found.report.database_bytes)
@@ -365,7 +384,7 @@ class _Restorer:
             self.progress.report(read)
 
         argv = programs.pg_dump(self.found.encoding, options=like.options)
-        environment = self.server.environment(database, formats)
+        environment = self.server.environment(database, {**loader.formats, **formats})
         ended = run(self.server.host, argv, env=environment, sink=sink, progress=self.progress)
         if ended.code != 0:
             raise DrillFailed(
@@ -379,17 +398,15 @@ class _Restorer:
             raise DrillFailed("The dump of what was restored is cut off.")
         return contents
 
-    def _definitions_once_more(
-        self, before: Contents, quietly: Mapping[str, str], formats: Mapping[str, str | None]
-    ) -> Contents:
+    def _definitions_once_more(self, loader: Loader, before: Contents, formats: Mapping[str, str | None]) -> Contents:
         """What the server makes of the file's definitions alone, in a second database."""
         second = self.found.trial.databases[1]
         with self.server.session(self.found.trial.maintenance_database) as session:
-            self._create_database(session, second)
+            self._create_database(session, second, loader.options)
             try:
                 self.progress.stage("loading the definitions once more", self.known.entry.bytes)
-                load(self.server, second, self.known.name, self._script(rows=False), quietly, self.progress)
-                return self._dump(second, before, formats)
+                loader.load_definitions(second, self._script(rows=False))
+                return self._dump(loader, second, before, formats)
             finally:
                 # In a throw-away server it may stay, and a subscription in it would keep it from being dropped.
                 if not self.found.trial.throw_away:

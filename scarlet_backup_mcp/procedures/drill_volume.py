@@ -124,6 +124,9 @@ class _VolumeDrill:
         failed = [f"{check.check}: {check.detail}" for check in self.checks if check.ok is False]
         self.report.sound = not failed and not self.doubts
         self.report.proved = False if failed else None if self.doubts or self.uncounted else True
+        self.report.verdict = (
+            "damaged" if failed else "unknown" if self.doubts else "sound" if self.uncounted else "proved"
+        )
         self.report.detail = "; ".join(failed or [*self.doubts, *self.uncounted, *self.remarks])
 
     def _look_at_configuration(self) -> None:

@@ -22,9 +22,10 @@ from ..postgres import counting, programs
 from ..postgres.activity import activity
 from ..postgres.definitions_digest import DefinitionsDigest, called_functions, definitions_sha256
 from ..postgres.digests import BlockDigests
+from ..postgres.effective import UNPINNED, effective
 from ..postgres.script import Handler, ScriptDamaged, ScriptReader
 from ..postgres.script import Target as CopyTarget
-from ..postgres.server import OWN_SEARCH_PATH, Session
+from ..postgres.server import Session
 from ..progress import Progress
 from ..store.reading import Compressor
 from ..store.writing import PartialFile
@@ -44,6 +45,7 @@ class Snapshot:
     server: pg.ServerFacts
     database: pg.DatabaseFacts
     properties: DatabaseProperties
+    effective: dict[str, str]
     roles: list[Role]
     schemas: list[str]
     tables: list[pg.Table]
@@ -64,7 +66,8 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
     """Begin a transaction in `session` that exports its snapshot, and read the catalogue inside it. The snapshot is
     there for pg_dump as long as the session stays in that transaction."""
     progress.stage("taking a snapshot")
-    with target.server.session(target.database, OWN_SEARCH_PATH, progress) as other:
+    with target.server.session(target.database, UNPINNED, progress) as other:
+        settings = effective(other)
         watched = counting.find(other, target.settings.integrity_table)
     written = activity(session)
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -78,6 +81,7 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
         server=pg.server_facts(session),
         database=pg.databases(session)[target.database],
         properties=pg.properties(session),
+        effective=settings,
         roles=pg.roles(session),
         schemas=pg.schemas(session),
         tables=tables,

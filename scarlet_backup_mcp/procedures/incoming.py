@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
 from ..errors import (
     BackupNotValid,
     ConfirmationStale,
+    ConstraintViolated,
     PermissionDenied,
     PreflightFailed,
     QueryFailed,
     RestoreFailed,
+    WillNotLoad,
 )
-from ..models import Check, CodePage, DatabaseProperties, Drill, Manifest, Step, TableData, rows_by_table
-from ..postgres import analysing, counting, databases
+from ..models import Check, CodePage, DatabaseProperties, Drill, Manifest, SearchPath, Step, TableData, rows_by_table
+from ..postgres import analysing, counting, databases, programs
 from ..postgres import catalogue as pg
 from ..postgres.contents import Contents
+from ..postgres.effective import SEARCH_PATH
 from ..postgres.quoting import identifier
 from ..postgres.script import Handler
 from ..postgres.server import OWN_SEARCH_PATH, Session
@@ -25,12 +29,14 @@ from ..progress import Progress
 from . import archived, checks, outside, preflight, rescue, smaller, verify
 from .catalogue import Known
 from .drill import Rehearsal, rehearsal
-from .load import load, script_of
+from .load import LoadFailed, script_of
 from .proof import rows_told
-from .room import drop_after, watched
+from .room import drop, drop_after
+from .same_definitions import require_same_definitions
 from .set_aside import scratch_prefix
 from .sources import Plan
 from .target import TAG, Target
+from .ways import Loader, Way, as_error, settings_of, told_of, trusts_path, violations
 
 
 @dataclass
@@ -54,9 +60,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Script:
-    """What is loaded, and the tables in it, which may be known only at its end."""
+    """What is loaded, from its beginning at each call, and the tables in it, which may be known only at its end."""
 
-    chunks: Iterator[bytes]
+    chunks: Callable[..., Iterator[bytes]]
     tables: Callable[[], list[TableData]]
 
 
@@ -127,18 +133,24 @@ def _from_script(
     made = reading.choice.roles if reading.choice else []
     preflight.check_load(target, guard, planned, examination.roles, preflight.copy_bytes(planned), made)
     work.did("Look whether the server is ready for it", "room, roles, extensions and names")
-    script = script_of(known.entry, examination.sha256, examination.through, progress)
-    source = Script(script, lambda: examination.tables)
+
+    def of_file(*, rows: bool = True) -> Iterator[bytes]:
+        return script_of(known.entry, examination.sha256, examination.through, progress, rows=rows)
+
+    source = Script(of_file, lambda: examination.tables)
+    outcome = planned.known.verification if planned.known else None
+    search_path = outcome.search_path if outcome else None
     if not planned.drills:
-        _bring_in(target, guard, planned, work, source, progress)
+        _bring_in(target, guard, planned, work, source, search_path, progress)
         return work
     with rehearsal(target, known, examination, contents, progress) as rehearsed:
         assert planned.known is not None
         work.warnings += verify.keep(target, planned.known.entry, reading, rehearsed.report)
         _require_proof(planned, work, rehearsed)
+        search_path = rehearsed.report.search_path
         if planned.manifest is None:  # whatever else a file from elsewhere did, it did in the throw-away server
-            source = Script(rehearsed.script(progress), lambda: rehearsed.tables)
-        _bring_in(target, guard, planned, work, source, progress)
+            source = Script(lambda: rehearsed.script(progress), lambda: rehearsed.tables)
+        _bring_in(target, guard, planned, work, source, search_path, progress)
     work.warnings += rehearsed.report.warnings
     return work
 
@@ -146,6 +158,19 @@ def _from_script(
 def _require_proof(planned: Plan, work: Work, rehearsed: Rehearsal) -> None:
     work.drill = rehearsed.report
     detail = rehearsed.report.detail
+    verdict = rehearsed.report.verdict
+    if verdict == "constraint_violated":
+        if not (rehearsed.loaded and planned.wishes.accept_violations):
+            hopeless = "Mend the rows in the live database, then call `backup` again." if not rehearsed.loaded else None
+            raise ConstraintViolated(f"{planned.source} can't be loaded as it is: {detail}.", hopeless)
+        work.did(
+            "Restore it into a throw-away server and compare", f"{rehearsed.report.rows_compared:,} rows; {detail}"
+        )
+        return
+    if verdict == "will_not_load":
+        raise WillNotLoad(
+            f"{planned.source} could not be loaded in a drill. {detail}", "Do what it says, or choose another backup."
+        )
     at_any_rate = "If the user wants it all the same, call again with drill=false: then it is loaded as it is."
     if rehearsed.report.proved is False:
         raise BackupNotValid(
@@ -167,26 +192,73 @@ def _bring_in(
     planned: Plan,
     work: Work,
     script: Script,
+    search_path: SearchPath | None,
     progress: Progress,
 ) -> None:
-    """Load it into a new database."""
+    """Load it into a new database; at once with the database's own search_path where a drill had to."""
     wanted = _wanted_properties(target, planned)
     work.comment = wanted.comment if wanted else None
     progress.stage("making a new database beside the live one")
     quietly = databases.quietly(planned.facts.version_num)
-    marker = f"{TAG}: scratch of a restore of {planned.source}"
+    size = planned.entry.bytes if planned.entry else None
+
+    def made(name: str) -> list[str]:
+        oid, warnings = _create(target, guard, planned, name, wanted, quietly, progress)
+        work.incoming_oid = oid if name == work.incoming else work.incoming_oid
+        return warnings
+
+    def fresh() -> None:
+        drop(target.server, guard, work.incoming)
+        made(work.incoming)
+
+    @contextmanager
+    def another() -> Generator[str]:
+        name = f"{scratch_prefix(target.database)}{datetime.now(UTC) + timedelta(seconds=1):%Y%m%d_%H%M%S}"
+        try:
+            made(name)
+            yield name
+        finally:
+            drop(target.server, guard, name)
+
+    settings = settings_of(target, planned.manifest)
+    path = settings.get(SEARCH_PATH, "")
+    proved_path = path if path and search_path == "database" and planned.manifest else None
+    loader = Loader(
+        server=target.server,
+        maintenance=target.maintenance_database,
+        database=work.incoming,
+        name=planned.source,
+        script=script.chunks,
+        settings=settings,
+        options=quietly,
+        progress=progress,
+        fresh=fresh,
+        trusted=trusts_path(path, wanted.owner if wanted else "") if planned.manifest else None,
+        way=Way(proved_path, relaxed=planned.wishes.accept_violations),
+    )
     try:
-        with progress.uninterrupted():
-            work.incoming_oid, warnings = databases.create(guard, work.incoming, wanted, marker)
-        work.warnings += warnings
-        if planned.manifest is not None and "public" not in (planned.manifest.schemas or ["public"]):
-            with target.server.session(work.incoming, quietly) as session:
-                session.execute("DROP SCHEMA IF EXISTS public")
-        progress.stage(f"loading {planned.source}", planned.entry.bytes if planned.entry else None)
-        with watched(target.server, target.maintenance_database, progress) as look:
-            load(target.server, work.incoming, planned.source, script.chunks, quietly, progress, look)
-        work.did("Load it into a new database beside the live one", work.incoming)
+        work.warnings += made(work.incoming)
+        progress.stage(f"loading {planned.source}", size)
+        try:
+            loader.load(size)
+        except LoadFailed as error:
+            raise as_error(error, loader, foreign=planned.manifest is None) from error
+        work.warnings += loader.warnings + told_of(loader.broken)
+        work.did(
+            "Load it into a new database beside the live one", ", ".join(filter(None, [work.incoming, loader.how]))
+        )
         _compare(target, work, script.tables(), quietly, progress)
+        if loader.way.search_path is not None:
+            assert planned.manifest is not None
+            require_same_definitions(
+                loader,
+                wanted.encoding if wanted else "UTF8",
+                lambda: script.chunks(rows=False),
+                another(),
+                violations(loader, with_keys=False),
+                same_version=programs.major(planned.manifest.pg_dump_version) == programs.major(planned.facts.version),
+            )
+            work.did("Compare the definitions, since names were looked for in the database's own search_path")
         if planned.manifest is None:
             _settle_schemas(target, planned, work, quietly)
         if wanted is not None:
@@ -198,6 +270,26 @@ def _bring_in(
     except BaseException as error:
         drop_after(error, target.server, target.maintenance_database, work.incoming)
         raise
+
+
+def _create(
+    target: Target,
+    guard: Session,
+    planned: Plan,
+    name: str,
+    wanted: DatabaseProperties | None,
+    quietly: Mapping[str, str],
+    progress: Progress,
+) -> tuple[int, list[str]]:
+    """Make a database, empty, with the settings that the loaded one is to have. Gives its OID, and warnings."""
+    marker = f"{TAG}: scratch of a restore of {planned.source}"
+    with progress.uninterrupted():
+        oid, warnings = databases.create(guard, name, wanted, marker)
+    if planned.manifest is not None and "public" not in (planned.manifest.schemas or ["public"]):
+        with target.server.session(name, quietly) as session:
+            session.execute("DROP SCHEMA IF EXISTS public")
+    settings = wanted.settings if wanted else []
+    return oid, warnings + databases.apply_settings(target.server, name, settings, quietly)
 
 
 def _wanted_properties(target: Target, planned: Plan) -> DatabaseProperties | None:

@@ -118,7 +118,7 @@ def _listed(target: Target, item: Known[ManifestHead], slots: tuple[str, ...]) -
     if manifest is None and not detail:
         detail = _what_it_looks_like(item)
         if item.verification is not None and item.verification.proved is False:
-            detail += f"; {DRILL_FAILED}"
+            detail += f"; {item.verification.said.removesuffix('.') or DRILL_FAILED}"
     if manifest is not None and manifest.rows is None:
         detail = "; ".join(filter(None, ["cold: the files of a server that did not run", detail]))
     if manifest is not None and manifest.repaired_how:

@@ -23,14 +23,38 @@ _NO_ROOM = "53100"
 OUTPUT_KEPT = 64 << 10
 # As psql shows an error with VERBOSITY "verbose".
 _REFUSED = re.compile(r"ERROR:  (?P<sqlstate>[0-9A-Z]{5}): (?P<message>.*)")
+_PLACES = re.compile(r"^(SCHEMA|TABLE|DATATYPE|CONSTRAINT) NAME:  (.*)$", re.MULTILINE)
+# Innermost first: `SQL function "norm" during inlining`, `PL/pgSQL function public.norm(text) line 1 at RETURN`.
+_FUNCTION = re.compile(r'(?:SQL function "(?P<sql>[^"\n]+)"|PL/pgSQL function (?P<plpgsql>[^\n]+?)(?:\(.*?\))? line )')
+NO_SHARED_MEMORY = "could not resize shared memory segment"
 
 
 class LoadFailed(RestoreFailed):
-    """The server refused a part of the script. `said` is its own word, without any value; `sqlstate` its code."""
+    """The server refused a part of the script. `said` is its own word, without any value; `sqlstate` its code.
 
-    def __init__(self, name: str, said: str, sqlstate: str) -> None:
+    `table` (or a domain) and `constraint` are what it names, "" where it names none; `function` is the one whose body
+    it was in, as the server spells it.
+    """
+
+    def __init__(
+        self, name: str, said: str, sqlstate: str, table: str = "", constraint: str = "", function: str = ""
+    ) -> None:
         super().__init__(f"{name} could not be loaded: {said}")
         self.said, self.sqlstate = said, sqlstate
+        self.table, self.constraint, self.function = table, constraint, function
+
+    @classmethod
+    def of(cls, name: str, refused: re.Match[str], stderr: str) -> LoadFailed:
+        """What psql's stderr tells of the error that was found in it."""
+        after = stderr[refused.end() :]
+        places = dict(_PLACES.findall(after))
+        within = places.get("TABLE") or places.get("DATATYPE") or ""
+        table = f"{places.get('SCHEMA', '')}.{within}" if within else ""
+        context = after[max(0, after.find("CONTEXT:  ")) :]
+        function = _FUNCTION.search(context) if "CONTEXT:  " in after else None
+        spelt = (function["sql"] or function["plpgsql"]).rpartition(".")[2] if function else ""
+        said = _without_values(refused, stderr)
+        return cls(name, said, refused["sqlstate"], table, places.get("CONSTRAINT", ""), spelt.strip('"'))
 
 
 def load(
@@ -77,7 +101,7 @@ def load(
                     "The live database is as it was.",
                     FREE_SOME,
                 )
-            raise LoadFailed(name, _without_values(refused, ended.stderr), refused["sqlstate"])
+            raise LoadFailed.of(name, refused, ended.stderr)
         said = next((line for line in ended.stderr.splitlines() if line.strip()), f"exit code {ended.code}")
         raise RestoreFailed(f"{name} could not be loaded, since psql came to an early end: {said}")
 

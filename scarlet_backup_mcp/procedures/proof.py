@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..models import Check, DatabaseProperties, Difference, Drill, Extension, Manifest, Setting
+from ..models import Check, DatabaseProperties, Difference, Drill, Extension, Manifest, Setting, Violation
 from ..postgres import amcheck, databases
 from ..postgres import catalogue as pg
 from ..postgres.contents import Comparison
@@ -28,12 +28,13 @@ def roles_of(properties: DatabaseProperties) -> set[str]:
 @dataclass(frozen=True)
 class Restored:
     """The database that a drill has restored, in a server whose other database is `maintenance`; `options` are for
-    sessions in it."""
+    sessions in it, `as_loaded` is SQL that gives one the settings of the load."""
 
     server: Server
     name: str
     maintenance: str
     options: Mapping[str, str]
+    as_loaded: str = "SELECT"
 
 
 def of_contents(comparison: Comparison, report: Drill, *, foreign: bool, excused: set[str]) -> list[Check]:
@@ -68,6 +69,47 @@ def of_contents(comparison: Comparison, report: Drill, *, foreign: bool, excused
             detail=_list(wrong_objects) or _normalised(len(comparison.rewritten)),
         ),
     ]
+
+
+def conclude(report: Drill, checks: list[Check], lacking: list[str]) -> None:
+    """The verdict of a drill that has loaded a backup. `lacking` says which rows pg_dump had left out."""
+    failed = [check for check in checks if check.ok is False]
+    untold = [check for check in checks if check.ok is None and check.check in (ROWS, OBJECTS)]
+    report.proved = False if failed else None if untold or lacking else True
+    report.sound = True if lacking and not (failed or untold) else None
+    report.verdict = "differs" if failed else "unknown" if untold else "sound" if lacking else "proved"
+    report.detail = "; ".join([f"{check.check}: {check.detail}" for check in failed or untold] + lacking)
+    if report.violations and [check.check for check in failed] == [LOAD]:
+        report.verdict, report.detail = "constraint_violated", failed[0].detail
+
+
+def broken(violations: list[Violation], said: list[str], *, foreign: bool) -> str:
+    """In words, what rows of the database break, and what the server `said`; "" for nothing."""
+    names = _list([f"{found.constraint} of {found.table}" for found in violations])
+    who = "its rows break" if foreign else "the database held rows that break"
+    faithful = "" if foreign else "; the backup is faithful"
+    return f"{who} {names}{faithful} ({'; '.join(said)})" if names else ""
+
+
+def without_violations(comparison: Comparison, violations: list[Violation]) -> Comparison:
+    """The same without the differences that constraints make which could not be had as they were."""
+    excused: set[str] = set()
+    for found in violations:
+        schema, _, of = found.table.partition(".")
+        name = found.constraint
+        kinds = ("FK CONSTRAINT", "CHECK CONSTRAINT", "CONSTRAINT")
+        excused |= {f"{kind} {found.table} {name}" for kind in kinds} | {f"INDEX {schema}.{name}"}
+        excused |= {f"COMMENT ON CONSTRAINT {schema}.{name} ON {of}", f"COMMENT ON INDEX {schema}.{name}"}
+        excused |= {f"TABLE {found.table}", f"DOMAIN {found.table}"} if found.kind == "check" else set()
+    # In a file without pg_dump's comments it stands alone.
+    added = [f"ADD CONSTRAINT {found.constraint} " for found in violations]
+    kept = [
+        difference
+        for difference in comparison.differences
+        if difference.what not in excused
+        and not (not difference.after and any(adding in difference.before for adding in added))
+    ]
+    return replace(comparison, differences=kept)
 
 
 def of_database(restored: Restored, manifest: Manifest | None, table: str, warnings: list[str]) -> list[Check]:
@@ -108,9 +150,10 @@ def of_database(restored: Restored, manifest: Manifest | None, table: str, warni
 
 
 def of_structure(restored: Restored, progress: Progress) -> list[Check]:
-    """What amcheck says of the restored tables and indexes."""
+    """What amcheck says of the restored tables and indexes, whose expressions it computes anew."""
     progress.stage("checking tables and indexes with amcheck")
     with restored.server.session(restored.name, restored.options, progress) as session:
+        session.execute(restored.as_loaded)
         checked = amcheck.check(session, progress.check)
     if checked is None:
         return [Check(check=AMCHECK, ok=None, detail="the server has no amcheck, or this role may not use it")]

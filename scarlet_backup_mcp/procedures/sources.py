@@ -10,6 +10,7 @@ from ..errors import (
     ArgumentsInvalid,
     BackupMissing,
     BackupNotValid,
+    ConstraintViolated,
     ForeignRefused,
     OtherDatabaseRefused,
     ServerError,
@@ -32,7 +33,8 @@ class Wishes:
 
     `accept_…` and `drop_oldest_undo` are consents. `drill` None: files that `backup` did not make are tried out in a
     throw-away server first, and what is restored is that server's own dump; True: any backup has to prove itself
-    first; False: none. `code_page` is for files that PowerShell has written.
+    first; False: none. `code_page` is for files that PowerShell has written. `accept_violations` is the consent to
+    constraints that the backup's rows break not coming back as they were.
     """
 
     accept_foreign: bool = False
@@ -42,6 +44,7 @@ class Wishes:
     drill: bool | None = None
     code_page: CodePage | None = None
     accept_smaller: bool = False
+    accept_violations: bool = False
 
 
 AS_USUAL = Wishes()
@@ -114,6 +117,11 @@ class Plan:
         ]
         if self.live_oid is not None:
             words.append("The present database is kept as an undo point.")
+        if self.wishes.accept_violations and self.known is not None:
+            words.append(
+                "Constraints that its rows break do not come back as they were: foreign keys and checks will be NOT "
+                "VALID, unique indexes are left out."
+            )
         if dropping is not None:
             words.append(f"The oldest undo point, {dropping}, is dropped for good.")
         return " ".join(words)
@@ -237,7 +245,12 @@ def _check_origin(target: Target, known: Known[Manifest], facts: pg.ServerFacts,
 
 
 def refuse_damaged(known: Known[M], wishes: Wishes) -> list[str]:
-    """Gives a warning where a backup that failed a drill is wished all the same. Raises BackupNotValid."""
+    """Gives a warning where a backup that failed a drill is wished all the same. Raises BackupNotValid, and
+    ConstraintViolated where that is known and not accepted."""
+    if known.state == "constraint_violated" and not wishes.accept_violations:
+        raise ConstraintViolated(f"{known.name} can't be loaded as it is: {known.detail}.")
+    if known.state == "will_not_load":
+        return [f"In a drill {known.name} could not be loaded: {known.detail}."]
     if known.state != "damaged":
         return []
     if known.failed_its_drill and wishes.drill is False:

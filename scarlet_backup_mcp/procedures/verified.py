@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from ..errors import StoreError
 from ..models import Check, CodePage, Drill, DrillOutcome
 from ..store.directory import DRILL, Entry
-from . import checks, proved_definitions
+from . import catalogue, checks, proved_definitions
 from .target import Target
 
 DETAIL_LENGTH = 500
@@ -36,6 +36,9 @@ def keep(
             failed=failed,
             proved=proved,
             proved_on=proved_on,
+            verdict=drilled.verdict if drilled else None,
+            said=drilled.detail if drilled and drilled.verdict in catalogue.FAITHFUL else "",
+            search_path=drilled.search_path if drilled else None,
             code_page=code_page,
             drilled=_outcome(target, drilled) if drilled and entry.name.kind == "sql" else None,
         )

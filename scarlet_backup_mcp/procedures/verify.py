@@ -211,6 +211,7 @@ def _report(
         outcome = None  # it is of what another code page makes of the file
     return Verification(
         name=known.name,
+        verdict=drilled.verdict if drilled else outcome.verdict if outcome else None,
         level=level,
         valid=valid,
         proved=outcome.proved if outcome else None,
@@ -290,6 +291,13 @@ def remedy_for(known: Known[Manifest], reading: Reading, drilled: Drill | None =
 
 
 def _remedy_after(drilled: Drill) -> str:
+    if drilled.verdict == "constraint_violated":
+        return (
+            "Mend the rows in the live database and call `backup` again; or, where it is lost, `restore` with "
+            "accept_violations=true."
+        )
+    if drilled.verdict == "will_not_load":
+        return f"Nothing is wrong with the file. {drilled.detail}"
     if drilled.sound:
         return f"All that it holds comes back, but it is not proved: {drilled.detail}."
     if drilled.proved is None:

@@ -78,6 +78,7 @@ def _report(
         name=known.name,
         level=level,
         valid=not failed,
+        verdict=reading.drill.verdict if reading.drill else outcome.verdict if outcome else None,
         proved=outcome.proved if outcome else None,
         proved_at=outcome.proved_at if outcome else None,
         foreign=known.foreign,

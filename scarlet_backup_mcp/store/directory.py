@@ -22,7 +22,9 @@ from ..models import (
     Kind,
     Manifest,
     ManifestHead,
+    SearchPath,
     StoredVerification,
+    Verdict,
     VolumeManifest,
 )
 from . import directories, manifests, names, removal, sidecars
@@ -192,12 +194,16 @@ class BackupDirectory:
         failed: list[str],
         proved: bool | None = None,
         proved_on: str | None = None,
+        verdict: Verdict | None = None,
+        said: str = "",
+        search_path: SearchPath | None = None,
         code_page: CodePage | None = None,
         drilled: DrillOutcome | None = None,
     ) -> None:
         """Keep the outcome of a verification of a file that looked like `entry` when it began.
 
-        `proved` is a drill's verdict, on the server `proved_on`; None keeps an earlier one of the same content, read
+        `proved` is what a drill found, on the server `proved_on`, with its `verdict`, what it `said` and the
+        `search_path` with which it could load the file; None keeps an earlier one of the same content, read
         with the same `code_page`, so that what a drill has found wrong is not made good by reading the file once more.
         The same holds for what a drill has shown of its definitions (`drilled`).
         Raises StoreError; BackupMissing when the file is gone, beside whose place nothing is left to lie then.
@@ -212,6 +218,8 @@ class BackupDirectory:
             drilled = drilled or earlier.drilled
             if proved is None:
                 proved, proved_at, proved_on = earlier.proved, earlier.proved_at, earlier.proved_on
+                if verdict is None or proved is not None:
+                    verdict, said, search_path = earlier.verdict, earlier.said, earlier.search_path
                 failed = [*failed, *([DRILL] if proved is False else [])]
         outcome = StoredVerification(
             level="drill" if proved_at == now else "full",
@@ -220,6 +228,9 @@ class BackupDirectory:
             proved_at=proved_at,
             proved_on=proved_on,
             drilled=drilled,
+            verdict=verdict,
+            said=said,
+            search_path=search_path,
             code_page=code_page,
             verified_at=now,
             sha256=sha256,

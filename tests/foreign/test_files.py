@@ -309,7 +309,7 @@ def test_a_restore_that_brings_less_needs_a_word_of_its_own(
     databases: Databases, here: Settings, shared: Throwaways
 ) -> None:
     databases.pg_dump(here, "--schema-only")
-    with pytest.raises(SmallerRefused, match="brings 0 rows.*replaces 43 rows.*3 of them in agents") as refused:
+    with pytest.raises(SmallerRefused, match=r"brings 0 rows.*replaces 43 rows.*3 of them in agents") as refused:
         bring_back(here, "old.sql", accept_foreign=True)
     assert "accept_smaller=true" in refused.value.remedy
     assert rows_in(databases, here) == str(ROWS)
