@@ -33,18 +33,28 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+NO_DRILLS = {"SCARLET_BACKUP_GATE_LEVEL": "unproved", "SCARLET_BACKUP_SANDBOX_CACHE": "false"}
+"""Else every first backup of a test's database would be drilled, and a volume of the sandbox's stay behind. Tests of
+these set them anew."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_drills_by_themselves() -> Iterator[None]:
+    """For fixtures that are made once for several tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in NO_DRILLS.items():
+            patch.setenv(name, value)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A developer's own SCARLET_… settings or remembered directories would lead a test to a real database.
-
-    Gate level `unproved`: else every first backup of a test's database would be drilled. Tests of that set it anew.
-    No sandbox cache: its volume would stay behind.
-    """
+    """A developer's own SCARLET_… settings or remembered directories would lead a test to a real database."""
     for name in list(os.environ):
         if name.startswith("SCARLET_") and not name.startswith("SCARLET_TEST_"):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("SCARLET_BACKUP_GATE_LEVEL", "unproved")
-    monkeypatch.setenv("SCARLET_BACKUP_SANDBOX_CACHE", "false")
+    for name, value in NO_DRILLS.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
 
 

@@ -31,7 +31,7 @@ from scarlet_backup_mcp.schedules.job import (
 )
 from scarlet_backup_mcp.settings import load_settings
 
-from .conftest import PROJECT_ROOT
+from .conftest import NO_DRILLS, PROJECT_ROOT
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="There are no such programs on Windows.")
 PASSWORD = "Tr0ub4dor3"
@@ -62,7 +62,13 @@ def job(**more: Any) -> Job:
 # What a job runs
 
 
-def test_defaults_need_no_options() -> None:
+@pytest.fixture
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NO_DRILLS:
+        monkeypatch.delenv(name)
+
+
+def test_defaults_need_no_options(nothing_set: None) -> None:
     made = job_for(load_settings(), "daily", "03:05", environment={})
     words = ("-P", "-m", "scarlet_backup_mcp", "backup", "--scheduled", made.name, "--quiet", "--kind=sql")
     assert made.argv == (interpreter(), *words)
@@ -70,7 +76,7 @@ def test_defaults_need_no_options() -> None:
     assert (made.name, made.at, made.weekday, made.environment) == ("scarlet-backup-daily", time(3, 5), None, {})
 
 
-def test_options_lead_to_the_same_settings_again(tmp_path: Path) -> None:
+def test_options_lead_to_the_same_settings_again(nothing_set: None, tmp_path: Path) -> None:
     chosen = load_settings(
         via="local",
         dsn="postgresql://scarlet@127.0.0.1/letta?sslmode=prefer",

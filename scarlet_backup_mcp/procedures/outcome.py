@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ..errors import BackupToolError
@@ -18,8 +19,7 @@ _STEPS: dict[Kind, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Proof:
-    """What came of a drill, `asked` for or made by itself; `why_not` says what became of it where
-    there is none."""
+    """What came of a drill, `asked` for or made by itself; `why_not` says what became of it where there is none."""
 
     drill: Drill | None = None
     why_not: str = ""
@@ -83,7 +83,7 @@ def outcome(
         elif drill is not None and drill.proved is False:
             safe, good = False, False
         told = _told_of(proof, manifest.kind)
-        told_by_gate = drill is not None and drill.proved is None and drill.proved_by is None
+        told_by_gate = drill is not None and drill.detail and any(drill.detail[:99] in reason for reason in reasons)
         reasons += [] if told_by_gate and not proof.asked else [told]
     path = target.directory.path / manifest.name
     copied = manifest if isinstance(manifest, VolumeManifest) else None
@@ -138,9 +138,11 @@ def outcome(
 def _proved_by(target: Target, manifest: Manifest | VolumeManifest) -> DrillMode | None:
     if manifest.definitions_sha256 is None or manifest.identity is None:
         return None
-    on = proved_definitions.image(target, manifest.identity.server_version)
-    found = proved_definitions.proof(target, manifest.definitions_sha256, on)
-    return found.by if found else None
+    with suppress(BackupToolError):  # the backup is there, whatever keeps others from being looked at
+        on = proved_definitions.image(target, manifest.identity.server_version)
+        found = proved_definitions.proof(target, manifest.definitions_sha256, on)
+        return found.by if found else None
+    return None
 
 
 def _tables(manifest: Manifest | VolumeManifest) -> list[TableCount]:
