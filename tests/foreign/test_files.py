@@ -309,7 +309,7 @@ def test_a_restore_that_brings_less_needs_a_word_of_its_own(
     databases: Databases, here: Settings, shared: Throwaways
 ) -> None:
     databases.pg_dump(here, "--schema-only")
-    with pytest.raises(SmallerRefused, match="brings 0 rows.*replaces 43 rows.*3 of them in agents") as refused:
+    with pytest.raises(SmallerRefused, match=r"brings 0 rows.*replaces 43 rows.*3 of them in agents") as refused:
         bring_back(here, "old.sql", accept_foreign=True)
     assert "accept_smaller=true" in refused.value.remedy
     assert rows_in(databases, here) == str(ROWS)
@@ -327,7 +327,7 @@ def test_so_does_a_backup_of_our_own(databases: Databases, shared: Throwaways) -
     settings = databases.make(MEMORY)
     name = take(settings).name
     databases.psql("INSERT INTO s.agents SELECT n, 'x' FROM generate_series(4, 100) n", settings.database)
-    with pytest.raises(SmallerRefused, match="brings 43 rows, 3 of them in agents, and replaces 140 rows"):
+    with pytest.raises(SmallerRefused, match=r"brings 43 rows, 3 of them in agents, and replaces 140 rows"):
         bring_back(settings, name)
     with Target(settings) as target, pytest.raises(SmallerRefused):
         dry_run(target, Progress(), name)
