@@ -268,6 +268,7 @@ def test_one_of_two_dumps_that_is_cut_off_is_damage(databases: Databases, here: 
         "DROP DATABASE x;",
         "ALTER DATABASE other OWNER TO postgres;",
         "\\! id",
+        "\\connect postgres",
         "ALTER ROLE postgres SET work_mem = 1;",
         "GRANT postgres TO public;",
     ],
