@@ -476,7 +476,7 @@ def test_foreign_file_that_is_cut_off_is_told(made: Made, here: Shelf, dump: byt
     [
         (b"", {"size", "header", "trailer"}),
         (b"\0" * 5000, {"header", "structure"}),
-        (b"PGDMP\x01\x0f\x00" + bytes(range(256)) * 20, {"header"}),
+        (b"PGDMP\x01\x0f\x00" + bytes(range(256)) * 20, {"manifest"}),
         (b"SELECT 1;\n", {"header", "trailer"}),
         (b"-- PostgreSQL database dump\n", {"trailer"}),
         (b"pg_dump: error: connection to server failed\n", {"header", "trailer"}),

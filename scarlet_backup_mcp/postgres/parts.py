@@ -120,7 +120,8 @@ class _Walk(Handler):
     def meta_command(self, command: bytes, line: int) -> None:
         if RESTRICT_LINE.fullmatch(command) or (self._outside_content and _ENCODING.fullmatch(command)):
             return
-        if found := _CONNECT.fullmatch(command):
+        within = self._inside and self.dumps[-1].headed and self.dumps[-1].content
+        if not within and (found := _CONNECT.fullmatch(command)):  # within a dump pg_dump writes it nowhere
             self._connect(_database(found, self.codec), line)
         else:
             self._in_a_dump(line)
@@ -171,8 +172,7 @@ class _Walk(Handler):
         if not dump.content:
             dump.database = database
         elif dump.database != database:
-            dump.complete = True
-            self._begin(database, headed=dump.headed, line=line)
+            self._begin(database, headed=False, line=line)
 
     def _outside(self, sql: bytes, form: str, line: int) -> bool:
         """Whether a statement that stands in no dump is seen to."""

@@ -54,18 +54,15 @@ def quick_checks(known: Known[Manifest]) -> list[Check]:
             head = _legible(file.read(EDGE), container)
             file.seek(max(0, entry.bytes - EDGE) // 2 * 2)  # UTF-16 comes in pairs
             tail = _legible(file.read(EDGE), container)
-        if known.manifest is None:
-            uncommented = bool(_UNCOMMENTED.search(head)) and not re.search("^--", head, re.MULTILINE)
-            begins, ends = _OTHER_FIRST_LINE.search(head) is not None, _OTHER_LAST_LINES.search(tail) is not None
-            checks += [
-                _edge_check("header", HEADER, begins or (None if uncommented else False)),
-                _edge_check("trailer", TRAILER, ends or (None if uncommented else False)),
-            ]
-        else:
-            checks += [_header_check(head), _edge_check("trailer", TRAILER, _LAST_LINES.search(tail) is not None)]
+        last = (_OTHER_LAST_LINES if known.manifest is None else _LAST_LINES).search(tail)
+        uncommented = known.manifest is None and _is_uncommented(head)
+        checks += [
+            _header_check(head, foreign=known.manifest is None),
+            _edge_check("trailer", TRAILER, True if last else None if uncommented else False),
+        ]
     else:
         head = _legible(beginning(entry.path, entry.name.compression), container)
-        checks.append(_header_check(head) if known.manifest else Check(check="header", ok=None, expected=HEADER))
+        checks.append(_header_check(head, foreign=known.manifest is None))
         checks.append(Check(check="trailer", ok=None, detail="a compressed file's end is looked at by level full"))
     return checks
 
@@ -210,8 +207,14 @@ def _legible(data: bytes, container: Container) -> str:
     return data.decode(codec, "replace").removeprefix("\ufeff").replace("\r\n", "\n")
 
 
-def _header_check(head: str) -> Check:
-    return _edge_check("header", HEADER, _FIRST_LINE.search(head) is not None)
+def _header_check(head: str, *, foreign: bool) -> Check:
+    first = (_OTHER_FIRST_LINE if foreign else _FIRST_LINE).search(head)
+    return _edge_check("header", HEADER, True if first else None if foreign and _is_uncommented(head) else False)
+
+
+def _is_uncommented(head: str) -> bool:
+    """Whether a script begins so that may be a dump without pg_dump's comments."""
+    return _UNCOMMENTED.search(head) is not None and not re.search("^--", head, re.MULTILINE)
 
 
 def _edge_check(check: str, expected: str, ok: bool | None) -> Check:

@@ -268,6 +268,7 @@ def test_one_of_two_dumps_that_is_cut_off_is_damage(databases: Databases, here: 
         "DROP DATABASE x;",
         "ALTER DATABASE other OWNER TO postgres;",
         "\\! id",
+        "\\connect postgres",
         "ALTER ROLE postgres SET work_mem = 1;",
         "GRANT postgres TO public;",
     ],
@@ -327,7 +328,7 @@ def test_so_does_a_backup_of_our_own(databases: Databases, shared: Throwaways) -
     settings = databases.make(MEMORY)
     name = take(settings).name
     databases.psql("INSERT INTO s.agents SELECT n, 'x' FROM generate_series(4, 100) n", settings.database)
-    with pytest.raises(SmallerRefused, match="brings 43 rows, 3 of them in agents, and replaces 140 rows"):
+    with pytest.raises(SmallerRefused, match=r"brings 43 rows, 3 of them in agents, and replaces 140 rows"):
         bring_back(settings, name)
     with Target(settings) as target, pytest.raises(SmallerRefused):
         dry_run(target, Progress(), name)
