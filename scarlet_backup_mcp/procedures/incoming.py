@@ -13,6 +13,7 @@ from ..errors import (
     QueryFailed,
     RestoreFailed,
 )
+from ..hosts.endings import still_there
 from ..models import Check, CodePage, DatabaseProperties, Drill, Manifest, Step, TableData, rows_by_table
 from ..postgres import catalogue as pg
 from ..postgres import databases
@@ -22,6 +23,7 @@ from ..postgres.script import Handler
 from ..postgres.server import OWN_SEARCH_PATH, Session
 from ..progress import Progress
 from . import checks, preflight, rescue, verify
+from .doors import closed_doors
 from .drill import Rehearsal, rehearsal
 from .load import load, script_of
 from .proof import rows_told
@@ -154,16 +156,16 @@ def _bring_in(
     marker = f"{TAG}: scratch of a restore of {planned.source}"
     try:
         with progress.uninterrupted():
-            work.incoming_oid, warnings = databases.create(guard, work.incoming, wanted, marker)
+            work.incoming_oid, warnings = databases.create(guard, work.incoming, wanted, marker, private=True)
         work.warnings += warnings
         if planned.manifest is not None and "public" not in (planned.manifest.schemas or ["public"]):
             with target.server.session(work.incoming, quietly) as session:
                 session.execute("DROP SCHEMA IF EXISTS public")
         progress.stage(f"loading {planned.source}", planned.entry.bytes if planned.entry else None)
-        with watched(target.server, target.maintenance_database, progress) as look:
+        with still_there("the load"), watched(target.server, target.maintenance_database, progress) as look:
             load(target.server, work.incoming, planned.source, script.chunks, quietly, progress, look)
         work.did("Load it into a new database beside the live one", work.incoming)
-        _compare(target, work, script.tables(), quietly, progress)
+        loaded = len(work.steps)
         if planned.manifest is None:
             _settle_schemas(target, planned, work, quietly)
         if wanted is not None:
@@ -172,6 +174,9 @@ def _bring_in(
             work.warnings += databases.apply_properties(target.server, maintenance, work.incoming, wanted, quietly)
             work.did("Put back owner, privileges and settings", f"{len(wanted.settings)} settings")
         _check_integrity_rows(target, planned, work)
+        with closed_doors(target, work.incoming, wanted, quietly, progress) as session:
+            _compare(work, script.tables(), session, progress)
+        work.steps.insert(loaded, work.steps.pop())  # as the procedure has them
     except BaseException as error:
         drop_after(error, target.server, target.maintenance_database, work.incoming)
         raise
@@ -185,20 +190,17 @@ def _wanted_properties(target: Target, planned: Plan) -> DatabaseProperties | No
         return pg.properties(session)
 
 
-def _compare(
-    target: Target, work: Work, loaded: list[TableData], options: Mapping[str, str], progress: Progress
-) -> None:
+def _compare(work: Work, loaded: list[TableData], session: Session, progress: Progress) -> None:
     progress.stage("comparing the rows of every table")
-    with target.server.session(work.incoming, options, progress) as session:
-        tables = pg.tables(session)
-        dumped = rows_by_table(loaded)
-        work.rows_compared, differences = pg.compare_rows(dumped, tables, pg.count_rows(session, tables))
-        if differences:
-            shown = "; ".join(f"{d.table}: {d.dumped} in the file, {d.counted} loaded" for d in differences[:5])
-            raise RestoreFailed(f"The loaded database does not hold the backup's rows: {shown}.")
-        work.did("Compare the rows of every table", f"{work.rows_compared:,} rows in {len(dumped)} tables")
-        progress.stage("analysing the tables for the planner")
-        session.execute("ANALYZE")
+    tables = pg.tables(session)
+    dumped = rows_by_table(loaded)
+    work.rows_compared, differences = pg.compare_rows(dumped, tables, pg.count_rows(session, tables))
+    if differences:
+        shown = "; ".join(f"{d.table}: {d.dumped} in the file, {d.counted} loaded" for d in differences[:5])
+        raise RestoreFailed(f"The loaded database does not hold the backup's rows: {shown}.")
+    work.did("Compare the rows of every table", f"{work.rows_compared:,} rows in {len(dumped)} tables")
+    progress.stage("analysing the tables for the planner")
+    session.execute("ANALYZE")
 
 
 def _settle_schemas(target: Target, planned: Plan, work: Work, options: Mapping[str, str]) -> None:
