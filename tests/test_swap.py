@@ -139,7 +139,7 @@ def test_a_prepared_transaction_is_named(box: Box, mind: Mind) -> None:
 
 
 def test_who_blocks_a_swap_is_named(box: Box, mind: Mind, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(databases, "SWAP_LOCK_SECONDS", 1)
+    monkeypatch.setattr(databases, "SWAP_LOCK_SECONDS", 3)
     with (
         box.holding(
             f"SET application_name = 'blocker'; ALTER DATABASE {mind.name} CONNECTION LIMIT 50;", "postgres"

@@ -261,7 +261,7 @@ class _KeepEnding:
                     f"""SELECT {_WHO} FROM pg_stat_activity
                         WHERE pid = ANY (pg_blocking_pids({self._blocked})) OR datid IN ({self._oids})"""
                 )
-                self.blockers = [row["who"] for row in rows[:5]]
+                self.blockers = [row["who"] for row in rows[:5]] or self.blockers  # a wait that timed out has none
 
 
 _SINCE = "to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC'"
