@@ -157,6 +157,14 @@ def test_a_load_is_stopped_before_the_room_is_gone(mind: Mind, monkeypatch: pyte
     assert scratch(mind) == []
 
 
+def test_a_copy_of_the_cluster_does_not_begin_without_room_for_its_checkpoint(mind: Mind) -> None:
+    fill(mind, 8)
+    with mind.target() as target, pytest.raises(DiskFull) as caught:
+        backup(target, Progress(), kind="volume")
+    assert "An SQL backup needs no checkpoint" in caught.value.remedy
+    assert crashes(mind) == 0
+
+
 def test_an_undo_point_that_may_go_goes_on_a_full_disk_too(mind: Mind) -> None:
     point = mind.set_aside("aside")
     fill(mind, 8)

@@ -24,16 +24,24 @@ def advisory_lock(session: Session) -> bool:
     return session.rows(f"SELECT pg_try_advisory_lock({ADVISORY_KEY}) AS held")[0]["held"]
 
 
-def create(session: Session, name: str, like: DatabaseProperties | None, comment: str) -> tuple[int, list[str]]:
-    """Make an empty database with `like`'s encoding and locale (None: the server's). Gives its OID, and warnings."""
+def create(
+    session: Session, name: str, like: DatabaseProperties | None, comment: str, *, private: bool = False
+) -> tuple[int, list[str]]:
+    """Make an empty database with `like`'s encoding and locale (None: the server's). Gives its OID, and warnings.
+
+    `private`: only superusers are let in, whom no limit holds (seen on 15.20).
+    """
+    limit = " CONNECTION LIMIT 0" if private else ""
     warnings: list[str] = []
     try:
-        session.execute(_create_statement(session.version, name, like))
+        session.execute(_create_statement(session.version, name, like) + limit)
     except QueryFailed as error:
         if like is None or "locale" not in error.message.lower():
             raise
         warnings.append(f"The server does not know the locale {like.locale or like.collate}; its own default is used.")
-        session.execute(f"CREATE DATABASE {identifier(name)} TEMPLATE template0 ENCODING {literal(like.encoding)}")
+        session.execute(
+            f"CREATE DATABASE {identifier(name)} TEMPLATE template0 ENCODING {literal(like.encoding)}{limit}"
+        )
     set_comment(session, name, comment)
     return oid(session, name), warnings
 
@@ -66,16 +74,35 @@ def set_comment(session: Session, name: str, comment: str | None) -> None:
     session.execute(f"COMMENT ON DATABASE {identifier(name)} IS {literal(comment)}")
 
 
+def close_doors(session: Session, name: str, pid: int, limit: int) -> None:
+    """Keep everybody out of a database, superusers too, and end who is in, but for the backend `pid`, which stays.
+
+    Parallel workers of that backend are kept out, too (seen on 15.20). `limit` is the one of connections that holds
+    when `swap` opens the doors.
+    """
+    session.execute(f"ALTER DATABASE {identifier(name)} WITH ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}")
+    end_connections(session, name, but=pid)
+
+
+def strangers(session: Session, name: str, pid: int) -> list[str]:
+    """Who is connected to a database but for the backend `pid`, in words. Autovacuum is no stranger."""
+    rows = session.rows(
+        f"""SELECT {_WHO} FROM pg_stat_activity
+            WHERE datname = {literal(name)} AND pid <> {pid} AND backend_type <> 'autovacuum worker'"""
+    )
+    return [row["who"] for row in rows]
+
+
 def open_doors(session: Session, name: str) -> None:
     """Let connections in again."""
     session.execute(f"ALTER DATABASE {identifier(name)} WITH ALLOW_CONNECTIONS true")
 
 
-def end_connections(session: Session, name: str) -> None:
-    """End every connection to a database but the session's own, and wait for their ends, 5 s at most."""
+def end_connections(session: Session, name: str, but: int = 0) -> None:
+    """End every connection to a database, but for the backend `but`, and wait for their ends, 5 s each at most."""
     session.execute(
         f"""SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-            WHERE datname = {literal(name)} AND pid <> pg_backend_pid()"""
+            WHERE datname = {literal(name)} AND pid NOT IN (pg_backend_pid(), {but})"""
     )
 
 
@@ -99,7 +126,7 @@ def quietly(version: int) -> dict[str, str]:
 def apply_properties(
     server: Server, maintenance: str, name: str, wanted: DatabaseProperties, options: Mapping[str, str]
 ) -> list[str]:
-    """Give a database the owner, privileges and connection limit of `wanted`; its comment is not touched, and its
+    """Give a database the owner and privileges of `wanted`; comment and connection limit are not touched, and its
     settings, which `apply_settings` gives it, are looked at.
 
     `options` are for the sessions in it. Gives a warning for each that could not be had.
@@ -108,7 +135,6 @@ def apply_properties(
     quoted = identifier(name)
     with server.session(maintenance) as session:
         session.execute(f"ALTER DATABASE {quoted} OWNER TO {identifier(wanted.owner)}")
-        session.execute(f"ALTER DATABASE {quoted} CONNECTION LIMIT {wanted.connection_limit}")
         if wanted.acl is not None:
             warnings += _apply_acl(session, quoted, wanted.owner, wanted.acl)
     with server.session(name, options) as session:
@@ -182,10 +208,12 @@ def _sorted(settings: Sequence[Setting]) -> list[tuple[str, str, str]]:
 def swap(renaming: Session, ending: Session, database: str, incoming: str, undo: str | None) -> float:
     """In one transaction rename `database` to `undo` (None: there is none) and `incoming` to `database`.
 
-    Gives the `time.monotonic()` of its begin. Both sessions are in another database. The first rename takes the
-    database's lock, so that new connections queue; meanwhile the second session keeps ending the connections there
-    are. Terminating first and renaming then fails under clients that reconnect ("is being accessed by other users",
-    seen on 15.20). Raises RestoreFailed naming who is in the way.
+    The doors of what comes in are opened in that transaction. Gives the `time.monotonic()` of its begin. Both sessions
+    are in another database. The first rename takes the database's lock, so that new connections queue; meanwhile the
+    second session keeps ending the connections there are. Terminating first and renaming then fails under clients that
+    reconnect ("is being accessed by other users", seen on 15.20). Who has queued is told that there is no such
+    database, since it had looked for the old one before (`InitPostgres` in postinit.c). Raises RestoreFailed naming who
+    is in the way.
     """
     try:
         oids = [oid(ending, name) for name in (database, incoming) if undo is not None or name == incoming]
@@ -198,15 +226,17 @@ def swap(renaming: Session, ending: Session, database: str, incoming: str, undo:
         renaming.execute(f"SET LOCAL lock_timeout = '{SWAP_LOCK_SECONDS}s'")
         if undo is not None:
             renaming.execute(f"ALTER DATABASE {identifier(database)} RENAME TO {identifier(undo)}")
+        open_doors(renaming, incoming)
         renaming.execute(f"ALTER DATABASE {identifier(incoming)} RENAME TO {identifier(database)}")
         renaming.execute("COMMIT")
     except (QueryFailed, TableLocked) as error:
         renaming.execute("ROLLBACK")
-        blockers = f" In the way: {', '.join(keeping.blockers)}." if keeping.blockers else ""
+        found = keeping.blockers + _prepared(renaming, oids)
+        blockers = f" In the way: {'; '.join(found)}." if found else ""
         raise RestoreFailed(
             f"The databases could not be swapped: {error.message}.{blockers}",
             "The live database is as it was. Stop what is named (in Docker: `docker compose stop` the services that "
-            "use the database) and call `restore` again.",
+            "use the database; COMMIT or ROLLBACK PREPARED a prepared transaction) and call `restore` again.",
         ) from None
     finally:
         keeping.stop()
@@ -236,21 +266,36 @@ class _KeepEnding:
                         WHERE datid IN ({self._oids}) AND pid <> pg_backend_pid()"""
                 )
                 rows = self._session.rows(
-                    f"""SELECT pid, datname, usename, application_name, backend_type FROM pg_stat_activity
+                    f"""SELECT {_WHO} FROM pg_stat_activity
                         WHERE pid = ANY (pg_blocking_pids({self._blocked})) OR datid IN ({self._oids})"""
                 )
-                self.blockers = [
-                    f"{row['backend_type']} {row['pid']} of {row['usename']} ({row['application_name'] or 'unnamed'}) "
-                    f"in {row['datname']}"
-                    for row in rows[:5]
-                ]
+                self.blockers = [row["who"] for row in rows[:5]] or self.blockers  # a wait that timed out has none
+
+
+_SINCE = "to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC'"
+_WHO = f"""concat(backend_type, ' ', pid, ' of ', coalesce(usename, 'nobody'), ' (',
+                  coalesce(nullif(application_name, ''), 'unnamed'), ') in ', datname, ' since ',
+                  {_SINCE.format("coalesce(xact_start, backend_start)")}) AS who"""
+_PREPARED = f"concat('prepared transaction ', gid, ' of ', owner, ' since ', {_SINCE.format('prepared')})"
+
+
+def _prepared(session: Session, oids: Sequence[int]) -> list[str]:
+    """Prepared transactions in these databases, or with a lock on them, in words: no connection's end ends them."""
+    of = ", ".join(str(number) for number in oids)
+    rows = session.rows(
+        f"""SELECT {_PREPARED} AS what FROM pg_prepared_xacts p
+            WHERE database IN (SELECT datname FROM pg_database WHERE oid IN ({of}))
+               OR EXISTS (SELECT FROM pg_locks l WHERE l.virtualtransaction = '-1/' || p.transaction
+                          AND l.classid = 'pg_database'::regclass AND l.objid IN ({of}))"""
+    )
+    return [row["what"] for row in rows]
 
 
 def obstacles(session: Session, database: str) -> list[str]:
     """What makes a rename of a database fail, or would be lost by it."""
     name = literal(database)
     rows = session.rows(
-        f"""SELECT 'prepared transaction ' || gid AS what FROM pg_prepared_xacts WHERE database = {name}
+        f"""SELECT {_PREPARED} AS what FROM pg_prepared_xacts WHERE database = {name}
             UNION ALL SELECT 'replication slot ' || slot_name FROM pg_replication_slots WHERE database = {name}
             UNION ALL SELECT 'subscription ' || s.subname FROM pg_subscription s
                       JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = {name}"""

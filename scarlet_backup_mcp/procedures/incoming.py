@@ -17,6 +17,7 @@ from ..errors import (
     RestoreFailed,
     WillNotLoad,
 )
+from ..hosts.endings import still_there
 from ..models import Check, CodePage, DatabaseProperties, Drill, Manifest, SearchPath, Step, TableData, rows_by_table
 from ..postgres import analysing, counting, databases, programs
 from ..postgres import catalogue as pg
@@ -28,6 +29,7 @@ from ..postgres.server import OWN_SEARCH_PATH, Session
 from ..progress import Progress
 from . import archived, checks, outside, preflight, rescue, smaller, verify
 from .catalogue import Known
+from .doors import closed_doors
 from .drill import Rehearsal, rehearsal
 from .load import LoadFailed, script_of
 from .proof import rows_told
@@ -240,14 +242,15 @@ def _bring_in(
         work.warnings += made(work.incoming)
         progress.stage(f"loading {planned.source}", size)
         try:
-            loader.load(size)
+            with still_there("the load"):
+                loader.load(size)
         except LoadFailed as error:
             raise as_error(error, loader, foreign=planned.manifest is None) from error
         work.warnings += loader.warnings + told_of(loader.broken)
         work.did(
             "Load it into a new database beside the live one", ", ".join(filter(None, [work.incoming, loader.how]))
         )
-        _compare(target, work, script.tables(), quietly, progress)
+        loaded = len(work.steps)
         if loader.way.search_path is not None:
             assert planned.manifest is not None
             require_same_definitions(
@@ -267,6 +270,9 @@ def _bring_in(
             work.warnings += databases.apply_properties(target.server, maintenance, work.incoming, wanted, quietly)
             work.did("Put back owner, privileges and settings", f"{len(wanted.settings)} settings")
         _check_integrity_rows(target, planned, work)
+        with closed_doors(target, work.incoming, wanted, quietly, progress) as session:
+            _compare(work, script.tables(), session, progress)
+        work.steps.insert(loaded, work.steps.pop())  # as the procedure has them
     except BaseException as error:
         drop_after(error, target.server, target.maintenance_database, work.incoming)
         raise
@@ -284,7 +290,7 @@ def _create(
     """Make a database, empty, with the settings that the loaded one is to have. Gives its OID, and warnings."""
     marker = f"{TAG}: scratch of a restore of {planned.source}"
     with progress.uninterrupted():
-        oid, warnings = databases.create(guard, name, wanted, marker)
+        oid, warnings = databases.create(guard, name, wanted, marker, private=True)
     if planned.manifest is not None and "public" not in (planned.manifest.schemas or ["public"]):
         with target.server.session(name, quietly) as session:
             session.execute("DROP SCHEMA IF EXISTS public")
@@ -300,25 +306,22 @@ def _wanted_properties(target: Target, planned: Plan) -> DatabaseProperties | No
         return pg.properties(session)
 
 
-def _compare(
-    target: Target, work: Work, loaded: list[TableData], options: Mapping[str, str], progress: Progress
-) -> None:
+def _compare(work: Work, loaded: list[TableData], session: Session, progress: Progress) -> None:
     progress.stage("comparing the rows of every table")
-    with target.server.session(work.incoming, options, progress) as session:
-        tables = pg.tables(session)
-        dumped = rows_by_table(loaded)
-        counted = counting.count_rows(session, tables)
-        if damaged := [lost for lost in counted.failed if lost.damaged]:
-            raise RestoreFailed(f"What was loaded could not be read again: {counting.listed(damaged)}.")
-        work.warnings += counted.told("The rows of some tables could not be counted, so they were not compared")
-        unknown = counted.unknown_roots(tables)
-        work.rows_compared, differences = pg.compare_rows(dumped, tables, counted.by_root(tables), unknown)
-        if differences:
-            shown = "; ".join(f"{d.table}: {d.dumped} in the file, {d.counted} loaded" for d in differences[:5])
-            raise RestoreFailed(f"The loaded database does not hold the backup's rows: {shown}.")
-        work.did("Compare the rows of every table", f"{work.rows_compared:,} rows in {len(dumped)} tables")
-        progress.stage("analysing the tables for the planner")
-        work.warnings += analysing.analyse(session)
+    tables = pg.tables(session)
+    dumped = rows_by_table(loaded)
+    counted = counting.count_rows(session, tables)
+    if damaged := [lost for lost in counted.failed if lost.damaged]:
+        raise RestoreFailed(f"What was loaded could not be read again: {counting.listed(damaged)}.")
+    work.warnings += counted.told("The rows of some tables could not be counted, so they were not compared")
+    unknown = counted.unknown_roots(tables)
+    work.rows_compared, differences = pg.compare_rows(dumped, tables, counted.by_root(tables), unknown)
+    if differences:
+        shown = "; ".join(f"{d.table}: {d.dumped} in the file, {d.counted} loaded" for d in differences[:5])
+        raise RestoreFailed(f"The loaded database does not hold the backup's rows: {shown}.")
+    work.did("Compare the rows of every table", f"{work.rows_compared:,} rows in {len(dumped)} tables")
+    progress.stage("analysing the tables for the planner")
+    work.warnings += analysing.analyse(session)
 
 
 def _settle_schemas(target: Target, planned: Plan, work: Work, options: Mapping[str, str]) -> None:

@@ -34,6 +34,7 @@ from ..postgres.server import Session
 from ..progress import Progress
 from ..store import sidecars
 from ..store.names import JOURNAL
+from ..store.reserved import Reserved
 from ..store.writing import delete, sync_directory, write_atomically
 from . import room
 from .beside import require_sole_writer
@@ -130,9 +131,18 @@ AnyJournal = Journal | VolumeJournal
 _READER: TypeAdapter[AnyJournal] = TypeAdapter(AnyJournal)
 
 
-def write(directory: Path, journal: AnyJournal) -> None:
-    """Durably."""
-    write_atomically(directory / JOURNAL, journal.model_dump_json(indent=1).encode())
+def reserve(directory: Path) -> Reserved:
+    """Take the room that the journal will need. Raises DiskFull."""
+    return Reserved(directory / JOURNAL)
+
+
+def write(directory: Path, journal: AnyJournal, room: Reserved | None = None) -> None:
+    """Durably, into the `room` that was taken for it."""
+    text = journal.model_dump_json(indent=1).encode()
+    if room is None:
+        write_atomically(directory / JOURNAL, text)
+    else:
+        room.write(text)
 
 
 def read(directory: Path) -> AnyJournal | None:

@@ -78,7 +78,11 @@ def _restore_database(
     progress.stage("looking at the container")
     journals.require_running(target)
     target.directory.prepare()
-    with writer_lock(target.directory.path, "restore"), maintenance_session(target, progress) as guard:
+    with (
+        writer_lock(target.directory.path, "restore"),
+        maintenance_session(target, progress) as guard,
+        journals.reserve(target.directory.path) as reserved,
+    ):
         tidy_up(target, guard, restoring=True)
         planned = plan(target, progress, backup, guard, wishes)
         _check_confirmed(planned, confirmed)
@@ -94,7 +98,7 @@ def _restore_database(
         try:
             progress.stage("swapping")
             with progress.uninterrupted():
-                unavailable, dependents = swap(target, guard, planned, work, undo)
+                unavailable, dependents = swap(target, guard, planned, work, undo, reserved)
                 if preflight.drops_undo(planned):
                     drop_the_oldest_undo(target, guard, planned, work)
         except BaseException as error:

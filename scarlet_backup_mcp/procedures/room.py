@@ -39,6 +39,17 @@ def needed(database_bytes: int, margin: float, facts: pg.ServerFacts) -> int:
     return int(database_bytes * margin) + facts.max_wal_bytes + CHECKPOINT_BYTES
 
 
+def require_checkpoint(server: Server, facts: pg.ServerFacts, what: str) -> None:
+    """Raises DiskFull where the checkpoint that `what` begins with might find no room."""
+    free = server.host.free_bytes(facts.data_directory) if facts.data_directory else None
+    if free is not None and free < CHECKPOINT_BYTES:
+        raise DiskFull(
+            f"The server's disk has only {free:,} bytes free, and {what} begins with a checkpoint, which may need "
+            f"{CHECKPOINT_BYTES:,}: without room it would take the server down.",
+            f"{FREE_SOME} An SQL backup needs no checkpoint.",
+        )
+
+
 @contextmanager
 def watched(server: Server, database: str, progress: Progress) -> Generator[Callable[[], None]]:
     """Gives what is to be called again and again while something is loaded: it looks at the room every second.

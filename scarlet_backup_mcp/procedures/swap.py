@@ -9,6 +9,7 @@ from ..errors import BackupToolError, RestoreFailed, RestoreInterrupted, StoreEr
 from ..models import DependentReport
 from ..postgres import databases
 from ..postgres.server import Session
+from ..store.reserved import Reserved
 from . import journal as journals
 from . import preflight, room
 from .incoming import Work
@@ -18,9 +19,10 @@ from .target import Target
 
 
 def swap(
-    target: Target, guard: Session, planned: Plan, work: Work, undo: str | None
+    target: Target, guard: Session, planned: Plan, work: Work, undo: str | None, reserved: Reserved
 ) -> tuple[float, list[DependentReport]]:
-    """Gives the seconds in which nobody could connect, and what was done to dependents."""
+    """Gives the seconds in which nobody could connect, and what was done to dependents. The journal takes the room that
+    is `reserved` for it."""
     all_dependents = target.host.dependents()
     running = [d for d in all_dependents if d.running]
     stopping = [StoppedContainer(id=d.id, name=d.name) for d in running] if planned.wishes.stop_dependents else []
@@ -37,7 +39,7 @@ def swap(
         dependents=stopping,
         started_at=datetime.now(UTC),
     )
-    journals.write(target.directory.path, journal)
+    journals.write(target.directory.path, journal, reserved)
     try:
         if planned.undo is None:
             databases.set_comment(guard, work.incoming, work.comment)

@@ -27,7 +27,7 @@ from ..postgres.replication import require_readiness, unlogged_tables, wal_kept
 from ..postgres.server import OWN_SEARCH_PATH
 from ..progress import Progress
 from ..store.writing import PartialFile
-from . import archive, archive_checks, checks, record
+from . import archive, archive_checks, checks, record, room
 from .archive import Contents
 from .catalogue import last_full
 from .dump import lost_on_the_way
@@ -77,6 +77,7 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
         require_readiness(session)
         before = _look(target, progress)
         record.require_room(target, int((before.cluster_bytes or 0) * ROOM), "this cluster")
+        room.require_checkpoint(target.server, before.server, "a copy of the cluster")
         name = target.directory.new_name(target.settings.prefix, compression, "volume")
         with PartialFile(target.directory.path / name) as partial:
             with wal_kept(session):

@@ -85,10 +85,10 @@ class PartialFile:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Put `data` where `path` is, for its owner only: afterwards the old or the new content is there, never a part."""
-    part = path.with_name(f".{path.name}{TEMPORARY}")
+    part = temporary(path)
     delete(part)
     try:
-        _guard(part, lambda: _write_durably(part, data))
+        write_durably(part, data)
         replace(part, path)
     finally:
         with suppress(OSError):
@@ -96,8 +96,23 @@ def write_atomically(path: Path, data: bytes) -> None:
     sync_directory(path.parent)
 
 
-def _write_durably(path: Path, data: bytes) -> None:
-    with os.fdopen(os.open(path, _CREATE, 0o600), "wb") as out:
+def temporary(path: Path) -> Path:
+    """Where a file's content is written before it gets that name."""
+    return path.with_name(f".{path.name}{TEMPORARY}")
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """A new file for its owner only. Raises DiskFull or StoreError."""
+    _guard(path, lambda: _write(path, data, _CREATE))
+
+
+def overwrite_durably(path: Path, data: bytes) -> None:
+    """Write over a file's beginning, in the room that it has. Raises StoreError."""
+    _guard(path, lambda: _write(path, data, _CREATE & ~(os.O_CREAT | os.O_EXCL)))
+
+
+def _write(path: Path, data: bytes, flags: int) -> None:
+    with os.fdopen(os.open(path, flags, 0o600), "wb") as out:
         out.write(data)
         out.flush()
         os.fsync(out.fileno())

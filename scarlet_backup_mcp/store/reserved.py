@@ -1,0 +1,44 @@
+"""Room for a small file that has to be written later, taken while there still is some."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from . import writing
+
+SIZE = 32 << 10
+"""Bytes that are taken: a journal has some 1 KB, and 200 for each service that was stopped."""
+
+
+class Reserved:
+    """Room for the file `path`, which appears only when it is written. A context manager: room that was not used is
+    given back. Raises DiskFull or StoreError on construction.
+
+    A file system that writes each change elsewhere (btrfs, ZFS) may need room all the same.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = writing.temporary(path)
+        writing.delete(self._part)
+        writing.write_durably(self._part, b" " * SIZE)
+
+    def write(self, data: bytes) -> None:
+        """Put `data` there, durably and in one step; it is filled up with spaces. Raises DiskFull or StoreError."""
+        if len(data) > SIZE or not self._part.exists():
+            writing.write_atomically(self._path, data)
+            return
+        writing.overwrite_durably(self._part, data.ljust(SIZE))
+        writing.replace(self._part, self._path)
+        writing.sync_directory(self._path.parent)
+
+    def __enter__(self) -> Reserved:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):
+            self._part.unlink(missing_ok=True)
