@@ -319,7 +319,6 @@ class _Restorer:
             progress=self.progress,
             fresh=fresh,
             trusted=(lambda _: True) if trial.throw_away else safely,
-            may_relax=True,
         )
 
     def _load(self, loader: Loader) -> bool:

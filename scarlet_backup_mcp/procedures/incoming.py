@@ -38,7 +38,7 @@ from .same_definitions import require_same_definitions
 from .set_aside import scratch_prefix
 from .sources import Plan
 from .target import TAG, Target
-from .ways import Loader, Way, as_error, settings_of, told_of, trusts_path, violations
+from .ways import HOPELESS, Loader, Way, as_error, refuse_broken, settings_of, told_of, trusts_path, violations
 
 
 @dataclass
@@ -163,8 +163,8 @@ def _require_proof(planned: Plan, work: Work, rehearsed: Rehearsal) -> None:
     verdict = rehearsed.report.verdict
     if verdict == "constraint_violated":
         if not (rehearsed.loaded and planned.wishes.accept_violations):
-            hopeless = "Mend the rows in the live database, then call `backup` again." if not rehearsed.loaded else None
-            raise ConstraintViolated(f"{planned.source} can't be loaded as it is: {detail}.", hopeless)
+            remedy = None if rehearsed.loaded else HOPELESS
+            raise ConstraintViolated(f"{planned.source} can't be loaded as it is: {detail}.", remedy)
         work.did(
             "Restore it into a throw-away server and compare", f"{rehearsed.report.rows_compared:,} rows; {detail}"
         )
@@ -246,6 +246,8 @@ def _bring_in(
                 loader.load(size)
         except LoadFailed as error:
             raise as_error(error, loader, foreign=planned.manifest is None) from error
+        if not planned.wishes.accept_violations:
+            refuse_broken(loader, foreign=planned.manifest is None)
         work.warnings += loader.warnings + told_of(loader.broken)
         work.did(
             "Load it into a new database beside the live one", ", ".join(filter(None, [work.incoming, loader.how]))

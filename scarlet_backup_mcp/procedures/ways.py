@@ -20,6 +20,8 @@ from .load import NO_SHARED_MEMORY, LoadFailed, load
 from .room import watched
 from .target import Target
 
+HOPELESS = "Mend the rows in the live database, then call `backup` again."
+"""Where rows break what can be neither NOT VALID nor left out."""
 # Classes of errors (PostgreSQL's documentation, appendix A): bad values; and what a server refuses again and again.
 _BAD_DATA = re.compile(r"22(?!023)")
 _BAD_SYNTAX = "42601"
@@ -44,7 +46,7 @@ def settings_of(target: Target, manifest: Manifest | None) -> dict[str, str]:
 @dataclass(frozen=True)
 class Way:
     """`search_path` None is the empty one of the script; `frugal`: indexes are built with little memory; `relaxed`:
-    whatever constraints the data break."""
+    checks come after the data, and whatever constraints those break, they are loaded."""
 
     search_path: str | None = None
     frugal: bool = False
@@ -72,7 +74,6 @@ class Loader:
     fresh: Callable[[], object]
     trusted: Callable[[Session], bool] | None
     way: Way = field(default_factory=Way)
-    may_relax: bool = False
     warnings: list[str] = field(default_factory=list[str])
     broken: list[Broken] = field(default_factory=list[Broken])
     """Constraints of the script that the data break, after a relaxed load."""
@@ -134,7 +135,7 @@ class Loader:
         told = [
             *(["with the database's own search_path"] if self.way.search_path is not None else []),
             *(["with little memory for its indexes"] if self.way.frugal else []),
-            *(["taking rows that break constraints"] if self.way.relaxed else []),
+            *(["with its constraints made after its rows"] if self.way.relaxed else []),
         ]
         return " and ".join(told)
 
@@ -164,7 +165,7 @@ class Loader:
             return replace(way, frugal=True)
         if error.sqlstate in UNKNOWN_NAMES and way.search_path is None and self.path and self._trusts():
             return replace(way, search_path=self.path)
-        if error.sqlstate in constraints.VIOLATIONS and self.may_relax and not way.relaxed:
+        if error.sqlstate in constraints.VIOLATIONS and not way.relaxed:
             return replace(way, relaxed=True)
         return None
 
@@ -250,17 +251,28 @@ def told_of(broken: list[Broken]) -> list[str]:
     ]
 
 
+def violated(names: list[str], *, foreign: bool) -> str:
+    """Whose rows break these constraints, in a sentence."""
+    if foreign:
+        return f"Its rows break {', '.join(names)}."
+    return f"The database held rows that break {', '.join(names)}; the backup is faithful."
+
+
+def refuse_broken(loader: Loader, *, foreign: bool) -> None:
+    """Raises ConstraintViolated if the data that were loaded break constraints."""
+    names = [f"{item.constraint.name} of {item.constraint.schema}.{item.constraint.of}" for item in loader.broken]
+    if names:
+        said = f" ({'; '.join(loader.refused)})" if loader.refused else ""
+        raise ConstraintViolated(f"{violated(names, foreign=foreign)}{said} The live database is as it was.")
+
+
 def as_error(error: LoadFailed, loader: Loader, *, foreign: bool) -> RestoreFailed:
     """What a restore that could not load its source raises."""
     untouched = "The live database is as it was."
-    if error.sqlstate in constraints.VIOLATIONS and not loader.way.relaxed:
+    if error.sqlstate in constraints.VIOLATIONS:
         what = f"{error.constraint} of {error.table}" if error.constraint else "a constraint"
-        whose = (
-            f"Its rows break {what}."
-            if foreign
-            else f"The database held rows that break {what}; the backup is faithful."
-        )
-        return ConstraintViolated(f"{whose} {error.message} {untouched}")
+        told = violated([what], foreign=foreign)
+        return ConstraintViolated(f"{told} {error.message} {untouched}", HOPELESS)
     if not foreign and error.sqlstate in UNKNOWN_NAMES:
         unsure = loader.way.search_path is None and loader.path
         drill = "Call again with drill=true: if it loads in a throw-away server, it is loaded in the same way here."
