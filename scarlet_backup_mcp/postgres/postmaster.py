@@ -45,7 +45,7 @@ class Identity:
         return f"""DO $$ BEGIN
 IF (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) <> {self.database_oid}
     OR (SELECT system_identifier FROM pg_catalog.pg_control_system()) <> {self.system_identifier}
-    OR pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) <> {self.started_at!r}
+    OR EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time()) <> {self.started_at!r}
 THEN RAISE EXCEPTION 'this is another server or database' USING ERRCODE = '{WRONG_SERVER}'; END IF;
 END $$;
 """
@@ -57,10 +57,10 @@ IDENTITY = """pg_catalog.current_database() AS database,
     (SELECT d.oid::pg_catalog.int8 FROM pg_catalog.pg_database d
      WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) AS database_oid,
     (SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()) AS system_identifier,
-    pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) AS started_at,
+    EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time()) AS started_at,
     CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')
          THEN pg_catalog.current_setting('data_directory') END AS data_directory"""
-"""Columns of a SELECT that tells it."""
+"""Columns of a SELECT that tells it. EXTRACT gives a numeric: a float8 would be cut as `extra_float_digits` says."""
 
 
 class Whereabouts:
