@@ -102,6 +102,8 @@ def _verdict(result: Verification) -> str:
         return "not to be told yet: its code page is needed"
     if wrong or not result.foreign:
         return "NOT valid"
+    if any(check.check == "form" and check.ok is None for check in result.checks):
+        return "an archive without a manifest, which was not read by pg_restore"
     if result.level == "quick":
         return "right at both ends, without a manifest"
     if any(check.check == "files" and check.ok is None for check in result.checks):

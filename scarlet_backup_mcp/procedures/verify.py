@@ -24,6 +24,9 @@ from .foreign import Choice, choose
 from .target import Target
 from .verify_volume import verify_volume
 
+CONVERSION = "conversion"
+"""Whether pg_restore could read an archive."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -109,7 +112,8 @@ def verify(
             with archived.as_script(target, known, progress) as script:
                 reading, rehearsed = _drilled(target, known, script, progress, code_page, on_live_server, sample)
         except archived.NotConverted as error:
-            converted = Check(check="conversion", ok=False if error.damaged else None, detail=error.message)
+            told = f"{error.message} {error.remedy}"
+            converted = Check(check=CONVERSION, ok=False if error.damaged else None, detail=told)
             reading = Reading([*archived.form_checks(known), converted])
     return _report(target, known, level, reading, rehearsed, time.monotonic() - began)
 
@@ -259,6 +263,8 @@ def remedy_for(known: Known[Manifest], reading: Reading, drilled: Drill | None =
         if not reading.whole:
             return "Don't rely on it: take a new backup with `backup`, and check the disk."
         return "Its time lies in the future: check this machine's clock." if reading.failed else None
+    if converted := [check.detail for check in reading.checks if check.check == CONVERSION]:
+        return converted[0]
     if known.form not in ("script", *ARCHIVES):
         return f"It is {DESCRIPTIONS_OF_FORMS[known.form]}. Nothing is wrong with it, but it can't be restored here."
     if reading.choice is not None and reading.choice.refused:

@@ -35,6 +35,7 @@ from scarlet_backup_mcp.procedures.throw_away import ThrowAway, throw_away_serve
 from scarlet_backup_mcp.procedures.verify import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
+from scarlet_backup_mcp.texts import describe
 
 from ..helpers_drill import Databases, Throwaways, bring_back, drill, listed, take
 
@@ -380,6 +381,7 @@ def test_an_archive_is_converted_and_then_as_any_other_file(
     found = look(here, name)
     assert ({check.check for check in found.checks if check.ok is False}, found.rows) == ({"manifest"}, None)
     assert (here.database in said(found, "form"), "level drill" in str(found.remedy)) == (True, True)
+    assert "whole" not in describe(found)
     drilled = drill(here, name)
     assert (drilled.proved, drilled.rows, drilled.sha256) == (True, ROWS, found.sha256)
     assert listed(here, name).proved_at == drilled.proved_at
@@ -412,6 +414,8 @@ def test_an_archive_that_is_cut_off(databases: Databases, here: Settings, shared
     with pytest.raises(BackupNotValid, match="pg_restore"):
         bring_back(here, archive.name, accept_foreign=True)
     archive.write_bytes(archive.read_bytes().replace(b"PGDMP\x01\x10", b"PGDMP\x01\x7f"))
+    newer = drill(here, archive.name)
+    assert ("newer pg_dump" in str(newer.remedy), "whole" in describe(newer)) == (True, False)
     assert "newer pg_dump" in str(_refusal(here, archive.name).remedy)
     assert rows_in(databases, here) == str(ROWS)
 
