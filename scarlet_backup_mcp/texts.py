@@ -126,8 +126,10 @@ def _drill(drill: Drill) -> list[str]:
     compared = f"{drill.rows_compared:,} rows and {drill.objects_compared:,} objects were compared"
     if not drill.rows_compared and not drill.objects_compared:
         compared = "Nothing was compared"
+    sample = drill.proved_by == "sample"
+    verdict = "its definitions load, and a sample of its rows came back" if sample else _VERDICTS[drill.verdict]
     head = (
-        f"Drill in {drill.where}, PostgreSQL {drill.server_version}: {_VERDICTS[drill.verdict]}. "
+        f"Drill in {drill.where}, PostgreSQL {drill.server_version}: {verdict}. "
         f"{compared}, {drill.duration_seconds:.1f} s."
     )
     differences = [f"- {d.what}: in the backup {d.backup}, restored {d.restored}" for d in drill.differences]

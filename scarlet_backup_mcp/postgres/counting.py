@@ -10,7 +10,7 @@ many there were.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import QueryFailed, ServerError
@@ -233,12 +233,13 @@ def count_of(found: Relation | None, counted: Counted) -> Count:
     return Count(sum(counted.rows.get(table.oid, 0) for table in found.tables), rules=found.rules)
 
 
-def count_table(server: Server, database: str, name: str) -> Count:
+def count_table(server: Server, database: str, name: str, options: Mapping[str, str | None] | None = None) -> Count:
     """Rows of the table that `name` means by the database's own search_path, partitions and children included.
 
+    `options` are for the session, which a login trigger would see: in a database that is being restored none may fire.
     Raises ServerError where they can't be read; TableLocked after 3 s behind a migration.
     """
-    with server.session(database, {**OWN_SEARCH_PATH, "lock_timeout": "3s"}) as session:
+    with server.session(database, {**(options or {}), **OWN_SEARCH_PATH, "lock_timeout": "3s"}) as session:
         found = find(session, name)
         counted = Counted() if found is None or found.no_table else count_rows(session, found.tables)
         counted.require()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..models import DatabaseProperties, Role, TableData
@@ -48,10 +48,12 @@ def definitions_sha256(
     properties: DatabaseProperties,
     schemas: Iterable[str],
     role: Role | None,
+    effective: Mapping[str, str],
     filled: Iterable[TableData] = (),
 ) -> str:
     """SHA-256 (hex) of a database's definitions: its `script`'s digest with what a dump does not carry and a load
-    depends on, which is encoding, locale, settings, extensions, schemas, and the settings of the `role` that loads it.
+    depends on, which is encoding, locale, settings, extensions, schemas, the settings of the `role` that loads it, and
+    those in force (`effective`), the server's own among them.
 
     `filled` are the tables whose rows matter: a function is only called where there is a row. On PostgreSQL 15 an index
     over one that can't be resolved is made without an error on an empty table.
@@ -66,6 +68,7 @@ def definitions_sha256(
         decisive,
         sorted(schemas),
         role.settings if role else [],
+        dict(effective),
         sorted({(table.schema_, table.name) for table in filled if table.rows}),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

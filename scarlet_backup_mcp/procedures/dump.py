@@ -138,7 +138,9 @@ def stream(
     return Written(
         tables=tables,
         rest_sha256=digests.rest_sha256,
-        definitions_sha256=definitions_sha256(definitions.sha256, snapshot.properties, snapshot.schemas, role, filled),
+        definitions_sha256=definitions_sha256(
+            definitions.sha256, snapshot.properties, snapshot.schemas, role, snapshot.effective, filled
+        ),
         script_bytes=script_bytes,
         pg_dump_version=summary.pg_dump_version or "unknown",
         warnings=[f"pg_dump said: {line}" for line in ended.stderr.splitlines() if line.strip()],

@@ -14,7 +14,7 @@ from ..postgres.script import Handler, ScriptDamaged, ScriptReader, Summary
 from ..progress import Progress
 from ..store.powershell import Irreparable, Repair
 from ..store.reading import CompressionDamaged, FileReader, decompress
-from .foreign import Way
+from .foreign import Through
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Examination:
     roles: list[str]
     damage: str | None = None
     compression_damage: str | None = None
-    way: Way | None = None
+    way: Through | None = None
 
     @property
-    def through(self) -> Way | None:
+    def through(self) -> Through | None:
         """What the script has to be read through, from the file's plain bytes on; None: nothing."""
         repair, way = self.repair, self.way
         if repair is None or way is None:
@@ -66,7 +66,7 @@ def examine(
     progress: Progress,
     *extra: Handler,
     repair: Repair | None = None,
-    way: Way | None = None,
+    way: Through | None = None,
 ) -> Examination:
     """Read the whole file once, what PowerShell did to it undone, and of the rest what `way` gives.
 

@@ -16,7 +16,7 @@ from ..store.powershell import Irreparable, Repair
 from ..store.reading import CompressionDamaged, FileReader, decompress
 
 SHOWN = 5
-Way = Callable[[Iterator[bytes]], Iterator[bytes]]
+Through = Callable[[Iterator[bytes]], Iterator[bytes]]
 """A script's bytes in, what is read of it out."""
 
 
@@ -29,7 +29,7 @@ class Choice:
     end is there.
     """
 
-    way: Way = without_mark
+    way: Through = without_mark
     told: list[str] = field(default_factory=list[str])
     refused: str = ""
     database: str | None = None

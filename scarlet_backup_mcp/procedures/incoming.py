@@ -271,7 +271,7 @@ def _bring_in(
             maintenance = target.maintenance_database
             work.warnings += databases.apply_properties(target.server, maintenance, work.incoming, wanted, quietly)
             work.did("Put back owner, privileges and settings", f"{len(wanted.settings)} settings")
-        _check_integrity_rows(target, planned, work)
+        _check_integrity_rows(target, planned, work, quietly)
         with closed_doors(target, work.incoming, wanted, quietly, progress) as session:
             _compare(work, script.tables(), session, progress)
         work.steps.insert(loaded, work.steps.pop())  # as the procedure has them
@@ -356,12 +356,12 @@ def _settle_schemas(target: Target, planned: Plan, work: Work, options: Mapping[
             )
 
 
-def _check_integrity_rows(target: Target, planned: Plan, work: Work) -> None:
+def _check_integrity_rows(target: Target, planned: Plan, work: Work, options: Mapping[str, str]) -> None:
     """PROC-004's step 5 in the new database, by its own search_path."""
     manifest = planned.manifest
     table = manifest.integrity_table if manifest else target.settings.integrity_table
     try:
-        count = counting.count_table(target.server, work.incoming, table)
+        count = counting.count_table(target.server, work.incoming, table, options)
     except (PermissionDenied, QueryFailed) as error:
         work.warnings.append(f"{table} could not be counted in the restored database: {error.message}")
         return

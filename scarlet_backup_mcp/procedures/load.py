@@ -16,7 +16,7 @@ from ..postgres.server import Server
 from ..progress import Progress
 from ..store.directory import Entry
 from ..store.reading import FileReader, decompress
-from .foreign import Way
+from .foreign import Through
 from .room import FREE_SOME
 
 _NO_ROOM = "53100"
@@ -83,7 +83,7 @@ def load(
 
     # A crash may lose the last commits of the load, but the swap's own commit waits for all that came before it.
     environment = server.environment(database, {**options, "synchronous_commit": "off"})
-    with server.session(database) as session:
+    with server.session(database, options) as session:
         proof = session.identity.proof
     source = _restricted(script, key, mark, proof)
     argv = programs.psql_load()
@@ -107,7 +107,7 @@ def load(
 
 
 def script_of(
-    entry: Entry, sha256: str, through: Way | None, progress: Progress, *, rows: bool = True
+    entry: Entry, sha256: str, through: Through | None, progress: Progress, *, rows: bool = True
 ) -> Iterator[bytes]:
     """A backup's script, whose file has to have that SHA-256, read `through` that; without
     `rows` only what makes its tables. Raises RestoreFailed at its end, or before it, when the file has changed."""

@@ -117,14 +117,14 @@ def of_database(restored: Restored, manifest: Manifest | None, table: str, warni
     no manifest. `warnings` are of the database's creation."""
     server, name, options = restored.server, restored.name, restored.options
     if manifest is None or manifest.properties is None:
-        count = count_table(server, name, table)
+        count = count_table(server, name, table, options)
         return [Check(check=INTEGRITY, ok=None, found=count.told, detail=f"SELECT count(*) FROM {table}")]
     with server.session(name, options) as session:
         schemas, extensions = pg.schemas(session), pg.properties(session).extensions
     unlike = databases.apply_properties(server, restored.maintenance, name, manifest.properties, options)
     for setting in _role_settings(server, manifest):
         databases.apply_setting(server, name, setting, options)
-    count = count_table(server, name, manifest.integrity_table)
+    count = count_table(server, name, manifest.integrity_table, options)
     return [
         Check(
             check="drill_schemas",
