@@ -22,7 +22,9 @@ BackupLevel = Literal["auto", "full", "drill"]
 CodePage = Literal[437, 850, 852, 858, 1250, 1252, 65001]
 """Code pages of Windows that PowerShell may have decoded a dump with; 65001 is UTF-8."""
 DrillMode = Literal["full", "sample"]
-State = Literal["good", "unverified", "damaged", "foreign", "partial", "will_not_load", "constraint_violated"]
+State = Literal[
+    "good", "unverified", "damaged", "foreign", "partial", "differs", "will_not_load", "constraint_violated"
+]
 Verdict = Literal["proved", "sound", "differs", "damaged", "will_not_load", "constraint_violated", "unknown"]
 """What a drill says of a backup, in one word: see `Drill`."""
 SearchPath = Literal["empty", "database"]

@@ -196,7 +196,7 @@ def test_backup_with_a_drill_is_proved_until_its_file_or_manifest_changes(databa
     assert (read.valid, read.proved, read.proved_at) == (True, None, None)
 
 
-def test_backup_that_a_drill_found_wrong_is_damaged_whatever_is_read_of_it(
+def test_backup_that_a_drill_found_wrong_stays_so_whatever_is_read_of_it(
     databases: Databases, shared: Throwaways
 ) -> None:
     settings = databases.make(AGENTS)
@@ -210,7 +210,7 @@ def test_backup_that_a_drill_found_wrong_is_damaged_whatever_is_read_of_it(
     for _ in range(2):
         item = listed(settings, second.name)
         told = "a restore drill did not bring the same data back"
-        assert (item.state, item.proved_at, item.detail) == ("damaged", None, told)
+        assert (item.state, item.proved_at, item.detail) == ("differs", None, told)
         with Target(settings) as target:
             assert latest(target) == latest(target, for_restore=True) == first.name
             read = verify(target, Progress(), second.name)
@@ -380,7 +380,7 @@ def test_what_differs_is_not_proved_and_named(base: tuple[Settings, str], shared
     if check in ("drill_rows", "drill_objects"):
         assert named in [item.what for item in found.drill.differences]
     assert check in found.drill.detail
-    assert listed(settings, name).state == "damaged"
+    assert listed(settings, name).state == "differs"
 
 
 # -- what is equal is proved -----------------------------------------------------------------------------------------
@@ -683,9 +683,9 @@ def test_restore_with_a_drill_loads_the_backup_once_it_is_proved(databases: Data
         bring_back(settings, name, shared.tampering("TRUNCATE public.moods"), drill=True)
     assert databases.beside(settings) == [settings.database]
     assert databases.psql("SELECT count(*) FROM agents", settings.database) == "0"
-    assert listed(settings, name).state == "damaged"
+    assert listed(settings, name).state == "differs"
 
-    with pytest.raises(BackupNotValid, match="is damaged"):
+    with pytest.raises(BackupNotValid, match="did not bring the same data back"):
         bring_back(settings, name, drill=True)
     assert drill(settings, name).proved
     watch = Watch()

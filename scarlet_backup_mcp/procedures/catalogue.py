@@ -68,11 +68,6 @@ class Known(Generic[M_co]):
         outcome = self.verification
         return outcome.proved_at if outcome is not None and outcome.proved else None
 
-    @property
-    def failed_its_drill(self) -> bool:
-        """Whether nothing is wrong with the file but that a drill did not bring the same data back."""
-        return self.verification is not None and self.verification.failed_checks == [DRILL]
-
     def proved_with(self, code_page: CodePage | None) -> datetime | None:
         """The same, if it was read with that page: with another one it is another text."""
         outcome = self.verification
@@ -172,8 +167,8 @@ def _cluster(manifest: ManifestHead | None) -> str | None:
 
 def _why_no_slot(item: Known[ManifestHead], mine: bool) -> str:
     """Why retention's rules are not for it; "" if they are."""
-    if item.state == "damaged":
-        return f"damaged ({item.detail})"
+    if item.state in ("damaged", "differs"):
+        return f"{item.state} ({item.detail})"
     if item.manifest is None:
         return "foreign: `backup` did not make it, or its manifest is lost"
     identity = item.manifest.identity
@@ -232,8 +227,10 @@ def _know(target: Target, entry: Entry, manifest_of: Callable[[str], M | None]) 
     elif verification is not None:
         state = "good" if verification.valid else "damaged"
         detail = "; ".join(DRILL_FAILED if check == DRILL else check for check in verification.failed_checks)
-        if verification.failed_checks == [DRILL] and verification.verdict in FAITHFUL:
-            state, detail = verification.verdict, verification.said.removesuffix(".")
+        if verification.failed_checks == [DRILL]:  # the file is what was written, whatever came of it in a drill
+            state = "differs"
+            if verification.verdict in FAITHFUL:
+                state, detail = verification.verdict, verification.said.removesuffix(".")
     return Known(entry, manifest, verification, state, manifest.created_at, detail, marked)
 
 

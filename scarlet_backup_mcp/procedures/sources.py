@@ -251,15 +251,15 @@ def refuse_damaged(known: Known[M], wishes: Wishes) -> list[str]:
         raise ConstraintViolated(f"{known.name} can't be loaded as it is: {known.detail}.")
     if known.state == "will_not_load":
         return [f"In a drill {known.name} could not be loaded: {known.detail}."]
-    if known.state != "damaged":
+    if known.state == "damaged":
+        raise BackupNotValid(f"{known.name} is damaged: {known.detail.removesuffix('.')}.")
+    if known.state != "differs":
         return []
-    if known.failed_its_drill and wishes.drill is False:
+    if wishes.drill is False:
         return [f"{known.name} did not bring the same data back in a drill; it is restored as wished."]
     raise BackupNotValid(
-        f"{known.name} is damaged: {known.detail.removesuffix('.')}.",
-        "Choose another backup. If the user wants this one all the same, call again with drill=false."
-        if known.failed_its_drill
-        else None,
+        f"{known.name} did not bring the same data back in a drill.",
+        "Choose another backup. If the user wants this one all the same, call again with drill=false.",
     )
 
 
