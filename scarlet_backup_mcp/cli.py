@@ -289,14 +289,14 @@ def restore(
 ) -> None:
     """Bring the database, or the whole volume, back from BACKUP: a file's name, an undo point's name, or `latest`."""
     wishes = Wishes(
-        accept_foreign,
-        accept_other_database,
-        stop_dependents,
-        drop_oldest_undo,
-        drill,
-        code_page,
-        accept_smaller,
-        accept_violations,
+        accept_foreign=accept_foreign,
+        accept_other_database=accept_other_database,
+        stop_dependents=stop_dependents,
+        drop_oldest_undo=drop_oldest_undo,
+        drill=drill,
+        code_page=code_page,
+        accept_smaller=accept_smaller,
+        accept_violations=accept_violations,
     )
 
     def work(target: Target, progress: Progress) -> Restore:

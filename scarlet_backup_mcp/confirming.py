@@ -68,14 +68,14 @@ async def confirm_restore(
     if dry_run or job is not None or confirmation is not None:
         return Confirm(confirm=True)
     wishes = Wishes(
-        accept_foreign,
-        accept_other_database,
-        stop_dependents,
-        drop_oldest_undo,
-        drill,
-        code_page,
-        accept_smaller,
-        accept_violations,
+        accept_foreign=accept_foreign,
+        accept_other_database=accept_other_database,
+        stop_dependents=stop_dependents,
+        drop_oldest_undo=drop_oldest_undo,
+        drill=drill,
+        code_page=code_page,
+        accept_smaller=accept_smaller,
+        accept_violations=accept_violations,
     )
 
     def propose(target: Target) -> _Asked:

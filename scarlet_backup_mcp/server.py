@@ -305,14 +305,14 @@ async def restore(
     name to undo. Until the swap nothing live is touched. A volume's backup replaces every database of the server, which
     is stopped for some seconds. Call it with dry_run=true first, and db_integrity after it."""
     wishes = Wishes(
-        accept_foreign,
-        accept_other_database,
-        stop_dependents,
-        drop_oldest_undo,
-        drill,
-        code_page,
-        accept_smaller,
-        accept_violations,
+        accept_foreign=accept_foreign,
+        accept_other_database=accept_other_database,
+        stop_dependents=stop_dependents,
+        drop_oldest_undo=drop_oldest_undo,
+        drill=drill,
+        code_page=code_page,
+        accept_smaller=accept_smaller,
+        accept_violations=accept_violations,
     )
     if job is not None or dry_run:
 

@@ -44,7 +44,7 @@ def describe(result: Model) -> str:
         return f"Still running after {result.elapsed_seconds:.0f} s: {result.stage}.\n{result.remedy}"
     lines = _LINES[type(result)](result)  # type: ignore[arg-type]
     if server := getattr(result, "server", ""):
-        lines.insert(1, f"It is about {server}.")
+        lines.insert(1, f"{server[0].upper()}{server[1:]}.")
     return printable("\n".join(line for line in lines if line))
 
 

@@ -151,7 +151,9 @@ def refusal(
     around, files = mind.around(), listing(mind.directory)
     watch = Watch()
     with mind.target() as target, pytest.raises(kind) as dry:
-        dry_run(target, watch, source, Wishes(accept_foreign, accept_other_database))
+        dry_run(
+            target, watch, source, Wishes(accept_foreign=accept_foreign, accept_other_database=accept_other_database)
+        )
     assert listing(mind.directory) == files
     with pytest.raises(kind) as real:
         put_back(mind, source, watch, accept_foreign=accept_foreign, accept_other_database=accept_other_database)

@@ -55,7 +55,7 @@ def small_server() -> Generator[str]:
 @contextmanager
 def a_mind(container: str, directory: Path) -> Generator[Mind]:
     """A memory with many rows, backed up and then changed."""
-    mind = Mind(container, f"mind_{secrets.token_hex(4)}", directory, "none")
+    mind = Mind(container, f"mind_{secrets.token_hex(4)}", directory)
     mind.make(ROWS)
     with mind.target() as target:
         made = backup(target, Progress())

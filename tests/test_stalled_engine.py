@@ -86,7 +86,7 @@ def proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
 @pytest.fixture(scope="module")
 def saved(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mind]:
     directory = tmp_path_factory.mktemp("saved") / "backups"
-    mind = Mind(stack.container, f"mind_{secrets.token_hex(4)}", directory, stack.project)
+    mind = Mind(stack.container, f"mind_{secrets.token_hex(4)}", directory)
     mind.make()
     with mind.target() as target:
         made = backup(target, Progress())

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from scarlet_backup_mcp.errors import DiskFull, PreflightFailed, RestoreFailed
+from scarlet_backup_mcp.errors import DiskFull, PreflightFailed, RestoreFailed, RestoreInterrupted, ServerUnreachable
 from scarlet_backup_mcp.models import Restore
 from scarlet_backup_mcp.postgres import databases
+from scarlet_backup_mcp.procedures import journal as journals
 from scarlet_backup_mcp.procedures.backup import backup
+from scarlet_backup_mcp.procedures.listing import list_backups
 from scarlet_backup_mcp.procedures.restore import restore
 from scarlet_backup_mcp.procedures.sources import Wishes
 from scarlet_backup_mcp.progress import Progress
@@ -36,7 +38,7 @@ def saved(require_docker: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with a_box({}, *SERVER) as box:
         box.bring_up()
         box.psql("CREATE ROLE plain LOGIN; GRANT pg_write_all_data TO plain;", "postgres")
-        mind = Mind(box.name, f"mind_{secrets.token_hex(4)}", tmp_path_factory.mktemp("saved") / "backups", box.name)
+        mind = Mind(box.name, f"mind_{secrets.token_hex(4)}", tmp_path_factory.mktemp("saved") / "backups")
         mind.make(f"ALTER DATABASE {mind.name} CONNECTION LIMIT 40;")
         with mind.target() as target:
             made = backup(target, Progress())
@@ -167,3 +169,35 @@ def test_a_full_backup_directory_is_told_before_anything_is_loaded(mind: Mind, t
         filler.unlink()
         assert put_back(full, Watch("loading", lambda _: fill(directory, leaving=0))).restored
         assert not [path.name for path in directory.iterdir() if "journal" in path.name]
+
+
+def test_a_restore_that_can_not_be_settled_keeps_both_databases(
+    box: Box, mind: Mind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is away for the very moments of the swap and of the settling: no real one can be made to be."""
+
+    def away(*_: object) -> None:
+        raise ServerUnreachable("The server does not answer.")
+
+    before = mind.around().databases
+    with monkeypatch.context() as patched:
+        patched.setattr(databases, "swap", away)
+        patched.setattr(journals, "settle", away)
+        with pytest.raises(RestoreInterrupted, match="both databases are there"):
+            put_back(mind)
+    assert len(mind.databases()) == len(before) + 1
+    assert mind.journal.exists()
+    with mind.target() as target:
+        assert any("rolled back" in warning for warning in backup(target, Progress(), verify="full").warnings)
+    assert mind.databases() == before
+    assert put_back(mind).restored
+
+
+def test_an_undo_point_with_a_mark_of_ours_stays_one(box: Box, mind: Mind) -> None:
+    """As the database has that somebody has finished a restore with by hand."""
+    box.psql(f"COMMENT ON DATABASE {mind.name} IS 'scarlet-backup-mcp: scratch of a restore of x.sql'", "postgres")
+    undo = put_back(mind).undo_point
+    with mind.target() as target:
+        backup(target, Progress(), verify="full")
+        assert undo in [point.name for point in list_backups(target).undo_points or []]
+        assert restore(target, Progress(), undo or "", Wishes(stop_dependents=False)).restored

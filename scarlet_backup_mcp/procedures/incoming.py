@@ -35,7 +35,7 @@ from .load import LoadFailed, script_of
 from .proof import rows_told
 from .room import drop, drop_after
 from .same_definitions import require_same_definitions
-from .set_aside import scratch_prefix
+from .set_aside import MARK, scratch_prefix
 from .sources import Plan
 from .target import TAG, Target
 from .ways import HOPELESS, Loader, Way, as_error, refuse_broken, settings_of, told_of, trusts_path, violations
@@ -52,6 +52,8 @@ class Work:
     comment: str | None = None
     drill: Drill | None = None
     code_page: CodePage | None = None
+    journalled: bool = False
+    """Whether the journal tells of `incoming`: what becomes of it is then for whoever settles that to decide."""
     steps: list[Step] = field(default_factory=list[Step])
     warnings: list[str] = field(default_factory=list[str])
 
@@ -199,7 +201,8 @@ def _bring_in(
 ) -> None:
     """Load it into a new database; at once with the database's own search_path where a drill had to."""
     wanted = _wanted_properties(target, planned)
-    work.comment = wanted.comment if wanted else None
+    # A mark of ours, as on a scratch database that somebody has renamed, is not to go live.
+    work.comment = wanted.comment if wanted and not (wanted.comment or "").startswith(MARK) else None
     progress.stage("making a new database beside the live one")
     quietly = databases.quietly(planned.facts.version_num)
     size = planned.entry.bytes if planned.entry else None

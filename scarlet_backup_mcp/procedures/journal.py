@@ -305,6 +305,7 @@ def side_of_swap(session: Session, journal: Journal) -> bool:
         f"A restore of {journal.source} was cut off, and the databases are not as it left them: OID "
         f"{journal.incoming_oid} is {incoming!r}, OID {journal.live_oid} is {names.get(journal.live_oid or 0)!r}.",
         f"Look with `\\l` in psql which database is the right one, rename it to {journal.database}, "
+        f"let connections in (ALTER DATABASE … ALLOW_CONNECTIONS true), "
         f"and remove the backup directory's {JOURNAL} of {journal.started_at:%Y-%m-%d %H:%M} UTC.",
     )
 

@@ -78,33 +78,30 @@ def _restore_database(
     progress.stage("looking at the container")
     journals.require_running(target)
     target.directory.prepare()
-    with (
-        writer_lock(target.directory.path, "restore"),
-        maintenance_session(target, progress) as guard,
-        journals.reserve(target.directory.path) as reserved,
-    ):
+    with writer_lock(target.directory.path, "restore"), maintenance_session(target, progress) as guard:
         tidy_up(target, guard, restoring=True)
-        planned = plan(target, progress, backup, guard, wishes)
-        _check_confirmed(planned, confirmed)
-        preflight.check_swap(target, guard, planned)
-        stamp = _free_stamp(target, planned)
-        undo = undo_prefix(target.database) + stamp if planned.live_oid else None
-        if planned.undo is not None:
-            work = from_undo_point(planned)
-        else:
-            work = from_backup(target, guard, planned, stamp, progress)
-        work.warnings[:0] = [*target.settled, *planned.warnings]
-        _announce(target, planned)
-        try:
-            progress.stage("swapping")
-            with progress.uninterrupted():
-                unavailable, dependents = swap(target, guard, planned, work, undo, reserved)
-                if preflight.drops_undo(planned):
-                    drop_the_oldest_undo(target, guard, planned, work)
-        except BaseException as error:
-            if planned.undo is None:
-                drop_after(error, target.server, target.maintenance_database, work.incoming)
-            raise
+        with journals.reserve(target.directory.path) as reserved:
+            planned = plan(target, progress, backup, guard, wishes)
+            _check_confirmed(planned, confirmed)
+            preflight.check_swap(target, guard, planned)
+            stamp = _free_stamp(target, planned)
+            undo = undo_prefix(target.database) + stamp if planned.live_oid else None
+            if planned.undo is not None:
+                work = from_undo_point(planned)
+            else:
+                work = from_backup(target, guard, planned, stamp, progress)
+            work.warnings[:0] = [*target.settled, *planned.warnings]
+            _announce(target, planned)
+            try:
+                progress.stage("swapping")
+                with progress.uninterrupted():
+                    unavailable, dependents = swap(target, guard, planned, work, undo, reserved)
+                    if preflight.drops_undo(planned):
+                        drop_the_oldest_undo(target, guard, planned, work)
+            except BaseException as error:
+                if planned.undo is None and not work.journalled:
+                    drop_after(error, target.server, target.maintenance_database, work.incoming)
+                raise
     return Restore(
         restored=True,
         dry_run=False,

@@ -146,7 +146,7 @@ def drop_after(error: BaseException, server: Server, maintenance: str, name: str
     hindered = give_back(server, maintenance, name)
     if hindered is not None and isinstance(error, BackupToolError):
         error.message = f"{error.message.rstrip()} {hindered.message}"
-        error.remedy = hindered.remedy
+        error.remedy = f"{error.remedy} {hindered.remedy}"
 
 
 def give_back(server: Server, maintenance: str, name: str) -> BackupToolError | None:

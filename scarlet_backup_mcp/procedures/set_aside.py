@@ -12,7 +12,9 @@ from ..store.names import moment
 from .contents_of_volume import ASIDE
 from .target import TAG, Target
 
-GOING = f"{TAG}: being dropped"
+MARK = f"{TAG}: "
+"""What our comments on databases begin with."""
+GOING = f"{MARK}being dropped"
 """The comment that marks a database, an undo point too, whose removal has begun."""
 VOLUME_UNDO = "postgres_volume_before_restore_"
 """What the names of a volume's undo points begin with; a UTC time `YYYYMMDD_HHMMSS` follows."""
@@ -42,7 +44,7 @@ def undo_points(target: Target, of: Iterable[pg.DatabaseFacts]) -> list[UndoPoin
     found = [
         UndoPoint(name=database.name, created_at=made, bytes=database.bytes or 0)
         for database in of
-        if (made := stamped(prefix, database.name)) is not None and not is_marked(database)
+        if (made := stamped(prefix, database.name)) is not None and not is_going(database)
     ]
     return sorted(found, key=lambda point: point.name, reverse=True)
 
@@ -58,16 +60,21 @@ def volume_undo_points(set_aside: Iterable[str]) -> list[UndoPoint]:
 
 
 def scratch_databases(target: Target, of: Iterable[pg.DatabaseFacts]) -> list[pg.DatabaseFacts]:
-    """What by its name was made by restores that are under way or were killed; `is_marked` tells if it is certain. So
-    are undo points whose removal has begun."""
+    """What by its name was made by restores that are under way or were killed (`is_marked` tells if it is certain), and
+    undo points whose removal has begun."""
     scratch, undo = scratch_prefix(target.database), undo_prefix(target.database)
     return [
         facts
         for facts in of
-        if stamped(scratch, facts.name) is not None or (is_marked(facts) and stamped(undo, facts.name) is not None)
+        if stamped(scratch, facts.name) is not None or (is_going(facts) and stamped(undo, facts.name) is not None)
     ]
 
 
 def is_marked(scratch: pg.DatabaseFacts) -> bool:
-    """Whether a database carries our comment."""
-    return (scratch.comment or "").startswith(TAG)
+    """Whether a database carries a comment of ours. So may an undo point: it has the one that the live database had."""
+    return (scratch.comment or "").startswith(MARK)
+
+
+def is_going(database: pg.DatabaseFacts) -> bool:
+    """Whether the removal of a database has begun."""
+    return database.comment == GOING

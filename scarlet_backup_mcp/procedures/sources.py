@@ -27,7 +27,7 @@ from .smaller import Size
 from .target import Target
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Wishes:
     """What a caller of a restore may choose.
 

@@ -40,6 +40,7 @@ def swap(
         started_at=datetime.now(UTC),
     )
     journals.write(target.directory.path, journal, reserved)
+    work.journalled = True
     try:
         if planned.undo is None:
             databases.set_comment(guard, work.incoming, work.comment)

@@ -23,7 +23,11 @@ class Reserved:
         self._path = path
         self._part = writing.temporary(path)
         writing.delete(self._part)
-        writing.write_durably(self._part, b" " * SIZE)
+        try:
+            writing.write_durably(self._part, b" " * SIZE)
+        except BaseException:
+            self._give_back()
+            raise
 
     def write(self, data: bytes) -> None:
         """Put `data` there, durably and in one step; it is filled up with spaces. Raises DiskFull or StoreError."""
@@ -40,5 +44,8 @@ class Reserved:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._give_back()
+
+    def _give_back(self) -> None:
         with suppress(OSError):
             self._part.unlink(missing_ok=True)
