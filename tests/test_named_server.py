@@ -367,6 +367,20 @@ def test_a_load_that_comes_to_another_database_loads_nothing(local_database: Loc
             assert connection.execute("SELECT to_regclass('public.came_here')").fetchone() == (None,)
 
 
+def test_a_server_that_was_slow_to_start_is_told_as_that_too(local_database: LocalDatabase) -> None:
+    """Its file tells a start some seconds before its own; how long it took can't be arranged."""
+    host = LocalHost(local_database.bin_dir, environment_of(local_database.dsn))
+    environment = environment_of(local_database.dsn)
+    with Server(host, "postgres", environment, "test").session(local_database.name) as session:
+        found = session.identity
+    assert found.data_directory is not None
+    where = Whereabouts(LocalHost(None, {}), found.data_directory)
+    where.require(found, local_database.name)
+    with pytest.raises(WrongServer, match="more than 5 s to start") as caught:
+        where.require(replace(found, started_at=found.started_at + 9), local_database.name)
+    assert "slow to start" in caught.value.remedy
+
+
 def test_two_servers_in_one_call_are_told_apart(local_database: LocalDatabase) -> None:
     host = LocalHost(local_database.bin_dir, environment_of(local_database.dsn))
     server = Server(host, "postgres", environment_of(local_database.dsn), "test")

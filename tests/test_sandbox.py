@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from scarlet_backup_mcp.errors import Cancelled
 from scarlet_backup_mcp.hosts import seeds
 from scarlet_backup_mcp.hosts.engine import Engine, find_endpoint
 from scarlet_backup_mcp.hosts.resources import Resources, resources_of
@@ -49,7 +50,7 @@ def container(require_docker: None) -> Iterator[str]:
 
 @pytest.fixture
 def letta(container: str, tmp_path: Path) -> Settings:
-    return load_settings(container=container, project=container, dir=tmp_path, sandbox_cache=False)
+    return load_settings(container=container, dir=tmp_path, sandbox_cache=False)
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def cached(letta: Settings) -> Iterator[Settings]:
 
 
 def there() -> set[str]:
-    return set(seeds.seeds())
+    return set(run_docker("volume", "ls", "-q", "--filter", f"label={seeds.LABEL}").split())
 
 
 def psql(container: str, statements: str, database: str = "letta") -> str:
@@ -110,12 +111,48 @@ def test_first_backup_is_drilled_and_the_empty_cluster_is_kept_and_pruned(cached
     again = take(settings)
     assert (again.drill, again.safe_to_proceed) == (None, True)
     with Target(cached) as target:
+        assert not any(volume in told for told in prune(target, Progress(), dry_run=False).warnings)
+    assert volume in there()
+    with Target(cached.model_copy(update={"sandbox_cache": False})) as target:
         assert any(
             f"{volume}, an empty cluster for drills, would be" in told for told in prune(target, Progress()).warnings
         )
         assert volume in there()
         told = prune(target, Progress(), dry_run=False).warnings
         assert any(f"{volume}, an empty cluster for drills, is removed" in word for word in told)
+    assert volume not in there()
+
+
+def test_prune_removes_this_containers_unused_stale_clusters_only(container: str, cached: Settings) -> None:
+    labels = {"stale": container, "in-use": container, "foreign": f"{container}-other"}
+    names = {what: f"{seeds.PREFIX}{what}-{secrets.token_hex(4)}" for what in labels}
+    for what, name in names.items():
+        run_docker("volume", "create", "--label", f"{seeds.LABEL}={labels[what]}", name)
+    run_docker("create", "--pull", "never", "--name", names["in-use"], "-v", f"{names['in-use']}:/x", IMAGE)
+    try:
+        with Target(cached) as target:
+            for dry_run in (True, False):
+                told = "\n".join(prune(target, Progress(), dry_run=dry_run).warnings)
+                assert [what for what, name in names.items() if name in told] == ["stale"]
+        assert there() & set(names.values()) == {names["in-use"], names["foreign"]}
+    finally:
+        run_docker("rm", "-f", names["in-use"])
+
+
+@pytest.mark.parametrize("lost", ["complete", "data/global/pg_control"])
+def test_kept_cluster_that_is_no_good_is_removed_and_the_drill_goes_on(cached: Settings, lost: str) -> None:
+    """As after a power cut, or when the container that filled it was removed in the middle."""
+    before = there()
+    with Target(cached) as target:
+        with throw_away_server(target, Progress()):
+            (volume,) = there() - before
+        run_docker(
+            "run", "--rm", "--network=none", "-v", f"{volume}:/x", "--entrypoint", "rm", IMAGE, f"/x/home/{lost}"
+        )
+        with throw_away_server(target, Progress()) as ready:
+            assert ready.server.ready()[0]
+        (told,) = ready.warnings
+        assert f"Docker volume {volume} was of no use, and is removed" in told
     assert volume not in there()
 
 
@@ -129,7 +166,7 @@ def test_kept_cluster_is_read_only_and_never_held_a_database_of_a_users(cached: 
                 session.execute("CREATE DATABASE mine")
             (mount,) = [found for found in inspected(ready)["Mounts"] if found["Name"] == volume]
             assert mount["RW"] is False
-            assert volume not in seeds.remove_seeds()
+            assert not seeds.remove_seed(volume)
         with throw_away_server(target, Progress()) as ready:
             assert volume in there()
             assert ready.warnings == []
@@ -142,16 +179,40 @@ def test_volume_whose_filling_was_cut_off_is_not_taken_for_a_cluster(container: 
     """A call that is killed leaves the container that fills it: as long as that is there it is not ready."""
     image, key = run_docker("image", "inspect", "--format", "{{.Id}}", IMAGE).strip(), secrets.token_hex(8)
     name, fail, fill = f"{seeds.PREFIX}{key}", ["sh", "-c", "exit 3"], ["sh", "-c", "echo 12"]
-    assert seeds.seed(image, fail, key, Progress()) is None
-    assert name not in seeds.seeds()
-    label = f"{seeds.LABEL}={key}"
+    assert seeds.seed(image, fail, key, container, Progress()) is None
+    assert name not in there()
+    label = f"{seeds.LABEL}={container}"
     run_docker("volume", "create", "--label", label, name)
     run_docker(
         "run", "-d", "--name", name, "--label", label, "-v", f"{name}:/x", "--entrypoint", "sh", IMAGE, "-c", "exit 1"
     )
-    assert seeds.seed(image, fill, key, Progress()) is None
-    assert seeds.seed(image, fill, key, Progress()) == seeds.Seed(name, "12")
-    assert seeds.seed(image, fail, key, Progress()) == seeds.Seed(name)
+    assert seeds.seed(image, fill, key, container, Progress()) is None
+    assert seeds.seed(image, fill, key, container, Progress()) == seeds.Seed(name, "12")
+    assert seeds.seed(image, fail, key, container, Progress()) == seeds.Seed(name)
+
+
+def test_who_waits_for_another_call_that_fills_it_leaves_that_alone(
+    container: str, cached: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, fill = secrets.token_hex(8), ["sh", "-c", "echo 12"]
+    name = seeds.volume_of(key)
+    filler = ("--pull", "never", "--name", name, "-v", f"{name}:/x", "--entrypoint", "sleep", IMAGE, "60")
+    run_docker("volume", "create", "--label", f"{seeds.LABEL}={container}", name)
+    run_docker("create", *filler)
+    monkeypatch.setattr(seeds, "CREATED_SECONDS", 60)
+    for _ in range(2):
+        progress = Progress()
+        progress.cancel()
+        with pytest.raises(Cancelled):
+            seeds.seed(IMAGE, fill, key, container, progress)
+        assert run_docker_quietly("start", name)
+    monkeypatch.undo()
+    run_docker("rm", "-f", name)
+    run_docker("create", *filler)
+    began = time.monotonic()
+    assert seeds.seed(IMAGE, fill, key, container, Progress()) is None
+    assert time.monotonic() - began < 30
+    assert seeds.seed(IMAGE, fill, key, container, Progress()) == seeds.Seed(name, "12")
 
 
 def test_kept_cluster_that_was_removed_just_now_is_made_in_the_drill(
@@ -165,4 +226,4 @@ def test_kept_cluster_that_was_removed_just_now_is_made_in_the_drill(
     monkeypatch.setattr(seeds, "seed", just_removed)
     with Target(cached) as target, throw_away_server(target, Progress()) as ready:
         assert ready.server.ready()[0]
-    assert gone.volume in seeds.remove_seeds()
+    assert gone.volume not in there()

@@ -26,8 +26,10 @@ TIMEOUT_SECONDS = 60
 SILENCE_SECONDS = 20.0
 """How long the engine may say nothing, in an answer or on a program's stream, before it is asked on another
 connection whether it is there."""
-PING_SECONDS = 10
-"""How long that other connection is waited for."""
+PING_SECONDS = 25
+"""How long that other connection is waited for. An engine that wakes within 40 s so ends nothing. One that stays silent
+is told of after 50 s at the most (`exec_stream` looks every 5 s), which leaves 25 of the 75 s in which every call has
+to have ended for what is tidied up then."""
 SILENT_PING_SECONDS = 3
 """The same, while it did not answer the last time."""
 

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 from ..errors import DrillImpossible
 from ..progress import Progress
-from .engine import Answer, Engine, EngineRefused, container_name, find_endpoint
+from .engine import Answer, Engine, EngineRefused, find_endpoint
 from .resources import Resources
+from .throw_away import LOG_LINES, ThrowAwayContainer, remove
 from .throw_away import SEED_LABEL as LABEL
-from .throw_away import ThrowAwayContainer
 
 PREFIX = "scarlet-sandbox-"
 FILL_SECONDS = 60
+CREATED_SECONDS = 5.0
+"""How long another call's container is waited for that was made and is not started: that call may have been killed."""
 
 log = logging.getLogger(__name__)
 
@@ -30,72 +32,89 @@ class Seed:
     said: str = ""
 
 
-def seed(image: str, argv: Sequence[str], key: str, progress: Progress) -> Seed | None:
-    """The volume that `argv`, once run in a container of the image, has filled; one for each `key`. None where it
-    could not be had.
+def volume_of(key: str) -> str:
+    """The name of the volume for that key."""
+    return f"{PREFIX}{key}"
+
+
+def seed(image: str, argv: Sequence[str], key: str, owner: str, progress: Progress) -> Seed | None:
+    """The volume that `argv`, once run in a container of the image, has filled; one for each `key`, with the `owner`
+    in its label for whom it was filled. None where it could not be had.
 
     The container that fills it has the volume's name, so that only one does: as long as it is there the volume is not
     ready. It gets nothing but the image and `argv`: no data of a user's. Raises HostError.
     """
-    name = f"{PREFIX}{key}"
+    name, mine = volume_of(key), False
     with _engine() as engine:
         container = ThrowAwayContainer(engine, name)
-        if _state(engine, name) is None:
-            if engine.has_volume(name):
-                return Seed(name)
-            with suppress(DrillImpossible):  # another call's is there by now, or there is none afterwards
-                container.start(image, argv, {LABEL: key}, Resources())
         try:
-            state = _wait(engine, name, progress)
-            if state is None:
-                return Seed(name) if engine.has_volume(name) else None
-            if (state["Status"], state["ExitCode"]) == ("exited", 0):
-                lines = engine.container_log(name, 1).strip()
-                engine.remove_container(name)
-                return Seed(name, lines)
+            if _inspect(engine, name) is None:
+                if engine.has_volume(name):
+                    return Seed(name)
+                mine = _started(container, image, argv, owner)
+            found = _wait(engine, name, progress, CREATED_SECONDS if not mine else 0)
         except BaseException:
-            with progress.uninterrupted():
-                container.remove()
+            if mine:
+                with progress.uninterrupted():
+                    container.remove()
             raise
-        log.warning("%s could not be filled: %s", name, container.ended())
-        container.remove()
+        if found is None:  # another call has dealt with it
+            return Seed(name) if engine.has_volume(name) else None
+        filled = (found["State"]["Status"], found["State"]["ExitCode"]) == ("exited", 0)
+        said = ""
+        with suppress(EngineRefused):  # it is just being removed
+            said = engine.container_log(found["Id"], 1 if filled else LOG_LINES).strip()
+        remove(engine.remove_container, found["Id"], "container")
+        if filled:
+            return Seed(name, said)
+        log.warning("%s could not be filled, its container was %s: %s", name, found["State"]["Status"], said)
+        remove(engine.remove_volume, name, "volume")
         return None
 
 
-def seeds() -> list[str]:
-    """Names of all such volumes. Raises HostError."""
+def unused(owner: str) -> list[str]:
+    """Names of the volumes that were filled for that owner and that no container has. Raises HostError."""
     with _engine() as engine:
-        return sorted(engine.volumes_labelled(LABEL))
+        volumes = sorted(engine.volumes_labelled(f"{LABEL}={owner}"))
+        used = {mount.get("Name") for container in engine.containers() for mount in container["Mounts"]}
+        return [name for name in volumes if name not in used]
 
 
-def remove_seeds() -> list[str]:
-    """Remove those that nothing uses; their names. Raises HostError."""
+def remove_seed(name: str) -> bool:
+    """Whether such a volume is gone now: one that a container has stays. Raises HostError."""
     with _engine() as engine:
-        filling = {container_name(container) for container in engine.containers_labelled([LABEL])}
-        return [name for name in sorted(engine.volumes_labelled(LABEL)) if name not in filling and _gone(engine, name)]
+        try:
+            engine.remove_volume(name)
+        except EngineRefused as refused:
+            return refused.status == 404
+        return True
 
 
-def _gone(engine: Engine, name: str) -> bool:
+def _started(container: ThrowAwayContainer, image: str, argv: Sequence[str], owner: str) -> bool:
+    """Whether the container that fills the volume, if there is one now, is this call's."""
     try:
-        engine.remove_volume(name)
-    except EngineRefused:  # a drill has it
-        return False
+        container.start(image, argv, {LABEL: owner}, Resources())
+    except DrillImpossible as error:
+        refused = error.__cause__
+        return not (isinstance(refused, EngineRefused) and refused.status == 409)
     return True
 
 
-def _wait(engine: Engine, name: str, progress: Progress) -> Answer | None:
-    until = time.monotonic() + FILL_SECONDS
-    while (state := _state(engine, name)) is not None and state["Status"] in ("created", "running"):
-        progress.check()
-        if time.monotonic() > until:
+def _wait(engine: Engine, name: str, progress: Progress, to_start: float) -> Answer | None:
+    """The container as it is when it has ended, was not started within `to_start` seconds, or took too long."""
+    began = time.monotonic()
+    patience = {"created": to_start, "running": FILL_SECONDS, "removing": FILL_SECONDS}
+    while (found := _inspect(engine, name)) is not None:
+        if time.monotonic() - began > patience.get(found["State"]["Status"], 0):
             break
+        progress.check()
         time.sleep(0.05)
-    return state
+    return found
 
 
-def _state(engine: Engine, name: str) -> Answer | None:
+def _inspect(engine: Engine, name: str) -> Answer | None:
     try:
-        return engine.inspect_container(name)["State"]
+        return engine.inspect_container(name)
     except EngineRefused as refused:
         if refused.status == 404:
             return None

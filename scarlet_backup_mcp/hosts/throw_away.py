@@ -20,7 +20,8 @@ from .resources import Resources, resources_of
 LABEL = "scarlet-backup-mcp.drill"
 """On the container and on its volume; the value tells whose they are."""
 SEED_LABEL = "scarlet-backup-mcp.sandbox"
-"""On a volume that containers begin with (see `seeds`), and on the container that fills it."""
+"""On a volume that containers begin with (see `seeds`), and on the container that fills it; the value tells for whom
+it was filled."""
 PREFIX = "scarlet-drill-"
 COMPOSE_LABELS = "com.docker.compose."
 
@@ -97,7 +98,7 @@ class ThrowAwayContainer:
         a file that is removed with the container, whatever the engine's own log driver.
         """
         own: Answer = {"Source": self.name, "Target": VOLUME_AT, "VolumeOptions": {"Labels": dict(labels)}}
-        # The engine makes it anew, empty, if it was removed just now: then its label has it removed again.
+        # The engine makes it anew, empty, if it was removed just now.
         options = {"NoCopy": True, "Labels": {SEED_LABEL: seed}}
         seeded: Answer = {"Source": seed, "Target": SEED_AT, "ReadOnly": True, "VolumeOptions": options}
         volumes = [{"Type": "volume", **mount} for mount in ([own, seeded] if seed else [own])]

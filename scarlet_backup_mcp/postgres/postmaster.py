@@ -12,7 +12,8 @@ from ..hosts import Host, run
 
 FILE = "postmaster.pid"
 START_SECONDS = 5.0
-"""The server's own start time is taken so much later, at the most, than the one in the file (seen on 15.20: 0.3 s)."""
+"""The server's own start time is taken so much later, at the most, than the one in the file (seen on 15.20: 0.3 s).
+Preloaded libraries, name resolution and the clearing of temporary files come between the two."""
 _ANY_ADDRESS = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -90,9 +91,9 @@ class Whereabouts:
             raise WrongServer(
                 f"The server that answered is not the one of the container: it has been running since "
                 f"{found.started_at:.0f} (seconds since 1970), and the container's {self._directory}/{FILE} "
-                f"{f'tells {self._postmaster.started_at:.0f}' if self._postmaster else 'is not there'}.",
-                f"{WrongServer.default_remedy} If the server keeps its data elsewhere, set PGDATA in the container's "
-                "environment.",
+                f"{self._told()}.",
+                f"{WrongServer.default_remedy} Restart one that was only slow to start. If the server keeps its data "
+                "elsewhere, set PGDATA in the container's environment.",
             )
         first = self._first = self._first or found
         if found.system_identifier != first.system_identifier:
@@ -105,6 +106,12 @@ class Whereabouts:
     def forget(self) -> None:
         """Call it where the contents of the data directory were exchanged: another cluster may run there now."""
         self._postmaster = self._first = None
+
+    def _told(self) -> str:
+        if self._postmaster is None:
+            return "is not there"
+        slow = f"a server that took more than {START_SECONDS:g} s to start, as on a cold disk, looks the same"
+        return f"tells {self._postmaster.started_at:.0f}; {slow}"
 
     def _runs_here(self, found: Identity) -> bool:
         if self._postmaster is not None and self._postmaster.is_of(found):

@@ -29,11 +29,14 @@ SETTINGS: Mapping[str, str] = {
 
 
 DATA = "data"
+COMPLETE = "complete"
+"""The file beside it that is made when all of a cluster that is to be copied is on the disk."""
 PORT = "5432"
 """Part of a socket's name, whatever the live server's is."""
 
 
 _INITDB = f'"${{bin}}initdb" -D "$data" -U "$user" --auth=trust {" ".join(INITDB)}'
+_INITDB_ON_DISK = _INITDB.replace(" --no-sync", "")
 
 
 def command_in_container(
@@ -41,23 +44,20 @@ def command_in_container(
 ) -> list[str]:
     """What makes a cluster in `home`/DATA and becomes its server, listening on a socket in `home` and nowhere else.
 
-    `bin_dir` holds its programs; "" is for PATH. `user` is the superuser, whom the socket trusts. It is a copy of what
-    `seed_command` has made in `seed_home`, if there is one.
+    `bin_dir` holds its programs; "" is for PATH. `user` is the superuser, whom the socket trusts. With a `seed_home`
+    it is a copy of what `seed_command` has made there, and fails where that is not complete.
     """
-    copied = '[ -f "$seed/PG_VERSION" ] && cp -Rp "$seed" "$data"'
-    script = (
-        f'bin=$1 data=$2 user=$3 seed=$4; shift 4; {{ {copied} || {_INITDB}; }} && exec "${{bin}}postgres" -D "$data" '
-        '"$@"'
-    )
+    made = f'[ -f "$seed/{COMPLETE}" ] && cp -Rp "$seed/{DATA}" "$data"' if seed_home else _INITDB
+    script = f'bin=$1 data=$2 user=$3 seed=$4; shift 4; {made} && exec "${{bin}}postgres" -D "$data" "$@"'
     reached = {"listen_addresses": "", "unix_socket_directories": home, "port": PORT}
     options = [part for name, value in {**settings, **reached}.items() for part in ("-c", f"{name}={value}")]
-    return ["sh", "-c", script, "sh", *_places(bin_dir, home, user), f"{seed_home}/{DATA}", *options]
+    return ["sh", "-c", script, "sh", *_places(bin_dir, home, user), seed_home, *options]
 
 
 def seed_command(bin_dir: str, home: str, user: str) -> list[str]:
     """What makes such a cluster and no more; its last line begins with the size in KiB."""
-    script = f'bin=$1 data=$2 user=$3; {_INITDB} && du -sk "$data"'
-    return ["sh", "-c", script, "sh", *_places(bin_dir, home, user)]
+    script = f'bin=$1 data=$2 user=$3 done=$4; {_INITDB_ON_DISK} && du -sk "$data" && : >"$done"'
+    return ["sh", "-c", script, "sh", *_places(bin_dir, home, user), f"{home}/{COMPLETE}"]
 
 
 def _places(bin_dir: str, home: str, user: str) -> list[str]:

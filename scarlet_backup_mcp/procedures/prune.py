@@ -5,7 +5,7 @@ of and left. It goes under the directory's lock, so that none is being restored 
 verification, a drill, a copy) reads an open file to its end and finds no file when it opens it again; on Windows an
 open file can't be removed, and is told as such. A drill's or verification's outcome is not kept once its file is gone.
 
-The server is needed for undo points only.
+The server is needed for undo points only; where it does not answer, empty clusters for drills stay too.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def prune(
         look = target.server.session(target.maintenance_database, progress=progress) if include_undo else nullcontext()
         with look as session:
             items = _plan(target, progress, session)
-        seeds = throw_away.forget_seeds(target, dry_run=True)
+        seeds = throw_away.forget_seeds(target, progress, dry_run=True)
         return _report(target, items, seeds, time.monotonic() - began, dry_run=True)
     target.directory.prepare()
     with writer_lock(target.directory.path, "prune"), _server(target, progress, include_undo) as session:
@@ -97,7 +97,7 @@ def prune(
                 "Call it again with dry_run=true, and ask the user about what it tells now.",
             )
         items = _remove(target, progress, items, session)
-    target.settled += throw_away.forget_seeds(target, dry_run=False)
+        target.settled += throw_away.forget_seeds(target, progress, dry_run=False)
     return _report(target, items, target.settled, time.monotonic() - began, dry_run=False)
 
 

@@ -224,8 +224,27 @@ def _user(target: Target) -> str:
 
 @contextmanager
 def _in_container(target: Target, likeness: _Likeness, owner: str, progress: Progress) -> Generator[ThrowAway]:
+    where = _image(target)[1]
+    seed, told = _seed(target, likeness, progress)
+    with ExitStack() as held:
+        try:
+            container, server = held.enter_context(_started(target, likeness, owner, progress, seed))
+        except DrillImpossible as error:
+            if seed is None:
+                raise
+            told = [_without(seed, error)]
+            container, server = held.enter_context(_started(target, likeness, owner, progress, None))
+        warnings = [*likeness.warnings, *told, *_unlike(container, where)]
+        ready = ThrowAway(server, where, f"{throw_away.HOME}/{trial.DATA}", warnings)
+        yield ready
+    ready.warnings.extend(container.left_behind)
+
+
+@contextmanager
+def _started(
+    target: Target, likeness: _Likeness, owner: str, progress: Progress, seed: str | None
+) -> Generator[tuple[throw_away.ThrowAwayContainer, Server]]:
     home, (image, where) = throw_away.HOME, _image(target)
-    seed, told = _seed(target, image, likeness, progress)
     command = trial.command_in_container(
         likeness.bin_dir, home, _user(target), _settings(likeness), throw_away.SEED_HOME if seed else ""
     )
@@ -233,20 +252,16 @@ def _in_container(target: Target, likeness: _Likeness, owner: str, progress: Pro
     with throw_away.throw_away_container(image, command, owner, progress, like=like, seed=seed) as container:
         server = _server(target, container)
         _wait_until_ready(server, container, where, progress)
-        warnings = [*likeness.warnings, *told, *_unlike(container, where)]
-        ready = ThrowAway(server, where, f"{home}/{trial.DATA}", warnings)
-        yield ready
-    ready.warnings.extend(container.left_behind)
+        yield container, server
 
 
-def _seed(target: Target, image: str, likeness: _Likeness, progress: Progress) -> tuple[str | None, list[str]]:
+def _seed(target: Target, likeness: _Likeness, progress: Progress) -> tuple[str | None, list[str]]:
     """The volume with an empty cluster for this image and these settings, and what there is to tell of it."""
     if not target.settings.sandbox_cache:
         return None, []
-    command = trial.seed_command(likeness.bin_dir, throw_away.HOME, _user(target))
-    key = json.dumps([image, command, _settings(likeness), __version__], sort_keys=True)
+    command, key = _seed_key(target, likeness)
     try:
-        found = seeds.seed(image, command, hashlib.sha256(key.encode()).hexdigest()[:16], progress)
+        found = seeds.seed(_image(target)[0], command, key, target.place.container or "", progress)
     except HostError as error:
         log.warning("There is no empty cluster to begin with: %s", error.message)
         return None, []
@@ -254,23 +269,52 @@ def _seed(target: Target, image: str, likeness: _Likeness, progress: Progress) -
         return found and found.volume, []
     size = int(found.said.split()[0]) / 1000 if found.said.split()[0].isdigit() else 0
     return found.volume, [
-        f"An empty cluster of {size:.0f} MB is kept for drills in the Docker volume {found.volume}; `prune_backups` "
-        "removes it, and SCARLET_BACKUP_SANDBOX_CACHE=false does without."
+        f"An empty cluster of {size:.0f} MB is kept for drills in the Docker volume {found.volume}; with "
+        "SCARLET_BACKUP_SANDBOX_CACHE=false there is none, and `prune_backups` removes it."
     ]
 
 
-def forget_seeds(target: Target, *, dry_run: bool) -> list[str]:
-    """Remove the empty clusters that are kept for drills in volumes; what there is to tell of them. Does nothing while
-    the engine does not answer."""
+def _seed_key(target: Target, likeness: _Likeness) -> tuple[list[str], str]:
+    """What makes that cluster, and the key of its volume."""
+    command = trial.seed_command(likeness.bin_dir, throw_away.HOME, _user(target))
+    key = json.dumps([_image(target)[0], command, _settings(likeness), __version__], sort_keys=True)
+    return command, hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def _without(seed: str, error: DrillImpossible) -> str:
+    """The volume can't be used: it goes, and the next drill fills it anew."""
+    try:
+        gone = seeds.remove_seed(seed)
+    except HostError:
+        gone = False
+    kept = "is removed" if gone else f"could not be removed: do it with `docker volume rm {seed}`"
+    told = f"The empty cluster in the Docker volume {seed} was of no use, and {kept}. {error.message}"
+    log.warning(told)
+    return told
+
+
+def forget_seeds(target: Target, progress: Progress, *, dry_run: bool) -> list[str]:
+    """Remove the empty clusters that were kept in volumes for drills of this container and that no drill would use any
+    more: made for another image, other settings or another version of this tool; with the cache turned off all of them.
+    What there is to tell of them. Does nothing while the engine does not answer, or as long as the server does not
+    tell which one a drill would use."""
     if target.settings.via != "docker" or target.known_place is None:
         return []
-    verb = "would be removed" if dry_run else "is removed"
+    why = "no drill of this image, these settings and this version of the tool uses it"
     try:
-        gone = seeds.seeds() if dry_run else seeds.remove_seeds()
+        names = seeds.unused(target.place.container or "")
+        if names and not target.settings.sandbox_cache:
+            why = "SCARLET_BACKUP_SANDBOX_CACHE is off"
+        elif names:
+            likeness = _likeness(target, progress)
+            current = seeds.volume_of(_seed_key(target, likeness)[1])
+            names = [] if likeness.warnings else [name for name in names if name != current]
+        gone = names if dry_run else [name for name in names if seeds.remove_seed(name)]
     except HostError as error:
         log.info("No volume was looked for: %s", error.message)
         return []
-    return [f"The volume {name}, an empty cluster for drills, {verb}; the next drill makes it anew." for name in gone]
+    verb = "would be removed" if dry_run else "is removed"
+    return [f"The volume {name}, an empty cluster for drills, {verb}: {why}." for name in gone]
 
 
 def _unlike(container: throw_away.ThrowAwayContainer, where: str) -> list[str]:
