@@ -23,6 +23,7 @@ import pytest
 from scarlet_backup_mcp.errors import (
     Cancelled,
     ContainerAmbiguous,
+    ContainerLost,
     ContainerMissing,
     ContainerNotRunning,
     ContainerPaused,
@@ -32,6 +33,7 @@ from scarlet_backup_mcp.errors import (
 )
 from scarlet_backup_mcp.hosts import Exit, Host, missing_program, run
 from scarlet_backup_mcp.hosts.docker import DockerHost
+from scarlet_backup_mcp.hosts.endings import lost
 from scarlet_backup_mcp.hosts.engine import DEFAULT_ADDRESS, Endpoint, container_name, find_endpoint
 from scarlet_backup_mcp.hosts.local import LocalHost
 from scarlet_backup_mcp.progress import Progress
@@ -154,6 +156,13 @@ class TestRun:
 
     def test_a_signal_is_an_exit_code_over_128(self, host: Host) -> None:
         assert run(host, ["sh", "-c", "kill -KILL $$"]).code == 137
+
+    def test_a_program_that_was_killed_is_told_as_that_where_its_place_is_still_there(self, host: Host) -> None:
+        gone = lost(host, run(host, ["sh", "-c", "echo 'no memory' >&2; kill -KILL $$"]), "the load")
+        assert gone is not None
+        assert gone.message == "The program was killed during the load. no memory"
+        assert (isinstance(gone, ContainerLost), "docker" in gone.remedy) == (host.kind == "docker", False)
+        assert lost(host, run(host, ["sh", "-c", "exit 3"]), "the load") is None
 
     def test_output_and_errors_are_kept_apart(self, host: Host) -> None:
         output = bytearray()

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
 from scarlet_backup_mcp import texts
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import ConstraintViolated, RestoreFailed, WillNotLoad
+from scarlet_backup_mcp.hosts import Host
 from scarlet_backup_mcp.models import Verdict, Verification
 from scarlet_backup_mcp.procedures import catalogue, ways
 from scarlet_backup_mcp.procedures import drill as drills
@@ -248,13 +249,14 @@ INDEXED = f"""{NORM}
 """
 
 
-def test_an_index_over_a_function_loads_on_15_with_the_databases_path(box: Box) -> None:
+def test_an_index_over_a_function_loads_on_15_with_the_databases_path_but_is_not_proved(box: Box) -> None:
     settings = box.make(AGENTS + INDEXED)
     assert settings.dir is not None
     dumped = run_docker("exec", box.container, "pg_dump", "-U", "postgres", settings.database)
     (settings.dir / "old.sql").write_text(dumped, encoding="utf-8")
     found = drill(settings, "old.sql")
-    assert (wrong(found), verdict(found)) == ({}, ("proved", "database"))
+    assert (list(wrong(found)), verdict(found)) == (["drill_load"], ("will_not_load", None))
+    assert 'ALTER FUNCTION public.norm2(text) SET search_path = "$user", public;' in wrong(found)["drill_load"]
 
 
 def test_from_17_on_it_does_not_and_the_way_out_is_written_out(databases: Databases, shared: Throwaways) -> None:
@@ -408,6 +410,11 @@ def test_a_unique_index_that_rows_break_is_left_out_and_what_rests_on_it(
     assert all_rows(databases, settings) == before
     left_out = [warning for warning in done.warnings if "was left out" in warning]
     assert len(left_out) == len(told)
+    assert [warning.partition(":")[0] for warning in left_out if "Rows break" in warning] == [
+        "Rows break the unique index parents_pkey of public.parents"
+    ]
+    assert any("c_p_fkey of public.children could not be made, since" in warning for warning in left_out)
+    assert "c_p_fkey" not in wrong(found)["drill_load"]
     assert done.drill is not None
     assert done.drill.verdict == "constraint_violated"
 
@@ -475,15 +482,43 @@ def test_a_function_that_wins_over_the_catalogues_is_a_difference(databases: Dat
     assert databases.beside(settings) == [settings.database]
 
 
-def test_a_foreign_file_gets_a_second_load_in_the_sandbox_only(databases: Databases, shared: Throwaways) -> None:
+def test_a_foreign_file_that_only_its_path_loads_is_not_proved_and_the_way_out_is_written_out(
+    databases: Databases, shared: Throwaways
+) -> None:
     settings = databases.make(AGENTS + UNQUALIFIED["a generated column"])
     name = databases.pg_dump(settings).name
     found = drill(settings, name)
-    assert verdict(found) == ("proved", "database")
-    with pytest.raises(RestoreFailed, match="norm") as refused:
-        bring_back(settings, name, accept_foreign=True, drill=False)
-    assert refused.value.code == "restore_failed"
+    assert (verdict(found), found.proved) == (("will_not_load", None), False)
+    statement = 'ALTER FUNCTION public.norm3(text) SET search_path = "$user", public;'
+    for told in (found.remedy, wrong(found)["drill_load"], listed(settings, name).detail):
+        assert statement.removesuffix(";") in str(told)
+    assert "accept_foreign" not in str(found.remedy)
+    for drilled in (True, False):
+        with pytest.raises(WillNotLoad, match="norm") as refused:
+            bring_back(settings, name, accept_foreign=True, drill=drilled)
+        assert statement in str(refused.value)
+        assert "drill=true" not in refused.value.remedy
     assert databases.beside(settings) == [settings.database]
+    databases.psql(statement, settings.database)
+    name = databases.pg_dump(settings, name="again.sql").name
+    assert (drill(settings, name).proved, bring_back(settings, name, accept_foreign=True).rows_compared) == (True, 3)
+
+
+def test_a_foreign_files_money_is_dumped_as_the_load_has_read_it(
+    databases: Databases, shared: Throwaways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No locale that spells money in another way is on every machine: what pg_dump is told is looked at."""
+    told: list[str] = []
+    output_of = drills.output_of
+
+    def looking(host: Host, argv: list[str], watch: Any, **options: Any) -> Any:
+        told.append(options["env"]["PGOPTIONS"])
+        return output_of(host, argv, watch, **options)
+
+    monkeypatch.setattr(drills, "output_of", looking)
+    settings = databases.make(AGENTS + "ALTER DATABASE :\"DBNAME\" SET lc_monetary TO 'C';")
+    bring_back(settings, databases.pg_dump(settings).name, accept_foreign=True)
+    assert ["lc_monetary=C" in options for options in told] == [True]
 
 
 # -- older manifests, and little memory ------------------------------------------------------------------------------

@@ -8,9 +8,14 @@ from contextlib import contextmanager
 from ..errors import ContainerLost, ContainerMissing, ContainerNotRunning, EngineUnreachable, HostError
 from . import Exit, Host
 
+KILLED = 137
+"""Exit code of a program that was killed, as when memory runs out."""
+_AFTER_A_KILL = "See whether memory ran out there (`dmesg` tells) or somebody restarted it, then try again."
+
 
 def lost(host: Host, ended: Exit, during: str) -> HostError | None:
-    """The error when the container or its engine went away under a program, or before it began; None: it ended itself.
+    """The error when the container or its engine went away under a program, or before it began, or when only the
+    program was killed; None: it ended itself.
 
     `during` completes the sentence, for example "the load".
     """
@@ -20,8 +25,11 @@ def lost(host: Host, ended: Exit, during: str) -> HostError | None:
         return EngineUnreachable(f"The engine went away during {during}. {error.message}")
     except HostError as error:
         return ContainerLost(f"The container went away during {during}. {error.message}")
-    if ended.code is None or ended.code == 137:
+    if ended.code is None:
         return ContainerLost(f"The container or its engine went away during {during}. {ended.stderr.strip()}".strip())
+    if ended.code == KILLED:
+        error = HostError if host.kind == "local" else ContainerLost  # it may have been started anew
+        return error(f"The program was killed during {during}. {ended.stderr.strip()}".strip(), _AFTER_A_KILL)
     return None
 
 

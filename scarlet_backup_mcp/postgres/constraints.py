@@ -22,6 +22,8 @@ KEYS = 5
 KEY_LENGTH = 80
 
 Kind = Literal["check", "foreign key", "unique index"]
+Key = tuple[str, str, frozenset[str]]
+"""Schema and name of a table, and columns in SQL, in any order."""
 _CHECK: Kind = "check"
 _FOREIGN_KEY: Kind = "foreign key"
 _UNIQUE: Kind = "unique index"
@@ -39,22 +41,30 @@ _ABOUT_AN_INDEX = (
 @dataclass(frozen=True)
 class Constraint:
     """One of a script, valid there. `table` is "" for a domain's, `of` the schema and name of its table or domain;
-    `columns` are SQL, of a unique constraint."""
+    `columns` are SQL, of a unique constraint; `refers` is the `key` to which a foreign key does."""
 
     kind: Kind
     schema: str
     of: str
     name: str
     columns: str = ""
+    refers: Key | None = None
+
+    @property
+    def key(self) -> Key:
+        """What a foreign key names a unique constraint by."""
+        return self.schema, self.of, frozenset(column.strip() for column in self.columns.split(","))
 
 
 @dataclass(frozen=True)
 class Broken:
     """A constraint that the data break. `keys` are primary keys of the first rows that do, `rows` how many do: None
-    where that can't be told."""
+    where that can't be told. `lacks` is the unique constraint that a foreign key needs and that was left out, too:
+    whether rows break it nobody has seen."""
 
     constraint: Constraint
     left_out: bool
+    lacks: str = ""
     rows: int | None = None
     keys: tuple[str, ...] = ()
 
@@ -101,9 +111,24 @@ class Relaxed:
         yield from reversed(self._checks)
         yield from self._comments
 
-    def _note(self, kind: Kind, words: list[bytes], table: int, name: bytes, columns: bytes = b"") -> None:
+    def _note(
+        self,
+        kind: Kind,
+        words: list[bytes],
+        table: int,
+        name: bytes,
+        columns: bytes = b"",
+        refers: Key | None = None,
+    ) -> None:
         schema, of, name_ = (unquote(word, self._codec) for word in (words[table], words[table + 2], name))
-        self.constraints.append(Constraint(kind, schema, of, name_, columns.decode(self._codec, "replace")))
+        self.constraints.append(Constraint(kind, schema, of, name_, columns.decode(self._codec, "replace"), refers))
+
+    def _referred(self, words: list[bytes]) -> Key:
+        """By the words of a foreign key."""
+        at = words.index(b"REFERENCES") + 1
+        columns = b"".join(words[at + 4 : words.index(b")", at)]).decode(self._codec, "replace")
+        schema, of = (unquote(word, self._codec) for word in (words[at], words[at + 2]))
+        return Constraint(_UNIQUE, schema, of, "", columns).key
 
     def _without_checks(self, sql: bytes, places: list[tuple[int, int]], table: int, kind: bytes) -> bytes:
         """A CREATE TABLE or DOMAIN statement without its checks, which are put off."""
@@ -134,7 +159,8 @@ class Relaxed:
             yield sql
         elif kind == [b"FOREIGN"] or kind == [b"CHECK"]:
             what = _FOREIGN_KEY if kind == [b"FOREIGN"] else _CHECK
-            self._note(what, words, table, words[at + 2])
+            refers = self._referred(tokens(sql)) if what == _FOREIGN_KEY else None
+            self._note(what, words, table, words[at + 2], refers=refers)
             put_off = sql[: places[-1][0]] + b" NOT VALID"
             yield _trying(sql, _BROKEN[what], then=put_off, or_else="OTHERS", lacking="invalid_foreign_key")
         elif kind in ([b"PRIMARY"], [b"UNIQUE"], [b"EXCLUDE"]):
@@ -224,7 +250,12 @@ def broken(session: Session, made: list[Constraint]) -> list[Broken]:
         )
     }
     states = [(one, there.get((one.schema, one.of, one.name))) for one in made]
-    return [Broken(one, left_out=valid is None) for one, valid in states if not valid]
+    found = [Broken(one, left_out=valid is None) for one, valid in states if not valid]
+    gone = {item.constraint.key: item.constraint.name for item in found if item.constraint.kind == _UNIQUE}
+    referring = {item.constraint: item.constraint.refers for item in found if item.left_out}
+    return [
+        replace(item, lacks=gone[key]) if (key := referring.get(item.constraint)) in gone else item for item in found
+    ]
 
 
 def with_keys(session: Session, found: list[Broken]) -> list[Broken]:

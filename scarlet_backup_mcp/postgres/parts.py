@@ -274,7 +274,7 @@ class _Taker(_Walk):
         self._wanted, self._headed, self._whole = wanted, headed, whole
         self._set: dict[str, bytes] = {}
         self._at = 1
-        self._begun = self._ended = False
+        self._begun = False
 
     def piece(self, data: bytes, line: int) -> None:
         if self._takes(len(self.dumps) - 1) and not self._is_set(data):
@@ -300,11 +300,10 @@ class _Taker(_Walk):
         if self._takes(len(self.dumps)):
             self._put(data, line)
 
-    def comment(self, data: bytes, line: int) -> None:
-        super().comment(data, line)
-        if data == TRAILER and self._whole and not self._ended and len(self.dumps) - 1 == max(self._wanted):
-            self._ended = True
-            self._put(b"--\n" + TRAILER + b"\n--", line - 1)
+    def end(self) -> None:
+        """What pg_dump writes last, behind the last of the dumps, which may be statements of somebody's own."""
+        if self._whole:
+            self._put(b"--\n" + TRAILER + b"\n--", self._at)
 
     def copy_data(self, data: bytes) -> None:
         if self._takes(len(self.dumps) - 1):
@@ -355,6 +354,7 @@ class Part:
                 yield b"".join(taker.out)
                 taker.out.clear()
         reader.finish()
+        taker.end()
         if taker.out:
             yield b"".join(taker.out)
 

@@ -261,8 +261,10 @@ def connection_error(ended: Exit, database: str) -> Exception:
     """What a client program that could not connect, or lost its connection, means."""
     text = ended.stderr.strip()
     said = text or f"psql ended with exit code {ended.code}"
-    if ended.code is None or ended.code == 137:
+    if ended.code is None:
         return ContainerLost(f"The container went away: {said}")
+    if ended.code == 137:
+        return ContainerLost(f"psql was killed, or the container that it ran in went away: {said}")
     if re.search(r'database ".*" does not exist', text, re.DOTALL):
         return DatabaseMissing(f"There is no database {identifier(database)} on the server.")
     if re.search(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import tarfile
-import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -20,7 +19,7 @@ from ..progress import Progress
 from ..store import directories
 from ..store.directory import Entry
 from ..store.forms import ARCHIVES, DESCRIPTIONS
-from ..store.names import PARTIAL
+from ..store.lock import in_use
 from ..store.reading import CompressionDamaged, Compressor, FileReader, beginning, decompress
 from ..store.writing import PartialFile
 from .catalogue import Known
@@ -28,8 +27,6 @@ from .checks import FORM, MANIFEST, describe, name_checks
 from .target import Target
 from .throw_away import DRILLS, ThrowAway, throw_away_server
 
-LEFT_SECONDS = 24 * 3600
-"""Age at which a script in the drills' directory was left by a killed call."""
 _UNPACKED = "archive"
 _NEWER = "unsupported version"
 """Of pg_restore's word for an archive of a newer pg_dump ("ReadHead" in pg_backup_archiver.c)."""
@@ -130,8 +127,8 @@ def as_script(target: Target, known: Known[Manifest], progress: Progress) -> Gen
     with ExitStack() as held:
         with throw_away_server(target, progress) as sandbox:
             directory = target.directory.path / DRILLS
-            _remove_leftovers(directory)
             partial = held.enter_context(PartialFile(directory / f"{token_hex(8)}.sql.zst"))
+            held.enter_context(in_use(partial.path))
             progress.stage(f"converting {known.name} with pg_restore", known.entry.bytes)
             sha256 = _convert(known, sandbox, partial, progress)
         status = partial.path.stat()
@@ -211,10 +208,3 @@ def _packed(path: Path, progress: Progress) -> Iterator[bytes]:
             )
         yield bytes(-member.size % tarfile.BLOCKSIZE)
     yield bytes(2 * tarfile.BLOCKSIZE)
-
-
-def _remove_leftovers(directory: Path) -> None:
-    for path in directory.glob(f"*{PARTIAL}"):
-        with suppress(OSError):
-            if path.lstat().st_mtime < time.time() - LEFT_SECONDS:
-                path.unlink()

@@ -55,7 +55,7 @@ def quick_checks(known: Known[Manifest]) -> list[Check]:
             file.seek(max(0, entry.bytes - EDGE) // 2 * 2)  # UTF-16 comes in pairs
             tail = _legible(file.read(EDGE), container)
         last = (_OTHER_LAST_LINES if known.manifest is None else _LAST_LINES).search(tail)
-        uncommented = known.manifest is None and _is_uncommented(head)
+        uncommented = known.manifest is None and (_is_uncommented(head) or f"\n{TRAILER}\n" in tail)
         checks += [
             _header_check(head, foreign=known.manifest is None),
             _edge_check("trailer", TRAILER, True if last else None if uncommented else False),

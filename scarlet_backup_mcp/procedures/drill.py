@@ -21,7 +21,7 @@ from ..errors import (
     ServerError,
 )
 from ..hosts import output_of, run
-from ..models import Check, DatabaseProperties, Drill, Manifest, TableData
+from ..models import Check, DatabaseProperties, Drill, Manifest, TableData, Verdict
 from ..postgres import catalogue as pg
 from ..postgres import databases, programs
 from ..postgres.contents import Comparison, Contents, compare, confirm
@@ -42,7 +42,7 @@ from .load import LoadFailed, script_of
 from .set_aside import scratch_prefix
 from .target import TAG, Target
 from .throw_away import throw_away_server
-from .ways import Loader, settings_of, trusts_path, verdict_on, violations
+from .ways import Loader, only_with_its_path, settings_of, trusts_path, verdict_on, violations
 
 ROOM = 1.2
 """Free space asked for, in sizes of the database."""
@@ -75,6 +75,8 @@ class Rehearsal:
     checks: list[Check] = field(default_factory=list[Check])
     loaded: bool = False
     encoding: str = "UTF8"
+    formats: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
+    """As `Loader.formats`."""
     tables: list[TableData] = field(default_factory=list[TableData])
     """What `script` has given, once it has come to its end."""
 
@@ -86,7 +88,7 @@ class Rehearsal:
         digests, refusals = BlockDigests(), Refusals()
         reader = ScriptReader(digests, refusals)
         argv = programs.pg_dump(self.encoding)
-        environment = self.trial.server.environment(self.database)
+        environment = self.trial.server.environment(self.database, self.formats)
 
         def watch(chunk: bytes) -> None:
             reader.feed(chunk)
@@ -319,6 +321,7 @@ class _Restorer:
             progress=self.progress,
             fresh=fresh,
             trusted=(lambda _: True) if trial.throw_away else safely,
+            foreign=self.known.foreign,
         )
 
     def _load(self, loader: Loader) -> bool:
@@ -329,28 +332,35 @@ class _Restorer:
             loader.load(self.known.entry.bytes)
         except LoadFailed as error:
             written, here = programs.major(self._written_by), programs.major(report.server_version)
-            report.verdict, report.detail = verdict_on(error, loader.remedy, written, here, foreign=self.known.foreign)
-            report.proved = None if report.verdict == "unknown" else False
-            self.found.checks.append(Check(check=proof.LOAD, ok=report.proved, detail=report.detail))
-            return False
+            return self._refused(*verdict_on(error, loader.remedy, written, here, foreign=self.known.foreign))
         except RestoreFailed as error:
             raise DrillFailed(error.message) from error
         finally:
             self.found.trial.warnings.extend(loader.warnings)
+        if self.known.foreign and loader.search_path == "database":
+            return self._refused("will_not_load", only_with_its_path(loader))
         seconds = time.monotonic() - began
         with self.server.session(self.found.database, loader.options, self.progress) as session:
             self.found.encoding = pg.properties(session).encoding
             report.database_bytes = pg.databases(session)[self.found.database].bytes
-        self.found.loaded = True
+        self.found.loaded, self.found.formats = True, loader.formats
         report.search_path = loader.search_path
         report.violations = violations(loader, with_keys=self.found.trial.throw_away)
         report.load_seconds = round(seconds, 3)
         report.restore_seconds = round(seconds * LIVE_IS_SLOWER + 2, 1)
-        told = proof.broken(report.violations, loader.refused, foreign=self.known.foreign) or "; ".join(
+        seen = [one for one, item in zip(report.violations, loader.broken, strict=True) if not item.lacks]
+        told = proof.broken(seen, loader.refused, foreign=self.known.foreign) or "; ".join(
             filter(None, [f"{seconds:.1f} s, {report.where}", loader.how])
         )
         self.found.checks.append(Check(check=proof.LOAD, ok=not report.violations, detail=told))
         return True
+
+    def _refused(self, verdict: Verdict, detail: str) -> bool:
+        """Note why it can't be loaded."""
+        report = self.found.report
+        report.verdict, report.detail, report.proved = verdict, detail, None if verdict == "unknown" else False
+        self.found.checks.append(Check(check=proof.LOAD, ok=report.proved, detail=detail))
+        return False
 
     def _script(self, *, rows: bool = True) -> Iterator[bytes]:
         found = self.examination

@@ -81,7 +81,9 @@ def _told(layout: Layout, dumps: list[Dump], database: str, others: list[str]) -
     if layout.cluster:
         told.append(f"It is a dump of a whole cluster (pg_dumpall), of which the database {database} is taken")
     elif len(dumps) > 1:
-        told.append(f"It holds {len(dumps)} dumps, which are taken as one")
+        alone = sum(dump.headed for dump in dumps) == 1
+        held = "a dump and statements outside of it" if alone else f"{len(dumps)} dumps"
+        told.append(f"It holds {held}, which are taken as one")
     if left_out := [statement for dump in dumps for statement in dump.left_out]:
         told.append(f"What it says of the database itself is left out: {_list(left_out)}")
     if others:

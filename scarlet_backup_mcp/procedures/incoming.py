@@ -239,6 +239,7 @@ def _bring_in(
         progress=progress,
         fresh=fresh,
         trusted=trusts_path(path, wanted.owner if wanted else "") if planned.manifest else None,
+        foreign=planned.manifest is None,
         way=Way(proved_path, relaxed=planned.wishes.accept_violations),
     )
     try:

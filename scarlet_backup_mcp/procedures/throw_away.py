@@ -30,7 +30,8 @@ from ..postgres import cluster, recovery, trial
 from ..postgres.server import Server
 from ..progress import Progress
 from ..store import sidecars
-from ..store.lock import writer_lock
+from ..store.lock import remove_unused, writer_lock
+from ..store.names import PARTIAL
 from ..store.writing import write_atomically
 from .target import TAG, Target
 
@@ -182,9 +183,12 @@ def owner_of(drills: Path) -> str:
 
 
 def _remove_leftovers(target: Target, owner: str) -> list[str]:
-    """Under the lock: what there is then belongs to nobody."""
+    """Under the lock: what servers there are then belong to nobody. A script into which an archive was converted is
+    used without the lock, but `in_use` from its beginning, which is under it."""
+    scripts = (target.directory.path / DRILLS).glob(f"*{PARTIAL}")
+    gone = [script.name for script in scripts if remove_unused(script)]
     docker = target.settings.via == "docker"
-    return throw_away.remove_leftovers(owner) if docker else cluster.remove_leftovers(_prefix(owner))
+    return gone + (throw_away.remove_leftovers(owner) if docker else cluster.remove_leftovers(_prefix(owner)))
 
 
 def _prefix(owner: str) -> str:

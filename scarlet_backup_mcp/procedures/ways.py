@@ -79,8 +79,10 @@ class Loader:
     """Constraints of the script that the data break, after a relaxed load."""
     refused: list[str] = field(default_factory=list[str])
     """What the server said of each attempt before the last one."""
+    foreign: bool = False
+    """Whether it was not `backup` that has made the script."""
     remedy: str = ""
-    """After a load that failed for an unknown name: what would make it work."""
+    """After an attempt that failed for an unknown name: what would make it work."""
     usable: dict[str, str] = field(default_factory=dict[str, str])
     """Those of `settings` that the server takes, known once it is loaded."""
 
@@ -117,8 +119,9 @@ class Loader:
                 return
             except LoadFailed as error:
                 following = self._after(error)
-                if following is None:
+                if following is None or error.sqlstate in UNKNOWN_NAMES:
                     self.remedy = self._remedy(error)
+                if following is None:
                     raise
                 self.way = following
                 self.refused.append(error.said)
@@ -189,17 +192,20 @@ class Loader:
                     ORDER BY 1"""
             )
         path = self.path or "…"
+        where, again = "the live database", "call `backup` again"
+        if self.foreign:
+            where, again = "the database that it was dumped from", "dump that again"
         own = " ".join(
             f"ALTER {row['kind']} {row['name']} SET search_path = {path};" for row in rows if row["extension"] is None
         )
         if own:
-            return f"Run this in the live database, then call `backup` again: {own}"
+            return f"Run this in {where}, then {again}: {own}"
         theirs = next((row for row in rows if row["extension"]), None)
         if theirs is None:
             return ""
         return (
             f"{theirs['name']} belongs to the extension {theirs['extension']}, whose functions no dump changes. Use it "
-            f"through a function of your own that is made with SET search_path = {path}; then call `backup` again."
+            f"through a function of your own that is made with SET search_path = {path}; then {again}."
         )
 
 
@@ -243,12 +249,22 @@ def violations(loader: Loader, *, with_keys: bool) -> list[Violation]:
 
 def told_of(broken: list[Broken]) -> list[str]:
     """Warnings of a load that has accepted them."""
-    return [
-        f"Rows break the {item.constraint.kind} {item.constraint.name} of {item.constraint.schema}."
-        f"{item.constraint.of}: it {'was left out' if item.left_out else 'is NOT VALID now'}. Mend the rows, then "
-        + ("make it again." if item.left_out else f"VALIDATE CONSTRAINT {identifier(item.constraint.name)}.")
-        for item in broken
-    ]
+    return [_told_of(item, f"{item.constraint.schema}.{item.constraint.of}") for item in broken]
+
+
+def _told_of(item: Broken, of: str) -> str:
+    one = item.constraint
+    if item.lacks:
+        return (
+            f"The {one.kind} {one.name} of {of} could not be made, since the unique index {item.lacks}, to which it "
+            "refers, was left out. Make it again once that is there."
+        )
+    if item.left_out:
+        return f"Rows break the {one.kind} {one.name} of {of}: it was left out. Mend the rows, then make it again."
+    return (
+        f"Rows break the {one.kind} {one.name} of {of}: it is NOT VALID now. Mend the rows, then VALIDATE CONSTRAINT "
+        f"{identifier(one.name)}."
+    )
 
 
 def violated(names: list[str], *, foreign: bool) -> str:
@@ -260,7 +276,8 @@ def violated(names: list[str], *, foreign: bool) -> str:
 
 def refuse_broken(loader: Loader, *, foreign: bool) -> None:
     """Raises ConstraintViolated if the data that were loaded break constraints."""
-    names = [f"{item.constraint.name} of {item.constraint.schema}.{item.constraint.of}" for item in loader.broken]
+    broken = [item.constraint for item in loader.broken if not item.lacks]
+    names = [f"{one.name} of {one.schema}.{one.of}" for one in broken]
     if names:
         said = f" ({'; '.join(loader.refused)})" if loader.refused else ""
         raise ConstraintViolated(f"{violated(names, foreign=foreign)}{said} The live database is as it was.")
@@ -273,12 +290,18 @@ def as_error(error: LoadFailed, loader: Loader, *, foreign: bool) -> RestoreFail
         what = f"{error.constraint} of {error.table}" if error.constraint else "a constraint"
         told = violated([what], foreign=foreign)
         return ConstraintViolated(f"{told} {error.message} {untouched}", HOPELESS)
-    if not foreign and error.sqlstate in UNKNOWN_NAMES:
-        unsure = loader.way.search_path is None and loader.path
+    if error.sqlstate in UNKNOWN_NAMES and (loader.remedy or not foreign):
+        unsure = not foreign and loader.way.search_path is None and loader.path
         drill = "Call again with drill=true: if it loads in a throw-away server, it is loaded in the same way here."
         remedy = " Or: ".join(filter(None, [drill if unsure else "", loader.remedy]))
         return WillNotLoad(f"{error.message} {untouched}", remedy or None)
     return error
+
+
+def only_with_its_path(loader: Loader) -> str:
+    """Why a foreign file that loaded with the database's own search_path in a drill will not load."""
+    said = f"which no restore of a file that `backup` did not make uses ({'; '.join(loader.refused)})"
+    return f"The file is whole, but it loads only with the database's own search_path, {said}. {loader.remedy}".strip()
 
 
 def verdict_on(error: LoadFailed, remedy: str, written: int, here: int, *, foreign: bool) -> tuple[Verdict, str]:

@@ -27,7 +27,7 @@ from ..models import (
     Verdict,
     VolumeManifest,
 )
-from . import directories, manifests, names, removal, sidecars
+from . import directories, forms, manifests, names, removal, sidecars
 from .names import BackupName
 from .removal import Swept
 from .writing import TEMPORARY, PartialFile, sync_directory, write_atomically
@@ -97,14 +97,14 @@ class BackupDirectory:
 
     def entries(self) -> Iterator[Entry]:
         """Every regular file with a backup's name, and every directory with a dump in it, in no order. Links and
-        devices are passed over."""
+        devices are passed over, and a file with a name that tells nothing unless its content does."""
         for item in self._scan():
             with suppress(FileNotFoundError, NotADirectoryError):
                 if item.is_dir(follow_symlinks=False):
                     name = names.of_directory(item.name) if directories.is_dump(Path(item.path)) else None
                 else:
                     name = names.parse(item.name) if item.is_file(follow_symlinks=False) else None
-                if name is not None:
+                if name is not None and not (names.is_doubtful(name) and not forms.is_a_backup(Path(item.path))):
                     yield _entry(name, Path(item.path))
 
     def partials(self) -> Iterator[Path]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..errors import StoreError
 from ..models import Packing
 from . import gzip
 from .encodings import ARCHIVE, recognise
-from .reading import XZ_MAGIC, ZSTD_MAGIC, beginning
+from .reading import XZ_MAGIC, ZSTD_MAGIC, UnpackingRefused, beginning
 
 Form = Literal["script", "custom", "tar", "directory", "tar of another kind", "mysqldump", "sqlite", "zip", "lz4"]
 ARCHIVES: frozenset[Form] = frozenset({"custom", "tar", "directory"})
@@ -37,6 +38,8 @@ _KNOWN: tuple[tuple[bytes, Form], ...] = (
 )
 # The first lines of mysqldump, mariadb-dump (with their sandbox mark before them) and phpMyAdmin.
 _MYSQL = re.compile(rb"(?:/\*M?!999999.*\n)?-- (?:MySQL dump|MariaDB dump|phpMyAdmin SQL Dump)|/\*!40\d{3} SET ")
+# With pg_dump's comments, or without; from UTF-16 the NULs are taken.
+_BEGINS = re.compile(rb"^(?:-- PostgreSQL database |SET |CREATE )", re.MULTILINE)
 _TAR = slice(257, 262)
 """Where a header of a tar archive (POSIX, and pg_dump's) has its mark."""
 
@@ -57,7 +60,21 @@ def look(path: Path) -> Look:
     packing: Packing = "none"
     for magic, found in _MAGIC:
         packing = found if head.startswith(magic) else packing
-    return Look(packing, _form(head if packing == "none" else beginning(path, packing)))
+    if packing != "none":
+        try:
+            head = beginning(path, packing)
+        except UnpackingRefused:  # as whoever reads it is told
+            return Look(packing, "script")
+    return Look(packing, _form(head))
+
+
+def is_a_backup(path: Path) -> bool:
+    """Whether a file whose name tells nothing is something that `look` names, or a script of PostgreSQL's."""
+    try:
+        found = look(path)
+        return found.form != "script" or _BEGINS.search(beginning(path, found.packing).replace(b"\0", b"")) is not None
+    except StoreError:
+        return False
 
 
 def _form(head: bytes) -> Form:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Generator
@@ -16,6 +17,8 @@ from filelock import FileLock, Timeout
 from ..errors import Busy, DirectoryNotWritable, StoreError
 from ..progress import Progress
 from . import sidecars
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 LOCK = ".scarlet-backup.lock"
@@ -45,6 +48,39 @@ def writer_lock(directory: Path, purpose: str) -> Generator[None]:
         with suppress(OSError):
             (directory / HOLDER).unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def in_use(path: Path) -> Generator[None]:
+    """Keep `remove_unused` from a file as long as the block; the kernel lets go of it when the process dies.
+
+    Raises Busy when it is in use already, DirectoryNotWritable.
+    """
+    mark = path.with_name(path.name + LOCK)
+    lock = FileLock(mark, mode=0o600, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise Busy(f"Another call uses {path}.") from None
+    except OSError as error:
+        raise DirectoryNotWritable(f"{mark} can't be locked: {error.strerror or error}.") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            mark.unlink(missing_ok=True)
+        lock.release()
+
+
+def remove_unused(path: Path) -> bool:
+    """Remove a file, unless somebody has it `in_use`; whether it is gone."""
+    try:
+        with in_use(path):
+            path.unlink(missing_ok=True)
+        return True
+    except (StoreError, OSError) as error:
+        log.info("%s stays: %s", path, error)
+        return False
 
 
 def patiently(progress: Progress, work: Callable[[], T], seconds: float) -> T:

@@ -109,6 +109,11 @@ def parse(name: str) -> BackupName | None:
     return BackupName(name, "sql", "none", stamp, foreign=True) if _FOREIGN.fullmatch(name) else None
 
 
+def is_doubtful(name: BackupName) -> bool:
+    """Whether files that are none of anybody's backups bear such names, too: Windows' Thumbs.db."""
+    return name.foreign and name.name.lower().endswith(".db")
+
+
 def of_directory(name: str) -> BackupName | None:
     """The same for a directory that holds a dump (`pg_dump -Fd`): it may have any plain name."""
     return BackupName(name, "sql", "none", _stamp(name), foreign=True) if is_plain(name) else None

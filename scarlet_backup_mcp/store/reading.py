@@ -24,12 +24,18 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 XZ_MEMORY = 256 << 20
 """Bytes that reading an xz stream may take: level 9 needs 65 MiB ("xz -9" in its manual page)."""
 XZ_MAGIC = b"\xfd7zXZ\x00"
+_TOO_LARGE = "Memory usage limit exceeded"
+"""What Python's lzma says where `memlimit` does not suffice (`catch_lzma_error` in _lzmamodule.c)."""
 ZSTD_WINDOW = 128 << 20
 """Largest window that is taken: what `zstd -d` takes without `--long`."""
 
 
 class CompressionDamaged(Exception):
     """The compressed stream is cut off or corrupt."""
+
+
+class UnpackingRefused(StoreError):
+    """The compressed stream takes more memory than it may."""
 
 
 class FileReader:
@@ -60,7 +66,8 @@ class FileReader:
 
 def decompress(chunks: Iterator[bytes], compression: Packing, *, single: bool = False) -> Iterator[bytes]:
     """The plain bytes. All of `chunks` is read whatever happens, so that a digest of them is whole; then
-    CompressionDamaged is raised if they were no complete compressed stream, or several where a `single` one has to be.
+    CompressionDamaged is raised if they were no complete compressed stream, or several where a `single` one has to be,
+    UnpackingRefused if that can't be told.
     """
     if compression == "none":
         yield from chunks
@@ -94,6 +101,11 @@ def _unxz(chunks: Iterator[bytes]) -> Iterator[bytes]:
     except lzma.LZMAError as error:
         for _ in chunks:
             pass
+        if str(error) == _TOO_LARGE:
+            raise UnpackingRefused(
+                f"To unpack its xz stream takes more than the {XZ_MEMORY >> 20} MiB of memory that it may take.",
+                "Nothing is wrong with it: unpack it with `xz -d`, and name the file that comes out.",
+            ) from None
         raise CompressionDamaged(f"the xz stream is corrupt ({error})") from None
     if not begun or not stream.eof:
         raise CompressionDamaged("the xz stream is cut off")
@@ -124,7 +136,8 @@ def _unzstd(chunks: Iterator[bytes], single: bool) -> Iterator[bytes]:
 
 
 def beginning(path: Path, compression: Packing) -> bytes:
-    """The first 4 KiB of the plain bytes; fewer where the file has no more, or is damaged. Raises StoreError."""
+    """The first 4 KiB of the plain bytes; fewer where the file has no more, or is damaged. Raises StoreError, as
+    UnpackingRefused."""
     try:
         with path.open("rb") as file:
             found = file.read(HEAD if compression == "none" else CHUNK)

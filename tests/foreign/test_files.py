@@ -24,17 +24,19 @@ from scarlet_backup_mcp.errors import (
     OtherDatabaseRefused,
     PreflightFailed,
     SmallerRefused,
+    StoreError,
 )
 from scarlet_backup_mcp.models import Level, Verification
-from scarlet_backup_mcp.procedures import archived
+from scarlet_backup_mcp.procedures import archived, catalogue
 from scarlet_backup_mcp.procedures import drill as drills
 from scarlet_backup_mcp.procedures.restore import dry_run, propose, restore
 from scarlet_backup_mcp.procedures.sources import Wishes
 from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.throw_away import ThrowAway, throw_away_server
+from scarlet_backup_mcp.procedures.throw_away import ThrowAway, sweep, throw_away_server
 from scarlet_backup_mcp.procedures.verify import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
+from scarlet_backup_mcp.store import reading
 from scarlet_backup_mcp.texts import describe
 
 from ..helpers_drill import Databases, Throwaways, bring_back, drill, listed, take
@@ -262,6 +264,24 @@ def test_one_of_two_dumps_that_is_cut_off_is_damage(databases: Databases, here: 
     assert "COPY data" in said(look(here, "uncommented.sql"), "structure")
 
 
+def test_statements_of_somebodys_own_behind_a_whole_dump_are_no_damage(
+    databases: Databases, here: Settings, shared: Throwaways
+) -> None:
+    own = "CREATE INDEX own ON s.agents (name);\n"
+    whole = changed(databases, here, lambda script: script + own)
+    levels: tuple[Level, ...] = ("quick", "full")
+    for level in levels:
+        found = look(here, whole, level)
+        assert {check.check for check in found.checks if check.ok is False} == {"manifest"}
+        assert "damaged" not in str(found.remedy)
+    assert "a dump and statements outside of it" in said(look(here, whole), "contents")
+    bring_back(here, whole, accept_foreign=True)
+    assert databases.psql("SELECT 's.own'::regclass", here.database) == "own"
+    drop_undo(databases, here)
+    cut = changed(databases, here, lambda script: script.replace("-- PostgreSQL database dump complete\n", "") + own)
+    assert "trailer" in {check.check for check in look(here, cut).checks if check.ok is False}
+
+
 @pytest.mark.parametrize(
     "more",
     [
@@ -394,6 +414,24 @@ def test_an_archive_is_converted_and_then_as_any_other_file(
     assert not [path for path in (archive.parent / ".scarlet-drill").iterdir() if path.suffix == ".partial"]
 
 
+def test_what_killed_conversions_left_is_removed_and_nothing_that_is_used(databases: Databases, here: Settings) -> None:
+    name = databases.archive(here, "-Fc", "mind.dump").name
+    assert here.dir is not None
+    drills = here.dir / ".scarlet-drill"
+    with Target(here) as target:
+        known = catalogue.know(target, target.directory.find(name))
+        with archived.as_script(target, known, Progress()) as script:
+            left = drills / "0123456789abcdef.sql.zst.partial"
+            left.write_bytes(b"secrets")
+            assert sweep(target) == [left.name]
+            assert (script.entry.path.exists(), left.exists()) == (True, False)
+        left.write_bytes(b"secrets")
+        with throw_away_server(target, Progress()) as ready:
+            assert not left.exists()
+        assert any(left.name in warning for warning in ready.warnings)
+    assert {path.name for path in drills.iterdir()} <= {"owner", ".scarlet-backup.lock"}
+
+
 def test_an_archive_that_holds_less_is_refused_once_it_is_converted(
     databases: Databases, here: Settings, shared: Throwaways
 ) -> None:
@@ -469,6 +507,36 @@ def test_what_is_no_dump_of_postgresql_is_named(
         found = look(here, name, level)
         assert (found.valid, word in str(found.remedy), "damaged" in str(found.remedy)) == (False, True, False)
     assert word in _refusal(here, name).message
+
+
+def test_a_db_file_is_listed_only_for_what_it_holds(databases: Databases, here: Settings) -> None:
+    assert here.dir is not None
+    (here.dir / "Thumbs.db").write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(504) + b"\xfd\xff")
+    sqlite(here.dir / "letta.db")
+    plain = databases.pg_dump(here, name="plain.db").read_text()
+    (here.dir / "utf-16.db").write_bytes(plain.encode("utf-16"))
+    (here.dir / "packed.DB").write_bytes(gzip.compress(plain.encode()))
+    databases.archive(here, "-Fc", "archive.db")
+    with Target(here) as target:
+        found = {entry.name.name for entry in target.directory.entries()}
+    assert found == {"letta.db", "plain.db", "utf-16.db", "packed.DB", "archive.db"}
+
+
+def test_an_xz_stream_that_takes_too_much_memory_is_not_called_damaged(
+    databases: Databases, here: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that passes the real limit would take gigabytes to be written."""
+    monkeypatch.setattr(reading, "XZ_MEMORY", 1 << 20)
+    path = databases.pg_dump(here, name="mind.sql.xz")
+    path.write_bytes(lzma.compress(path.read_bytes()))
+    assert listed(here, path.name).state == "foreign"
+    levels: tuple[Level, ...] = ("quick", "full", "drill")
+    for level in levels:
+        with pytest.raises(StoreError, match="takes more than the 1 MiB of memory") as refused:
+            look(here, path.name, level)
+        assert ("xz -d" in refused.value.remedy, "corrupt" in refused.value.message) == (True, False)
+    with pytest.raises(StoreError, match="1 MiB"):
+        bring_back(here, path.name, accept_foreign=True)
 
 
 def test_links_and_devices_are_no_backups(here: Settings, tmp_path: Path) -> None:
