@@ -348,7 +348,7 @@ class Drill(Model):
         default="unknown",
         description="'sound': all it holds came back, but that is no proof. 'damaged': the file is not what was "
         "written. 'will_not_load': the file is whole, and the server refuses it. 'constraint_violated': the database "
-        "held rows that break its constraints, and the backup is faithful.",
+        "held rows that break its constraints, and the backup is faithful. 'unknown': also of a sample that came back.",
     )
     proved: bool | None = Field(
         description="Whether the same data came back; null: it could not be told, see detail, or nobody knows what "
@@ -429,6 +429,7 @@ class DrillOutcome(Model):
     by: DrillMode | None = Field(description="null: it could not load them, or not as they were.")
     at: Utc
     on: str = Field(description="Id of the image it was done in; without one the server's version.")
+    verdict: Verdict | None = Field(default=None, description="Where it could not: the drill's; null: an older file.")
     detail: str = Field(default="", description="Why not.")
 
 

@@ -255,7 +255,7 @@ async def restore(
         Name,
         Field(
             description="A name of a file or an undo point as list_backups shows it, or 'latest': the newest SQL "
-            "backup (refused if shrunk)."
+            "backup (refused if shrunk, or if it did not load in a drill)."
         ),
     ],
     answer: Annotated[ElicitationResult[Confirm], Resolve(confirm_restore)],

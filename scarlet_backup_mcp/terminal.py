@@ -82,6 +82,7 @@ def for_terminal(text: str) -> str:
     is --accept-foreign, "drill=false" --no-drill."""
     text = re.sub(r"`(\w+)`", lambda found: f"`{_COMMANDS.get(found[1], found[1])}`", text)
     text = text.replace("with dry_run=false", "without --dry-run").replace("without code_page", "without --code-page")
+    text = text.replace("and accept_violations", "and --accept-violations")
     text = re.sub(r"code_page= ?", "--code-page ", text)
     text = text.replace("without on_live_server", "without --on-live-server").replace("drill=false", "--no-drill")
     return re.sub(r"\b(\w+)=true", lambda found: "--" + found[1].replace("_", "-"), text)

@@ -127,7 +127,7 @@ def _drill(drill: Drill) -> list[str]:
     if not drill.rows_compared and not drill.objects_compared:
         compared = "Nothing was compared"
     sample = drill.proved_by == "sample"
-    verdict = "its definitions load, and a sample of its rows came back" if sample else _VERDICTS[drill.verdict]
+    verdict = drill.detail if sample else _VERDICTS[drill.verdict]
     head = (
         f"Drill in {drill.where}, PostgreSQL {drill.server_version}: {verdict}. "
         f"{compared}, {drill.duration_seconds:.1f} s."
@@ -140,7 +140,15 @@ def _drill(drill: Drill) -> list[str]:
     ]
     normalised = [f"the same, spelt in another way: {d.what}" for d in drill.normalised]
     estimate = f"A restore should take about {drill.restore_seconds:.0f} s." if drill.restore_seconds else ""
-    return [head, drill.detail, *violations, *differences, *normalised, estimate, *_warnings(drill.warnings)]
+    return [
+        head,
+        "" if sample else drill.detail,
+        *violations,
+        *differences,
+        *normalised,
+        estimate,
+        *_warnings(drill.warnings),
+    ]
 
 
 def _prune(result: Prune) -> list[str]:

@@ -24,6 +24,7 @@ from scarlet_backup_mcp.procedures.restore import dry_run
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings
+from scarlet_backup_mcp.store.directory import DRILL
 from scarlet_backup_mcp.store.names import MANIFEST, VERIFIED
 from scarlet_backup_mcp.texts import describe
 
@@ -460,6 +461,25 @@ def test_emptied_database_gives_a_shrunk_backup(database: LocalDatabase, tmp_pat
 
     again = here.back_up(accept_smaller=True)
     assert (again.shrunk, again.safe_to_proceed) == (True, False), "an empty table is never meant"
+
+
+def test_latest_means_none_that_a_drill_could_not_load(database: LocalDatabase, tmp_path: Path) -> None:
+    here = shelf(database, tmp_path / "backups")
+    loads, fails = here.back_up(), here.back_up()
+    with Target(here.settings) as target:
+        entry, why = target.directory.find(fails.name), "no function f(text). Mend it."
+        failed = {"failed": [DRILL], "proved": False, "verdict": "will_not_load", "said": why}
+        target.directory.store_verification(entry, sha256=fails.sha256, **failed)  # pyright: ignore[reportArgumentType]
+    assert here.latest() == fails.name
+    with pytest.raises(BackupMissing, match=r"could not be loaded in a restore drill \(no function f") as refused:
+        here.latest(for_restore=True)
+    assert refused.value.remedy == f"Call `restore` with backup={loads.name!r}."
+
+    execute(database, "TRUNCATE letta.agents CASCADE")
+    emptied = here.back_up()
+    with pytest.raises(BackupMissing, match=f"{emptied.name}.* had shrunk") as refused:
+        here.latest(for_restore=True)
+    assert loads.name in refused.value.remedy
 
 
 def test_missing_integrity_table_gives_a_shrunk_backup(database: LocalDatabase, tmp_path: Path) -> None:

@@ -207,6 +207,8 @@ def test_backup_that_a_drill_found_wrong_stays_so_whatever_is_read_of_it(
         "A restore drill did not prove it: drill_rows: rows of public.agents; "
         "drill_integrity: SELECT count(*) FROM agents"
     )
+    shut = f"In a restore drill {second.name} did not bring the same data back. Call `backup` for a new one; "
+    assert any(reason.startswith(shut) for reason in second.reasons)
     for _ in range(2):
         item = listed(settings, second.name)
         told = "a restore drill did not bring the same data back"
@@ -215,7 +217,7 @@ def test_backup_that_a_drill_found_wrong_stays_so_whatever_is_read_of_it(
             assert latest(target) == latest(target, for_restore=True) == first.name
             read = verify(target, Progress(), second.name)
         assert read.proved is False
-    with pytest.raises(BackupNotValid, match="is damaged: a restore drill") as refused:
+    with pytest.raises(BackupNotValid, match="did not bring the same data back in a drill") as refused:
         bring_back(settings, second.name)
     assert "drill=false" in refused.value.remedy
     assert bring_back(settings, second.name, drill=False).integrity_rows == 3

@@ -20,9 +20,11 @@ from scarlet_backup_mcp.procedures import throw_away
 from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.procedures.throw_away import ThrowAway, throw_away_server
+from scarlet_backup_mcp.procedures.verify import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store.names import VERIFIED
+from scarlet_backup_mcp.texts import describe
 
 from .helpers_drill import Databases, Throwaways, drill, listed, take
 
@@ -98,7 +100,7 @@ def definitions(settings: Settings, name: str) -> str:
     return head.definitions_sha256
 
 
-def edit_outcome(settings: Settings, name: str, **changes: str) -> None:
+def edit_outcome(settings: Settings, name: str, **changes: str | None) -> None:
     assert settings.dir is not None
     path = settings.dir / (name + VERIFIED)
     outcome = json.loads(path.read_bytes())
@@ -224,6 +226,16 @@ def test_backup_that_does_not_load_is_there_but_does_not_open_the_gate(databases
     assert "or another backup with the same definitions" in not_proved(take(settings, verify="full"))
 
 
+def test_gate_says_how_to_drill_where_a_drill_came_to_no_verdict(letta: Settings) -> None:
+    made, lacks = take(letta), "there is no extension letta_only"
+    edit_outcome(letta, made.name, by=None, verdict="unknown", detail=f"It could not be told: {lacks}.")
+    told = not_proved(ask(letta))
+    assert f"{lacks}. Mend that, and call `verify_backup` with level drill; " in told
+    assert "on_live_server=true" in told
+    edit_outcome(letta, made.name, verdict="will_not_load")
+    assert not_proved(ask(letta)).endswith(f"{lacks}. Mend that, and call `backup`.")
+
+
 def test_functions_that_no_row_has_called_are_not_proved(databases: Databases) -> None:
     settings = databases.make(AGENTS + UNQUALIFIED, gate_level="full")
     assert take(settings).safe_to_proceed
@@ -251,13 +263,34 @@ def test_proof_holds_on_its_own_image_only_and_until_a_later_drill_fails(letta: 
     assert drilled(second).proved_by == "full"
     third = take(letta)
     assert third.safe_to_proceed
-    edit_outcome(letta, second.name, by=None)  # type: ignore[arg-type]
+    edit_outcome(letta, second.name, by=None)
     not_proved(ask(letta))
 
 
 def test_drill_that_can_not_be_made_fails_no_backup(
     letta: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    made = take(without_a_throw_away_server(letta, monkeypatch, tmp_path))
+    assert (made.good, made.drill, made.safe_to_proceed) == (True, None, False)
+    not_proved(made)
+    assert "The drill could not be done" in made.reasons[-1]
+    assert "SCARLET_BACKUP_BIN_DIR" in made.reasons[-1]
+
+
+def test_drill_that_was_only_due_again_and_can_not_be_made_leaves_the_proof_of_before(
+    letta: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first = take(letta)
+    edit_outcome(letta, first.name, at=(first.created_at - timedelta(days=8)).isoformat())
+    made = take(without_a_throw_away_server(letta, monkeypatch, tmp_path))
+    assert (made.good, made.drill, made.proved_by, made.safe_to_proceed) == (True, None, "full", True)
+    since = f"{first.created_at - timedelta(days=8):%Y-%m-%d %H:%M} UTC"
+    stands = f"The proof of these definitions of {since} stands; the full drill that was due could not be done: "
+    assert made.reasons[-1].startswith(stands)
+
+
+def without_a_throw_away_server(letta: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
+    """Where there are only clients' programs."""
     monkeypatch.setattr(drills, "throw_away_server", throw_away_server)
     clients = tmp_path / "bin"
     clients.mkdir()
@@ -265,11 +298,7 @@ def test_drill_that_can_not_be_made_fails_no_backup(
     for program in ("psql", "pg_dump", "pg_isready"):
         (clients / program).symlink_to(letta.bin_dir / program)
     monkeypatch.setattr(throw_away, "_likeness", nothing_known)
-    made = take(letta.model_copy(update={"bin_dir": clients}))
-    assert (made.good, made.drill, made.safe_to_proceed) == (True, None, False)
-    not_proved(made)
-    assert "The drill could not be done" in made.reasons[-1]
-    assert "SCARLET_BACKUP_BIN_DIR" in made.reasons[-1]
+    return letta.model_copy(update={"bin_dir": clients})
 
 
 def nothing_known(target: Target, progress: Progress) -> throw_away._Likeness:  # pyright: ignore[reportPrivateUsage]
@@ -301,6 +330,12 @@ def test_large_dump_gets_a_sample_which_proves_its_definitions_and_not_its_rows(
     assert (found.proved, found.proved_by, found.rows_compared, found.differences) == (None, "sample", 2000, [])
     assert (made.proved, made.proved_by, made.good, made.safe_to_proceed) == (None, "sample", True, True), made.reasons
     assert listed(settings, made.name).proved_at is None
+    own_words = "its definitions load, and the first 1,000 rows of each table came back"
+    assert (found.sound, found.verdict, found.detail) == (None, "unknown", own_words)
+    assert describe(made).count(own_words) == 1
+    with Target(settings) as target:
+        read = verify(target, Progress(), made.name)
+    assert (read.valid, read.verdict, read.proved, read.drill) == (True, None, None, None)
     assert "No restore drill has proved" in not_proved(ask(settings, gate_level="proved"))
     assert any("A drill with a sample of the rows" in reason for reason in ask(settings).reasons)
     assert take(settings).drill is None

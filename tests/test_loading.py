@@ -17,11 +17,12 @@ import pytest
 
 from scarlet_backup_mcp import texts
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
-from scarlet_backup_mcp.errors import ConstraintViolated, RestoreFailed, WillNotLoad
+from scarlet_backup_mcp.errors import ArgumentsInvalid, BackupMissing, ConstraintViolated, RestoreFailed, WillNotLoad
 from scarlet_backup_mcp.hosts import Host
 from scarlet_backup_mcp.models import Verdict, Verification
 from scarlet_backup_mcp.procedures import catalogue, ways
 from scarlet_backup_mcp.procedures import drill as drills
+from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.restore import propose
 from scarlet_backup_mcp.procedures.sources import Wishes
 from scarlet_backup_mcp.procedures.target import Target
@@ -293,8 +294,16 @@ def test_what_the_server_refuses_is_whole_and_the_way_out_is_written_out(
     item = listed(settings, name)
     assert (item.state, statement.removesuffix(";") in item.detail) == ("will_not_load", True)
     with Target(settings) as target:
-        assert catalogue.latest(target, for_restore=True) == name
+        with pytest.raises(BackupMissing, match="could not be loaded in a restore drill") as no_other:
+            catalogue.latest(target, for_restore=True)
+        assert (catalogue.latest(target), name in no_other.value.remedy) == (name, True)
         assert statement in propose(target, Progress(), name, Wishes()).question
+        shut = gate(target)
+    told = f"In a restore drill {name} could not be loaded: The file is whole, "
+    assert [reason.startswith(told) for reason in shut.reasons] == [True]
+    assert shut.reasons[0].endswith(
+        f"{statement.removesuffix(';')}. Mend that in the live database, and call `backup`."
+    )
     before = all_rows(databases, settings)
     for drilled in (None, True):
         with pytest.raises(WillNotLoad) as refused:
@@ -363,7 +372,12 @@ def test_rows_that_break_constraints_are_named_and_come_back_if_that_is_accepted
     assert (item.state, "the backup is faithful" in item.detail) == ("constraint_violated", True)
 
     with Target(settings) as target:
-        assert catalogue.latest(target, for_restore=True) == name
+        with pytest.raises(BackupMissing, match="rows that break"):
+            catalogue.latest(target, for_restore=True)
+        assert [
+            reason.endswith("Mend those rows in the live database, and call `backup`.")
+            for reason in gate(target).reasons
+        ]
         read = verify(target, Progress(), name)
         assert (read.valid, read.verdict, read.drill) == (True, "constraint_violated", None)
         assert "is whole, but in a restore drill its rows were found to break constraints" in texts.describe(read)
@@ -380,6 +394,9 @@ def test_rows_that_break_constraints_are_named_and_come_back_if_that_is_accepted
     ]
     valid = "SELECT string_agg(conname, ',' ORDER BY conname) FROM pg_constraint WHERE NOT convalidated"
     assert databases.psql(valid, settings.database) == "c_p_fkey,low,tiny"
+    assert done.undo_point is not None
+    with pytest.raises(ArgumentsInvalid, match="no constraint is checked"):
+        bring_back(settings, done.undo_point, accept_violations=True)
     described = "SELECT count(*) FROM pg_description WHERE classoid = 'pg_constraint'::regclass"
     assert databases.psql(described, settings.database) == "2"
     assert drill(settings, take(settings).name).proved

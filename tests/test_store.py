@@ -18,6 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import pytest
 import zstandard
@@ -33,7 +34,7 @@ from scarlet_backup_mcp.errors import (
     NameRefused,
     StoreError,
 )
-from scarlet_backup_mcp.models import Compression
+from scarlet_backup_mcp.models import Compression, Verdict
 from scarlet_backup_mcp.store import names
 from scarlet_backup_mcp.store.directory import BackupDirectory
 from scarlet_backup_mcp.store.encodings import recognise
@@ -291,6 +292,34 @@ def test_killed_writer_leaves_a_partial_file_and_no_final_name(tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == [NAME + ".partial"]
     assert BackupDirectory(tmp_path).sweep() == Swept([NAME + ".partial"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verdict", ["proved", "sound"])
+def test_drill_that_could_not_tell_takes_nothing_back(tmp_path: Path, verdict: Verdict) -> None:
+    (tmp_path / NAME).write_bytes(b"x")
+    here = BackupDirectory(tmp_path)
+    entry, proved = here.find(NAME), True if verdict == "proved" else None
+
+    def kept(**found: Any) -> tuple[object, ...]:
+        here.store_verification(entry, sha256="0" * 64, failed=[], **found)
+        outcome = here.verification(entry)
+        assert outcome is not None
+        return outcome.proved, outcome.verdict, outcome.search_path
+
+    first = kept(proved=proved, verdict=verdict, search_path="database")
+    assert first == kept(verdict="unknown") == kept() == (proved, verdict, "database")
+    assert kept(proved=False, verdict="will_not_load") == (False, "will_not_load", None)
+
+
+def test_search_path_with_which_a_sample_has_loaded_is_kept(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(b"x")
+    here = BackupDirectory(tmp_path)
+    entry = here.find(NAME)
+    here.store_verification(entry, sha256="0" * 64, failed=[], search_path="database")
+    here.store_verification(entry, sha256="0" * 64, failed=[])
+    outcome = here.verification(entry)
+    assert outcome is not None
+    assert (outcome.verdict, outcome.search_path) == (None, "database")
 
 
 def test_atomic_write_is_whole_whenever_its_process_is_killed(tmp_path: Path) -> None:

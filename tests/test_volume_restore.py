@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from scarlet_backup_mcp.errors import (
+    ArgumentsInvalid,
     BackupMissing,
     BackupNotValid,
     BackupToolError,
@@ -29,6 +30,7 @@ from scarlet_backup_mcp.errors import (
     PreflightFailed,
     RestoreFailed,
     RestoreInterrupted,
+    SmallerRefused,
     VolumeUnsupported,
 )
 from scarlet_backup_mcp.hosts.docker import DockerHost
@@ -45,6 +47,7 @@ from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.journal import StoppedContainer
 from scarlet_backup_mcp.procedures.listing import list_backups
 from scarlet_backup_mcp.procedures.set_aside import VOLUME_UNDO
+from scarlet_backup_mcp.procedures.sources import Wishes
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.procedures.throw_away import owner_of
 from scarlet_backup_mcp.progress import Progress
@@ -746,6 +749,21 @@ def test_shrunk_backup_says_so_before_it_is_restored(scarlet: tuple[Rig, Backup]
     assert "had shrunk" in rig.call(restoring.propose, shrunk.name).question
     rig.psql("INSERT INTO agents SELECT * FROM kept; DROP TABLE kept")
     remove(rig, shrunk)
+
+
+def test_archive_that_brings_less_needs_a_word_of_its_own(scarlet: tuple[Rig, Backup]) -> None:
+    rig, saved = scarlet
+    rig.psql("INSERT INTO agents SELECT n, 'new' FROM generate_series(10, 1009) AS n")
+    for call in (restoring.propose, restoring.dry_run, restoring.restore):
+        with pytest.raises(SmallerRefused, match=r"brings 3 rows, 2 of them in agents, and replaces 1,003 rows"):
+            rig.call(call, saved.name)
+    question = rig.call(restoring.propose, saved.name, Wishes(accept_smaller=True)).question
+    assert "less than half of what it replaces" in question
+    for source in (saved.name, f"{VOLUME_UNDO}20200101_000000"):
+        with pytest.raises(ArgumentsInvalid, match="no constraint is checked"):
+            rig.restore(source, accept_violations=True)
+    rig.psql("DELETE FROM agents WHERE id > 9")
+    assert rig.was() == "live"
 
 
 def compose(rig: Rig, *arguments: str) -> str:

@@ -10,6 +10,7 @@ many there were.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -126,30 +127,33 @@ def listed(failed: Sequence[Uncounted]) -> str:
     return "; ".join(str(lost) for lost in failed[:SHOWN]) + more
 
 
-def count_rows(session: Session, of: Iterable[Table], snapshot: str | None = None) -> Counted:
+def count_rows(
+    session: Session, of: Iterable[Table], snapshot: str | None = None, *, until: float | None = None
+) -> Counted:
     """Count the rows of each table in `of` that has rows of its own, in short transactions that see an exported
     `snapshot` (None: what is there when each begins).
 
     `session` is in no transaction. What can't be counted is in the answer; raises ServerError only when the connection
-    is lost.
+    is lost, or when it is later than `until` by `time.monotonic()`: then the session is closed.
     """
     counted, plain = Counted(), [table for table in of if table.kind == "r"]
     for at in range(0, len(plain), BATCH):
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         if snapshot is not None:
             session.execute(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}")
-        _count(session, plain[at : at + BATCH], counted)
+        left = None if until is None else max(0.0, until - time.monotonic())
+        _count(session, plain[at : at + BATCH], counted, left)
         session.execute("COMMIT")
     return counted
 
 
-def _count(session: Session, batch: list[Table], counted: Counted) -> None:
+def _count(session: Session, batch: list[Table], counted: Counted, timeout: float | None) -> None:
     columns = _columns(session, batch)
     copies = [
         f"COPY {qualified(t.schema, t.name)}{columns.get(t.oid, '')} TO STDOUT (ENCODING 'SQL_ASCII')" for t in batch
     ]
     done: list[tuple[Table, int]] = []
-    for table, rows in zip(batch, session.copy_away(copies), strict=True):
+    for table, rows in zip(batch, session.copy_away(copies, timeout), strict=True):
         if isinstance(rows, int):
             done.append((table, rows))
         else:

@@ -187,11 +187,12 @@ class Session:
         wrapped = f"SELECT coalesce(pg_catalog.json_agg(pg_catalog.row_to_json(answer)), '[]') FROM ({query}) AS answer"
         return json.loads(self.execute(wrapped, timeout))
 
-    def copy_away(self, statements: Sequence[str]) -> list[int | ServerError]:
+    def copy_away(self, statements: Sequence[str], timeout: float | None = None) -> list[int | ServerError]:
         """Run statements `COPY … TO STDOUT` in a transaction, have psql throw their rows away where it runs, and give
         how many each had, or its error: the transaction then goes on as it was before that statement.
 
-        Raises ServerError when the connection is gone.
+        Raises ServerError when the connection is gone; ServerUnreachable after `timeout` seconds for all of them, and
+        then the session is closed.
         """
         mark = secrets.token_hex(12)
         script = "\\set ON_ERROR_ROLLBACK on\n"
@@ -204,7 +205,7 @@ class Session:
         except OSError:
             raise self._lost() from None
         found: list[int | ServerError] = []
-        for answer in self._read_until(f"{mark}\n".encode(), None).decode(errors="replace").split(f"{mark} ")[1:]:
+        for answer in self._read_until(f"{mark}\n".encode(), timeout).decode(errors="replace").split(f"{mark} ")[1:]:
             status, _, message = answer.partition("\n")
             failed, sqlstate, rows = status.split(" ")
             found.append(_query_error(message.strip(), sqlstate) if failed == "true" else int(rows))

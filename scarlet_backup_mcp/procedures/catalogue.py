@@ -110,22 +110,26 @@ def last_full(target: Target, kinds: tuple[Kind, ...] = ("sql",)) -> ManifestHea
 
 def latest(target: Target, *, for_restore: bool = False, cluster: str | None = None) -> str:
     """The name that `latest` means: that of the newest SQL backup, of those of the `cluster` with that system
-    identifier if there are any. A restore never means a shrunk one by it. Raises BackupMissing."""
-    mine = ours(target, known(target))
-    mine = [item for item in mine if _cluster(item[1]) == cluster] or mine
+    identifier if there are any. A restore never means a shrunk one by it, or one that a drill could not load. Raises
+    BackupMissing."""
+    every = ours(target, known(target))
+    mine = [item for item in every if _cluster(item[1]) == cluster] or every
     if not mine:
         raise BackupMissing(
             f"There is no good SQL backup of the database {target.database} in {target.directory.path}.",
             "Call `backup` first; `list_backups` shows what else lies there.",
         )
     newest, manifest = mine[0]
-    if for_restore and manifest.shrunk:
-        full = last_full(target)
+    unfit = newest.state in FAITHFUL
+    if for_restore and (manifest.shrunk or unfit):
+        better = next((item.name for item, of in (*mine, *every) if not of.shrunk and item.state not in FAITHFUL), None)
+        shrunk = f"is of a database that had shrunk ({'; '.join(manifest.shrunk_reasons)})"
+        why = f"could not be loaded in a restore drill ({newest.detail})" if unfit else shrunk
+        full = "full one that is not known to fail"
         raise BackupMissing(
-            f"The newest backup, {newest.name}, is of a database that had shrunk "
-            f"({'; '.join(manifest.shrunk_reasons)}), so `latest` does not mean it. "
-            + (f"The last full one is {full.name}." if full else "There is no full one."),
-            f"Call `restore` with backup={full.name!r}." if full else f"If you want it, name it: {newest.name!r}.",
+            f"The newest backup, {newest.name}, {why}, so `latest` does not mean it. "
+            + (f"The last {full} is {better}." if better else f"There is no {full}."),
+            f"Call `restore` with backup={better!r}." if better else f"If you want it, name it: {newest.name!r}.",
         )
     return newest.name
 

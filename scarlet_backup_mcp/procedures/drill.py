@@ -229,10 +229,7 @@ class _Restorer:
         checks += [check for check in whole if not (self.sample and check.check == proof.INTEGRITY)]
         checks += proof.of_structure(restored, self.progress)
         lacking = [said.removesuffix(".") for said in record.not_dumped(self.manifest)]
-        lacking += [f"only the first {ROWS:,} rows of each table were loaded"] if self.sample else []
-        proof.conclude(report, checks, lacking)
-        if report.verdict in ("proved", "sound"):
-            report.proved_by = "sample" if self.sample else "full"
+        proof.conclude(report, checks, lacking, sample=self.sample)
 
     def _compare(
         self, loader: Loader, before: Contents, after: Contents, formats: Mapping[str, str | None] = PINNED

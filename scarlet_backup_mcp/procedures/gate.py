@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from ..errors import BackupToolError
-from ..models import Gate, ManifestHead
+from ..models import Gate, ManifestHead, State
 from ..postgres import catalogue as pg
 from ..postgres.activity import written_since
 from ..postgres.replication import unlogged_tables
@@ -16,6 +16,15 @@ from .target import Target
 
 NOT_PROVED = "not_proved:"
 """How a reason begins that a drill would do away with."""
+_AFTER_A_DRILL: dict[State, tuple[str, str]] = {
+    "will_not_load": ("could not be loaded", "Mend that in the live database, and call `backup`."),
+    "constraint_violated": ("could not be loaded as it is", "Mend those rows in the live database, and call `backup`."),
+    "differs": (
+        "did not bring the same data back",
+        "Call `backup` for a new one; `verify_backup` with level drill shows what differs.",
+    ),
+}
+"""What a drill has shown of such a backup, and what to do: another look at the file changes nothing."""
 STOP_WRITERS = "Stop what writes to it (in Docker: `docker compose stop letta-server`), then call `backup` again."
 
 
@@ -72,10 +81,14 @@ def _against_its_age(target: Target, item: Known[ManifestHead], now: datetime) -
 def _against_the_file(target: Target, item: Known[ManifestHead]) -> list[str]:
     manifest, found = item.manifest, list[str]()
     assert manifest is not None
-    if item.state != "good":
+    if item.state in _AFTER_A_DRILL:
+        shown, remedy = _AFTER_A_DRILL[item.state]
+        detail = f": {item.detail.rstrip('.;')}" if item.detail != catalogue.DRILL_FAILED else ""
+        found.append(f"In a restore drill {item.name} {shown}{detail}. {remedy}")
+    elif item.state != "good":
         verify = f"call `verify_backup` with backup={item.name!r}."
         found.append(f"{item.name} is {item.state}{f' ({item.detail})' if item.detail else ''}: {verify}")
-    if target.settings.gate_level == "proved" and item.proved_at is None:
+    if target.settings.gate_level == "proved" and item.proved_at is None and item.state not in _AFTER_A_DRILL:
         found.append(f"{NOT_PROVED} No restore drill has proved {item.name}: {proved_definitions.HOW}")
     if manifest.shrunk:
         against = f" The last full one is {manifest.last_full}." if manifest.last_full else ""
@@ -138,9 +151,10 @@ def _proof_of_definitions(
         found = own if own.by is None else found
     if found is not None and found.by is None:
         when = f"{found.at:%Y-%m-%d %H:%M} UTC"
+        then = "call `backup`." if found.verdict not in (None, "unknown") else proved_definitions.HOW
         return [], [
             f"{NOT_PROVED} A restore drill on {when} did not prove {item.name} or another backup with the same "
-            f"definitions: {found.detail.removesuffix('.')}. Mend that, and call `backup`."
+            f"definitions: {found.detail.removesuffix('.')}. Mend that, and {then}"
         ]
     if found is None:
         return [], [

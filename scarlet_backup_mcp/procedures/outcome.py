@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ..errors import BackupToolError
-from ..models import Backup, Drill, DrillMode, Kind, Manifest, Step, TableCount, VolumeManifest, rows_by_table
+from ..models import Backup, Drill, DrillOutcome, Kind, Manifest, Step, TableCount, VolumeManifest, rows_by_table
 from . import catalogue, proved_definitions, record
 from .gate import judge
 from .target import Target
@@ -74,7 +74,7 @@ def outcome(
     safe, reasons = safe_to_proceed(target, manifest, valid)
     lacking = record.not_dumped(manifest)
     reasons += [said for said in lacking if said not in reasons]
-    drill = proof.drill if proof else None
+    drill, earlier = proof.drill if proof else None, _proof_of_definitions(target, manifest)
     good = valid and not manifest.shrunk and not lacking
     if proof is not None:
         proved = drill is not None and drill.proved is True
@@ -82,7 +82,7 @@ def outcome(
             safe, good = safe and proved, good and proved
         elif drill is not None and drill.proved is False:
             safe, good = False, False
-        told = _told_of(proof, manifest.kind)
+        told = _told_of(proof, manifest.kind, earlier)
         told_by_gate = drill is not None and drill.detail and any(drill.detail[:99] in reason for reason in reasons)
         reasons += [] if told_by_gate and not proof.asked else [told]
     path = target.directory.path / manifest.name
@@ -124,7 +124,7 @@ def outcome(
             ),
         ],
         proved=drill.proved if drill else None,
-        proved_by=_proved_by(target, manifest),
+        proved_by=earlier.by if earlier else None,
         drill=drill,
         good=good,
         safe_to_proceed=safe,
@@ -135,13 +135,12 @@ def outcome(
     )
 
 
-def _proved_by(target: Target, manifest: Manifest | VolumeManifest) -> DrillMode | None:
+def _proof_of_definitions(target: Target, manifest: Manifest | VolumeManifest) -> DrillOutcome | None:
     if manifest.definitions_sha256 is None or manifest.identity is None:
         return None
     with suppress(BackupToolError):  # the backup is there, whatever keeps others from being looked at
         on = proved_definitions.image(target, manifest.identity.server_version)
-        found = proved_definitions.proof(target, manifest.definitions_sha256, on)
-        return found.by if found else None
+        return proved_definitions.proof(target, manifest.definitions_sha256, on)
     return None
 
 
@@ -152,8 +151,12 @@ def _tables(manifest: Manifest | VolumeManifest) -> list[TableCount]:
     return [TableCount(schema=schema, name=name, rows=count) for (schema, name), count in rows.items()]
 
 
-def _told_of(proof: Proof, kind: Kind) -> str:
+def _told_of(proof: Proof, kind: Kind, earlier: DrillOutcome | None) -> str:
+    """`earlier` is the last drill of these definitions."""
     if proof.drill is None:
+        if earlier is not None and earlier.by is not None and not proof.asked:
+            since = f"{earlier.at:%Y-%m-%d %H:%M} UTC"
+            return f"The proof of these definitions of {since} stands; the full drill that was due {proof.why_not}"
         return f"The drill{' that was asked for' if proof.asked else ''} {proof.why_not}"
     if proof.drill.proved and kind == "volume":
         but = f"; but {proof.drill.detail}" if proof.drill.detail else ""

@@ -11,6 +11,7 @@ from ..postgres import catalogue as pg
 from ..postgres.contents import Comparison
 from ..postgres.counting import count_table
 from ..postgres.differences import Difference as Found
+from ..postgres.sample import ROWS as SAMPLED
 from ..postgres.server import Server
 from ..progress import Progress
 
@@ -71,14 +72,18 @@ def of_contents(comparison: Comparison, report: Drill, *, foreign: bool, excused
     ]
 
 
-def conclude(report: Drill, checks: list[Check], lacking: list[str]) -> None:
-    """The verdict of a drill that has loaded a backup. `lacking` says which rows pg_dump had left out."""
+def conclude(report: Drill, checks: list[Check], lacking: list[str], *, sample: bool = False) -> None:
+    """The verdict of a drill that has loaded a backup, or a `sample` of it, which tells nothing of the whole. `lacking`
+    says which rows pg_dump had left out."""
     failed = [check for check in checks if check.ok is False]
     untold = [check for check in checks if check.ok is None and check.check in (ROWS, OBJECTS)]
-    report.proved = False if failed else None if untold or lacking else True
-    report.sound = True if lacking and not (failed or untold) else None
-    report.verdict = "differs" if failed else "unknown" if untold else "sound" if lacking else "proved"
-    report.detail = "; ".join([f"{check.check}: {check.detail}" for check in failed or untold] + lacking)
+    report.proved = False if failed else None if untold or lacking or sample else True
+    report.sound = True if lacking and not (failed or untold or sample) else None
+    report.proved_by = None if failed or untold else "sample" if sample else "full"
+    report.verdict = "differs" if failed else "unknown" if untold or sample else "sound" if lacking else "proved"
+    wrong = [f"{check.check}: {check.detail}" for check in failed or untold]
+    came_back = [f"its definitions load, and the first {SAMPLED:,} rows of each table came back"] if sample else []
+    report.detail = "; ".join([*(wrong or came_back), *lacking])
     if report.violations and [check.check for check in failed] == [LOAD]:
         report.verdict, report.detail = "constraint_violated", failed[0].detail
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
-from ..errors import ServerError, SmallerRefused
+from ..errors import HostError, ServerError, SmallerRefused
 from ..postgres import catalogue as pg
 from ..postgres.counting import count_rows
 from ..progress import Progress
 from .target import Target
 
-SECONDS = 60
-"""How long the live database's rows may take to be counted."""
+SECONDS = 20
+"""How long all of the live database's rows may take to be counted: a question waits for it."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,19 @@ class Size:
 
 
 def live(target: Target, integrity_rows: int | None, progress: Progress) -> Size:
-    """That of the live database. What can't be counted, behind a migration for example, is not known."""
+    """That of the live database. What can't be counted in time, or not behind a migration, is not known."""
+    until, number = time.monotonic() + SECONDS, None
     options = {"lock_timeout": "3s", "statement_timeout": f"{SECONDS}s"}
     progress.stage("counting the live database's rows")
     try:
         with target.server.session(target.database, options, progress) as session:
             tables = [table for table in pg.tables(session) if not table.in_extension]
-            counted = count_rows(session, tables)
+            number = len(tables)
+            counted = count_rows(session, tables, until=until)
             rows = None if counted.failed else sum(counted.rows.values())
-            return Size(rows, integrity_rows, len(tables))
-    except ServerError:
-        return Size(None, integrity_rows)
+    except (HostError, ServerError):
+        rows = None
+    return Size(rows, integrity_rows, number)
 
 
 def check(source: str, brings: Size, now: Size, table: str, *, accepted: bool) -> list[str]:

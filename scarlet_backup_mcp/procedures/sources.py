@@ -147,10 +147,11 @@ def plan(
     undo = _undo_point(target, source, points)
     size_now = Size(None, now.rows)
     if undo is not None:
-        if wishes.code_page is not None or wishes.drill:
+        if wishes.code_page is not None or wishes.drill or wishes.accept_violations:
             raise ArgumentsInvalid(
-                f"{source} is an undo point, a database that is there: it has no code page, and no drill is needed.",
-                "Call it again without code_page and drill.",
+                f"{source} is an undo point, a database that is there: it has no code page, no drill is needed, and no "
+                "constraint is checked when it comes back.",
+                "Call it again without code_page, drill and accept_violations.",
             )
         known, sha256, created, rows = None, None, undo.created_at, None
         integrity = _integrity(target, undo.name).rows

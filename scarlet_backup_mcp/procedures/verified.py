@@ -26,6 +26,7 @@ def keep(
     written: what was found out holds all the same."""
     failed = [check.check for check in found if check.ok is False and check.check != checks.CLOCK]
     proved = drilled.proved if drilled else None
+    verdict = drilled.verdict if drilled and drilled.proved_by != "sample" else None
     if proved is False:
         failed.append(DRILL)
     proved_on = f"PostgreSQL {drilled.server_version}, {drilled.where}" if drilled else None
@@ -36,8 +37,8 @@ def keep(
             failed=failed,
             proved=proved,
             proved_on=proved_on,
-            verdict=drilled.verdict if drilled else None,
-            said=drilled.detail if drilled and drilled.verdict in catalogue.FAITHFUL else "",
+            verdict=verdict,
+            said=drilled.detail if drilled and verdict in catalogue.FAITHFUL else "",
             search_path=drilled.search_path if drilled else None,
             code_page=code_page,
             drilled=_outcome(target, drilled) if drilled and entry.name.kind == "sql" else None,
@@ -49,5 +50,7 @@ def keep(
 
 def _outcome(target: Target, drilled: Drill) -> DrillOutcome:
     on = proved_definitions.image(target, drilled.server_version)
-    detail = "" if drilled.proved_by else drilled.detail[:DETAIL_LENGTH]
-    return DrillOutcome(by=drilled.proved_by, at=datetime.now(UTC), on=on, detail=detail)
+    by, now = drilled.proved_by, datetime.now(UTC)
+    if by is not None:
+        return DrillOutcome(by=by, at=now, on=on)
+    return DrillOutcome(by=None, at=now, on=on, verdict=drilled.verdict, detail=drilled.detail[:DETAIL_LENGTH])

@@ -304,6 +304,8 @@ def _remedy_after(drilled: Drill) -> str:
         )
     if drilled.verdict == "will_not_load":
         return f"Nothing is wrong with the file. {drilled.detail}"
+    if drilled.proved_by == "sample":
+        return f"Of it {drilled.detail}; call `verify_backup` with level drill to have all of it tried."
     if drilled.sound:
         return f"All that it holds comes back, but it is not proved: {drilled.detail}."
     if drilled.proved is None:

@@ -23,12 +23,13 @@ from ..models import Site, VolumeManifest
 from ..postgres import catalogue as pg
 from ..postgres.counting import count_table
 from ..progress import Progress
-from . import catalogue, set_aside
+from . import catalogue, set_aside, smaller
 from .archived import digest
 from .beside import require_alone
 from .catalogue import Known
 from .contents_of_volume import ASIDE
 from .set_aside import VOLUME_UNDO
+from .smaller import Size
 from .sources import Wishes, refuse_damaged
 from .target import Target
 from .volume import site_of
@@ -126,9 +127,10 @@ def plan(target: Target, progress: Progress, source: str, wishes: Wishes) -> Vol
     """Resolve `source` and look at what it would replace. Reads only. Raises RestoreRefused's children, BackupMissing,
     HostError."""
     progress.stage("looking at the source and the volume")
-    if wishes.code_page is not None:
+    if wishes.code_page is not None or wishes.accept_violations:
         raise ArgumentsInvalid(
-            f"{source} is of a whole volume: it has no code page.", "Call it again without code_page."
+            f"{source} is of a whole volume: it has no code page, and no constraint is checked when it comes back.",
+            "Call it again without code_page and accept_violations.",
         )
     if target.settings.via == "local":
         raise PreflightFailed(
@@ -146,6 +148,10 @@ def plan(target: Target, progress: Progress, source: str, wishes: Wishes) -> Vol
     warnings = _check_origin(target, known, wishes) if known else []
     running = place is not None and place.state == "running"
     databases, rows = _look(target, site, source if undo else None) if running else ([], None)
+    if manifest is not None and target.database in databases:
+        brings, now = Size(manifest.rows, manifest.integrity_rows), smaller.live(target, rows, progress)
+        table = target.settings.integrity_table
+        warnings += smaller.check(source, brings, now, table, accepted=wishes.accept_smaller)
     return VolumePlan(
         source=source,
         wishes=wishes,

@@ -205,6 +205,7 @@ class BackupDirectory:
         `proved` is what a drill found, on the server `proved_on`, with its `verdict`, what it `said` and the
         `search_path` with which it could load the file; None keeps an earlier one of the same content, read
         with the same `code_page`, so that what a drill has found wrong is not made good by reading the file once more.
+        A verdict "unknown" takes no other one back.
         The same holds for what a drill has shown of its definitions (`drilled`).
         Raises StoreError; BackupMissing when the file is gone, beside whose place nothing is left to lie then.
         """
@@ -218,8 +219,9 @@ class BackupDirectory:
             drilled = drilled or earlier.drilled
             if proved is None:
                 proved, proved_at, proved_on = earlier.proved, earlier.proved_at, earlier.proved_on
-                if verdict is None or proved is not None:
+                if proved is not None or (verdict in (None, "unknown") and earlier.verdict is not None):
                     verdict, said, search_path = earlier.verdict, earlier.said, earlier.search_path
+                search_path = search_path or earlier.search_path
                 failed = [*failed, *([DRILL] if proved is False else [])]
         outcome = StoredVerification(
             level="drill" if proved_at == now else "full",

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sqlite3
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -27,9 +28,12 @@ from scarlet_backup_mcp.errors import (
     StoreError,
 )
 from scarlet_backup_mcp.models import Level, Verification
-from scarlet_backup_mcp.procedures import archived, catalogue
+from scarlet_backup_mcp.postgres import catalogue as pg
+from scarlet_backup_mcp.postgres.server import Session
+from scarlet_backup_mcp.procedures import archived, catalogue, smaller
 from scarlet_backup_mcp.procedures import drill as drills
 from scarlet_backup_mcp.procedures.restore import dry_run, propose, restore
+from scarlet_backup_mcp.procedures.smaller import Size
 from scarlet_backup_mcp.procedures.sources import Wishes
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.procedures.throw_away import ThrowAway, sweep, throw_away_server
@@ -354,6 +358,27 @@ def test_so_does_a_backup_of_our_own(databases: Databases, shared: Throwaways) -
     with Target(settings) as target, pytest.raises(SmallerRefused):
         dry_run(target, Progress(), name)
     assert bring_back(settings, name, accept_smaller=True).integrity_rows == 3
+
+
+def test_all_tables_together_are_counted_for_so_long_only(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = [f"t{n}" for n in range(6)]
+    settings = databases.make("".join(f"CREATE TABLE {name} AS SELECT 1;" for name in tables))
+    with Target(settings) as target, target.server.session(target.database) as other:
+        assert smaller.live(target, 3, Progress()) == Size(6, 3, 6)
+
+        def then_locked(session: Session) -> list[catalogue.Table]:
+            found = listed_tables(session)
+            other.execute(f"BEGIN; LOCK TABLE {', '.join(f'public.{name}' for name in tables)}")
+            return found
+
+        listed_tables = pg.tables
+        monkeypatch.setattr(pg, "tables", then_locked)
+        monkeypatch.setattr(smaller, "SECONDS", 1)
+        began = time.monotonic()
+        assert smaller.live(target, 3, Progress()) == Size(None, 3, 6)
+        assert time.monotonic() - began < 3
 
 
 # -- compressed, archives, and what is no dump -------------------------------------------------------------------------
