@@ -39,9 +39,11 @@ INSERT INTO notes VALUES (1, 1, 'x');
 UNQUALIFIED = """
 CREATE FUNCTION norm(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN lower_case($1); END';
 CREATE FUNCTION lower_case(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT pg_catalog.lower($1)';
-CREATE TABLE names (name text CHECK (norm(name) = name));
+CREATE TABLE names (name text);
+CREATE MATERIALIZED VIEW normed AS SELECT norm(name) AS name FROM names;
 """
-"""pg_dump's script has an empty search_path, in which `norm` does not find `lower_case` as soon as there is a row."""
+"""From 17 on a materialised view is filled with a safe search_path, in which `norm` does not find `lower_case` as soon
+as there is a row: no search_path of a load helps."""
 
 
 @pytest.fixture
@@ -221,8 +223,9 @@ def test_backup_that_does_not_load_is_there_but_does_not_open_the_gate(databases
     settings = databases.make(AGENTS + UNQUALIFIED + "INSERT INTO names VALUES ('x')", gate_level="full")
     made = take(settings)
     assert (drilled(made).proved_by, made.proved_by) == (None, None)
-    assert "function lower_case(text) does not exist" in not_proved(made)
-    assert "function lower_case(text) does not exist" in not_proved(ask(settings))
+    for found in (made, ask(settings)):
+        assert not found.safe_to_proceed
+        assert any("function lower_case(text) does not exist" in reason for reason in found.reasons)
     assert "or another backup with the same definitions" in not_proved(take(settings, verify="full"))
 
 
@@ -241,8 +244,7 @@ def test_functions_that_no_row_has_called_are_not_proved(databases: Databases) -
     assert take(settings).safe_to_proceed
     databases.psql("INSERT INTO names VALUES ('x')", settings.database)
     made = take(settings)
-    assert drilled(made).proved_by is None
-    not_proved(made)
+    assert (drilled(made).proved_by, drilled(made).verdict, made.safe_to_proceed) == (None, "will_not_load", False)
 
 
 def test_full_drill_is_due_again_after_some_days(letta: Settings) -> None:

@@ -368,7 +368,7 @@ def test_all_tables_together_are_counted_for_so_long_only(
     with Target(settings) as target, target.server.session(target.database) as other:
         assert smaller.live(target, 3, Progress()) == Size(6, 3, 6)
 
-        def then_locked(session: Session) -> list[catalogue.Table]:
+        def then_locked(session: Session) -> list[pg.Table]:
             found = listed_tables(session)
             other.execute(f"BEGIN; LOCK TABLE {', '.join(f'public.{name}' for name in tables)}")
             return found
