@@ -190,7 +190,6 @@ class Box:
             **os.environ,
             "SCARLET_BACKUP_DIR": str(directory),
             "SCARLET_BACKUP_CONTAINER": self.name,
-            "SCARLET_BACKUP_PROJECT": self.name,
             **others,
         }
         command = [sys.executable, "-m", "scarlet_backup_mcp", *arguments]

@@ -490,7 +490,7 @@ def test_gate_is_shut_where_the_server_does_not_count_what_is_written(database: 
 async def test_gate_that_wants_proof_opens_on_a_drill_only(database: LocalDatabase, tmp_path: Path) -> None:
     settings = local_settings(database, tmp_path / "backups").model_copy(update={"gate_level": "proved"})
     call = command_line_of(settings, tmp_path)
-    unproved = call.answer(Backup, 1, "backup")
+    unproved = call.answer(Backup, 1, "backup", "--verify=full")
     assert any("No restore drill has proved" in reason for reason in unproved.reasons)
     async with agent(settings, "2026-07-28") as it:
         proved = await it.call("backup", verify="drill")
@@ -662,7 +662,7 @@ def test_schedule_prints_a_job_that_backs_up_and_prunes(full: Full, system: str)
     told = full.command_line.answer(ScheduleReport, 0, "schedule", *options)
     assert (told.system, told.action) == (system, "printed")
     text = "\n".join(file.text for file in told.files)
-    for word in ("--scheduled", told.name, "--prune", "--verify=full", "--keep-last=2", str(full.shelf.directory)):
+    for word in ("--scheduled", told.name, "--prune", "--verify=auto", "--keep-last=2", str(full.shelf.directory)):
         assert word in text, word
     assert told.commands
 
@@ -686,7 +686,7 @@ def test_schedule_refuses_a_password_without_showing_it(full: Full) -> None:
         "weekday": None,
         "kind": "sql",
         "compression": None,
-        "verify": "full",
+        "verify": "auto",
         "prune": True,
     }
 

@@ -97,7 +97,9 @@ def content_checks(
             detail=describe_refusals(refused),
         ),
     ]
-    if choice is not None and (said := [*choice.told, *([f"{choice.refused}."] if choice.refused else [])]):
+    if choice is not None and (
+        said := [*choice.told, *([f"{choice.refused[0].upper()}{choice.refused[1:]}."] if choice.refused else [])]
+    ):
         checks.append(Check(check=CONTENTS, ok=None if choice.refused else True, detail=". ".join(said)))
     if manifest is not None:
         checks += [

@@ -30,6 +30,7 @@ from ..models import DependentReport, Model, Site, Utc
 from ..nearest import nearest
 from ..postgres import catalogue as pg
 from ..postgres import databases
+from ..postgres.quoting import identifier
 from ..postgres.server import Session
 from ..progress import Progress
 from ..store import sidecars
@@ -194,7 +195,8 @@ def require_database(target: Target, session: Session) -> None:
     names = pg.databases(session).keys() - {"template0", "template1"}
     if target.database not in names:
         there = nearest(target.database, names)
-        raise DatabaseMissing(f"There is no database {target.database!r} on the server. There are: {there}.")
+        missing = identifier(target.database)
+        raise DatabaseMissing(f"There is no database {missing} on the server. There are: {there}.")
 
 
 def maintenance_session(target: Target, progress: Progress) -> Session:

@@ -18,7 +18,7 @@ from ..store.lock import writer_lock
 from ..store.powershell import Irreparable
 from ..store.reading import CompressionDamaged, Compressor, FileReader, decompress
 from ..store.writing import PartialFile
-from . import checks, rescue, verify
+from . import checks, outside, rescue, verify
 from .backup import read_back
 from .catalogue import Known
 from .dump import Written
@@ -54,6 +54,7 @@ def repair(target: Target, progress: Progress, name: str, *, code_page: CodePage
                 f"{name} can't be had back as a whole dump: {checks.describe(wrong)}.",
                 verify.remedy_for(known, reading),
             )
+        outside.check_choice(known, reading.choice)
         manifest = _write(target, known, found, reading.told, progress)
     return Repaired(
         name=manifest.name,
