@@ -385,7 +385,7 @@ def test_damage_that_no_reading_shows_is_found(
     assert settings.dir is not None
     change(settings.dir / kept.quiet, how, seal=seal)
     report = drill(settings, kept.quiet)
-    assert (report.proved, told(report).proved) == (False, False), told(report)
+    assert (report.proved, told(report).proved, told(report).verdict) == (False, False, "damaged"), told(report)
     assert {item.check for item in report.checks if item.ok is False} == {"manifest", check_of}
     assert words in check(report, check_of).detail
     assert "NOT the same data came back" in texts.describe(report)

@@ -30,6 +30,8 @@ from .target import Target
 from .throw_away import Vacant, vacant_container
 
 DUMPED = "drill_dump"
+OF_THE_FILES = (VERIFIED, proof.LOAD, DUMPED)
+"""Checks that fail of damaged files; others tell what a server, which came up on them, did not find in them."""
 STOP_AND_START_SECONDS = 2
 KEPT_FROM_STARTING = "own configuration keeps a server from starting"
 MAINTENANCE = "template1"
@@ -121,12 +123,14 @@ class _VolumeDrill:
             self._look()
         except _Stop:
             pass
-        failed = [f"{check.check}: {check.detail}" for check in self.checks if check.ok is False]
+        wrong = [check for check in self.checks if check.ok is False]
+        failed = [f"{check.check}: {check.detail}" for check in wrong]
         self.report.sound = not failed and not self.doubts
         self.report.proved = False if failed else None if self.doubts or self.uncounted else True
-        self.report.verdict = (
-            "damaged" if failed else "unknown" if self.doubts else "sound" if self.uncounted else "proved"
-        )
+        if wrong:
+            self.report.verdict = "damaged" if any(check.check in OF_THE_FILES for check in wrong) else "differs"
+        else:
+            self.report.verdict = "unknown" if self.doubts else "sound" if self.uncounted else "proved"
         self.report.detail = "; ".join(failed or [*self.doubts, *self.uncounted, *self.remarks])
 
     def _look_at_configuration(self) -> None:
@@ -266,7 +270,7 @@ class _VolumeDrill:
         self.checks.append(check)
         if check.ok is None and doubtful:
             self.doubts.append(f"{check.check}: {check.detail}")
-        if check.ok is False and check.check in (VERIFIED, proof.LOAD, DUMPED):
+        if check.ok is False and check.check in OF_THE_FILES:
             raise _Stop
 
     def _give_up(self, check: str, said: str) -> None:
