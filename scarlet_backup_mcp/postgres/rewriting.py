@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from .effective import set_config
-from .script import Handler, ScriptReader
+from .script import Filter, passed_through
 
 EMPTY_PATH = b"SELECT pg_catalog.set_config('search_path', '', false);"
 """With it pg_dump (from 10.3 on) begins: every name in the script is qualified, but not those in functions' bodies."""
@@ -37,9 +37,9 @@ def with_settings_for_the_data(settings: Mapping[str, str]) -> Callable[[bytes],
     return rewrite
 
 
-class _Rewriter(Handler):
+class _Rewriter(Filter):
     def __init__(self, rewrite: Callable[[bytes], Iterable[bytes]]) -> None:
-        self.out: list[bytes] = []
+        super().__init__()
         self._rewrite = rewrite
 
     def statement(self, sql: bytes, line: int) -> None:
@@ -58,13 +58,4 @@ class _Rewriter(Handler):
 def rewritten(chunks: Iterable[bytes], rewrite: Callable[[bytes], Iterable[bytes]]) -> Iterator[bytes]:
     """The script with each statement replaced by what `rewrite` makes of it, and without comments. COPY statements have
     to stay as they are. Raises ScriptDamaged, at the latest after the last chunk."""
-    kept = _Rewriter(rewrite)
-    reader = ScriptReader(kept)
-    for chunk in chunks:
-        reader.feed(chunk)
-        if kept.out:
-            yield b"".join(kept.out)
-            kept.out.clear()
-    reader.finish()
-    if kept.out:
-        yield b"".join(kept.out)
+    return passed_through(_Rewriter(rewrite), chunks)

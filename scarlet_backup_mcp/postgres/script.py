@@ -409,9 +409,16 @@ def read_script(chunks: Iterable[bytes], *handlers: Handler) -> Summary:
     return reader.finish()
 
 
-class _WithoutRestrict(Handler):
-    def __init__(self, rows: bool) -> None:
+class Filter(Handler):
+    """A handler that puts into `out` what is to go on of a script: see `passed_through`."""
+
+    def __init__(self) -> None:
         self.out: list[bytes] = []
+
+
+class _WithoutRestrict(Filter):
+    def __init__(self, rows: bool) -> None:
+        super().__init__()
         self._rows = rows
         self._own = False
 
@@ -436,7 +443,12 @@ def strip_restrict(chunks: Iterable[bytes], *, rows: bool = True) -> Iterator[by
     Lines that look like them inside COPY data or quotes stay. Raises ScriptDamaged, at the latest after the last
     chunk: only a stream that came to its end without an exception is the whole script.
     """
-    kept = _WithoutRestrict(rows)
+    return passed_through(_WithoutRestrict(rows), chunks)
+
+
+def passed_through(kept: Filter, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """What a handler lets through of a script, as it is read. Raises ScriptDamaged, at the latest after the last
+    chunk."""
     reader = ScriptReader(kept)
     for chunk in chunks:
         reader.feed(chunk)
