@@ -58,6 +58,7 @@ from .conftest import IMAGE, PROJECT_ROOT, docker, run_docker, run_docker_quietl
 from .helpers_faces import User, agent, environment_of
 from .helpers_restore import Watch, started_at
 from .helpers_volume import DESTROYED, LABEL, PGDATA, Rig, a_rig, a_stack, a_volume
+from .sampling import sampled
 
 PG17, PG18 = "pgvector/pgvector:pg17", "pgvector/pgvector:pg18"
 ABOVE = "/var/lib/postgresql"
@@ -152,6 +153,7 @@ def test_destroyed_cluster_comes_back_and_each_step_can_be_undone(scarlets: tupl
     remove(rig, later)
 
 
+@pytest.mark.long
 def test_17_in_a_subdirectory_of_an_anonymous_volume(seventeen: tuple[Rig, Backup]) -> None:
     destroy_restore_and_undo(*seventeen)
 
@@ -218,7 +220,7 @@ def undoable(scarlet: tuple[Rig, Backup]) -> tuple[Rig, str]:
     return rig, undo
 
 
-@pytest.mark.parametrize("moment", UNPACKING)
+@pytest.mark.parametrize("moment", sampled(UNPACKING, "while it is unpacked"))
 def test_restore_killed_before_the_exchange_leaves_nothing(moment: str, scarlet: tuple[Rig, Backup]) -> None:
     rig, saved = scarlet
     undo, began = undo_of(rig), started_at(rig.container)
@@ -228,7 +230,7 @@ def test_restore_killed_before_the_exchange_leaves_nothing(moment: str, scarlet:
     rig.assert_tidy(undo)
 
 
-@pytest.mark.parametrize("moment", EXCHANGING)
+@pytest.mark.parametrize("moment", sampled(EXCHANGING, "among the renames", "when all but PG_VERSION is in"))
 def test_restore_killed_in_the_exchange_is_rolled_back(moment: str, undoable: tuple[Rig, str]) -> None:
     rig, undo = undoable
     before = rig.was()
@@ -249,7 +251,7 @@ def test_restore_killed_before_its_journal_leaves_a_helper_that_hinders_nobody(s
     rig.assert_tidy(done.undo_point)
 
 
-@pytest.mark.parametrize("moment", EXCHANGED)
+@pytest.mark.parametrize("moment", sampled(EXCHANGED, "after the start"))
 def test_restore_killed_when_all_is_in_place_is_finished(moment: str, undoable: tuple[Rig, str]) -> None:
     """Somebody may have started the server and written to it since."""
     rig, source = undoable
@@ -268,21 +270,25 @@ def test_restore_killed_when_all_is_in_place_is_finished(moment: str, undoable: 
     rig.assert_tidy(undo)
 
 
-def test_settling_can_be_killed_at_each_step(undoable: tuple[Rig, str]) -> None:
+SETTLING = (
+    "when all but PG_VERSION is in",
+    "when it is decided",
+    "when PG_VERSION is out again",
+    "when the new contents are out again",
+    "when the old contents are to be moved",
+    "when all but PG_VERSION is in",
+    "when all is in",
+    "when what was unpacked is removed",
+    "after the start",
+    "before the journal is removed",
+)
+
+
+@pytest.mark.parametrize("moments", sampled([SETTLING[:3:2], SETTLING], SETTLING[:3:2]), ids=["two", "all"])
+def test_settling_can_be_killed_at_each_step(undoable: tuple[Rig, str], moments: tuple[str, ...]) -> None:
     rig, undo = undoable
     before = rig.was()
-    for moment in (
-        "when all but PG_VERSION is in",
-        "when it is decided",
-        "when PG_VERSION is out again",
-        "when the new contents are out again",
-        "when the old contents are to be moved",
-        "when all but PG_VERSION is in",
-        "when all is in",
-        "when what was unpacked is removed",
-        "after the start",
-        "before the journal is removed",
-    ):
+    for moment in moments:
         rig.killed(moment, undo)
         assert rig.journal.exists(), moment
     done = rig.restore(undo)
