@@ -260,6 +260,9 @@ def list_(limit: int, log: int, as_json: bool, quiet: bool, **options: Any) -> N
 @click.option("--accept-foreign", is_flag=True, help="Take a file without a manifest: it runs as superuser.")
 @click.option("--accept-other-database", is_flag=True, help="Take a backup of another database or project.")
 @click.option("--accept-violations", is_flag=True, help="Load rows that break constraints; those do not come back.")
+@click.option(
+    "--accept-configuration", is_flag=True, help="Let commands and libraries of a foreign volume's configuration run."
+)
 @click.option("--stop-dependents/--leave-dependents", default=True, show_default=True)
 @click.option("--drop-oldest-undo", is_flag=True, help="Drop the oldest undo point when there are two.")
 @click.option(
@@ -278,6 +281,7 @@ def restore(
     accept_foreign: bool,
     accept_other_database: bool,
     accept_violations: bool,
+    accept_configuration: bool,
     stop_dependents: bool,
     drop_oldest_undo: bool,
     drill: bool | None,
@@ -297,6 +301,7 @@ def restore(
         code_page=code_page,
         accept_smaller=accept_smaller,
         accept_violations=accept_violations,
+        accept_configuration=accept_configuration,
     )
 
     def work(target: Target, progress: Progress) -> Restore:

@@ -57,6 +57,7 @@ async def confirm_restore(
     accept_foreign: bool,
     accept_other_database: bool,
     accept_violations: bool,
+    accept_configuration: bool,
     stop_dependents: bool,
     drop_oldest_undo: bool,
     drill: bool | None,
@@ -76,6 +77,7 @@ async def confirm_restore(
         code_page=code_page,
         accept_smaller=accept_smaller,
         accept_violations=accept_violations,
+        accept_configuration=accept_configuration,
     )
 
     def propose(target: Target) -> _Asked:

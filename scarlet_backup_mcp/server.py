@@ -279,6 +279,10 @@ async def restore(
         bool,
         Field(description="Load rows that break constraints, if the user agrees: those constraints do not come back."),
     ] = False,
+    accept_configuration: Annotated[
+        bool,
+        Field(description="Let what a foreign volume's configuration runs and loads take effect, if the user agrees."),
+    ] = False,
     stop_dependents: Annotated[
         bool, Field(description="Stop the Compose services that depend on the database for the swap, then start them.")
     ] = True,
@@ -313,6 +317,7 @@ async def restore(
         code_page=code_page,
         accept_smaller=accept_smaller,
         accept_violations=accept_violations,
+        accept_configuration=accept_configuration,
     )
     if job is not None or dry_run:
 

@@ -27,7 +27,7 @@ from ..postgres.replication import require_readiness, unlogged_tables, wal_kept
 from ..postgres.server import OWN_SEARCH_PATH
 from ..progress import Progress
 from ..store.writing import PartialFile
-from . import archive, archive_checks, checks, record, room
+from . import archive, archive_checks, archive_configuration, checks, record, room
 from .archive import Contents
 from .catalogue import last_full
 from .dump import lost_on_the_way
@@ -127,6 +127,7 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
                 start_lsn=listed.wal_ranges[0].start,
                 end_lsn=listed.wal_ranges[-1].end,
                 wal=archive_checks.wal_of(contents),
+                configuration=[str(finding) for finding in archive_configuration.findings_of(contents)],
                 rows=rows,
                 integrity_table=target.settings.integrity_table,
                 integrity_rows=integrity.rows,
