@@ -60,6 +60,11 @@ OPTIONS: Mapping[str, str] = {
     "client_min_messages": "warning",
 }
 
+_NO_ROOM = (
+    "Free space where the server keeps its data or its temporary files (with Docker, `docker system df` shows what is "
+    "used), then call again."
+)
+
 
 class Server:
     """How to connect: a host, a role and what libpq needs. `tag` marks our backends in pg_stat_activity.
@@ -292,4 +297,5 @@ def _query_error(message: str, sqlstate: str) -> ServerError:
         return TableLocked(f"A table is locked by somebody else: {message}")
     if sqlstate == "42501":
         return PermissionDenied(f"The server refused: {message}")
-    return QueryFailed(f"The server said: {message} (SQLSTATE {sqlstate})", sqlstate=sqlstate)
+    remedy = _NO_ROOM if sqlstate == "53100" else None
+    return QueryFailed(f"The server said: {message} (SQLSTATE {sqlstate})", remedy, sqlstate=sqlstate)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from .. import __version__
 from ..errors import (
     BackupToolError,
+    DataDamaged,
     DumpFailed,
     DumpIncomplete,
     PermissionDenied,
@@ -30,7 +31,7 @@ from ..store.writing import PartialFile
 from . import archive, archive_checks, archive_configuration, checks, record, room
 from .archive import Contents
 from .catalogue import last_full
-from .dump import lost_on_the_way
+from .dump_errors import lost_on_the_way
 from .record import Order
 from .target import Target
 
@@ -255,9 +256,9 @@ def _error(target: Target, ended: Exit) -> BackupToolError:
             "that and call `backup` again.",
         )
     if re.search(r"checksum (error|verification failure)", said):
-        return DumpFailed(
+        return DataDamaged(
             f"Pages of the database are damaged, as their checksums say: {said}",
-            "Don't overwrite older backups. Take an SQL backup, which reads every row, and check the disk.",
+            DataDamaged.default_remedy,
         )
     if lost is not None:
         return lost
