@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from . import snapshots
 from .quoting import identifier, literal, qualified
 from .server import Session
 
@@ -106,8 +107,7 @@ def key_at(session: Session, schema: str, name: str, row: int, snapshot: str) ->
     columns = _key_columns(session, schema, name)
     if not columns:
         return ""
-    session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    session.execute(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}")
+    snapshots.begin(session, snapshot)
     session.execute("SET LOCAL synchronize_seqscans = off")
     wanted = ", ".join(identifier(column) for column in columns)
     keys = session.execute(f"COPY {qualified(schema, name)} ({wanted}) TO STDOUT").split("\n")

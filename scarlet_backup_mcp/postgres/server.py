@@ -192,6 +192,10 @@ class Session:
         wrapped = f"SELECT coalesce(pg_catalog.json_agg(pg_catalog.row_to_json(answer)), '[]') FROM ({query}) AS answer"
         return json.loads(self.execute(wrapped, timeout))
 
+    def ping(self) -> None:
+        """Raises ServerUnreachable, and closes the session, unless the server answers within 10 s."""
+        self.execute("SELECT 1", timeout=10)
+
     def copy_away(self, statements: Sequence[str], timeout: float | None = None) -> list[int | ServerError]:
         """Run statements `COPY … TO STDOUT` in a transaction, have psql throw their rows away where it runs, and give
         how many each had, or its error: the transaction then goes on as it was before that statement.

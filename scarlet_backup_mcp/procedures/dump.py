@@ -9,7 +9,7 @@ from ..errors import DumpIncomplete
 from ..hosts import run
 from ..models import Activity, Compression, DatabaseProperties, NotDumped, Role, TableData, rows_by_table
 from ..postgres import catalogue as pg
-from ..postgres import counting, dump_failures, programs
+from ..postgres import counting, dump_failures, programs, snapshots
 from ..postgres.activity import activity
 from ..postgres.definitions_digest import DefinitionsDigest, called_functions, definitions_sha256
 from ..postgres.digests import BlockDigests
@@ -55,8 +55,8 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
         settings = effective(other)
         watched = counting.find(other, target.settings.integrity_table)
     written = activity(session)
-    session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    name = session.rows("SELECT pg_export_snapshot() AS name")[0]["name"]
+    snapshots.begin(session)
+    name = snapshots.export(session)
     tables = pg.tables(session)
     if watched is not None and not watched.no_table and watched.oid not in {table.oid for table in tables}:
         watched = None

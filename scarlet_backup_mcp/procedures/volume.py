@@ -21,7 +21,7 @@ from ..hosts import Exit, Place
 from ..hosts.volumes import volume_labels
 from ..models import Activity, Check, CopiedTable, Site, TableCount, VolumeManifest
 from ..postgres import catalogue as pg
-from ..postgres import controldata, counting, programs
+from ..postgres import controldata, counting, programs, snapshots
 from ..postgres.activity import activity
 from ..postgres.base_backup import BACKUP_MANIFEST, BackupManifest
 from ..postgres.replication import require_readiness, unlogged_tables, wal_kept
@@ -155,7 +155,7 @@ def _look(target: Target, progress: Progress, before: Look | None = None) -> Loo
     Where nothing was written since `before`, that is given again, and nothing is counted.
     """
     with target.server.session(target.database, counting.LOCK_WAIT, progress) as session:
-        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        snapshots.begin(session)
         now = activity(session)
         if before is not None and before.activity.quiet and now.transactions == before.activity.transactions:
             return before
@@ -168,7 +168,7 @@ def _look(target: Target, progress: Progress, before: Look | None = None) -> Loo
             emptied = unlogged_tables(session)
             at = datetime.now(UTC)
             of = {table.oid: table for table in [*(watched.tables if watched else []), *tables]}
-            snapshot = session.rows("SELECT pg_export_snapshot() AS name")[0]["name"]
+            snapshot = snapshots.export(session)
             counted = counting.count_rows(other, [of[oid] for oid in of.keys() - emptied], snapshot)
         by_root, unknown = counted.by_root(tables), counted.unknown_roots(tables)
         return Look(
