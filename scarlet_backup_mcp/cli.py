@@ -17,6 +17,7 @@ import click
 from . import __version__, texts
 from .command import BAD, PATIENCE_SECONDS, Audited, ask, errors, run, settings_of
 from .errors import BackupToolError, ConfigurationError
+from .logs import log_to_stderr
 from .models import (
     Backup,
     BackupLevel,
@@ -78,7 +79,7 @@ def _code_page_option(command: F) -> F:
 @click.pass_context
 def main(context: click.Context) -> None:
     """Back up, verify and restore Scarlet's PostgreSQL memory. Without a command: serve MCP over stdio."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    log_to_stderr("%(levelname)s %(name)s: %(message)s")
     if context.invoked_subcommand is None:
         context.invoke(serve)
 

@@ -25,6 +25,7 @@ from .procedures.restore import Confirmed
 from .procedures.sources import Wishes
 from .procedures.target import Target
 from .progress import Progress
+from .redaction import printable
 
 QUESTION_SECONDS = 600
 MODERN = "2026-07-28"
@@ -170,7 +171,7 @@ async def _ask(
             app.questions[key] = question
         if not question.text:
             return Confirm(confirm=True)
-        return Elicit(f"{question.text} (Request {question.code}.)", Confirm)
+        return Elicit(f"{printable(question.text)} (Request {question.code}.)", Confirm)
     except BackupToolError as error:
         return Refused(confirm=False, error=report(error))
 

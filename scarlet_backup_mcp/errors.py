@@ -71,7 +71,7 @@ class BackupToolError(Exception):
     def __init__(self, message: str, remedy: str | None = None) -> None:
         super().__init__(message)
         self.message = printable(message)
-        self.remedy = remedy or self.default_remedy
+        self.remedy = printable(remedy or self.default_remedy)
 
     def __str__(self) -> str:
         return f"{self.message} ({self.code}) What to do: {self.remedy}"
