@@ -18,6 +18,7 @@ from scarlet_backup_mcp.command import ask, errors
 from scarlet_backup_mcp.errors import BackupToolError, ConfirmationNeeded
 from scarlet_backup_mcp.logs import log_to_stderr
 from scarlet_backup_mcp.models import AuditEntry, Client, Kept, Listed, Listing, Packing
+from scarlet_backup_mcp.postgres.headings import Headings
 from scarlet_backup_mcp.postgres.refusals import Refusals
 from scarlet_backup_mcp.postgres.script import read_script
 from scarlet_backup_mcp.redaction import printable
@@ -188,3 +189,19 @@ def test_nothing_may_follow_an_archive_in_a_stream_of_its_own(packing: Packing) 
     for parts in ((first, second), (first + second,)):
         with pytest.raises(CompressionDamaged, match="something follows"):
             read(*parts, single=True)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+def test_an_error_of_a_load_is_told_with_its_object(size: int) -> None:
+    script = (
+        b"-- Name: a; Type: TABLE; Schema: s; Owner: x\n--\n\nCREATE TABLE s.a (b text);\n"
+        b"COPY s.a (b) FROM stdin;\n-- " + b"x" * 5000 + b"\n\\.\n"
+        b"--\n-- Name: plpgsql; Type: EXTENSION; Schema: -; Owner: -\n--\n\nCREATE\n;\n"
+        b"-- Name: a_b; Type: INDEX; Schema: s; Owner: x\n--\nCREATE INDEX a_b ON s.a (f(b));\n"
+    )
+    headings = Headings()
+    chunks = [script[at : at + size] for at in range(0, len(script), size)]
+    assert b"".join(headings.passing(chunks)) == script
+    told = [headings.before(line) for line in range(1, 17)]
+    assert told == ["TABLE s.a"] * 8 + ["EXTENSION plpgsql"] * 5 + ["INDEX s.a_b"] * 3
+    assert Headings().before(5) == ""
