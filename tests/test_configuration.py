@@ -161,6 +161,7 @@ def rigs(require_docker: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A server, and a backup of it that brings what the server itself has not read, by then taken back."""
     with a_rig(tmp_path_factory.mktemp("configuration")) as rig:
         rig.psql(BRING)
+        rig.psql("ALTER ROLE scarlet IN DATABASE letta SET session_preload_libraries = 'auto_explain'")
         rig.sh(
             'cd "$PGDATA" && mkdir conf.d && cp postgresql.conf /tmp/was.conf && chown postgres conf.d && '
             f'printf %s "{INCLUDED}" > conf.d/a.conf && echo "include_dir \'conf.d\'" >> postgresql.conf'
@@ -240,6 +241,7 @@ def test_a_foreign_archives_configuration_is_named_and_commented_out(rigs: tuple
     done = rig.restore(FOREIGN, accept_foreign=True)
     assert done.drill is not None
     assert done.drill.verdict == "sound", done.drill
+    assert "session_preload_libraries of scarlet in letta loads a library" in " ".join(done.drill.warnings)
     assert archives(rig) == "off 7000"
     rig.assert_tidy(done.undo_point)
     assert any("lines are commented out" in warning for warning in done.warnings)

@@ -148,6 +148,22 @@ def live_settings(session: Session) -> dict[str, str]:
     return {row["name"]: row["setting"] for row in rows}
 
 
+def of_roles(session: Session) -> list[str]:
+    """What settings of the databases and roles of a cluster make its sessions do, in words, without their values."""
+    rows = session.rows(
+        """SELECT d.datname AS database, r.rolname AS role, split_part(one.setting, '=', 1) AS name,
+                  substr(one.setting, strpos(one.setting, '=') + 1) AS value
+           FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) AS one (setting)
+           LEFT JOIN pg_database d ON d.oid = s.setdatabase LEFT JOIN pg_roles r ON r.oid = s.setrole
+           ORDER BY 1, 2, 3"""
+    )
+    return [
+        f"{row['name']} of {' in '.join(filter(None, (row['role'], row['database'])))} {_RISKS[row['name']]}"
+        for row in rows
+        if row["name"] in _RISKS and not _is_harmless(row["name"], row["value"])
+    ]
+
+
 # -- settings --------------------------------------------------------------------------------------------------------
 
 
