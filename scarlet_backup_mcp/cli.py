@@ -17,6 +17,7 @@ import click
 from . import __version__, texts
 from .command import BAD, PATIENCE_SECONDS, Audited, ask, errors, run, settings_of
 from .errors import BackupToolError, ConfigurationError
+from .logs import log_to_stderr
 from .models import (
     Backup,
     BackupLevel,
@@ -78,7 +79,7 @@ def _code_page_option(command: F) -> F:
 @click.pass_context
 def main(context: click.Context) -> None:
     """Back up, verify and restore Scarlet's PostgreSQL memory. Without a command: serve MCP over stdio."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    log_to_stderr("%(levelname)s %(name)s: %(message)s")
     if context.invoked_subcommand is None:
         context.invoke(serve)
 
@@ -260,6 +261,9 @@ def list_(limit: int, log: int, as_json: bool, quiet: bool, **options: Any) -> N
 @click.option("--accept-foreign", is_flag=True, help="Take a file without a manifest: it runs as superuser.")
 @click.option("--accept-other-database", is_flag=True, help="Take a backup of another database or project.")
 @click.option("--accept-violations", is_flag=True, help="Load rows that break constraints; those do not come back.")
+@click.option(
+    "--accept-configuration", is_flag=True, help="Let commands and libraries of a foreign volume's configuration run."
+)
 @click.option("--stop-dependents/--leave-dependents", default=True, show_default=True)
 @click.option("--drop-oldest-undo", is_flag=True, help="Drop the oldest undo point when there are two.")
 @click.option(
@@ -278,6 +282,7 @@ def restore(
     accept_foreign: bool,
     accept_other_database: bool,
     accept_violations: bool,
+    accept_configuration: bool,
     stop_dependents: bool,
     drop_oldest_undo: bool,
     drill: bool | None,
@@ -297,6 +302,7 @@ def restore(
         code_page=code_page,
         accept_smaller=accept_smaller,
         accept_violations=accept_violations,
+        accept_configuration=accept_configuration,
     )
 
     def work(target: Target, progress: Progress) -> Restore:

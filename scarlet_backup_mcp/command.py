@@ -20,7 +20,7 @@ from .models import Client, ErrorReport, Model
 from .procedures import alarm, audited
 from .procedures.target import Target
 from .progress import Progress
-from .redaction import text
+from .redaction import printable, printable_json, text
 from .settings import PREFIX, Settings, load_settings
 from .store.audit import SCHEDULE
 from .terminal import PipedProgress, TerminalProgress, for_terminal, print_result
@@ -94,10 +94,10 @@ def ask(progress: Progress, question: str, words: str) -> None:
         raise ConfirmationNeeded("It is not done without a word of yours, and nobody can be asked here.", "Add --yes.")
     if isinstance(progress, TerminalProgress):
         progress.pause()
-    click.echo(question, err=True)
+    click.echo(printable(question), err=True)
     try:
         with _on_signals(signal.default_int_handler):
-            typed = click.prompt(f"Type '{words}' to go on", err=True, default="", show_default=False)
+            typed = click.prompt(f"Type '{printable(words)}' to go on", err=True, default="", show_default=False)
     except (click.Abort, KeyboardInterrupt, EOFError):
         raise Cancelled("It was stopped at the question; nothing was changed.") from None
     if typed != words:
@@ -118,7 +118,8 @@ def errors(as_json: bool) -> Any:
 
 def _fail(error: BackupToolError, as_json: bool) -> None:
     if as_json:
-        click.echo(ErrorReport(code=error.code, message=error.message, remedy=error.remedy).model_dump_json(indent=1))
+        told = ErrorReport(code=error.code, message=error.message, remedy=error.remedy)
+        click.echo(printable_json(told.model_dump_json(indent=1)))
     click.echo(
         f"Error: {for_terminal(error.message)}\nWhat to do: {for_terminal(error.remedy)}\n({error.code})", err=True
     )

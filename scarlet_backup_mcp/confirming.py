@@ -25,6 +25,7 @@ from .procedures.restore import Confirmed
 from .procedures.sources import Wishes
 from .procedures.target import Target
 from .progress import Progress
+from .redaction import printable
 
 QUESTION_SECONDS = 600
 MODERN = "2026-07-28"
@@ -57,6 +58,7 @@ async def confirm_restore(
     accept_foreign: bool,
     accept_other_database: bool,
     accept_violations: bool,
+    accept_configuration: bool,
     stop_dependents: bool,
     drop_oldest_undo: bool,
     drill: bool | None,
@@ -76,6 +78,7 @@ async def confirm_restore(
         code_page=code_page,
         accept_smaller=accept_smaller,
         accept_violations=accept_violations,
+        accept_configuration=accept_configuration,
     )
 
     def propose(target: Target) -> _Asked:
@@ -168,7 +171,7 @@ async def _ask(
             app.questions[key] = question
         if not question.text:
             return Confirm(confirm=True)
-        return Elicit(f"{question.text} (Request {question.code}.)", Confirm)
+        return Elicit(f"{printable(question.text)} (Request {question.code}.)", Confirm)
     except BackupToolError as error:
         return Refused(confirm=False, error=report(error))
 

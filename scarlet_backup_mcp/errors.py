@@ -32,7 +32,10 @@ BackupToolError
 │   ├── CodePageNeeded            code_page_needed
 │   └── Busy                      busy
 ├── DumpFailed                    dump_failed
-│   └── DumpIncomplete            dump_incomplete
+│   ├── DumpIncomplete            dump_incomplete
+│   ├── ValueTooLarge             value_too_large
+│   ├── TooFewLocks               too_few_locks
+│   └── DataDamaged               data_damaged
 ├── DrillFailed                   drill_failed
 │   └── DrillImpossible           drill_impossible
 ├── RestoreRefused                restore_refused
@@ -68,7 +71,7 @@ class BackupToolError(Exception):
     def __init__(self, message: str, remedy: str | None = None) -> None:
         super().__init__(message)
         self.message = printable(message)
-        self.remedy = remedy or self.default_remedy
+        self.remedy = printable(remedy or self.default_remedy)
 
     def __str__(self) -> str:
         return f"{self.message} ({self.code}) What to do: {self.remedy}"
@@ -284,13 +287,48 @@ class DumpFailed(BackupToolError):
     """pg_dump or pg_basebackup failed, or what it wrote does not hold. No backup was made."""
 
     code = "dump_failed"
-    default_remedy = "Call `db_integrity` to see what is wrong with the database, then `backup` again."
+    default_remedy = (
+        "Read what it says and the server's log (in Docker: `docker compose logs postgres`), and mend that. Meanwhile "
+        "`backup` with the other kind may do: sql reads every row, volume copies the files as they are."
+    )
 
 
 class DumpIncomplete(DumpFailed):
     """The dump ended without an error, but is not all there."""
 
     code = "dump_incomplete"
+
+
+class ValueTooLarge(DumpFailed):
+    """A row is larger than what one row of a dump can hold."""
+
+    code = "value_too_large"
+    default_remedy = (
+        "Call `backup` with kind volume, which copies the files whatever is in them. For an SQL backup keep that value "
+        "in pieces, or as a large object."
+    )
+
+
+class TooFewLocks(DumpFailed):
+    """There are more tables than the server has room for locks."""
+
+    code = "too_few_locks"
+    default_remedy = (
+        "Set max_locks_per_transaction to a higher value (`ALTER SYSTEM SET`, or `command: postgres -c …` in "
+        "compose.yaml) and restart the server; then call `backup` again. Or take one with kind volume, which needs no "
+        "such locks."
+    )
+
+
+class DataDamaged(DumpFailed):
+    """The server could not read its own files."""
+
+    code = "data_damaged"
+    default_remedy = (
+        "Keep every older backup (`list_backups`). Stop the container and call `backup` with kind volume: a cold copy "
+        "holds all files as they are. Check the disk. Then restore the last good backup; what is newer and can still "
+        "be read comes out table by table (`COPY … TO`), of a damaged page with `SET zero_damaged_pages = on`."
+    )
 
 
 class DrillFailed(BackupToolError):

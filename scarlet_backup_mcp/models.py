@@ -311,6 +311,9 @@ class VolumeManifest(ManifestHead):
     start_lsn: str | None
     end_lsn: str | None
     wal: list[WalSegment]
+    configuration: list[str] | None = Field(
+        default=None, description="What its configuration makes a server do: commands, libraries, doors; null: unknown."
+    )
 
 
 class Check(Model):

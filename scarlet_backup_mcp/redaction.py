@@ -51,6 +51,11 @@ def printable(value: str) -> str:
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
 
 
+def printable_json(value: str) -> str:
+    """The same for JSON, in whose strings alone such characters stand: it means what it meant."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
+
+
 def text(value: str, secrets: Collection[str] = ()) -> str:
     """The same for a text, which is cut after `LONGEST` characters."""
     value = value[: 4 * LONGEST]

@@ -38,6 +38,7 @@ from .calls import (
 from .confirming import Confirm, confirm_prune, confirm_restore, consent, consent_to_prune
 from .errors import ArgumentsInvalid, BackupToolError
 from .jobs import Jobs
+from .logs import log_to_stderr
 from .models import BackupLevel, CodePage, Compression, Kind, Level, Model
 from .procedures import backup as backups
 from .procedures import catalogue, integrity, listing, verify
@@ -279,6 +280,10 @@ async def restore(
         bool,
         Field(description="Load rows that break constraints, if the user agrees: those constraints do not come back."),
     ] = False,
+    accept_configuration: Annotated[
+        bool,
+        Field(description="Let what a foreign volume's configuration runs and loads take effect, if the user agrees."),
+    ] = False,
     stop_dependents: Annotated[
         bool, Field(description="Stop the Compose services that depend on the database for the swap, then start them.")
     ] = True,
@@ -313,6 +318,7 @@ async def restore(
         code_page=code_page,
         accept_smaller=accept_smaller,
         accept_violations=accept_violations,
+        accept_configuration=accept_configuration,
     )
     if job is not None or dry_run:
 
@@ -449,9 +455,7 @@ def _tool(function: Callable[..., Any], title: str, annotations: ToolAnnotations
 
 def serve(settings: Settings) -> None:
     """Serve over stdio until its end of input or a signal. Nothing but protocol goes to stdout."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    log_to_stderr("%(asctime)s %(levelname)s %(name)s: %(message)s")
     anyio.run(_serve, create_server(settings))
     sys.stderr.flush()
     os._exit(0)  # a worker thread that is still blocked must not keep the process

@@ -15,7 +15,7 @@ from rich.text import Text
 from . import texts
 from .models import Integrity, Listing, Model, Verification
 from .progress import Progress, State
-from .redaction import printable
+from .redaction import printable, printable_json
 
 
 class PipedProgress(Progress):
@@ -30,7 +30,7 @@ class PipedProgress(Progress):
         """As `Progress.show`."""
         if not self._quiet and state.stage != self._told:
             self._told = state.stage
-            click.echo(state.stage, err=True)
+            click.echo(printable(state.stage), err=True)
 
     def __enter__(self) -> PipedProgress:
         return self
@@ -56,7 +56,7 @@ class TerminalProgress(Progress):
     def show(self, state: State) -> None:
         """As `Progress.show`."""
         words = state.stage + (f": {state.detail}" if state.detail else "")
-        self._bar.update(self._task, description=words, total=state.total, completed=state.done)
+        self._bar.update(self._task, description=printable(words), total=state.total, completed=state.done)
 
     def pause(self) -> None:
         """Leave the terminal to a question."""
@@ -91,7 +91,7 @@ def for_terminal(text: str) -> str:
 def print_result(result: Model, as_json: bool) -> None:
     """On stdout: as JSON; on a terminal listings in tables; else plain lines."""
     if as_json:
-        click.echo(result.model_dump_json(indent=1, by_alias=True))
+        click.echo(printable_json(result.model_dump_json(indent=1, by_alias=True)))
     elif sys.stdout.isatty() and isinstance(result, Listing):
         _print_listing(result)
     elif sys.stdout.isatty() and isinstance(result, Verification):
@@ -108,7 +108,7 @@ def _print_listing(listing: Listing) -> None:
         click.echo(for_terminal(texts.describe(listing)))
         return
     names = [item.name for item in (*listing.backups, *(listing.undo_points or []))]
-    table = Table(title=Text(listing.directory))
+    table = Table(title=Text(printable(listing.directory)))
     table.add_column("backup", min_width=max(map(len, names), default=0))
     for title in ("age", "size", "state", "rows", "label / detail"):
         table.add_column(title, overflow="fold")
@@ -122,7 +122,7 @@ def _print_listing(listing: Listing) -> None:
         _add_row(table, point.name, "", size, "undo point", "", made)
     console.print(table)
     for line in texts.calls(listing.log):
-        console.print(line, markup=False, highlight=False)
+        console.print(printable(line), markup=False, highlight=False)
     for warning in listing.warnings:
         console.print(f"Warning: {for_terminal(printable(warning))}", style="yellow", markup=False)
 
@@ -136,7 +136,7 @@ def _print_tables(result: Integrity) -> None:
 
 
 def _print_verification(result: Verification) -> None:
-    table = Table("check", "holds", "expected", "found", "detail", title=Text(result.name))
+    table = Table("check", "holds", "expected", "found", "detail", title=Text(printable(result.name)))
     for check in result.checks:
         holds = {True: "yes", False: "NO", None: "-"}[check.ok]
         _add_row(table, check.check, holds, check.expected, check.found, check.detail)

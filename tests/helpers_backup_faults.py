@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,8 +205,9 @@ class Box:
 
 
 @contextmanager
-def a_box(environment: Mapping[str, str], *command: str) -> Generator[Box]:
-    """Start a container of our own, without waiting for what runs in it; removed with its volume whatever happens."""
+def a_box(environment: Mapping[str, str], *command: str, run: Sequence[str] = ()) -> Generator[Box]:
+    """Start a container of our own, without waiting for what runs in it; removed with its volume whatever happens.
+    `run` are more words for `docker run`."""
     box = Box(f"backup-faults-{secrets.token_hex(4)}", secrets.token_urlsafe(18))
     variables = {"POSTGRES_PASSWORD": box.password, "POSTGRES_DB": "letta", **environment}
     options = [option for name, value in variables.items() for option in ("-e", f"{name}={value}")]
@@ -214,7 +215,7 @@ def a_box(environment: Mapping[str, str], *command: str) -> Generator[Box]:
     health = ("--health-cmd", f"test ! -e {SICK}", "--health-interval", "2s", "--health-retries", "1")
     health = (*health, "--health-timeout", "5s", "--health-start-period", "1h", "--label", "scarlet-backup-mcp.test=1")
     try:
-        run_docker("run", "-d", "--pull", "never", "--name", box.name, *health, *options, IMAGE, *command)
+        run_docker("run", "-d", "--pull", "never", "--name", box.name, *health, *options, *run, IMAGE, *command)
         yield box
     finally:
         run_docker_quietly("rm", "-fv", box.name)

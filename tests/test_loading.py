@@ -475,6 +475,7 @@ def test_a_path_of_other_owners_is_used_only_as_a_drill_did(databases: Databases
     with pytest.raises(WillNotLoad) as refused:
         bring_back(settings, name)
     assert "norm(text) does not exist" in refused.value.message
+    assert "(42883, in the function norm3, at TABLE DATA public.docs)" in refused.value.message
     assert "drill=true" in refused.value.remedy
     assert databases.beside(settings) == [settings.database]
     assert bring_back(settings, name, drill=True).rows_compared == 3

@@ -112,6 +112,11 @@ def drop(session: Session, name: str) -> None:
     session.execute(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)")
 
 
+def drop_table(session: Session, name: str) -> None:
+    """Drop a table of the connected database, whose quoted `name` comes from `catalogue.stored`, with what needs it."""
+    session.execute(f"DROP TABLE IF EXISTS {name} CASCADE")
+
+
 def quietly(version: int) -> dict[str, str]:
     """Options for sessions in a database that is being restored: its event triggers must not add to its rows.
 

@@ -50,8 +50,8 @@ def pg_basebackup() -> list[str]:
 
 def psql_load() -> list[str]:
     """psql reading a script from its stdin into the database in PGDATABASE; the first error ends it with code 3 and is
-    shown with its SQLSTATE. A connection that is lost ends it with code 2."""
-    return ["psql", "-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose"]
+    shown with its line, which `--file` is for, and its SQLSTATE. A connection that is lost ends it with code 2."""
+    return ["psql", "-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "--file=-"]
 
 
 def knows_restrict(psql_version: str) -> bool:

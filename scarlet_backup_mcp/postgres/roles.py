@@ -14,6 +14,11 @@ from .server import Session
 _NOT_ROLES = frozenset({b"CURRENT_USER", b"CURRENT_ROLE", b"SESSION_USER", b"USER", b"DEFAULT", b"NONE"})
 
 
+def role_names(session: Session) -> set[str]:
+    """Every role of the server."""
+    return {row["name"] for row in session.rows("SELECT rolname AS name FROM pg_roles")}
+
+
 def create_without_login(session: Session, names: Iterable[str], known: Iterable[Role]) -> None:
     """Create the roles of these names that are not there, as `known` has them but with no login and no password.
 

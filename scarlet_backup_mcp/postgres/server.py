@@ -60,6 +60,11 @@ OPTIONS: Mapping[str, str] = {
     "client_min_messages": "warning",
 }
 
+_NO_ROOM = (
+    "Free space where the server keeps its data or its temporary files (with Docker, `docker system df` shows what is "
+    "used), then call again."
+)
+
 
 class Server:
     """How to connect: a host, a role and what libpq needs. `tag` marks our backends in pg_stat_activity.
@@ -187,6 +192,10 @@ class Session:
         wrapped = f"SELECT coalesce(pg_catalog.json_agg(pg_catalog.row_to_json(answer)), '[]') FROM ({query}) AS answer"
         return json.loads(self.execute(wrapped, timeout))
 
+    def ping(self) -> None:
+        """Raises ServerUnreachable, and closes the session, unless the server answers within 10 s."""
+        self.execute("SELECT 1", timeout=10)
+
     def copy_away(self, statements: Sequence[str], timeout: float | None = None) -> list[int | ServerError]:
         """Run statements `COPY … TO STDOUT` in a transaction, have psql throw their rows away where it runs, and give
         how many each had, or its error: the transaction then goes on as it was before that statement.
@@ -292,4 +301,5 @@ def _query_error(message: str, sqlstate: str) -> ServerError:
         return TableLocked(f"A table is locked by somebody else: {message}")
     if sqlstate == "42501":
         return PermissionDenied(f"The server refused: {message}")
-    return QueryFailed(f"The server said: {message} (SQLSTATE {sqlstate})", sqlstate=sqlstate)
+    remedy = _NO_ROOM if sqlstate == "53100" else None
+    return QueryFailed(f"The server said: {message} (SQLSTATE {sqlstate})", remedy, sqlstate=sqlstate)

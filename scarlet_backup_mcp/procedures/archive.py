@@ -25,6 +25,8 @@ PG_CONTROL = "pg_control"
 KEPT = {BACKUP_MANIFEST: 256 << 20, PG_VERSION: 16, PG_CONTROL: 8192}
 """Files whose content is kept while an archive is read, and the bytes up to which it is: a backup_manifest has some 170
 for each file of the cluster."""
+CONFIGURATION, LONGEST, ALL_OF_IT = ".conf", 1 << 20, 16 << 20
+"""How files of a configuration end, and the bytes of one, and of all, that are kept."""
 _OF_A_DATABASE = re.compile(r"(^|/)base/\d+$")
 """Each database's directory has a PG_VERSION of its own."""
 
@@ -50,6 +52,7 @@ class Inventory(MemberHandler):
         self._present = Member("", "file", 0)
         self._digest = hashlib.sha256()
         self._keeping: bytearray | None = None
+        self._left = ALL_OF_IT
 
     def member(self, member: Member) -> None:
         """As `MemberHandler.member`."""
@@ -58,6 +61,8 @@ class Inventory(MemberHandler):
         if member.kind == "file":
             self._present, self._digest = member, hashlib.sha256()
             keep = member.size <= KEPT.get(posixpath.basename(member.name), -1)
+            if member.name.endswith(CONFIGURATION) and member.size <= min(LONGEST, self._left):
+                keep, self._left = True, self._left - member.size
             self._keeping = bytearray() if keep else None
 
     def data(self, data: memoryview) -> None:

@@ -11,6 +11,7 @@ from ..store.directory import Entry
 from ..store.encodings import HEAD
 from ..store.reading import ZSTD_MAGIC, beginning
 from ..store.tar import Member, MemberHandler, TarDamaged, TarReader
+from . import archive_configuration
 from .archive import PG_VERSION, Archive, Contents
 from .catalogue import Known
 from .checks import SHOWN, name_checks, same
@@ -63,6 +64,7 @@ def content_checks(known: Known[VolumeManifest], archive: Archive) -> list[Check
             or ("" if whole else "its end can't be read"),
         ),
         data_directory(contents),
+        archive_configuration.check(contents, foreign=manifest is None),
     ]
     if manifest is not None and manifest.cold:
         checks.append(same("files", manifest.files, len(contents.files)))

@@ -36,7 +36,8 @@ from ..store.writing import PartialFile
 from . import cold, proved_definitions, record, throw_away, volume
 from .catalogue import last_full
 from .checks import describe_refusals
-from .dump import ConcurrentChange, Written, compare_with_snapshot, locked, stream, take_snapshot
+from .dump import Written, compare_with_snapshot, stream, take_snapshot
+from .dump_errors import ConcurrentChange, locked
 from .examine import examine
 from .journal import maintenance_session, require_database, require_running, tidy_up
 from .outcome import Proof, outcome

@@ -22,7 +22,7 @@ from ..hosts.helper import Sight
 from ..models import VolumeManifest
 from ..progress import Progress
 from ..store.writing import PartialFile
-from . import archive, archive_checks, checks, data_directory, record, volume
+from . import archive, archive_checks, archive_configuration, checks, data_directory, record, volume
 from .archive import Contents
 from .beside import helper, others_with
 from .journal import require_running
@@ -127,6 +127,7 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
             start_lsn=None,
             end_lsn=None,
             wal=archive_checks.wal_of(written.contents),
+            configuration=[str(finding) for finding in archive_configuration.findings_of(written.contents)],
             rows=None,
             integrity_table=target.settings.integrity_table,
             integrity_rows=None,

@@ -137,6 +137,13 @@ class Contents:
         self._do(["rm", "-rf", "--", self.unpacked])
         self._do(["sync"])
 
+    def write(self, name: str, content: bytes, progress: Progress) -> None:
+        """Give a file in `incoming` another content; whose it is, and who may read it, stays."""
+        argv = ["sh", "-c", 'cat > "$1"', "sh", f"{self.incoming}/{name}"]
+        ended = run(self.host, argv, env={"LC_ALL": "C"}, source=iter([content]), progress=progress)
+        if ended.code != 0:
+            raise RestoreFailed(f"{name} could not be written: {_in_short(ended.stderr) or ended.code}.")
+
     def differing(self, files: Mapping[str, File], progress: Progress) -> list[str]:
         """Of the `files` that should be in `incoming` (see `put_in_of`), those that are missing or have other content;
         and those that are there besides. Reads them all."""

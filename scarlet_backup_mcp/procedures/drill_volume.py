@@ -13,7 +13,7 @@ from ..errors import DrillFailed, DrillImpossible, HostError, PermissionDenied, 
 from ..hosts import run
 from ..models import Check, Drill, VolumeManifest
 from ..postgres import catalogue as pg
-from ..postgres import databases, programs, recovery
+from ..postgres import configuration, databases, programs, recovery
 from ..postgres.controldata import ControlDataDamaged
 from ..postgres.counting import count_table
 from ..postgres.script import Handler, ScriptDamaged, ScriptReader
@@ -167,6 +167,7 @@ class _VolumeDrill:
         with self._giving_up(DUMPED), self.server.session(MAINTENANCE, progress=self.progress) as session:
             facts, sizes = pg.server_facts(session), pg.databases(session)
             found, prepared = recovery.accessible(session), recovery.prepared_transactions(session)
+            settings = configuration.of_roles(session)
         if facts.superuser:
             self.options |= databases.quietly(facts.version_num)
         self.report.database_bytes = sum(database.bytes or 0 for database in sizes.values())
@@ -174,6 +175,9 @@ class _VolumeDrill:
             self.copy.vacant.warnings.append(
                 f"{prepared} prepared transactions are in it, to be committed or rolled back."
             )
+        if settings:
+            told = "; ".join(settings)
+            self.copy.vacant.warnings.append(f"Settings of its roles and databases come back with it: {told}.")
         self._add(proof_volume.of_databases(self.manifest, configured, list(found)))
         dumped: dict[str, dict[Name, int]] = {}
         for name in (name for name, accessible in sorted(found.items()) if accessible):

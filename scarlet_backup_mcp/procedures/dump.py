@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ..errors import (
-    BackupToolError,
-    DumpFailed,
-    DumpIncomplete,
-    PermissionDenied,
-    ProgramMissing,
-    ServerUnreachable,
-)
-from ..hosts import Exit, run
-from ..hosts.endings import lost
+from ..errors import DumpIncomplete
+from ..hosts import run
 from ..models import Activity, Compression, DatabaseProperties, NotDumped, Role, TableData, rows_by_table
 from ..postgres import catalogue as pg
-from ..postgres import counting, programs
+from ..postgres import counting, dump_failures, programs, snapshots
 from ..postgres.activity import activity
 from ..postgres.definitions_digest import DefinitionsDigest, called_functions, definitions_sha256
 from ..postgres.digests import BlockDigests
@@ -29,11 +20,9 @@ from ..postgres.server import Session
 from ..progress import Progress
 from ..store.reading import Compressor
 from ..store.writing import PartialFile
+from .dump_errors import ConcurrentChange, Whereabouts, dump_error
 from .examine import table_data
 from .target import Target
-
-# What pg_dump says when a table, a column or a type went away or changed after the snapshot was taken.
-_CONCURRENT_DDL = re.compile(r"cache lookup failed|does not exist|could not open relation|could not find|out of sync")
 
 
 @dataclass(frozen=True)
@@ -58,10 +47,6 @@ class Snapshot:
     """Of a user or an extension: see `called_functions`."""
 
 
-class ConcurrentChange(DumpFailed):
-    """The schema changed while the dump was taken: worth one more try."""
-
-
 def take_snapshot(target: Target, session: Session, progress: Progress) -> Snapshot:
     """Begin a transaction in `session` that exports its snapshot, and read the catalogue inside it. The snapshot is
     there for pg_dump as long as the session stays in that transaction."""
@@ -70,8 +55,8 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
         settings = effective(other)
         watched = counting.find(other, target.settings.integrity_table)
     written = activity(session)
-    session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    name = session.rows("SELECT pg_export_snapshot() AS name")[0]["name"]
+    snapshots.begin(session)
+    name = snapshots.export(session)
     tables = pg.tables(session)
     if watched is not None and not watched.no_table and watched.oid not in {table.oid for table in tables}:
         watched = None
@@ -111,7 +96,8 @@ def stream(
     away; `partial` is then of no use."""
     progress.stage("dumping", sum(table.bytes for table in snapshot.tables) or None)
     digests, definitions = BlockDigests(), DefinitionsDigest()
-    reader = ScriptReader(digests, definitions, _DumpProgress(snapshot.tables, progress))
+    shown = _DumpProgress(snapshot.tables, progress)
+    reader = ScriptReader(digests, definitions, shown)
     compressor = Compressor(compression)
     script_bytes = 0
 
@@ -122,10 +108,12 @@ def stream(
         reader.feed(chunk)
 
     argv = programs.pg_dump(snapshot.properties.encoding, snapshot.name)
+    options = dump_failures.ENGLISH if snapshot.server.superuser else {}
+    environment = target.server.environment(target.database, options)
     try:
-        ended = run(target.host, argv, env=target.server.environment(target.database), sink=sink, progress=progress)
+        ended = run(target.host, argv, env=environment, sink=sink, progress=progress)
         if ended.code != 0:
-            raise _dump_error(target, ended)
+            raise dump_error(target, ended, shown.whereabouts(snapshot))
         partial.write(compressor.finish())
         summary = reader.finish()
     except ScriptDamaged as error:
@@ -153,57 +141,28 @@ class _DumpProgress(Handler):
     def __init__(self, tables: list[pg.Table], progress: Progress) -> None:
         self._sizes = {(table.schema, table.name): table.bytes for table in tables}
         self._progress = progress
-        self._done = self._present = self._size = 0
-        self._name = ""
+        self._done = self._present = self._size = self._rows = 0
+        self._name, self._target = "", CopyTarget("", "", ())
+
+    def whereabouts(self, snapshot: Snapshot) -> Whereabouts:
+        """How far it has come."""
+        at, server = self._target, snapshot.server
+        return Whereabouts(at.schema, at.name, self._rows, snapshot.name, len(snapshot.tables), server.superuser)
 
     def copy_begin(self, target: CopyTarget, line: int) -> None:
+        self._target, self._rows = target, 0
         self._name = f"{target.schema}.{target.name}"
         self._size = self._sizes.get((target.schema, target.name), 0)
         self._present = 0
 
     def copy_data(self, data: bytes) -> None:
         self._present += len(data)
+        self._rows += data.count(b"\n")
         self._progress.report(self._done + min(self._present, self._size), self._name)
 
     def copy_end(self, rows: int) -> None:
         self._done += self._size
         self._progress.report(self._done, self._name)
-
-
-def locked(said: str) -> DumpFailed:
-    """The error when a lock was waited for in vain."""
-    return DumpFailed(
-        f"A table stayed locked for {programs.LOCK_WAIT_MS / 1000:g} s (by a migration, most likely): {said}",
-        "Wait until the migration has ended, then call `backup` again.",
-    )
-
-
-def lost_on_the_way(target: Target, ended: Exit, program: str, what: str) -> BackupToolError | None:
-    """The error when a program that read the server for a dump or a copy was left alone; None: it failed itself."""
-    said = ended.stderr.strip()
-    if gone := lost(target.host, ended, f"the {what}"):
-        return gone
-    if ended.code in (126, 127):
-        return ProgramMissing(f"{program} could not be started: {said}")
-    if re.search(r"server closed the connection|terminating connection|connection to server|SSL connection", said):
-        return ServerUnreachable(f"The server went away during the {what}: {said}")
-    return None
-
-
-def _dump_error(target: Target, ended: Exit) -> BackupToolError:
-    said = ended.stderr.strip()
-    lost = lost_on_the_way(target, ended, "pg_dump", "dump")
-    if lost is not None and not isinstance(lost, ServerUnreachable):
-        return lost
-    if "permission denied" in said or "row-level security" in said:
-        return PermissionDenied(f"The role may not read everything, so there can be no whole backup: {said}")
-    if re.search(r"(lock|statement) timeout", said) and "LOCK TABLE" in said:
-        return locked(said)
-    if lost is not None:
-        return lost
-    if _CONCURRENT_DDL.search(said):
-        return ConcurrentChange(f"The schema changed while the dump was taken: {said}")
-    return DumpFailed(f"pg_dump failed with exit code {ended.code}: {said or 'it said nothing'}")
 
 
 @dataclass(frozen=True)

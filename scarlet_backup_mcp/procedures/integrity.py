@@ -145,7 +145,7 @@ def _look_at_server(target: Target, looked: Looked, progress: Progress) -> None:
             )
             return
         with target.server.session(target.maintenance_database, progress=progress) as session:
-            session.rows("SELECT 1 AS one", timeout=10)
+            session.ping()
             facts = pg.server_facts(session)
             _note_version(looked, facts.version)
             databases = pg.databases(session)

@@ -10,6 +10,7 @@ from ..errors import DiskFull, RestoreFailed, WrongServer
 from ..hosts import run
 from ..hosts.endings import lost
 from ..postgres import programs
+from ..postgres.headings import Headings
 from ..postgres.postmaster import WRONG_SERVER
 from ..postgres.script import strip_restrict
 from ..postgres.server import Server
@@ -22,10 +23,14 @@ from .room import FREE_SOME
 _NO_ROOM = "53100"
 OUTPUT_KEPT = 64 << 10
 # As psql shows an error with VERBOSITY "verbose".
-_REFUSED = re.compile(r"ERROR:  (?P<sqlstate>[0-9A-Z]{5}): (?P<message>.*)")
+_REFUSED = re.compile(
+    r"(?:^psql:<stdin>:(?P<line>\d+): )?ERROR:  (?P<sqlstate>[0-9A-Z]{5}): (?P<message>.*)", re.MULTILINE
+)
 _PLACES = re.compile(r"^(SCHEMA|TABLE|DATATYPE|CONSTRAINT) NAME:  (.*)$", re.MULTILINE)
 # Innermost first: `SQL function "norm" during inlining`, `PL/pgSQL function public.norm(text) line 1 at RETURN`.
 _FUNCTION = re.compile(r'(?:SQL function "(?P<sql>[^"\n]+)"|PL/pgSQL function (?P<plpgsql>[^\n]+?)(?:\(.*?\))? line )')
+_OF_ROWS = ("22", "23")
+"""SQLSTATE classes of errors whose words name the table, or the line of its data."""
 NO_SHARED_MEMORY = "could not resize shared memory segment"
 
 
@@ -44,8 +49,8 @@ class LoadFailed(RestoreFailed):
         self.table, self.constraint, self.function = table, constraint, function
 
     @classmethod
-    def of(cls, name: str, refused: re.Match[str], stderr: str) -> LoadFailed:
-        """What psql's stderr tells of the error that was found in it."""
+    def of(cls, name: str, refused: re.Match[str], stderr: str, headings: Headings) -> LoadFailed:
+        """What psql's stderr tells of the error that was found in it, in a script with those `headings`."""
         after = stderr[refused.end() :]
         places = dict(_PLACES.findall(after))
         within = places.get("TABLE") or places.get("DATATYPE") or ""
@@ -53,7 +58,8 @@ class LoadFailed(RestoreFailed):
         context = after[max(0, after.find("CONTEXT:  ")) :]
         function = _FUNCTION.search(context) if "CONTEXT:  " in after else None
         spelt = (function["sql"] or function["plpgsql"]).rpartition(".")[2] if function else ""
-        said = _without_values(refused, stderr)
+        at = headings.before(int(refused["line"] or 0))
+        said = _without_values(refused, stderr, function=spelt, at=at)
         return cls(name, said, refused["sqlstate"], table, places.get("CONSTRAINT", ""), spelt.strip('"'))
 
 
@@ -85,7 +91,8 @@ def load(
     environment = server.environment(database, {**options, "synchronous_commit": "off"})
     with server.session(database, options) as session:
         proof = session.identity.proof
-    source = _restricted(script, key, mark, proof)
+    headings = Headings()
+    source = headings.passing(_restricted(script, key, mark, proof))
     argv = programs.psql_load()
     ended = run(server.host, argv, env=environment, source=source, sink=sink, progress=progress, look=look)
     if ended.code in (None, 137) and (gone := lost(server.host, ended, "the load")):
@@ -101,7 +108,7 @@ def load(
                     "The live database is as it was.",
                     FREE_SOME,
                 )
-            raise LoadFailed.of(name, refused, ended.stderr)
+            raise LoadFailed.of(name, refused, ended.stderr, headings)
         said = next((line for line in ended.stderr.splitlines() if line.strip()), f"exit code {ended.code}")
         raise RestoreFailed(f"{name} could not be loaded, since psql came to an early end: {said}")
 
@@ -131,10 +138,14 @@ def _restricted(script: Iterable[bytes], key: str | None, mark: str, proof: str)
     yield f"\n\\echo {mark}\n".encode()
 
 
-def _without_values(refused: re.Match[str], stderr: str) -> str:
-    """The server's first error and the line of COPY data; what values it names may be secrets."""
-    said = refused["message"]
-    if refused["sqlstate"].startswith("22"):
+def _without_values(refused: re.Match[str], stderr: str, *, function: str, at: str) -> str:
+    """The server's first error and where it was; what values it names may be secrets."""
+    said, sqlstate = refused["message"], refused["sqlstate"]
+    if sqlstate.startswith("22"):
         said = re.sub(r'".*', "(a value)", said)
     place = re.search(r"^CONTEXT:  (COPY [^,]+, line \d+)", stderr[refused.end() :], re.MULTILINE)
-    return f"{said} ({refused['sqlstate']}{', ' + place[1] if place else ''})"
+    places = [place[1]] if place else []
+    if not place and sqlstate[:2] not in _OF_ROWS:
+        places += [f"in the function {function}"] if function else []
+        places += [f"at {at}"] if at else []
+    return f"{said} ({', '.join([sqlstate, *places])})"

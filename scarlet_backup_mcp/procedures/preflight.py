@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from ..errors import PreflightFailed
 from ..models import Extension, Role
 from ..postgres import databases
-from ..postgres.quoting import identifier, literal
+from ..postgres.installation import available_extensions
+from ..postgres.quoting import identifier
+from ..postgres.roles import role_names
 from ..postgres.server import Session
 from . import room
 from .drill import ROOM
@@ -85,8 +87,7 @@ def _check_room(target: Target, plan: Plan, database_bytes: int) -> None:
 
 def _check_roles(session: Session, plan: Plan, named: Iterable[str], made: Iterable[Role]) -> None:
     needed = {*named, *(roles_of(plan.properties) if plan.properties else ())}
-    there = {row["name"] for row in session.rows("SELECT rolname AS name FROM pg_roles")}
-    if missing := sorted(needed - there):
+    if missing := sorted(needed - role_names(session)):
         recorded = {role.name: role for role in (plan.manifest.roles if plan.manifest else made)}
         statements = " ".join(_create_role(name, recorded.get(name)) for name in missing)
         raise PreflightFailed(
@@ -109,9 +110,7 @@ def _check_extensions(session: Session, extensions: list[Extension]) -> None:
     wanted = [e for e in extensions if e.name != "plpgsql"]
     if not wanted:
         return
-    names = ", ".join(literal(e.name) for e in wanted)
-    rows = session.rows(f"SELECT name, default_version AS version FROM pg_available_extensions WHERE name IN ({names})")
-    there = {row["name"]: row["version"] for row in rows}
+    there = available_extensions(session, (e.name for e in wanted))
     if missing := [f"{e.name} {e.version}" for e in wanted if e.name not in there]:
         raise PreflightFailed(
             f"The server lacks extensions that the backup uses: {', '.join(missing)}.",

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 from ..errors import BackupToolError, DiskFull, HostError, PermissionDenied, QueryFailed, ServerError, ServerUnreachable
 from ..postgres import catalogue as pg
-from ..postgres import databases
+from ..postgres import databases, wal
 from ..postgres.server import Server, Session
 from ..progress import Progress
 from .set_aside import GOING
@@ -80,14 +80,7 @@ def watched(server: Server, database: str, progress: Progress) -> Generator[Call
 
 def _reserve(session: Session) -> int:
     with suppress(ServerError):  # a role that may not see it: then only what a checkpoint takes
-        return (
-            CHECKPOINT_BYTES
-            + session.rows(
-                """SELECT greatest(0, pg_size_bytes(current_setting('max_wal_size')) - sum(size))::bigint AS bytes
-               FROM pg_ls_waldir()""",
-                timeout=10,
-            )[0]["bytes"]
-        )
+        return CHECKPOINT_BYTES + wal.growth(session)
     return CHECKPOINT_BYTES
 
 
@@ -122,22 +115,10 @@ def _drop_tables(server: Server, session: Session, name: str) -> None:
     options = {"lock_timeout": "5s", **databases.quietly(session.version)}
     with server.session(name, options) as inside:
         for table in pg.stored(inside):
-            if not _wal_has_room(inside):
+            if wal.room(inside) < WAL_BYTES:
                 return
             with suppress(QueryFailed, PermissionDenied):
-                inside.execute(f"DROP TABLE IF EXISTS {table} CASCADE")
-
-
-def _wal_has_room(session: Session) -> bool:
-    """Whether WAL has room in files that are there: where a new one can't be made, the server ends in a PANIC too."""
-    there = session.rows(
-        """SELECT w.segment - (pg_walfile_name_offset(w.here)).file_offset + w.segment *
-                  (SELECT count(*) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' AND name > pg_walfile_name(w.here))
-                  AS bytes
-           FROM (SELECT pg_size_bytes(current_setting('wal_segment_size')) AS segment,
-                        pg_current_wal_insert_lsn() AS here) AS w"""
-    )
-    return there[0]["bytes"] >= WAL_BYTES
+                databases.drop_table(inside, table)
 
 
 def drop_after(error: BaseException, server: Server, maintenance: str, name: str) -> None:

@@ -34,7 +34,8 @@ class Wishes:
     `accept_…` and `drop_oldest_undo` are consents. `drill` None: files that `backup` did not make are tried out in a
     throw-away server first, and what is restored is that server's own dump; True: any backup has to prove itself
     first; False: none. `code_page` is for files that PowerShell has written. `accept_violations` is the consent to
-    constraints that the backup's rows break not coming back as they were.
+    constraints that the backup's rows break not coming back as they were, `accept_configuration` to all that a foreign
+    archive of a volume makes its server do.
     """
 
     accept_foreign: bool = False
@@ -45,6 +46,7 @@ class Wishes:
     code_page: CodePage | None = None
     accept_smaller: bool = False
     accept_violations: bool = False
+    accept_configuration: bool = False
 
 
 AS_USUAL = Wishes()

@@ -27,6 +27,7 @@ from ..errors import (
 from ..hosts import seeds, throw_away
 from ..hosts.local import LocalHost
 from ..postgres import cluster, recovery, trial
+from ..postgres.installation import installation
 from ..postgres.server import Server
 from ..progress import Progress
 from ..store import sidecars
@@ -199,14 +200,10 @@ def _prefix(owner: str) -> str:
 
 
 def _likeness(target: Target, progress: Progress) -> _Likeness:
-    query = """SELECT (SELECT setting FROM pg_config WHERE name = 'BINDIR') AS bin_dir,
-                      current_setting('shared_preload_libraries') AS libraries,
-                      (SELECT json_object_agg(name, concat(setting, unit)) FROM pg_settings
-                       WHERE name IN ('maintenance_work_mem', 'max_parallel_maintenance_workers')) AS building"""
     try:
         with target.server.session(target.maintenance_database, progress=progress) as session:
-            found = session.rows(query, QUERY_SECONDS)[0]
-            return _Likeness(found["bin_dir"] or "", found["libraries"], found["building"])
+            found = installation(session, QUERY_SECONDS)
+            return _Likeness(found.bin_dir, found.libraries, found.building)
     except (HostError, ServerError) as error:
         told = f"The live server could not be asked which libraries it preloads, so none is: {error.message}"
         return _Likeness(warnings=(told,))

@@ -13,6 +13,7 @@ from ..progress import Progress
 from ..store.directory import DRILL, Entry
 from . import archive, archive_checks, catalogue, checks, verified
 from .archive import Archive
+from .archive_configuration import warnings_of
 from .catalogue import Known
 from .drill_volume import drill_volume, require_docker
 from .target import Target
@@ -42,6 +43,7 @@ def verify_volume(
     else:
         reading.archive = read = archive.read(entry.path, entry.name.compression, progress)
         reading.checks += archive_checks.content_checks(known, read)
+        reading.warnings += warnings_of(reading.checks)
         if known.manifest is not None or known.detail:
             reading.warnings += verified.keep(target, entry, read.sha256, reading.checks)
         if level == "drill" and reading.drillable:

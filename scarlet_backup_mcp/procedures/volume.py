@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from .. import __version__
 from ..errors import (
     BackupToolError,
+    DataDamaged,
     DumpFailed,
     DumpIncomplete,
     PermissionDenied,
@@ -20,17 +21,17 @@ from ..hosts import Exit, Place
 from ..hosts.volumes import volume_labels
 from ..models import Activity, Check, CopiedTable, Site, TableCount, VolumeManifest
 from ..postgres import catalogue as pg
-from ..postgres import controldata, counting, programs
+from ..postgres import controldata, counting, programs, snapshots
 from ..postgres.activity import activity
 from ..postgres.base_backup import BACKUP_MANIFEST, BackupManifest
 from ..postgres.replication import require_readiness, unlogged_tables, wal_kept
 from ..postgres.server import OWN_SEARCH_PATH
 from ..progress import Progress
 from ..store.writing import PartialFile
-from . import archive, archive_checks, checks, record, room
+from . import archive, archive_checks, archive_configuration, checks, record, room
 from .archive import Contents
 from .catalogue import last_full
-from .dump import lost_on_the_way
+from .dump_errors import lost_on_the_way
 from .record import Order
 from .target import Target
 
@@ -127,6 +128,7 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
                 start_lsn=listed.wal_ranges[0].start,
                 end_lsn=listed.wal_ranges[-1].end,
                 wal=archive_checks.wal_of(contents),
+                configuration=[str(finding) for finding in archive_configuration.findings_of(contents)],
                 rows=rows,
                 integrity_table=target.settings.integrity_table,
                 integrity_rows=integrity.rows,
@@ -153,7 +155,7 @@ def _look(target: Target, progress: Progress, before: Look | None = None) -> Loo
     Where nothing was written since `before`, that is given again, and nothing is counted.
     """
     with target.server.session(target.database, counting.LOCK_WAIT, progress) as session:
-        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        snapshots.begin(session)
         now = activity(session)
         if before is not None and before.activity.quiet and now.transactions == before.activity.transactions:
             return before
@@ -166,7 +168,7 @@ def _look(target: Target, progress: Progress, before: Look | None = None) -> Loo
             emptied = unlogged_tables(session)
             at = datetime.now(UTC)
             of = {table.oid: table for table in [*(watched.tables if watched else []), *tables]}
-            snapshot = session.rows("SELECT pg_export_snapshot() AS name")[0]["name"]
+            snapshot = snapshots.export(session)
             counted = counting.count_rows(other, [of[oid] for oid in of.keys() - emptied], snapshot)
         by_root, unknown = counted.by_root(tables), counted.unknown_roots(tables)
         return Look(
@@ -254,9 +256,9 @@ def _error(target: Target, ended: Exit) -> BackupToolError:
             "that and call `backup` again.",
         )
     if re.search(r"checksum (error|verification failure)", said):
-        return DumpFailed(
+        return DataDamaged(
             f"Pages of the database are damaged, as their checksums say: {said}",
-            "Don't overwrite older backups. Take an SQL backup, which reads every row, and check the disk.",
+            DataDamaged.default_remedy,
         )
     if lost is not None:
         return lost

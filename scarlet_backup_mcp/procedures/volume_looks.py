@@ -8,6 +8,7 @@ from ..errors import PreflightFailed, RestoreFailed
 from ..postgres import catalogue as pg
 from ..postgres import programs
 from ..postgres.counting import count_table
+from ..postgres.installation import databases_of_other_collations
 from .archive import Archive
 from .beside import output
 from .contents_of_volume import PG_VERSION, Contents
@@ -118,9 +119,5 @@ def look_at_the_server(target: Target, planned: VolumePlan) -> Running:
 
 
 def _other_collations(target: Target) -> list[str]:
-    query = """SELECT datname AS name FROM pg_database
-               WHERE datallowconn AND datcollversion <> pg_database_collation_actual_version(oid) ORDER BY 1"""
     with target.server.session(target.maintenance_database) as session:
-        if pg.server_facts(session).version_num < 150000:
-            return []
-        return [row["name"] for row in session.rows(query)]
+        return databases_of_other_collations(session)

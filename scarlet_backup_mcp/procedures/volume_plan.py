@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
@@ -21,10 +21,11 @@ from ..hosts.helper import Sight, first_present
 from ..hosts.volumes import volume_exists
 from ..models import Site, VolumeManifest
 from ..postgres import catalogue as pg
+from ..postgres.configuration import Finding, live_settings
 from ..postgres.counting import count_table
 from ..progress import Progress
-from . import catalogue, set_aside, smaller
-from .archived import digest
+from . import archive, archive_configuration, catalogue, set_aside, smaller
+from .archive import Archive
 from .beside import require_alone
 from .catalogue import Known
 from .contents_of_volume import ASIDE
@@ -41,7 +42,8 @@ ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 @dataclass(frozen=True)
 class VolumePlan:
     """What would come into which data directory. `known` is the archive; None for an undo point, which is of `undo`'s
-    stamp. `place` is the container, None without one. `databases` are those of the server now, if it could be asked."""
+    stamp. `place` is the container, None without one. `databases` are those of the server now, if it could be asked.
+    `read` is a foreign archive, and `brings` what its configuration would do."""
 
     source: str
     wishes: Wishes
@@ -55,6 +57,8 @@ class VolumePlan:
     databases: list[str]
     integrity_rows_now: int | None
     warnings: list[str]
+    read: Archive | None = None
+    brings: list[Finding] = field(default_factory=list[Finding])
 
     @property
     def manifest(self) -> VolumeManifest | None:
@@ -147,16 +151,22 @@ def plan(target: Target, progress: Progress, source: str, wishes: Wishes) -> Vol
     site = _site(target, place, manifest)
     warnings = _check_origin(target, known, wishes) if known else []
     running = place is not None and place.state == "running"
-    databases, rows = _look(target, site, source if undo else None) if running else ([], None)
+    databases, rows, settings = _look(target, site, source if undo else None) if running else ([], None, {})
     if manifest is not None and target.database in databases:
         brings, now = Size(manifest.rows, manifest.integrity_rows), smaller.live(target, rows, progress)
         table = target.settings.integrity_table
         warnings += smaller.check(source, brings, now, table, accepted=wishes.accept_smaller)
+    read, brought = None, list[Finding]()
+    if known is not None and manifest is None:
+        read = archive.read(known.entry.path, known.entry.name.compression, progress)
+        if brought := archive_configuration.findings_of(read.contents, settings):
+            accepted = wishes.accept_configuration
+            warnings.append(archive_configuration.on_restore(brought, source, accepted=accepted))
     return VolumePlan(
         source=source,
         wishes=wishes,
         known=known,
-        sha256=manifest.sha256 if manifest else digest(known.entry, progress) if known else None,
+        sha256=manifest.sha256 if manifest else read.sha256 if read else None,
         undo=undo,
         created_at=known.created_at if known else set_aside.stamped(VOLUME_UNDO, source) or datetime.now(UTC),
         place=place,
@@ -165,6 +175,8 @@ def plan(target: Target, progress: Progress, source: str, wishes: Wishes) -> Vol
         databases=databases,
         integrity_rows_now=rows,
         warnings=warnings,
+        read=read,
+        brings=[] if wishes.accept_configuration else brought,
     )
 
 
@@ -267,21 +279,24 @@ def _check_origin(target: Target, known: Known[VolumeManifest], wishes: Wishes) 
         warnings.append("The backup's time lies in the future: a clock is or was wrong.")
     if manifest.shrunk:
         warnings.append(f"The backup is of a database that had shrunk: {'; '.join(manifest.shrunk_reasons)}.")
+    if manifest.configuration:
+        warnings.append(archive_configuration.named("; ".join(manifest.configuration)))
     if manifest.cold:
         warnings.append("It is a cold copy, of a server that did not run: nobody counted its rows.")
     return warnings
 
 
-def _look(target: Target, site: Site, undo: str | None) -> tuple[list[str], int | None]:
-    """Databases of the live server and rows of the integrity table, as far as it answers. Raises PreflightFailed when
-    its data directory is another one than the container's environment tells, BackupMissing when the undo point is not
-    in it."""
+def _look(target: Target, site: Site, undo: str | None) -> tuple[list[str], int | None, dict[str, str]]:
+    """Databases of the live server, rows of the integrity table and what of its settings an archive's are compared
+    with, as far as it answers. Raises PreflightFailed when its data directory is another one than the container's
+    environment tells, BackupMissing when the undo point is not in it."""
     try:
         with target.server.session(target.maintenance_database) as session:
             names, directory = sorted(pg.databases(session)), pg.server_facts(session).data_directory
+            settings = live_settings(session)
             points = [point.name for point in set_aside.volume_undo_points(pg.entries_beside(session, ASIDE))]
     except BackupToolError:
-        return [], None
+        return [], None, {}
     if undo is not None and points and undo not in points:  # none: perhaps the role may not look there
         raise no_undo_point(undo, points)
     if directory is not None and PurePosixPath(directory) != PurePosixPath(site.data_directory):
@@ -290,6 +305,7 @@ def _look(target: Target, site: Site, undo: str | None) -> tuple[list[str], int 
             "Set PGDATA in the container's environment to the directory that the server uses.",
         )
     try:
-        return names, count_table(target.server, target.database, target.settings.integrity_table).rows
+        rows = count_table(target.server, target.database, target.settings.integrity_table).rows
     except BackupToolError:
-        return names, None
+        rows = None
+    return names, rows, settings

@@ -22,9 +22,10 @@ from ..hosts import Host
 from ..hosts.helper import Sight
 from ..hosts.volumes import create_volume, engine_id, is_removable, volume_exists
 from ..models import Check, DependentReport, Drill, Restore, Step, VolumeManifest
+from ..postgres.configuration import SIGNALS
 from ..progress import Progress
 from ..store.reading import CompressionDamaged, FileReader, decompress
-from . import archive, archive_checks, checks
+from . import archive, archive_checks, archive_configuration, checks
 from . import journal as journals
 from .archive import Archive
 from .beside import helper, require_alone
@@ -136,6 +137,7 @@ def dry_run(target: Target, progress: Progress, planned: VolumePlan) -> Restore:
     for title in (
         *(["Restore it into a throw-away server"] if planned.drills else []),
         *(["Unpack it beside the present contents"] if planned.known else []),
+        *(["Comment out what its configuration would do"] if planned.brings else []),
         "Stop the services that depend on the server, and the server",
         "Exchange the contents of the volume by renames",
         "Start the server, look at it, and start those services again",
@@ -177,7 +179,8 @@ def _verified(target: Target, planned: VolumePlan, work: Work, progress: Progres
         return read
     verified = verify_volume(target, progress, planned.known.entry, "drill", for_sql=[])
     work.drill = verified.drill
-    work.warnings += verified.warnings
+    told = archive_configuration.warnings_of(verified.checks)  # the plan has told it
+    work.warnings += [warning for warning in verified.warnings if warning not in told]
     drill = verified.drill
     if drill is None or drill.proved is False or (planned.wishes.drill and not drill.sound):
         raise BackupNotValid(
@@ -197,8 +200,11 @@ def _read(planned: VolumePlan, work: Work, progress: Progress) -> Archive | None
     if known is None:
         work.did("Find the undo point", planned.source)
         return None
-    read = archive.read(known.entry.path, known.entry.name.compression, progress)
-    failed = [check for check in archive_checks.content_checks(known, read) if check.ok is False]
+    read = planned.read or archive.read(known.entry.path, known.entry.name.compression, progress)
+    looked = archive_checks.content_checks(known, read)
+    if known.manifest is not None and known.manifest.configuration is None:
+        work.warnings += archive_configuration.warnings_of(looked)
+    failed = [check for check in looked if check.ok is False]
     wrong = [check for check in failed if not _excused(known, check)]
     if wrong:
         raise BackupNotValid(f"{known.name} did not pass verification: {checks.describe(wrong)}.")
@@ -245,6 +251,10 @@ def _bring_in(
         if not contents.is_there:
             contents.make_ready(owner)
         contents.unpack(_tar(planned, read, progress), read.contents.root, owner, progress)
+        if planned.brings:
+            expected = {name: file for name, file in expected.items() if name not in SIGNALS}
+            expected |= archive_configuration.disarm(contents, read.contents, planned.brings, progress)
+            work.did("Comment out what its configuration would do", f"{len(planned.brings)} lines")
         progress.stage("reading back what was unpacked")
         if differing := contents.differing(expected, progress):
             raise RestoreFailed(

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import gzip
 import io
+import logging
+import re
 import tarfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
+import click
 import pytest
 import zstandard
 
-from scarlet_backup_mcp.errors import BackupToolError
-from scarlet_backup_mcp.models import Kept, Packing
+from scarlet_backup_mcp.command import ask, errors
+from scarlet_backup_mcp.errors import BackupToolError, ConfirmationNeeded
+from scarlet_backup_mcp.logs import log_to_stderr
+from scarlet_backup_mcp.models import AuditEntry, Client, Kept, Listed, Listing, Packing
+from scarlet_backup_mcp.postgres.headings import Headings
 from scarlet_backup_mcp.postgres.refusals import Refusals
 from scarlet_backup_mcp.postgres.script import read_script
 from scarlet_backup_mcp.redaction import printable
 from scarlet_backup_mcp.store.reading import CompressionDamaged, decompress
+from scarlet_backup_mcp.terminal import PipedProgress, print_result
 from scarlet_backup_mcp.texts import describe
 
 
@@ -93,6 +101,77 @@ def test_control_characters_are_escaped_in_errors_and_texts() -> None:
     assert describe(Kept(name="\x1b[31mred.sql", keep=True)).startswith("\\x1b[31mred.sql")
 
 
+CONTROLS = "\x1b]0;owned\x07\x9b31m\u202e"
+
+
+def told_in_full() -> Listing:
+    """A listing whose every text holds control characters, as file names, labels, servers and the audit log may."""
+    now = datetime.now(UTC)
+    item = Listed.model_construct(
+        name=f"{CONTROLS}.sql",
+        age_seconds=1.0,
+        bytes=1,
+        state="foreign",
+        rows=1,
+        proved_at=None,
+        slot=None,
+        keep=False,
+        shrunk=None,
+        repaired_from=None,
+        other_database=False,
+        label=CONTROLS,
+        detail=CONTROLS,
+    )
+    call = AuditEntry.model_construct(
+        time=now,
+        tool=f"tool{CONTROLS}",
+        client=Client(name=f"client{CONTROLS}"),
+        code=None,
+        outcome="ok",
+        duration_seconds=1.0,
+        message=CONTROLS,
+        before={},
+        after={"backup": CONTROLS},
+    )
+    return Listing.model_construct(
+        directory=f"/{CONTROLS}", backups=[item], undo_points=[], jobs=[], log=[call], warnings=[CONTROLS]
+    )
+
+
+@pytest.mark.parametrize("width", ["200", "80"])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_no_text_of_others_reaches_a_terminal_with_its_control_characters(
+    as_json: bool, width: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    listing = told_in_full().model_copy(update={"total_backups": 1, "total_bytes": 1})
+    print_result(Kept(name=CONTROLS, keep=True) if as_json else listing, as_json)
+    with PipedProgress(quiet=False) as progress:
+        progress.stage(f"dumping {CONTROLS}")
+    with pytest.raises(SystemExit), errors(as_json):
+        raise BackupToolError(CONTROLS, f"Call it with {CONTROLS}")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+
+    def prompt(words: str, **_: object) -> None:
+        click.echo(words)
+
+    monkeypatch.setattr(click, "prompt", prompt)
+    with pytest.raises(ConfirmationNeeded):
+        ask(progress, f"Restore {CONTROLS}?", f"restore {CONTROLS}")
+    record = logging.LogRecord("x", logging.WARNING, "x", 1, "said %s", (CONTROLS,), None)
+    root = logging.Logger("root")
+    monkeypatch.setattr(logging, "root", root)
+    log_to_stderr("%(message)s")
+    root.handle(record)
+    shown = capsys.readouterr()
+    assert "owned" in shown.out
+    assert shown.err.count("owned") >= 5
+    assert not re.search("[\x07\x9b\u202e]|\x1b\\]", shown.out + shown.err)
+    if as_json:
+        assert Kept.model_validate_json(shown.out.partition("\n}")[0] + "}").name == CONTROLS
+
+
 @pytest.mark.parametrize("packing", ["gzip", "zstd"])
 def test_nothing_may_follow_an_archive_in_a_stream_of_its_own(packing: Packing) -> None:
     tar = io.BytesIO()
@@ -110,3 +189,19 @@ def test_nothing_may_follow_an_archive_in_a_stream_of_its_own(packing: Packing) 
     for parts in ((first, second), (first + second,)):
         with pytest.raises(CompressionDamaged, match="something follows"):
             read(*parts, single=True)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+def test_an_error_of_a_load_is_told_with_its_object(size: int) -> None:
+    script = (
+        b"-- Name: a; Type: TABLE; Schema: s; Owner: x\n--\n\nCREATE TABLE s.a (b text);\n"
+        b"COPY s.a (b) FROM stdin;\n-- " + b"x" * 5000 + b"\n\\.\n"
+        b"--\n-- Name: plpgsql; Type: EXTENSION; Schema: -; Owner: -\n--\n\nCREATE\n;\n"
+        b"-- Name: a_b; Type: INDEX; Schema: s; Owner: x\n--\nCREATE INDEX a_b ON s.a (f(b));\n"
+    )
+    headings = Headings()
+    chunks = [script[at : at + size] for at in range(0, len(script), size)]
+    assert b"".join(headings.passing(chunks)) == script
+    told = [headings.before(line) for line in range(1, 17)]
+    assert told == ["TABLE s.a"] * 8 + ["EXTENSION plpgsql"] * 5 + ["INDEX s.a_b"] * 3
+    assert Headings().before(5) == ""

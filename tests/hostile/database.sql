@@ -8,6 +8,8 @@ CREATE TABLE letta.agents (id int PRIMARY KEY, name text NOT NULL);
 INSERT INTO letta.agents VALUES (1, 'Scarlet'), (2, 'nota'), (3, '');
 -- As an owner might set it who wants app's names to be found first.
 ALTER DATABASE letta SET search_path = app, letta, public, pg_catalog;
+-- So the planner looks at checks, too.
+ALTER DATABASE letta SET constraint_exclusion = on;
 SET search_path = pg_catalog;
 
 SET SESSION AUTHORIZATION mallory;
@@ -31,7 +33,9 @@ BEGIN PERFORM app.spring(what); RETURN n; END $$;
 CREATE DOMAIN app.word AS pg_catalog.text CHECK (app.quiet('domain'));
 CREATE TYPE app.mood AS ENUM ('good', 'bad');
 CREATE TYPE app.pair AS (word app.word, mood app.mood);
-CREATE TYPE app.span AS RANGE (subtype = int4);
+CREATE FUNCTION app.apart(int4, int4) RETURNS float8 LANGUAGE sql IMMUTABLE AS
+    $$ SELECT app.number('difference of a range', 1) $$;
+CREATE TYPE app.span AS RANGE (subtype = int4, subtype_diff = app.apart);
 CREATE TABLE app.diary (
     word app.word DEFAULT CASE WHEN app.quiet('default') THEN 'x' END,
     mood app.mood,
@@ -43,6 +47,7 @@ CREATE TABLE app.diary (
 INSERT INTO app.diary VALUES ('a', 'good', ('b', 'bad'), '[1,2)', 1), ('c', 'bad', NULL, NULL, 2);
 CREATE INDEX ON app.diary (n) WHERE app.quiet('predicate');
 CREATE INDEX ON app.diary ((n + app.number('expression', 1)));
+ALTER TABLE app.diary ADD EXCLUDE ((n * app.number('exclusion', 1)) WITH =) WHERE (app.quiet('where of an exclusion'));
 CREATE STATISTICS app.told ON (n + app.number('statistics', 1)), mood FROM app.diary;
 ALTER TABLE app.diary ENABLE ROW LEVEL SECURITY;
 ALTER TABLE app.diary FORCE ROW LEVEL SECURITY;
@@ -57,6 +62,9 @@ CREATE TABLE app.parts (n int CHECK (app.quiet('check of parts'))) PARTITION BY 
 CREATE TABLE app.part PARTITION OF app.parts FOR VALUES FROM (0) TO (10);
 CREATE INDEX ON app.parts ((n + app.number('expression of parts', 1))) WHERE app.quiet('predicate of parts');
 INSERT INTO app.parts VALUES (1), (2);
+CREATE TABLE app.keyed (n int) PARTITION BY LIST (app.number('partition key', n));
+CREATE TABLE app.keyed_1 PARTITION OF app.keyed FOR VALUES IN (1);
+INSERT INTO app.keyed VALUES (1);
 CREATE MATERIALIZED VIEW app.kept AS SELECT n, app.quiet('materialised view') FROM app.parts;
 CREATE UNIQUE INDEX ON app.kept (n) WHERE app.quiet('predicate of a materialised view');
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from scarlet_backup_mcp.procedures.integrity import db_integrity
 from scarlet_backup_mcp.procedures.listing import list_backups
 from scarlet_backup_mcp.procedures.proof_volume import Counted, of_rows
 from scarlet_backup_mcp.procedures.prune import prune
-from scarlet_backup_mcp.procedures.restore import propose, restore
+from scarlet_backup_mcp.procedures.restore import dry_run, propose, restore
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.procedures.verify import verify
 from scarlet_backup_mcp.progress import Progress
@@ -33,9 +36,20 @@ SELECT format('CREATE TABLE t%1$s (a int PRIMARY KEY, b int UNIQUE, c int UNIQUE
 """
 
 
+LOGGED = ("-c", "log_statement=all", "-c", "log_line_prefix=%a|%d|", "-c", "log_min_messages=warning")
+PROCEDURES = Path(__file__).parents[2] / "scarlet_backup_mcp" / "procedures"
+NOT_YET = {"ways.py", "drill.py", "incoming.py"}
+"""Procedures with statements of their own."""
+_STATEMENT = re.compile(r"^scarlet-backup-mcp[^|\n]*\|letta\|LOG:  statement: (.*(?:\n\t.*)*)", re.MULTILINE)
+_LITERAL = re.compile(r"'(?:[^']|'')*'")
+_COUNTED = re.compile(r'COPY ("\w+"|\w+)\.("\w+"|\w+) (\([^()]*\) )?TO STDOUT( \(ENCODING ?\))?;?', re.IGNORECASE)
+_OF_USERS = re.compile(r"\b(?:letta|app|public|diary|agents|parts?|kept|keyed|mallory)\b")
+_NAMES_A_TABLE = re.compile(r"(?:LOCK TABLE|COPY) ")
+
+
 @pytest.fixture(scope="module")
 def box(require_docker: None) -> Iterator[Box]:
-    with a_box({}, "postgres", "-c", "fsync=off", "-c", "autovacuum=off", *FEW_LOCKS) as one:
+    with a_box({}, "postgres", "-c", "fsync=off", "-c", "autovacuum=off", *FEW_LOCKS, *LOGGED) as one:
         one.wait_until_ready()
         one.psql(DATABASE.read_text(encoding="utf-8"))
         yield one
@@ -51,6 +65,12 @@ def sprung(box: Box) -> set[str]:
     return set(box.sh("touch /tmp/sprung; cat /tmp/sprung; rm /tmp/sprung").splitlines())
 
 
+def sent(box: Box) -> list[str]:
+    """Every statement that the tools, and pg_dump for them, have sent to the hostile database so far."""
+    log = subprocess.run(["docker", "logs", box.name], capture_output=True, text=True, timeout=60, check=True)
+    return [" ".join(found.split()) for found in _STATEMENT.findall(log.stderr)]
+
+
 def take(target: Target, kind: Kind = "sql") -> Backup:
     return backup(target, Progress(), kind=kind)
 
@@ -58,7 +78,7 @@ def take(target: Target, kind: Kind = "sql") -> Backup:
 def test_a_superuser_who_looks_in_the_usual_way_springs_the_traps(box: Box) -> None:
     """Else the tests below would tell nothing. Whoever changes the database as a superuser springs many more."""
     box.psql("SELECT count(*) FROM app.diary; SELECT count(*) FROM app.parts; SELECT count(*) FROM ONLY app.part;")
-    assert sprung(box) >= {"predicate", "expression", "statistics", "count", "predicate of parts"}
+    assert sprung(box) >= {"predicate", "expression", "statistics", "exclusion", "count", "predicate of parts"}
     box.psql("SELECT current_setting('port'), pg_backend_pid(), to_regclass('agents'), mood::int4 FROM app.diary;")
     assert sprung(box) >= {"current_setting", "pg_backend_pid", "to_regclass", "cast"}
     box.psql("SELECT relname::text FROM pg_class WHERE oid = 1259::oid AND relname = 'pg_class'::name;")
@@ -84,13 +104,19 @@ def test_no_tool_runs_what_an_ordinary_role_has_defined(box: Box, directory: Pat
         assert {table.name: table.rows for table in made.tables} == {
             "agents": 3,
             "diary": 2,
+            "keyed_1": 1,
             "only_generated": 1,
             "part": 2,
         }
-        assert made.rows == volume.rows == 8
+        assert made.rows == volume.rows == 9
         assert made.safe_to_proceed, made.reasons
         assert gate(target).safe_to_proceed
         assert sprung(box) == set()
+        named = (made.name, volume.name)
+        assert all(propose(target, Progress(), name).question for name in named)
+        assert all(dry_run(target, Progress(), name).dry_run for name in named)
+        assert sprung(box) == set()
+        assert_nothing_is_planned(sent(box))
 
         drilled = verify(target, Progress(), made.name, "drill")
         assert drilled.valid, [check for check in drilled.checks if check.ok is False]
@@ -98,12 +124,41 @@ def test_no_tool_runs_what_an_ordinary_role_has_defined(box: Box, directory: Pat
         sprung(box)  # that was not us
         assert "3 in agents" in propose(target, Progress(), made.name).question
         done = restore(target, Progress(), made.name)
-        assert (done.integrity_rows_before, done.integrity_rows, done.rows_compared) == (1, 3, 8)
+        assert (done.integrity_rows_before, done.integrity_rows, done.rows_compared) == (1, 3, 9)
         assert db_integrity(target, Progress()).agents == 3
         assert done.undo_point in {point.name for point in list_backups(target).undo_points or []}
         prune(target, Progress(), include_undo=True)
         assert sprung(box) == set()
     assert box.psql("SELECT pg_catalog.bool_or(rolsuper) FROM pg_catalog.pg_roles WHERE rolname LIKE 'mal%'") == "f"
+
+
+def assert_nothing_is_planned(statements: list[str]) -> None:
+    """Of all that was sent only LOCK and plain COPY name what is a user's: everything else would be planned, with the
+    rights of whoever looks. pg_dump asks of objects by their OIDs, or with their names as texts."""
+    copies = [statement for statement in statements if statement.startswith("COPY ")]
+    assert len(statements) > 100
+    assert len(copies) > 20
+    for statement in statements:
+        plain = _LITERAL.sub("", statement)
+        if _NAMES_A_TABLE.match(plain):
+            assert plain.startswith("LOCK TABLE ") or _COUNTED.fullmatch(plain), statement
+        else:
+            assert not _OF_USERS.search(plain), statement
+
+
+def test_statements_stand_in_modules_that_ask_the_server_and_nowhere_else() -> None:
+    asking = {"execute", "rows", "copy_away"}
+    found: set[str] = set()
+    for path in PROCEDURES.glob("*.py"):
+        calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+        texts = [
+            call.args[0]
+            for call in calls
+            if isinstance(call.func, ast.Attribute) and call.func.attr in asking and call.args
+        ]
+        if any(isinstance(text, ast.Constant | ast.JoinedStr) for text in texts):
+            found.add(path.name)
+    assert found <= NOT_YET
 
 
 def test_a_view_that_stands_before_the_integrity_table_is_a_finding(box: Box, directory: Path) -> None:
