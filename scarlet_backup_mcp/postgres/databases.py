@@ -31,8 +31,8 @@ def create(
 
     `private`: only superusers are let in, whom no limit holds (seen on 15.20).
     """
-    limit = " CONNECTION LIMIT 0" if private else ""
     warnings: list[str] = []
+    limit = _tablespace(session, like, warnings) + (" CONNECTION LIMIT 0" if private else "")
     try:
         session.execute(_create_statement(session.version, name, like) + limit)
     except QueryFailed as error:
@@ -44,6 +44,15 @@ def create(
         )
     set_comment(session, name, comment)
     return oid(session, name), warnings
+
+
+def _tablespace(session: Session, like: DatabaseProperties | None, warnings: list[str]) -> str:
+    if like is None or like.tablespace is None:
+        return ""
+    if session.rows(f"SELECT FROM pg_tablespace WHERE spcname = {literal(like.tablespace)}"):
+        return f" TABLESPACE {identifier(like.tablespace)}"
+    warnings.append(f"The server has no tablespace {like.tablespace}; its default one is used.")
+    return ""
 
 
 def _create_statement(version: int, name: str, like: DatabaseProperties | None) -> str:
@@ -109,7 +118,14 @@ def end_connections(session: Session, name: str, but: int = 0) -> None:
 def drop(session: Session, name: str) -> None:
     """Drop a database, its connections first. Begins with a checkpoint, which takes the server down where its disk has
     no room for that (seen on 15.20): see `procedures.room`."""
+    if session.rows(f"SELECT FROM pg_database WHERE datname = {literal(name)} AND datistemplate"):
+        set_template(session, name, template=False)  # or it can't be dropped
     session.execute(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)")
+
+
+def set_template(session: Session, name: str, *, template: bool) -> None:
+    """Say whether other databases may be made from it."""
+    session.execute(f"ALTER DATABASE {identifier(name)} WITH IS_TEMPLATE {template}")
 
 
 def quietly(version: int) -> dict[str, str]:

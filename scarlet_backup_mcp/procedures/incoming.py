@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -19,26 +19,26 @@ from ..errors import (
 )
 from ..hosts.endings import still_there
 from ..models import Check, CodePage, DatabaseProperties, Drill, Manifest, SearchPath, Step, TableData, rows_by_table
-from ..postgres import analysing, counting, databases, programs
 from ..postgres import catalogue as pg
+from ..postgres import counting, databases, programs
 from ..postgres.contents import Contents
 from ..postgres.effective import SEARCH_PATH
 from ..postgres.quoting import identifier
 from ..postgres.script import Handler
 from ..postgres.server import OWN_SEARCH_PATH, Session
 from ..progress import Progress
-from . import archived, checks, outside, preflight, rescue, smaller, verify
+from . import archived, checks, outside, preflight, proof, rescue, smaller, verify
 from .catalogue import Known
 from .doors import closed_doors
 from .drill import Rehearsal, rehearsal
 from .load import LoadFailed, script_of
 from .proof import rows_told
-from .room import drop, drop_after
-from .same_definitions import require_same_definitions
+from .room import drop_after
 from .set_aside import MARK, scratch_prefix
 from .sources import Plan
+from .staging import Staging
 from .target import TAG, Target
-from .ways import HOPELESS, Loader, Way, as_error, refuse_broken, settings_of, told_of, trusts_path, violations
+from .ways import HOPELESS, Loader, Way, as_error, refuse_broken, settings_of, told_of, trusts_path
 
 
 @dataclass
@@ -52,6 +52,7 @@ class Work:
     comment: str | None = None
     drill: Drill | None = None
     code_page: CodePage | None = None
+    template: bool = False
     journalled: bool = False
     """Whether the journal tells of `incoming`: what becomes of it is then for whoever settles that to decide."""
     steps: list[Step] = field(default_factory=list[Step])
@@ -64,10 +65,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Script:
-    """What is loaded, from its beginning at each call, and the tables in it, which may be known only at its end."""
+    """What is loaded, from its beginning at each call, and the tables and contents in it, which may be known only at
+    its end. `foreign`: others wrote it, with a pg_dump of the version `written_by` ("" if nobody knows)."""
 
     chunks: Callable[..., Iterator[bytes]]
     tables: Callable[[], list[TableData]]
+    contents: Callable[[], Contents]
+    written_by: str
+    foreign: bool
 
 
 def from_undo_point(planned: Plan) -> Work:
@@ -120,8 +125,7 @@ def _from_script(
 ) -> Work:
     work = Work(incoming=scratch_prefix(target.database) + stamp)
     contents = Contents()
-    reads = planned.drills or known.archive is not None
-    reading = verified(target, planned, known, progress, *([contents] if reads else []), store=True)
+    reading = verified(target, planned, known, progress, contents, store=True)
     reading = replace(reading, sha256=known.archive)
     examination = reading.examination
     assert examination is not None
@@ -141,11 +145,13 @@ def _from_script(
     def of_file(*, rows: bool = True) -> Iterator[bytes]:
         return script_of(known.entry, examination.sha256, examination.through, progress, rows=rows)
 
-    source = Script(of_file, lambda: examination.tables)
+    written_by = (examination.summary and examination.summary.pg_dump_version) or ""
+    foreign = planned.manifest is None
+    source = Script(of_file, lambda: examination.tables, lambda: contents, written_by, foreign)
     outcome = planned.known.verification if planned.known else None
     search_path = outcome.search_path if outcome else None
     if not planned.drills:
-        _bring_in(target, guard, planned, work, source, search_path, progress)
+        _bring_in(target, planned, work, source, search_path, progress)
         return work
     with rehearsal(target, known, examination, contents, progress) as rehearsed:
         assert planned.known is not None
@@ -153,10 +159,18 @@ def _from_script(
         _require_proof(planned, work, rehearsed)
         search_path = rehearsed.report.search_path
         if planned.manifest is None:  # whatever else a file from elsewhere did, it did in the throw-away server
-            source = Script(lambda: rehearsed.script(progress), lambda: rehearsed.tables)
-        _bring_in(target, guard, planned, work, source, search_path, progress)
+            source = _its_own_dump(rehearsed, progress)
+        _bring_in(target, planned, work, source, search_path, progress)
     work.warnings += rehearsed.report.warnings
     return work
+
+
+def _its_own_dump(rehearsed: Rehearsal, progress: Progress) -> Script:
+    def chunks(*, rows: bool = True) -> Iterator[bytes]:
+        return rehearsed.script(progress, rows=rows)
+
+    written_by = rehearsed.report.server_version
+    return Script(chunks, lambda: rehearsed.tables, lambda: rehearsed.contents, written_by, foreign=False)
 
 
 def _require_proof(planned: Plan, work: Work, rehearsed: Rehearsal) -> None:
@@ -192,7 +206,6 @@ def _require_proof(planned: Plan, work: Work, rehearsed: Rehearsal) -> None:
 
 def _bring_in(
     target: Target,
-    guard: Session,
     planned: Plan,
     work: Work,
     script: Script,
@@ -203,78 +216,35 @@ def _bring_in(
     wanted = _wanted_properties(target, planned)
     # A mark of ours, as on a scratch database that somebody has renamed, is not to go live.
     work.comment = wanted.comment if wanted and not (wanted.comment or "").startswith(MARK) else None
-    progress.stage("making a new database beside the live one")
+    work.template = wanted is not None and wanted.template
     quietly = databases.quietly(planned.facts.version_num)
-    size = planned.entry.bytes if planned.entry else None
-
-    def made(name: str) -> list[str]:
-        oid, warnings = _create(target, guard, planned, name, wanted, quietly, progress)
-        work.incoming_oid = oid if name == work.incoming else work.incoming_oid
-        return warnings
-
-    def fresh() -> None:
-        drop(target.server, guard, work.incoming)
-        made(work.incoming)
-
-    @contextmanager
-    def another() -> Generator[str]:
-        name = f"{scratch_prefix(target.database)}{datetime.now(UTC) + timedelta(seconds=1):%Y%m%d_%H%M%S}"
-        try:
-            made(name)
-            yield name
-        finally:
-            drop(target.server, guard, name)
-
-    settings = settings_of(target, planned.manifest)
-    path = settings.get(SEARCH_PATH, "")
-    proved_path = path if path and search_path == "database" and planned.manifest else None
-    loader = Loader(
-        server=target.server,
-        maintenance=target.maintenance_database,
-        database=work.incoming,
-        name=planned.source,
-        script=script.chunks,
-        settings=settings,
-        options=quietly,
-        progress=progress,
-        fresh=fresh,
-        trusted=trusts_path(path, wanted.owner if wanted else "") if planned.manifest else None,
-        foreign=planned.manifest is None,
-        way=Way(proved_path, relaxed=planned.wishes.accept_violations),
-    )
+    staging = _staging(target, planned, work, script, wanted, search_path, quietly, progress)
+    loader, size = staging.loader, planned.entry.bytes if planned.entry else None
     try:
-        work.warnings += made(work.incoming)
+        progress.stage("making a new database beside the live one")
+        staging.create()
         progress.stage(f"loading {planned.source}", size)
         try:
             with still_there("the load"):
-                loader.load(size)
+                staging.load(size)
         except LoadFailed as error:
             raise as_error(error, loader, foreign=planned.manifest is None) from error
         if not planned.wishes.accept_violations:
             refuse_broken(loader, foreign=planned.manifest is None)
-        work.warnings += loader.warnings + told_of(loader.broken)
+        work.incoming_oid = staging.oid
+        work.warnings += staging.warnings + loader.warnings + told_of(loader.broken)
         work.did(
             "Load it into a new database beside the live one", ", ".join(filter(None, [work.incoming, loader.how]))
         )
         loaded = len(work.steps)
-        if loader.way.search_path is not None:
-            assert planned.manifest is not None
-            require_same_definitions(
-                loader,
-                wanted.encoding if wanted else "UTF8",
-                lambda: script.chunks(rows=False),
-                another(),
-                violations(loader, with_keys=False),
-                same_version=programs.major(planned.manifest.pg_dump_version) == programs.major(planned.facts.version),
-            )
-            work.did("Compare the definitions, since names were looked for in the database's own search_path")
+        work.warnings += staging.analyse()
         if planned.manifest is None:
             _settle_schemas(target, planned, work, quietly)
         if wanted is not None:
             progress.stage("putting back owner, privileges and settings")
-            maintenance = target.maintenance_database
-            work.warnings += databases.apply_properties(target.server, maintenance, work.incoming, wanted, quietly)
+            work.warnings += staging.put_back()
             work.did("Put back owner, privileges and settings", f"{len(wanted.settings)} settings")
+        _require_equal(planned, work, staging, script)
         _check_integrity_rows(target, planned, work, quietly)
         with closed_doors(target, work.incoming, wanted, quietly, progress) as session:
             _compare(work, script.tables(), session, progress)
@@ -284,24 +254,74 @@ def _bring_in(
         raise
 
 
-def _create(
+def _staging(
     target: Target,
-    guard: Session,
     planned: Plan,
-    name: str,
+    work: Work,
+    script: Script,
     wanted: DatabaseProperties | None,
+    search_path: SearchPath | None,
     quietly: Mapping[str, str],
     progress: Progress,
-) -> tuple[int, list[str]]:
-    """Make a database, empty, with the settings that the loaded one is to have. Gives its OID, and warnings."""
-    marker = f"{TAG}: scratch of a restore of {planned.source}"
-    with progress.uninterrupted():
-        oid, warnings = databases.create(guard, name, wanted, marker, private=True)
-    if planned.manifest is not None and "public" not in (planned.manifest.schemas or ["public"]):
-        with target.server.session(name, quietly) as session:
-            session.execute("DROP SCHEMA IF EXISTS public")
-    settings = wanted.settings if wanted else []
-    return oid, warnings + databases.apply_settings(target.server, name, settings, quietly)
+) -> Staging:
+    manifest, settings = planned.manifest, settings_of(target, planned.manifest)
+    path = settings.get(SEARCH_PATH, "")
+    proved_path = path if path and search_path == "database" and manifest else None
+
+    def again() -> str:
+        return f"{scratch_prefix(target.database)}{datetime.now(UTC) + timedelta(seconds=1):%Y%m%d_%H%M%S}"
+
+    loader = Loader(
+        server=target.server,
+        maintenance=target.maintenance_database,
+        database=work.incoming,
+        name=planned.source,
+        script=script.chunks,
+        settings=settings,
+        options=quietly,
+        progress=progress,
+        trusted=trusts_path(path, wanted.owner if wanted else "") if manifest else None,
+        foreign=manifest is None,
+        way=Way(proved_path, relaxed=planned.wishes.accept_violations),
+    )
+    written = programs.major(script.written_by)
+    return Staging(
+        target=target,
+        loader=loader,
+        again=again,
+        marker=f"{TAG}: scratch of a restore of {planned.source}",
+        properties=wanted,
+        settings=wanted.settings if wanted else [],
+        public=manifest is None or "public" in (manifest.schemas or ["public"]),
+        private=True,
+        foreign=script.foreign,
+        same_version=written in (0, programs.major(planned.facts.version)),
+    )
+
+
+def _require_equal(planned: Plan, work: Work, staging: Staging, script: Script) -> None:
+    """The loaded database holds the rows and definitions of the script. Raises RestoreFailed where it does not, unless
+    no proof was wished."""
+    comparison = staging.compare(script.contents())
+    excused = staging.of_other_formats() if comparison.differences else set[str]()
+    report = Drill(proved=None, where=work.incoming, server_version="", duration_seconds=0)
+    found = proof.of_contents(comparison, report, foreign=script.foreign, excused=excused)
+    wrong = "; ".join(check.detail for check in found if check.ok is False)
+    shown = "; ".join(str(one) for one in comparison.differences[:3])
+    if wrong and staging.loader.way.search_path is not None:
+        raise RestoreFailed(
+            f"Loaded with the database's own search_path, it is not what it was: {shown}. The live database is as it "
+            "was.",
+            "Give the functions that look for names without a schema a path of their own (ALTER FUNCTION … SET "
+            "search_path), then call `backup` again.",
+        )
+    if wrong and planned.wishes.drill is not False:
+        raise RestoreFailed(
+            f"The loaded database is not what the backup holds: {wrong} ({shown}). The live database is as it was.",
+            "Choose another backup. If the user wants this one all the same, call again with drill=false.",
+        )
+    if wrong:
+        work.warnings.append(f"The database is not what the backup holds: {wrong} ({shown}).")
 
 
 def _wanted_properties(target: Target, planned: Plan) -> DatabaseProperties | None:
@@ -326,8 +346,6 @@ def _compare(work: Work, loaded: list[TableData], session: Session, progress: Pr
         shown = "; ".join(f"{d.table}: {d.dumped} in the file, {d.counted} loaded" for d in differences[:5])
         raise RestoreFailed(f"The loaded database does not hold the backup's rows: {shown}.")
     work.did("Compare the rows of every table", f"{work.rows_compared:,} rows in {len(dumped)} tables")
-    progress.stage("analysing the tables for the planner")
-    work.warnings += analysing.analyse(session)
 
 
 def _settle_schemas(target: Target, planned: Plan, work: Work, options: Mapping[str, str]) -> None:

@@ -16,6 +16,7 @@ from ..postgres.server import Server
 from ..progress import Progress
 
 LOAD, ROWS, OBJECTS = "drill_load", "drill_rows", "drill_objects"
+SETTINGS = "drill_settings"
 INTEGRITY, AMCHECK = "drill_integrity", "drill_amcheck"
 SHOWN = 20
 
@@ -76,7 +77,7 @@ def conclude(report: Drill, checks: list[Check], lacking: list[str], *, sample: 
     """The verdict of a drill that has loaded a backup, or a `sample` of it, which tells nothing of the whole. `lacking`
     says which rows pg_dump had left out."""
     failed = [check for check in checks if check.ok is False]
-    untold = [check for check in checks if check.ok is None and check.check in (ROWS, OBJECTS)]
+    untold = [check for check in checks if check.ok is None and check.check in (ROWS, OBJECTS, SETTINGS)]
     report.proved = False if failed else None if untold or lacking or sample else True
     report.sound = True if lacking and not (failed or untold or sample) else None
     report.proved_by = None if failed or untold else "sample" if sample else "full"
@@ -117,16 +118,18 @@ def without_violations(comparison: Comparison, violations: list[Violation]) -> C
     return replace(comparison, differences=kept)
 
 
-def of_database(restored: Restored, manifest: Manifest | None, table: str, warnings: list[str]) -> list[Check]:
+def of_database(
+    restored: Restored, manifest: Manifest | None, table: str, unlike: list[str], lacking: list[str]
+) -> list[Check]:
     """What a dump does not carry, against the manifest; and PROC-004's step 5, on the integrity `table` where there is
-    no manifest. `warnings` are of the database's creation."""
+    no manifest. `unlike` tells what did not come back of owner, privileges and settings, `lacking` what this server
+    could not give the database before it was loaded: then nobody knows what it would be with that."""
     server, name, options = restored.server, restored.name, restored.options
     if manifest is None or manifest.properties is None:
         count = count_table(server, name, table, options)
         return [Check(check=INTEGRITY, ok=None, found=count.told, detail=f"SELECT count(*) FROM {table}")]
     with server.session(name, options) as session:
         schemas, extensions = pg.schemas(session), pg.properties(session).extensions
-    unlike = databases.apply_properties(server, restored.maintenance, name, manifest.properties, options)
     for setting in _role_settings(server, manifest):
         databases.apply_setting(server, name, setting, options)
     count = count_table(server, name, manifest.integrity_table, options)
@@ -139,10 +142,10 @@ def of_database(restored: Restored, manifest: Manifest | None, table: str, warni
         ),
         _extensions(manifest.properties.extensions, extensions),
         Check(
-            check="drill_settings",
-            ok=False if unlike else None if warnings else True,
+            check=SETTINGS,
+            ok=None if lacking else not unlike,
             expected="owner, privileges, settings, encoding and locale as they were",
-            detail=" ".join(unlike + warnings),
+            detail=" ".join(dict.fromkeys(unlike + lacking)),
         ),
         Check(
             check=INTEGRITY,

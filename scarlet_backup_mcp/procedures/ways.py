@@ -58,7 +58,8 @@ class Loader:
     """Loads one script into an empty database, and again into a fresh one where another way may help. The room that the
     server has is watched meanwhile, through `maintenance`, another database.
 
-    `fresh` drops what an attempt has left and makes the database anew. `trusted` says of a session in what the first
+    `fresh` drops what an attempt has left and makes the database anew. `script` takes `rows`, False for what makes the
+    tables only. `trusted` says of a session in what the first
     attempt has left whether the functions on the database's own search_path may run (None: they may not). `way` is
     the one it begins with, and then the one that was gone.
     """
@@ -67,14 +68,15 @@ class Loader:
     maintenance: str
     database: str
     name: str
-    script: Callable[[], Iterator[bytes]]
+    script: Callable[..., Iterator[bytes]]
     settings: Mapping[str, str]
     options: Mapping[str, str]
     progress: Progress
-    fresh: Callable[[], object]
     trusted: Callable[[Session], bool] | None
+    fresh: Callable[[], object] = lambda: None
     way: Way = field(default_factory=Way)
     warnings: list[str] = field(default_factory=list[str])
+    """Settings of the backup's database that the server does not take."""
     broken: list[Broken] = field(default_factory=list[Broken])
     """Constraints of the script that the data break, after a relaxed load."""
     refused: list[str] = field(default_factory=list[str])
@@ -110,8 +112,7 @@ class Loader:
     def load(self, size: int | None = None) -> None:
         """Load it. Raises LoadFailed of the last attempt, and what `load` raises."""
         with self.server.session(self.database, self.options) as session:
-            self.usable, warnings = usable(session, self.settings)
-        self.warnings += warnings
+            self.usable, self.warnings = usable(session, self.settings)
         while True:
             try:
                 with watched(self.server, self.maintenance, self.progress) as look:
@@ -128,9 +129,9 @@ class Loader:
             self.progress.stage(f"loading {self.name} once more, {self.how}", size)
             self.fresh()
 
-    def load_definitions(self, database: str, script: Iterator[bytes]) -> None:
-        """Load another script in the way that was gone, into another empty database."""
-        self._attempt(database, script)
+    def load_definitions(self, database: str) -> None:
+        """Load the script without its rows in the way that was gone, into another empty database."""
+        self._attempt(database, self.script(rows=False))
 
     @property
     def how(self) -> str:
