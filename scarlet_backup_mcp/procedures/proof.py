@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..models import Check, DatabaseProperties, Difference, Drill, Extension, Manifest, Setting, Violation
@@ -30,13 +30,15 @@ def roles_of(properties: DatabaseProperties) -> set[str]:
 @dataclass(frozen=True)
 class Restored:
     """The database that a drill has restored, in a server whose other database is `maintenance`; `options` are for
-    sessions in it, `as_loaded` is SQL that gives one the settings of the load."""
+    sessions in it, `as_loaded` is SQL that gives one the settings of the load. The rows of the `unread` tables (schema
+    and name) are in no dump."""
 
     server: Server
     name: str
     maintenance: str
     options: Mapping[str, str]
     as_loaded: str = "SELECT"
+    unread: Sequence[tuple[str, str]] = ()
 
 
 def of_contents(comparison: Comparison, report: Drill, *, foreign: bool, excused: set[str]) -> list[Check]:
@@ -162,7 +164,7 @@ def of_structure(restored: Restored, progress: Progress) -> list[Check]:
     progress.stage("checking tables and indexes with amcheck")
     with restored.server.session(restored.name, restored.options, progress) as session:
         session.execute(restored.as_loaded)
-        checked = amcheck.check(session, progress.check)
+        checked = amcheck.check(session, progress.check, toast=restored.unread)
     if checked is None:
         return [Check(check=AMCHECK, ok=None, detail="the server has no amcheck, or this role may not use it")]
     return [
