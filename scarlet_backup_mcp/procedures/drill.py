@@ -84,6 +84,12 @@ class Rehearsal:
         it is whole."""
         yield from strip_restrict(self._dump(progress), rows=rows)
 
+    def extensions(self) -> list[tuple[str, str]]:
+        """Name and schema of each, in the order in which they were made."""
+        query = """SELECT e.extname AS name, n.nspname AS schema FROM pg_extension e
+                   JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname <> 'plpgsql' ORDER BY e.oid"""
+        return [(row["name"], row["schema"]) for row in self.trial.server.rows(self.database, query)]
+
     def _dump(self, progress: Progress) -> Iterator[bytes]:
         digests, refusals, contents = BlockDigests(), Refusals(), Contents()
         reader = ScriptReader(digests, refusals, contents)

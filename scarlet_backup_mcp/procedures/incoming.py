@@ -32,6 +32,7 @@ from .catalogue import Known
 from .doors import closed_doors
 from .drill import Rehearsal, rehearsal
 from .load import LoadFailed, script_of
+from .load_role import LoadRole, load_role
 from .proof import rows_told
 from .room import drop_after
 from .set_aside import MARK, scratch_prefix
@@ -159,8 +160,11 @@ def _from_script(
         _require_proof(planned, work, rehearsed)
         search_path = rehearsed.report.search_path
         if planned.manifest is None:  # whatever else a file from elsewhere did, it did in the throw-away server
-            source = _its_own_dump(rehearsed, progress)
-        _bring_in(target, planned, work, source, search_path, progress)
+            source, extensions = _its_own_dump(rehearsed, progress), rehearsed.extensions()
+            with load_role(target, planned.source, extensions, contents.tablespaces) as role:
+                _bring_in(target, planned, work, source, search_path, progress, role)
+        else:
+            _bring_in(target, planned, work, source, search_path, progress)
     work.warnings += rehearsed.report.warnings
     return work
 
@@ -211,14 +215,17 @@ def _bring_in(
     script: Script,
     search_path: SearchPath | None,
     progress: Progress,
+    role: LoadRole | None = None,
 ) -> None:
-    """Load it into a new database; at once with the database's own search_path where a drill had to."""
+    """Load it into a new database; at once with the database's own search_path where a drill had to. `role` is the one
+    that loads it, if it is not us."""
     wanted = _wanted_properties(target, planned)
     # A mark of ours, as on a scratch database that somebody has renamed, is not to go live.
     work.comment = wanted.comment if wanted and not (wanted.comment or "").startswith(MARK) else None
     work.template = wanted is not None and wanted.template
     quietly = databases.quietly(planned.facts.version_num)
     staging = _staging(target, planned, work, script, wanted, search_path, quietly, progress)
+    staging.loader.role = role
     loader, size = staging.loader, planned.entry.bytes if planned.entry else None
     try:
         progress.stage("making a new database beside the live one")
@@ -240,6 +247,7 @@ def _bring_in(
         work.warnings += staging.analyse()
         if planned.manifest is None:
             _settle_schemas(target, planned, work, quietly)
+        staging.hand_over()
         if wanted is not None:
             progress.stage("putting back owner, privileges and settings")
             work.warnings += staging.put_back()

@@ -74,8 +74,12 @@ class Staging:
         It comes before anything is compared: an index's expressions are evaluated, and they are the user's.
         """
         self.loader.progress.stage("analysing the tables for the planner")
-        with self.server.session(self.name, self.loader.options, self.loader.progress) as session:
+        with self.loader.loading.session(self.name, self.loader.loading_options, self.loader.progress) as session:
             return analysing.analyse(session)
+
+    def hand_over(self) -> None:
+        """Where a role without rights has loaded it: everything to its owner, and then what only a superuser can do."""
+        self._hand_over(self.name)
 
     def put_back(self) -> list[str]:
         """Owner and privileges; gives a warning for each thing that is not as it was."""
@@ -107,12 +111,27 @@ class Staging:
         if not self.public:
             with self.server.session(name, loader.options) as inside:
                 inside.execute("DROP SCHEMA IF EXISTS public")
-        return oid, warnings + databases.apply_settings(self.server, name, self.settings, loader.options)
+        warnings += databases.apply_settings(self.server, name, self.settings, loader.options)
+        if loader.role is None or not (
+            hindered := loader.role.prepare(self.server, loader.maintenance, name, loader.options)
+        ):
+            return oid, warnings
+        loader.role = None
+        with self.server.session(loader.maintenance) as session:
+            room.drop(self.server, session, name)
+        oid, warnings = self._create(name)
+        told = f"The server does not let a role without rights in ({hindered.removesuffix('.')})"
+        return oid, [*warnings, f"{told}, so what the file has defined ran with a superuser's rights at the load."]
 
     def _anew(self) -> None:
         with self.server.session(self.loader.maintenance) as session:
             room.drop(self.server, session, self.name)
         self.create()
+
+    def _hand_over(self, name: str) -> None:
+        loader = self.loader
+        if loader.role is not None and loader.put_off is not None:
+            loader.role.hand_over(self.server, name, loader.put_off.statements, loader.options, loader.progress)
 
     def _compare(self, before: Contents, formats: Mapping[str, str | None]) -> Comparison:
         after = self._dump(self.name, before, formats)
@@ -157,6 +176,7 @@ class Staging:
             self._create(again)
             self.loader.progress.stage("loading the definitions once more")
             self.loader.load_definitions(again)
+            self._hand_over(again)
             return self._dump(again, before, formats)
         finally:
             room.give_back(self.server, self.loader.maintenance, again)
