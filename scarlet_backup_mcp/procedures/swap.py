@@ -12,7 +12,7 @@ from ..postgres.server import Session
 from ..store.reserved import Reserved
 from . import journal as journals
 from . import preflight, room
-from .incoming import Work
+from .compared import Work
 from .journal import Journal, StoppedContainer
 from .sources import Plan
 from .target import Target

@@ -12,6 +12,8 @@ import pytest
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import ForeignRefused, RestoreFailed
 from scarlet_backup_mcp.procedures import drill as drills
+from scarlet_backup_mcp.procedures.restore import dry_run, propose
+from scarlet_backup_mcp.procedures.sources import Wishes
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.procedures.throw_away import ThrowAway, throw_away_server
 from scarlet_backup_mcp.progress import Progress
@@ -175,3 +177,32 @@ def test_a_server_that_does_not_let_the_role_in_loads_it_as_a_superuser_and_says
         databases.psql("SELECT pg_reload_conf()", "postgres")
     assert restored.integrity_rows == 2
     assert "does not let a role without rights in" in " ".join(restored.warnings)
+
+
+CODE = """
+CREATE FUNCTION norm(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT pg_catalog.lower($1)';
+CREATE FUNCTION told() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE FUNCTION ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+CREATE DOMAIN word AS text CHECK (norm(VALUE) <> '');
+CREATE TABLE docs (id int, t text, low text GENERATED ALWAYS AS (norm(t)) STORED);
+CREATE UNIQUE INDEX by_t ON docs (norm(t));
+CREATE MATERIALIZED VIEW "All" AS SELECT norm(t) FROM docs;
+CREATE TRIGGER tell BEFORE INSERT ON docs FOR EACH ROW EXECUTE FUNCTION told();
+CREATE RULE nothing AS ON DELETE TO docs DO INSTEAD NOTHING;
+CREATE EVENT TRIGGER watch ON ddl_command_end WHEN TAG IN ('CREATE CAST') EXECUTE FUNCTION ddl();
+"""
+
+
+def test_code_that_a_file_brings_is_named_in_the_dry_run_and_in_the_question(databases: Databases) -> None:
+    settings = databases.make(AGENTS + CODE)
+    name = databases.pg_dump(settings).name
+    sentences = [
+        "Code of its own runs while it is loaded: public.norm for public.word, public.norm for public.docs, "
+        "public.norm for the index by_t, materialised view public.All.",
+        "It brings code, which runs for whoever uses the database: functions public.norm, public.ddl, public.told; "
+        "rules nothing on public.docs; triggers tell on public.docs; event triggers watch.",
+    ]
+    with Target(settings) as target:
+        assert dry_run(target, Progress(), name, Wishes(accept_foreign=True)).warnings[1:] == sentences
+        asked = propose(target, Progress(), name, Wishes(accept_foreign=True)).question
+    assert " ".join(sentences) in asked
