@@ -139,27 +139,25 @@ def quietly(version: int) -> dict[str, str]:
 # -- properties ------------------------------------------------------------------------------------------------------
 
 
-def apply_properties(
-    server: Server, maintenance: str, name: str, wanted: DatabaseProperties, options: Mapping[str, str]
-) -> list[str]:
+def apply_properties(server: Server, maintenance: str, name: str, wanted: DatabaseProperties) -> list[str]:
     """Give a database the owner and privileges of `wanted`; comment and connection limit are not touched, and its
-    settings, which `apply_settings` gives it, are looked at.
-
-    `options` are for the sessions in it. Gives a warning for each that could not be had.
-    """
-    warnings: list[str] = []
+    settings are those that `apply_settings` gives it. Gives a warning for each that could not be had."""
     quoted = identifier(name)
     with server.session(maintenance) as session:
         session.execute(f"ALTER DATABASE {quoted} OWNER TO {identifier(wanted.owner)}")
-        if wanted.acl is not None:
-            warnings += _apply_acl(session, quoted, wanted.owner, wanted.acl)
+        return [] if wanted.acl is None else _apply_acl(session, quoted, wanted.owner, wanted.acl)
+
+
+def unlike(server: Server, name: str, wanted: DatabaseProperties, options: Mapping[str, str]) -> list[str]:
+    """What of a database's settings and privileges is not as wanted, in words. `options` are for the session in it."""
     with server.session(name, options) as session:
         found = properties(session)
+    told: list[str] = []
     if _sorted(found.settings) != _sorted(wanted.settings):
-        warnings.append("The database's settings are not all as they were: compare with `\\drds` in psql.")
+        told.append("The database's settings are not all as they were: compare with `\\drds` in psql.")
     if found.acl != wanted.acl:
-        warnings.append("The database's privileges are not all as they were: compare with `\\l` in psql.")
-    return warnings
+        told.append("The database's privileges are not all as they were: compare with `\\l` in psql.")
+    return told
 
 
 def apply_settings(server: Server, name: str, settings: Sequence[Setting], options: Mapping[str, str]) -> list[str]:

@@ -21,7 +21,7 @@ from ..errors import (
     ServerError,
 )
 from ..hosts import output_of
-from ..models import Check, DatabaseProperties, Drill, Manifest, Role, TableData, Verdict
+from ..models import Check, DatabaseProperties, Drill, Manifest, TableData, Verdict
 from ..postgres import catalogue as pg
 from ..postgres import databases, programs
 from ..postgres.contents import Contents
@@ -211,19 +211,19 @@ class _Restorer:
     def rehearse(self, before: Contents) -> None:
         report, checks, trial = self.found.report, self.found.checks, self.found.trial
         self.progress.stage("making an empty database for the drill")
-        properties, roles = self._wanted()
+        properties = self._wanted()
         with self.server.session(trial.maintenance_database, progress=self.progress) as session:
             facts = pg.server_facts(session)
             report.server_version = facts.version
             self._require_room(facts)
-            self._create_what_is_named(session, before, properties, roles)
+            self._create_what_is_named(session, before, properties)
         quietly = databases.quietly(facts.version_num) if facts.superuser else {}
         staging = self._staging(properties, quietly)
         staging.create()
         if not self._load(staging):
             return
         trial.warnings.extend(staging.analyse())
-        unlike = staging.put_back()
+        ungranted = staging.put_back()
         before = self.in_sample or before
         try:
             comparison = staging.compare(before)
@@ -235,6 +235,7 @@ class _Restorer:
             self.server, self.found.database, trial.maintenance_database, quietly, staging.loader.as_loaded
         )
         lacking = [*staging.warnings, *staging.loader.warnings]
+        unlike = [*ungranted, *staging.unlike()]
         whole = proof.of_database(restored, self.manifest, self.target.settings.integrity_table, unlike, lacking)
         checks += [check for check in whole if not (self.sample and check.check == proof.INTEGRITY)]
         checks += proof.of_structure(restored, self.progress)
@@ -256,21 +257,23 @@ class _Restorer:
                 "Free space there (with Docker, `docker system df` shows what is used), then try again.",
             )
 
-    def _wanted(self) -> tuple[DatabaseProperties | None, list[Role]]:
-        """The properties that the database is to have, and the roles there are: from the manifest, and for a file
-        without one from the live server, as in the end."""
+    def _wanted(self) -> DatabaseProperties | None:
+        """The properties that the database is to have; for a file that does not tell them the live database's, with
+        which it is restored in the end, too."""
         if self.manifest is not None:
-            return self.manifest.properties, self.manifest.roles
+            return self.manifest.properties
         with suppress(HostError, ServerError), self.target.server.session(self.target.database) as session:
-            return pg.properties(session), pg.roles(session)
-        return None, []
+            return pg.properties(session)
+        return None
 
     def _create_what_is_named(
-        self, session: Session, contents: Contents, properties: DatabaseProperties | None, roles: list[Role]
+        self, session: Session, contents: Contents, properties: DatabaseProperties | None
     ) -> None:
         if self.found.trial.throw_away:
             named = proof.roles_of(properties) if properties else set[str]()
-            create_without_login(session, named | {*self.examination.roles}, roles)
+            # What the roles of a file from elsewhere may do nobody knows; it may make its tables as one of them.
+            known = self.manifest.roles if self.manifest else []
+            create_without_login(session, named | {*self.examination.roles}, known)
             own = {properties.tablespace} if properties and properties.tablespace else set[str]()
             create_tablespaces(session, contents.tablespaces | own)
 

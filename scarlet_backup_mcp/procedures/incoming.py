@@ -216,7 +216,7 @@ def _bring_in(
         staging.hand_over()
         if wanted is not None:
             progress.stage("putting back owner, privileges and settings")
-            work.warnings += staging.put_back()
+            work.warnings += [*staging.put_back(), *staging.unlike()]
             work.did("Put back owner, privileges and settings", f"{len(wanted.settings)} settings")
         require_equal(planned, work, staging, script)
         check_integrity_rows(target, planned, work, quietly)

@@ -82,11 +82,16 @@ class Staging:
         self._hand_over(self.name)
 
     def put_back(self) -> list[str]:
-        """Owner and privileges; gives a warning for each thing that is not as it was."""
+        """Owner and privileges; gives a warning for each that could not be had."""
         if self.properties is None:
             return []
-        maintenance, options = self.loader.maintenance, self.loader.options
-        return databases.apply_properties(self.server, maintenance, self.name, self.properties, options)
+        return databases.apply_properties(self.server, self.loader.maintenance, self.name, self.properties)
+
+    def unlike(self) -> list[str]:
+        """What of its settings and privileges is not as it was, in words."""
+        if self.properties is None:
+            return []
+        return databases.unlike(self.server, self.name, self.properties, self.loader.options)
 
     def compare(self, before: Contents) -> Comparison:
         """What was loaded, by a dump of it, with what the script holds. Raises RestoreFailed where there is none."""
