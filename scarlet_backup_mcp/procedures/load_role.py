@@ -99,9 +99,7 @@ def load_role(
     with target.server.session(target.maintenance_database) as session:
         _check(target, session, source, {extension for extension, _ in extensions})
         # It has no right but that its dumps' row security does not hide rows from it.
-        session.execute(
-            f"CREATE ROLE {identifier(name)} LOGIN NOINHERIT BYPASSRLS PASSWORD {literal(scram_verifier(password))}"
-        )
+        session.execute(f"CREATE ROLE {identifier(name)} LOGIN BYPASSRLS PASSWORD {literal(scram_verifier(password))}")
     try:
         with target.server.session(target.maintenance_database) as session:
             session.execute(f"COMMENT ON ROLE {identifier(name)} IS {literal(f'{MARK}loads {source}')}")

@@ -161,7 +161,7 @@ class Staging:
             loader.progress.report(read)
 
         argv = programs.pg_dump(encoding, options=like.options)
-        environment = self.server.environment(database, {**loader.formats, **formats})
+        environment = self.server.environment(database, {**loader.options, **loader.formats, **formats})
         try:
             ended = run(self.server.host, argv, env=environment, sink=sink, progress=loader.progress)
             if ended.code != 0:
