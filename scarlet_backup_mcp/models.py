@@ -142,6 +142,8 @@ class DatabaseProperties(Model):
     icu_rules: str | None = None
     comment: str | None
     connection_limit: int
+    template: bool = Field(default=False, description="Whether other databases may be made from it.")
+    tablespace: str | None = Field(default=None, description="null: pg_default, or an older manifest.")
     acl: list[Grant] | None = Field(description="null: the default privileges.")
     settings: list[Setting]
     extensions: list[Extension]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,12 @@ class Checked:
     problems: list[str]
 
 
-def check(session: Session, watch: Callable[[], object] = lambda: None) -> Checked | None:
+def check(
+    session: Session, watch: Callable[[], object] = lambda: None, *, toast: Collection[tuple[str, str]] = ()
+) -> Checked | None:
     """Every table (`verify_heapam`) and every btree index (`bt_index_check`, with a look whether each row of its table
-    is in it) of the connected database; None where the server has no amcheck. `watch` is called between two of them.
+    is in it) of the connected database; None where the server has no amcheck. `watch` is called between two of them. Of
+    the `toast` tables (schema and name) the values that are stored apart are looked at, too.
 
     All of it happens in a transaction that is rolled back, the extension's installation too. None also where it is
     forbidden: to this role, or by an event trigger. A `heapallindexed` check needs memory and time like an index build
@@ -35,7 +38,9 @@ def check(session: Session, watch: Callable[[], object] = lambda: None) -> Check
     session.execute("BEGIN")
     try:
         schema = _install(session)
-        return None if schema is None else _check(session, identifier(schema), watch)
+        return (
+            None if schema is None else _check(session, identifier(schema), watch, {".".join(table) for table in toast})
+        )
     except (QueryFailed, PermissionDenied):
         return None
     finally:
@@ -55,7 +60,7 @@ def _install(session: Session) -> str | None:
     return SCHEMA
 
 
-def _check(session: Session, schema: str, watch: Callable[[], object]) -> Checked:
+def _check(session: Session, schema: str, watch: Callable[[], object], toast: set[str]) -> Checked:
     problems: list[str] = []
     heaps = session.rows(
         """SELECT c.oid::bigint AS oid, n.nspname || '.' || c.relname AS name
@@ -66,7 +71,8 @@ def _check(session: Session, schema: str, watch: Callable[[], object]) -> Checke
     for table in heaps:
         watch()
         # All arguments, of exact types: another function of that name, for fewer, would be taken for it or doubted.
-        arguments = f"{table['oid']}::oid::regclass, false, false, 'none'::text, NULL::bigint, NULL::bigint"
+        deep = "true" if table["name"] in toast else "false"
+        arguments = f"{table['oid']}::oid::regclass, false, {deep}, 'none'::text, NULL::bigint, NULL::bigint"
         damaged = f"SELECT blkno, msg FROM {schema}.verify_heapam({arguments}) LIMIT {SHOWN}"
         rows, error = _try(session, damaged)
         problems += [f"table {table['name']}, block {row['blkno']}: {row['msg']}" for row in rows]

@@ -207,6 +207,9 @@ def properties(session: Session) -> DatabaseProperties:
                   coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale') AS locale,
                   to_jsonb(d) ->> 'daticurules' AS icu_rules,
                   shobj_description(d.oid, 'pg_database') AS comment, d.datconnlimit AS connection_limit,
+                  d.datistemplate AS template,
+                  (SELECT nullif(t.spcname, 'pg_default') FROM pg_tablespace t WHERE t.oid = d.dattablespace)
+                      AS tablespace,
                   CASE WHEN d.datacl IS NOT NULL THEN
                       (SELECT coalesce(json_agg(json_build_object(
                                   'grantor', pg_get_userbyid(a.grantor),

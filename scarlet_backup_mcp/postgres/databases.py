@@ -31,8 +31,8 @@ def create(
 
     `private`: only superusers are let in, whom no limit holds (seen on 15.20).
     """
-    limit = " CONNECTION LIMIT 0" if private else ""
     warnings: list[str] = []
+    limit = _tablespace(session, like, warnings) + (" CONNECTION LIMIT 0" if private else "")
     try:
         session.execute(_create_statement(session.version, name, like) + limit)
     except QueryFailed as error:
@@ -44,6 +44,15 @@ def create(
         )
     set_comment(session, name, comment)
     return oid(session, name), warnings
+
+
+def _tablespace(session: Session, like: DatabaseProperties | None, warnings: list[str]) -> str:
+    if like is None or like.tablespace is None:
+        return ""
+    if session.rows(f"SELECT FROM pg_tablespace WHERE spcname = {literal(like.tablespace)}"):
+        return f" TABLESPACE {identifier(like.tablespace)}"
+    warnings.append(f"The server has no tablespace {like.tablespace}; its default one is used.")
+    return ""
 
 
 def _create_statement(version: int, name: str, like: DatabaseProperties | None) -> str:
@@ -109,12 +118,19 @@ def end_connections(session: Session, name: str, but: int = 0) -> None:
 def drop(session: Session, name: str) -> None:
     """Drop a database, its connections first. Begins with a checkpoint, which takes the server down where its disk has
     no room for that (seen on 15.20): see `procedures.room`."""
+    if session.rows(f"SELECT FROM pg_database WHERE datname = {literal(name)} AND datistemplate"):
+        set_template(session, name, template=False)  # or it can't be dropped
     session.execute(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)")
 
 
 def drop_table(session: Session, name: str) -> None:
     """Drop a table of the connected database, whose quoted `name` comes from `catalogue.stored`, with what needs it."""
     session.execute(f"DROP TABLE IF EXISTS {name} CASCADE")
+
+
+def set_template(session: Session, name: str, *, template: bool) -> None:
+    """Say whether other databases may be made from it."""
+    session.execute(f"ALTER DATABASE {identifier(name)} WITH IS_TEMPLATE {template}")
 
 
 def quietly(version: int) -> dict[str, str]:
@@ -128,27 +144,25 @@ def quietly(version: int) -> dict[str, str]:
 # -- properties ------------------------------------------------------------------------------------------------------
 
 
-def apply_properties(
-    server: Server, maintenance: str, name: str, wanted: DatabaseProperties, options: Mapping[str, str]
-) -> list[str]:
+def apply_properties(server: Server, maintenance: str, name: str, wanted: DatabaseProperties) -> list[str]:
     """Give a database the owner and privileges of `wanted`; comment and connection limit are not touched, and its
-    settings, which `apply_settings` gives it, are looked at.
-
-    `options` are for the sessions in it. Gives a warning for each that could not be had.
-    """
-    warnings: list[str] = []
+    settings are those that `apply_settings` gives it. Gives a warning for each that could not be had."""
     quoted = identifier(name)
     with server.session(maintenance) as session:
         session.execute(f"ALTER DATABASE {quoted} OWNER TO {identifier(wanted.owner)}")
-        if wanted.acl is not None:
-            warnings += _apply_acl(session, quoted, wanted.owner, wanted.acl)
+        return [] if wanted.acl is None else _apply_acl(session, quoted, wanted.owner, wanted.acl)
+
+
+def unlike(server: Server, name: str, wanted: DatabaseProperties, options: Mapping[str, str]) -> list[str]:
+    """What of a database's settings and privileges is not as wanted, in words. `options` are for the session in it."""
     with server.session(name, options) as session:
         found = properties(session)
+    told: list[str] = []
     if _sorted(found.settings) != _sorted(wanted.settings):
-        warnings.append("The database's settings are not all as they were: compare with `\\drds` in psql.")
+        told.append("The database's settings are not all as they were: compare with `\\drds` in psql.")
     if found.acl != wanted.acl:
-        warnings.append("The database's privileges are not all as they were: compare with `\\l` in psql.")
-    return warnings
+        told.append("The database's privileges are not all as they were: compare with `\\l` in psql.")
+    return told
 
 
 def apply_settings(server: Server, name: str, settings: Sequence[Setting], options: Mapping[str, str]) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from .controldata import ControlDataDamaged
 from .server import Session
+from .too_large import is_too_large
 from .trial import PORT, SETTINGS
 
 COPY, READY, LOG = "copy", "ready", "server.log"
@@ -144,7 +145,7 @@ def damage(log: str) -> str:
 
     A file of the cluster that is missing, an error of the classes for corruption (XX001, XX002) or of the server's own
     logic (XX000; PostgreSQL's documentation, appendix A), and what recovery can't begin or end without. A full disk, a
-    missing library or locale are none of these.
+    missing library or locale are none of these, nor is a row that is too large to be written out.
     """
     return next((found["said"] for found in _LINE.finditer(log) if _is_damage(**found.groupdict())), "")
 
@@ -152,7 +153,7 @@ def damage(log: str) -> str:
 def _is_damage(sqlstate: str, level: str, said: str) -> bool:
     if sqlstate in _NAMES_A_FILE:
         return _FILE_OF_THE_COPY.search(said) is not None
-    if level == "DETAIL" or _NOT_THE_COPYS.search(said):
+    if level == "DETAIL" or _NOT_THE_COPYS.search(said) or is_too_large(said):
         return False
     if level == "FATAL" and sqlstate not in _CORRUPTED:
         return _CAN_NOT_START.search(said) is not None

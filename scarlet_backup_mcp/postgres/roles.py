@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import secrets
 from collections.abc import Iterable, Mapping
 
 from ..models import Role
@@ -37,6 +41,17 @@ def create_without_login(session: Session, names: Iterable[str], known: Iterable
         for group in attributes[member].member_of:
             if group in there:
                 session.execute(f"GRANT {identifier(group)} TO {identifier(member)}")
+
+
+def scram_verifier(password: str) -> str:
+    """What a server keeps of a password, made here, so that it stands in no statement and no log ("SCRAM-SHA-256
+    Authentication" in PostgreSQL's documentation; RFC 5803)."""
+    salt, iterations = secrets.token_bytes(16), 4096
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
+    client, server = (hmac.digest(salted, key, "sha256") for key in (b"Client Key", b"Server Key"))
+    stored = hashlib.sha256(client).digest()
+    salt_, stored_, server_ = (base64.b64encode(part).decode() for part in (salt, stored, server))
+    return f"SCRAM-SHA-256${iterations}:{salt_}${stored_}:{server_}"
 
 
 def _with_groups(names: set[str], known: Mapping[str, Role]) -> set[str]:

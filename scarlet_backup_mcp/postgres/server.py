@@ -106,6 +106,11 @@ class Server:
         """The same, with another mark on its backends."""
         return Server(self.host, self.user, self._environment, tag, self.where)
 
+    def logged_in_as(self, user: str, password: str) -> Server:
+        """The same for another role."""
+        given = {**self._environment, "PGUSER": user, "PGPASSWORD": password}
+        return Server(self.host, user, given, self.tag, self.where)
+
     def session(
         self, database: str, options: Mapping[str, str | None] | None = None, progress: Progress | None = None
     ) -> Session:

@@ -20,19 +20,18 @@ from ..errors import (
     RestoreFailed,
     ServerError,
 )
-from ..hosts import output_of, run
+from ..hosts import output_of
 from ..models import Check, DatabaseProperties, Drill, Manifest, TableData, Verdict
 from ..postgres import catalogue as pg
 from ..postgres import databases, programs
-from ..postgres.contents import Comparison, Contents, compare, confirm
+from ..postgres.contents import Contents
 from ..postgres.digests import BlockDigests
 from ..postgres.effective import SEARCH_PATH
-from ..postgres.quoting import identifier, literal
 from ..postgres.refusals import NOT_WRITTEN, Refusals
 from ..postgres.roles import create_tablespaces, create_without_login
 from ..postgres.sample import ROWS, sampled
-from ..postgres.script import ScriptDamaged, ScriptReader, strip_restrict
-from ..postgres.server import OPTIONS, OWN_FORMATS, Server, Session
+from ..postgres.script import ScriptReader, strip_restrict
+from ..postgres.server import Server, Session
 from ..progress import Progress
 from . import proof, record, room
 from .catalogue import Known
@@ -40,14 +39,13 @@ from .examine import Examination, table_data
 from .journal import require_running
 from .load import LoadFailed, script_of
 from .set_aside import scratch_prefix
+from .staging import Staging
 from .target import TAG, Target
 from .throw_away import throw_away_server
 from .ways import Loader, only_with_its_path, settings_of, trusts_path, verdict_on, violations
 
 ROOM = 1.2
 """Free space asked for, in sizes of the database."""
-PINNED: Mapping[str, str | None] = {}
-"""Formats of a dump as every session of ours has them."""
 LIVE_IS_SLOWER = 1.2
 """A live server's load takes so many times that of a throw-away one, which writes nothing durably."""
 
@@ -78,15 +76,23 @@ class Rehearsal:
     formats: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
     """As `Loader.formats`."""
     tables: list[TableData] = field(default_factory=list[TableData])
-    """What `script` has given, once it has come to its end."""
+    """What `script` has given, once it has come to its end; and `contents` of it."""
+    contents: Contents = field(default_factory=Contents)
 
-    def script(self, progress: Progress) -> Iterator[bytes]:
-        """Its own dump, for psql. Raises DrillFailed before the end unless it is whole."""
-        yield from strip_restrict(self._dump(progress))
+    def script(self, progress: Progress, *, rows: bool = True) -> Iterator[bytes]:
+        """Its own dump, for psql; without `rows` only what makes its tables. Raises DrillFailed before the end unless
+        it is whole."""
+        yield from strip_restrict(self._dump(progress), rows=rows)
+
+    def extensions(self) -> list[tuple[str, str]]:
+        """Name and schema of each, in the order in which they were made."""
+        query = """SELECT e.extname AS name, n.nspname AS schema FROM pg_extension e
+                   JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname <> 'plpgsql' ORDER BY e.oid"""
+        return [(row["name"], row["schema"]) for row in self.trial.server.rows(self.database, query)]
 
     def _dump(self, progress: Progress) -> Iterator[bytes]:
-        digests, refusals = BlockDigests(), Refusals()
-        reader = ScriptReader(digests, refusals)
+        digests, refusals, contents = BlockDigests(), Refusals(), Contents()
+        reader = ScriptReader(digests, refusals, contents)
         argv = programs.pg_dump(self.encoding)
         environment = self.trial.server.environment(self.database, self.formats)
 
@@ -99,7 +105,7 @@ class Rehearsal:
         ended = yield from output_of(host, argv, watch, env=environment, progress=progress)
         if ended.code != 0 or not reader.finish().trailer:
             raise DrillFailed(f"The dump of what was restored is cut off. {ended.stderr.strip()}")
-        self.tables = table_data(digests)
+        self.tables, self.contents = table_data(digests), contents
 
 
 @contextmanager
@@ -203,59 +209,38 @@ class _Restorer:
         return None if self.known.foreign else self.known.manifest
 
     def rehearse(self, before: Contents) -> None:
-        report, checks = self.found.report, self.found.checks
+        report, checks, trial = self.found.report, self.found.checks, self.found.trial
         self.progress.stage("making an empty database for the drill")
-        with self.server.session(self.found.trial.maintenance_database, progress=self.progress) as session:
+        properties = self._wanted()
+        with self.server.session(trial.maintenance_database, progress=self.progress) as session:
             facts = pg.server_facts(session)
             report.server_version = facts.version
             self._require_room(facts)
-            self._create_what_is_named(session, before)
-            quietly = databases.quietly(facts.version_num) if facts.superuser else {}
-            warnings = self._create_database(session, self.found.database, quietly)
-        loader = self._loader(quietly)
-        if not self._load(loader):
+            self._create_what_is_named(session, before, properties)
+        quietly = databases.quietly(facts.version_num) if facts.superuser else {}
+        staging = self._staging(properties, quietly)
+        staging.create()
+        if not self._load(staging):
             return
+        trial.warnings.extend(staging.analyse())
+        ungranted = staging.put_back()
         before = self.in_sample or before
-        after = self._dump(loader, self.found.database, before)
-        comparison = self._compare(loader, before, after)
-        if self.known.foreign and comparison.differences and (formats := self._formats_of_the_live_server()):
-            after = self._dump(loader, self.found.database, before, formats)
-            comparison = self._compare(loader, before, after, formats)
-        excused = self._tables_of_other_formats() if self.known.foreign and comparison.differences else set[str]()
+        try:
+            comparison = staging.compare(before)
+        except RestoreFailed as error:
+            raise DrillFailed(error.message) from error
+        excused = staging.of_other_formats() if comparison.differences else set[str]()
         checks += proof.of_contents(comparison, report, foreign=self.known.foreign, excused=excused)
-        maintenance = self.found.trial.maintenance_database
-        restored = proof.Restored(self.server, self.found.database, maintenance, quietly, loader.as_loaded)
-        whole = proof.of_database(restored, self.manifest, self.target.settings.integrity_table, warnings)
+        restored = proof.Restored(
+            self.server, self.found.database, trial.maintenance_database, quietly, staging.loader.as_loaded
+        )
+        lacking = [*staging.warnings, *staging.loader.warnings]
+        unlike = [*ungranted, *staging.unlike()]
+        whole = proof.of_database(restored, self.manifest, self.target.settings.integrity_table, unlike, lacking)
         checks += [check for check in whole if not (self.sample and check.check == proof.INTEGRITY)]
         checks += proof.of_structure(restored, self.progress)
-        lacking = [said.removesuffix(".") for said in record.not_dumped(self.manifest)]
-        proof.conclude(report, checks, lacking, sample=self.sample)
-
-    def _compare(
-        self, loader: Loader, before: Contents, after: Contents, formats: Mapping[str, str | None] = PINNED
-    ) -> Comparison:
-        written = programs.major(self._written_by)
-        same_version = written in (0, programs.major(self.found.report.server_version))
-        comparison = compare(before, after, same_version=same_version)
-        if not comparison.confirmed:
-            comparison = confirm(comparison, self._definitions_once_more(loader, before, formats), after)
-        return proof.without_violations(comparison, self.found.report.violations)
-
-    def _formats_of_the_live_server(self) -> dict[str, str | None]:
-        """How a plain pg_dump there writes timestamps and bytea, which depends on settings; empty where it can't be
-        asked, or is as ours."""
-        try:
-            with self.target.server.session(self.target.database, OWN_FORMATS) as session:
-                names = ", ".join(f"current_setting({literal(name)}) AS {identifier(name)}" for name in OWN_FORMATS)
-                found: dict[str, str | None] = session.rows(f"SELECT {names}")[0]
-        except (HostError, ServerError):
-            return {}
-        return {} if all(found[name] == OPTIONS[name] for name in found) else found
-
-    def _tables_of_other_formats(self) -> set[str]:
-        """Tables whose rows a dump with other settings spells in another way."""
-        with self.server.session(self.found.database) as session:
-            return pg.tables_of_types(session, ("timestamptz", "tstzrange", "tstzmultirange", "bytea"))
+        left_out = [said.removesuffix(".") for said in record.not_dumped(self.manifest)]
+        proof.conclude(report, checks, left_out, sample=self.sample)
 
     @property
     def _written_by(self) -> str:
@@ -272,42 +257,30 @@ class _Restorer:
                 "Free space there (with Docker, `docker system df` shows what is used), then try again.",
             )
 
-    def _create_what_is_named(self, session: Session, contents: Contents) -> None:
-        if self.found.trial.throw_away:
-            manifest = self.manifest
-            named = proof.roles_of(manifest.properties) if manifest and manifest.properties else set[str]()
-            create_without_login(session, named | {*self.examination.roles}, manifest.roles if manifest else [])
-            create_tablespaces(session, contents.tablespaces)
-
-    def _create_database(self, session: Session, name: str, quietly: Mapping[str, str]) -> list[str]:
-        """Empty, with the backup's settings. Gives warnings, of a locale or a setting that can't be had."""
-        manifest = self.manifest
-        properties = manifest.properties if manifest else self._properties_of_the_live_database()
-        with self.progress.uninterrupted():
-            _, warnings = databases.create(session, name, properties, f"{TAG}: drill of {self.known.name}")
-        if manifest is not None and manifest.schemas is not None and "public" not in manifest.schemas:
-            with self.server.session(name) as inside:
-                inside.execute("DROP SCHEMA IF EXISTS public")
-        settings = [s for s in (properties.settings if properties else []) if manifest is not None or s.role is None]
-        return warnings + databases.apply_settings(self.server, name, settings, quietly)
-
-    def _properties_of_the_live_database(self) -> DatabaseProperties | None:
-        """What a file that does not tell its encoding and locale is restored with in the end, too."""
+    def _wanted(self) -> DatabaseProperties | None:
+        """The properties that the database is to have; for a file that does not tell them the live database's, with
+        which it is restored in the end, too."""
+        if self.manifest is not None:
+            return self.manifest.properties
         with suppress(HostError, ServerError), self.target.server.session(self.target.database) as session:
             return pg.properties(session)
         return None
 
-    def _loader(self, quietly: Mapping[str, str]) -> Loader:
-        trial, settings = self.found.trial, settings_of(self.target, self.manifest)
-        properties = self.manifest.properties if self.manifest else None
+    def _create_what_is_named(
+        self, session: Session, contents: Contents, properties: DatabaseProperties | None
+    ) -> None:
+        if self.found.trial.throw_away:
+            named = proof.roles_of(properties) if properties else set[str]()
+            # What the roles of a file from elsewhere may do nobody knows; it may make its tables as one of them.
+            known = self.manifest.roles if self.manifest else []
+            create_without_login(session, named | {*self.examination.roles}, known)
+            own = {properties.tablespace} if properties and properties.tablespace else set[str]()
+            create_tablespaces(session, contents.tablespaces | own)
+
+    def _staging(self, properties: DatabaseProperties | None, quietly: Mapping[str, str]) -> Staging:
+        trial, settings, manifest = self.found.trial, settings_of(self.target, self.manifest), self.manifest
         safely = trusts_path(settings.get(SEARCH_PATH, ""), properties.owner if properties else "")
-
-        def fresh() -> None:
-            with self.server.session(trial.maintenance_database) as session:
-                room.drop(self.server, session, self.found.database)
-                self._create_database(session, self.found.database, quietly)
-
-        return Loader(
+        loader = Loader(
             server=self.server,
             maintenance=trial.maintenance_database,
             database=self.found.database,
@@ -316,17 +289,29 @@ class _Restorer:
             settings=settings,
             options=quietly,
             progress=self.progress,
-            fresh=fresh,
             trusted=(lambda _: True) if trial.throw_away else safely,
             foreign=self.known.foreign,
         )
+        written = programs.major(self._written_by)
+        return Staging(
+            target=self.target,
+            loader=loader,
+            again=lambda: trial.databases[1],
+            marker=f"{TAG}: drill of {self.known.name}",
+            properties=properties,
+            settings=properties.settings if properties else [],
+            public=manifest is None or "public" in (manifest.schemas or ["public"]),
+            private=False,
+            foreign=self.known.foreign,
+            same_version=written in (0, programs.major(self.found.report.server_version)),
+        )
 
-    def _load(self, loader: Loader) -> bool:
-        name, report = self.known.name, self.found.report
+    def _load(self, staging: Staging) -> bool:
+        name, report, loader = self.known.name, self.found.report, staging.loader
         self.progress.stage(f"restoring {name} into {self.found.trial.where}", self.known.entry.bytes)
         began = time.monotonic()
         try:
-            loader.load(self.known.entry.bytes)
+            staging.load(self.known.entry.bytes)
         except LoadFailed as error:
             written, here = programs.major(self._written_by), programs.major(report.server_version)
             return self._refused(*verdict_on(error, loader.remedy, written, here, foreign=self.known.foreign))
@@ -373,47 +358,3 @@ class _Restorer:
         reader.finish()
         if rows:
             self.in_sample = contents
-
-    def _dump(
-        self, loader: Loader, database: str, like: Contents, formats: Mapping[str, str | None] = PINNED
-    ) -> Contents:
-        """A dump of a database of the other server, in the form of `like`."""
-        contents = Contents(like)
-        self.progress.stage("dumping what was restored", self.found.report.database_bytes)
-        reader = ScriptReader(contents)
-        read = 0
-
-        def sink(chunk: bytes) -> None:
-            nonlocal read
-            read += len(chunk)
-            reader.feed(chunk)
-            self.progress.report(read)
-
-        argv = programs.pg_dump(self.found.encoding, options=like.options)
-        environment = self.server.environment(database, {**loader.formats, **formats})
-        ended = run(self.server.host, argv, env=environment, sink=sink, progress=self.progress)
-        if ended.code != 0:
-            raise DrillFailed(
-                f"What was restored could not be dumped: {ended.stderr.strip() or f'exit code {ended.code}'}"
-            )
-        try:
-            whole = reader.finish().trailer
-        except ScriptDamaged as error:
-            raise DrillFailed(f"The dump of what was restored can't be read: {error}") from None
-        if not whole:
-            raise DrillFailed("The dump of what was restored is cut off.")
-        return contents
-
-    def _definitions_once_more(self, loader: Loader, before: Contents, formats: Mapping[str, str | None]) -> Contents:
-        """What the server makes of the file's definitions alone, in a second database."""
-        second = self.found.trial.databases[1]
-        with self.server.session(self.found.trial.maintenance_database) as session:
-            self._create_database(session, second, loader.options)
-            try:
-                self.progress.stage("loading the definitions once more", self.known.entry.bytes)
-                loader.load_definitions(second, self._script(rows=False))
-                return self._dump(loader, second, before, formats)
-            finally:
-                # In a throw-away server it may stay, and a subscription in it would keep it from being dropped.
-                if not self.found.trial.throw_away:
-                    room.give_back(self.server, self.found.trial.maintenance_database, second)

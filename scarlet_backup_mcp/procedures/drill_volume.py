@@ -19,6 +19,7 @@ from ..postgres.counting import count_table
 from ..postgres.script import Handler, ScriptDamaged, ScriptReader
 from ..postgres.script import Target as CopyTarget
 from ..postgres.server import Server
+from ..postgres.too_large import too_large_table, without_rows_of
 from ..progress import Progress
 from . import catalogue, proof, proof_volume
 from .archive import Archive
@@ -34,6 +35,8 @@ OF_THE_FILES = (VERIFIED, proof.LOAD, DUMPED)
 """Checks that fail of damaged files; others tell what a server, which came up on them, did not find in them."""
 STOP_AND_START_SECONDS = 2
 KEPT_FROM_STARTING = "own configuration keeps a server from starting"
+MOST_UNREAD = 10
+"""Tables of a database with rows that are too large for pg_dump: each makes it begin anew."""
 MAINTENANCE = "template1"
 """The one database that every cluster has."""
 
@@ -98,6 +101,8 @@ class _VolumeDrill:
     doubts: list[str] = field(default_factory=list[str])
     uncounted: list[str] = field(default_factory=list[str])
     remarks: list[str] = field(default_factory=list[str])
+    unread: dict[str, list[Name]] = field(default_factory=dict[str, list[Name]])
+    """Of each database, the tables that hold what no dump can hold."""
     options: dict[str, str] = field(default_factory=lambda: {"lock_timeout": str(programs.LOCK_WAIT_MS)})
 
     @property
@@ -189,29 +194,48 @@ class _VolumeDrill:
         self._check_structure(list(dumped))
 
     def _dump(self, name: str, size: int | None) -> dict[Name, int]:
-        """Read every row of a database; how many there are in each table."""
+        """Read every row of a database; how many there are in each table. What no dump can hold is left out."""
         with self._giving_up(DUMPED):
             with self.server.session(name, self.options, self.progress) as session:
                 encoding = pg.properties(session).encoding
             self.progress.stage(f"dumping {name}", size)
-            rows, read = _Rows(), 0
-            reader = ScriptReader(rows)
+            unread = self.unread.setdefault(name, [])
+            while True:
+                dumped = self._try_to_dump(name, encoding, unread)
+                if isinstance(dumped, dict):
+                    return dumped
+                table = too_large_table(dumped)
+                if table is None or table in unread or len(unread) == MOST_UNREAD:
+                    self._give_up(DUMPED, f"{name} could not be dumped: {dumped}")
+                else:
+                    unread.append(table)
+                    self.doubts.append(
+                        f"{'.'.join(table)} of {name} has a row that is too large for any dump, so that its rows could "
+                        "be counted, but not read"
+                    )
+        raise DrillFailed(f"The dump of {name} came to no end.")
 
-            def sink(chunk: bytes) -> None:
-                nonlocal read
-                read += len(chunk)
-                self.progress.report(read)
-                reader.feed(chunk)
+    def _try_to_dump(self, name: str, encoding: str, unread: list[Name]) -> dict[Name, int] | str:
+        """The rows that were read of each table; else why pg_dump failed."""
+        rows, read = _Rows(), 0
+        reader = ScriptReader(rows)
 
-            argv, environment = programs.pg_dump(encoding), self.server.environment(name, self.options)
-            try:
-                ended = run(self.server.host, argv, env=environment, sink=sink, progress=self.progress)
-                if ended.code != 0:
-                    self._give_up(DUMPED, f"{name} could not be dumped: {ended.stderr.strip() or ended.code}")
-                if reader.finish().trailer:
-                    return rows.found
-            except ScriptDamaged as error:
-                raise DrillFailed(f"The dump of {name} can't be read: {error}") from None
+        def sink(chunk: bytes) -> None:
+            nonlocal read
+            read += len(chunk)
+            self.progress.report(read)
+            reader.feed(chunk)
+
+        argv = programs.pg_dump(encoding, options=[without_rows_of(table) for table in unread])
+        environment = self.server.environment(name, self.options)
+        try:
+            ended = run(self.server.host, argv, env=environment, sink=sink, progress=self.progress)
+            if ended.code != 0:
+                return ended.stderr.strip() or str(ended.code)
+            if reader.finish().trailer:
+                return rows.found
+        except ScriptDamaged as error:
+            raise DrillFailed(f"The dump of {name} can't be read: {error}") from None
         raise DrillFailed(f"The dump of {name} is cut off.")
 
     def _compare(self, database: str, dumped: dict[Name, int] | None) -> None:
@@ -234,7 +258,7 @@ class _VolumeDrill:
         self.progress.stage(f"counting the rows of {database}", None)
         with self._giving_up(proof.ROWS):
             with self.server.session(database, self.options, self.progress) as session:
-                counted = proof_volume.count(session, dumped)
+                counted = proof_volume.count(session, dumped, self.unread[database])
             watched = count_table(self.server, database, table)
         if counted.unlogged:
             names = ", ".join(sorted(".".join(name) for name in counted.unlogged))
@@ -256,7 +280,7 @@ class _VolumeDrill:
     def _check_structure(self, names: list[str]) -> None:
         found: list[tuple[str, Check]] = []
         for name in names:
-            restored = proof.Restored(self.server, name, MAINTENANCE, self.options)
+            restored = proof.Restored(self.server, name, MAINTENANCE, self.options, unread=self.unread[name])
             with self._giving_up(proof.AMCHECK):
                 found += [(name, check) for check in proof.of_structure(restored, self.progress)]
         verdicts = {check.ok for _, check in found}

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from ..errors import (
     BackupNotValid,
     ConfirmationStale,
     ConstraintViolated,
-    PermissionDenied,
     PreflightFailed,
     QueryFailed,
-    RestoreFailed,
     WillNotLoad,
 )
 from ..hosts.endings import still_there
-from ..models import Check, CodePage, DatabaseProperties, Drill, Manifest, SearchPath, Step, TableData, rows_by_table
-from ..postgres import analysing, counting, databases, programs
+from ..models import Check, DatabaseProperties, Manifest, SearchPath
 from ..postgres import catalogue as pg
+from ..postgres import counting, databases, programs
+from ..postgres.brought_code import BroughtCode
 from ..postgres.contents import Contents
 from ..postgres.effective import SEARCH_PATH
 from ..postgres.quoting import identifier
@@ -29,45 +28,17 @@ from ..postgres.server import OWN_SEARCH_PATH, Session
 from ..progress import Progress
 from . import archived, checks, outside, preflight, rescue, smaller, verify
 from .catalogue import Known
+from .compared import Script, Work, check_integrity_rows, compare_counts, require_equal
 from .doors import closed_doors
 from .drill import Rehearsal, rehearsal
 from .load import LoadFailed, script_of
-from .proof import rows_told
-from .room import drop, drop_after
-from .same_definitions import require_same_definitions
+from .load_role import LoadRole, load_role
+from .room import drop_after
 from .set_aside import MARK, scratch_prefix
 from .sources import Plan
+from .staging import Staging
 from .target import TAG, Target
-from .ways import HOPELESS, Loader, Way, as_error, refuse_broken, settings_of, told_of, trusts_path, violations
-
-
-@dataclass
-class Work:
-    """What a restore has come to know on its way."""
-
-    incoming: str
-    incoming_oid: int = 0
-    rows_compared: int = 0
-    integrity_rows: int | None = None
-    comment: str | None = None
-    drill: Drill | None = None
-    code_page: CodePage | None = None
-    journalled: bool = False
-    """Whether the journal tells of `incoming`: what becomes of it is then for whoever settles that to decide."""
-    steps: list[Step] = field(default_factory=list[Step])
-    warnings: list[str] = field(default_factory=list[str])
-
-    def did(self, title: str, detail: str = "") -> None:
-        """Note a step that succeeded."""
-        self.steps.append(Step(step="Restore", title=title, ok=True, detail=detail))
-
-
-@dataclass(frozen=True)
-class Script:
-    """What is loaded, from its beginning at each call, and the tables in it, which may be known only at its end."""
-
-    chunks: Callable[..., Iterator[bytes]]
-    tables: Callable[[], list[TableData]]
+from .ways import HOPELESS, Loader, Way, as_error, refuse_broken, settings_of, told_of, trusts_path
 
 
 def from_undo_point(planned: Plan) -> Work:
@@ -119,15 +90,15 @@ def _from_script(
     target: Target, guard: Session, planned: Plan, known: Known[Manifest], stamp: str, progress: Progress
 ) -> Work:
     work = Work(incoming=scratch_prefix(target.database) + stamp)
-    contents = Contents()
-    reads = planned.drills or known.archive is not None
-    reading = verified(target, planned, known, progress, *([contents] if reads else []), store=True)
+    contents, code = Contents(), BroughtCode()
+    reading = verified(target, planned, known, progress, contents, code, store=True)
     reading = replace(reading, sha256=known.archive)
     examination = reading.examination
     assert examination is not None
     work.code_page = examination.code_page
     work.warnings += [*reading.warnings, *filter(None, [reading.told])]
     if known.archive is not None:
+        work.warnings += code.told()
         outside.check_choice(known, reading.choice)
         brings, accepted = outside.brought(target, reading, contents), planned.wishes.accept_smaller
         work.warnings += smaller.check(
@@ -141,11 +112,13 @@ def _from_script(
     def of_file(*, rows: bool = True) -> Iterator[bytes]:
         return script_of(known.entry, examination.sha256, examination.through, progress, rows=rows)
 
-    source = Script(of_file, lambda: examination.tables)
+    written_by = (examination.summary and examination.summary.pg_dump_version) or ""
+    foreign = planned.manifest is None
+    source = Script(of_file, lambda: examination.tables, lambda: contents, written_by, foreign)
     outcome = planned.known.verification if planned.known else None
     search_path = outcome.search_path if outcome else None
     if not planned.drills:
-        _bring_in(target, guard, planned, work, source, search_path, progress)
+        _bring_in(target, planned, work, source, search_path, progress)
         return work
     with rehearsal(target, known, examination, contents, progress) as rehearsed:
         assert planned.known is not None
@@ -153,10 +126,21 @@ def _from_script(
         _require_proof(planned, work, rehearsed)
         search_path = rehearsed.report.search_path
         if planned.manifest is None:  # whatever else a file from elsewhere did, it did in the throw-away server
-            source = Script(lambda: rehearsed.script(progress), lambda: rehearsed.tables)
-        _bring_in(target, guard, planned, work, source, search_path, progress)
+            source, extensions = _its_own_dump(rehearsed, progress), rehearsed.extensions()
+            with load_role(target, planned.source, extensions, contents.tablespaces) as role:
+                _bring_in(target, planned, work, source, search_path, progress, role)
+        else:
+            _bring_in(target, planned, work, source, search_path, progress)
     work.warnings += rehearsed.report.warnings
     return work
+
+
+def _its_own_dump(rehearsed: Rehearsal, progress: Progress) -> Script:
+    def chunks(*, rows: bool = True) -> Iterator[bytes]:
+        return rehearsed.script(progress, rows=rows)
+
+    written_by = rehearsed.report.server_version
+    return Script(chunks, lambda: rehearsed.tables, lambda: rehearsed.contents, written_by, foreign=False)
 
 
 def _require_proof(planned: Plan, work: Work, rehearsed: Rehearsal) -> None:
@@ -192,42 +176,75 @@ def _require_proof(planned: Plan, work: Work, rehearsed: Rehearsal) -> None:
 
 def _bring_in(
     target: Target,
-    guard: Session,
     planned: Plan,
     work: Work,
     script: Script,
     search_path: SearchPath | None,
     progress: Progress,
+    role: LoadRole | None = None,
 ) -> None:
-    """Load it into a new database; at once with the database's own search_path where a drill had to."""
+    """Load it into a new database; at once with the database's own search_path where a drill had to. `role` is the one
+    that loads it, if it is not us."""
     wanted = _wanted_properties(target, planned)
     # A mark of ours, as on a scratch database that somebody has renamed, is not to go live.
     work.comment = wanted.comment if wanted and not (wanted.comment or "").startswith(MARK) else None
-    progress.stage("making a new database beside the live one")
+    work.template = wanted is not None and wanted.template
     quietly = databases.quietly(planned.facts.version_num)
-    size = planned.entry.bytes if planned.entry else None
-
-    def made(name: str) -> list[str]:
-        oid, warnings = _create(target, guard, planned, name, wanted, quietly, progress)
-        work.incoming_oid = oid if name == work.incoming else work.incoming_oid
-        return warnings
-
-    def fresh() -> None:
-        drop(target.server, guard, work.incoming)
-        made(work.incoming)
-
-    @contextmanager
-    def another() -> Generator[str]:
-        name = f"{scratch_prefix(target.database)}{datetime.now(UTC) + timedelta(seconds=1):%Y%m%d_%H%M%S}"
+    staging = _staging(target, planned, work, script, wanted, search_path, quietly, progress)
+    staging.loader.role = role
+    loader, size = staging.loader, planned.entry.bytes if planned.entry else None
+    try:
+        progress.stage("making a new database beside the live one")
+        staging.create()
+        progress.stage(f"loading {planned.source}", size)
         try:
-            made(name)
-            yield name
-        finally:
-            drop(target.server, guard, name)
+            with still_there("the load"):
+                staging.load(size)
+        except LoadFailed as error:
+            raise as_error(error, loader, foreign=planned.manifest is None) from error
+        if not planned.wishes.accept_violations:
+            refuse_broken(loader, foreign=planned.manifest is None)
+        work.incoming_oid = staging.oid
+        work.warnings += staging.warnings + loader.warnings + told_of(loader.broken)
+        work.did(
+            "Load it into a new database beside the live one", ", ".join(filter(None, [work.incoming, loader.how]))
+        )
+        loaded = len(work.steps)
+        work.warnings += staging.analyse()
+        if planned.manifest is None:
+            _settle_schemas(target, planned, work, quietly)
+        staging.hand_over()
+        if wanted is not None:
+            progress.stage("putting back owner, privileges and settings")
+            work.warnings += [*staging.put_back(), *staging.unlike()]
+            work.did("Put back owner, privileges and settings", f"{len(wanted.settings)} settings")
+        require_equal(planned, work, staging, script)
+        check_integrity_rows(target, planned, work, quietly)
+        with closed_doors(target, work.incoming, wanted, quietly, progress) as session:
+            compare_counts(work, script.tables(), session, progress)
+        work.steps.insert(loaded, work.steps.pop())  # as the procedure has them
+    except BaseException as error:
+        drop_after(error, target.server, target.maintenance_database, work.incoming)
+        raise
 
-    settings = settings_of(target, planned.manifest)
+
+def _staging(
+    target: Target,
+    planned: Plan,
+    work: Work,
+    script: Script,
+    wanted: DatabaseProperties | None,
+    search_path: SearchPath | None,
+    quietly: Mapping[str, str],
+    progress: Progress,
+) -> Staging:
+    manifest, settings = planned.manifest, settings_of(target, planned.manifest)
     path = settings.get(SEARCH_PATH, "")
-    proved_path = path if path and search_path == "database" and planned.manifest else None
+    proved_path = path if path and search_path == "database" and manifest else None
+
+    def again() -> str:
+        return f"{scratch_prefix(target.database)}{datetime.now(UTC) + timedelta(seconds=1):%Y%m%d_%H%M%S}"
+
     loader = Loader(
         server=target.server,
         maintenance=target.maintenance_database,
@@ -237,71 +254,23 @@ def _bring_in(
         settings=settings,
         options=quietly,
         progress=progress,
-        fresh=fresh,
-        trusted=trusts_path(path, wanted.owner if wanted else "") if planned.manifest else None,
-        foreign=planned.manifest is None,
+        trusted=trusts_path(path, wanted.owner if wanted else "") if manifest else None,
+        foreign=manifest is None,
         way=Way(proved_path, relaxed=planned.wishes.accept_violations),
     )
-    try:
-        work.warnings += made(work.incoming)
-        progress.stage(f"loading {planned.source}", size)
-        try:
-            with still_there("the load"):
-                loader.load(size)
-        except LoadFailed as error:
-            raise as_error(error, loader, foreign=planned.manifest is None) from error
-        if not planned.wishes.accept_violations:
-            refuse_broken(loader, foreign=planned.manifest is None)
-        work.warnings += loader.warnings + told_of(loader.broken)
-        work.did(
-            "Load it into a new database beside the live one", ", ".join(filter(None, [work.incoming, loader.how]))
-        )
-        loaded = len(work.steps)
-        if loader.way.search_path is not None:
-            assert planned.manifest is not None
-            require_same_definitions(
-                loader,
-                wanted.encoding if wanted else "UTF8",
-                lambda: script.chunks(rows=False),
-                another(),
-                violations(loader, with_keys=False),
-                same_version=programs.major(planned.manifest.pg_dump_version) == programs.major(planned.facts.version),
-            )
-            work.did("Compare the definitions, since names were looked for in the database's own search_path")
-        if planned.manifest is None:
-            _settle_schemas(target, planned, work, quietly)
-        if wanted is not None:
-            progress.stage("putting back owner, privileges and settings")
-            maintenance = target.maintenance_database
-            work.warnings += databases.apply_properties(target.server, maintenance, work.incoming, wanted, quietly)
-            work.did("Put back owner, privileges and settings", f"{len(wanted.settings)} settings")
-        _check_integrity_rows(target, planned, work, quietly)
-        with closed_doors(target, work.incoming, wanted, quietly, progress) as session:
-            _compare(work, script.tables(), session, progress)
-        work.steps.insert(loaded, work.steps.pop())  # as the procedure has them
-    except BaseException as error:
-        drop_after(error, target.server, target.maintenance_database, work.incoming)
-        raise
-
-
-def _create(
-    target: Target,
-    guard: Session,
-    planned: Plan,
-    name: str,
-    wanted: DatabaseProperties | None,
-    quietly: Mapping[str, str],
-    progress: Progress,
-) -> tuple[int, list[str]]:
-    """Make a database, empty, with the settings that the loaded one is to have. Gives its OID, and warnings."""
-    marker = f"{TAG}: scratch of a restore of {planned.source}"
-    with progress.uninterrupted():
-        oid, warnings = databases.create(guard, name, wanted, marker, private=True)
-    if planned.manifest is not None and "public" not in (planned.manifest.schemas or ["public"]):
-        with target.server.session(name, quietly) as session:
-            session.execute("DROP SCHEMA IF EXISTS public")
-    settings = wanted.settings if wanted else []
-    return oid, warnings + databases.apply_settings(target.server, name, settings, quietly)
+    written = programs.major(script.written_by)
+    return Staging(
+        target=target,
+        loader=loader,
+        again=again,
+        marker=f"{TAG}: scratch of a restore of {planned.source}",
+        properties=wanted,
+        settings=wanted.settings if wanted else [],
+        public=manifest is None or "public" in (manifest.schemas or ["public"]),
+        private=True,
+        foreign=script.foreign,
+        same_version=written in (0, programs.major(planned.facts.version)),
+    )
 
 
 def _wanted_properties(target: Target, planned: Plan) -> DatabaseProperties | None:
@@ -310,24 +279,6 @@ def _wanted_properties(target: Target, planned: Plan) -> DatabaseProperties | No
         return planned.properties
     with target.server.session(target.database) as session:
         return pg.properties(session)
-
-
-def _compare(work: Work, loaded: list[TableData], session: Session, progress: Progress) -> None:
-    progress.stage("comparing the rows of every table")
-    tables = pg.tables(session)
-    dumped = rows_by_table(loaded)
-    counted = counting.count_rows(session, tables)
-    if damaged := [lost for lost in counted.failed if lost.damaged]:
-        raise RestoreFailed(f"What was loaded could not be read again: {counting.listed(damaged)}.")
-    work.warnings += counted.told("The rows of some tables could not be counted, so they were not compared")
-    unknown = counted.unknown_roots(tables)
-    work.rows_compared, differences = pg.compare_rows(dumped, tables, counted.by_root(tables), unknown)
-    if differences:
-        shown = "; ".join(f"{d.table}: {d.dumped} in the file, {d.counted} loaded" for d in differences[:5])
-        raise RestoreFailed(f"The loaded database does not hold the backup's rows: {shown}.")
-    work.did("Compare the rows of every table", f"{work.rows_compared:,} rows in {len(dumped)} tables")
-    progress.stage("analysing the tables for the planner")
-    work.warnings += analysing.analyse(session)
 
 
 def _settle_schemas(target: Target, planned: Plan, work: Work, options: Mapping[str, str]) -> None:
@@ -358,36 +309,3 @@ def _settle_schemas(target: Target, planned: Plan, work: Work, options: Mapping[
                 f"The file does not tell the database's settings, and {table} is not found by the search_path: "
                 f"set it with ALTER DATABASE {identifier(target.database)} SET search_path = …"
             )
-
-
-def _check_integrity_rows(target: Target, planned: Plan, work: Work, options: Mapping[str, str]) -> None:
-    """PROC-004's step 5 in the new database, by its own search_path."""
-    manifest = planned.manifest
-    table = manifest.integrity_table if manifest else target.settings.integrity_table
-    try:
-        count = counting.count_table(target.server, work.incoming, table, options)
-    except (PermissionDenied, QueryFailed) as error:
-        work.warnings.append(f"{table} could not be counted in the restored database: {error.message}")
-        return
-    found = count.rows
-    if manifest is not None and found != manifest.integrity_rows:
-        raise RestoreFailed(
-            f"In the restored database {table} shows {count.told}, not {rows_told(manifest.integrity_rows)}. "
-            "The live database is as it was.",
-            _role_settings(target, manifest),
-        )
-    if found is None and planned.integrity_rows_now is not None:
-        raise RestoreFailed(f"The file holds no table {table}, which the live database has. That is as it was.")
-    if found is not None and found * 2 < (planned.integrity_rows_now or 0):
-        work.warnings.append(
-            f"It holds {found:,} rows in {table}; the database before it {planned.integrity_rows_now:,}."
-        )
-    work.integrity_rows = found
-    work.did(f"SELECT count(*) FROM {table}, in the new database", count.told)
-
-
-def _role_settings(target: Target, manifest: Manifest) -> str | None:
-    """A search_path of the role's own is in no dump of a database: how to give it back."""
-    user = target.server.user
-    settings = "; ".join(setting for role in manifest.roles if role.name == user for setting in role.settings)
-    return f"The role {user} had settings of its own then. Set them again first: {settings}." if settings else None

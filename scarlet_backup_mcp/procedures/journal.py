@@ -37,7 +37,7 @@ from ..store import sidecars
 from ..store.names import JOURNAL
 from ..store.reserved import Reserved
 from ..store.writing import delete, sync_directory, write_atomically
-from . import room
+from . import load_role, room
 from .beside import require_sole_writer
 from .set_aside import is_marked, scratch_databases
 from .target import Target
@@ -251,6 +251,7 @@ def tidy_up(target: Target, session: Session, *, restoring: bool) -> None:
     elif journal is not None:
         target.settled += _settle_what_was_left(target, session, journal, restoring=restoring)
     target.settled += _sweep(target, session)
+    load_role.sweep(session)
 
 
 def settle(target: Target, session: Session, journal: Journal) -> tuple[bool, list[DependentReport]]:

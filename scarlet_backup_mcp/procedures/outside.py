@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import BackupNotValid, OtherDatabaseRefused
 from ..models import CodePage, Manifest
+from ..postgres.brought_code import BroughtCode
 from ..postgres.contents import Contents
 from ..progress import Progress
 from . import archived, verify
@@ -25,15 +26,15 @@ def look(
         _check_database(target, known, told.database if told else None, accept_other_database)
         later = f"{known.name} is an archive: what it holds is known only after pg_restore has converted it."
         return archived.digest(known.entry, progress), Size(None, None), [later]
-    contents = Contents()
-    reading = verify.full(target, known, progress, contents, store=False, code_page=code_page)
+    contents, code = Contents(), BroughtCode()
+    reading = verify.full(target, known, progress, contents, code, store=False, code_page=code_page)
     assert reading.examination is not None
     size = brought(target, reading, contents)
     if reading.choice is None:
-        return reading.examination.sha256, size, []
+        return reading.examination.sha256, size, code.told()
     _check_database(target, known, reading.choice.database, accept_other_database)
     check_choice(known, reading.choice)
-    return reading.examination.sha256, size, [f"{told}." for told in reading.choice.told]
+    return reading.examination.sha256, size, [*(f"{told}." for told in reading.choice.told), *code.told()]
 
 
 def brought(target: Target, reading: verify.Reading, contents: Contents) -> Size:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..models import Check, DatabaseProperties, Difference, Drill, Extension, Manifest, Setting, Violation
@@ -16,6 +16,7 @@ from ..postgres.server import Server
 from ..progress import Progress
 
 LOAD, ROWS, OBJECTS = "drill_load", "drill_rows", "drill_objects"
+SETTINGS = "drill_settings"
 INTEGRITY, AMCHECK = "drill_integrity", "drill_amcheck"
 SHOWN = 20
 
@@ -29,13 +30,15 @@ def roles_of(properties: DatabaseProperties) -> set[str]:
 @dataclass(frozen=True)
 class Restored:
     """The database that a drill has restored, in a server whose other database is `maintenance`; `options` are for
-    sessions in it, `as_loaded` is SQL that gives one the settings of the load."""
+    sessions in it, `as_loaded` is SQL that gives one the settings of the load. The rows of the `unread` tables (schema
+    and name) are in no dump."""
 
     server: Server
     name: str
     maintenance: str
     options: Mapping[str, str]
     as_loaded: str = "SELECT"
+    unread: Sequence[tuple[str, str]] = ()
 
 
 def of_contents(comparison: Comparison, report: Drill, *, foreign: bool, excused: set[str]) -> list[Check]:
@@ -76,7 +79,7 @@ def conclude(report: Drill, checks: list[Check], lacking: list[str], *, sample: 
     """The verdict of a drill that has loaded a backup, or a `sample` of it, which tells nothing of the whole. `lacking`
     says which rows pg_dump had left out."""
     failed = [check for check in checks if check.ok is False]
-    untold = [check for check in checks if check.ok is None and check.check in (ROWS, OBJECTS)]
+    untold = [check for check in checks if check.ok is None and check.check in (ROWS, OBJECTS, SETTINGS)]
     report.proved = False if failed else None if untold or lacking or sample else True
     report.sound = True if lacking and not (failed or untold or sample) else None
     report.proved_by = None if failed or untold else "sample" if sample else "full"
@@ -117,16 +120,18 @@ def without_violations(comparison: Comparison, violations: list[Violation]) -> C
     return replace(comparison, differences=kept)
 
 
-def of_database(restored: Restored, manifest: Manifest | None, table: str, warnings: list[str]) -> list[Check]:
+def of_database(
+    restored: Restored, manifest: Manifest | None, table: str, unlike: list[str], lacking: list[str]
+) -> list[Check]:
     """What a dump does not carry, against the manifest; and PROC-004's step 5, on the integrity `table` where there is
-    no manifest. `warnings` are of the database's creation."""
+    no manifest. `unlike` tells what did not come back of owner, privileges and settings, `lacking` what this server
+    could not give the database before it was loaded: then nobody knows what it would be with that."""
     server, name, options = restored.server, restored.name, restored.options
     if manifest is None or manifest.properties is None:
         count = count_table(server, name, table, options)
         return [Check(check=INTEGRITY, ok=None, found=count.told, detail=f"SELECT count(*) FROM {table}")]
     with server.session(name, options) as session:
         schemas, extensions = pg.schemas(session), pg.properties(session).extensions
-    unlike = databases.apply_properties(server, restored.maintenance, name, manifest.properties, options)
     for setting in _role_settings(server, manifest):
         databases.apply_setting(server, name, setting, options)
     count = count_table(server, name, manifest.integrity_table, options)
@@ -139,10 +144,10 @@ def of_database(restored: Restored, manifest: Manifest | None, table: str, warni
         ),
         _extensions(manifest.properties.extensions, extensions),
         Check(
-            check="drill_settings",
-            ok=False if unlike else None if warnings else True,
+            check=SETTINGS,
+            ok=None if lacking else not unlike,
             expected="owner, privileges, settings, encoding and locale as they were",
-            detail=" ".join(unlike + warnings),
+            detail=" ".join(dict.fromkeys(unlike + lacking)),
         ),
         Check(
             check=INTEGRITY,
@@ -159,7 +164,7 @@ def of_structure(restored: Restored, progress: Progress) -> list[Check]:
     progress.stage("checking tables and indexes with amcheck")
     with restored.server.session(restored.name, restored.options, progress) as session:
         session.execute(restored.as_loaded)
-        checked = amcheck.check(session, progress.check)
+        checked = amcheck.check(session, progress.check, toast=restored.unread)
     if checked is None:
         return [Check(check=AMCHECK, ok=None, detail="the server has no amcheck, or this role may not use it")]
     return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ..models import Check, CopiedTable, Difference, Drill, ManifestHead, VolumeManifest
@@ -27,14 +27,16 @@ class Counted:
     """Tables of which a count and a dump tell different numbers of rows."""
 
 
-def count(session: Session, dumped: Mapping[Name, int]) -> Counted:
-    """Count the rows of the connected database, of which `dumped` came out of its dump. Raises ServerError."""
+def count(session: Session, dumped: Mapping[Name, int], unread: Collection[Name] = ()) -> Counted:
+    """Count the rows of the connected database, of which `dumped` came out of its dump, in which those of the `unread`
+    tables are not. Raises ServerError."""
     tables = pg.tables(session)
     found, emptied = counting.count_rows(session, tables), recovery.unlogged(session)
     found.require()
     counted = found.by_root(tables)
     roots = {table.oid: (table.schema, table.name) for table in tables if table.root == table.oid}
-    _, differences = pg.compare_rows(dumped, tables, counted)
+    missing = {table.root for table in tables if (table.schema, table.name) in unread}
+    _, differences = pg.compare_rows(dumped, tables, counted, missing)
     return Counted(
         {name: counted.get(oid, 0) for oid, name in roots.items()},
         frozenset(name for oid, name in roots.items() if oid in emptied),

@@ -16,7 +16,8 @@ from ..progress import Progress
 from ..store.lock import writer_lock
 from . import archived, catalogue, preflight, volume_plan, volume_restore
 from . import journal as journals
-from .incoming import Work, from_backup, from_undo_point, verified
+from .compared import Work
+from .incoming import from_backup, from_undo_point, verified
 from .journal import VolumeJournal, maintenance_session, tidy_up
 from .room import drop_after
 from .set_aside import scratch_prefix, undo_prefix

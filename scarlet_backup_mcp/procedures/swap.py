@@ -12,7 +12,7 @@ from ..postgres.server import Session
 from ..store.reserved import Reserved
 from . import journal as journals
 from . import preflight, room
-from .incoming import Work
+from .compared import Work
 from .journal import Journal, StoppedContainer
 from .sources import Plan
 from .target import Target
@@ -53,6 +53,8 @@ def swap(
     except BaseException as error:
         _settle(target, journal, error)
         raise
+    if work.template:
+        databases.set_template(guard, target.database, template=True)  # only now: a template can't be dropped
     work.did("Swap the databases by name, in one transaction", f"{unavailable:.3f} s without connections")
     reports = journals.start(target, stopping)
     reports += [DependentReport(name=d.name, action="left stopped") for d in all_dependents if not d.running]

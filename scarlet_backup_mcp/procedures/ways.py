@@ -12,11 +12,13 @@ from ..models import Manifest, SearchPath, Verdict, Violation
 from ..postgres import constraints
 from ..postgres.constraints import Broken, Relaxed
 from ..postgres.effective import SEARCH_PATH, UNPINNED, effective, for_options, late, overlaid, preamble, usable
+from ..postgres.put_off import PutOff
 from ..postgres.quoting import identifier, literal
 from ..postgres.rewriting import UNKNOWN_NAMES, rewritten, with_search_path, with_settings_for_the_data
 from ..postgres.server import Server, Session
 from ..progress import Progress
 from .load import NO_SHARED_MEMORY, LoadFailed, load
+from .load_role import LoadRole, trusting
 from .room import watched
 from .target import Target
 
@@ -58,7 +60,8 @@ class Loader:
     """Loads one script into an empty database, and again into a fresh one where another way may help. The room that the
     server has is watched meanwhile, through `maintenance`, another database.
 
-    `fresh` drops what an attempt has left and makes the database anew. `trusted` says of a session in what the first
+    `fresh` drops what an attempt has left and makes the database anew. `script` takes `rows`, False for what makes the
+    tables only. `trusted` says of a session in what the first
     attempt has left whether the functions on the database's own search_path may run (None: they may not). `way` is
     the one it begins with, and then the one that was gone.
     """
@@ -67,20 +70,24 @@ class Loader:
     maintenance: str
     database: str
     name: str
-    script: Callable[[], Iterator[bytes]]
+    script: Callable[..., Iterator[bytes]]
     settings: Mapping[str, str]
     options: Mapping[str, str]
     progress: Progress
-    fresh: Callable[[], object]
     trusted: Callable[[Session], bool] | None
+    fresh: Callable[[], object] = lambda: None
     way: Way = field(default_factory=Way)
     warnings: list[str] = field(default_factory=list[str])
+    """Settings of the backup's database that the server does not take."""
     broken: list[Broken] = field(default_factory=list[Broken])
     """Constraints of the script that the data break, after a relaxed load."""
     refused: list[str] = field(default_factory=list[str])
     """What the server said of each attempt before the last one."""
     foreign: bool = False
     """Whether it was not `backup` that has made the script."""
+    role: LoadRole | None = None
+    """The role without rights that loads it; what needs a superuser is then in `put_off`."""
+    put_off: PutOff | None = None
     remedy: str = ""
     """After an attempt that failed for an unknown name: what would make it work."""
     usable: dict[str, str] = field(default_factory=dict[str, str])
@@ -107,11 +114,20 @@ class Loader:
         path = f"pg_catalog, {self.way.search_path}" if self.way.search_path is not None else "pg_catalog"
         return preamble({**self.usable, SEARCH_PATH: path}).decode()
 
+    @property
+    def loading(self) -> Server:
+        """The server, as whoever loads reaches it."""
+        return self.role.server if self.role else self.server
+
+    @property
+    def loading_options(self) -> Mapping[str, str]:
+        """`options` for that: none but a superuser can be a replica."""
+        return {} if self.role else self.options
+
     def load(self, size: int | None = None) -> None:
         """Load it. Raises LoadFailed of the last attempt, and what `load` raises."""
-        with self.server.session(self.database, self.options) as session:
-            self.usable, warnings = usable(session, self.settings)
-        self.warnings += warnings
+        with self.loading.session(self.database, self.loading_options) as session:
+            self.usable, self.warnings = usable(session, self.settings)
         while True:
             try:
                 with watched(self.server, self.maintenance, self.progress) as look:
@@ -128,9 +144,9 @@ class Loader:
             self.progress.stage(f"loading {self.name} once more, {self.how}", size)
             self.fresh()
 
-    def load_definitions(self, database: str, script: Iterator[bytes]) -> None:
-        """Load another script in the way that was gone, into another empty database."""
-        self._attempt(database, script)
+    def load_definitions(self, database: str) -> None:
+        """Load the script without its rows in the way that was gone, into another empty database."""
+        self._attempt(database, self.script(rows=False))
 
     @property
     def how(self) -> str:
@@ -144,9 +160,13 @@ class Loader:
 
     def _attempt(self, database: str, script: Iterator[bytes], look: Callable[[], None] = lambda: None) -> None:
         relaxed = Relaxed() if self.way.relaxed else None
-        load(self.server, database, self.name, self._stream(script, relaxed), self.options, self.progress, look)
+        if self.role is not None:
+            self.put_off = PutOff(self.role.schemas)
+            script = rewritten(script, self.put_off.rewrite)
+        options = self.loading_options
+        load(self.loading, database, self.name, self._stream(script, relaxed), options, self.progress, look)
         if relaxed is not None and database == self.database:
-            with self.server.session(database, self.options) as session:
+            with self.loading.session(database, options) as session:
                 self.broken = constraints.broken(session, relaxed.constraints)
 
     def _stream(self, script: Iterator[bytes], relaxed: Relaxed | None) -> Iterator[bytes]:
@@ -286,6 +306,8 @@ def refuse_broken(loader: Loader, *, foreign: bool) -> None:
 def as_error(error: LoadFailed, loader: Loader, *, foreign: bool) -> RestoreFailed:
     """What a restore that could not load its source raises."""
     untouched = "The live database is as it was."
+    if error.sqlstate == "42501" and loader.role is not None:
+        return RestoreFailed(f"{error.message}: that takes a superuser. {untouched}", trusting())
     if error.sqlstate in constraints.VIOLATIONS:
         what = f"{error.constraint} of {error.table}" if error.constraint else "a constraint"
         told = violated([what], foreign=foreign)

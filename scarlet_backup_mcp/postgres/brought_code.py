@@ -1,0 +1,88 @@
+"""Code that a script brings: what runs while it is loaded, and what will run once it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from .encodings import codec_set_by
+from .lexer import tokens, unquote
+from .script import Handler
+
+SHOWN = 5
+_MODIFIERS = frozenset(
+    {b"OR", b"REPLACE", b"UNIQUE", b"UNLOGGED", b"CONSTRAINT", b"RECURSIVE", b"ONLY", b"IF", b"NOT", b"EXISTS"}
+)
+
+_TWO_WORDS = frozenset({b"EVENT", b"MATERIALIZED"})
+_LISTED = {
+    b"FUNCTION": "functions",
+    b"PROCEDURE": "procedures",
+    b"TRIGGER": "triggers",
+    b"EVENT TRIGGER": "event triggers",
+    b"RULE": "rules",
+    b"MATERIALIZED VIEW": "materialised views",
+}
+
+
+class BroughtCode(Handler):
+    """Collects functions, triggers, rules and materialised views, and which tables, domains and indexes call such a
+    function. Functions that are called through a cast or an operator, or by another one, are told as functions only.
+    """
+
+    def __init__(self) -> None:
+        self._codec = "utf-8"
+        self._calls: dict[str, set[str]] = {}
+        self._found: dict[str, list[str]] = {}
+
+    def statement(self, sql: bytes, line: int) -> None:
+        """Note what it makes."""
+        self._codec = codec_set_by(sql) or self._codec
+        if not sql[:12].upper().startswith((b"CREATE ", b"ALTER TABLE ", b"ALTER DOMAIN")):
+            return
+        words = tokens(sql)
+        keys = [word.upper() for word in words]
+        at = next((at for at in range(1, len(keys)) if keys[at] not in _MODIFIERS), 1)
+        kind, at = (keys[at] + b" " + keys[at + 1], at + 2) if keys[at] in _TWO_WORDS else (keys[at], at + 1)
+        while at < len(keys) and keys[at] in _MODIFIERS:
+            at += 1
+        if kind in _LISTED:
+            self._found.setdefault(_LISTED[kind], []).append(self._name(words, at) + self._on(words, keys, kind))
+        elif kind in (b"TABLE", b"DOMAIN", b"INDEX"):
+            of = f"the index {self._name(words, at)}" if kind == b"INDEX" else self._name(words, at)
+            self._calls.setdefault(of, set()).update(self._called(words))
+
+    def told(self) -> list[str]:
+        """In sentences; none where there is nothing to tell."""
+        functions = self._found.get(_LISTED[b"FUNCTION"], [])
+        runs = [
+            f"{', '.join(sorted(used))} for {of}" for of, names in self._calls.items() if (used := names & {*functions})
+        ]
+        runs += [f"materialised view {name}" for name in self._found.get(_LISTED[b"MATERIALIZED VIEW"], [])]
+        there = [f"{what} {_list(names)}" for what, names in self._found.items() if what != "materialised views"]
+        return [
+            *([f"Code of its own runs while it is loaded: {_list(runs)}."] if runs else []),
+            *([f"It brings code, which runs for whoever uses the database: {'; '.join(there)}."] if there else []),
+        ]
+
+    def _name(self, words: list[bytes], at: int) -> str:
+        parts = words[at : at + 3] if words[at + 1 : at + 2] == [b"."] else words[at : at + 1]
+        return ".".join(unquote(part, self._codec) for part in parts if part != b".")
+
+    def _on(self, words: list[bytes], keys: list[bytes], kind: bytes) -> str:
+        """Of a trigger or rule its table."""
+        preposition = {b"TRIGGER": b"ON", b"RULE": b"TO"}.get(kind)
+        if preposition is None or preposition not in keys:
+            return ""
+        return f" on {self._name(words, keys.index(preposition) + 1)}"
+
+    def _called(self, words: list[bytes]) -> Iterator[str]:
+        for at in range(1, len(words)):
+            if words[at] == b"(":
+                begin = at - 3 if words[at - 2 : at - 1] == [b"."] else at - 1
+                yield self._name(words, max(begin, 0))
+
+
+def _list(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

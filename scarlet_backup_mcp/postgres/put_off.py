@@ -1,0 +1,49 @@
+"""A dump's script for a role that is no superuser: without what needs one and runs nothing that users have defined."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+
+from .encodings import codec_set_by
+from .lexer import tokens, unquote
+from .refusals import readable
+
+# Owners, privileges and comments; and what acts by itself once it is there, or tells others of rows.
+_PUT_OFF = re.compile(
+    r"ALTER .* OWNER TO \S+$|ALTER DEFAULT PRIVILEGES |GRANT |REVOKE |(?:RE)?SET SESSION AUTHORIZATION|COMMENT ON |"
+    r"SECURITY LABEL |(?:CREATE|ALTER) (?:PUBLICATION|SUBSCRIPTION) ",
+    re.DOTALL,
+)
+_LAST = re.compile(r"(?:CREATE|ALTER) EVENT TRIGGER |COMMENT ON EVENT TRIGGER ", re.DOTALL)
+
+
+class PutOff:
+    """Rewrites a script so that a role can load it that owns the database, its extensions and the `schemas` of these;
+    keeps what a superuser has to do afterwards."""
+
+    def __init__(self, schemas: Collection[str]) -> None:
+        self._schemas = {*schemas}
+        self._afterwards: list[bytes] = []
+        self._last: list[bytes] = []
+        self._codec = "utf-8"
+
+    @property
+    def statements(self) -> list[bytes]:
+        """What is left to do, in the order of the script but for event triggers, which come last."""
+        return [*self._afterwards, *self._last]
+
+    def rewrite(self, sql: bytes) -> Iterator[bytes]:
+        """For `rewriting.rewritten`."""
+        self._codec = codec_set_by(sql) or self._codec
+        words = tokens(sql) if sql[:1] in b"ACGRS" else []
+        form = readable(words)
+        if _LAST.match(form):
+            self._last.append(sql)
+        elif _PUT_OFF.match(form):
+            self._afterwards.append(sql)
+        elif not (form.startswith("CREATE EXTENSION ") or self._is_there(words)):
+            yield sql
+
+    def _is_there(self, words: list[bytes]) -> bool:
+        return words[:2] == [b"CREATE", b"SCHEMA"] and unquote(words[2], self._codec) in self._schemas

@@ -1,0 +1,213 @@
+"""A file from elsewhere gets no superuser's rights on the live server, and only what was tried out goes live."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.errors import ForeignRefused, RestoreFailed
+from scarlet_backup_mcp.models import Restore
+from scarlet_backup_mcp.procedures import drill as drills
+from scarlet_backup_mcp.procedures.restore import dry_run, propose
+from scarlet_backup_mcp.procedures.sources import Wishes
+from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.procedures.throw_away import ThrowAway, throw_away_server
+from scarlet_backup_mcp.progress import Progress
+from scarlet_backup_mcp.settings import Settings, load_settings
+
+from ..helpers_drill import Databases, Throwaways, bring_back, take
+from ..helpers_restore import Watch
+
+AGENTS = "CREATE TABLE agents (id int PRIMARY KEY, name text); INSERT INTO agents VALUES (1, 'Scarlet'), (2, 'Rhett');"
+# It acts where a restore stages a database, and not where a drill does.
+TRAP = r"""
+CREATE FUNCTION quiet(int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+  IF current_database() NOT LIKE '%\_restore\_%' THEN RETURN true; END IF;
+  {act}
+  RETURN true;
+END $$;
+CREATE TABLE zz (id int CHECK (quiet(id))); INSERT INTO zz VALUES (1);
+"""
+COMMAND = """BEGIN RESET ROLE; RESET SESSION AUTHORIZATION; COPY (SELECT 1) TO PROGRAM 'cat > {mark}';
+  EXCEPTION WHEN OTHERS THEN NULL; END;"""
+ROLES = "SELECT count(*) FROM pg_roles WHERE starts_with(rolname, 'scarlet_load')"
+
+
+@pytest.fixture(scope="module")
+def running(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAway]:
+    directory = tmp_path_factory.mktemp("running")
+    settings = load_settings(via="local", dsn=embedded.dsn(), bin_dir=embedded.bin_dir, dir=directory)
+    with Target(settings) as target, throw_away_server(target, Progress()) as ready:
+        yield ready
+
+
+@pytest.fixture(autouse=True)
+def shared(running: ThrowAway, monkeypatch: pytest.MonkeyPatch) -> Throwaways:
+    kept = Throwaways()
+
+    def given(target: Target, progress: Progress) -> AbstractContextManager[ThrowAway]:
+        return kept.shared(running)
+
+    monkeypatch.setattr(drills, "throw_away_server", given)
+    return kept
+
+
+@pytest.fixture
+def databases(embedded: EmbeddedServer, tmp_path: Path) -> Iterator[Databases]:
+    made = Databases(embedded, tmp_path)
+    yield made
+    assert made.psql(ROLES, "postgres") == "0"
+    made.drop()
+
+
+def unexpected(restored: Restore) -> list[str]:
+    """Warnings but those of every such file, and of the code in it."""
+    return [told for told in restored.warnings if "no manifest" not in told and "code" not in told.lower()]
+
+
+def names(databases: Databases, settings: Settings) -> str:
+    return databases.psql("SELECT string_agg(name, ' ' ORDER BY id) FROM agents", settings.database)
+
+
+def test_no_command_of_a_file_runs_though_it_would_in_a_staging_database_only(databases: Databases) -> None:
+    mark = Path(databases.psql("SHOW data_directory", "postgres"), f"mark_{secrets.token_hex(4)}")
+    settings = databases.make(AGENTS + TRAP.format(act=COMMAND.format(mark=mark.name)))
+    name = databases.pg_dump(settings).name
+    restored = bring_back(settings, name, accept_foreign=True)
+    assert (restored.rows_compared, unexpected(restored), mark.exists()) == (3, [], False)
+    assert databases.psql("SELECT count(*) FROM pg_class WHERE relowner <> 10", settings.database) == "0"
+    try:
+        bring_back(settings, name, accept_foreign=True, drill=False)
+        assert mark.exists()
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def test_a_value_that_a_check_changes_in_a_staging_database_does_not_go_live(databases: Databases) -> None:
+    settings = databases.make(AGENTS + TRAP.format(act="UPDATE public.agents SET name = 'LIE';"))
+    ours, foreign = take(settings).name, databases.pg_dump(settings).name
+    for name in (foreign, ours):
+        with pytest.raises(RestoreFailed, match=r"not what the backup holds: rows of public\.agents") as refused:
+            bring_back(settings, name, accept_foreign=True)
+        assert "drill=false" in refused.value.remedy
+        assert databases.beside(settings) == [settings.database]
+    assert names(databases, settings) == "Scarlet Rhett"
+    restored = bring_back(settings, ours, drill=False)
+    assert "not what the backup holds: rows of public.agents" in " ".join(restored.warnings)
+
+
+def test_what_a_drill_did_not_change_is_compared_after_the_load_of_our_own_backup(databases: Databases) -> None:
+    settings = databases.make(AGENTS)
+    name = take(settings).name
+
+    def tamper(_: Progress) -> None:
+        [staging] = set(databases.beside(settings)) - {settings.database}
+        databases.psql("UPDATE agents SET name = 'LIE' WHERE id = 1; CREATE INDEX ON agents (name)", staging)
+
+    with pytest.raises(RestoreFailed, match=r"rows of public\.agents; INDEX public\.agents_name_idx"):
+        bring_back(settings, name, Watch("analysing", tamper))
+    assert databases.beside(settings) == [settings.database]
+
+
+def test_owners_privileges_and_extensions_of_a_file_come_back(databases: Databases) -> None:
+    owner, reader = databases.make_role(), databases.make_role("NOLOGIN")
+    settings = databases.make(f"""
+        CREATE SCHEMA letta; CREATE EXTENSION vector SCHEMA letta; CREATE EXTENSION citext;
+        CREATE EXTENSION postgres_fdw;
+        CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host 'nowhere.invalid');
+        CREATE TABLE letta.agents (id int PRIMARY KEY, mood letta.vector(2), name citext);
+        INSERT INTO letta.agents VALUES (1, '[1,2]', 'a'), (2, NULL, 'B');
+        CREATE MATERIALIZED VIEW letta.moods AS SELECT mood FROM letta.agents;
+        ALTER TABLE letta.agents OWNER TO {owner}; ALTER SCHEMA letta OWNER TO {owner};
+        ALTER TABLE letta.agents ENABLE ROW LEVEL SECURITY; ALTER TABLE letta.agents FORCE ROW LEVEL SECURITY;
+        CREATE POLICY mine ON letta.agents TO {reader} USING (id = 1);
+        GRANT SELECT ON letta.agents TO {reader} WITH GRANT OPTION; GRANT USAGE ON SCHEMA letta TO PUBLIC;
+        ALTER DEFAULT PRIVILEGES IN SCHEMA letta GRANT SELECT ON TABLES TO {reader};
+        COMMENT ON EXTENSION vector IS 'mine'; COMMENT ON TABLE letta.agents IS 'ours';
+        CREATE PUBLICATION everything FOR ALL TABLES;
+        SELECT lo_from_bytea(0, 'abc');
+        CREATE FUNCTION told() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+          CREATE TABLE IF NOT EXISTS letta.told (); END $$;
+        CREATE EVENT TRIGGER told ON ddl_command_end WHEN TAG IN ('CREATE SEQUENCE') EXECUTE FUNCTION told();
+        ALTER EVENT TRIGGER told ENABLE ALWAYS;
+        ALTER DATABASE :"DBNAME" SET search_path TO letta, public;""")
+    path = databases.pg_dump(settings)
+    before = path.read_text(encoding="utf-8").splitlines()[5:]
+    restored = bring_back(settings, path.name, accept_foreign=True)
+    assert unexpected(restored) == []
+    databases.pg_dump(settings, name="again.sql")
+    after = (path.parent / "again.sql").read_text(encoding="utf-8").splitlines()[5:]
+    assert [line for line in after if "restrict" not in line] == [line for line in before if "restrict" not in line]
+
+
+@pytest.mark.parametrize(
+    ("statements", "said"),
+    [
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql LEAKPROOF AS 'SELECT 1';", "takes a superuser"),
+        ("CREATE EXTENSION dblink;", "may reach outside of a database: dblink"),
+    ],
+)
+def test_what_takes_a_superuser_is_not_loaded_unless_its_maker_is_trusted(
+    databases: Databases, statements: str, said: str
+) -> None:
+    settings = databases.make(AGENTS + statements)
+    name = databases.pg_dump(settings).name
+    databases.psql("DROP EXTENSION IF EXISTS dblink", settings.database)  # what a database has already may be made
+    with pytest.raises((RestoreFailed, ForeignRefused), match=said) as refused:
+        bring_back(settings, name, accept_foreign=True)
+    assert "drill=false" in refused.value.remedy
+    assert databases.beside(settings) == [settings.database]
+    assert bring_back(settings, name, accept_foreign=True, drill=False).integrity_rows == 2
+
+
+def test_a_server_that_does_not_let_the_role_in_loads_it_as_a_superuser_and_says_so(
+    databases: Databases, embedded: EmbeddedServer
+) -> None:
+    settings = databases.make(AGENTS)
+    name = databases.pg_dump(settings).name
+    hba = Path(databases.psql("SHOW hba_file", "postgres"))
+    before = hba.read_bytes()
+    rejecting = "".join(f"{kind} reject\n" for kind in ("local all /^scarlet_load", "host all /^scarlet_load all"))
+    try:
+        hba.write_bytes(rejecting.encode() + before)
+        databases.psql("SELECT pg_reload_conf()", "postgres")
+        restored = bring_back(settings, name, accept_foreign=True)
+    finally:
+        hba.write_bytes(before)
+        databases.psql("SELECT pg_reload_conf()", "postgres")
+    assert restored.integrity_rows == 2
+    assert "does not let a role without rights in" in " ".join(restored.warnings)
+
+
+CODE = """
+CREATE FUNCTION norm(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT pg_catalog.lower($1)';
+CREATE FUNCTION told() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE FUNCTION ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+CREATE DOMAIN word AS text CHECK (norm(VALUE) <> '');
+CREATE TABLE docs (id int, t text, low text GENERATED ALWAYS AS (norm(t)) STORED);
+CREATE UNIQUE INDEX by_t ON docs (norm(t));
+CREATE MATERIALIZED VIEW "All" AS SELECT norm(t) FROM docs;
+CREATE TRIGGER tell BEFORE INSERT ON docs FOR EACH ROW EXECUTE FUNCTION told();
+CREATE RULE nothing AS ON DELETE TO docs DO INSTEAD NOTHING;
+CREATE EVENT TRIGGER watch ON ddl_command_end WHEN TAG IN ('CREATE CAST') EXECUTE FUNCTION ddl();
+"""
+
+
+def test_code_that_a_file_brings_is_named_in_the_dry_run_and_in_the_question(databases: Databases) -> None:
+    settings = databases.make(AGENTS + CODE)
+    name = databases.pg_dump(settings).name
+    sentences = [
+        "Code of its own runs while it is loaded: public.norm for public.word, public.norm for public.docs, "
+        "public.norm for the index by_t, materialised view public.All.",
+        "It brings code, which runs for whoever uses the database: functions public.norm, public.ddl, public.told; "
+        "rules nothing on public.docs; triggers tell on public.docs; event triggers watch.",
+    ]
+    with Target(settings) as target:
+        assert dry_run(target, Progress(), name, Wishes(accept_foreign=True)).warnings[1:] == sentences
+        asked = propose(target, Progress(), name, Wishes(accept_foreign=True)).question
+    assert " ".join(sentences) in asked
