@@ -103,6 +103,23 @@ class NotDumped(Model):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
+class Recomputed(Model):
+    """What a load computes anew of one table, its stored generated columns, or of a materialised view: digests that do
+    not depend on the order of rows, comparable on servers of any version."""
+
+    schema_: str = Field(alias="schema")
+    name: str
+    view: bool = Field(description="A materialised view.")
+    key: str = Field(default="", description="The columns that tell rows apart; of a view all.")
+    rows: int = 0
+    digests: dict[str, str] = Field(default={}, description='By column; "" is a whole row of a view.')
+    sample: dict[str, str] = Field(default={}, description="Of some rows: a digest by that of the key.")
+    keys: dict[str, str] = Field(default={}, exclude=True, description="The keys themselves; they are not kept.")
+    why_not: str = Field(default="", description="Why it could not be read.")
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
 class Extension(Model):
     """An installed extension."""
 
@@ -239,6 +256,9 @@ class Manifest(ManifestHead):
     tool_version: str
     integrity_table: str
     activity: Activity | None = Field(default=None, description="What the server had written by the snapshot.")
+    recomputed: list[Recomputed] | None = Field(
+        default=None, description="What a load computes anew; null: an older manifest, or a repaired copy."
+    )
     database_bytes: int | None = Field(description="pg_database_size, an estimate; null in a repaired copy.")
     script_bytes: int = Field(description="Of the plain dump, before compression.")
     rest_sha256: str = Field(description="Of the script without COPY data and without its volatile lines.")
@@ -374,6 +394,9 @@ class Drill(Model):
         default=[], description="Definitions that the server spells in another way, but which mean the same."
     )
     violations: list[Violation] = []
+    except_recomputed: list[str] = Field(
+        default=[], description="What no dump carries and a load computes anew, and which differs or was not compared."
+    )
     search_path: SearchPath | None = Field(default=None, description="With which it loads; null: with neither.")
     warnings: list[str] = []
     database_bytes: int | None = None

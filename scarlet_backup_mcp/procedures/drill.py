@@ -34,7 +34,7 @@ from ..postgres.sample import ROWS, sampled
 from ..postgres.script import ScriptDamaged, ScriptReader, strip_restrict
 from ..postgres.server import OPTIONS, OWN_FORMATS, Server, Session
 from ..progress import Progress
-from . import proof, record, room
+from . import computed_anew, proof, record, room
 from .catalogue import Known
 from .examine import Examination, table_data
 from .journal import require_running
@@ -228,6 +228,10 @@ class _Restorer:
         whole = proof.of_database(restored, self.manifest, self.target.settings.integrity_table, warnings)
         checks += [check for check in whole if not (self.sample and check.check == proof.INTEGRITY)]
         checks += proof.of_structure(restored, self.progress)
+        compared = None if self.sample else self.manifest  # a sample lacks rows
+        report.except_recomputed = computed_anew.unlike_the_backup(
+            self.server, self.found.database, facts, compared, self.progress
+        )
         lacking = [said.removesuffix(".") for said in record.not_dumped(self.manifest)]
         proof.conclude(report, checks, lacking, sample=self.sample)
 

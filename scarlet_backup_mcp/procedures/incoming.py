@@ -27,7 +27,7 @@ from ..postgres.quoting import identifier
 from ..postgres.script import Handler
 from ..postgres.server import OWN_SEARCH_PATH, Session
 from ..progress import Progress
-from . import archived, checks, outside, preflight, rescue, smaller, verify
+from . import archived, checks, computed_anew, outside, preflight, rescue, smaller, verify
 from .catalogue import Known
 from .doors import closed_doors
 from .drill import Rehearsal, rehearsal
@@ -276,6 +276,9 @@ def _bring_in(
             work.warnings += databases.apply_properties(target.server, maintenance, work.incoming, wanted, quietly)
             work.did("Put back owner, privileges and settings", f"{len(wanted.settings)} settings")
         _check_integrity_rows(target, planned, work, quietly)
+        work.warnings += computed_anew.warnings(
+            computed_anew.unlike_the_backup(target.server, work.incoming, planned.facts, planned.manifest, progress)
+        )
         with closed_doors(target, work.incoming, wanted, quietly, progress) as session:
             _compare(work, script.tables(), session, progress)
         work.steps.insert(loaded, work.steps.pop())  # as the procedure has them

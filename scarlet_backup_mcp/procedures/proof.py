@@ -82,8 +82,10 @@ def conclude(report: Drill, checks: list[Check], lacking: list[str], *, sample: 
     report.proved_by = None if failed or untold else "sample" if sample else "full"
     report.verdict = "differs" if failed else "unknown" if untold or sample else "sound" if lacking else "proved"
     wrong = [f"{check.check}: {check.detail}" for check in failed or untold]
+    anew = report.except_recomputed
+    except_recomputed = [f"what a load computes anew is not all as it was: {'; '.join(anew)}"] if anew else []
     came_back = [f"its definitions load, and the first {SAMPLED:,} rows of each table came back"] if sample else []
-    report.detail = "; ".join([*(wrong or came_back), *lacking])
+    report.detail = "; ".join([*(wrong or came_back), *lacking, *except_recomputed])
     if report.violations and [check.check for check in failed] == [LOAD]:
         report.verdict, report.detail = "constraint_violated", failed[0].detail
 
