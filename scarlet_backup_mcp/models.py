@@ -256,6 +256,11 @@ class Manifest(ManifestHead):
     tool_version: str
     integrity_table: str
     activity: Activity | None = Field(default=None, description="What the server had written by the snapshot.")
+    meanings: dict[str, list[str]] | None = Field(
+        default=None,
+        description="The operators, functions and types of users and extensions that each object with expressions "
+        "uses; null: an older manifest, or a repaired copy.",
+    )
     recomputed: list[Recomputed] | None = Field(
         default=None, description="What a load computes anew; null: an older manifest, or a repaired copy."
     )

@@ -172,6 +172,7 @@ def _dump(target: Target, progress: Progress, order: Order) -> tuple[Manifest, l
             schemas=snapshot.schemas,
             properties=snapshot.properties,
             effective=snapshot.effective,
+            meanings=snapshot.meanings,
             roles=snapshot.roles,
             database_bytes=snapshot.database.bytes or 0,
             integrity_table=target.settings.integrity_table,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from ..errors import (
@@ -243,6 +243,7 @@ class _Restorer:
         comparison = compare(before, after, same_version=same_version)
         if not comparison.confirmed:
             comparison = confirm(comparison, self._definitions_once_more(loader, before, formats), after)
+        comparison = replace(comparison, differences=[*comparison.differences, *loader.other_meanings()])
         return proof.without_violations(comparison, self.found.report.violations)
 
     def _formats_of_the_live_server(self) -> dict[str, str | None]:
@@ -322,6 +323,7 @@ class _Restorer:
             progress=self.progress,
             fresh=fresh,
             trusted=(lambda _: True) if trial.throw_away else safely,
+            meant=self.manifest.meanings if self.manifest else None,
             foreign=self.known.foreign,
         )
 

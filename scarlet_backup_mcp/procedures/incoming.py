@@ -34,7 +34,7 @@ from .drill import Rehearsal, rehearsal
 from .load import LoadFailed, script_of
 from .proof import rows_told
 from .room import drop, drop_after
-from .same_definitions import require_same_definitions
+from .same_definitions import require_same_definitions, require_same_meanings
 from .set_aside import MARK, scratch_prefix
 from .sources import Plan
 from .target import TAG, Target
@@ -239,6 +239,7 @@ def _bring_in(
         progress=progress,
         fresh=fresh,
         trusted=trusts_path(path, wanted.owner if wanted else "") if planned.manifest else None,
+        meant=planned.manifest.meanings if planned.manifest else None,
         foreign=planned.manifest is None,
         way=Way(proved_path, relaxed=planned.wishes.accept_violations),
     )
@@ -256,6 +257,7 @@ def _bring_in(
         work.did(
             "Load it into a new database beside the live one", ", ".join(filter(None, [work.incoming, loader.how]))
         )
+        work.warnings += require_same_meanings(loader, accepted=planned.wishes.drill is False)
         loaded = len(work.steps)
         if loader.way.search_path is not None:
             assert planned.manifest is not None

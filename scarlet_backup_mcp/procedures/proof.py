@@ -11,6 +11,7 @@ from ..postgres import catalogue as pg
 from ..postgres.contents import Comparison
 from ..postgres.counting import count_table
 from ..postgres.differences import Difference as Found
+from ..postgres.meanings import MEANING, MEND
 from ..postgres.sample import ROWS as SAMPLED
 from ..postgres.server import Server
 from ..progress import Progress
@@ -67,7 +68,7 @@ def of_contents(comparison: Comparison, report: Drill, *, foreign: bool, excused
             ok=True if not wrong_objects else None if foreign and not lost else False,
             expected="the same definitions",
             found=f"{comparison.objects_compared:,} objects compared",
-            detail=_list(wrong_objects) or _normalised(len(comparison.rewritten)),
+            detail=_list(wrong_objects) + _to_mend(wrong_objects) or _normalised(len(comparison.rewritten)),
         ),
     ]
 
@@ -214,6 +215,10 @@ def _incomplete(comparison: Comparison, spelt: list[str]) -> str:
         (spelt, "as many, but perhaps dumped with another TimeZone or bytea_output:"),
     ]
     return "; ".join(f"{words} {_list(names)}" for names, words in told if names)
+
+
+def _to_mend(wrong: list[str]) -> str:
+    return f" ({MEND})" if any(what.startswith(MEANING) for what in wrong) else ""
 
 
 def _normalised(count: int) -> str:

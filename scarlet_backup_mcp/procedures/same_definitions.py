@@ -14,6 +14,7 @@ from ..hosts import run
 from ..models import Violation
 from ..postgres import programs
 from ..postgres.contents import Contents, compare, confirm
+from ..postgres.meanings import MEND
 from ..postgres.script import ScriptReader, read_script
 from . import proof
 from .ways import Loader
@@ -62,6 +63,21 @@ def require_same_definitions(
             "Give the functions that look for names without a schema a path of their own (ALTER FUNCTION … SET "
             "search_path), then call `backup` again.",
         )
+
+
+def require_same_meanings(loader: Loader, *, accepted: bool) -> list[str]:
+    """Compare what names mean in what `loader` has loaded with what they meant in the backed-up database.
+
+    Raises RestoreFailed with what differs, or gives it as warnings where the caller has `accepted` it.
+    """
+    found = [str(one) for one in loader.other_meanings()]
+    if found and not accepted:
+        raise RestoreFailed(
+            f"Names came to mean something else in what was loaded: {'; '.join(found[:3])}. The live database is as "
+            "it was.",
+            f"If it is still there, {MEND}. Or call again with drill=false, and make those objects anew afterwards.",
+        )
+    return [f"Restored with another meaning; make it anew: {one}." for one in found]
 
 
 def _dumped(loader: Loader, database: str, encoding: str, like: Contents) -> Contents:

@@ -11,7 +11,9 @@ from ..errors import ConstraintViolated, HostError, RestoreFailed, ServerError, 
 from ..models import Manifest, SearchPath, Verdict, Violation
 from ..postgres import constraints
 from ..postgres.constraints import Broken, Relaxed
+from ..postgres.differences import Difference
 from ..postgres.effective import SEARCH_PATH, UNPINNED, effective, for_options, late, overlaid, preamble, usable
+from ..postgres.meanings import Meanings, meanings, other_meanings
 from ..postgres.quoting import identifier, literal
 from ..postgres.rewriting import UNKNOWN_NAMES, rewritten, with_search_path, with_settings_for_the_data
 from ..postgres.server import Server, Session
@@ -79,12 +81,17 @@ class Loader:
     """Constraints of the script that the data break, after a relaxed load."""
     refused: list[str] = field(default_factory=list[str])
     """What the server said of each attempt before the last one."""
+    meant: Meanings | None = None
+    """What names in the backed-up database's expressions mean; None: that is not known."""
     foreign: bool = False
     """Whether it was not `backup` that has made the script."""
     remedy: str = ""
     """After an attempt that failed for an unknown name: what would make it work."""
     usable: dict[str, str] = field(default_factory=dict[str, str])
     """Those of `settings` that the server takes, known once it is loaded."""
+    _loads_with_none: bool = False
+    _its_path_failed: bool = False
+    """With the database's own search_path, which was tried though it had loaded with none, for what names mean."""
 
     @property
     def path(self) -> str:
@@ -116,7 +123,10 @@ class Loader:
             try:
                 with watched(self.server, self.maintenance, self.progress) as look:
                     self._attempt(self.database, self.script(), look)
-                return
+                following = self._for_the_meaning()
+                if following is None:
+                    return
+                self.way = following
             except LoadFailed as error:
                 following = self._after(error)
                 if following is None or error.sqlstate in UNKNOWN_NAMES:
@@ -170,7 +180,36 @@ class Loader:
             return replace(way, search_path=self.path)
         if error.sqlstate in constraints.VIOLATIONS and not way.relaxed:
             return replace(way, relaxed=True)
-        return None
+        return self._with_none_again() if self._loads_with_none else None
+
+    def _for_the_meaning(self) -> Way | None:
+        """The way in which names mean what they did, after a load in which they do not."""
+        if self._loads_with_none and self.other_meanings():
+            return self._with_none_again()
+        if self._its_path_failed or self.way.search_path is not None or not self.path:
+            return None
+        if not self.other_meanings() or not self._trusts():
+            return None
+        self._loads_with_none = True
+        self.refused.append("names in its expressions came to mean something else")
+        return replace(self.way, search_path=self.path)
+
+    def _with_none_again(self) -> Way:
+        self._loads_with_none, self._its_path_failed = False, True
+        return replace(self.way, search_path=None)
+
+    def other_meanings(self) -> list[Difference]:
+        """What is loaded and uses something else than it did in the backed-up database; but for what data break."""
+        if self.meant is None:
+            return []
+        with self.server.session(self.database, self.options) as session:
+            found = other_meanings(self.meant, meanings(session))
+        left_out = [
+            end
+            for one in (item.constraint for item in self.broken if item.left_out)
+            for end in (f" {one.name} on {one.schema}.{one.of}", f" {one.schema}.{one.name}")
+        ]
+        return [one for one in found if not one.what.replace('"', "").endswith(tuple(left_out))]
 
     def _trusts(self) -> bool:
         if self.trusted is None:
