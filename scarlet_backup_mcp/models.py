@@ -326,6 +326,9 @@ class VolumeManifest(ManifestHead):
     cluster_bytes: int | None = Field(description="Sizes of the databases, summed; null where they may not be asked.")
     tables: list[CopiedTable] = Field(description="Those of the configured database.")
     uncounted: list[str] = Field(default=[], description="Its tables that could not be counted, as schema.name.")
+    unlogged: list[str] = Field(
+        default=[], description="Its unlogged tables, as schema.name, which are empty in the copy; none in a cold one."
+    )
     activity: Activity | None = Field(default=None, description="What the server had written just before the copy.")
     quiet: bool | None = Field(
         description="Whether nothing was written between the two counts, so that rows are exactly those in the copy."
@@ -458,7 +461,7 @@ class DrillOutcome(Model):
     at: Utc
     on: str = Field(description="Id of the image it was done in; without one the server's version.")
     verdict: Verdict | None = Field(default=None, description="Where it could not: the drill's; null: an older file.")
-    detail: str = Field(default="", description="Why not.")
+    detail: str = Field(default="", description="Why not; or what is not all as it was, though it is proved.")
 
 
 class StoredVerification(Model):

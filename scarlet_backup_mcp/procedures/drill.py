@@ -335,7 +335,8 @@ class _Restorer:
             loader.load(self.known.entry.bytes)
         except LoadFailed as error:
             written, here = programs.major(self._written_by), programs.major(report.server_version)
-            return self._refused(*verdict_on(error, loader.remedy, written, here, foreign=self.known.foreign))
+            lacking, foreign = loader.warnings, self.known.foreign
+            return self._refused(*verdict_on(error, loader.remedy, written, here, foreign=foreign, lacking=lacking))
         except RestoreFailed as error:
             raise DrillFailed(error.message) from error
         finally:

@@ -269,6 +269,8 @@ def _check_origin(target: Target, known: Known[VolumeManifest], wishes: Wishes) 
         warnings.append(f"The backup is of a database that had shrunk: {'; '.join(manifest.shrunk_reasons)}.")
     if manifest.cold:
         warnings.append("It is a cold copy, of a server that did not run: nobody counted its rows.")
+    if manifest.unlogged:
+        warnings.append(f"Unlogged tables are empty in it: {', '.join(manifest.unlogged)}.")
     return warnings
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -343,14 +343,20 @@ def only_with_its_path(loader: Loader) -> str:
     return f"The file is whole, but it loads only with the database's own search_path, {said}. {loader.remedy}".strip()
 
 
-def verdict_on(error: LoadFailed, remedy: str, written: int, here: int, *, foreign: bool) -> tuple[Verdict, str]:
+def verdict_on(
+    error: LoadFailed, remedy: str, written: int, here: int, *, foreign: bool, lacking: Sequence[str] = ()
+) -> tuple[Verdict, str]:
     """What a drill says of a file that pg_dump `written` has made and PostgreSQL `here` did not take, and why.
 
     "unknown" unless the cause certainly lies in it. `written` is 0 where nobody knows.
 
-    A file with our manifest is what was written, whatever a server makes of it: it is never "damaged".
+    A file with our manifest is what was written, whatever a server makes of it: it is never "damaged". `lacking` are
+    the settings of its database that could not be had there: what `money` or a check makes of a value may be for them.
     """
     other_version = written not in (0, here)
+    if lacking and not foreign and (_BAD_DATA.match(error.sqlstate) or error.sqlstate in constraints.VIOLATIONS):
+        told = f"It could not be told, since the server for the drill is set up otherwise: {error.said}."
+        return "unknown", " ".join([told, *lacking])
     if error.sqlstate in constraints.VIOLATIONS:
         faithful = "" if foreign else "the backup is faithful, but "
         return "constraint_violated", f"{error.message}; {faithful}it can't be loaded as it is"

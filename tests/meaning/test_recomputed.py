@@ -17,7 +17,8 @@ MEMORY = "CREATE TABLE agents (id int PRIMARY KEY, name text); INSERT INTO agent
 DIARY = """
 CREATE FUNCTION mood(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN upper($1); END $$;
 CREATE TABLE diary (id int PRIMARY KEY, word text, loud text GENERATED ALWAYS AS (mood(word)) STORED,
-                    twice text GENERATED ALWAYS AS (word || word) STORED);
+                    twice text GENERATED ALWAYS AS (word || word) STORED,
+                    half int GENERATED ALWAYS AS (id / 2) VIRTUAL);
 INSERT INTO diary (id, word) SELECT n, 'w' || n FROM generate_series(1, 300) AS n;
 CREATE INDEX ON diary (mood(word)) WHERE mood(word) <> '';
 CREATE TABLE keyless (word text, "Size of it" int GENERATED ALWAYS AS (length(word)) STORED);
@@ -63,6 +64,14 @@ def test_what_differs_is_named_with_table_column_and_keys(replaced: Settings) ->
     assert kept.startswith("materialised view public.kept, column word: other values, e.g. where the row is ")
     assert "(cccc,1)" in kept
     assert "refreshed" in kept
+
+
+def test_the_gate_stays_open_and_says_it(replaced: Settings) -> None:
+    drill(replaced)
+    with Target(replaced) as target:
+        verdict = gate(target)
+    assert verdict.safe_to_proceed, verdict.reasons
+    assert "public.diary, column loud" in " ".join(verdict.reasons)
 
 
 def test_a_restore_says_it_and_does_not_refuse(replaced: Settings, databases: Databases) -> None:
