@@ -92,3 +92,25 @@ def test_where_no_path_brings_the_meaning_back_it_differs(databases: Databases) 
         assert told[what].restored == "only what is PostgreSQL's own"
     restored = bring_back(settings, name, drill=False)
     assert sum("another meaning" in warning for warning in restored.warnings) >= 4
+
+
+def test_where_the_path_does_not_load_it_comes_back_as_it_loads(databases: Databases) -> None:
+    """A check does not bear that path: the meaning is lost, and told, but not the data."""
+    settings = databases.make(
+        PATH
+        + CITEXT
+        + """CREATE FUNCTION calm() RETURNS boolean LANGUAGE sql AS 'SELECT true';
+        CREATE TABLE fussy (v text CHECK (calm())); INSERT INTO fussy VALUES ('V');
+        CREATE OR REPLACE FUNCTION calm() RETURNS boolean LANGUAGE plpgsql AS $$
+        BEGIN
+            IF current_setting('search_path') LIKE '%ext%' THEN RAISE EXCEPTION 'no'; END IF;
+            RETURN true;
+        END $$;"""
+    )
+    name = take(settings).name
+    found = drill(settings).drill
+    assert found is not None
+    assert (found.verdict, found.search_path, found.rows_compared) == ("differs", "empty", 5)
+    assert all(item.what.startswith(("meaning of ", "TABLE ", "POLICY ")) for item in found.differences)
+    bring_back(settings, name, drill=False)
+    assert databases.psql("SELECT v FROM public.fussy", settings.database) == "V"
