@@ -103,6 +103,23 @@ class NotDumped(Model):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
+class Recomputed(Model):
+    """What a load computes anew of one table, its stored generated columns, or of a materialised view: digests that do
+    not depend on the order of rows, comparable on servers of any version."""
+
+    schema_: str = Field(alias="schema")
+    name: str
+    view: bool = Field(description="A materialised view.")
+    key: str = Field(default="", description="The columns that tell rows apart; of a view all.")
+    rows: int = 0
+    digests: dict[str, str] = Field(default={}, description='By column; "" is a whole row of a view.')
+    sample: dict[str, str] = Field(default={}, description="Of some rows: a digest by that of the key.")
+    keys: dict[str, str] = Field(default={}, exclude=True, description="The keys themselves; they are not kept.")
+    why_not: str = Field(default="", description="Why it could not be read.")
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
 class Extension(Model):
     """An installed extension."""
 
@@ -241,6 +258,14 @@ class Manifest(ManifestHead):
     tool_version: str
     integrity_table: str
     activity: Activity | None = Field(default=None, description="What the server had written by the snapshot.")
+    meanings: dict[str, list[str]] | None = Field(
+        default=None,
+        description="The operators, functions and types of users and extensions that each object with expressions "
+        "uses; null: an older manifest, or a repaired copy.",
+    )
+    recomputed: list[Recomputed] | None = Field(
+        default=None, description="What a load computes anew; null: an older manifest, or a repaired copy."
+    )
     database_bytes: int | None = Field(description="pg_database_size, an estimate; null in a repaired copy.")
     script_bytes: int = Field(description="Of the plain dump, before compression.")
     rest_sha256: str = Field(description="Of the script without COPY data and without its volatile lines.")
@@ -303,6 +328,9 @@ class VolumeManifest(ManifestHead):
     cluster_bytes: int | None = Field(description="Sizes of the databases, summed; null where they may not be asked.")
     tables: list[CopiedTable] = Field(description="Those of the configured database.")
     uncounted: list[str] = Field(default=[], description="Its tables that could not be counted, as schema.name.")
+    unlogged: list[str] = Field(
+        default=[], description="Its unlogged tables, as schema.name, which are empty in the copy; none in a cold one."
+    )
     activity: Activity | None = Field(default=None, description="What the server had written just before the copy.")
     quiet: bool | None = Field(
         description="Whether nothing was written between the two counts, so that rows are exactly those in the copy."
@@ -379,6 +407,9 @@ class Drill(Model):
         default=[], description="Definitions that the server spells in another way, but which mean the same."
     )
     violations: list[Violation] = []
+    except_recomputed: list[str] = Field(
+        default=[], description="What no dump carries and a load computes anew, and which differs or was not compared."
+    )
     search_path: SearchPath | None = Field(default=None, description="With which it loads; null: with neither.")
     warnings: list[str] = []
     database_bytes: int | None = None
@@ -435,7 +466,7 @@ class DrillOutcome(Model):
     at: Utc
     on: str = Field(description="Id of the image it was done in; without one the server's version.")
     verdict: Verdict | None = Field(default=None, description="Where it could not: the drill's; null: an older file.")
-    detail: str = Field(default="", description="Why not.")
+    detail: str = Field(default="", description="Why not; or what is not all as it was, though it is proved.")
 
 
 class StoredVerification(Model):

@@ -421,6 +421,10 @@ def test_unlogged_tables_count_as_the_empty_ones_they_come_back_as(kept: Kept, t
         made = take(here)
         assert {table.name: table.rows for table in made.tables}["scratch"] == 0
         assert "letta.scratch" in " ".join(made.warnings)
+        with Target(here) as target:
+            manifest = target.directory.volume_manifest(made.name)
+        assert manifest is not None
+        assert manifest.unlogged == ["letta.scratch"]
         assert (made.good, made.safe_to_proceed) == (True, False)
         assert "Unlogged tables are empty" in " ".join(made.reasons)
         execute(kept.database, "ALTER TABLE letta.scratch SET LOGGED")

@@ -750,10 +750,12 @@ def test_stopped_container_gets_its_contents_and_is_started(scarlet: tuple[Rig, 
 
 def test_shrunk_backup_says_so_before_it_is_restored(scarlet: tuple[Rig, Backup]) -> None:
     rig, _ = scarlet
-    rig.psql("CREATE TABLE kept AS TABLE agents; DELETE FROM agents")
+    rig.psql("CREATE TABLE kept AS TABLE agents; DELETE FROM agents; CREATE UNLOGGED TABLE passing AS SELECT 1 AS n")
     shrunk = rig.take()
-    assert "had shrunk" in rig.call(restoring.propose, shrunk.name).question
-    rig.psql("INSERT INTO agents SELECT * FROM kept; DROP TABLE kept")
+    question = rig.call(restoring.propose, shrunk.name).question
+    assert "had shrunk" in question
+    assert "Unlogged tables are empty in it: public.passing." in question
+    rig.psql("INSERT INTO agents SELECT * FROM kept; DROP TABLE kept, passing")
     remove(rig, shrunk)
 
 

@@ -6,6 +6,7 @@ Nothing here asks a server. Two texts that differ in what a server is known to r
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -127,11 +128,40 @@ def _words(sql: bytes) -> list[bytes]:
 def alike(one: Definition, other: Definition) -> bool:
     """Whether they differ only in what a server writes in another way when it has read it once.
 
-    Seen on 15.20 and 18.6: other casts (`CHECK (x IN ('a', 'b'))` on a varchar), other parentheses (BETWEEN … AND …
-    AND), `'-1'::integer` for `- 1`, a name for the unnamed column of a subquery, and another order of the columns of a
-    table that inherits from another one since after it was made.
+    Seen on 15.20 and 18.6: the cast of an array as one of each element (`CHECK (x IN ('a', 'b'))` on a varchar), other
+    parentheses (BETWEEN … AND … AND), `'-1'::integer` for `- 1`, a name for the unnamed column of a subquery, and
+    another order of the columns of a table that inherits from another one since after it was made. Any other cast more
+    or less can mean another operator.
     """
-    return one.owner == other.owner and sorted(map(_light, one.statements)) == sorted(map(_light, other.statements))
+    return (
+        one.owner == other.owner
+        and sorted(map(_light, one.statements)) == sorted(map(_light, other.statements))
+        and _same_casts(_casts(one), _casts(other))
+    )
+
+
+def _same_casts(one: Counter[bytes], other: Counter[bytes]) -> bool:
+    """Whether all that one has more often are casts of arrays, and the other has those of their elements instead."""
+    ones, others = one - other, other - one
+    arrays = {_element(name) for name in (*ones, *others)} - {b""}
+    elements = {name for name in (*ones, *others) if not _element(name)}
+    return elements == arrays
+
+
+def _casts(definition: Definition) -> Counter[bytes]:
+    """How often it casts to each type, spelt as `format_type` does; but for those of negative numbers."""
+    found: Counter[bytes] = Counter()
+    for sql in definition.statements:
+        words = _words(sql)
+        for at, word in enumerate(words):
+            if word == b"::" and not (at and _NEGATIVE.fullmatch(words[at - 1])):
+                found[b" ".join(words[at + 1 : _end_of_type(words, at + 1)])] += 1
+    return found
+
+
+def _element(name: bytes) -> bytes:
+    """The type of an array's elements; empty for what is no array."""
+    return name.removesuffix(b" [ ]") if name.endswith(b" [ ]") else b""
 
 
 def _light(sql: bytes) -> list[bytes]:

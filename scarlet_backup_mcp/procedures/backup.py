@@ -29,6 +29,7 @@ from ..models import (
 )
 from ..postgres import catalogue as pg
 from ..postgres import programs
+from ..postgres.recomputed import recomputed
 from ..progress import Progress
 from ..store.lock import patiently, writer_lock
 from ..store.names import SUFFIXES
@@ -145,6 +146,8 @@ def _dump(target: Target, progress: Progress, order: Order) -> tuple[Manifest, l
             record.require_room(target, int((snapshot.database.bytes or 0) * ROOM[compression]), "this database")
             written = stream(target, snapshot, partial, compression, progress)
             counts = compare_with_snapshot(target, session, snapshot, written.tables, progress)
+            progress.stage("reading what a load will compute anew")
+            computed = recomputed(target.server, target.database, snapshot.server, progress, snapshot.name)
         partial.finish()
         refused = read_back(partial, compression, written, progress)
         if refused:
@@ -170,11 +173,13 @@ def _dump(target: Target, progress: Progress, order: Order) -> tuple[Manifest, l
             schemas=snapshot.schemas,
             properties=snapshot.properties,
             effective=snapshot.effective,
+            meanings=snapshot.meanings,
             roles=snapshot.roles,
             database_bytes=snapshot.database.bytes or 0,
             integrity_table=target.settings.integrity_table,
             not_dumped=counts.not_dumped,
             activity=snapshot.activity,
+            recomputed=computed,
             integrity_rows=counts.integrity.rows,
             shrunk=bool(shrunk),
             shrunk_reasons=shrunk,

@@ -10,6 +10,7 @@ from ..models import CodePage, Drill, Manifest, Step, TableData, rows_by_table
 from ..postgres import catalogue as pg
 from ..postgres import counting
 from ..postgres.contents import Contents
+from ..postgres.meanings import MEND
 from ..postgres.server import Session
 from ..progress import Progress
 from . import proof
@@ -17,6 +18,7 @@ from .proof import rows_told
 from .sources import Plan
 from .staging import Staging
 from .target import Target
+from .ways import Loader
 
 
 @dataclass
@@ -76,6 +78,21 @@ def require_equal(planned: Plan, work: Work, staging: Staging, script: Script) -
         )
     if wrong:
         work.warnings.append(f"The database is not what the backup holds: {wrong} ({shown}).")
+
+
+def require_same_meanings(loader: Loader, *, accepted: bool) -> list[str]:
+    """Compare what names mean in what `loader` has loaded with what they meant in the backed-up database.
+
+    Raises RestoreFailed with what differs, or gives it as warnings where the caller has `accepted` it.
+    """
+    found = [str(one) for one in loader.other_meanings()]
+    if found and not accepted:
+        raise RestoreFailed(
+            f"Names came to mean something else in what was loaded: {'; '.join(found[:3])}. The live database is as "
+            "it was.",
+            f"If it is still there, {MEND}. Or call again with drill=false, and make those objects anew afterwards.",
+        )
+    return [f"Restored with another meaning; make it anew: {one}." for one in found]
 
 
 def compare_counts(work: Work, loaded: list[TableData], session: Session, progress: Progress) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from ..errors import (
@@ -33,7 +33,7 @@ from ..postgres.sample import ROWS, sampled
 from ..postgres.script import ScriptReader, strip_restrict
 from ..postgres.server import Server, Session
 from ..progress import Progress
-from . import proof, record, room
+from . import computed_anew, proof, record, room
 from .catalogue import Known
 from .examine import Examination, table_data
 from .journal import require_running
@@ -229,6 +229,8 @@ class _Restorer:
             comparison = staging.compare(before)
         except RestoreFailed as error:
             raise DrillFailed(error.message) from error
+        meant = replace(comparison, differences=[*comparison.differences, *staging.loader.other_meanings()])
+        comparison = proof.without_violations(meant, report.violations)
         excused = staging.of_other_formats() if comparison.differences else set[str]()
         checks += proof.of_contents(comparison, report, foreign=self.known.foreign, excused=excused)
         restored = proof.Restored(
@@ -239,6 +241,10 @@ class _Restorer:
         whole = proof.of_database(restored, self.manifest, self.target.settings.integrity_table, unlike, lacking)
         checks += [check for check in whole if not (self.sample and check.check == proof.INTEGRITY)]
         checks += proof.of_structure(restored, self.progress)
+        compared = None if self.sample else self.manifest  # a sample lacks rows
+        report.except_recomputed = computed_anew.unlike_the_backup(
+            self.server, self.found.database, facts, compared, self.progress
+        )
         left_out = [said.removesuffix(".") for said in record.not_dumped(self.manifest)]
         proof.conclude(report, checks, left_out, sample=self.sample)
 
@@ -290,6 +296,7 @@ class _Restorer:
             options=quietly,
             progress=self.progress,
             trusted=(lambda _: True) if trial.throw_away else safely,
+            meant=self.manifest.meanings if self.manifest else None,
             foreign=self.known.foreign,
         )
         written = programs.major(self._written_by)
@@ -314,7 +321,8 @@ class _Restorer:
             staging.load(self.known.entry.bytes)
         except LoadFailed as error:
             written, here = programs.major(self._written_by), programs.major(report.server_version)
-            return self._refused(*verdict_on(error, loader.remedy, written, here, foreign=self.known.foreign))
+            lacking, foreign = loader.warnings, self.known.foreign
+            return self._refused(*verdict_on(error, loader.remedy, written, here, foreign=foreign, lacking=lacking))
         except RestoreFailed as error:
             raise DrillFailed(error.message) from error
         finally:

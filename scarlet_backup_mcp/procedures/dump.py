@@ -14,6 +14,7 @@ from ..postgres.activity import activity
 from ..postgres.definitions_digest import DefinitionsDigest, called_functions, definitions_sha256
 from ..postgres.digests import BlockDigests
 from ..postgres.effective import UNPINNED, effective
+from ..postgres.meanings import meanings
 from ..postgres.script import Handler, ScriptDamaged, ScriptReader
 from ..postgres.script import Target as CopyTarget
 from ..postgres.server import Session
@@ -35,6 +36,7 @@ class Snapshot:
     database: pg.DatabaseFacts
     properties: DatabaseProperties
     effective: dict[str, str]
+    meanings: dict[str, list[str]]
     roles: list[Role]
     schemas: list[str]
     tables: list[pg.Table]
@@ -67,6 +69,7 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
         database=pg.databases(session)[target.database],
         properties=pg.properties(session),
         effective=settings,
+        meanings=meanings(session),
         roles=pg.roles(session),
         schemas=pg.schemas(session),
         tables=tables,

@@ -126,7 +126,9 @@ def _look_at_the_server(target: Target, item: Known[ManifestHead]) -> tuple[list
     if against:
         return [], against
     rows = f"{manifest.integrity_table} holds {manifest.integrity_rows} rows in it; nothing has shrunk."
-    return [f"It is of the database {target.database} as it is there now.", rows, *proof, since.how], []
+    own = item.verification and item.verification.drilled
+    but = [f"In its own drill {own.detail.removesuffix('.')}."] if own and own.by and own.detail else []
+    return [f"It is of the database {target.database} as it is there now.", rows, *proof, *but, since.how], []
 
 
 def _proof_of_definitions(

@@ -26,9 +26,9 @@ from ..postgres.quoting import identifier
 from ..postgres.script import Handler
 from ..postgres.server import OWN_SEARCH_PATH, Session
 from ..progress import Progress
-from . import archived, checks, outside, preflight, rescue, smaller, verify
+from . import archived, checks, computed_anew, outside, preflight, rescue, smaller, verify
 from .catalogue import Known
-from .compared import Script, Work, check_integrity_rows, compare_counts, require_equal
+from .compared import Script, Work, check_integrity_rows, compare_counts, require_equal, require_same_meanings
 from .doors import closed_doors
 from .drill import Rehearsal, rehearsal
 from .load import LoadFailed, script_of
@@ -209,6 +209,7 @@ def _bring_in(
         work.did(
             "Load it into a new database beside the live one", ", ".join(filter(None, [work.incoming, loader.how]))
         )
+        work.warnings += require_same_meanings(loader, accepted=planned.wishes.drill is False)
         loaded = len(work.steps)
         work.warnings += staging.analyse()
         if planned.manifest is None:
@@ -220,6 +221,9 @@ def _bring_in(
             work.did("Put back owner, privileges and settings", f"{len(wanted.settings)} settings")
         require_equal(planned, work, staging, script)
         check_integrity_rows(target, planned, work, quietly)
+        work.warnings += computed_anew.warnings(
+            computed_anew.unlike_the_backup(target.server, work.incoming, planned.facts, planned.manifest, progress)
+        )
         with closed_doors(target, work.incoming, wanted, quietly, progress) as session:
             compare_counts(work, script.tables(), session, progress)
         work.steps.insert(loaded, work.steps.pop())  # as the procedure has them
@@ -255,6 +259,7 @@ def _staging(
         options=quietly,
         progress=progress,
         trusted=trusts_path(path, wanted.owner if wanted else "") if manifest else None,
+        meant=manifest.meanings if manifest else None,
         foreign=manifest is None,
         way=Way(proved_path, relaxed=planned.wishes.accept_violations),
     )

@@ -170,5 +170,6 @@ def _told_of(proof: Proof, kind: Kind, earlier: DrillOutcome | None) -> str:
     if proof.drill.sound:
         return f"A restore drill found nothing wrong with it: {proof.drill.detail}."
     if proof.drill.proved:
-        return f"A restore drill brought {proof.drill.rows_compared:,} equal rows back."
+        but = f"; but {proof.drill.detail}" if proof.drill.except_recomputed else ""
+        return f"A restore drill brought {proof.drill.rows_compared:,} equal rows back{but}."
     return f"A restore drill did not prove it: {proof.drill.detail}"

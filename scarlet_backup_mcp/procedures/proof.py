@@ -11,6 +11,7 @@ from ..postgres import catalogue as pg
 from ..postgres.contents import Comparison
 from ..postgres.counting import count_table
 from ..postgres.differences import Difference as Found
+from ..postgres.meanings import MEANING, MEND
 from ..postgres.sample import ROWS as SAMPLED
 from ..postgres.server import Server
 from ..progress import Progress
@@ -70,7 +71,7 @@ def of_contents(comparison: Comparison, report: Drill, *, foreign: bool, excused
             ok=True if not wrong_objects else None if foreign and not lost else False,
             expected="the same definitions",
             found=f"{comparison.objects_compared:,} objects compared",
-            detail=_list(wrong_objects) or _normalised(len(comparison.rewritten)),
+            detail=_list(wrong_objects) + _to_mend(wrong_objects) or _normalised(len(comparison.rewritten)),
         ),
     ]
 
@@ -85,8 +86,10 @@ def conclude(report: Drill, checks: list[Check], lacking: list[str], *, sample: 
     report.proved_by = None if failed or untold else "sample" if sample else "full"
     report.verdict = "differs" if failed else "unknown" if untold or sample else "sound" if lacking else "proved"
     wrong = [f"{check.check}: {check.detail}" for check in failed or untold]
+    anew = report.except_recomputed
+    except_recomputed = [f"what a load computes anew is not all as it was: {'; '.join(anew)}"] if anew else []
     came_back = [f"its definitions load, and the first {SAMPLED:,} rows of each table came back"] if sample else []
-    report.detail = "; ".join([*(wrong or came_back), *lacking])
+    report.detail = "; ".join([*(wrong or came_back), *lacking, *except_recomputed])
     if report.violations and [check.check for check in failed] == [LOAD]:
         report.verdict, report.detail = "constraint_violated", failed[0].detail
 
@@ -217,6 +220,10 @@ def _incomplete(comparison: Comparison, spelt: list[str]) -> str:
         (spelt, "as many, but perhaps dumped with another TimeZone or bytea_output:"),
     ]
     return "; ".join(f"{words} {_list(names)}" for names, words in told if names)
+
+
+def _to_mend(wrong: list[str]) -> str:
+    return f" ({MEND})" if any(what.startswith(MEANING) for what in wrong) else ""
 
 
 def _normalised(count: int) -> str:

@@ -52,5 +52,6 @@ def _outcome(target: Target, drilled: Drill) -> DrillOutcome:
     on = proved_definitions.image(target, drilled.server_version)
     by, now = drilled.proved_by, datetime.now(UTC)
     if by is not None:
-        return DrillOutcome(by=by, at=now, on=on)
+        but = drilled.detail[:DETAIL_LENGTH] if drilled.except_recomputed else ""
+        return DrillOutcome(by=by, at=now, on=on, detail=but)
     return DrillOutcome(by=None, at=now, on=on, verdict=drilled.verdict, detail=drilled.detail[:DETAIL_LENGTH])

@@ -120,6 +120,7 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
                 cluster_bytes=before.cluster_bytes,
                 tables=_both(before, after),
                 uncounted=sorted({*before.uncounted, *after.uncounted}),
+                unlogged=sorted({*before.unlogged, *after.unlogged}),
                 activity=before.activity,
                 quiet=after is before,
                 tar_bytes=written.tar_bytes,

@@ -283,6 +283,8 @@ def _check_origin(target: Target, known: Known[VolumeManifest], wishes: Wishes) 
         warnings.append(archive_configuration.named("; ".join(manifest.configuration)))
     if manifest.cold:
         warnings.append("It is a cold copy, of a server that did not run: nobody counted its rows.")
+    if manifest.unlogged:
+        warnings.append(f"Unlogged tables are empty in it: {', '.join(manifest.unlogged)}.")
     return warnings
 
 

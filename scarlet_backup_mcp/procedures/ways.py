@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -11,7 +11,9 @@ from ..errors import ConstraintViolated, HostError, RestoreFailed, ServerError, 
 from ..models import Manifest, SearchPath, Verdict, Violation
 from ..postgres import constraints
 from ..postgres.constraints import Broken, Relaxed
+from ..postgres.differences import Difference
 from ..postgres.effective import SEARCH_PATH, UNPINNED, effective, for_options, late, overlaid, preamble, usable
+from ..postgres.meanings import Meanings, meanings, other_meanings
 from ..postgres.put_off import PutOff
 from ..postgres.quoting import identifier, literal
 from ..postgres.rewriting import UNKNOWN_NAMES, rewritten, with_search_path, with_settings_for_the_data
@@ -83,6 +85,8 @@ class Loader:
     """Constraints of the script that the data break, after a relaxed load."""
     refused: list[str] = field(default_factory=list[str])
     """What the server said of each attempt before the last one."""
+    meant: Meanings | None = None
+    """What names in the backed-up database's expressions mean; None: that is not known."""
     foreign: bool = False
     """Whether it was not `backup` that has made the script."""
     role: LoadRole | None = None
@@ -92,6 +96,9 @@ class Loader:
     """After an attempt that failed for an unknown name: what would make it work."""
     usable: dict[str, str] = field(default_factory=dict[str, str])
     """Those of `settings` that the server takes, known once it is loaded."""
+    _loads_with_none: bool = False
+    _its_path_failed: bool = False
+    """With the database's own search_path, which was tried though it had loaded with none, for what names mean."""
 
     @property
     def path(self) -> str:
@@ -132,7 +139,10 @@ class Loader:
             try:
                 with watched(self.server, self.maintenance, self.progress) as look:
                     self._attempt(self.database, self.script(), look)
-                return
+                following = self._for_the_meaning()
+                if following is None:
+                    return
+                self.way = following
             except LoadFailed as error:
                 following = self._after(error)
                 if following is None or error.sqlstate in UNKNOWN_NAMES:
@@ -190,7 +200,36 @@ class Loader:
             return replace(way, search_path=self.path)
         if error.sqlstate in constraints.VIOLATIONS and not way.relaxed:
             return replace(way, relaxed=True)
-        return None
+        return self._with_none_again() if self._loads_with_none else None
+
+    def _for_the_meaning(self) -> Way | None:
+        """The way in which names mean what they did, after a load in which they do not."""
+        if self._loads_with_none and self.other_meanings():
+            return self._with_none_again()
+        if self._its_path_failed or self.way.search_path is not None or not self.path:
+            return None
+        if not self.other_meanings() or not self._trusts():
+            return None
+        self._loads_with_none = True
+        self.refused.append("names in its expressions came to mean something else")
+        return replace(self.way, search_path=self.path)
+
+    def _with_none_again(self) -> Way:
+        self._loads_with_none, self._its_path_failed = False, True
+        return replace(self.way, search_path=None)
+
+    def other_meanings(self) -> list[Difference]:
+        """What is loaded and uses something else than it did in the backed-up database; but for what data break."""
+        if self.meant is None:
+            return []
+        with self.server.session(self.database, self.options) as session:
+            found = other_meanings(self.meant, meanings(session))
+        left_out = [
+            end
+            for one in (item.constraint for item in self.broken if item.left_out)
+            for end in (f" {one.name} on {one.schema}.{one.of}", f" {one.schema}.{one.name}")
+        ]
+        return [one for one in found if not one.what.replace('"', "").endswith(tuple(left_out))]
 
     def _trusts(self) -> bool:
         if self.trusted is None:
@@ -326,14 +365,20 @@ def only_with_its_path(loader: Loader) -> str:
     return f"The file is whole, but it loads only with the database's own search_path, {said}. {loader.remedy}".strip()
 
 
-def verdict_on(error: LoadFailed, remedy: str, written: int, here: int, *, foreign: bool) -> tuple[Verdict, str]:
+def verdict_on(
+    error: LoadFailed, remedy: str, written: int, here: int, *, foreign: bool, lacking: Sequence[str] = ()
+) -> tuple[Verdict, str]:
     """What a drill says of a file that pg_dump `written` has made and PostgreSQL `here` did not take, and why.
 
     "unknown" unless the cause certainly lies in it. `written` is 0 where nobody knows.
 
-    A file with our manifest is what was written, whatever a server makes of it: it is never "damaged".
+    A file with our manifest is what was written, whatever a server makes of it: it is never "damaged". `lacking` are
+    the settings of its database that could not be had there: what `money` or a check makes of a value may be for them.
     """
     other_version = written not in (0, here)
+    if lacking and not foreign and (_BAD_DATA.match(error.sqlstate) or error.sqlstate in constraints.VIOLATIONS):
+        told = f"It could not be told, since the server for the drill is set up otherwise: {error.said}."
+        return "unknown", " ".join([told, *lacking])
     if error.sqlstate in constraints.VIOLATIONS:
         faithful = "" if foreign else "the backup is faithful, but "
         return "constraint_violated", f"{error.message}; {faithful}it can't be loaded as it is"
