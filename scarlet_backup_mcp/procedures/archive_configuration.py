@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 
 from ..errors import BackupNotValid
 from ..models import Check
 from ..postgres import configuration
-from ..postgres.base_backup import File
-from ..postgres.configuration import SIGNALS, Finding
-from ..progress import Progress
+from ..postgres.configuration import Finding
 from .archive import Contents
-from .contents_of_volume import Contents as Unpacked
 
 CONFIGURATION = "configuration"
 
@@ -57,14 +53,3 @@ def on_restore(found: list[Finding], name: str, *, accepted: bool) -> str:
         f"Of the configuration that it brings these lines are commented out: {told}. If the user wants them to take "
         "effect, call again with accept_configuration=true."
     )
-
-
-def disarm(unpacked: Unpacked, contents: Contents, found: list[Finding], progress: Progress) -> dict[str, File]:
-    """Comment out what was `found` in the files that were unpacked; the files as they are then in place of those that
-    changed. Raises HostError."""
-    for name in SIGNALS:
-        unpacked.remove(f"{unpacked.incoming}/{name}")
-    files = configuration.disarmed(contents.kept, found)
-    for name, text in files.items():
-        unpacked.write(name, text, progress)
-    return {name: File(len(text), hashlib.sha256(text).hexdigest()) for name, text in files.items()}

@@ -18,13 +18,16 @@ Names that begin with pgsql_tmp are skipped by base backups and left alone by th
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import HostError, RestoreFailed
 from ..hosts import Host, run
+from ..postgres import configuration
 from ..postgres.base_backup import BACKUP_MANIFEST, File
+from ..postgres.configuration import SIGNALS, Finding
 from ..progress import Progress
 from .beside import output
 
@@ -160,6 +163,16 @@ class Contents:
         self._move_out(self.outgoing, require_stopped)
         self._do(["mv", "--", self.outgoing, self.aside])
         self._do(["sync"])
+
+    def disarm(self, kept: Mapping[str, bytes], found: Sequence[Finding], progress: Progress) -> dict[str, File]:
+        """Comment out in `incoming` what was `found` of its configuration, whose files `kept` has; the files as they are
+        then in place of those that changed. Raises HostError."""
+        for name in SIGNALS:
+            self.remove(f"{self.incoming}/{name}")
+        files = configuration.disarmed(kept, found)
+        for name, text in files.items():
+            self.write(name, text, progress)
+        return {name: File(len(text), hashlib.sha256(text).hexdigest()) for name, text in files.items()}
 
     def put_in(self, incoming: str) -> None:
         """What is in that directory becomes the contents."""

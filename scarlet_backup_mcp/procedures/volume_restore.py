@@ -253,7 +253,7 @@ def _bring_in(
         contents.unpack(_tar(planned, read, progress), read.contents.root, owner, progress)
         if planned.brings:
             expected = {name: file for name, file in expected.items() if name not in SIGNALS}
-            expected |= archive_configuration.disarm(contents, read.contents, planned.brings, progress)
+            expected |= contents.disarm(read.contents.kept, planned.brings, progress)
             work.did("Comment out what its configuration would do", f"{len(planned.brings)} lines")
         progress.stage("reading back what was unpacked")
         if differing := contents.differing(expected, progress):
