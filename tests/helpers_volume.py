@@ -26,8 +26,8 @@ from scarlet_backup_mcp.procedures import journal as journals
 from scarlet_backup_mcp.procedures import restore as restoring
 from scarlet_backup_mcp.procedures import volume_settle
 from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.contents_of_volume import ASIDE, Contents
-from scarlet_backup_mcp.procedures.set_aside import VOLUME_UNDO
+from scarlet_backup_mcp.procedures.contents_of_volume import Contents
+from scarlet_backup_mcp.procedures.set_aside import ASIDE, VOLUME_UNDO
 from scarlet_backup_mcp.procedures.sources import Wishes
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress, State

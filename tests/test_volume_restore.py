@@ -42,11 +42,10 @@ from scarlet_backup_mcp.procedures import restore as restoring
 from scarlet_backup_mcp.procedures import volume_looks, volume_swap
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.beside import HELPERS
-from scarlet_backup_mcp.procedures.contents_of_volume import ASIDE
 from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.journal import StoppedContainer
 from scarlet_backup_mcp.procedures.listing import list_backups
-from scarlet_backup_mcp.procedures.set_aside import VOLUME_UNDO
+from scarlet_backup_mcp.procedures.set_aside import ASIDE, VOLUME_UNDO
 from scarlet_backup_mcp.procedures.sources import Wishes
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.procedures.throw_away import owner_of

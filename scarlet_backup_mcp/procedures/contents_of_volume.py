@@ -30,9 +30,8 @@ from ..postgres.base_backup import BACKUP_MANIFEST, File
 from ..postgres.configuration import SIGNALS, Finding
 from ..progress import Progress
 from .beside import output
+from .set_aside import ASIDE, PREFIX
 
-PREFIX = "pgsql_tmp"
-ASIDE = f"{PREFIX}_before_restore_"
 DROPPED = f"{PREFIX}_dropped_"
 MARK = f"{PREFIX}_exchange_"
 PG_VERSION = "PG_VERSION"
@@ -165,8 +164,8 @@ class Contents:
         self._do(["sync"])
 
     def disarm(self, kept: Mapping[str, bytes], found: Sequence[Finding], progress: Progress) -> dict[str, File]:
-        """Comment out in `incoming` what was `found` of its configuration, whose files `kept` has; the files as they are
-        then in place of those that changed. Raises HostError."""
+        """Comment out in `incoming` what was `found` of its configuration, whose files `kept` has. Gives those that
+        changed, as they are then. Raises HostError."""
         for name in SIGNALS:
             self.remove(f"{self.incoming}/{name}")
         files = configuration.disarmed(kept, found)

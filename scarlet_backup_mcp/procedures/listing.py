@@ -15,7 +15,7 @@ from ..store.names import PARTIAL, parse
 from ..store.reading import beginning
 from . import journal, record, set_aside
 from .catalogue import DRILL_FAILED, Known, known, ours, verdicts
-from .contents_of_volume import ASIDE
+from .set_aside import ASIDE
 from .target import Target
 
 WEEK = 7 * 24 * 3600

@@ -30,7 +30,8 @@ from . import catalogue, room, set_aside, throw_away
 from . import journal as journals
 from .beside import require_alone
 from .catalogue import Known
-from .contents_of_volume import ASIDE, DROPPED, Contents
+from .contents_of_volume import DROPPED, Contents
+from .set_aside import ASIDE
 from .target import Target
 from .volume_settle import settle_volume
 

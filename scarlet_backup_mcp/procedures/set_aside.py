@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from ..models import UndoPoint
 from ..postgres import catalogue as pg
 from ..store.names import moment
-from .contents_of_volume import ASIDE
 from .target import TAG, Target
 
 MARK = f"{TAG}: "
@@ -18,6 +17,10 @@ GOING = f"{MARK}being dropped"
 """The comment that marks a database, an undo point too, whose removal has begun."""
 VOLUME_UNDO = "postgres_volume_before_restore_"
 """What the names of a volume's undo points begin with; a UTC time `YYYYMMDD_HHMMSS` follows."""
+PREFIX = "pgsql_tmp"
+"""What the names of our directories in a data directory begin with: no program of PostgreSQL's copies such."""
+ASIDE = f"{PREFIX}_before_restore_"
+"""The rest of what the directory of a volume's undo point is called before its time."""
 
 
 def undo_prefix(database: str) -> str:

@@ -28,8 +28,7 @@ from . import archive, archive_configuration, catalogue, set_aside, smaller
 from .archive import Archive
 from .beside import require_alone
 from .catalogue import Known
-from .contents_of_volume import ASIDE
-from .set_aside import VOLUME_UNDO
+from .set_aside import ASIDE, VOLUME_UNDO
 from .smaller import Size
 from .sources import Wishes, refuse_damaged
 from .target import Target
