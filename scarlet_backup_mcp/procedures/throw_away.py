@@ -79,6 +79,7 @@ class _Likeness:
 
     bin_dir: str = ""
     libraries: str = ""
+    session_libraries: str = ""
     building: Mapping[str, str] = field(default_factory=dict[str, str])
     """Settings of the memory with which it makes indexes."""
     warnings: tuple[str, ...] = ()
@@ -201,19 +202,25 @@ def _prefix(owner: str) -> str:
 def _likeness(target: Target, progress: Progress) -> _Likeness:
     query = """SELECT (SELECT setting FROM pg_config WHERE name = 'BINDIR') AS bin_dir,
                       current_setting('shared_preload_libraries') AS libraries,
+                      current_setting('session_preload_libraries') AS session_libraries,
                       (SELECT json_object_agg(name, concat(setting, unit)) FROM pg_settings
                        WHERE name IN ('maintenance_work_mem', 'max_parallel_maintenance_workers')) AS building"""
     try:
         with target.server.session(target.maintenance_database, progress=progress) as session:
             found = session.rows(query, QUERY_SECONDS)[0]
-            return _Likeness(found["bin_dir"] or "", found["libraries"], found["building"])
+            found["bin_dir"] = found["bin_dir"] or ""
+            return _Likeness(**found)
     except (HostError, ServerError) as error:
         told = f"The live server could not be asked which libraries it preloads, so none is: {error.message}"
         return _Likeness(warnings=(told,))
 
 
 def _settings(likeness: _Likeness) -> dict[str, str]:
-    return {**trial.SETTINGS, **likeness.building, "shared_preload_libraries": likeness.libraries}
+    preloaded = {
+        "shared_preload_libraries": likeness.libraries,
+        "session_preload_libraries": likeness.session_libraries,
+    }
+    return {**trial.SETTINGS, **likeness.building, **preloaded}
 
 
 def _user(target: Target) -> str:
