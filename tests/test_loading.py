@@ -492,7 +492,7 @@ def test_a_function_that_wins_over_the_catalogues_is_a_difference(databases: Dat
         ALTER DATABASE :"DBNAME" SET search_path TO public, zz;"""
     )
     name = take(settings).name
-    with pytest.raises(RestoreFailed, match=r"(?s)TABLE public\.names: .*zz\.concat"):
+    with pytest.raises(RestoreFailed, match=r"(?s)public\.names: .*zz\.concat"):
         bring_back(settings, name)
     found = drill(settings, name)
     assert verdict(found) == ("differs", "database")

@@ -87,7 +87,7 @@ ANSWERS: list[str] = []
         ("loading", "plain", "too many connections"),
         ("putting back", "plain", "too many connections"),
         ("comparing", "postgres", "not currently accepting connections"),
-        (ANALYSING, "postgres", "not currently accepting connections"),
+        (ANALYSING, "plain", "too many connections"),
     ],
 )
 def test_nobody_comes_into_the_staging_database(box: Box, mind: Mind, stage: str, role: str, answer: str) -> None:

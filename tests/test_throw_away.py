@@ -284,22 +284,24 @@ def test_server_is_like_the_live_one(make_live: Callable[..., Target], tmp_path:
     nothing of."""
     (tmp_path / "data").mkdir()
     settings = ("-e", "POSTGRES_USER=scarlet admin", "-e", "POSTGRES_PASSWORD=x", "-e", "PGDATA=/srv/memory/pg/data")
-    libraries = "shared_preload_libraries=pg_stat_statements,auto_explain"
+    libraries = ("-c", "shared_preload_libraries=pg_stat_statements", "-c", "session_preload_libraries=auto_explain")
     live = make_live(
-        *(*settings, "-v", f"{tmp_path / 'data'}:/srv/memory", IMAGE, "postgres", "-c", libraries, "-c", "fsync=off"),
+        *(*settings, "-v", f"{tmp_path / 'data'}:/srv/memory", IMAGE, "postgres", *libraries, "-c", "fsync=off"),
         command="run -d",
         user="scarlet admin",
     )
     wait_for_server(live.settings.container)
     try:
         with throw_away_server(live, Progress()) as ready:
-            found = ask(ready, "SELECT current_user AS me, current_setting('shared_preload_libraries') AS libraries")
+            shared, own = (f"current_setting('{kind}_preload_libraries')" for kind in ("shared", "session"))
+            found = ask(ready, f"SELECT current_user AS me, {shared} AS libraries, {own} AS session_libraries")
             with ready.server.session("postgres", {"search_path": "public"}) as session:
                 session.execute("CREATE EXTENSION pg_stat_statements")
                 assert session.rows("SELECT count(*) >= 0 AS works FROM pg_stat_statements") == [{"works": True}]
     finally:
         run_docker("exec", live.settings.container, "sh", "-c", "rm -rf /srv/memory/*")
-    assert found == [{"me": "scarlet admin", "libraries": "pg_stat_statements,auto_explain"}]
+    libraries = {"libraries": "pg_stat_statements", "session_libraries": "auto_explain"}
+    assert found == [{"me": "scarlet admin", **libraries}]
     assert ready.warnings == []
 
 

@@ -11,10 +11,12 @@ from .server import Session
 
 @dataclass(frozen=True)
 class Installation:
-    """`bin_dir` is "" where the role may not see it; `building` are settings for building indexes, with their units."""
+    """`bin_dir` is "" where the role may not see it; the server preloads `libraries`, each session `session_libraries`;
+    `building` are settings for building indexes, with their units."""
 
     bin_dir: str
     libraries: str
+    session_libraries: str
     building: dict[str, str]
 
 
@@ -22,10 +24,11 @@ def installation(session: Session, timeout: float) -> Installation:
     """Of the server. Raises ServerError."""
     query = """SELECT (SELECT setting FROM pg_config WHERE name = 'BINDIR') AS bin_dir,
                       current_setting('shared_preload_libraries') AS libraries,
+                      current_setting('session_preload_libraries') AS session_libraries,
                       (SELECT json_object_agg(name, concat(setting, unit)) FROM pg_settings
                        WHERE name IN ('maintenance_work_mem', 'max_parallel_maintenance_workers')) AS building"""
     found = session.rows(query, timeout)[0]
-    return Installation(found["bin_dir"] or "", found["libraries"], found["building"])
+    return Installation(found["bin_dir"] or "", found["libraries"], found["session_libraries"], found["building"])
 
 
 def available_extensions(session: Session, names: Iterable[str]) -> set[str]:

@@ -10,8 +10,10 @@ from .lexer import tokens, unquote
 from .refusals import readable
 
 # Owners, privileges and comments; and what acts by itself once it is there, or tells others of rows.
+_OWNER = re.compile(r"ALTER [^,]* OWNER TO \S+$", re.DOTALL)
+_ARGUMENTS = re.compile(r"\([^()]*\)")
 _PUT_OFF = re.compile(
-    r"ALTER .* OWNER TO \S+$|ALTER DEFAULT PRIVILEGES |GRANT |REVOKE |(?:RE)?SET SESSION AUTHORIZATION|COMMENT ON |"
+    r"ALTER DEFAULT PRIVILEGES |GRANT |REVOKE |(?:RE)?SET SESSION AUTHORIZATION|COMMENT ON |"
     r"SECURITY LABEL |(?:CREATE|ALTER) (?:PUBLICATION|SUBSCRIPTION) ",
     re.DOTALL,
 )
@@ -35,12 +37,15 @@ class PutOff:
 
     def rewrite(self, sql: bytes) -> Iterator[bytes]:
         """For `rewriting.rewritten`."""
-        self._codec = codec_set_by(sql) or self._codec
+        if codec := codec_set_by(sql):
+            self._codec = codec
+            self._afterwards.append(sql)  # names in it are as the script writes them
         words = tokens(sql) if sql[:1] in b"ACGRS" else []
         form = readable(words)
         if _LAST.match(form):
             self._last.append(sql)
-        elif _PUT_OFF.match(form):
+        # Only this one action: a second one, behind a comma, could run what users have defined.
+        elif _PUT_OFF.match(form) or _OWNER.match(_ARGUMENTS.sub("", form)):
             self._afterwards.append(sql)
         elif not (form.startswith("CREATE EXTENSION ") or self._is_there(words)):
             yield sql

@@ -24,7 +24,7 @@ from .target import Target
 
 ALLOWED = frozenset(
     {"vector", "amcheck", "bloom", "earthdistance", "pageinspect", "pg_buffercache", "pg_freespacemap", "pg_prewarm"}
-    | {"pg_stat_statements", "pg_visibility", "pgrowlocks", "pgstattuple", "postgis", "sslinfo", "xml2"}
+    | {"pg_stat_statements", "pg_visibility", "pgrowlocks", "pgstattuple", "postgis"}
 )
 """Extensions beside the trusted ones that give nobody a way out of the database, and nothing but their own code runs
 when a superuser creates them in an empty one. pgvector 0.8 is not marked as trusted (seen on 15.20)."""
@@ -84,8 +84,8 @@ class LoadRole:
 
 
 # What an extension has made, and its users may fill or use.
-_GRANTS = """SELECT 'INSERT ON ' || c.oid::regclass AS what
-             FROM pg_extension e, unnest(e.extconfig) AS config JOIN pg_class c ON c.oid = config WHERE c.relkind = 'r'
+_GRANTS = """SELECT CASE c.relkind WHEN 'S' THEN 'UPDATE ON SEQUENCE ' ELSE 'INSERT ON ' END || c.oid::regclass AS what
+             FROM pg_extension e, unnest(e.extconfig) AS config JOIN pg_class c ON c.oid = config
              UNION ALL SELECT 'USAGE ON FOREIGN DATA WRAPPER ' || quote_ident(fdwname) FROM pg_foreign_data_wrapper"""
 
 
@@ -98,11 +98,12 @@ def load_role(
     name, password = f"scarlet_load_{secrets.token_hex(4)}", secrets.token_urlsafe(24)
     with target.server.session(target.maintenance_database) as session:
         _check(target, session, source, {extension for extension, _ in extensions})
-        # It has no right but that its dumps' row security does not hide rows from it.
+        session.execute("BEGIN")
+        # Its one right: row security of the file's own, which it forces on owners too, hides no row from it.
         session.execute(f"CREATE ROLE {identifier(name)} LOGIN BYPASSRLS PASSWORD {literal(scram_verifier(password))}")
+        session.execute(f"COMMENT ON ROLE {identifier(name)} IS {literal(f'{MARK}loads {source}')}")
+        session.execute("COMMIT")
     try:
-        with target.server.session(target.maintenance_database) as session:
-            session.execute(f"COMMENT ON ROLE {identifier(name)} IS {literal(f'{MARK}loads {source}')}")
         yield LoadRole(name, target.server.logged_in_as(name, password), extensions, tablespaces)
     finally:
         with suppress(BackupToolError), target.server.session(target.maintenance_database) as session:

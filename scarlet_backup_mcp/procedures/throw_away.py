@@ -80,6 +80,7 @@ class _Likeness:
 
     bin_dir: str = ""
     libraries: str = ""
+    session_libraries: str = ""
     building: Mapping[str, str] = field(default_factory=dict[str, str])
     """Settings of the memory with which it makes indexes."""
     warnings: tuple[str, ...] = ()
@@ -203,14 +204,18 @@ def _likeness(target: Target, progress: Progress) -> _Likeness:
     try:
         with target.server.session(target.maintenance_database, progress=progress) as session:
             found = installation(session, QUERY_SECONDS)
-            return _Likeness(found.bin_dir, found.libraries, found.building)
+            return _Likeness(found.bin_dir, found.libraries, found.session_libraries, found.building)
     except (HostError, ServerError) as error:
         told = f"The live server could not be asked which libraries it preloads, so none is: {error.message}"
         return _Likeness(warnings=(told,))
 
 
 def _settings(likeness: _Likeness) -> dict[str, str]:
-    return {**trial.SETTINGS, **likeness.building, "shared_preload_libraries": likeness.libraries}
+    preloaded = {
+        "shared_preload_libraries": likeness.libraries,
+        "session_preload_libraries": likeness.session_libraries,
+    }
+    return {**trial.SETTINGS, **likeness.building, **preloaded}
 
 
 def _user(target: Target) -> str:

@@ -12,6 +12,7 @@ import pytest
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import ForeignRefused, RestoreFailed
 from scarlet_backup_mcp.models import Restore
+from scarlet_backup_mcp.postgres.put_off import PutOff
 from scarlet_backup_mcp.procedures import drill as drills
 from scarlet_backup_mcp.procedures.restore import dry_run, propose
 from scarlet_backup_mcp.procedures.sources import Wishes
@@ -165,6 +166,17 @@ def test_what_takes_a_superuser_is_not_loaded_unless_its_maker_is_trusted(
     assert bring_back(settings, name, accept_foreign=True, drill=False).integrity_rows == 2
 
 
+def test_names_in_another_encoding_are_handed_over(databases: Databases) -> None:
+    settings = databases.make(
+        f'{AGENTS} CREATE VIEW "perché" AS SELECT 1 AS a; COMMENT ON VIEW "perché" IS \'così\'',
+        "ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0",
+    )
+    name = databases.pg_dump(settings, "--encoding=LATIN1").name
+    assert unexpected(bring_back(settings, name, accept_foreign=True)) == []
+    told = "SELECT obj_description('perché'::regclass)"
+    assert databases.psql(told, settings.database) == "così"
+
+
 def test_a_server_that_does_not_let_the_role_in_loads_it_as_a_superuser_and_says_so(
     databases: Databases, embedded: EmbeddedServer
 ) -> None:
@@ -211,3 +223,25 @@ def test_code_that_a_file_brings_is_named_in_the_dry_run_and_in_the_question(dat
         assert dry_run(target, Progress(), name, Wishes(accept_foreign=True)).warnings[1:] == sentences
         asked = propose(target, Progress(), name, Wishes(accept_foreign=True)).question
     assert " ".join(sentences) in asked
+
+
+@pytest.mark.parametrize(
+    ("statement", "at_once"),
+    [
+        (b"ALTER TABLE s.t OWNER TO a;", False),
+        (b'ALTER FUNCTION s.f(a integer, b text) OWNER TO "A b";', False),
+        (b"ALTER TABLE s.t ADD COLUMN c integer DEFAULT s.f(), OWNER TO a;", True),
+        (b"ALTER TABLE s.t ADD CONSTRAINT c CHECK (s.f(a, b));", True),
+        (b"CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION s.f();", False),
+        (b"CREATE TRIGGER e BEFORE INSERT ON s.t EXECUTE FUNCTION s.f();", True),
+        (b"REFRESH MATERIALIZED VIEW s.m;", True),
+        (b"GRANT SELECT ON TABLE s.t TO a;", False),
+        (b"CREATE SCHEMA other;", True),
+    ],
+)
+def test_what_a_superuser_does_afterwards_runs_nothing_that_a_file_has_defined(statement: bytes, at_once: bool) -> None:
+    put_off = PutOff(["s"])
+    assert list(put_off.rewrite(b"CREATE SCHEMA s;")) == list(put_off.rewrite(b"CREATE EXTENSION v SCHEMA s;")) == []
+    assert (list(put_off.rewrite(statement)), put_off.statements) == (
+        ([statement], []) if at_once else ([], [statement])
+    )
