@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from scarlet_backup_mcp.models import Compression
+from scarlet_backup_mcp.models.common import Compression
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.restore import restore
 from scarlet_backup_mcp.procedures.sources import Wishes

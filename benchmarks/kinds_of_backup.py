@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from against_docker_exec import filled_container
 
-from scarlet_backup_mcp.models import Compression, Kind, Model
+from scarlet_backup_mcp.models.common import Compression, Kind, Model
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.restore import restore
 from scarlet_backup_mcp.procedures.sources import Wishes

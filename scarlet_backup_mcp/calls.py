@@ -15,7 +15,10 @@ from pydantic import ConfigDict, RootModel
 from . import texts
 from .errors import BackupToolError, InternalError
 from .jobs import Jobs
-from .models import Backup, Client, ErrorReport, Integrity, Listing, Model, Prune, Restore, Running, Verification
+from .models.audit import Client
+from .models.common import Model
+from .models.results import Backup, ErrorReport, Integrity, Listing, Prune, Restore, Running
+from .models.verification import Verification
 from .procedures import audited
 from .procedures.target import Target
 from .progress import Progress

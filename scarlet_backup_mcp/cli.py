@@ -18,18 +18,9 @@ from . import __version__, texts
 from .command import BAD, PATIENCE_SECONDS, Audited, ask, errors, run, settings_of
 from .errors import BackupToolError, ConfigurationError
 from .logs import log_to_stderr
-from .models import (
-    Backup,
-    BackupLevel,
-    CodePage,
-    Compression,
-    Kind,
-    Level,
-    Prune,
-    Repaired,
-    Restore,
-    Verification,
-)
+from .models.common import BackupLevel, CodePage, Compression, Kind, Level
+from .models.results import Backup, Prune, Repaired, Restore
+from .models.verification import Verification
 from .procedures import backup as backups
 from .procedures import integrity, listing, verify
 from .procedures import prune as retention

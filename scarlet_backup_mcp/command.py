@@ -16,7 +16,9 @@ import click
 
 from . import __version__
 from .errors import BackupToolError, Cancelled, ConfirmationNeeded, InternalError
-from .models import Client, ErrorReport, Model
+from .models.audit import Client
+from .models.common import Model
+from .models.results import ErrorReport
 from .procedures import alarm, audited
 from .procedures.target import Target
 from .progress import Progress

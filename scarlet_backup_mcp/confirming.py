@@ -18,7 +18,8 @@ from pydantic import BaseModel, Field
 from . import texts
 from .calls import App, Question, app_of, in_thread, report
 from .errors import BackupToolError, ConfirmationNeeded, ConfirmationStale
-from .models import CodePage, ErrorReport
+from .models.common import CodePage
+from .models.results import ErrorReport
 from .procedures import prune as retention
 from .procedures import restore as restores
 from .procedures.restore import Confirmed

@@ -13,7 +13,8 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from .errors import BackupToolError, InternalError, JobUnknown
-from .models import JobState, Model, Running
+from .models.common import Model
+from .models.results import JobState, Running
 from .progress import Progress, State
 
 log = logging.getLogger(__name__)

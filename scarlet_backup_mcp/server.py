@@ -39,7 +39,7 @@ from .confirming import Confirm, confirm_prune, confirm_restore, consent, consen
 from .errors import ArgumentsInvalid, BackupToolError
 from .jobs import Jobs
 from .logs import log_to_stderr
-from .models import BackupLevel, CodePage, Compression, Kind, Level, Model
+from .models.common import BackupLevel, CodePage, Compression, Kind, Level, Model
 from .procedures import backup as backups
 from .procedures import catalogue, integrity, listing, verify
 from .procedures import prune as retention

@@ -13,7 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from . import texts
-from .models import Integrity, Listing, Model, Verification
+from .models.common import Model
+from .models.results import Integrity, Listing
+from .models.verification import Verification
 from .progress import Progress, State
 from .redaction import printable, printable_json
 

@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from .models import (
-    AuditEntry,
-    Backup,
-    Drill,
-    Gate,
-    Integrity,
-    Kept,
-    Listed,
-    Listing,
-    Model,
-    Prune,
-    Repaired,
-    Restore,
-    Running,
-    Verdict,
-    Verification,
-)
+from .models.audit import AuditEntry
+from .models.common import Model, Verdict
+from .models.results import Backup, Gate, Integrity, Kept, Listed, Listing, Prune, Repaired, Restore, Running
+from .models.verification import Drill, Verification
 from .redaction import printable
 
 

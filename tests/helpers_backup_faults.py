@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from scarlet_backup_mcp.errors import BackupToolError
-from scarlet_backup_mcp.models import Backup, Manifest
+from scarlet_backup_mcp.models.manifest import Manifest
+from scarlet_backup_mcp.models.results import Backup
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress, State

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
-from scarlet_backup_mcp.models import Backup, Listed, Restore, Verification
+from scarlet_backup_mcp.models.results import Backup, Listed, Restore
+from scarlet_backup_mcp.models.verification import Verification
 from scarlet_backup_mcp.postgres.quoting import identifier, literal
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.listing import list_backups

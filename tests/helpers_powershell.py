@@ -6,7 +6,7 @@ import codecs
 import re
 from collections.abc import Iterator, Sequence
 
-from scarlet_backup_mcp.models import CodePage
+from scarlet_backup_mcp.models.common import CodePage
 from scarlet_backup_mcp.store.encodings import Container
 
 C1_FOR_HOLES: dict[int, bytes] = {

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scarlet_backup_mcp.models import DatabaseProperties
+from scarlet_backup_mcp.models.manifest import DatabaseProperties
 from scarlet_backup_mcp.postgres import catalogue
 from scarlet_backup_mcp.postgres.digests import RowDigest, RowDigests
 from scarlet_backup_mcp.postgres.script import RESTRICT_LINE, Handler, read_script

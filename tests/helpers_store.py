@@ -17,7 +17,9 @@ import psycopg
 from psycopg import sql
 
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
-from scarlet_backup_mcp.models import Backup, Compression, Level, Listed, Listing, State, Verification
+from scarlet_backup_mcp.models.common import Compression, Level, State
+from scarlet_backup_mcp.models.results import Backup, Listed, Listing
+from scarlet_backup_mcp.models.verification import Verification
 from scarlet_backup_mcp.procedures import catalogue, listing
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.journal import Journal

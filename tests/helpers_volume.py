@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from scarlet_backup_mcp.hosts.docker import DockerHost
-from scarlet_backup_mcp.models import Backup, Restore
+from scarlet_backup_mcp.models.results import Backup, Restore
 from scarlet_backup_mcp.procedures import journal as journals
 from scarlet_backup_mcp.procedures import restore as restoring
 from scarlet_backup_mcp.procedures import volume_settle

@@ -27,7 +27,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scarlet_backup_mcp.errors import BackupToolError, Busy, RestoreRefused, StoreError
-from scarlet_backup_mcp.models import Kept
+from scarlet_backup_mcp.models.results import Kept
 from scarlet_backup_mcp.procedures import audited as calls
 from scarlet_backup_mcp.procedures.alarm import Alarm, sound
 from scarlet_backup_mcp.procedures.backup import backup

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from scarlet_backup_mcp.errors import BackupToolError, ConfigurationError, DiskFull
-from scarlet_backup_mcp.models import Listed, Manifest
+from scarlet_backup_mcp.models.manifest import Manifest
+from scarlet_backup_mcp.models.results import Listed
 from scarlet_backup_mcp.postgres import programs
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.integrity import db_integrity

@@ -17,7 +17,7 @@ import pytest
 
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import BackupMissing, OtherDatabaseRefused
-from scarlet_backup_mcp.models import Listing
+from scarlet_backup_mcp.models.results import Listing
 from scarlet_backup_mcp.procedures import catalogue, set_aside
 from scarlet_backup_mcp.procedures.prune import prune
 from scarlet_backup_mcp.procedures.restore import dry_run

@@ -26,7 +26,8 @@ from scarlet_backup_mcp.errors import (
     VolumeUnsupported,
 )
 from scarlet_backup_mcp.hosts.helper import LABEL as LABEL_OF_HELPERS
-from scarlet_backup_mcp.models import Backup, VolumeManifest
+from scarlet_backup_mcp.models.manifest import VolumeManifest
+from scarlet_backup_mcp.models.results import Backup
 from scarlet_backup_mcp.postgres import controldata
 from scarlet_backup_mcp.postgres.controldata import ControlDataDamaged
 from scarlet_backup_mcp.procedures import catalogue, journal

@@ -9,7 +9,7 @@ import pytest
 
 from scarlet_backup_mcp import texts
 from scarlet_backup_mcp.errors import BackupNotValid
-from scarlet_backup_mcp.models import Backup
+from scarlet_backup_mcp.models.results import Backup
 from scarlet_backup_mcp.postgres.configuration import disarmed, findings, live_settings
 from scarlet_backup_mcp.procedures import archive_configuration
 from scarlet_backup_mcp.procedures.archive import LONGEST, read

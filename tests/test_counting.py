@@ -13,7 +13,7 @@ from psycopg import sql
 
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import QueryFailed
-from scarlet_backup_mcp.models import Backup, Integrity
+from scarlet_backup_mcp.models.results import Backup, Integrity
 from scarlet_backup_mcp.postgres import amcheck, analysing, catalogue, counting
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.integrity import db_integrity

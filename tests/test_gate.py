@@ -14,7 +14,8 @@ import pytest
 from pydantic import SecretStr
 
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
-from scarlet_backup_mcp.models import Activity, Gate
+from scarlet_backup_mcp.models.manifest import Activity
+from scarlet_backup_mcp.models.results import Gate
 from scarlet_backup_mcp.postgres import activity
 from scarlet_backup_mcp.postgres.server import Session
 from scarlet_backup_mcp.procedures import dump

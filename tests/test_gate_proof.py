@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
-from scarlet_backup_mcp.models import Backup, Drill, Gate
+from scarlet_backup_mcp.models.results import Backup, Gate
+from scarlet_backup_mcp.models.verification import Drill
 from scarlet_backup_mcp.postgres.definitions_digest import Called, called_functions
 from scarlet_backup_mcp.postgres.sample import sampled
 from scarlet_backup_mcp.procedures import drill as drills

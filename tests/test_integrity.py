@@ -11,7 +11,8 @@ import pytest
 
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import ConfigurationError
-from scarlet_backup_mcp.models import Finding, Integrity, Site
+from scarlet_backup_mcp.models.manifest import Site
+from scarlet_backup_mcp.models.results import Finding, Integrity
 from scarlet_backup_mcp.postgres.programs import has_known_holes
 from scarlet_backup_mcp.procedures import journal
 from scarlet_backup_mcp.procedures.integrity import db_integrity

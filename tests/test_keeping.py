@@ -30,16 +30,8 @@ from psycopg import sql
 from scarlet_backup_mcp import __version__
 from scarlet_backup_mcp.cli import main
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
-from scarlet_backup_mcp.models import (
-    AuditEntry,
-    Backup,
-    ErrorReport,
-    Gate,
-    Integrity,
-    Kept,
-    Listing,
-    Prune,
-)
+from scarlet_backup_mcp.models.audit import AuditEntry
+from scarlet_backup_mcp.models.results import Backup, ErrorReport, Gate, Integrity, Kept, Listing, Prune
 from scarlet_backup_mcp.postgres.dsn import environment_of
 from scarlet_backup_mcp.procedures import throw_away
 from scarlet_backup_mcp.procedures.backup import backup

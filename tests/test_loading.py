@@ -19,7 +19,8 @@ from scarlet_backup_mcp import texts
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import ArgumentsInvalid, BackupMissing, ConstraintViolated, RestoreFailed, WillNotLoad
 from scarlet_backup_mcp.hosts import Host
-from scarlet_backup_mcp.models import Verdict, Verification
+from scarlet_backup_mcp.models.common import Verdict
+from scarlet_backup_mcp.models.verification import Verification
 from scarlet_backup_mcp.procedures import catalogue, ways
 from scarlet_backup_mcp.procedures import drill as drills
 from scarlet_backup_mcp.procedures.gate import gate

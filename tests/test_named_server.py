@@ -26,7 +26,7 @@ from scarlet_backup_mcp.errors import (
 )
 from scarlet_backup_mcp.hosts.docker import DockerHost
 from scarlet_backup_mcp.hosts.local import LocalHost, LocalProcess
-from scarlet_backup_mcp.models import Backup, Integrity
+from scarlet_backup_mcp.models.results import Backup, Integrity
 from scarlet_backup_mcp.postgres import controldata
 from scarlet_backup_mcp.postgres.dsn import environment_of
 from scarlet_backup_mcp.postgres.postmaster import Postmaster, Whereabouts, read

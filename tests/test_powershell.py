@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from scarlet_backup_mcp.models import CodePage
+from scarlet_backup_mcp.models.common import CodePage
 from scarlet_backup_mcp.store.code_pages import EVIDENCE, PAGES, encode
 from scarlet_backup_mcp.store.encodings import Container, recognise
 from scarlet_backup_mcp.store.powershell import LONGEST_GROUP, Irreparable, Repair, Survey, survey

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import BackupMissing, Busy, Cancelled, ConfirmationStale, ServerUnreachable
-from scarlet_backup_mcp.models import Kept, Prune
+from scarlet_backup_mcp.models.results import Kept, Prune
 from scarlet_backup_mcp.procedures import catalogue, prune
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.target import Target

@@ -33,7 +33,9 @@ from scarlet_backup_mcp.errors import (
     DiskFull,
     ForeignRefused,
 )
-from scarlet_backup_mcp.models import Check, CodePage, Level, Repaired, Restore, Verification
+from scarlet_backup_mcp.models.common import CodePage, Level
+from scarlet_backup_mcp.models.results import Repaired, Restore
+from scarlet_backup_mcp.models.verification import Check, Verification
 from scarlet_backup_mcp.postgres.contents import Contents, compare
 from scarlet_backup_mcp.postgres.digests import BlockDigests
 from scarlet_backup_mcp.postgres.script import ScriptReader, read_script

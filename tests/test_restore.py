@@ -35,7 +35,8 @@ from scarlet_backup_mcp.errors import (
     ServerUnreachable,
     StoreError,
 )
-from scarlet_backup_mcp.models import Backup, Compression, Restore
+from scarlet_backup_mcp.models.common import Compression
+from scarlet_backup_mcp.models.results import Backup, Restore
 from scarlet_backup_mcp.postgres import databases
 from scarlet_backup_mcp.postgres.server import Session
 from scarlet_backup_mcp.procedures import journal as journals

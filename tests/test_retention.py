@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from scarlet_backup_mcp.models import Kind
+from scarlet_backup_mcp.models.common import Kind
 from scarlet_backup_mcp.procedures.retention import BEFORE_SHRINK, MARKED, PROVED, Candidate, Rules, decide
 
 DAY = timedelta(days=1)

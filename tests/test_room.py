@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scarlet_backup_mcp.errors import BackupToolError, DiskFull
-from scarlet_backup_mcp.models import Restore
+from scarlet_backup_mcp.models.results import Restore
 from scarlet_backup_mcp.procedures import room
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.listing import list_backups

@@ -30,7 +30,10 @@ from psycopg import sql
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import BackupToolError, PreflightFailed
 from scarlet_backup_mcp.hosts import run
-from scarlet_backup_mcp.models import Backup, Compression, DatabaseProperties, Restore, Verification
+from scarlet_backup_mcp.models.common import Compression
+from scarlet_backup_mcp.models.manifest import DatabaseProperties
+from scarlet_backup_mcp.models.results import Backup, Restore
+from scarlet_backup_mcp.models.verification import Verification
 from scarlet_backup_mcp.postgres import catalogue
 from scarlet_backup_mcp.postgres.quoting import identifier, literal
 from scarlet_backup_mcp.postgres.script import Handler, ScriptReader

@@ -19,7 +19,7 @@ import pytest
 
 from scarlet_backup_mcp import schedules
 from scarlet_backup_mcp.errors import ConfigurationError
-from scarlet_backup_mcp.models import Kind
+from scarlet_backup_mcp.models.common import Kind
 from scarlet_backup_mcp.schedules import Every, Job, ScheduleFailed, cron, launchd, systemd, windows
 from scarlet_backup_mcp.schedules.job import (
     interpreter,

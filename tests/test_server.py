@@ -20,7 +20,9 @@ from psycopg import sql
 
 from scarlet_backup_mcp import server
 from scarlet_backup_mcp.errors import InternalError
-from scarlet_backup_mcp.models import Backup, Manifest, Model
+from scarlet_backup_mcp.models.common import Model
+from scarlet_backup_mcp.models.manifest import Manifest
+from scarlet_backup_mcp.models.results import Backup
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings

@@ -16,7 +16,8 @@ import pytest
 
 from scarlet_backup_mcp.errors import BackupToolError, DirectoryNotWritable, RestoreInterrupted
 from scarlet_backup_mcp.limits import within
-from scarlet_backup_mcp.models import Backup, State
+from scarlet_backup_mcp.models.common import State
+from scarlet_backup_mcp.models.results import Backup
 from scarlet_backup_mcp.procedures import throw_away
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.gate import gate

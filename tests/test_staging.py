@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
-from scarlet_backup_mcp.models import Check, Drill
+from scarlet_backup_mcp.models.verification import Check, Drill
 from scarlet_backup_mcp.procedures import proof
 from scarlet_backup_mcp.procedures.set_aside import MARK
 

@@ -34,7 +34,7 @@ from scarlet_backup_mcp.errors import (
     NameRefused,
     StoreError,
 )
-from scarlet_backup_mcp.models import Compression, Verdict
+from scarlet_backup_mcp.models.common import Compression, Verdict
 from scarlet_backup_mcp.store import names
 from scarlet_backup_mcp.store.directory import BackupDirectory
 from scarlet_backup_mcp.store.encodings import recognise

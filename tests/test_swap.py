@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from scarlet_backup_mcp.errors import DiskFull, PreflightFailed, RestoreFailed, RestoreInterrupted, ServerUnreachable
-from scarlet_backup_mcp.models import Restore
+from scarlet_backup_mcp.models.results import Restore
 from scarlet_backup_mcp.postgres import databases
 from scarlet_backup_mcp.procedures import journal as journals
 from scarlet_backup_mcp.procedures.backup import backup

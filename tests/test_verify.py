@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import BackupMissing, Cancelled, NameRefused
-from scarlet_backup_mcp.models import Verification
+from scarlet_backup_mcp.models.verification import Verification
 from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.procedures.verify import verify
 from scarlet_backup_mcp.progress import Progress

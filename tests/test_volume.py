@@ -34,7 +34,9 @@ from scarlet_backup_mcp.errors import (
     PermissionDenied,
     VolumeUnsupported,
 )
-from scarlet_backup_mcp.models import Backup, Check, Compression, Level, Verification
+from scarlet_backup_mcp.models.common import Compression, Level
+from scarlet_backup_mcp.models.results import Backup
+from scarlet_backup_mcp.models.verification import Check, Verification
 from scarlet_backup_mcp.postgres.cluster import Cluster
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.restore import dry_run

@@ -19,7 +19,9 @@ import pytest
 from scarlet_backup_mcp import texts
 from scarlet_backup_mcp.errors import ArgumentsInvalid, Cancelled, DrillFailed, DrillImpossible
 from scarlet_backup_mcp.hosts.throw_away import HOME, LABEL
-from scarlet_backup_mcp.models import Backup, CopiedTable, Drill, Restore, Verification, VolumeManifest
+from scarlet_backup_mcp.models.manifest import CopiedTable, VolumeManifest
+from scarlet_backup_mcp.models.results import Backup, Restore
+from scarlet_backup_mcp.models.verification import Drill, Verification
 from scarlet_backup_mcp.postgres import recovery
 from scarlet_backup_mcp.postgres.controldata import ControlDataDamaged
 from scarlet_backup_mcp.procedures.proof_volume import Counted, of_databases, of_integrity, of_rows

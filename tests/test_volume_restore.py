@@ -36,7 +36,7 @@ from scarlet_backup_mcp.errors import (
 from scarlet_backup_mcp.hosts.docker import DockerHost
 from scarlet_backup_mcp.hosts.helper import LABEL as HELPER_LABEL
 from scarlet_backup_mcp.hosts.helper import first_present
-from scarlet_backup_mcp.models import Backup, DependentReport
+from scarlet_backup_mcp.models.results import Backup, DependentReport
 from scarlet_backup_mcp.procedures import journal as journals
 from scarlet_backup_mcp.procedures import restore as restoring
 from scarlet_backup_mcp.procedures import volume_looks, volume_swap

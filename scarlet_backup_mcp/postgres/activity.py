@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..models import Activity
+from ..models.manifest import Activity
 from .server import Session
 
 SETTLED_SECONDS = 15

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import PermissionDenied
-from ..models import DatabaseProperties, Role
+from ..models.manifest import DatabaseProperties, Role
 from .quoting import literal
 from .server import Session
 

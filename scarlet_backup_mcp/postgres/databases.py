@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from ..errors import BackupToolError, DatabaseMissing, PermissionDenied, QueryFailed, RestoreFailed, TableLocked
-from ..models import DatabaseProperties, Grant, Setting
+from ..models.manifest import DatabaseProperties, Grant, Setting
 from .catalogue import properties
 from .quoting import identifier, literal
 from .server import Server, Session

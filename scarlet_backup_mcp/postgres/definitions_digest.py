@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..models import DatabaseProperties, Role, TableData
+from ..models.manifest import DatabaseProperties, Role, TableData
 from .inserts import INSERT
 from .large_objects import DEFINES
 from .script import Handler

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ..errors import PermissionDenied, QueryFailed
-from ..models import Setting
+from ..models.manifest import Setting
 from .quoting import literal
 from .server import OWN_FORMATS, OWN_SEARCH_PATH, Session
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from ..models import Role
+from ..models.manifest import Role
 from .encodings import codec_set_by
 from .lexer import tokens, unquote
 from .refusals import excerpt, readable

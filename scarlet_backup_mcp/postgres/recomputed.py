@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import PermissionDenied, QueryFailed, TableLocked
-from ..models import Recomputed
+from ..models.manifest import Recomputed
 from ..progress import Progress
 from .catalogue import ServerFacts
 from .counting import LOCK_WAIT

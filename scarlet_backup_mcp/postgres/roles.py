@@ -8,7 +8,7 @@ import hmac
 import secrets
 from collections.abc import Iterable, Mapping
 
-from ..models import Role
+from ..models.manifest import Role
 from .encodings import codec_set_by
 from .lexer import tokens, unquote
 from .quoting import identifier

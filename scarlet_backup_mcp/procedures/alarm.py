@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field
 
 from .. import __version__
 from ..hosts.local import start_apart
-from ..models import Model, Utc
+from ..models.common import Model, Utc
 
 SECONDS = 60.0
 TOLD = 500

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import BackupToolError, DumpIncomplete
 from ..hosts import Exit, Host, run
-from ..models import Compression, Packing
+from ..models.common import Compression, Packing
 from ..postgres.base_backup import BACKUP_MANIFEST, File
 from ..progress import Progress
 from ..store.reading import CompressionDamaged, Compressor, FileReader, decompress

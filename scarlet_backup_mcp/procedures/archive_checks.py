@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..errors import StoreError
-from ..models import Check, VolumeManifest, WalSegment
+from ..models.manifest import VolumeManifest, WalSegment
+from ..models.verification import Check
 from ..postgres import base_backup
 from ..postgres.base_backup import BACKUP_LABEL, BACKUP_MANIFEST, BackupManifest, BackupManifestDamaged
 from ..store import gzip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ..errors import BackupNotValid
-from ..models import Check
+from ..models.verification import Check
 from ..postgres import configuration
 from ..postgres.configuration import Finding
 from .archive import Contents

@@ -13,7 +13,8 @@ from secrets import token_hex
 
 from ..errors import BackupNotValid, DrillFailed, StoreError
 from ..hosts import Exit, Host, run
-from ..models import Check, Manifest
+from ..models.manifest import Manifest
+from ..models.verification import Check
 from ..postgres import archives
 from ..progress import Progress
 from ..store import directories

@@ -7,7 +7,10 @@ from contextlib import suppress
 from typing import TypeVar
 
 from ..errors import BackupToolError, InternalError
-from ..models import Backup, Client, Kept, Model, Prune, Repaired, Restore, Verification
+from ..models.audit import Client
+from ..models.common import Model
+from ..models.results import Backup, Kept, Prune, Repaired, Restore
+from ..models.verification import Verification
 from ..redaction import HIDDEN, text
 from ..store.audit import SCHEDULE, Record, audited
 from .alarm import Alarm, sound

@@ -19,14 +19,9 @@ from ..errors import (
     ServerUnreachable,
     TableLocked,
 )
-from ..models import (
-    Backup,
-    BackupLevel,
-    Compression,
-    Kind,
-    Manifest,
-    VolumeManifest,
-)
+from ..models.common import BackupLevel, Compression, Kind
+from ..models.manifest import Manifest, VolumeManifest
+from ..models.results import Backup
 from ..postgres import catalogue as pg
 from ..postgres import programs
 from ..postgres.recomputed import recomputed

@@ -9,15 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
 from ..errors import BackupMissing, StoreError
-from ..models import (
-    CodePage,
-    Kind,
-    Manifest,
-    ManifestHead,
-    State,
-    StoredVerification,
-    VolumeManifest,
-)
+from ..models.common import CodePage, Kind, State
+from ..models.manifest import Manifest, ManifestHead, VolumeManifest
+from ..models.verification import StoredVerification
 from ..store import forms
 from ..store.directory import DRILL, Entry
 from ..store.forms import Form

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-from ..models import Check, Manifest, TableData
+from ..models.manifest import Manifest, TableData
+from ..models.verification import Check
 from ..postgres import script
 from ..postgres.parts import CLUSTER
 from ..postgres.refusals import Refusal

@@ -19,7 +19,7 @@ from ..errors import (
 )
 from ..hosts import Exit, Host, Mount, Place
 from ..hosts.helper import Sight
-from ..models import VolumeManifest
+from ..models.manifest import VolumeManifest
 from ..progress import Progress
 from ..store.writing import PartialFile
 from . import archive, archive_checks, archive_configuration, checks, data_directory, record, volume

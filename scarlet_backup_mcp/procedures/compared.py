@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..errors import PermissionDenied, QueryFailed, RestoreFailed
-from ..models import CodePage, Drill, Manifest, Step, TableData, rows_by_table
+from ..models.common import CodePage, Step
+from ..models.manifest import Manifest, TableData, rows_by_table
+from ..models.verification import Drill
 from ..postgres import catalogue as pg
 from ..postgres import counting
 from ..postgres.contents import Contents

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..models import Manifest
+from ..models.manifest import Manifest
 from ..postgres.catalogue import ServerFacts
 from ..postgres.recomputed import recomputed, unlike
 from ..postgres.server import Server

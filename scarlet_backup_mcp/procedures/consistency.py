@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from ..models import Manifest, ManifestHead, StoredVerification, VolumeManifest
+from ..models.manifest import Manifest, ManifestHead, VolumeManifest
+from ..models.verification import StoredVerification
 from ..store.names import BackupName
 
 EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)

@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 from ..errors import RestoreFailed
-from ..models import DatabaseProperties
+from ..models.manifest import DatabaseProperties
 from ..postgres import databases
 from ..postgres.server import Session
 from ..progress import Progress

@@ -21,7 +21,9 @@ from ..errors import (
     ServerError,
 )
 from ..hosts import output_of
-from ..models import Check, DatabaseProperties, Drill, Manifest, TableData, Verdict
+from ..models.common import Verdict
+from ..models.manifest import DatabaseProperties, Manifest, TableData
+from ..models.verification import Check, Drill
 from ..postgres import catalogue as pg
 from ..postgres import databases, programs
 from ..postgres.contents import Contents

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from ..errors import DrillFailed, DrillImpossible, HostError, PermissionDenied, ServerError
 from ..hosts import run
-from ..models import Check, Drill, VolumeManifest
+from ..models.manifest import VolumeManifest
+from ..models.verification import Check, Drill
 from ..postgres import catalogue as pg
 from ..postgres import configuration, databases, programs, recovery
 from ..postgres.controldata import ControlDataDamaged

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 from ..errors import DumpIncomplete
 from ..hosts import run
-from ..models import Activity, Compression, DatabaseProperties, NotDumped, Role, TableData, rows_by_table
+from ..models.common import Compression
+from ..models.manifest import Activity, DatabaseProperties, NotDumped, Role, TableData, rows_by_table
 from ..postgres import catalogue as pg
 from ..postgres import counting, dump_failures, programs, snapshots
 from ..postgres.activity import activity

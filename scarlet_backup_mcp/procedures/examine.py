@@ -6,7 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..models import CodePage, Packing, TableData
+from ..models.common import CodePage, Packing
+from ..models.manifest import TableData
 from ..postgres.digests import BlockDigests
 from ..postgres.refusals import NOT_WRITTEN, Refusal, Refusals
 from ..postgres.roles import Roles

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from ..models import Role
+from ..models.manifest import Role
 from ..postgres.parts import Dump, Layout, Name, Part, without_mark
 from ..postgres.script import ScriptDamaged, ScriptReader
 from ..progress import Progress

@@ -6,7 +6,9 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from ..errors import BackupToolError
-from ..models import Gate, ManifestHead, State
+from ..models.common import State
+from ..models.manifest import ManifestHead
+from ..models.results import Gate
 from ..postgres import catalogue as pg
 from ..postgres.activity import written_since
 from ..postgres.replication import unlogged_tables

@@ -16,7 +16,9 @@ from ..errors import (
     WillNotLoad,
 )
 from ..hosts.endings import still_there
-from ..models import Check, DatabaseProperties, Manifest, SearchPath
+from ..models.common import SearchPath
+from ..models.manifest import DatabaseProperties, Manifest
+from ..models.verification import Check
 from ..postgres import catalogue as pg
 from ..postgres import counting, databases, programs
 from ..postgres.brought_code import BroughtCode

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from ..errors import BackupToolError, ConfigurationError, EngineUnreachable, RestoreInterrupted
 from ..hosts import Place
-from ..models import Extension, Finding, Integrity, Step, TableSize
+from ..models.common import Step
+from ..models.manifest import Extension
+from ..models.results import Finding, Integrity, TableSize
 from ..postgres import catalogue as pg
 from ..postgres import counting, programs
 from ..progress import Progress

@@ -26,7 +26,9 @@ from ..errors import (
 )
 from ..hosts import Place
 from ..hosts.docker import DockerHost
-from ..models import DependentReport, Model, Site, Utc
+from ..models.common import Model, Utc
+from ..models.manifest import Site
+from ..models.results import DependentReport
 from ..nearest import nearest
 from ..postgres import catalogue as pg
 from ..postgres import databases

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from ..errors import BackupToolError, StoreError
 from ..limits import within
-from ..models import AuditEntry, Listed, Listing, ManifestHead, Step, UndoPoint
+from ..models.audit import AuditEntry
+from ..models.common import Step
+from ..models.manifest import ManifestHead
+from ..models.results import Listed, Listing, UndoPoint
 from ..postgres import catalogue as pg
 from ..store import audit, forms
 from ..store.encodings import DESCRIPTIONS, recognise

@@ -6,7 +6,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ..errors import BackupToolError
-from ..models import Backup, Drill, DrillOutcome, Kind, Manifest, Step, TableCount, VolumeManifest, rows_by_table
+from ..models.common import Kind, Step
+from ..models.manifest import Manifest, TableCount, VolumeManifest, rows_by_table
+from ..models.results import Backup
+from ..models.verification import Drill, DrillOutcome
 from . import catalogue, proved_definitions, record
 from .gate import judge
 from .target import Target

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..errors import BackupNotValid, OtherDatabaseRefused
-from ..models import CodePage, Manifest
+from ..models.common import CodePage
+from ..models.manifest import Manifest
 from ..postgres.brought_code import BroughtCode
 from ..postgres.contents import Contents
 from ..progress import Progress

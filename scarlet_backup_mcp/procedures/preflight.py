@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import PreflightFailed
-from ..models import Extension, Role
+from ..models.manifest import Extension, Role
 from ..postgres import databases
 from ..postgres.installation import available_extensions
 from ..postgres.quoting import identifier

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..models import Check, DatabaseProperties, Difference, Drill, Extension, Manifest, Setting, Violation
+from ..models.manifest import DatabaseProperties, Extension, Manifest, Setting
+from ..models.verification import Check, Difference, Drill, Violation
 from ..postgres import amcheck, databases
 from ..postgres import catalogue as pg
 from ..postgres.contents import Comparison

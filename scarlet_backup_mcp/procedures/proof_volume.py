@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from ..models import Check, CopiedTable, Difference, Drill, ManifestHead, VolumeManifest
+from ..models.manifest import CopiedTable, ManifestHead, VolumeManifest
+from ..models.verification import Check, Difference, Drill
 from ..postgres import catalogue as pg
 from ..postgres import counting, recovery
 from ..postgres.server import Session

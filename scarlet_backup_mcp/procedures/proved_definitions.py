@@ -8,7 +8,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from ..errors import BackupToolError
-from ..models import DrillMode, DrillOutcome, Manifest
+from ..models.common import DrillMode
+from ..models.manifest import Manifest
+from ..models.verification import DrillOutcome
 from ..postgres.definitions_digest import called_functions
 from . import catalogue
 from .target import Target

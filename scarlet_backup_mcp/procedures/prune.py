@@ -19,7 +19,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from ..errors import BackupToolError, Cancelled, ConfirmationStale, RestoreInterrupted
-from ..models import Kept, ManifestHead, Prune, PruneItem, Step, UndoPoint
+from ..models.common import Step
+from ..models.manifest import ManifestHead
+from ..models.results import Kept, Prune, PruneItem, UndoPoint
 from ..postgres import catalogue as pg
 from ..postgres import databases
 from ..postgres.server import Session

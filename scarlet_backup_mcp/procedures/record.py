@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from ..errors import DiskFull, DumpFailed
 from ..hosts import free_bytes_of
-from ..models import Compression, Identity, Manifest, ManifestHead
+from ..models.common import Compression
+from ..models.manifest import Identity, Manifest, ManifestHead
 from ..postgres import catalogue as pg
 from ..postgres.counting import Count
 from ..store.writing import PartialFile

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..errors import ContainerLost, DiskFull, DrillFailed, DrillImpossible, HostError
 from ..hosts import missing_program, run
-from ..models import Check
+from ..models.verification import Check
 from ..postgres import controldata, programs, recovery
 from ..postgres.controldata import ControlData
 from ..postgres.recovery import Demands

@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 
 from .. import __version__
 from ..errors import BackupNotValid, DumpFailed
-from ..models import CodePage, Compression, Manifest, Repaired
+from ..models.common import CodePage, Compression
+from ..models.manifest import Manifest
+from ..models.results import Repaired
 from ..postgres.contents import Contents, Rows
 from ..postgres.digests import BlockDigests
 from ..postgres.script import ScriptDamaged, ScriptReader

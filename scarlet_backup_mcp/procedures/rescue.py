@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from ..errors import CodePageNeeded
-from ..models import CodePage, Manifest
+from ..models.common import CodePage
+from ..models.manifest import Manifest
 from ..progress import Progress
 from ..store.code_pages import UTF8
 from ..store.directory import Entry

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ..errors import ConfirmationStale, RestoreInterrupted
-from ..models import DependentReport, Restore, Step
+from ..models.common import Step
+from ..models.results import DependentReport, Restore
 from ..progress import Progress
 from ..store.lock import writer_lock
 from . import archived, catalogue, preflight, volume_plan, volume_restore

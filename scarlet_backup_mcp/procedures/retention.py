@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Literal
 
-from ..models import Kind
+from ..models.common import Kind
 
 MARKED = "marked to be kept"
 PROVED = "the newest one that a restore drill has proved"

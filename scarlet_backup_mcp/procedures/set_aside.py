@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from ..models import UndoPoint
+from ..models.results import UndoPoint
 from ..postgres import catalogue as pg
 from ..store.names import moment
 from .target import TAG, Target

@@ -15,7 +15,9 @@ from ..errors import (
     OtherDatabaseRefused,
     ServerError,
 )
-from ..models import CodePage, DatabaseProperties, Manifest, ManifestHead, UndoPoint
+from ..models.common import CodePage
+from ..models.manifest import DatabaseProperties, Manifest, ManifestHead
+from ..models.results import UndoPoint
 from ..postgres import catalogue as pg
 from ..postgres.counting import Count, count_table
 from ..postgres.server import Session

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ..errors import HostError, RestoreFailed, ServerError
 from ..hosts import run
-from ..models import DatabaseProperties, Setting
+from ..models.manifest import DatabaseProperties, Setting
 from ..postgres import analysing, databases, programs
 from ..postgres import catalogue as pg
 from ..postgres.contents import Comparison, Contents, compare, confirm

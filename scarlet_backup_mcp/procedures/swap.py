@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 
 from ..errors import BackupToolError, RestoreFailed, RestoreInterrupted, StoreError
-from ..models import DependentReport
+from ..models.results import DependentReport
 from ..postgres import databases
 from ..postgres.server import Session
 from ..store.reserved import Reserved

@@ -16,7 +16,7 @@ from ..hosts import Host, Place, run
 from ..hosts.docker import DockerHost
 from ..hosts.local import LocalHost
 from ..limits import within
-from ..models import ManifestHead
+from ..models.manifest import ManifestHead
 from ..postgres.dsn import environment_of
 from ..postgres.postmaster import Whereabouts
 from ..postgres.server import Server

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from ..errors import StoreError
-from ..models import Check, CodePage, Drill, DrillOutcome
+from ..models.common import CodePage
+from ..models.verification import Check, Drill, DrillOutcome
 from ..store.directory import DRILL, Entry
 from . import catalogue, checks, proved_definitions
 from .target import Target

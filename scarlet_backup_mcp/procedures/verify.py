@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from ..errors import ArgumentsInvalid, BackupNotValid
-from ..models import Check, CodePage, CodePageChoice, Drill, Level, Manifest, Step, Verification
+from ..models.common import CodePage, Level, Step
+from ..models.manifest import Manifest
+from ..models.verification import Check, CodePageChoice, Drill, Verification
 from ..postgres.contents import Contents
 from ..postgres.script import Handler
 from ..progress import Progress

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ..errors import ArgumentsInvalid
-from ..models import Check, Drill, Level, Step, Verification, VolumeManifest
+from ..models.common import Level, Step
+from ..models.manifest import VolumeManifest
+from ..models.verification import Check, Drill, Verification
 from ..progress import Progress
 from ..store.directory import DRILL, Entry
 from . import archive, archive_checks, catalogue, checks, verified

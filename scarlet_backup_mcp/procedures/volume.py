@@ -19,7 +19,8 @@ from ..errors import (
 )
 from ..hosts import Exit, Place
 from ..hosts.volumes import volume_labels
-from ..models import Activity, Check, CopiedTable, Site, TableCount, VolumeManifest
+from ..models.manifest import Activity, CopiedTable, Site, TableCount, VolumeManifest
+from ..models.verification import Check
 from ..postgres import catalogue as pg
 from ..postgres import controldata, counting, programs, snapshots
 from ..postgres.activity import activity

@@ -19,7 +19,7 @@ from ..errors import (
 from ..hosts import Place
 from ..hosts.helper import Sight, first_present
 from ..hosts.volumes import volume_exists
-from ..models import Site, VolumeManifest
+from ..models.manifest import Site, VolumeManifest
 from ..postgres import catalogue as pg
 from ..postgres.configuration import Finding, live_settings
 from ..postgres.counting import count_table

@@ -21,7 +21,10 @@ from ..errors import (
 from ..hosts import Host
 from ..hosts.helper import Sight
 from ..hosts.volumes import create_volume, engine_id, is_removable, volume_exists
-from ..models import Check, DependentReport, Drill, Restore, Step, VolumeManifest
+from ..models.common import Step
+from ..models.manifest import VolumeManifest
+from ..models.results import DependentReport, Restore
+from ..models.verification import Check, Drill
 from ..postgres.configuration import SIGNALS
 from ..progress import Progress
 from ..store.reading import CompressionDamaged, FileReader, decompress

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from ..errors import BackupToolError, Cancelled, RestoreFailed, RestoreInterrupted
 from ..hosts import Place
 from ..hosts.helper import Sight
-from ..models import DependentReport
+from ..models.results import DependentReport
 from ..progress import Progress
 from . import journal as journals
 from .beside import helper, require_alone

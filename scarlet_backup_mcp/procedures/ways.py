@@ -8,7 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from ..errors import ConstraintViolated, HostError, RestoreFailed, ServerError, WillNotLoad
-from ..models import Manifest, SearchPath, Verdict, Violation
+from ..models.common import SearchPath, Verdict
+from ..models.manifest import Manifest
+from ..models.verification import Violation
 from ..postgres import constraints
 from ..postgres.constraints import Broken, Relaxed
 from ..postgres.differences import Difference

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from ..models import Kind
+from ..models.common import Kind
 from ..settings import Settings
 from . import cron, launchd, systemd, windows
 from .job import (

@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import SecretStr
 
 from ..errors import ConfigurationError, ScheduleFailed
-from ..models import Kind
+from ..models.common import Kind
 from ..postgres.dsn import holds_password
 from ..settings import PREFIX, Settings
 

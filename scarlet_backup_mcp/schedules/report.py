@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..models import Model
+from ..models.common import Model
 
 System = Literal["windows", "systemd", "launchd", "cron"]
 

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from pydantic import JsonValue, ValidationError
 
 from ..errors import BackupToolError, Busy, StoreError
-from ..models import AuditEntry, Client
+from ..models.audit import AuditEntry, Client
 from ..redaction import redact, text
 from .writing import replace, sync_directory
 

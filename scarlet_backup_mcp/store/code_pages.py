@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import get_args
 
-from ..models import CodePage
+from ..models.common import CodePage
 
 UTF8: CodePage = 65001
 PAGES: tuple[CodePage, ...] = get_args(CodePage)

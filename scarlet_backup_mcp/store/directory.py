@@ -15,18 +15,9 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from ..errors import BackupMissing, DirectoryNotWritable, DiskFull, NameRefused, StoreError
-from ..models import (
-    CodePage,
-    Compression,
-    DrillOutcome,
-    Kind,
-    Manifest,
-    ManifestHead,
-    SearchPath,
-    StoredVerification,
-    Verdict,
-    VolumeManifest,
-)
+from ..models.common import CodePage, Compression, Kind, SearchPath, Verdict
+from ..models.manifest import Manifest, ManifestHead, VolumeManifest
+from ..models.verification import DrillOutcome, StoredVerification
 from . import directories, forms, manifests, names, removal, sidecars
 from .names import BackupName
 from .removal import Swept

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import StoreError
-from ..models import Packing
+from ..models.common import Packing
 from . import gzip
 from .encodings import ARCHIVE, recognise
 from .reading import XZ_MAGIC, ZSTD_MAGIC, UnpackingRefused, beginning

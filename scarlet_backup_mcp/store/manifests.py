@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from ..models import ManifestHead
+from ..models.manifest import ManifestHead
 
 M = TypeVar("M", bound=ManifestHead)
 HEAD_BYTES = 8 << 10

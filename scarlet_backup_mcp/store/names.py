@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..errors import NameRefused
-from ..models import Compression, Kind, Packing
+from ..models.common import Compression, Kind, Packing
 
 PARTIAL = ".partial"
 MANIFEST = ".manifest.json"

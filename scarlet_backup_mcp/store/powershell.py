@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from ..models import CodePage
+from ..models.common import CodePage
 from .code_pages import UTF8, Choice, Groups, encode
 from .encodings import ARCHIVE, DESCRIPTIONS, HEAD, Container, recognise
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import zstandard
 
 from ..errors import StoreError
-from ..models import Compression, Packing
+from ..models.common import Compression, Packing
 from . import gzip
 from .encodings import HEAD
 

@@ -17,7 +17,9 @@ import zstandard
 from scarlet_backup_mcp.command import ask, errors
 from scarlet_backup_mcp.errors import BackupToolError, ConfirmationNeeded
 from scarlet_backup_mcp.logs import log_to_stderr
-from scarlet_backup_mcp.models import AuditEntry, Client, Kept, Listed, Listing, Packing
+from scarlet_backup_mcp.models.audit import AuditEntry, Client
+from scarlet_backup_mcp.models.common import Packing
+from scarlet_backup_mcp.models.results import Kept, Listed, Listing
 from scarlet_backup_mcp.postgres.headings import Headings
 from scarlet_backup_mcp.postgres.refusals import Refusals
 from scarlet_backup_mcp.postgres.script import read_script

@@ -27,7 +27,8 @@ from scarlet_backup_mcp.errors import (
     SmallerRefused,
     StoreError,
 )
-from scarlet_backup_mcp.models import Level, Verification
+from scarlet_backup_mcp.models.common import Level
+from scarlet_backup_mcp.models.verification import Verification
 from scarlet_backup_mcp.postgres import catalogue as pg
 from scarlet_backup_mcp.postgres.server import Session
 from scarlet_backup_mcp.procedures import archived, catalogue, smaller

@@ -11,7 +11,7 @@ import pytest
 
 from scarlet_backup_mcp.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import ForeignRefused, RestoreFailed
-from scarlet_backup_mcp.models import Restore
+from scarlet_backup_mcp.models.results import Restore
 from scarlet_backup_mcp.postgres.put_off import PutOff
 from scarlet_backup_mcp.procedures import drill as drills
 from scarlet_backup_mcp.procedures.restore import dry_run, propose

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from scarlet_backup_mcp.models import Backup, Drill, Kind
+from scarlet_backup_mcp.models.common import Kind
+from scarlet_backup_mcp.models.results import Backup
+from scarlet_backup_mcp.models.verification import Drill
 from scarlet_backup_mcp.postgres import counting
 from scarlet_backup_mcp.procedures.backup import backup
 from scarlet_backup_mcp.procedures.gate import gate

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scarlet_backup_mcp.models import Drill
+from scarlet_backup_mcp.models.verification import Drill
 from scarlet_backup_mcp.settings import Settings, load_settings
 
 from ..conftest import IMAGE, run_docker, run_docker_quietly

@@ -1,0 +1,62 @@
+"""What the models of this package share: their base, the words for kinds, levels and states, and times in UTC."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+Utc = Annotated[datetime, PlainSerializer(lambda t: t.isoformat().replace("+00:00", "Z"), when_used="json")]
+
+
+Kind = Literal["sql", "volume"]
+
+
+Compression = Literal["none", "gzip", "zstd"]
+"""An SQL backup is "none" or "zstd", an archive of a volume "gzip" or "zstd"."""
+
+
+Packing = Literal["none", "gzip", "zstd", "xz"]
+"""How a file is compressed that others may have made."""
+
+
+Level = Literal["quick", "full", "drill"]
+
+
+BackupLevel = Literal["auto", "full", "drill"]
+
+
+CodePage = Literal[437, 850, 852, 858, 1250, 1252, 65001]
+"""Code pages of Windows that PowerShell may have decoded a dump with; 65001 is UTF-8."""
+
+
+DrillMode = Literal["full", "sample"]
+
+
+State = Literal[
+    "good", "unverified", "damaged", "foreign", "partial", "differs", "will_not_load", "constraint_violated"
+]
+
+
+Verdict = Literal["proved", "sound", "differs", "damaged", "will_not_load", "constraint_violated", "unknown"]
+"""What a drill says of a backup, in one word: see `Drill`."""
+
+
+SearchPath = Literal["empty", "database"]
+"""With which search_path a dump was loaded: the empty one that pg_dump writes, or the database's own."""
+
+
+class Model(BaseModel):
+    """The base of all: unknown fields are an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Step(Model):
+    """One step of PROC-004 that a result stands for."""
+
+    step: str = Field(description="PROC-004's name of the step, e.g. 'Passo 3' or 'Verifica Finale'.")
+    title: str
+    ok: bool | None = Field(description="null: it was not needed or could not be looked at.")
+    detail: str = ""
