@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scarlet_backup_mcp.models.common import Compression
-from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.restore import restore
-from scarlet_backup_mcp.procedures.sources import Wishes
-from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.restore.service import restore
+from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 

@@ -18,11 +18,11 @@ from typing import TypeVar
 from against_docker_exec import filled_container
 
 from scarlet_backup_mcp.models.common import Compression, Kind, Model
-from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.restore import restore
-from scarlet_backup_mcp.procedures.sources import Wishes
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.restore.service import restore
+from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 

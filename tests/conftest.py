@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
     from .helpers_store import Made

@@ -19,8 +19,8 @@ import pytest
 from scarlet_backup_mcp.errors import BackupToolError
 from scarlet_backup_mcp.models.manifest import Manifest
 from scarlet_backup_mcp.models.results import Backup
-from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store.audit import AUDIT, AUDIT_LOCK

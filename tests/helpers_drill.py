@@ -16,17 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.models.results import Backup, Listed, Restore
 from scarlet_backup_mcp.models.verification import Verification
-from scarlet_backup_mcp.postgres.quoting import identifier, literal
-from scarlet_backup_mcp.procedures.backup import backup
+from scarlet_backup_mcp.postgres.server.quoting import identifier, literal
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.procedures.listing import list_backups
-from scarlet_backup_mcp.procedures.restore import restore
-from scarlet_backup_mcp.procedures.sources import Wishes
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.throw_away import ThrowAway
-from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.procedures.restore.service import restore
+from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway
+from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 

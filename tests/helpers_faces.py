@@ -31,7 +31,7 @@ from mcp.types import (
 )
 from pydantic import SecretStr
 
-from scarlet_backup_mcp.server import create_server
+from scarlet_backup_mcp.server.tools import create_server
 from scarlet_backup_mcp.settings import PREFIX, Settings, load_settings
 
 from .conftest import PROJECT_ROOT, LocalDatabase, Stack, run_docker

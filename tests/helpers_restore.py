@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scarlet_backup_mcp.models.manifest import DatabaseProperties
-from scarlet_backup_mcp.postgres import catalogue
-from scarlet_backup_mcp.postgres.digests import RowDigest, RowDigests
-from scarlet_backup_mcp.postgres.script import RESTRICT_LINE, Handler, read_script
-from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.postgres.dump.digests import RowDigest, RowDigests
+from scarlet_backup_mcp.postgres.dump.script import RESTRICT_LINE, Handler, read_script
+from scarlet_backup_mcp.postgres.server import catalogue as pg
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
 
@@ -168,7 +168,7 @@ def content(container: str, settings: Settings) -> Content:
     assert read_script([done.stdout], rows, rest).trailer
     script = [re.sub(rb"::[a-z ]+(\[\])?|[()]", b"", line) if b"CHECK" in line else line for line in rest.lines]
     with Target(settings) as target, target.server.session(settings.database) as session:
-        properties, schemas = catalogue.properties(session), catalogue.schemas(session)
+        properties, schemas = pg.properties(session), pg.schemas(session)
     properties.settings.sort(key=lambda setting: (setting.role or "", setting.name))
     if properties.acl is not None:
         properties.acl.sort(key=lambda grant: (grant.grantor, grant.grantee or "", grant.privilege))

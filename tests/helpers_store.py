@@ -16,15 +16,16 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.models.common import Compression, Level, State
 from scarlet_backup_mcp.models.results import Backup, Listed, Listing
 from scarlet_backup_mcp.models.verification import Verification
-from scarlet_backup_mcp.procedures import catalogue, listing
-from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.journal import Journal
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.procedures import listing
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.catalog import records
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.recovery.journal import Journal
+from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings
 from scarlet_backup_mcp.store.manifests import DIGEST
@@ -77,11 +78,11 @@ class Shelf:
     def state(self, name: str) -> State:
         """As `list_backups` tells it, without asking the server for undo points."""
         with Target(self.settings) as target:
-            return next(item.state for item in catalogue.known(target) if item.name == name)
+            return next(item.state for item in records.known(target) if item.name == name)
 
     def latest(self, *, for_restore: bool = False) -> str:
         with Target(self.settings) as target:
-            return catalogue.latest(target, for_restore=for_restore)
+            return records.latest(target, for_restore=for_restore)
 
     def copy(self, to: Path, *names: str) -> Shelf:
         """Another directory with some of these backups, files' times and all."""

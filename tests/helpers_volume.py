@@ -20,16 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scarlet_backup_mcp.hosts.docker import DockerHost
+from scarlet_backup_mcp.hosts.docker.container import DockerHost
 from scarlet_backup_mcp.models.results import Backup, Restore
-from scarlet_backup_mcp.procedures import journal as journals
-from scarlet_backup_mcp.procedures import restore as restoring
-from scarlet_backup_mcp.procedures import volume_settle
-from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.contents_of_volume import Contents
-from scarlet_backup_mcp.procedures.set_aside import ASIDE, VOLUME_UNDO
-from scarlet_backup_mcp.procedures.sources import Wishes
-from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.own_names import ASIDE, VOLUME_UNDO
+from scarlet_backup_mcp.procedures.recovery import journal as journals
+from scarlet_backup_mcp.procedures.recovery import volume_settlement
+from scarlet_backup_mcp.procedures.recovery.volume_layout import Contents
+from scarlet_backup_mcp.procedures.restore import service as restoring
+from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
 
@@ -162,7 +162,7 @@ class Rig:
     def settle(self) -> list[str]:
         """What a call does first of all; gives what it tells of that."""
         with Target(self.settings) as target:
-            volume_settle.settle_first(target, Progress())
+            volume_settlement.settle_first(target, Progress())
             return target.settled
 
     def create(self, *options: str, image: str = IMAGE, start: bool = False) -> None:

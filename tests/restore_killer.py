@@ -14,13 +14,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from scarlet_backup_mcp.hosts.docker import DockerHost
-from scarlet_backup_mcp.postgres import databases
-from scarlet_backup_mcp.postgres.server import Session
-from scarlet_backup_mcp.procedures import journal as journals
-from scarlet_backup_mcp.procedures import restore as restoring
-from scarlet_backup_mcp.procedures import ways
-from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.hosts.docker.container import DockerHost
+from scarlet_backup_mcp.postgres.server import databases
+from scarlet_backup_mcp.postgres.server.session import Session
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.loading import attempts
+from scarlet_backup_mcp.procedures.recovery import journal as journals
+from scarlet_backup_mcp.procedures.restore import service as restoring
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings
 
@@ -77,7 +77,7 @@ class Mortal(Progress):
 
 MOMENTS: dict[str, Callable[[], None]] = {
     "when the new database is not marked yet": lambda: before(databases, "set_comment"),
-    "before the load": lambda: before(ways, "load"),
+    "before the load": lambda: before(attempts, "load"),
     "in the middle of the load": lambda: None,
     "after owner and settings are put back": lambda: after(databases, "apply_properties"),
     "after the journal is written": lambda: after(journals, "write"),

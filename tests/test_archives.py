@@ -16,10 +16,10 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scarlet_backup_mcp.postgres import base_backup
-from scarlet_backup_mcp.postgres.base_backup import BackupManifestDamaged, File, WalRange
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.postgres.cluster import base_backup
+from scarlet_backup_mcp.postgres.cluster.base_backup import BackupManifestDamaged, File, WalRange
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 from scarlet_backup_mcp.store import gzip

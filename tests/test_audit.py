@@ -28,11 +28,11 @@ from hypothesis import strategies as st
 
 from scarlet_backup_mcp.errors import BackupToolError, Busy, RestoreRefused, StoreError
 from scarlet_backup_mcp.models.results import Kept
-from scarlet_backup_mcp.procedures import audited as calls
-from scarlet_backup_mcp.procedures.alarm import Alarm, sound
-from scarlet_backup_mcp.procedures.backup import backup
+from scarlet_backup_mcp.procedures.audit import calls
+from scarlet_backup_mcp.procedures.audit.failure_hook import Alarm, sound
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.procedures.listing import no_success, remedy_of
-from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.redaction import HIDDEN, redact, text
 from scarlet_backup_mcp.settings import Settings, load_settings

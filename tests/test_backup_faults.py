@@ -18,11 +18,11 @@ import pytest
 from scarlet_backup_mcp.errors import BackupToolError, ConfigurationError, DiskFull
 from scarlet_backup_mcp.models.manifest import Manifest
 from scarlet_backup_mcp.models.results import Listed
-from scarlet_backup_mcp.postgres import programs
-from scarlet_backup_mcp.procedures.backup import backup
+from scarlet_backup_mcp.postgres.server import programs
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.procedures.integrity import db_integrity
 from scarlet_backup_mcp.procedures.listing import list_backups
-from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import load_settings
 from scarlet_backup_mcp.store.directory import BackupDirectory

@@ -15,18 +15,19 @@ from typing import Any
 
 import pytest
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import BackupMissing, OtherDatabaseRefused
 from scarlet_backup_mcp.models.results import Listing
-from scarlet_backup_mcp.procedures import catalogue, set_aside
+from scarlet_backup_mcp.procedures import own_names
+from scarlet_backup_mcp.procedures.catalog import records
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.procedures.prune import prune
-from scarlet_backup_mcp.procedures.restore import dry_run
-from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.procedures.restore.service import dry_run
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings
 from scarlet_backup_mcp.store.directory import DRILL
 from scarlet_backup_mcp.store.names import MANIFEST, VERIFIED
-from scarlet_backup_mcp.texts import describe
+from scarlet_backup_mcp.summaries import describe
 
 from .conftest import LocalDatabase
 from .helpers_store import Made, Shelf, execute, shelf, small_database
@@ -368,7 +369,7 @@ def test_without_an_engine_the_settings_tell_whose_a_backup_is(two_projects: Pat
 def test_latest_for_a_restore_is_of_the_live_cluster_where_there_is_one(made: Made, here: Shelf) -> None:
     add(here, made, "letta_backup_20260101_000000.sql", created_at=ago(-0.001), identity={"system_identifier": "1"})
     with Target(here.settings) as target:
-        assert catalogue.latest(target) == "letta_backup_20260101_000000.sql"
+        assert records.latest(target) == "letta_backup_20260101_000000.sql"
         assert dry_run(target, Progress(), "latest").source == made.plain
     here.file(made.plain).unlink()
     with Target(here.settings) as target:
@@ -599,4 +600,4 @@ def tables_of_letta(made: Made) -> list[dict[str, Any]]:
     ],
 )
 def test_only_a_name_with_a_time_that_exists_is_an_undo_points(name: str, made_at: datetime | None) -> None:
-    assert set_aside.stamped(set_aside.undo_prefix("letta"), name) == made_at
+    assert own_names.stamped(own_names.undo_prefix("letta"), name) == made_at

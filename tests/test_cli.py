@@ -18,11 +18,11 @@ from typing import TypeVar
 
 import pytest
 
+from scarlet_backup_mcp.cli.rendering import for_terminal
 from scarlet_backup_mcp.models.common import Model
 from scarlet_backup_mcp.models.results import Backup, ErrorReport, Integrity, Listing, Restore
 from scarlet_backup_mcp.models.verification import Verification
 from scarlet_backup_mcp.settings import PREFIX, Settings, load_settings
-from scarlet_backup_mcp.terminal import for_terminal
 
 from .conftest import LocalDatabase
 from .helpers_faces import (

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from scarlet_backup_mcp import texts
+from scarlet_backup_mcp import summaries
 from scarlet_backup_mcp.errors import (
     Cancelled,
     ContainerNotRunning,
@@ -25,17 +25,18 @@ from scarlet_backup_mcp.errors import (
     ServerUnreachable,
     VolumeUnsupported,
 )
-from scarlet_backup_mcp.hosts.helper import LABEL as LABEL_OF_HELPERS
+from scarlet_backup_mcp.hosts.docker.helper import LABEL as LABEL_OF_HELPERS
 from scarlet_backup_mcp.models.manifest import VolumeManifest
 from scarlet_backup_mcp.models.results import Backup
-from scarlet_backup_mcp.postgres import controldata
-from scarlet_backup_mcp.postgres.controldata import ControlDataDamaged
-from scarlet_backup_mcp.procedures import catalogue, journal
-from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.beside import HELPERS
+from scarlet_backup_mcp.postgres.cluster import controldata
+from scarlet_backup_mcp.postgres.cluster.controldata import ControlDataDamaged
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.catalog import records
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.procedures.prune import prune
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.throw_away import owner_of
+from scarlet_backup_mcp.procedures.recovery import journal
+from scarlet_backup_mcp.procedures.recovery.helper_container import HELPERS
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import owner_of
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store.names import JOURNAL
@@ -218,8 +219,8 @@ def test_cold_copy_is_verified_and_listed(layout: Ended) -> None:
     listed = layout.shelf.listed(layout.backup.name)
     assert (listed.state, listed.detail[:4], listed.rows) == ("good", "cold", None)
     with Target(layout.shelf.settings) as target:
-        assert catalogue.last_full(target, ("sql", "volume")) is None
-    assert "is valid" in texts.describe(report)
+        assert records.last_full(target, ("sql", "volume")) is None
+    assert "is valid" in summaries.describe(report)
 
 
 def test_what_is_not_the_clusters_is_left_out(layout: Ended) -> None:

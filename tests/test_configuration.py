@@ -7,16 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from scarlet_backup_mcp import texts
+from scarlet_backup_mcp import summaries
 from scarlet_backup_mcp.errors import BackupNotValid
 from scarlet_backup_mcp.models.results import Backup
-from scarlet_backup_mcp.postgres.configuration import disarmed, findings, live_settings
-from scarlet_backup_mcp.procedures import archive_configuration
-from scarlet_backup_mcp.procedures.archive import LONGEST, read
-from scarlet_backup_mcp.procedures.restore import dry_run, propose
-from scarlet_backup_mcp.procedures.sources import Wishes
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.postgres.cluster.configuration import disarmed, findings, live_settings
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.reading import archive_configuration
+from scarlet_backup_mcp.procedures.reading.archive import LONGEST, read
+from scarlet_backup_mcp.procedures.restore.service import dry_run, propose
+from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 
 from .conftest import run_docker
@@ -232,7 +232,7 @@ def test_a_foreign_archives_configuration_is_named_and_commented_out(rigs: tuple
     report = rig.call(verify, FOREIGN, "full")
     question = rig.call(propose, FOREIGN, Wishes(accept_foreign=True)).question
     rehearsed = rig.call(dry_run, FOREIGN, Wishes(accept_foreign=True))
-    for told in (texts.describe(report), question, texts.describe(rehearsed)):
+    for told in (summaries.describe(report), question, summaries.describe(rehearsed)):
         assert all(line in told for line in lines), told
         assert "sk-hidden" not in told
     assert "lines are commented out" in question

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
-from scarlet_backup_mcp.postgres.contents import Comparison, Contents, compare, confirm
-from scarlet_backup_mcp.postgres.definitions import Definition, alike
-from scarlet_backup_mcp.postgres.quoting import identifier
-from scarlet_backup_mcp.postgres.script import Handler, read_script, strip_restrict
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.postgres.dump.contents import Comparison, Contents, compare, confirm
+from scarlet_backup_mcp.postgres.dump.definitions import Definition, alike
+from scarlet_backup_mcp.postgres.dump.script import Handler, read_script, strip_restrict
+from scarlet_backup_mcp.postgres.server.quoting import identifier
 
 from .conftest import MEMORY, Stack, run_docker
 

@@ -11,14 +11,15 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import QueryFailed
 from scarlet_backup_mcp.models.results import Backup, Integrity
-from scarlet_backup_mcp.postgres import amcheck, analysing, catalogue, counting
-from scarlet_backup_mcp.procedures.backup import backup
+from scarlet_backup_mcp.postgres.server import amcheck, analysing, counting
+from scarlet_backup_mcp.postgres.server import catalogue as pg
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.procedures.integrity import db_integrity
-from scarlet_backup_mcp.procedures.restore import restore
-from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.procedures.restore.service import restore
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.store.directory import BackupDirectory
 
@@ -105,7 +106,7 @@ def test_every_kind_of_table_is_counted(database: LocalDatabase, tmp_path: Path)
         target.server.session(database.name) as session,
         psycopg.connect(database.dsn) as connection,
     ):
-        tables = catalogue.tables(session)
+        tables = pg.tables(session)
         counted = counting.count_rows(session, tables)
         assert counted.failed == []
         plain = [table for table in tables if table.kind == "r"]
@@ -132,7 +133,7 @@ def test_text_that_its_database_can_not_read_is_counted(embedded: EmbeddedServer
 
 def test_a_table_that_took_the_name_of_another_is_not_counted_for_it(searching: Target) -> None:
     with searching.server.session(searching.database) as session:
-        tables = {table.name: table for table in catalogue.tables(session)}
+        tables = {table.name: table for table in pg.tables(session)}
         session.execute("ALTER TABLE s.agents RENAME TO away; CREATE TABLE s.agents (id int); DROP TABLE s.notes")
         counted = counting.count_rows(session, [tables["agents"], tables["notes"]])
         assert counted.rows == {}

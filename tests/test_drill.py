@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from scarlet_backup_mcp.cli import main
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.commands import main
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import (
     BackupNotValid,
     Busy,
@@ -26,18 +26,18 @@ from scarlet_backup_mcp.errors import (
     PreflightFailed,
     RestoreFailed,
 )
-from scarlet_backup_mcp.hosts import throw_away as containers
-from scarlet_backup_mcp.hosts.engine import find_endpoint
+from scarlet_backup_mcp.hosts.docker import sandbox as containers
+from scarlet_backup_mcp.hosts.docker.engine import find_endpoint
 from scarlet_backup_mcp.hosts.local import LocalHost
-from scarlet_backup_mcp.postgres import databases as postgres_databases
-from scarlet_backup_mcp.postgres.quoting import identifier
-from scarlet_backup_mcp.procedures import drill as drills
-from scarlet_backup_mcp.procedures.catalogue import latest
-from scarlet_backup_mcp.procedures.restore import dry_run
-from scarlet_backup_mcp.procedures.sources import Wishes
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.throw_away import DRILLS, ThrowAway, owner_of, throw_away_server
-from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.postgres.server import databases as postgres_databases
+from scarlet_backup_mcp.postgres.server.quoting import identifier
+from scarlet_backup_mcp.procedures.catalog.records import latest
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.drill import sql as drills
+from scarlet_backup_mcp.procedures.restore.service import dry_run
+from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import DRILLS, ThrowAway, owner_of, throw_away_server
+from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 

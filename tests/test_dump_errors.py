@@ -10,11 +10,11 @@ import pytest
 
 from scarlet_backup_mcp.errors import BackupToolError, DumpFailed
 from scarlet_backup_mcp.hosts import Exit
-from scarlet_backup_mcp.postgres import dump_failures
-from scarlet_backup_mcp.postgres.dump_failures import Kind, LockTable
-from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.dump_errors import Whereabouts, dump_error
-from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.postgres.server import dump_failures
+from scarlet_backup_mcp.postgres.server.dump_failures import Kind, LockTable
+from scarlet_backup_mcp.procedures.backup.dump_errors import Whereabouts, dump_error
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 

@@ -12,10 +12,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from scarlet_backup_mcp.demo import embedded as module
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.demo import embedded as module
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import ProgramMissing
-from scarlet_backup_mcp.postgres import cluster
+from scarlet_backup_mcp.postgres.cluster import local as local_cluster
 
 from .conftest import MEMORY, LocalDatabase, load
 
@@ -140,7 +140,7 @@ def test_nothing_is_left_after_an_exception() -> None:
 def test_nothing_is_left_after_ctrl_c() -> None:
     script = (
         "import signal, time\n"
-        "from scarlet_backup_mcp.demo.embedded import EmbeddedServer\n"
+        "from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it\n"
         "with EmbeddedServer() as server:\n"
         "    print(server.directory, flush=True)\n"
@@ -158,8 +158,8 @@ def test_nothing_is_left_after_ctrl_c() -> None:
 def test_taken_port_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """`free_port` is made to name a taken port once: the race with another program can't be had on demand."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ports = [taken.getsockname()[1], cluster.free_port()]
-        monkeypatch.setattr(cluster, "free_port", lambda: ports.pop(0))
+        ports = [taken.getsockname()[1], local_cluster.free_port()]
+        monkeypatch.setattr(local_cluster, "free_port", lambda: ports.pop(0))
         with EmbeddedServer() as server:
             assert ports == []
             psycopg.connect(server.dsn()).close()

@@ -13,17 +13,17 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.models.manifest import Activity
 from scarlet_backup_mcp.models.results import Gate
-from scarlet_backup_mcp.postgres import activity
-from scarlet_backup_mcp.postgres.server import Session
-from scarlet_backup_mcp.procedures import dump
-from scarlet_backup_mcp.procedures.backup import backup
+from scarlet_backup_mcp.postgres.server import activity
+from scarlet_backup_mcp.postgres.server.session import Session
+from scarlet_backup_mcp.procedures.backup import sql_dump
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.procedures.gate import gate
-from scarlet_backup_mcp.procedures.journal import write
-from scarlet_backup_mcp.procedures.restore import propose, restore
-from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.procedures.recovery.journal import write
+from scarlet_backup_mcp.procedures.restore.service import propose, restore
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.store.names import JOURNAL
 
@@ -173,14 +173,14 @@ def test_transaction_of_another_database_under_way_at_the_snapshot_leaves_it_ope
 def test_row_that_is_written_just_after_the_snapshot_shuts_it(
     here: Shelf, database: LocalDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    roles = dump.pg.roles
+    roles = sql_dump.pg.roles
 
     def write_first(session: Session) -> Any:
         execute(database, "UPDATE letta.agents SET name = name")
         settle(database)
         return roles(session)
 
-    monkeypatch.setattr(dump.pg, "roles", write_first)
+    monkeypatch.setattr(sql_dump.pg, "roles", write_first)
     assert not here.back_up().safe_to_proceed
     assert "inserted, updated or deleted since" in why(ask(here))
 

@@ -11,21 +11,21 @@ from typing import Any
 
 import pytest
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.models.results import Backup, Gate
 from scarlet_backup_mcp.models.verification import Drill
-from scarlet_backup_mcp.postgres.definitions_digest import Called, called_functions
-from scarlet_backup_mcp.postgres.sample import sampled
-from scarlet_backup_mcp.procedures import drill as drills
-from scarlet_backup_mcp.procedures import throw_away
+from scarlet_backup_mcp.postgres.dump.definitions_digest import Called, called_functions
+from scarlet_backup_mcp.postgres.dump.sample import sampled
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.drill import sql as drills
 from scarlet_backup_mcp.procedures.gate import gate
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.throw_away import ThrowAway, throw_away_server
-from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.procedures.sandbox import lifecycle
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, throw_away_server
+from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store.names import VERIFIED
-from scarlet_backup_mcp.texts import describe
+from scarlet_backup_mcp.summaries import describe
 
 from .helpers_drill import Databases, Throwaways, drill, listed, take
 
@@ -300,13 +300,13 @@ def without_a_throw_away_server(letta: Settings, monkeypatch: pytest.MonkeyPatch
     assert letta.bin_dir is not None
     for program in ("psql", "pg_dump", "pg_isready"):
         (clients / program).symlink_to(letta.bin_dir / program)
-    monkeypatch.setattr(throw_away, "_likeness", nothing_known)
+    monkeypatch.setattr(lifecycle, "_likeness", nothing_known)
     return letta.model_copy(update={"bin_dir": clients})
 
 
-def nothing_known(target: Target, progress: Progress) -> throw_away._Likeness:  # pyright: ignore[reportPrivateUsage]
+def nothing_known(target: Target, progress: Progress) -> lifecycle._Likeness:  # pyright: ignore[reportPrivateUsage]
     """Of a live server on another machine: where its programs are."""
-    return throw_away._Likeness()  # pyright: ignore[reportPrivateUsage]
+    return lifecycle._Likeness()  # pyright: ignore[reportPrivateUsage]
 
 
 def test_unproved_needs_no_drill(letta: Settings) -> None:

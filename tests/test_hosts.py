@@ -32,9 +32,9 @@ from scarlet_backup_mcp.errors import (
     ProgramMissing,
 )
 from scarlet_backup_mcp.hosts import Exit, Host, missing_program, run
-from scarlet_backup_mcp.hosts.docker import DockerHost
+from scarlet_backup_mcp.hosts.docker.container import DockerHost
+from scarlet_backup_mcp.hosts.docker.engine import DEFAULT_ADDRESS, Endpoint, container_name, find_endpoint
 from scarlet_backup_mcp.hosts.endings import lost
-from scarlet_backup_mcp.hosts.engine import DEFAULT_ADDRESS, Endpoint, container_name, find_endpoint
 from scarlet_backup_mcp.hosts.local import LocalHost
 from scarlet_backup_mcp.progress import Progress
 

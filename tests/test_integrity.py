@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import ConfigurationError
 from scarlet_backup_mcp.models.manifest import Site
 from scarlet_backup_mcp.models.results import Finding, Integrity
-from scarlet_backup_mcp.postgres.programs import has_known_holes
-from scarlet_backup_mcp.procedures import journal
+from scarlet_backup_mcp.postgres.server.programs import has_known_holes
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.procedures.integrity import db_integrity
-from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.procedures.recovery import journal
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store.names import JOURNAL
-from scarlet_backup_mcp.texts import describe
+from scarlet_backup_mcp.summaries import describe
 
 from .conftest import LocalDatabase, Stack, run_docker
 from .helpers_store import Made, Shelf, execute, shelf, small_database, waiting_journal

@@ -28,17 +28,17 @@ from mcp.types import CallToolResult, Implementation, InputRequiredResult
 from psycopg import sql
 
 from scarlet_backup_mcp import __version__
-from scarlet_backup_mcp.cli import main
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.commands import main
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.models.audit import AuditEntry
 from scarlet_backup_mcp.models.results import Backup, ErrorReport, Gate, Integrity, Kept, Listing, Prune
-from scarlet_backup_mcp.postgres.dsn import environment_of
-from scarlet_backup_mcp.procedures import throw_away
-from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.postgres.server.dsn import environment_of
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.sandbox import lifecycle
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.schedules import ScheduleReport, System, job_name
-from scarlet_backup_mcp.server import create_server
+from scarlet_backup_mcp.server.tools import create_server
 from scarlet_backup_mcp.settings import Settings
 from scarlet_backup_mcp.store import lock
 from scarlet_backup_mcp.store.audit import AUDIT, AUDIT_LOCK, read
@@ -790,16 +790,16 @@ def test_scheduled_run_waits_before_its_drill_and_before_its_pruning(
     scheduled: Scheduled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As behind another job that is caught up at the same time, which drills, and then makes room."""
-    monkeypatch.setattr(throw_away, "SWEEP_SECONDS", 0)
+    monkeypatch.setattr(lifecycle, "SWEEP_SECONDS", 0)
     monkeypatch.setattr(lock, "PAUSE_SECONDS", 0.2)
     there = scheduled.settings.dir
     assert there is not None
-    (there / throw_away.DRILLS).mkdir(parents=True)
+    (there / lifecycle.DRILLS).mkdir(parents=True)
     drills = Event()
 
     def be_in_the_way() -> None:
         with ExitStack() as held:
-            with writer_lock(there / throw_away.DRILLS, "test"):
+            with writer_lock(there / lifecycle.DRILLS, "test"):
                 drills.set()
                 until(lambda: list(there.glob("*.sql")), 20, "a backup")
                 lock.patiently(Progress(), lambda: held.enter_context(writer_lock(there, "test")), 20)

@@ -15,20 +15,21 @@ from typing import Any, Protocol
 
 import pytest
 
-from scarlet_backup_mcp import texts
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp import summaries
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import ArgumentsInvalid, BackupMissing, ConstraintViolated, RestoreFailed, WillNotLoad
 from scarlet_backup_mcp.hosts import Host
 from scarlet_backup_mcp.models.common import Verdict
 from scarlet_backup_mcp.models.verification import Verification
-from scarlet_backup_mcp.procedures import catalogue, ways
-from scarlet_backup_mcp.procedures import drill as drills
+from scarlet_backup_mcp.procedures.catalog import records
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.drill import sql as drills
 from scarlet_backup_mcp.procedures.gate import gate
-from scarlet_backup_mcp.procedures.restore import propose
-from scarlet_backup_mcp.procedures.sources import Wishes
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.throw_away import ThrowAway, throw_away_server
-from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.procedures.loading import attempts
+from scarlet_backup_mcp.procedures.restore.service import propose
+from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, throw_away_server
+from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 
@@ -289,15 +290,15 @@ def test_what_the_server_refuses_is_whole_and_the_way_out_is_written_out(
     assert statement in found.drill.detail
     assert found.remedy is not None
     assert statement in found.remedy
-    text = texts.describe(found)
+    text = summaries.describe(found)
     assert "is whole, but in a restore drill it could NOT be loaded as it stands" in text
     assert "damage" not in text.lower()
     item = listed(settings, name)
     assert (item.state, statement.removesuffix(";") in item.detail) == ("will_not_load", True)
     with Target(settings) as target:
         with pytest.raises(BackupMissing, match="could not be loaded in a restore drill") as no_other:
-            catalogue.latest(target, for_restore=True)
-        assert (catalogue.latest(target), name in no_other.value.remedy) == (name, True)
+            records.latest(target, for_restore=True)
+        assert (records.latest(target), name in no_other.value.remedy) == (name, True)
         assert statement in propose(target, Progress(), name, Wishes()).question
         shut = gate(target)
     told = f"In a restore drill {name} could not be loaded: The file is whole, "
@@ -365,7 +366,7 @@ def test_rows_that_break_constraints_are_named_and_come_back_if_that_is_accepted
         "tiny": ("public.small", "check", None, []),
     }
     assert found.drill.rows_compared == found.rows
-    text = texts.describe(found)
+    text = summaries.describe(found)
     assert "c_p_fkey of public.children: rows that break it: 8, the first with the keys 2, 3, 4, 5, 6" in text
     assert "sk-hidden" not in found.model_dump_json()
     assert "damage" not in text.lower()
@@ -374,14 +375,14 @@ def test_rows_that_break_constraints_are_named_and_come_back_if_that_is_accepted
 
     with Target(settings) as target:
         with pytest.raises(BackupMissing, match="rows that break"):
-            catalogue.latest(target, for_restore=True)
+            records.latest(target, for_restore=True)
         assert [
             reason.endswith("Mend those rows in the live database, and call `backup`.")
             for reason in gate(target).reasons
         ]
         read = verify(target, Progress(), name)
         assert (read.valid, read.verdict, read.drill) == (True, "constraint_violated", None)
-        assert "is whole, but in a restore drill its rows were found to break constraints" in texts.describe(read)
+        assert "is whole, but in a restore drill its rows were found to break constraints" in summaries.describe(read)
         with pytest.raises(ConstraintViolated):
             propose(target, Progress(), name, Wishes())
         question = propose(target, Progress(), name, Wishes(accept_violations=True)).question
@@ -548,16 +549,16 @@ def test_an_older_manifest_tells_what_was_set_for_the_database(databases: Databa
         AGENTS + SETTINGS["a custom variable"] + "ALTER DATABASE :\"DBNAME\" SET TimeZone TO 'Asia/Tokyo';"
     )
     with Target(settings) as target:
-        known = catalogue.know(target, target.directory.find(take(settings).name))
+        known = records.know(target, target.directory.find(take(settings).name))
         assert known.manifest is not None
         assert known.manifest.effective is not None
         older = known.manifest.model_copy(update={"effective": None})
-        found = ways.settings_of(target, older)
+        found = attempts.settings_of(target, older)
         assert found == known.manifest.effective
         assert (found["TimeZone"], found["app.tenant"]) == ("Asia/Tokyo", '42 of \\ "us"')
         databases.drop()
         databases.names.clear()
-        assert ways.settings_of(target, known.manifest) == known.manifest.effective
+        assert attempts.settings_of(target, known.manifest) == known.manifest.effective
 
 
 def test_an_index_is_built_with_less_memory_where_there_is_no_more_of_it_to_share(box: Box) -> None:

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from scarlet_backup_mcp.cli import main as commands
+from scarlet_backup_mcp.cli.commands import main as commands
 from scarlet_backup_mcp.errors import (
     ConfigurationError,
     ContainerAmbiguous,
@@ -24,20 +24,20 @@ from scarlet_backup_mcp.errors import (
     VolumeShared,
     WrongServer,
 )
-from scarlet_backup_mcp.hosts.docker import DockerHost
+from scarlet_backup_mcp.hosts.docker.container import DockerHost
 from scarlet_backup_mcp.hosts.local import LocalHost, LocalProcess
 from scarlet_backup_mcp.models.results import Backup, Integrity
-from scarlet_backup_mcp.postgres import controldata
-from scarlet_backup_mcp.postgres.dsn import environment_of
-from scarlet_backup_mcp.postgres.postmaster import Postmaster, Whereabouts, read
-from scarlet_backup_mcp.postgres.server import Server
-from scarlet_backup_mcp.procedures.backup import backup
+from scarlet_backup_mcp.postgres.cluster import controldata
+from scarlet_backup_mcp.postgres.server.dsn import environment_of
+from scarlet_backup_mcp.postgres.server.postmaster import Postmaster, Whereabouts, read
+from scarlet_backup_mcp.postgres.server.session import Server
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.integrity import db_integrity
-from scarlet_backup_mcp.procedures.load import load
-from scarlet_backup_mcp.procedures.restore import dry_run, propose, restore
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.procedures.loading.psql import load
+from scarlet_backup_mcp.procedures.restore.service import dry_run, propose, restore
+from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 

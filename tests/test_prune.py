@@ -19,12 +19,13 @@ import pytest
 from psycopg import sql
 from pydantic import SecretStr
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import BackupMissing, Busy, Cancelled, ConfirmationStale, ServerUnreachable
 from scarlet_backup_mcp.models.results import Kept, Prune
-from scarlet_backup_mcp.procedures import catalogue, prune
-from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.procedures import prune
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.catalog import records
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import load_settings
 from scarlet_backup_mcp.store.directory import BackupDirectory
@@ -254,7 +255,7 @@ def test_newest_proved_one_stays(made: Made, here: Shelf) -> None:
     names = fill(here, made, 5)
     with Target(here.settings) as target:
         entry = target.directory.find(names[4])
-        sha256 = catalogue.know(target, entry).manifest
+        sha256 = records.know(target, entry).manifest
         assert sha256 is not None
         target.directory.store_verification(entry, sha256=sha256.sha256, failed=[], proved=True, proved_on="a drill")
     report = pruned(here, dry_run=False)
@@ -267,7 +268,7 @@ def test_what_is_about_to_go_is_announced_with_its_digest(made: Made, here: Shel
     announced: list[Mapping[str, str]] = []
     with Target(here.settings) as target:
         target.announce = announced.append
-        digests = {name: catalogue.know(target, target.directory.find(name)).manifest for name in names}
+        digests = {name: records.know(target, target.directory.find(name)).manifest for name in names}
         prune.prune(target, Progress(), dry_run=False)
     gone = digests[names[2]]
     assert gone is not None
@@ -449,7 +450,7 @@ def test_killed_at_any_step_it_leaves_a_whole_backup_or_none(made: Made, here: S
     )
     assert killed.returncode == (0 if steps == STEPS else -signal.SIGKILL)
     with Target(here.settings) as target:
-        assert [(item.name, item.state) for item in catalogue.known(target)] == ([(name, "good")] if steps == 0 else [])
+        assert [(item.name, item.state) for item in records.known(target)] == ([(name, "good")] if steps == 0 else [])
         swept = target.directory.sweep()
     assert swept == Swept([name] if 0 < steps < STEPS - 1 else [])
     left = {path.name for path in here.directory.iterdir() if name in path.name}
@@ -502,7 +503,7 @@ def test_listing_never_takes_one_that_is_just_removed_for_foreign(
 
     monkeypatch.setattr(BackupDirectory, "manifest_head", removed_first)
     with Target(here.settings) as target:
-        assert catalogue.known(target) == []
+        assert records.known(target) == []
     assert not here.file(name).exists()
 
 

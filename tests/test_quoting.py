@@ -6,10 +6,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
-from scarlet_backup_mcp.postgres.quoting import identifier, literal, qualified
-from scarlet_backup_mcp.postgres.server import Session
-from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.postgres.server.quoting import identifier, literal, qualified
+from scarlet_backup_mcp.postgres.server.session import Session
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.settings import Settings
 
 ANY_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=80)

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from scarlet_backup_mcp.postgres.refusals import MOST, Refusals
-from scarlet_backup_mcp.postgres.roles import Roles
-from scarlet_backup_mcp.postgres.script import read_script
+from scarlet_backup_mcp.postgres.dump.refusals import MOST, Refusals
+from scarlet_backup_mcp.postgres.dump.roles import Roles
+from scarlet_backup_mcp.postgres.dump.script import read_script
 
 from .test_script import DUMP
 

@@ -22,7 +22,7 @@ import pytest
 import zstandard
 from psycopg import sql
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import (
     ArgumentsInvalid,
     BackupMissing,
@@ -36,14 +36,14 @@ from scarlet_backup_mcp.errors import (
 from scarlet_backup_mcp.models.common import CodePage, Level
 from scarlet_backup_mcp.models.results import Repaired, Restore
 from scarlet_backup_mcp.models.verification import Check, Verification
-from scarlet_backup_mcp.postgres.contents import Contents, compare
-from scarlet_backup_mcp.postgres.digests import BlockDigests
-from scarlet_backup_mcp.postgres.script import ScriptReader, read_script
+from scarlet_backup_mcp.postgres.dump.contents import Contents, compare
+from scarlet_backup_mcp.postgres.dump.digests import BlockDigests
+from scarlet_backup_mcp.postgres.dump.script import ScriptReader, read_script
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.procedures.repair import repair
-from scarlet_backup_mcp.procedures.restore import dry_run, restore
-from scarlet_backup_mcp.procedures.sources import Wishes
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.procedures.restore.service import dry_run, restore
+from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.store.encodings import Container
 

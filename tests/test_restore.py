@@ -37,13 +37,13 @@ from scarlet_backup_mcp.errors import (
 )
 from scarlet_backup_mcp.models.common import Compression
 from scarlet_backup_mcp.models.results import Backup, Restore
-from scarlet_backup_mcp.postgres import databases
-from scarlet_backup_mcp.postgres.server import Session
-from scarlet_backup_mcp.procedures import journal as journals
-from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.restore import Confirmed, dry_run, restore
-from scarlet_backup_mcp.procedures.sources import Wishes
-from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.postgres.server import databases
+from scarlet_backup_mcp.postgres.server.session import Session
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.recovery import journal as journals
+from scarlet_backup_mcp.procedures.restore.service import Confirmed, dry_run, restore
+from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 

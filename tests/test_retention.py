@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scarlet_backup_mcp.models.common import Kind
-from scarlet_backup_mcp.procedures.retention import BEFORE_SHRINK, MARKED, PROVED, Candidate, Rules, decide
+from scarlet_backup_mcp.procedures.catalog.retention import BEFORE_SHRINK, MARKED, PROVED, Candidate, Rules, decide
 
 DAY = timedelta(days=1)
 BEGIN = datetime(2024, 1, 1, 3, tzinfo=UTC)

@@ -13,13 +13,13 @@ import pytest
 
 from scarlet_backup_mcp.errors import BackupToolError, DiskFull
 from scarlet_backup_mcp.models.results import Restore
-from scarlet_backup_mcp.procedures import room
-from scarlet_backup_mcp.procedures.backup import backup
+from scarlet_backup_mcp.procedures import disk_space
+from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.listing import list_backups
 from scarlet_backup_mcp.procedures.prune import prune
-from scarlet_backup_mcp.procedures.restore import restore
-from scarlet_backup_mcp.procedures.sources import Wishes
-from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.procedures.restore.service import restore
+from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 
 from .conftest import IMAGE, docker, run_docker, run_docker_quietly
@@ -127,7 +127,7 @@ def at_the_load(mind: Mind, leaving: int, done: int = -1) -> Watch:
 def test_a_disk_that_is_full_when_much_is_loaded_gets_its_room_back_and_the_server_lives(
     mind: Mind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "LOOK_SECONDS", 1e9)
+    monkeypatch.setattr(disk_space, "LOOK_SECONDS", 1e9)
     error = failure(mind, at_the_load(mind, 4, 40 << 20))
     assert "disk is full" in error.message
     assert scratch(mind) == []
@@ -151,7 +151,7 @@ def test_a_disk_without_room_for_a_checkpoint_keeps_the_scratch_database_until_t
 
 
 def test_a_load_is_stopped_before_the_room_is_gone(mind: Mind, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(disk_space, "LOOK_SECONDS", 0.0)
     error = failure(mind, at_the_load(mind, 30, 20 << 20))
     assert "was stopped" in error.message
     assert scratch(mind) == []

@@ -27,25 +27,25 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import BackupToolError, PreflightFailed
 from scarlet_backup_mcp.hosts import run
 from scarlet_backup_mcp.models.common import Compression
 from scarlet_backup_mcp.models.manifest import DatabaseProperties
 from scarlet_backup_mcp.models.results import Backup, Restore
 from scarlet_backup_mcp.models.verification import Verification
-from scarlet_backup_mcp.postgres import catalogue
-from scarlet_backup_mcp.postgres.quoting import identifier, literal
-from scarlet_backup_mcp.postgres.script import Handler, ScriptReader
-from scarlet_backup_mcp.postgres.script import Target as CopyTarget
-from scarlet_backup_mcp.postgres.server import OWN_SEARCH_PATH
-from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.examine import examine
+from scarlet_backup_mcp.postgres.dump.script import Handler, ScriptReader
+from scarlet_backup_mcp.postgres.dump.script import Target as CopyTarget
+from scarlet_backup_mcp.postgres.server import catalogue as pg
+from scarlet_backup_mcp.postgres.server.quoting import identifier, literal
+from scarlet_backup_mcp.postgres.server.session import OWN_SEARCH_PATH
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.procedures.listing import list_backups
-from scarlet_backup_mcp.procedures.restore import restore
-from scarlet_backup_mcp.procedures.sources import Wishes
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.procedures.reading.sql import examine
+from scarlet_backup_mcp.procedures.restore.service import restore
+from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 
@@ -141,7 +141,7 @@ def content(settings: Settings) -> Content:
     reader = ScriptReader(dump)
     with Target(settings) as target:
         with target.server.session(target.database) as session:
-            properties = catalogue.properties(session)
+            properties = pg.properties(session)
             schemas = session.rows(
                 """SELECT nspname, nspowner::regrole, nspacl::text, obj_description(oid, 'pg_namespace') AS comment
                    FROM pg_namespace WHERE nspname !~ '^pg_(temp|toast)' ORDER BY nspname"""

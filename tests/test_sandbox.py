@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from scarlet_backup_mcp.errors import Cancelled
-from scarlet_backup_mcp.hosts import seeds
-from scarlet_backup_mcp.hosts.engine import Engine, find_endpoint
-from scarlet_backup_mcp.hosts.resources import Resources, resources_of
+from scarlet_backup_mcp.hosts.docker import seeds
+from scarlet_backup_mcp.hosts.docker.engine import Engine, find_endpoint
+from scarlet_backup_mcp.hosts.docker.resources import Resources, resources_of
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.procedures.prune import prune
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.throw_away import ThrowAway, throw_away_server
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, throw_away_server
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 

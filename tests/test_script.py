@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 import xxhash
 
-from scarlet_backup_mcp.postgres import script
-from scarlet_backup_mcp.postgres.digests import BlockDigests, RowDigests
-from scarlet_backup_mcp.postgres.script import (
+from scarlet_backup_mcp.postgres.dump import script
+from scarlet_backup_mcp.postgres.dump.digests import BlockDigests, RowDigests
+from scarlet_backup_mcp.postgres.dump.script import (
     Handler,
     ScriptDamaged,
     ScriptReader,

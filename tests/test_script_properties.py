@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scarlet_backup_mcp.demo.embedded import wheel_bin_dir
+from scarlet_backup_mcp.cli.demo.embedded import wheel_bin_dir
 from scarlet_backup_mcp.errors import ProgramMissing
-from scarlet_backup_mcp.postgres.digests import BlockDigests, RowDigests
-from scarlet_backup_mcp.postgres.lexer import tokens, unquote
-from scarlet_backup_mcp.postgres.refusals import Refusals
-from scarlet_backup_mcp.postgres.roles import Roles
-from scarlet_backup_mcp.postgres.script import (
+from scarlet_backup_mcp.postgres.dump.digests import BlockDigests, RowDigests
+from scarlet_backup_mcp.postgres.dump.lexer import tokens, unquote
+from scarlet_backup_mcp.postgres.dump.refusals import Refusals
+from scarlet_backup_mcp.postgres.dump.roles import Roles
+from scarlet_backup_mcp.postgres.dump.script import (
     Handler,
     ScriptDamaged,
     ScriptReader,

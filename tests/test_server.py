@@ -18,13 +18,13 @@ from mcp.shared.exceptions import MCPError
 from mcp.types import CallToolResult, ElicitResult, InputRequiredResult, TextContent
 from psycopg import sql
 
-from scarlet_backup_mcp import server
 from scarlet_backup_mcp.errors import InternalError
 from scarlet_backup_mcp.models.common import Model
 from scarlet_backup_mcp.models.manifest import Manifest
 from scarlet_backup_mcp.models.results import Backup
-from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.progress import Progress
+from scarlet_backup_mcp.server import tools
 from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store import manifests
 
@@ -786,7 +786,7 @@ async def test_progress_grows_whatever_a_procedure_reports(
             time.sleep(0.3)
         return example_backup()
 
-    monkeypatch.setattr(server.backups, "backup", work)
+    monkeypatch.setattr(tools.backups, "backup", work)
     async with agent(idle, era) as it:
         told = await progress_of(it, "backup", {})
     assert len(told) > 2

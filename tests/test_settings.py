@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import (
     BackupDirUnknown,
     BackupToolError,
@@ -26,9 +26,9 @@ from scarlet_backup_mcp.errors import (
     ServerUnreachable,
 )
 from scarlet_backup_mcp.hosts import Dependent, Place, Process
-from scarlet_backup_mcp.postgres.dsn import VARIABLES, environment_of
-from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.postgres.server.dsn import VARIABLES, environment_of
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import PREFIX, load_settings
 

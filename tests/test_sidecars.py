@@ -18,11 +18,11 @@ from scarlet_backup_mcp.errors import BackupToolError, DirectoryNotWritable, Res
 from scarlet_backup_mcp.limits import within
 from scarlet_backup_mcp.models.common import State
 from scarlet_backup_mcp.models.results import Backup
-from scarlet_backup_mcp.procedures import throw_away
-from scarlet_backup_mcp.procedures.backup import backup
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.integrity import db_integrity
-from scarlet_backup_mcp.procedures.target import Target
+from scarlet_backup_mcp.procedures.sandbox import lifecycle
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.store.lock import HOLDER, writer_lock
 from scarlet_backup_mcp.store.names import JOURNAL
@@ -92,10 +92,10 @@ def test_fifos_for_what_lies_beside_a_backup_hang_nothing(made: Made, here: Shel
 
 
 def test_a_fifo_for_a_drills_mark_hangs_nothing(here: Shelf) -> None:
-    drills = here.directory / throw_away.DRILLS
+    drills = here.directory / lifecycle.DRILLS
     drills.mkdir()
-    fifo(drills / throw_away.OWNER)
-    assert isinstance(soon(lambda: throw_away.owner_of(drills)), BackupToolError)
+    fifo(drills / lifecycle.OWNER)
+    assert isinstance(soon(lambda: lifecycle.owner_of(drills)), BackupToolError)
 
 
 def test_a_link_is_no_sidecar(tmp_path: Path) -> None:

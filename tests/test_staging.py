@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.models.verification import Check, Drill
-from scarlet_backup_mcp.procedures import proof
-from scarlet_backup_mcp.procedures.set_aside import MARK
+from scarlet_backup_mcp.procedures.loading import load_checks
+from scarlet_backup_mcp.procedures.own_names import MARK
 
 from .helpers_drill import Databases, bring_back, drill, take
 from .helpers_restore import Watch
@@ -63,10 +63,10 @@ def test_a_template_in_a_tablespace_comes_back_as_one_and_gives_way(databases: D
 
 def test_what_a_sandbox_can_not_give_the_database_leaves_it_open() -> None:
     report = Drill(proved=None, where="there", server_version="15.20", duration_seconds=0)
-    checks = [Check(check=proof.ROWS, ok=True), Check(check=proof.OBJECTS, ok=True)]
-    proof.conclude(report, [*checks, Check(check=proof.SETTINGS, ok=True)], [])
+    checks = [Check(check=load_checks.ROWS, ok=True), Check(check=load_checks.OBJECTS, ok=True)]
+    load_checks.conclude(report, [*checks, Check(check=load_checks.SETTINGS, ok=True)], [])
     assert (report.proved, report.verdict) == (True, "proved")
-    proof.conclude(report, [*checks, Check(check=proof.SETTINGS, ok=None, detail="no locale it_IT")], [])
+    load_checks.conclude(report, [*checks, Check(check=load_checks.SETTINGS, ok=None, detail="no locale it_IT")], [])
     assert (report.proved, report.verdict, report.detail) == (None, "unknown", "drill_settings: no locale it_IT")
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from scarlet_backup_mcp.errors import BackupToolError, ContainerLost, EngineUnreachable, RestoreInterrupted
-from scarlet_backup_mcp.hosts import engine as engines
-from scarlet_backup_mcp.hosts import exec_stream
-from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.restore import restore
-from scarlet_backup_mcp.procedures.sources import Wishes
+from scarlet_backup_mcp.hosts.docker import engine as engines
+from scarlet_backup_mcp.hosts.docker import exec_stream
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.restore.service import restore
+from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
 from scarlet_backup_mcp.progress import Progress
 
 from .conftest import Stack, run_docker

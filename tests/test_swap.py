@@ -14,12 +14,12 @@ import pytest
 
 from scarlet_backup_mcp.errors import DiskFull, PreflightFailed, RestoreFailed, RestoreInterrupted, ServerUnreachable
 from scarlet_backup_mcp.models.results import Restore
-from scarlet_backup_mcp.postgres import databases
-from scarlet_backup_mcp.procedures import journal as journals
-from scarlet_backup_mcp.procedures.backup import backup
+from scarlet_backup_mcp.postgres.server import databases
+from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.listing import list_backups
-from scarlet_backup_mcp.procedures.restore import restore
-from scarlet_backup_mcp.procedures.sources import Wishes
+from scarlet_backup_mcp.procedures.recovery import journal as journals
+from scarlet_backup_mcp.procedures.restore.service import restore
+from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
 from scarlet_backup_mcp.progress import Progress
 
 from .helpers_backup_faults import Box, a_box, fill, tmpfs

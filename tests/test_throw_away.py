@@ -18,14 +18,14 @@ from typing import Any
 
 import pytest
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer, copy_programs, wheel_bin_dir
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer, copy_programs, wheel_bin_dir
 from scarlet_backup_mcp.errors import Busy, Cancelled, DirectoryNotWritable, DrillImpossible, ProgramMissing
 from scarlet_backup_mcp.hosts import Host, run
-from scarlet_backup_mcp.hosts import throw_away as hosts
-from scarlet_backup_mcp.postgres import cluster
-from scarlet_backup_mcp.procedures import throw_away as module
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.throw_away import ThrowAway, owner_of, sweep, throw_away_server
+from scarlet_backup_mcp.hosts.docker import sandbox as hosts
+from scarlet_backup_mcp.postgres.cluster import local as local_cluster
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.sandbox import lifecycle as module
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, owner_of, sweep, throw_away_server
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 
@@ -435,7 +435,7 @@ def test_client_programs_alone_make_no_cluster(
     clients = tmp_path / "clients"
     clients.mkdir()
     for program in ("psql", "pg_dump"):
-        (clients / cluster.executable(program)).symlink_to(embedded.bin_dir / cluster.executable(program))
+        (clients / local_cluster.executable(program)).symlink_to(embedded.bin_dir / local_cluster.executable(program))
     local_options["bin_dir"] = str(clients)
     with Target(load_settings(**local_options)) as target:
         found = module._server_programs(clients, module._likeness(target, Progress()))  # pyright: ignore[reportPrivateUsage]

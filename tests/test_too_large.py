@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from scarlet_backup_mcp import texts
-from scarlet_backup_mcp.postgres import recovery
-from scarlet_backup_mcp.postgres.too_large import is_too_large, too_large_table, without_rows_of
+from scarlet_backup_mcp import summaries
+from scarlet_backup_mcp.postgres.cluster import recovery
+from scarlet_backup_mcp.postgres.dump.too_large import is_too_large, too_large_table, without_rows_of
 
 from .conftest import IMAGE, run_docker, run_docker_quietly
 from .helpers_backup_faults import Box
@@ -51,7 +51,7 @@ def test_a_volume_with_a_value_that_no_dump_can_hold_is_sound_but_for_that(box: 
         "not read"
     )
     assert found.drill.rows_compared == 3
-    assert found.drill.detail in texts.describe(found)
+    assert found.drill.detail in summaries.describe(found)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ import pytest
 import zstandard
 from pydantic import SecretStr
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import BackupMissing, Cancelled, NameRefused
 from scarlet_backup_mcp.models.verification import Verification
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 
 from .helpers_store import Made, Shelf, made_backups

@@ -21,8 +21,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from scarlet_backup_mcp import texts
-from scarlet_backup_mcp.demo.embedded import SETTINGS, EmbeddedServer, copy_programs, wheel_bin_dir
+from scarlet_backup_mcp import summaries
+from scarlet_backup_mcp.cli.demo.embedded import SETTINGS, EmbeddedServer, copy_programs, wheel_bin_dir
 from scarlet_backup_mcp.errors import (
     ArgumentsInvalid,
     BackupMissing,
@@ -37,11 +37,11 @@ from scarlet_backup_mcp.errors import (
 from scarlet_backup_mcp.models.common import Compression, Level
 from scarlet_backup_mcp.models.results import Backup
 from scarlet_backup_mcp.models.verification import Check, Verification
-from scarlet_backup_mcp.postgres.cluster import Cluster
-from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.restore import dry_run
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.postgres.cluster.local import Cluster
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.restore.service import dry_run
+from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings
 from scarlet_backup_mcp.store import gzip
@@ -350,7 +350,7 @@ def test_local_server_is_copied_and_verified_without_a_server(kept: Kept, tmp_pa
     with tarfile.open(kept.here.file(kept.name)) as tar:
         names = {member.name for member in tar}
     assert {"PG_VERSION", "global/pg_control", "backup_label", "backup_manifest"} <= names
-    assert "is valid" in texts.describe(full)
+    assert "is valid" in summaries.describe(full)
 
 
 def test_copy_that_loses_its_slot_is_whole_when_no_wal_is_missing(
@@ -654,7 +654,7 @@ def test_changed_archive_is_seen_with_and_without_our_manifest(
     here.manifest(kept.name).unlink()
     foreign = here.verify(kept.name)
     assert failed(foreign) == CHANGES[change] - OURS_ONLY | {"manifest"}
-    assert "NOT valid" in texts.describe(foreign)
+    assert "NOT valid" in summaries.describe(foreign)
 
 
 def test_name_that_is_no_text_is_told_as_text(kept: Kept, tmp_path: Path) -> None:
@@ -704,7 +704,7 @@ def test_base_backup_of_another_tool_is_whole_but_foreign(kept: Kept, tmp_path: 
     report = here.verify(kept.name)
     assert failed(report) == {"manifest"}
     assert (report.valid, report.foreign) == (False, True)
-    assert "whole, without a manifest" in texts.describe(report)
+    assert "whole, without a manifest" in summaries.describe(report)
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -726,7 +726,7 @@ def test_archive_of_proc_004_tells_whether_the_server_ran(
     assert (report.valid, report.foreign) == (False, True)
     consistent = check(report, "consistent")
     assert ("torn" in consistent.detail) == running
-    assert ("NOT valid" in texts.describe(report)) == running
+    assert ("NOT valid" in summaries.describe(report)) == running
     assert here.listed(name).state == "foreign"
     assert json.loads(report.model_dump_json())["files"] == report.files
     levels: tuple[Level, ...] = ("quick", "full")

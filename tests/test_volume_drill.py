@@ -16,18 +16,18 @@ from pathlib import Path
 
 import pytest
 
-from scarlet_backup_mcp import texts
+from scarlet_backup_mcp import summaries
 from scarlet_backup_mcp.errors import ArgumentsInvalid, Cancelled, DrillFailed, DrillImpossible
-from scarlet_backup_mcp.hosts.throw_away import HOME, LABEL
+from scarlet_backup_mcp.hosts.docker.sandbox import HOME, LABEL
 from scarlet_backup_mcp.models.manifest import CopiedTable, VolumeManifest
 from scarlet_backup_mcp.models.results import Backup, Restore
 from scarlet_backup_mcp.models.verification import Drill, Verification
-from scarlet_backup_mcp.postgres import recovery
-from scarlet_backup_mcp.postgres.controldata import ControlDataDamaged
-from scarlet_backup_mcp.procedures.proof_volume import Counted, of_databases, of_integrity, of_rows
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.throw_away import DRILLS, owner_of
-from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.postgres.cluster import recovery
+from scarlet_backup_mcp.postgres.cluster.controldata import ControlDataDamaged
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.drill.volume_checks import Counted, of_databases, of_integrity, of_rows
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import DRILLS, owner_of
+from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store import gzip
@@ -140,14 +140,14 @@ def assert_proved(report: Verification, version: int) -> None:
     assert check(report, "drill_amcheck").found.startswith("bench: 4 tables, 3 btree indexes; letta: ")
     assert check(report, "drill_integrity").found == "2 rows"
     assert "1 prepared transactions" in " ".join(drilled.warnings)
-    assert "the same data came back. 554 rows and " in texts.describe(report)
+    assert "the same data came back. 554 rows and " in summaries.describe(report)
 
 
 def assert_kept_from_starting(report: Backup | Verification) -> None:
     """By its own configuration, so that no restore of it can be promised."""
     assert KEPT_FROM_STARTING in told(report).detail
     assert 'could not open configuration file "nowhere.conf"' in " ".join(told(report).warnings)
-    assert (told(report).restore_seconds, "should take about" in texts.describe(report)) == (None, False)
+    assert (told(report).restore_seconds, "should take about" in summaries.describe(report)) == (None, False)
 
 
 @pytest.mark.parametrize(("version", "arguments"), [(17, "--wal-segsize=64"), (18, "")], ids=["17", "18"])
@@ -259,7 +259,7 @@ def test_cold_copy_of_a_killed_server_comes_up_with_its_slots_and_without_its_co
     assert (made.cold, made.proved, made.good, told(made).sound) == (True, None, False, True), made
     assert "all of it could be read, 554 rows of letta; nobody counted what should be in it" in told(made).detail
     assert f"A restore drill found nothing wrong with it: {told(made).detail}." in made.reasons
-    assert (told(made).rows_compared, "Nothing was compared" in texts.describe(made)) == (0, True)
+    assert (told(made).rows_compared, "Nothing was compared" in summaries.describe(made)) == (0, True)
     assert told(made).warnings[-1] == (
         f"The last full backup, {kept.quiet}, holds 555 rows (1 in agents); 554 (2) were read here."
     )
@@ -390,7 +390,7 @@ def test_damage_that_no_reading_shows_is_found(
     assert (report.proved, told(report).proved, told(report).verdict) == (False, False, "damaged"), told(report)
     assert {item.check for item in report.checks if item.ok is False} == {"manifest", check_of}
     assert words in check(report, check_of).detail
-    assert "NOT the same data came back" in texts.describe(report)
+    assert "NOT the same data came back" in summaries.describe(report)
     assert "Don't rely on it" in (report.remedy or "")
     assert "drill" in listed(settings, kept.quiet).detail
     with Target(settings) as target:

@@ -33,22 +33,23 @@ from scarlet_backup_mcp.errors import (
     SmallerRefused,
     VolumeUnsupported,
 )
-from scarlet_backup_mcp.hosts.docker import DockerHost
-from scarlet_backup_mcp.hosts.helper import LABEL as HELPER_LABEL
-from scarlet_backup_mcp.hosts.helper import first_present
+from scarlet_backup_mcp.hosts.docker.container import DockerHost
+from scarlet_backup_mcp.hosts.docker.helper import LABEL as HELPER_LABEL
+from scarlet_backup_mcp.hosts.docker.helper import first_present
 from scarlet_backup_mcp.models.results import Backup, DependentReport
-from scarlet_backup_mcp.procedures import journal as journals
-from scarlet_backup_mcp.procedures import restore as restoring
-from scarlet_backup_mcp.procedures import volume_looks, volume_swap
-from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.beside import HELPERS
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.procedures.gate import gate
-from scarlet_backup_mcp.procedures.journal import StoppedContainer
 from scarlet_backup_mcp.procedures.listing import list_backups
-from scarlet_backup_mcp.procedures.set_aside import ASIDE, VOLUME_UNDO
-from scarlet_backup_mcp.procedures.sources import Wishes
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.throw_away import owner_of
+from scarlet_backup_mcp.procedures.own_names import ASIDE, VOLUME_UNDO
+from scarlet_backup_mcp.procedures.recovery import journal as journals
+from scarlet_backup_mcp.procedures.recovery import volume_exchange
+from scarlet_backup_mcp.procedures.recovery.helper_container import HELPERS
+from scarlet_backup_mcp.procedures.recovery.journal import StoppedContainer
+from scarlet_backup_mcp.procedures.restore import service as restoring
+from scarlet_backup_mcp.procedures.restore import volume_preflight
+from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import owner_of
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.store.audit import read
 from scarlet_backup_mcp.store.names import JOURNAL
@@ -525,7 +526,7 @@ def test_server_that_somebody_starts_in_the_middle_keeps_its_contents(
 ) -> None:
     """As `docker compose up` would; the moment is a few milliseconds long."""
     rig, saved = scarlet
-    undo, stop, stopped = undo_of(rig), volume_swap.stop, list[str]()
+    undo, stop, stopped = undo_of(rig), volume_exchange.stop, list[str]()
 
     def stop_and_start(target: Target, container_id: str) -> None:
         stop(target, container_id)
@@ -533,7 +534,7 @@ def test_server_that_somebody_starts_in_the_middle_keeps_its_contents(
             run_docker("start", container_id)
         stopped.append(container_id)
 
-    monkeypatch.setattr(volume_swap, "stop", stop_and_start)
+    monkeypatch.setattr(volume_exchange, "stop", stop_and_start)
     with pytest.raises(RestoreFailed, match=r"Somebody else has started.*as they were before"):
         rig.restore(saved.name)
     assert len(stopped) == 2
@@ -554,7 +555,7 @@ def test_server_that_somebody_starts_while_it_is_stopped_is_told_as_such(
 
     monkeypatch.setattr(DockerHost, "stop_container", stop_and_start)
     with Target(rig.settings) as target, pytest.raises(RestoreFailed, match="Somebody else has started"):
-        volume_swap.stop(target, rig.container)
+        volume_exchange.stop(target, rig.container)
     rig.wait()
 
 
@@ -619,8 +620,8 @@ def test_too_small_a_disk_is_refused_and_a_full_one_gives_all_back(
         assert f"{VOLUME_UNDO}20260101_000000 lies on that disk" in refused.value.remedy
         assert "prune --include-undo" in refused.value.remedy
         box.sh(f'rmdir "$PGDATA/{undo}"')
-        monkeypatch.setattr(volume_looks, "ROOM", 0)
-        monkeypatch.setattr(volume_looks, "SPARE_BYTES", 0)
+        monkeypatch.setattr(volume_preflight, "ROOM", 0)
+        monkeypatch.setattr(volume_preflight, "SPARE_BYTES", 0)
         box.sh('dd if=/dev/zero of="$PGDATA/pgsql_tmp_filler" bs=1M count=30 2>/dev/null')
         with pytest.raises(RestoreFailed, match=r"No space left.*; at least [\d,]+ lines more; .*as they were before"):
             box.restore(saved.name, accept_other_database=True)

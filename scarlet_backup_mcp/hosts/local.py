@@ -14,7 +14,7 @@ from typing import IO, Literal
 
 from ..errors import HostError, ProgramMissing
 from . import CHUNK, POLL, Dependent, Exit, OutputQueue, Place, Tail, free_bytes_of
-from .engine import is_loopback
+from .docker.engine import is_loopback
 
 GRACE_SECONDS = 5.0
 """Between TERM and KILL."""

@@ -1,1 +1,4 @@
-"""What PostgreSQL's own programs are asked, and how a plain dump reads. Knows no Docker."""
+"""What PostgreSQL is asked and how its files read: `dump`, `server`, `cluster`. Knows no Docker.
+
+Procedures import it; programs run through the protocol of `hosts`.
+"""

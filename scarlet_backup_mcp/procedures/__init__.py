@@ -1,1 +1,4 @@
-"""One module per tool. The steps read top to bottom. Knows no MCP."""
+"""What the tools do, one package or module per verb; the steps read top to bottom. Knows no MCP.
+
+The faces import it. Its packages do not import each other in circles.
+"""

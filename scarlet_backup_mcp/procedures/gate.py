@@ -9,12 +9,13 @@ from ..errors import BackupToolError
 from ..models.common import State
 from ..models.manifest import ManifestHead
 from ..models.results import Gate
-from ..postgres import catalogue as pg
-from ..postgres.activity import written_since
-from ..postgres.replication import unlogged_tables
-from . import catalogue, journal, proved_definitions, record
-from .catalogue import Known
-from .target import Target
+from ..postgres.cluster.replication import unlogged_tables
+from ..postgres.server import catalogue as pg
+from ..postgres.server.activity import written_since
+from .catalog import proved_definitions, recorded, records
+from .catalog.records import Known
+from .context import Target
+from .recovery import journal
 
 NOT_PROVED = "not_proved:"
 """How a reason begins that a drill would do away with."""
@@ -35,7 +36,7 @@ def gate(target: Target) -> Gate:
     the backups: then it may not."""
     now = datetime.now(UTC)
     try:
-        mine = [item for item in catalogue.known(target) if item.manifest and target.is_ours(item.manifest)]
+        mine = [item for item in records.known(target) if item.manifest and target.is_ours(item.manifest)]
         if not mine:
             return _closed(target, [f"There is no backup of the database {target.database}: call `backup`."], now)
         young = [item for item in mine if not _against_its_age(target, item, now)] or mine[:1]
@@ -85,7 +86,7 @@ def _against_the_file(target: Target, item: Known[ManifestHead]) -> list[str]:
     assert manifest is not None
     if item.state in _AFTER_A_DRILL:
         shown, remedy = _AFTER_A_DRILL[item.state]
-        detail = f": {item.detail.rstrip('.;')}" if item.detail != catalogue.DRILL_FAILED else ""
+        detail = f": {item.detail.rstrip('.;')}" if item.detail != records.DRILL_FAILED else ""
         found.append(f"In a restore drill {item.name} {shown}{detail}. {remedy}")
     elif item.state != "good":
         verify = f"call `verify_backup` with backup={item.name!r}."
@@ -104,14 +105,14 @@ def _against_the_file(target: Target, item: Known[ManifestHead]) -> list[str]:
 
 def _look_at_the_server(target: Target, item: Known[ManifestHead]) -> tuple[list[str], list[str]]:
     """What speaks for the backup, and what against it."""
-    manifest = catalogue.manifest_of(target, item.entry)
+    manifest = records.manifest_of(target, item.entry)
     if manifest is None:
         return [], [f"The manifest of {item.name} is damaged: call `backup`."]
     if manifest.identity is None or manifest.activity is None:
         return [], [f"{item.name} does not tell what the server had written by then: call `backup`."]
     if manifest.integrity_table != target.settings.integrity_table:
         return [], [f"{item.name} tells of {manifest.integrity_table}, not of {target.settings.integrity_table}."]
-    if lacking := record.not_dumped(manifest):
+    if lacking := recorded.not_dumped(manifest):
         return [], lacking
     identity = manifest.identity
     with target.server.session(target.database) as session:

@@ -9,14 +9,14 @@ from ..hosts import Place
 from ..models.common import Step
 from ..models.manifest import Extension
 from ..models.results import Finding, Integrity, TableSize
-from ..postgres import catalogue as pg
-from ..postgres import counting, programs
+from ..postgres.server import catalogue as pg
+from ..postgres.server import counting, programs
 from ..progress import Progress
-from . import journal
-from .beside import require_sole_writer
+from .context import Target
 from .gate import gate
 from .listing import WEEK, list_backups, no_success, remedy_of
-from .target import Target
+from .recovery import journal
+from .recovery.helper_container import require_sole_writer
 
 SHOWN_TABLES = 20
 LOCK_WAIT = "3s"

@@ -11,15 +11,17 @@ from ..models.audit import AuditEntry
 from ..models.common import Step
 from ..models.manifest import ManifestHead
 from ..models.results import Listed, Listing, UndoPoint
-from ..postgres import catalogue as pg
+from ..postgres.server import catalogue as pg
 from ..store import audit, forms
 from ..store.encodings import DESCRIPTIONS, recognise
 from ..store.names import PARTIAL, parse
 from ..store.reading import beginning
-from . import journal, record, set_aside
-from .catalogue import DRILL_FAILED, Known, known, ours, verdicts
-from .set_aside import ASIDE
-from .target import Target
+from . import own_names
+from .catalog import recorded
+from .catalog.records import DRILL_FAILED, Known, known, ours, verdicts
+from .context import Target
+from .own_names import ASIDE
+from .recovery import journal
 
 WEEK = 7 * 24 * 3600
 """PROC-004: a backup at least once a week."""
@@ -157,7 +159,7 @@ def _not_dumped(target: Target, item: Known[ManifestHead]) -> list[str]:
     if item.manifest is None or item.manifest.kind == "volume":
         return []
     try:
-        return record.not_dumped(target.directory.manifest(item.name))
+        return recorded.not_dumped(target.directory.manifest(item.name))
     except StoreError:  # damaged behind its head, as `verify_backup` tells
         return []
 
@@ -212,7 +214,7 @@ def _ask_the_server(target: Target) -> tuple[list[UndoPoint] | None, list[str]]:
     def ask() -> tuple[dict[str, pg.DatabaseFacts], list[UndoPoint]]:
         target.host.require_running()
         with target.server.session(target.maintenance_database) as session:
-            return pg.databases(session), set_aside.volume_undo_points(pg.entries_beside(session, ASIDE))
+            return pg.databases(session), own_names.volume_undo_points(pg.entries_beside(session, ASIDE))
 
     try:
         found = within(SERVER_SECONDS, ask)
@@ -221,8 +223,8 @@ def _ask_the_server(target: Target) -> tuple[list[UndoPoint] | None, list[str]]:
     if found is None:
         return None, [f"The server did not tell its undo points within {SERVER_SECONDS:g} s."]
     databases, of_volume = found
-    left = filter(set_aside.is_marked, set_aside.scratch_databases(target, databases.values()))
-    points = [*set_aside.undo_points(target, databases.values()), *of_volume]
+    left = filter(own_names.is_marked, own_names.scratch_databases(target, databases.values()))
+    points = [*own_names.undo_points(target, databases.values()), *of_volume]
     return sorted(points, key=lambda point: point.created_at, reverse=True), [
         f"The database {facts.name} is of a restore or drill that is under way, or of a killed one, which the next "
         "`backup` removes."

@@ -22,20 +22,22 @@ from ..errors import BackupToolError, Cancelled, ConfirmationStale, RestoreInter
 from ..models.common import Step
 from ..models.manifest import ManifestHead
 from ..models.results import Kept, Prune, PruneItem, UndoPoint
-from ..postgres import catalogue as pg
-from ..postgres import databases
-from ..postgres.server import Session
+from ..postgres.server import catalogue as pg
+from ..postgres.server import databases
+from ..postgres.server.session import Session
 from ..progress import Progress
 from ..store.directory import Entry
 from ..store.lock import writer_lock
-from . import catalogue, room, set_aside, throw_away
-from . import journal as journals
-from .beside import require_alone
-from .catalogue import Known
-from .contents_of_volume import DROPPED, Contents
-from .set_aside import ASIDE
-from .target import Target
-from .volume_settle import settle_volume
+from . import disk_space, own_names
+from .catalog import records
+from .catalog.records import Known
+from .context import Target
+from .own_names import ASIDE
+from .recovery import journal as journals
+from .recovery.helper_container import require_alone
+from .recovery.volume_layout import DROPPED, Contents
+from .recovery.volume_settlement import settle_volume
+from .sandbox import lifecycle
 
 OLD = timedelta(days=30)
 """PROC-004's notes: backups older than this are deleted to save space."""
@@ -88,7 +90,7 @@ def prune(
         look = target.server.session(target.maintenance_database, progress=progress) if include_undo else nullcontext()
         with look as session:
             items = _plan(target, progress, session)
-        seeds = throw_away.forget_seeds(target, progress, dry_run=True)
+        seeds = lifecycle.forget_seeds(target, progress, dry_run=True)
         return _report(target, items, seeds, time.monotonic() - began, dry_run=True)
     target.directory.prepare()
     with writer_lock(target.directory.path, "prune"), _server(target, progress, include_undo) as session:
@@ -100,7 +102,7 @@ def prune(
                 "Call it again with dry_run=true, and ask the user about what it tells now.",
             )
         items = _remove(target, progress, items, session)
-        target.settled += throw_away.forget_seeds(target, progress, dry_run=False)
+        target.settled += lifecycle.forget_seeds(target, progress, dry_run=False)
     return _report(target, items, target.settled, time.monotonic() - began, dry_run=False)
 
 
@@ -135,12 +137,12 @@ def _plan(target: Target, progress: Progress, session: Session | None) -> list[_
     fills no slot."""
     progress.stage("looking at the backups")
     everything: list[Known[ManifestHead]] = [
-        catalogue.know_volume(target, item.entry)
+        records.know_volume(target, item.entry)
         if item.entry.name.kind == "volume"
-        else catalogue.know(target, item.entry)
-        for item in catalogue.known(target)
+        else records.know(target, item.entry)
+        for item in records.known(target)
     ]
-    verdicts = catalogue.verdicts(target, everything)
+    verdicts = records.verdicts(target, everything)
     actions: dict[str, Literal["kept", "would be removed", "left alone"]] = {
         "keep": "kept",
         "remove": "would be removed",
@@ -160,9 +162,9 @@ def _plan(target: Target, progress: Progress, session: Session | None) -> list[_
         )
         items.append(_Item(told, item.manifest.sha256 if item.manifest else "", item.entry))
     if session is not None:
-        points = set_aside.undo_points(target, pg.databases(session).values())
+        points = own_names.undo_points(target, pg.databases(session).values())
         items += [_undo(point, str(databases.oid(session, point.name))) for point in points]
-        of_volume = set_aside.volume_undo_points(pg.entries_beside(session, ASIDE))
+        of_volume = own_names.volume_undo_points(pg.entries_beside(session, ASIDE))
         items += [_undo(point, point.name) for point in of_volume]
     return items
 
@@ -198,11 +200,11 @@ def _remove(target: Target, progress: Progress, items: list[_Item], session: Ses
             try:
                 if item.entry is not None:
                     warning = target.directory.remove(item.entry)
-                elif session is not None and item.told.name.startswith(set_aside.VOLUME_UNDO):
-                    stamp = item.told.name.removeprefix(set_aside.VOLUME_UNDO)
+                elif session is not None and item.told.name.startswith(own_names.VOLUME_UNDO):
+                    stamp = item.told.name.removeprefix(own_names.VOLUME_UNDO)
                     _set_aside(target, session, stamp).drop()
                 elif session is not None:
-                    room.drop(target.server, session, item.told.name)
+                    disk_space.drop(target.server, session, item.told.name)
                 became[item.told.name] = item.removed(warning)
             except Cancelled:
                 raise
@@ -249,7 +251,7 @@ def _report(target: Target, items: Sequence[_Item], warnings: list[str], seconds
     gone = [item for item in told if item.action == ("would be removed" if dry_run else "removed")]
     late = {item.told.name: item.warning for item in items if item.warning is not None}
     failed = [item for item in told if item.action == "not removed"]
-    policy = str(catalogue.rules(target))
+    policy = str(records.rules(target))
     confirmation = _confirmation(items) if dry_run else None
     return Prune(
         dry_run=dry_run,

@@ -11,21 +11,23 @@ from ..errors import BackupNotValid, DumpFailed
 from ..models.common import CodePage, Compression
 from ..models.manifest import Manifest
 from ..models.results import Repaired
-from ..postgres.contents import Contents, Rows
-from ..postgres.digests import BlockDigests
-from ..postgres.script import ScriptDamaged, ScriptReader
+from ..postgres.dump.contents import Contents, Rows
+from ..postgres.dump.digests import BlockDigests
+from ..postgres.dump.script import ScriptDamaged, ScriptReader
 from ..progress import Progress
 from ..store import names
 from ..store.lock import writer_lock
 from ..store.powershell import Irreparable
 from ..store.reading import CompressionDamaged, Compressor, FileReader, decompress
 from ..store.writing import PartialFile
-from . import checks, outside, rescue, verify
-from .backup import read_back
-from .catalogue import Known
-from .dump import Written
-from .examine import Examination, table_data
-from .target import Target
+from .backup.service import read_back
+from .backup.sql_dump import Written
+from .catalog.records import Known
+from .context import Target
+from .reading import checks, reencoded
+from .reading.sql import Examination, table_data
+from .restore import foreign_source
+from .verify import sql as verify_sql
 
 
 def repair(target: Target, progress: Progress, name: str, *, code_page: CodePage | None = None) -> Repaired:
@@ -36,7 +38,7 @@ def repair(target: Target, progress: Progress, name: str, *, code_page: CodePage
     dump of PowerShell's; nothing is left behind then.
     """
     began = time.monotonic()
-    known = verify.find(target, name)
+    known = verify_sql.find(target, name)
     container = checks.container_of(known.entry)
     if container == "plain":
         raise BackupNotValid(
@@ -46,17 +48,17 @@ def repair(target: Target, progress: Progress, name: str, *, code_page: CodePage
     target.directory.prepare()
     with writer_lock(target.directory.path, "repair"):
         target.settled += target.directory.sweep().told
-        reading = verify.full(target, known, progress, store=False, code_page=code_page)
+        reading = verify_sql.full(target, known, progress, store=False, code_page=code_page)
         if reading.ambiguous is not None and code_page is None:
-            raise rescue.code_page_needed(known, reading.ambiguous)
+            raise reencoded.code_page_needed(known, reading.ambiguous)
         found = reading.examination
         if not reading.whole or found is None or found.repair is None or found.summary is None:
             wrong = [check for check in reading.failed if check.check != checks.MANIFEST]
             raise BackupNotValid(
                 f"{name} can't be had back as a whole dump: {checks.describe(wrong)}.",
-                verify.remedy_for(known, reading),
+                verify_sql.remedy_for(known, reading),
             )
-        outside.check_choice(known, reading.choice)
+        foreign_source.check_choice(known, reading.choice)
         manifest = _write(target, known, found, reading.told, progress)
     return Repaired(
         name=manifest.name,

@@ -17,17 +17,7 @@ from typing import Protocol
 from ..models.common import Kind
 from ..settings import Settings
 from . import cron, launchd, systemd, windows
-from .job import (
-    Every,
-    Job,
-    ScheduleFailed,
-    Weekday,
-    interpreter,
-    job_for,
-    job_name,
-    require_job_name,
-    require_runnable,
-)
+from .job import Every, Job, ScheduleFailed, Weekday, interpreter, job_for, job_name, require_job_name, require_runnable
 from .report import JobFile, ScheduleReport, System, lines
 
 __all__ = [

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from ..errors import ConfigurationError, ScheduleFailed
 from ..models.common import Kind
-from ..postgres.dsn import holds_password
+from ..postgres.server.dsn import holds_password
 from ..settings import PREFIX, Settings
 
 PACKAGE = "scarlet_backup_mcp"

@@ -14,19 +14,19 @@ import click
 import pytest
 import zstandard
 
-from scarlet_backup_mcp.command import ask, errors
+from scarlet_backup_mcp.cli.rendering import PipedProgress, print_result
+from scarlet_backup_mcp.cli.runner import ask, errors
 from scarlet_backup_mcp.errors import BackupToolError, ConfirmationNeeded
 from scarlet_backup_mcp.logs import log_to_stderr
 from scarlet_backup_mcp.models.audit import AuditEntry, Client
 from scarlet_backup_mcp.models.common import Packing
 from scarlet_backup_mcp.models.results import Kept, Listed, Listing
-from scarlet_backup_mcp.postgres.headings import Headings
-from scarlet_backup_mcp.postgres.refusals import Refusals
-from scarlet_backup_mcp.postgres.script import read_script
+from scarlet_backup_mcp.postgres.dump.headings import Headings
+from scarlet_backup_mcp.postgres.dump.refusals import Refusals
+from scarlet_backup_mcp.postgres.dump.script import read_script
 from scarlet_backup_mcp.redaction import printable
 from scarlet_backup_mcp.store.reading import CompressionDamaged, decompress
-from scarlet_backup_mcp.terminal import PipedProgress, print_result
-from scarlet_backup_mcp.texts import describe
+from scarlet_backup_mcp.summaries import describe
 
 
 def refused(script: bytes) -> Refusals:

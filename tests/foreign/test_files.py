@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import (
     BackupNotValid,
     ConfirmationStale,
@@ -29,20 +29,22 @@ from scarlet_backup_mcp.errors import (
 )
 from scarlet_backup_mcp.models.common import Level
 from scarlet_backup_mcp.models.verification import Verification
-from scarlet_backup_mcp.postgres import catalogue as pg
-from scarlet_backup_mcp.postgres.server import Session
-from scarlet_backup_mcp.procedures import archived, catalogue, smaller
-from scarlet_backup_mcp.procedures import drill as drills
-from scarlet_backup_mcp.procedures.restore import dry_run, propose, restore
-from scarlet_backup_mcp.procedures.smaller import Size
-from scarlet_backup_mcp.procedures.sources import Wishes
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.throw_away import ThrowAway, sweep, throw_away_server
-from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.postgres.server import catalogue as pg
+from scarlet_backup_mcp.postgres.server.session import Session
+from scarlet_backup_mcp.procedures.catalog import records
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.drill import sql as drills
+from scarlet_backup_mcp.procedures.restore import size_guard
+from scarlet_backup_mcp.procedures.restore.service import dry_run, propose, restore
+from scarlet_backup_mcp.procedures.restore.size_guard import Size
+from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.sandbox import pg_restore
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, sweep, throw_away_server
+from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store import reading
-from scarlet_backup_mcp.texts import describe
+from scarlet_backup_mcp.summaries import describe
 
 from ..helpers_drill import Databases, Throwaways, bring_back, drill, listed, take
 
@@ -77,7 +79,7 @@ def shared(running: ThrowAway, monkeypatch: pytest.MonkeyPatch) -> Throwaways:
         return kept.shared(running)
 
     monkeypatch.setattr(drills, "throw_away_server", given)
-    monkeypatch.setattr(archived, "throw_away_server", given)
+    monkeypatch.setattr(pg_restore, "throw_away_server", given)
     return kept
 
 
@@ -367,7 +369,7 @@ def test_all_tables_together_are_counted_for_so_long_only(
     tables = [f"t{n}" for n in range(6)]
     settings = databases.make("".join(f"CREATE TABLE {name} AS SELECT 1;" for name in tables))
     with Target(settings) as target, target.server.session(target.database) as other:
-        assert smaller.live(target, 3, Progress()) == Size(6, 3, 6)
+        assert size_guard.live(target, 3, Progress()) == Size(6, 3, 6)
 
         def then_locked(session: Session) -> list[pg.Table]:
             found = listed_tables(session)
@@ -376,9 +378,9 @@ def test_all_tables_together_are_counted_for_so_long_only(
 
         listed_tables = pg.tables
         monkeypatch.setattr(pg, "tables", then_locked)
-        monkeypatch.setattr(smaller, "SECONDS", 1)
+        monkeypatch.setattr(size_guard, "SECONDS", 1)
         began = time.monotonic()
-        assert smaller.live(target, 3, Progress()) == Size(None, 3, 6)
+        assert size_guard.live(target, 3, Progress()) == Size(None, 3, 6)
         assert time.monotonic() - began < 3
 
 
@@ -445,8 +447,8 @@ def test_what_killed_conversions_left_is_removed_and_nothing_that_is_used(databa
     assert here.dir is not None
     drills = here.dir / ".scarlet-drill"
     with Target(here) as target:
-        known = catalogue.know(target, target.directory.find(name))
-        with archived.as_script(target, known, Progress()) as script:
+        known = records.know(target, target.directory.find(name))
+        with pg_restore.as_script(target, known, Progress()) as script:
             left = drills / "0123456789abcdef.sql.zst.partial"
             left.write_bytes(b"secrets")
             assert sweep(target) == [left.name]

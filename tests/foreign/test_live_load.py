@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import ForeignRefused, RestoreFailed
 from scarlet_backup_mcp.models.results import Restore
-from scarlet_backup_mcp.postgres.put_off import PutOff
-from scarlet_backup_mcp.procedures import drill as drills
-from scarlet_backup_mcp.procedures.restore import dry_run, propose
-from scarlet_backup_mcp.procedures.sources import Wishes
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.throw_away import ThrowAway, throw_away_server
+from scarlet_backup_mcp.postgres.dump.put_off import PutOff
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.drill import sql as drills
+from scarlet_backup_mcp.procedures.restore.service import dry_run, propose
+from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, throw_away_server
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-from scarlet_backup_mcp import texts
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp import summaries
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 
@@ -131,7 +131,7 @@ def test_the_archive_itself_is_none_of_them(target: Target) -> None:
     send(target, None)
     found = verify(target, Progress(), NAME, "full")
     assert {check.check for check in found.checks if check.ok is False} == {"manifest"}
-    assert "onfiguration that it brings" not in texts.describe(found)
+    assert "onfiguration that it brings" not in summaries.describe(found)
     assert len(UNSAFE) >= 20
 
 
@@ -143,7 +143,7 @@ def test_what_it_would_do_is_told_and_shown_without_escapes(
     found = verify(target, Progress(), NAME, "full")
     named = [check for check in found.checks if check.check in ("structure", "configuration") and check.ok is not True]
     assert len(named) == 1, found.checks
-    shown = texts.describe(found)
+    shown = summaries.describe(found)
     assert told in shown
     for text in (shown, found.model_dump_json()):
         assert "\x1b" not in text

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from scarlet_backup_mcp import texts
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp import summaries
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 
@@ -131,7 +131,7 @@ def test_a_dump_with_it_is_refused_and_shown_without_secrets_and_escapes(target:
     refused = [check for check in found.checks if check.check in ("statements", "structure") and check.ok is False]
     assert len(refused) == 1, found.checks
     assert "line 17" in f"{refused[0].found} {refused[0].detail}"
-    for shown in (texts.describe(found), found.model_dump_json()):
+    for shown in (summaries.describe(found), found.model_dump_json()):
         assert SECRET not in shown
         assert "\x1b" not in shown
         assert "\\u001b" not in shown

@@ -13,16 +13,16 @@ import pytest
 from scarlet_backup_mcp.models.common import Kind
 from scarlet_backup_mcp.models.results import Backup
 from scarlet_backup_mcp.models.verification import Drill
-from scarlet_backup_mcp.postgres import counting
-from scarlet_backup_mcp.procedures.backup import backup
+from scarlet_backup_mcp.postgres.server import counting
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.drill.volume_checks import Counted, of_rows
 from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.integrity import db_integrity
 from scarlet_backup_mcp.procedures.listing import list_backups
-from scarlet_backup_mcp.procedures.proof_volume import Counted, of_rows
 from scarlet_backup_mcp.procedures.prune import prune
-from scarlet_backup_mcp.procedures.restore import dry_run, propose, restore
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.procedures.restore.service import dry_run, propose, restore
+from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 
 from ..helpers_backup_faults import Box, a_box

@@ -8,7 +8,7 @@ from subprocess import CalledProcessError
 
 import pytest
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import RestoreFailed
 from scarlet_backup_mcp.settings import Settings
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from scarlet_backup_mcp.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.procedures.context import Target
 from scarlet_backup_mcp.procedures.gate import gate
-from scarlet_backup_mcp.procedures.target import Target
 from scarlet_backup_mcp.settings import Settings
 
 from ..helpers_drill import Databases, bring_back, drill, take

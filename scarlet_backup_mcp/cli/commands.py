@@ -1,0 +1,435 @@
+"""The face for people and schedulers: the same procedures on a terminal.
+
+Exit codes: 0 good; 1 a bad result (a backup that is not valid, a database that is not healthy, a backup on which
+PROC-003 must not go ahead); 2 it could not be done, or the command line is wrong; 130 stopped by Ctrl-C or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import click
+
+from .. import __version__, summaries
+from ..errors import BackupToolError, ConfigurationError
+from ..logs import log_to_stderr
+from ..models.common import BackupLevel, CodePage, Compression, Kind, Level
+from ..models.results import Backup, Prune, Repaired, Restore
+from ..models.verification import Verification
+from ..procedures import integrity, listing
+from ..procedures import prune as retention
+from ..procedures import repair as repairs
+from ..procedures.backup import service as backups
+from ..procedures.context import Target
+from ..procedures.gate import gate
+from ..procedures.recovery.volume_settlement import settle_first
+from ..procedures.restore import service as restores
+from ..procedures.restore.sql_plan import Wishes
+from ..procedures.verify import sql as verify_sql
+from ..progress import Progress
+from ..schedules import Every, ScheduleReport, System, Weekday, job_name, lines, schedule, unschedule
+from ..settings import PREFIX, Settings
+from ..store.lock import patiently
+from .runner import BAD, PATIENCE_SECONDS, Audited, ask, errors, run, settings_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+log = logging.getLogger(__name__)
+
+
+def _settings_options(command: F) -> F:
+    """Each setting as an option of the command."""
+    for name, field in reversed(Settings.model_fields.items()):
+        choice = click.Choice(get_args(field.annotation)) if get_origin(field.annotation) is Literal else str
+        help_text = f"{field.description} [{PREFIX}{name.upper()}]"
+        command = click.option(f"--{name.replace('_', '-')}", f"setting_{name}", type=choice, help=help_text)(command)
+    return command
+
+
+def _output_options(command: F) -> F:
+    command = click.option("--json", "as_json", is_flag=True, help="The whole result as JSON on stdout.")(command)
+    return click.option("--quiet", is_flag=True, help="No progress on stderr.")(command)
+
+
+def _code_page_option(command: F) -> F:
+    def number(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+        return None if value is None else int(value)
+
+    return click.option(
+        "--code-page",
+        type=click.Choice([str(page) for page in get_args(CodePage)]),
+        callback=number,
+        help="For a file of PowerShell's whose code page can't be told: the one whose words read right.",
+    )(command)
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="scarlet-backup-mcp")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Back up, verify and restore Scarlet's PostgreSQL memory. Without a command: serve MCP over stdio."""
+    log_to_stderr("%(levelname)s %(name)s: %(message)s")
+    if context.invoked_subcommand is None:
+        context.invoke(serve)
+
+
+@main.command()
+@_settings_options
+def serve(**options: Any) -> None:
+    """Serve MCP over stdio, for an agent or an inspector."""
+    with errors(as_json=False):
+        from ..server.tools import serve as serve_stdio  # takes most of a second to import: not for the other commands
+
+        serve_stdio(settings_of(options))
+
+
+class _Schedulable(click.Command):
+    """A command whose wrong command line sounds the alarm when a scheduler began it: nobody reads its usage there."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """As `click.Command.make_context`."""
+        given = list(args)
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            extra |= {"resilient_parsing": True, "ignore_unknown_options": True, "allow_extra_args": True}
+            found = super().make_context(info_name, given, parent, **extra).params
+            if found.get("scheduled"):
+                wrong = ConfigurationError(
+                    f"The command line of the job {found['scheduled']} is wrong: {error.format_message()}",
+                    "`scarlet-backup-mcp schedule --install` writes it anew.",
+                )
+                Audited("backup", {}, scheduled=True).sound(wrong, found)
+            raise
+
+
+@main.command(cls=_Schedulable)
+@click.option(
+    "--kind",
+    type=click.Choice(get_args(Kind)),
+    default="sql",
+    show_default=True,
+    help="volume: every file of the server, as PROC-004's volume backup; of a stopped one a cold copy.",
+)
+@click.option("--label", help="Free text kept with the backup, 80 characters at most.")
+@click.option(
+    "--compression",
+    type=click.Choice(get_args(Compression)),
+    help="sql: none (the default) or zstd; volume: gzip (the default) or zstd.",
+)
+@click.option("--accept-smaller", is_flag=True, help="A loss of more than half of all rows is meant.")
+@click.option(
+    "--verify",
+    type=click.Choice(get_args(BackupLevel)),
+    default="auto",
+    show_default=True,
+    help="drill: also restore it into a throw-away server and compare; auto: do so when its definitions are new.",
+)
+@click.option("--keep", is_flag=True, help="Mark it so that retention never removes it.")
+@click.option("--prune", is_flag=True, help="Then remove what retention no longer keeps, without asking.")
+@click.option("--scheduled", hidden=True, help="Name of the job of a scheduler that runs this.")
+@_output_options
+@_settings_options
+def backup(
+    kind: Kind,
+    label: str | None,
+    compression: Compression | None,
+    accept_smaller: bool,
+    verify: BackupLevel,
+    keep: bool,
+    prune: bool,
+    scheduled: str | None,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Take a backup (PROC-004 steps 1 to 4). Exit code 1: it is there, but PROC-003 must not go ahead."""
+    arguments: dict[str, Any] = {
+        "kind": kind,
+        "label": label,
+        "compression": compression,
+        "accept_smaller": accept_smaller,
+        "verify": verify,
+        "keep": keep,
+    }
+    audit = Audited("backup", {**arguments, "prune": prune, "scheduled": scheduled}, scheduled=scheduled is not None)
+    patience = PATIENCE_SECONDS if audit.scheduled else 0
+
+    def work(target: Target, progress: Progress) -> Backup:
+        made = backups.backup(target, progress, **arguments, patience_seconds=patience)
+        if prune:
+            of_pruning = Audited("prune_backups", {}, scheduled=audit.scheduled)
+            _prune_after(target, progress, made, of_pruning, patience)
+        return made
+
+    result = run(work, options, as_json, quiet, audit)
+    fit = result.good if scheduled is not None else result.safe_to_proceed
+    sys.exit(0 if fit and result.not_pruned is None else BAD)
+
+
+def _prune_after(target: Target, progress: Progress, made: Backup, audit: Audited, patience_seconds: float) -> None:
+    """Retention after a backup, which is there whatever comes of it: the alarm is the backup's."""
+
+    def work() -> Prune:
+        return patiently(progress, lambda: retention.prune(target, progress, dry_run=False), patience_seconds)
+
+    try:
+        made.pruned = audit.call(target, work, alarmed=False)
+        failed = [item for item in made.pruned.items if item.action == "not removed"]
+        made.not_pruned = "; ".join(f"{item.name}: {item.reason}" for item in failed) or None
+    except BackupToolError as error:
+        made.not_pruned = f"{error.message} {error.remedy}"
+    except Exception as error:
+        log.exception("pruning failed")
+        made.not_pruned = f"It failed unexpectedly ({type(error).__name__})."
+
+
+@main.command("verify")
+@click.argument("backup", default="latest")
+@click.option(
+    "--level",
+    type=click.Choice(get_args(Level)),
+    default="full",
+    show_default=True,
+    help="drill: restore it into a throw-away server and compare.",
+)
+@_code_page_option
+@click.option("--on-live-server", is_flag=True, help="Drill in a scratch database of the live server.")
+@_output_options
+@_settings_options
+def verify_(
+    backup: str,
+    level: Level,
+    code_page: CodePage | None,
+    on_live_server: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Check a backup (PROC-004 step 4). Exit code 1: it is not valid, or a drill did not prove it."""
+
+    def work(target: Target, progress: Progress) -> Verification:
+        return verify_sql.verify(target, progress, backup, level, code_page=code_page, on_live_server=on_live_server)
+
+    arguments = {"backup": backup, "level": level, "code_page": code_page, "on_live_server": on_live_server}
+    result = run(work, options, as_json, quiet, Audited("verify_backup", arguments) if level != "quick" else None)
+    proved = level != "drill" or (result.drill is not None and result.drill.proved is True)
+    sys.exit(0 if proved and (result.valid or (level == "drill" and result.foreign)) else BAD)
+
+
+@main.command("repair")
+@click.argument("backup")
+@_code_page_option
+@_output_options
+@_settings_options
+def repair_(backup: str, code_page: CodePage | None, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Write a clean copy of an old BACKUP that PowerShell re-encoded, with a manifest. The original stays as it is."""
+
+    def work(target: Target, progress: Progress) -> Repaired:
+        return repairs.repair(target, progress, backup, code_page=code_page)
+
+    run(work, options, as_json, quiet, Audited("repair", {"backup": backup, "code_page": code_page}))
+
+
+@main.command("list")
+@click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True)
+@click.option("--log", type=click.IntRange(0, 1000), default=0, help="How many of the last calls to show.")
+@_output_options
+@_settings_options
+def list_(limit: int, log: int, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Show the backups and undo points there are, newest first."""
+    run(lambda target, _: listing.list_backups(target, limit, log), options, as_json, quiet)
+
+
+@main.command()
+@click.argument("backup")
+@click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask. The named file is restored over the live database.")
+@click.option("--accept-foreign", is_flag=True, help="Take a file without a manifest: it runs as superuser.")
+@click.option("--accept-other-database", is_flag=True, help="Take a backup of another database or project.")
+@click.option("--accept-violations", is_flag=True, help="Load rows that break constraints; those do not come back.")
+@click.option(
+    "--accept-configuration", is_flag=True, help="Let commands and libraries of a foreign volume's configuration run."
+)
+@click.option("--stop-dependents/--leave-dependents", default=True, show_default=True)
+@click.option("--drop-oldest-undo", is_flag=True, help="Drop the oldest undo point when there are two.")
+@click.option(
+    "--drill/--no-drill",
+    default=None,
+    help="Try it out in a throw-away server first. [default: only a file that `backup` did not make]",
+)
+@_code_page_option
+@click.option("--accept-smaller", is_flag=True, help="Restore it though it holds less than half of what it replaces.")
+@_output_options
+@_settings_options
+def restore(
+    backup: str,
+    dry_run: bool,
+    yes: bool,
+    accept_foreign: bool,
+    accept_other_database: bool,
+    accept_violations: bool,
+    accept_configuration: bool,
+    stop_dependents: bool,
+    drop_oldest_undo: bool,
+    drill: bool | None,
+    code_page: CodePage | None,
+    accept_smaller: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Bring the database, or the whole volume, back from BACKUP: a file's name, an undo point's name, or `latest`."""
+    wishes = Wishes(
+        accept_foreign=accept_foreign,
+        accept_other_database=accept_other_database,
+        stop_dependents=stop_dependents,
+        drop_oldest_undo=drop_oldest_undo,
+        drill=drill,
+        code_page=code_page,
+        accept_smaller=accept_smaller,
+        accept_violations=accept_violations,
+        accept_configuration=accept_configuration,
+    )
+
+    def work(target: Target, progress: Progress) -> Restore:
+        if dry_run:
+            return restores.dry_run(target, progress, backup, wishes)
+        settle_first(target, progress)
+        proposal = restores.propose(target, progress, backup, wishes)
+        if not yes:
+            ask(progress, " ".join([*target.settled, proposal.question]), f"restore {proposal.source}")
+        return restores.restore(target, progress, proposal.source, wishes, confirmed=proposal.confirms)
+
+    audit = None if dry_run else Audited("restore", {"backup": backup, **asdict(wishes)})
+    run(work, options, as_json, quiet, audit)
+
+
+@main.command("prune")
+@click.option("--dry-run", is_flag=True, help="Only tell what would go.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--include-undo", is_flag=True, help="Drop every undo point, too.")
+@_output_options
+@_settings_options
+def prune_(dry_run: bool, yes: bool, include_undo: bool, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Remove the backups that retention no longer keeps. Exit code 1: not all of them could be removed."""
+
+    def work(target: Target, progress: Progress) -> Prune:
+        would = retention.prune(target, progress, include_undo=include_undo)
+        if dry_run or would.confirmation is None:
+            return would
+        if not yes:
+            ask(progress, summaries.question_before_pruning(would), would.confirmation)
+        return retention.prune(target, progress, dry_run=False, include_undo=include_undo, confirmed=would.confirmation)
+
+    audit = None if dry_run else Audited("prune_backups", {"include_undo": include_undo})
+    result = run(work, options, as_json, quiet, audit)
+    sys.exit(BAD if any(item.action == "not removed" for item in result.items) else 0)
+
+
+@main.command("keep")
+@click.argument("backup")
+@click.option("--off", is_flag=True, help="Take the mark away.")
+@_output_options
+@_settings_options
+def keep_(backup: str, off: bool, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Mark BACKUP so that retention never removes it."""
+    audit = Audited("keep", {"backup": backup, "off": off})
+    run(lambda target, _: retention.keep(target, backup, not off), options, as_json, quiet, audit)
+
+
+@main.command("gate")
+@_output_options
+@_settings_options
+def gate_(as_json: bool, quiet: bool, **options: Any) -> None:
+    """Whether PROC-003 may go ahead now, for use in scripts. Exit code 0: it may; 1: it must not, and why."""
+    result = run(lambda target, _: gate(target), options, as_json, quiet)
+    sys.exit(0 if result.safe_to_proceed else BAD)
+
+
+@main.command("schedule")
+@click.option("--daily", "every", flag_value="daily", default="daily", help="One run a day. [default]")
+@click.option("--weekly", "every", flag_value="weekly", help="One run a week.")
+@click.option("--at", default="03:30", show_default=True, help="HH:MM, local time.")
+@click.option("--weekday", type=click.Choice(get_args(Weekday)), help="With --weekly. [default: sunday]")
+@click.option("--system", type=click.Choice(get_args(System)), help="[default: this machine's]")
+@click.option("--install", is_flag=True, help="Register the job, in place of an earlier one.")
+@click.option("--remove", is_flag=True, help="Take the job out.")
+@click.option("--job", help="With --remove: the job of this name, whatever settings it was made with.")
+@click.option("--kind", type=click.Choice(get_args(Kind)), default="sql", show_default=True)
+@click.option("--compression", type=click.Choice(get_args(Compression)))
+@click.option("--verify", type=click.Choice(get_args(BackupLevel)), default="auto", show_default=True)
+@click.option("--prune/--no-prune", default=True, show_default=True, help="Retention after each run.")
+@click.option("--json", "as_json", is_flag=True, help="The whole result as JSON on stdout.")
+@_settings_options
+def schedule_(
+    every: Every,
+    at: str,
+    weekday: Weekday | None,
+    system: System | None,
+    install: bool,
+    remove: bool,
+    job: str | None,
+    kind: Kind,
+    compression: Compression | None,
+    verify: BackupLevel,
+    prune: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Print a job of the system's scheduler that takes backups, or register it."""
+    if job is not None and not remove:
+        raise click.UsageError("--job goes with --remove only.")
+    if install and remove:
+        raise click.UsageError("--install and --remove are two calls.")
+    if weekday is not None and every != "weekly":
+        raise click.UsageError("--weekday goes with --weekly only.")
+    on: Weekday = weekday or "sunday"
+    of_backup = [f"--verify={verify}"]
+    of_backup += [f"--compression={compression}"] if compression else []
+    of_backup += ["--prune"] if prune else []
+    with errors(as_json):
+        settings = settings_of(options)
+        name = job or job_name(settings, every, kind)
+
+        def work() -> ScheduleReport:
+            if remove:
+                return unschedule(name, system=system)
+            return schedule(
+                settings, every, at, kind=kind, weekday=on, options=of_backup, system=system, install=install
+            )
+
+        if install or remove:
+            arguments: dict[str, Any] = {"job": name, "remove": remove, "system": system}
+            if not remove:
+                arguments |= {"every": every, "at": at, "weekday": on if every == "weekly" else None, "kind": kind}
+                arguments |= {"compression": compression, "verify": verify, "prune": prune}
+            audit = Audited("schedule", arguments)
+            with Target(settings) as target:
+                told = audit.call(target, work)
+        else:
+            told = work()
+        click.echo(told.model_dump_json(indent=1) if as_json else "\n".join(lines(told)))
+
+
+@main.command("integrity")
+@_output_options
+@_settings_options
+def integrity_(as_json: bool, quiet: bool, **options: Any) -> None:
+    """Check container, server and database (PROC-004 step 5). Exit code 1: something is wrong."""
+    result = run(integrity.db_integrity, options, as_json, quiet)
+    sys.exit(0 if result.healthy else BAD)
+
+
+@main.command()
+def demo() -> None:
+    """Show backup, loss and restore on an embedded PostgreSQL, through the MCP server. Needs no Docker."""
+    with errors(as_json=False):
+        from .demo.show import show
+
+        sys.exit(0 if show() else BAD)

@@ -1,0 +1,151 @@
+"""What people see on a terminal: progress while a command runs, and its result in tables and plain lines."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from .. import summaries
+from ..models.common import Model
+from ..models.results import Integrity, Listing
+from ..models.verification import Verification
+from ..progress import Progress, State
+from ..redaction import printable, printable_json
+
+
+class PipedProgress(Progress):
+    """A line for each stage."""
+
+    def __init__(self, quiet: bool) -> None:
+        super().__init__()
+        self._quiet = quiet
+        self._told = ""
+
+    def show(self, state: State) -> None:
+        """As `Progress.show`."""
+        if not self._quiet and state.stage != self._told:
+            self._told = state.stage
+            click.echo(printable(state.stage), err=True)
+
+    def __enter__(self) -> PipedProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class TerminalProgress(Progress):
+    """A bar for the present stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+        )
+        self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task("starting", total=None)
+
+    def show(self, state: State) -> None:
+        """As `Progress.show`."""
+        words = state.stage + (f": {state.detail}" if state.detail else "")
+        self._bar.update(self._task, description=printable(words), total=state.total, completed=state.done)
+
+    def pause(self) -> None:
+        """Leave the terminal to a question."""
+        self._bar.stop()
+
+    def __enter__(self) -> TerminalProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+# -- what is printed -------------------------------------------------------------------------------------------------
+
+TABLE_WIDTH = 120
+"""Columns: with fewer a table of backups would cut off their names, which other commands ask for."""
+_COMMANDS = {"list_backups": "list", "verify_backup": "verify", "prune_backups": "prune", "db_integrity": "integrity"}
+
+
+def for_terminal(text: str) -> str:
+    """A remedy's tools as commands: "`list_backups`" is `list` here; its parameters as options: "accept_foreign=true"
+    is --accept-foreign, "drill=false" --no-drill."""
+    text = re.sub(r"`(\w+)`", lambda found: f"`{_COMMANDS.get(found[1], found[1])}`", text)
+    text = text.replace("with dry_run=false", "without --dry-run").replace("without code_page", "without --code-page")
+    text = text.replace("and accept_violations", "and --accept-violations")
+    text = re.sub(r"code_page= ?", "--code-page ", text)
+    text = text.replace("without on_live_server", "without --on-live-server").replace("drill=false", "--no-drill")
+    return re.sub(r"\b(\w+)=true", lambda found: "--" + found[1].replace("_", "-"), text)
+
+
+def print_result(result: Model, as_json: bool) -> None:
+    """On stdout: as JSON; on a terminal listings in tables; else plain lines."""
+    if as_json:
+        click.echo(printable_json(result.model_dump_json(indent=1, by_alias=True)))
+    elif sys.stdout.isatty() and isinstance(result, Listing):
+        _print_listing(result)
+    elif sys.stdout.isatty() and isinstance(result, Verification):
+        _print_verification(result)
+    else:
+        click.echo(for_terminal(summaries.describe(result)))
+        if sys.stdout.isatty() and isinstance(result, Integrity) and result.tables:
+            _print_tables(result)
+
+
+def _print_listing(listing: Listing) -> None:
+    console = Console()
+    if console.width < TABLE_WIDTH:
+        click.echo(for_terminal(summaries.describe(listing)))
+        return
+    names = [item.name for item in (*listing.backups, *(listing.undo_points or []))]
+    table = Table(title=Text(printable(listing.directory)))
+    table.add_column("backup", min_width=max(map(len, names), default=0))
+    for title in ("age", "size", "state", "rows", "label / detail"):
+        table.add_column(title, overflow="fold")
+    for item in listing.backups:
+        rows = "" if item.rows is None else f"{item.rows:,}"
+        marks = "; ".join(summaries.marks(item))
+        _add_row(table, item.name, summaries.age(item.age_seconds), summaries.size(item.bytes), item.state, rows, marks)
+    for point in listing.undo_points or []:
+        made = f"{point.created_at:%Y-%m-%d %H:%M} UTC"
+        size = "" if point.bytes is None else summaries.size(point.bytes)
+        _add_row(table, point.name, "", size, "undo point", "", made)
+    console.print(table)
+    for line in summaries.calls(listing.log):
+        console.print(printable(line), markup=False, highlight=False)
+    for warning in listing.warnings:
+        console.print(f"Warning: {for_terminal(printable(warning))}", style="yellow", markup=False)
+
+
+def _print_tables(result: Integrity) -> None:
+    table = Table("table", "estimated rows", "size")
+    for item in result.tables:
+        rows = "?" if item.estimated_rows is None else f"{item.estimated_rows:,}"
+        _add_row(table, f"{item.schema_}.{item.name}", rows, summaries.size(item.bytes))
+    Console().print(table)
+
+
+def _print_verification(result: Verification) -> None:
+    table = Table("check", "holds", "expected", "found", "detail", title=Text(printable(result.name)))
+    for check in result.checks:
+        holds = {True: "yes", False: "NO", None: "-"}[check.ok]
+        _add_row(table, check.check, holds, check.expected, check.found, check.detail)
+    Console().print(table)
+    click.echo(for_terminal(summaries.describe(result)))
+
+
+def _add_row(table: Table, *cells: str) -> None:
+    """Cells as they are: a label may look like rich's markup."""
+    table.add_row(*(Text(printable(cell)) for cell in cells))

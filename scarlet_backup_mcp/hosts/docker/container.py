@@ -1,0 +1,257 @@
+"""Programs in a Docker container, through the Engine API."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from ...errors import ContainerAmbiguous, ContainerMissing, ContainerNotRunning, ContainerPaused, HostError
+from ...nearest import nearest
+from .. import Dependent, Mount, Place, run
+from .engine import DEFAULT_ADDRESS, Answer, Engine, EngineRefused, container_name, find_endpoint
+from .exec_stream import ExecProcess
+
+PROJECT = "com.docker.compose.project"
+SERVICE = "com.docker.compose.service"
+ONEOFF = "com.docker.compose.oneoff"
+WORKING_DIR = "com.docker.compose.project.working_dir"
+DEPENDS_ON = "com.docker.compose.depends_on"
+"""Labels that Compose v2 puts on its containers."""
+
+DEFAULT_PGDATA = "/var/lib/postgresql/data"
+STOP_SECONDS = 10
+# What libpq and PostgreSQL's programs read, as a shell can unset it.
+_CLIENT_VARIABLE = re.compile(r"PG\w*", re.ASCII)
+
+
+class DockerHost:
+    """A `Host` in the container of that name, or else in the one of that Compose project and service.
+
+    What is empty is not looked for. Where a name and labels are given, the labels stand in for a name that is not
+    there; unless `stand_in`, the container of that name has to have them. Several containers with the labels are
+    refused: nobody has said which one is meant.
+
+    The container is looked up by `place` (and by whatever comes first); after that programs go into the very same
+    one until `place` is called again, so one procedure never spans two containers unseen. Threads may share a host.
+    """
+
+    kind: Literal["docker", "local"] = "docker"
+
+    def __init__(self, container: str, service: str = "", project: str = "", *, stand_in: bool = True) -> None:
+        self._name, self._service, self._project = container, service, project
+        self._stand_in = stand_in
+        self._lock = threading.Lock()
+        self._connected: Engine | None = None
+        self._container_id: str | None = None
+        self._environment_names: tuple[str, ...] = ()
+
+    def place(self) -> Place:
+        """As `Host.place`. `image_id` is the digest of the image that the container was made from."""
+        return self._place(self._find())
+
+    def _place(self, found: Answer) -> Place:
+        self._pin(found)
+        settings: Answer = found["Config"]
+        state: Answer = found["State"]
+        labels: dict[str, str] = settings.get("Labels") or {}
+        environment = _environment(settings.get("Env") or [])
+        endpoint = self._engine().endpoint
+        return Place(
+            kind="docker",
+            container=found["Name"].lstrip("/"),
+            container_id=found["Id"],
+            state=state["Status"],
+            health=state["Health"]["Status"] if state.get("Health") else None,
+            started_at=state["StartedAt"],
+            image=settings["Image"],
+            image_id=found["Image"],
+            project=labels.get(PROJECT),
+            service=labels.get(SERVICE),
+            user=settings.get("User") or "",
+            data_directory=environment.get("PGDATA") or DEFAULT_PGDATA,
+            mounts=tuple(_mount(mount) for mount in found["Mounts"]),
+            working_dir=labels.get(WORKING_DIR),
+            auto_remove=bool(found["HostConfig"].get("AutoRemove")),
+            engine_local=endpoint.local,
+            engine=None if endpoint.address == DEFAULT_ADDRESS else endpoint.address,
+            environment=environment,
+        )
+
+    def require_running(self) -> Place:
+        """As `Host.require_running`. An unhealthy or starting container runs; one that is restarting does not."""
+        found = self._find()
+        _check_running(found)
+        return self._place(found)
+
+    def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False) -> ExecProcess:
+        """As `Host.start`. A program that the container lacks ends with code 127 (see `missing_program`).
+
+        No PG* variable of the container's own environment reaches it: it might point at another server.
+        Raises EngineUnreachable, ContainerMissing, ContainerNotRunning, ContainerPaused or HostError.
+        """
+        container = self._require_id()
+        without = [name for name in self._environment_names if name not in (env or {})]
+        try:
+            return ExecProcess(self._engine(), container, argv, env, stdin, without)
+        except EngineRefused as refused:
+            found = self._inspect(container)
+            if found is None:
+                raise ContainerMissing(f"The container {self._name} ({container[:12]}) is gone.") from refused
+            _check_running(found)
+            raise
+
+    def free_bytes(self, directory: str) -> int | None:
+        """As `Host.free_bytes`, by the container's own `df`."""
+        table = bytearray()
+        try:
+            ended = run(self, ["df", "-Pk", "--", directory], env={"LC_ALL": "C"}, sink=table.extend)
+        except HostError:
+            return None
+        # POSIX: blocks, used, available, capacity; the names around them may hold spaces
+        row = re.search(rb"\s\d+\s+\d+\s+(\d+)\s+\d+%\s", bytes(table))
+        return int(row[1]) * 1024 if ended.code == 0 and row else None
+
+    def dependents(self) -> list[Dependent]:
+        """As `Host.dependents`, by the labels of Compose, sorted by name; one-off containers are none."""
+        place = self.place()
+        if not place.project or not place.service:
+            return []
+        found = self._engine().containers_labelled([f"{PROJECT}={place.project}", DEPENDS_ON])
+        dependents = [_dependent(item) for item in found if _depends_on(item["Labels"], place.service)]
+        return sorted(dependents, key=lambda dependent: dependent.name)
+
+    def stop_container(self, container_id: str, seconds: int = STOP_SECONDS) -> None:
+        """As `Host.stop_container`."""
+        self._engine().stop_container(container_id, seconds)
+
+    def start_container(self, container_id: str) -> None:
+        """As `Host.start_container`."""
+        self._engine().start_container(container_id)
+
+    def container_log(self, container_id: str, lines: int) -> str:
+        """As `Host.container_log`."""
+        return self._engine().container_log(container_id, lines)
+
+    def close(self) -> None:
+        """As `Host.close`. The host connects anew when it is used again."""
+        with self._lock:
+            connected, self._connected = self._connected, None
+        if connected is not None:
+            connected.close()
+
+    def _engine(self) -> Engine:
+        """Connects outside of the lock: an engine that hangs must not hang `close` too."""
+        with self._lock:
+            if self._connected is not None:
+                return self._connected
+        engine = Engine(find_endpoint(os.environ))
+        with self._lock:
+            if self._connected is None:
+                self._connected = engine
+                return engine
+            connected = self._connected
+        engine.close()
+        return connected
+
+    def _require_id(self) -> str:
+        return self._container_id or self._pin(self._find())
+
+    def _pin(self, found: Answer) -> str:
+        self._environment_names = tuple(
+            name for name in _environment(found["Config"].get("Env") or []) if _CLIENT_VARIABLE.fullmatch(name)
+        )
+        self._container_id = container_id = str(found["Id"])
+        return container_id
+
+    def _find(self) -> Answer:
+        found = self._find_by_name()
+        if found is not None and not self._stand_in:
+            self._require_labels(found)
+        elif found is None and (self._stand_in or not self._name):
+            found = self._find_by_labels()
+        if found is None:
+            there = nearest(self._name or self._project, map(container_name, self._engine().containers()))
+            raise ContainerMissing(f"There is {' and '.join(self._sought())}. There are: {there}.")
+        return found
+
+    def _require_labels(self, found: Answer) -> None:
+        labels: dict[str, str] = found["Config"].get("Labels") or {}
+        for label, kind, wanted in ((PROJECT, "project", self._project), (SERVICE, "service", self._service)):
+            if wanted and labels.get(label) != wanted:
+                there = f"is of the {kind} {labels[label]!r}" if labels.get(label) else f"is of no Compose {kind}"
+                raise ContainerMissing(
+                    f"The container {self._name!r} {there}, not of {wanted!r} as the settings say.",
+                    f"Correct SCARLET_BACKUP_CONTAINER or SCARLET_BACKUP_{kind.upper()}, or unset one of them.",
+                )
+
+    def _sought(self) -> list[str]:
+        by_name = [f"no container named {self._name!r}"] if self._name else []
+        by_labels = bool(self._project) and (self._stand_in or not self._name)
+        labels = f"none of the Compose project {self._project!r} for its service {self._service!r}"
+        return [*by_name, *([labels] if by_labels else [])]
+
+    def _find_by_name(self) -> Answer | None:
+        if not self._name:
+            return None
+        found = self._inspect(self._name)
+        # The engine takes the beginning of an id for a name, too: "db" would find the container db31c0…
+        if found is None or (found["Name"] != f"/{self._name}" and found["Id"][:12] != self._name[:12]):
+            return None
+        return found
+
+    def _find_by_labels(self) -> Answer | None:
+        """Raises ContainerAmbiguous when there are several."""
+        if not self._project:
+            return None
+        labels = [f"{PROJECT}={self._project}", f"{SERVICE}={self._service}", f"{ONEOFF}=False"]
+        found = self._engine().containers_labelled(labels)
+        if len(found) > 1:
+            there = ", ".join(sorted(f"{container_name(item)} ({item['State']})" for item in found))
+            raise ContainerAmbiguous(
+                f"The Compose project {self._project!r} has {len(found)} containers of its service {self._service!r}: "
+                f"{there}. Nothing says which one is meant."
+            )
+        return self._inspect(found[0]["Id"]) if found else None
+
+    def _inspect(self, name: str) -> Answer | None:
+        try:
+            return self._engine().inspect_container(name)
+        except EngineRefused as refused:
+            if refused.status == 404:
+                return None
+            raise
+
+
+def _check_running(found: Answer) -> None:
+    name, state = found["Name"].lstrip("/"), found["State"]["Status"]
+    if state == "paused":
+        raise ContainerPaused(f"The container {name} is paused.")
+    if state != "running":
+        how = f"exited with code {found['State']['ExitCode']}" if state == "exited" else f"its state is {state!r}"
+        raise ContainerNotRunning(f"The container {name} is not running: {how}.")
+
+
+def _environment(lines: Sequence[str]) -> dict[str, str]:
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+
+def _mount(found: Answer) -> Mount:
+    return Mount(found["Type"], found.get("Name") or found.get("Source", ""), found["Destination"], found["RW"])
+
+
+def _depends_on(labels: Mapping[str, str], service: str) -> bool:
+    """Compose writes "postgres:service_healthy:false,redis:service_started:true"."""
+    services = [item.partition(":")[0].strip() for item in labels.get(DEPENDS_ON, "").split(",")]
+    return service in services and labels.get(ONEOFF, "False").lower() != "true"
+
+
+def _dependent(item: Answer) -> Dependent:
+    return Dependent(
+        id=item["Id"],
+        name=container_name(item),
+        service=item["Labels"].get(SERVICE, ""),
+        running=item["State"] in ("running", "restarting"),
+    )

@@ -1,0 +1,338 @@
+"""Which Docker engine is meant, and a typed connection to it. The only module that knows docker-py."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ...errors import EngineUnreachable, HostError
+
+if TYPE_CHECKING:
+    from docker.tls import TLSConfig  # pyright: ignore[reportMissingTypeStubs]
+
+DEFAULT_ADDRESS = "npipe:////./pipe/docker_engine" if sys.platform == "win32" else "unix:///var/run/docker.sock"
+TIMEOUT_SECONDS = 60
+"""For one answer of the engine. Docker Desktop needs a good part of it to wake from its resource saver."""
+
+SILENCE_SECONDS = 20.0
+"""How long the engine may say nothing, in an answer or on a program's stream, before it is asked on another
+connection whether it is there."""
+PING_SECONDS = 25
+"""How long that other connection is waited for. An engine that wakes within 40 s so ends nothing. One that stays silent
+is told of after 50 s at the most (`exec_stream` looks every 5 s), which leaves 25 of the 75 s in which every call has
+to have ended for what is tidied up then."""
+SILENT_PING_SECONDS = 3
+"""The same, while it did not answer the last time."""
+
+Answer = dict[str, Any]
+"""A JSON object as the Engine API gives it."""
+
+
+class EngineRefused(HostError):
+    """The engine answered with an HTTP error: `status` is 404, 409, 500 …"""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where an engine listens: `address` as DOCKER_HOST spells it; `certificates` holds ca.pem, cert.pem, key.pem."""
+
+    address: str
+    certificates: Path | None = None
+    verify: bool = True
+
+    @property
+    def local(self) -> bool:
+        """Whether the engine shares this machine's file system, as far as its address tells."""
+        parts = urlsplit(self.address)
+        if parts.scheme in ("tcp", "http", "https"):
+            return is_loopback(parts.hostname or "")
+        return parts.scheme in ("unix", "npipe")
+
+
+def container_name(listed: Answer) -> str:
+    """Of a container as a list of containers has it; its id where it has no name, as one that is being removed."""
+    name: str = (listed["Names"] or [listed["Id"]])[0]
+    return name.lstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine."""
+    return host.lower() in ("localhost", "::1") or host.startswith("127.")
+
+
+def find_endpoint(environment: Mapping[str, str]) -> Endpoint:
+    """The engine that `docker` itself would talk to with these variables.
+
+    In the order of Docker's command line: DOCKER_HOST (with DOCKER_TLS_VERIFY and DOCKER_CERT_PATH), DOCKER_CONTEXT,
+    the current context of the configuration, the platform's default socket. docker-py 7.2 is not asked: it falls
+    back to the default socket, perhaps another engine, when a context does not exist or config.json is missing.
+
+    Raises EngineUnreachable for a context that does not exist or can't be read.
+    """
+    configuration = Path(environment.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    if address := environment.get("DOCKER_HOST"):
+        verify, path = environment.get("DOCKER_TLS_VERIFY"), environment.get("DOCKER_CERT_PATH")
+        certificates = Path(path) if path else configuration if verify else None
+        return Endpoint(address, certificates, verify=bool(verify))
+    context = environment.get("DOCKER_CONTEXT") or _current_context(configuration)
+    return Endpoint(DEFAULT_ADDRESS) if context == "default" else _endpoint_of_context(configuration, context)
+
+
+def _current_context(configuration: Path) -> str:
+    try:
+        settings: Answer = json.loads((configuration / "config.json").read_bytes())
+        return str(settings.get("currentContext") or "default")
+    except FileNotFoundError:
+        return "default"
+    except (OSError, ValueError, AttributeError) as error:
+        raise EngineUnreachable(f"Docker's settings in {configuration} can't be read: {error}.") from error
+
+
+def _endpoint_of_context(configuration: Path, context: str) -> Endpoint:
+    """Contexts lie in directories named by the SHA-256 of their names, as `docker context inspect` shows."""
+    number = hashlib.sha256(context.encode()).hexdigest()
+    try:
+        meta: Answer = json.loads((configuration / "contexts/meta" / number / "meta.json").read_bytes())
+        settings: Answer = meta["Endpoints"]["docker"]
+        address = str(settings["Host"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EngineUnreachable(
+            f"The Docker context {context!r} does not exist in {configuration} or can't be read.",
+            "Choose one that `docker context ls` shows, with `docker context use` or DOCKER_CONTEXT.",
+        ) from error
+    certificates = configuration / "contexts/tls" / number / "docker"
+    verify = not settings.get("SkipTLSVerify", False)
+    return Endpoint(address, certificates if certificates.is_dir() else None, verify)
+
+
+class Engine:
+    """A connection to an engine, made with the first call. Every method may raise EngineUnreachable or EngineRefused.
+
+    Threads may share it: docker-py is a requests session over a urllib3 pool that hands a connection to one thread
+    at a time, opens more when its ten are taken, and never takes back one that became an exec's stream.
+    """
+
+    def __init__(self, endpoint: Endpoint, timeout: int = TIMEOUT_SECONDS) -> None:
+        self.endpoint = endpoint
+        self.silent = False
+        """Whether it did not answer when it was asked last."""
+        try:
+            import docker  # pyright: ignore[reportMissingTypeStubs]
+
+            self._api: Any = docker.APIClient(
+                base_url=endpoint.address,
+                tls=_tls(endpoint) or False,
+                version="auto",
+                timeout=timeout,
+                use_ssh_client=True,
+            )
+        except Exception as error:
+            if "paramiko" in str(error):
+                raise EngineUnreachable(
+                    f"The engine at {endpoint.address} needs docker-py's ssh support, which is not installed.",
+                    'Install it with `pip install "docker[ssh]"`, or reach the engine another way.',
+                ) from error
+            raise EngineUnreachable(f"No Docker engine answers at {endpoint.address}: {error}") from error
+
+    def answers(self) -> bool:
+        """Whether it answers soon on a connection of its own. From any thread."""
+        try:
+            Engine(self.endpoint, SILENT_PING_SECONDS if self.silent else PING_SECONDS).close()
+        except EngineUnreachable:
+            self.silent = True
+        else:
+            self.silent = False
+        return not self.silent
+
+    def inspect_container(self, name_or_id: str) -> Answer:
+        """The container's state and configuration. 404 if there is none."""
+        return self._ask(f"look at the container {name_or_id}", self._api.inspect_container, name_or_id)
+
+    def containers_labelled(self, labels: Iterable[str]) -> list[Answer]:
+        """Containers in any state that have all these labels ("key" or "key=value"), as in a list."""
+        return self._ask("list containers", self._api.containers, all=True, filters={"label": list(labels)})
+
+    def create_container(self, name: str, configuration: Answer) -> None:
+        """Make a container, as the API's ContainerCreate has it. 404: no such image, 409: the name is taken."""
+        self._ask(f"make the container {name}", self._api.create_container_from_config, configuration, name)
+
+    def unpack(self, container: str, archive: bytes) -> None:
+        """Lay a tar archive's files over a container's root directory and its volumes; it need not run."""
+        self._ask(f"put files into the container {container}", self._api.put_archive, container, "/", archive)
+
+    def container_log(self, container: str, lines: int) -> str:
+        """The last lines that a container's own program wrote."""
+        doing = f"read the log of the container {container}"
+        return self._ask(doing, self._api.logs, container, tail=lines).decode("utf-8", errors="replace")
+
+    def remove_container(self, name: str) -> None:
+        """Kill and remove a container, with its anonymous volumes. 404 if there is none."""
+        self._ask(f"remove the container {name}", self._api.remove_container, name, force=True, v=True)
+
+    def inspect_image(self, name_or_id: str) -> Answer:
+        """An image's configuration. 404 if there is none."""
+        return self._ask(f"look at the image {name_or_id}", self._api.inspect_image, name_or_id)
+
+    def volumes_labelled(self, label: str) -> list[str]:
+        """Names of the volumes with that label ("key" or "key=value")."""
+        found: list[Answer] | None = self._ask("list volumes", self._api.volumes, filters={"label": label})["Volumes"]
+        return [volume["Name"] for volume in found or []]
+
+    def volume_labels(self, name: str) -> dict[str, str]:
+        """A volume's labels. 404 if there is none."""
+        found: Answer = self._ask(f"look at the volume {name}", self._api.inspect_volume, name)
+        return found["Labels"] or {}
+
+    def volume_is_removable(self, name: str) -> bool:
+        """Whether removing a volume removes what is in it: it lies in the engine's own directory, and not where a
+        driver or an option has it. 404 if there is none."""
+        found: Answer = self._ask(f"look at the volume {name}", self._api.inspect_volume, name)
+        return found["Driver"] == "local" and not found["Options"]
+
+    def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        """Make a volume. One that is there already stays as it is."""
+        self._ask(f"make the volume {name}", self._api.create_volume, name, labels=dict(labels))
+
+    def containers(self) -> list[Answer]:
+        """Containers in any state, as in a list."""
+        return self._ask("list containers", self._api.containers, all=True)
+
+    def containers_running(self) -> list[Answer]:
+        """Containers that run, are paused or restart, as in a list."""
+        states = ["running", "paused", "restarting"]
+        return self._ask("list containers", self._api.containers, filters={"status": states})
+
+    def has_volume(self, name: str) -> bool:
+        """Whether there is such a volume."""
+        return self._there(self.volume_labels, name)
+
+    def id(self) -> str | None:
+        """What the engine calls itself, restarts or not; None if it has no such name."""
+        found: Answer = self._ask("tell what it is", self._api.info)
+        return found.get("ID") or None
+
+    def has_image(self, name_or_id: str) -> bool:
+        """Whether there is such an image."""
+        return self._there(self.inspect_image, name_or_id)
+
+    def _there(self, look: Callable[[str], object], name: str) -> bool:
+        try:
+            look(name)
+        except EngineRefused as refused:
+            if refused.status == 404:
+                return False
+            raise
+        return True
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a volume. 404 if there is none, 409 while a container has it."""
+        self._ask(f"remove the volume {name}", self._api.remove_volume, name)
+
+    def exec_create(
+        self, container: str, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False
+    ) -> str:
+        """Prepare a program in a container; gives its exec id. 404: no such container, 409: not running or paused."""
+        doing = "prepare a program in the container"
+        made = self._ask(doing, self._api.exec_create, container, list(argv), stdin=stdin, environment=dict(env or {}))
+        return made["Id"]
+
+    def exec_open(self, exec_id: str) -> Any:
+        """Start it, and give docker-py's socket of its stream (see `exec_stream.Connection`)."""
+        return self._ask("start a program in the container", self._api.exec_start, exec_id, socket=True)
+
+    def exec_detached(self, exec_id: str) -> None:
+        """Start it without any stream."""
+        self._ask("start a program in the container", self._api.exec_start, exec_id, detach=True)
+
+    def exec_code(self, exec_id: str) -> int | None:
+        """Its exit code; None while it runs. 404 when its container is gone."""
+        state: Answer = self._ask("ask for an exit code", self._api.exec_inspect, exec_id)
+        return None if state["Running"] else state["ExitCode"]
+
+    def stop_container(self, container_id: str, seconds: int) -> None:
+        """Stop a container: its stop signal, and KILL after `seconds`."""
+        self._ask(f"stop the container {container_id[:12]}", self._api.stop, container_id, timeout=seconds)
+
+    def start_container(self, container_id: str) -> None:
+        """Start a container."""
+        self._ask(f"start the container {container_id[:12]}", self._api.start, container_id)
+
+    def close(self) -> None:
+        """Give up pooled connections. Streams under way go on."""
+        self._api.close()
+
+    def _ask(self, doing: str, call: Callable[..., Any], *args: object, **options: object) -> Any:
+        from docker.errors import APIError, DockerException  # pyright: ignore[reportMissingTypeStubs]
+        from requests import RequestException
+        from urllib3.exceptions import HTTPError
+
+        if self.silent and not self.answers():
+            raise self._unreachable(doing, "it answers nothing")
+        try:
+            return self._unless_silent(lambda: call(*args, **options))
+        except APIError as error:
+            reason = str(error.explanation or error).strip().rstrip(".")
+            raise EngineRefused(f"The Docker engine could not {doing}: {reason}.", error.status_code or 0) from error
+        except Exception as error:
+            # pywintypes.error, raised by docker-py's Windows pipes, is neither an OSError nor importable elsewhere.
+            windows_pipe = type(error).__module__ == "pywintypes"
+            if not windows_pipe and not isinstance(error, (RequestException, HTTPError, DockerException, OSError)):
+                raise
+            self.silent = True
+            raise self._unreachable(doing, str(error)) from error
+
+    def _unless_silent(self, call: Callable[[], Any]) -> Any:
+        """What `call` gives. Raises TimeoutError when that takes long, and the engine does not answer elsewhere."""
+        answer: Future[Any] = Future()
+
+        def work() -> None:
+            try:
+                answer.set_result(call())
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=work, name="engine", daemon=True).start()
+        while not wait([answer], SILENCE_SECONDS).done:
+            if not self.answers():
+                raise TimeoutError("nor does it on another connection")
+        return answer.result()
+
+    def _unreachable(self, doing: str, why: str) -> EngineUnreachable:
+        return EngineUnreachable(
+            f"The Docker engine at {self.endpoint.address} did not answer when asked to {doing}: {why}"
+        )
+
+
+def _tls(endpoint: Endpoint) -> TLSConfig | None:
+    if endpoint.certificates is None or urlsplit(endpoint.address).scheme not in ("tcp", "http", "https"):
+        return None
+    from docker.tls import TLSConfig  # pyright: ignore[reportMissingTypeStubs]
+
+    authority, certificate, key = (str(endpoint.certificates / f"{name}.pem") for name in ("ca", "cert", "key"))
+    own = (certificate, key) if os.path.exists(certificate) else None
+    return TLSConfig(client_cert=own, ca_cert=authority, verify=endpoint.verify)
+
+
+__all__ = [
+    "DEFAULT_ADDRESS",
+    "Answer",
+    "Endpoint",
+    "Engine",
+    "EngineRefused",
+    "container_name",
+    "find_endpoint",
+    "is_loopback",
+]

@@ -1,0 +1,61 @@
+"""A dump's script with some of its statements written in another way, before psql gets it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from ..server.effective import set_config
+from .script import Filter, passed_through
+
+EMPTY_PATH = b"SELECT pg_catalog.set_config('search_path', '', false);"
+"""With it pg_dump (from 10.3 on) begins: every name in the script is qualified, but not those in functions' bodies."""
+UNKNOWN_NAMES = frozenset({"42883", "42P01", "42704", "3F000"})
+"""SQLSTATEs of a function or operator, a table, a type or another object, and a schema that is not found."""
+_OF_DATA = (b"COPY ", b"INSERT ", b"REFRESH ", b"CREATE INDEX ", b"CREATE UNIQUE INDEX ")
+
+
+def with_search_path(path: str) -> Callable[[bytes], Iterator[bytes]]:
+    """A rewriter that has the script load with pg_catalog and then that path, instead of an empty one."""
+    given = f"{set_config('search_path', f'pg_catalog, {path}')};".encode()
+
+    def rewrite(sql: bytes) -> Iterator[bytes]:
+        yield given if sql == EMPTY_PATH else sql
+
+    return rewrite
+
+
+def with_settings_for_the_data(settings: Mapping[str, str]) -> Callable[[bytes], Iterator[bytes]]:
+    """A rewriter that sets these when a dump's functions, types and tables are made, and before rows are."""
+    waiting = [f"{set_config(name, value)};".encode() for name, value in settings.items()]
+
+    def rewrite(sql: bytes) -> Iterator[bytes]:
+        if sql.startswith(_OF_DATA):
+            yield from waiting
+            waiting.clear()
+        yield sql
+
+    return rewrite
+
+
+class _Rewriter(Filter):
+    def __init__(self, rewrite: Callable[[bytes], Iterable[bytes]]) -> None:
+        super().__init__()
+        self._rewrite = rewrite
+
+    def statement(self, sql: bytes, line: int) -> None:
+        self.out += [part + b"\n" for part in self._rewrite(sql)]
+
+    def meta_command(self, command: bytes, line: int) -> None:
+        self.out.append(command + b"\n")
+
+    def copy_data(self, data: bytes) -> None:
+        self.out.append(data)
+
+    def copy_end(self, rows: int) -> None:
+        self.out.append(b"\\.\n")
+
+
+def rewritten(chunks: Iterable[bytes], rewrite: Callable[[bytes], Iterable[bytes]]) -> Iterator[bytes]:
+    """The script with each statement replaced by what `rewrite` makes of it, and without comments. COPY statements have
+    to stay as they are. Raises ScriptDamaged, at the latest after the last chunk."""
+    return passed_through(_Rewriter(rewrite), chunks)

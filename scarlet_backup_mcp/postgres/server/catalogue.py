@@ -1,0 +1,288 @@
+"""What the catalogue says about a server, a database and its tables.
+
+Columns that came or went with a version are read through `to_jsonb(row) ->> 'column'`, which is NULL where there is
+no such column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from ...errors import PermissionDenied
+from ...models.manifest import DatabaseProperties, Role
+from .quoting import literal
+from .session import Session
+
+FIRST_OF_USERS = 16384
+"""Objects that initdb makes have lower OIDs (FirstNormalObjectId in transam.h)."""
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """About a server. `data_directory` is None for a role that may not read it."""
+
+    version: str
+    version_num: int
+    system_identifier: str
+    data_directory: str | None
+    max_wal_bytes: int
+    superuser: bool
+    in_recovery: bool
+
+
+@dataclass(frozen=True)
+class DatabaseFacts:
+    """About one database. `bytes` is None where its size may not be asked."""
+
+    name: str
+    oid: int
+    bytes: int | None
+    comment: str | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with data of its own (`r`) or a partitioned one (`p`). `root` is the OID of its topmost partitioned
+    table, or its own. `in_extension`: pg_dump writes only what the extension marked as configuration."""
+
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    root: int
+    bytes: int
+    estimated_rows: int | None
+    in_extension: bool
+
+
+def server_facts(session: Session) -> ServerFacts:
+    """About the server a session is connected to. `data_directory` is None for a role that may not read it."""
+    row = session.rows(
+        """SELECT current_setting('server_version') AS version,
+                  current_setting('server_version_num')::int AS version_num,
+                  (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier,
+                  pg_size_bytes(current_setting('max_wal_size')) AS max_wal_bytes,
+                  (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
+                  CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE')
+                       THEN current_setting('data_directory') END AS data_directory,
+                  pg_is_in_recovery() AS in_recovery"""
+    )[0]
+    return ServerFacts(**row)
+
+
+def databases(session: Session) -> dict[str, DatabaseFacts]:
+    """Every database of the server by name."""
+    rows = session.rows(
+        """SELECT datname AS name, oid::bigint AS oid, shobj_description(oid, 'pg_database') AS comment,
+                  CASE WHEN has_database_privilege(oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE')
+                       THEN pg_database_size(oid) END AS bytes
+           FROM pg_database"""
+    )
+    return {row["name"]: DatabaseFacts(**row) for row in rows}
+
+
+def tables(session: Session, *, sizes: bool = True) -> list[Table]:
+    """Every table of the connected database that pg_dump would dump, temporary ones and PostgreSQL's own left out.
+
+    To tell `sizes` waits for the lock of whoever changes a table.
+    """
+    size = "pg_table_size(c.oid)" if sizes else "0"
+    rows = session.rows(
+        f"""SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
+                  coalesce(pg_partition_root(c.oid)::oid, c.oid)::bigint AS root,
+                  coalesce(CASE c.relkind WHEN 'r' THEN {size} END, 0) AS bytes,
+                  CASE WHEN c.reltuples >= 0 THEN c.reltuples::bigint END AS estimated_rows,
+                  EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                          AND d.objid = c.oid AND d.deptype = 'e') AS in_extension
+           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+           WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+           ORDER BY n.nspname, c.relname"""
+    )
+    return [Table(**row) for row in rows]
+
+
+def stored(session: Session) -> list[str]:
+    """What in the connected database holds rows of users' in files of its own, quoted, the largest first."""
+    rows = session.rows(
+        """SELECT format('%I.%I', n.nspname, c.relname) AS name
+           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+           WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+           ORDER BY pg_total_relation_size(c.oid) DESC"""
+    )
+    return [row["name"] for row in rows]
+
+
+def undumped_tables(session: Session) -> dict[Table, bool]:
+    """Tables of which pg_dump leaves out all rows or some, and whether this role may read them: members of extensions,
+    where it filters what is configuration, and what somebody has made in schemas that are named as PostgreSQL's own
+    (`selectDumpableTable`, `selectDumpableNamespace` and `processExtensionTables` in pg_dump.c; seen on 18)."""
+    rows = session.rows(
+        f"""SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
+                  c.oid::bigint AS root, 0 AS bytes, NULL AS estimated_rows, m.is AS in_extension,
+                  coalesce(has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), false)
+                    AND NOT row_security_active(c.oid) AS readable
+           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
+                LATERAL (SELECT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                                        AND d.objid = c.oid AND d.deptype = 'e') AS is) AS m
+           WHERE c.relkind = 'r' AND c.oid >= {FIRST_OF_USERS} AND c.relpersistence <> 't'
+             AND (m.is OR n.nspname ~ '^pg_' OR n.nspname = 'information_schema')
+           ORDER BY n.nspname, c.relname"""
+    )
+    readable = [row.pop("readable") for row in rows]
+    return {Table(**row): may for row, may in zip(rows, readable, strict=True)}
+
+
+def rewritten_tables(session: Session) -> list[str]:
+    """In a transaction: tables that were truncated, rewritten or dropped since its snapshot was taken.
+
+    These changes are not MVCC-safe ("Concurrency Control", "Caveats"): a snapshot taken before sees such a table empty.
+    The column tells the file that the snapshot knows, the function the one that is there now.
+    """
+    rows = session.rows(
+        """SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+           WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+             AND c.relfilenode IS DISTINCT FROM pg_relation_filenode(c.oid)"""
+    )
+    return [f"{row['schema']}.{row['name']}" for row in rows]
+
+
+@dataclass(frozen=True)
+class RowDifference:
+    """A table whose rows differ; None: the table is not there."""
+
+    table: str
+    dumped: int | None
+    counted: int | None
+
+
+def compare_rows(
+    dumped: Mapping[tuple[str, str], int],
+    of: Iterable[Table],
+    counted: Mapping[int, int],
+    unknown: Collection[int] = (),
+) -> tuple[int, list[RowDifference]]:
+    """Rows of COPY targets, keyed by (schema, name), against rows counted in a database, by their root's OID.
+
+    Partitions are compared at their root: pg_dump loads some of them through it. Gives the number of rows that were
+    compared and the differences; tables of extensions are left out, since pg_dump filters their rows, and so are the
+    `unknown` roots, whose rows could not be counted.
+    """
+    known = {(table.schema, table.name): table for table in of}
+    names = {table.oid: f"{table.schema}.{table.name}" for table in known.values()}
+    skipped = {key for key, table in known.items() if table.in_extension}
+    sums: dict[int, int] = {}
+    differences: list[RowDifference] = []
+    for key, rows in dumped.items():
+        if key in skipped:
+            continue
+        table = known.get(key)
+        if table is None:
+            differences.append(RowDifference(".".join(key), rows, None))
+        else:
+            sums[table.root] = sums.get(table.root, 0) + rows
+    sums = {root: rows for root, rows in sums.items() if root not in unknown}
+    roots = {table.root for table in known.values() if table.kind == "r" and not table.in_extension} - {*unknown}
+    for root in sorted(roots | set(sums)):
+        if sums.get(root) != counted.get(root):
+            differences.append(RowDifference(names.get(root, str(root)), sums.get(root), counted.get(root)))
+    return sum(sums.values()), differences
+
+
+def schemas(session: Session) -> list[str]:
+    """Schemas that are not PostgreSQL's own."""
+    rows = session.rows(
+        """SELECT nspname AS name FROM pg_namespace
+           WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY nspname"""
+    )
+    return [row["name"] for row in rows]
+
+
+def properties(session: Session) -> DatabaseProperties:
+    """What pg_dump without `--create` leaves out, of the connected database."""
+    row = session.rows(
+        """SELECT pg_get_userbyid(d.datdba) AS owner, pg_encoding_to_char(d.encoding) AS encoding,
+                  coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') AS locale_provider,
+                  d.datcollate AS "collate", d.datctype AS ctype,
+                  coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale') AS locale,
+                  to_jsonb(d) ->> 'daticurules' AS icu_rules,
+                  shobj_description(d.oid, 'pg_database') AS comment, d.datconnlimit AS connection_limit,
+                  d.datistemplate AS template,
+                  (SELECT nullif(t.spcname, 'pg_default') FROM pg_tablespace t WHERE t.oid = d.dattablespace)
+                      AS tablespace,
+                  CASE WHEN d.datacl IS NOT NULL THEN
+                      (SELECT coalesce(json_agg(json_build_object(
+                                  'grantor', pg_get_userbyid(a.grantor),
+                                  'grantee', CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END,
+                                  'privilege', a.privilege_type, 'grantable', a.is_grantable)
+                                  ORDER BY a.grantor <> d.datdba, a.ordinality), '[]')
+                       FROM aclexplode(d.datacl) WITH ORDINALITY AS a) END AS acl,
+                  (SELECT coalesce(json_agg(json_build_object(
+                              'role', CASE WHEN s.setrole <> 0 THEN pg_get_userbyid(s.setrole) END,
+                              'name', split_part(c.entry, '=', 1),
+                              'value', substr(c.entry, strpos(c.entry, '=') + 1))
+                              ORDER BY s.setrole, c.ordinality), '[]')
+                   FROM pg_db_role_setting s, unnest(s.setconfig) WITH ORDINALITY AS c (entry, ordinality)
+                   WHERE s.setdatabase = d.oid) AS settings,
+                  (SELECT coalesce(json_agg(json_build_object(
+                              'name', e.extname, 'schema', n.nspname, 'version', e.extversion)
+                              ORDER BY e.extname), '[]')
+                   FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace) AS extensions
+           FROM pg_database d WHERE d.datname = current_database()"""
+    )[0]
+    return DatabaseProperties.model_validate(row)
+
+
+def roles(session: Session) -> list[Role]:
+    """Every role of the cluster but PostgreSQL's own `pg_…`; passwords are not asked for."""
+    rows = session.rows(
+        """SELECT r.rolname AS name, r.rolsuper AS superuser, r.rolinherit AS inherit, r.rolcreaterole AS createrole,
+                  r.rolcreatedb AS createdb, r.rolcanlogin AS login, r.rolreplication AS replication,
+                  r.rolbypassrls AS bypassrls, r.rolconnlimit AS connection_limit,
+                  r.rolvaliduntil::text AS valid_until,
+                  (SELECT coalesce(json_agg(g.rolname ORDER BY g.rolname), '[]') FROM pg_auth_members m
+                   JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid) AS member_of,
+                  (SELECT coalesce(json_agg(c ORDER BY c), '[]') FROM pg_db_role_setting s, unnest(s.setconfig) AS c
+                   WHERE s.setrole = r.oid AND s.setdatabase = 0) AS settings
+           FROM pg_roles r WHERE r.rolname !~ '^pg_' ORDER BY r.rolname"""
+    )
+    return [Role.model_validate(row) for row in rows]
+
+
+def entries_beside(session: Session, prefix: str) -> list[str]:
+    """Names in the data directory that begin with `prefix`; none for a role that may not look there."""
+    query = f"SELECT name FROM pg_ls_dir('.') AS name WHERE starts_with(name, {literal(prefix)}) ORDER BY 1"
+    try:
+        return [row["name"] for row in session.rows(query)]
+    except PermissionDenied:
+        return []
+
+
+def tables_of_types(session: Session, types: Iterable[str]) -> set[str]:
+    """`schema.name` of the tables that have a column of one of PostgreSQL's own `types`, or an array of them."""
+    names = ", ".join(literal(name) for name in types)
+    rows = session.rows(
+        f"""SELECT DISTINCT n.nspname || '.' || c.relname AS name FROM pg_attribute a
+            JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+            JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
+            WHERE c.relkind IN ('r', 'p') AND a.attnum > 0 AND coalesce(e.typname, t.typname) IN ({names})"""
+    )
+    return {row["name"] for row in rows}
+
+
+def is_empty(session: Session) -> bool:
+    """Whether the connected database holds nothing of a user's: no relations, no functions, no types."""
+    nothing = " AND ".join(
+        f"""NOT EXISTS (SELECT FROM {relation} o JOIN pg_namespace n ON n.oid = o.{column}
+                        WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema')"""
+        for relation, column in (("pg_class", "relnamespace"), ("pg_proc", "pronamespace"), ("pg_type", "typnamespace"))
+    )
+    return session.rows(f"SELECT {nothing} AS empty")[0]["empty"]
+
+
+def terminate_backends(session: Session, *, tag: str) -> int:
+    """End every other backend whose application_name is `tag`; gives how many there were."""
+    return session.rows(
+        f"""SELECT count(pg_terminate_backend(pid)) AS ended FROM pg_stat_activity
+            WHERE application_name = {literal(tag)} AND pid <> pg_backend_pid()"""
+    )[0]["ended"]

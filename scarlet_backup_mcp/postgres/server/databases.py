@@ -1,0 +1,322 @@
+"""Databases as wholes: made, renamed, swapped, dropped, and what pg_dump does not carry put back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from ...errors import BackupToolError, DatabaseMissing, PermissionDenied, QueryFailed, RestoreFailed, TableLocked
+from ...models.manifest import DatabaseProperties, Grant, Setting
+from .catalogue import properties
+from .quoting import identifier, literal
+from .session import Server, Session
+
+NAME_BYTES = 63
+SWAP_LOCK_SECONDS = 15
+ADVISORY_KEY = 0x5CA21E7B
+"""One restore, or drill on the live server, at a time: two backup directories may point at one."""
+
+
+def advisory_lock(session: Session) -> bool:
+    """Try to take the server's restore lock; it is held as long as the session lives."""
+    return session.rows(f"SELECT pg_try_advisory_lock({ADVISORY_KEY}) AS held")[0]["held"]
+
+
+def create(
+    session: Session, name: str, like: DatabaseProperties | None, comment: str, *, private: bool = False
+) -> tuple[int, list[str]]:
+    """Make an empty database with `like`'s encoding and locale (None: the server's). Gives its OID, and warnings.
+
+    `private`: only superusers are let in, whom no limit holds (seen on 15.20).
+    """
+    warnings: list[str] = []
+    limit = _tablespace(session, like, warnings) + (" CONNECTION LIMIT 0" if private else "")
+    try:
+        session.execute(_create_statement(session.version, name, like) + limit)
+    except QueryFailed as error:
+        if like is None or "locale" not in error.message.lower():
+            raise
+        warnings.append(f"The server does not know the locale {like.locale or like.collate}; its own default is used.")
+        session.execute(
+            f"CREATE DATABASE {identifier(name)} TEMPLATE template0 ENCODING {literal(like.encoding)}{limit}"
+        )
+    set_comment(session, name, comment)
+    return oid(session, name), warnings
+
+
+def _tablespace(session: Session, like: DatabaseProperties | None, warnings: list[str]) -> str:
+    if like is None or like.tablespace is None:
+        return ""
+    if session.rows(f"SELECT FROM pg_tablespace WHERE spcname = {literal(like.tablespace)}"):
+        return f" TABLESPACE {identifier(like.tablespace)}"
+    warnings.append(f"The server has no tablespace {like.tablespace}; its default one is used.")
+    return ""
+
+
+def _create_statement(version: int, name: str, like: DatabaseProperties | None) -> str:
+    statement = f"CREATE DATABASE {identifier(name)} TEMPLATE template0"
+    if like is None:
+        return statement
+    statement += f" ENCODING {literal(like.encoding)} LC_COLLATE {literal(like.collate)} LC_CTYPE {literal(like.ctype)}"
+    if version >= 150000:
+        provider = {"c": "libc", "i": "icu", "b": "builtin"}[like.locale_provider]
+        statement += f" LOCALE_PROVIDER {provider}"
+        if like.locale is not None and provider != "libc":
+            statement += f" {'ICU_LOCALE' if provider == 'icu' else 'BUILTIN_LOCALE'} {literal(like.locale)}"
+        if like.icu_rules is not None and version >= 160000:
+            statement += f" ICU_RULES {literal(like.icu_rules)}"
+    return statement
+
+
+def oid(session: Session, name: str) -> int:
+    """The OID of a database. Raises DatabaseMissing."""
+    rows = session.rows(f"SELECT oid::bigint AS oid FROM pg_database WHERE datname = {literal(name)}")
+    if not rows:
+        raise DatabaseMissing(f"There is no database {identifier(name)} on the server.")
+    return rows[0]["oid"]
+
+
+def set_comment(session: Session, name: str, comment: str | None) -> None:
+    """Comment on a database; None takes the comment away."""
+    session.execute(f"COMMENT ON DATABASE {identifier(name)} IS {literal(comment)}")
+
+
+def close_doors(session: Session, name: str, pid: int, limit: int) -> None:
+    """Keep everybody out of a database, superusers too, and end who is in, but for the backend `pid`, which stays.
+
+    Parallel workers of that backend are kept out, too (seen on 15.20). `limit` is the one of connections that holds
+    when `swap` opens the doors.
+    """
+    session.execute(f"ALTER DATABASE {identifier(name)} WITH ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}")
+    end_connections(session, name, but=pid)
+
+
+def strangers(session: Session, name: str, pid: int) -> list[str]:
+    """Who is connected to a database but for the backend `pid`, in words. Autovacuum is no stranger."""
+    rows = session.rows(
+        f"""SELECT {_WHO} FROM pg_stat_activity
+            WHERE datname = {literal(name)} AND pid <> {pid} AND backend_type <> 'autovacuum worker'"""
+    )
+    return [row["who"] for row in rows]
+
+
+def open_doors(session: Session, name: str) -> None:
+    """Let connections in again."""
+    session.execute(f"ALTER DATABASE {identifier(name)} WITH ALLOW_CONNECTIONS true")
+
+
+def end_connections(session: Session, name: str, but: int = 0) -> None:
+    """End every connection to a database, but for the backend `but`, and wait for their ends, 5 s each at most."""
+    session.execute(
+        f"""SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+            WHERE datname = {literal(name)} AND pid NOT IN (pg_backend_pid(), {but})"""
+    )
+
+
+def drop(session: Session, name: str) -> None:
+    """Drop a database, its connections first. Begins with a checkpoint, which takes the server down where its disk has
+    no room for that (seen on 15.20): see `procedures.room`."""
+    if session.rows(f"SELECT FROM pg_database WHERE datname = {literal(name)} AND datistemplate"):
+        set_template(session, name, template=False)  # or it can't be dropped
+    session.execute(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)")
+
+
+def drop_table(session: Session, name: str) -> None:
+    """Drop a table of the connected database, whose quoted `name` comes from `catalogue.stored`, with what needs it."""
+    session.execute(f"DROP TABLE IF EXISTS {name} CASCADE")
+
+
+def set_template(session: Session, name: str, *, template: bool) -> None:
+    """Say whether other databases may be made from it."""
+    session.execute(f"ALTER DATABASE {identifier(name)} WITH IS_TEMPLATE {template}")
+
+
+def quietly(version: int) -> dict[str, str]:
+    """Options for sessions in a database that is being restored: its event triggers must not add to its rows.
+
+    As a replica only those fire that were enabled ALWAYS, and from 17 on none. Superusers only.
+    """
+    return {"session_replication_role": "replica", **({"event_triggers": "off"} if version >= 170000 else {})}
+
+
+# -- properties ------------------------------------------------------------------------------------------------------
+
+
+def apply_properties(server: Server, maintenance: str, name: str, wanted: DatabaseProperties) -> list[str]:
+    """Give a database the owner and privileges of `wanted`; comment and connection limit are not touched, and its
+    settings are those that `apply_settings` gives it. Gives a warning for each that could not be had."""
+    quoted = identifier(name)
+    with server.session(maintenance) as session:
+        session.execute(f"ALTER DATABASE {quoted} OWNER TO {identifier(wanted.owner)}")
+        return [] if wanted.acl is None else _apply_acl(session, quoted, wanted.owner, wanted.acl)
+
+
+def unlike(server: Server, name: str, wanted: DatabaseProperties, options: Mapping[str, str]) -> list[str]:
+    """What of a database's settings and privileges is not as wanted, in words. `options` are for the session in it."""
+    with server.session(name, options) as session:
+        found = properties(session)
+    told: list[str] = []
+    if _sorted(found.settings) != _sorted(wanted.settings):
+        told.append("The database's settings are not all as they were: compare with `\\drds` in psql.")
+    if found.acl != wanted.acl:
+        told.append("The database's privileges are not all as they were: compare with `\\l` in psql.")
+    return told
+
+
+def apply_settings(server: Server, name: str, settings: Sequence[Setting], options: Mapping[str, str]) -> list[str]:
+    """Store a database's settings in it, before anything is loaded that may depend on them. Gives a warning for each
+    that could not be had."""
+    warnings: list[str] = []
+    for setting in settings:
+        try:
+            apply_setting(server, name, setting, options)
+        except (QueryFailed, PermissionDenied) as error:
+            warnings.append(f"The setting {setting.name} could not be restored: {error.message}")
+    return warnings
+
+
+def _apply_acl(session: Session, quoted: str, owner: str, acl: Sequence[Grant]) -> list[str]:
+    warnings: list[str] = []
+    session.execute(f"REVOKE ALL ON DATABASE {quoted} FROM PUBLIC, {identifier(owner)}")
+    for grant in acl:
+        to = "PUBLIC" if grant.grantee is None else identifier(grant.grantee)
+        option = " WITH GRANT OPTION" if grant.grantable else ""
+        try:
+            session.execute(f"SET SESSION AUTHORIZATION {identifier(grant.grantor)}")
+            session.execute(f"GRANT {grant.privilege} ON DATABASE {quoted} TO {to}{option}")
+        except QueryFailed as error:
+            warnings.append(f"{grant.privilege} for {to} could not be granted: {error.message}")
+        finally:
+            session.execute("RESET SESSION AUTHORIZATION")
+    return warnings
+
+
+def apply_setting(server: Server, database: str, setting: Setting, options: Mapping[str, str]) -> None:
+    """Store one setting of a database, in a session of its own, since it takes effect there. Raises QueryFailed.
+
+    A list such as search_path, given as one literal, would become one name, so the value is set first and stored FROM
+    CURRENT (seen on 15.20).
+    """
+    place = f"DATABASE {identifier(database)}"
+    if setting.role is not None:
+        place = f"ROLE {identifier(setting.role)} IN {place}"
+    name = ".".join(identifier(part) for part in setting.name.split("."))
+    with server.session(database, options) as session:
+        session.execute("BEGIN")
+        try:
+            if setting.name in ("role", "session_authorization") or setting.name.endswith("_timeout"):
+                raise QueryFailed("it would change who we are, or end us", sqlstate="55P02")
+            session.execute(f"SELECT set_config({literal(setting.name)}, {literal(setting.value)}, false)")
+            session.execute(f"ALTER {place} SET {name} FROM CURRENT")
+        except QueryFailed:  # some can only be set when a connection begins
+            session.execute("ROLLBACK")
+            session.execute(f"ALTER {place} SET {name} TO {literal(setting.value)}")
+        else:
+            session.execute("COMMIT")
+
+
+def _sorted(settings: Sequence[Setting]) -> list[tuple[str, str, str]]:
+    return sorted((s.role or "", s.name, s.value) for s in settings)
+
+
+# -- the swap --------------------------------------------------------------------------------------------------------
+
+
+def swap(renaming: Session, ending: Session, database: str, incoming: str, undo: str | None) -> float:
+    """In one transaction rename `database` to `undo` (None: there is none) and `incoming` to `database`.
+
+    The doors of what comes in are opened in that transaction. Gives the `time.monotonic()` of its begin. Both sessions
+    are in another database. The first rename takes the database's lock, so that new connections queue; meanwhile the
+    second session keeps ending the connections there are. Terminating first and renaming then fails under clients that
+    reconnect ("is being accessed by other users", seen on 15.20). Who has queued is told that there is no such
+    database, since it had looked for the old one before (`InitPostgres` in postinit.c). Raises RestoreFailed naming who
+    is in the way.
+    """
+    try:
+        oids = [oid(ending, name) for name in (database, incoming) if undo is not None or name == incoming]
+    except DatabaseMissing as error:
+        raise RestoreFailed(f"The databases could not be swapped: {error.message}") from None
+    keeping = _KeepEnding(ending, oids, renaming.pid)
+    began = time.monotonic()
+    try:
+        renaming.execute("BEGIN")
+        renaming.execute(f"SET LOCAL lock_timeout = '{SWAP_LOCK_SECONDS}s'")
+        if undo is not None:
+            renaming.execute(f"ALTER DATABASE {identifier(database)} RENAME TO {identifier(undo)}")
+        open_doors(renaming, incoming)
+        renaming.execute(f"ALTER DATABASE {identifier(incoming)} RENAME TO {identifier(database)}")
+        renaming.execute("COMMIT")
+    except (QueryFailed, TableLocked) as error:
+        renaming.execute("ROLLBACK")
+        found = keeping.blockers + _prepared(renaming, oids)
+        blockers = f" In the way: {'; '.join(found)}." if found else ""
+        raise RestoreFailed(
+            f"The databases could not be swapped: {error.message}.{blockers}",
+            "The live database is as it was. Stop what is named (in Docker: `docker compose stop` the services that "
+            "use the database; COMMIT or ROLLBACK PREPARED a prepared transaction) and call `restore` again.",
+        ) from None
+    finally:
+        keeping.stop()
+    return began
+
+
+class _KeepEnding:
+    """A thread that ends the connections to some databases, again and again, and notes who blocks a backend."""
+
+    def __init__(self, session: Session, oids: Sequence[int], blocked: int) -> None:
+        self.blockers: list[str] = []
+        self._session, self._blocked = session, blocked
+        self._oids = ", ".join(str(number) for number in oids)
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._done.set()
+        self._thread.join(timeout=5)
+
+    def _work(self) -> None:
+        with suppress(BackupToolError):  # the renaming session tells what is wrong with the server
+            while not self._done.wait(0.02):
+                self._session.execute(
+                    f"""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                        WHERE datid IN ({self._oids}) AND pid <> pg_backend_pid()"""
+                )
+                rows = self._session.rows(
+                    f"""SELECT {_WHO} FROM pg_stat_activity
+                        WHERE pid = ANY (pg_blocking_pids({self._blocked})) OR datid IN ({self._oids})"""
+                )
+                self.blockers = [row["who"] for row in rows[:5]] or self.blockers  # a wait that timed out has none
+
+
+_SINCE = "to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC'"
+_WHO = f"""concat(backend_type, ' ', pid, ' of ', coalesce(usename, 'nobody'), ' (',
+                  coalesce(nullif(application_name, ''), 'unnamed'), ') in ', datname, ' since ',
+                  {_SINCE.format("coalesce(xact_start, backend_start)")}) AS who"""
+_PREPARED = f"concat('prepared transaction ', gid, ' of ', owner, ' since ', {_SINCE.format('prepared')})"
+
+
+def _prepared(session: Session, oids: Sequence[int]) -> list[str]:
+    """Prepared transactions in these databases, or with a lock on them, in words: no connection's end ends them."""
+    of = ", ".join(str(number) for number in oids)
+    rows = session.rows(
+        f"""SELECT {_PREPARED} AS what FROM pg_prepared_xacts p
+            WHERE database IN (SELECT datname FROM pg_database WHERE oid IN ({of}))
+               OR EXISTS (SELECT FROM pg_locks l WHERE l.virtualtransaction = '-1/' || p.transaction
+                          AND l.classid = 'pg_database'::regclass AND l.objid IN ({of}))"""
+    )
+    return [row["what"] for row in rows]
+
+
+def obstacles(session: Session, database: str) -> list[str]:
+    """What makes a rename of a database fail, or would be lost by it."""
+    name = literal(database)
+    rows = session.rows(
+        f"""SELECT {_PREPARED} AS what FROM pg_prepared_xacts WHERE database = {name}
+            UNION ALL SELECT 'replication slot ' || slot_name FROM pg_replication_slots WHERE database = {name}
+            UNION ALL SELECT 'subscription ' || s.subname FROM pg_subscription s
+                      JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = {name}"""
+    )
+    return [row["what"] for row in rows]

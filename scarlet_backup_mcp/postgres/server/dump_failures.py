@@ -1,0 +1,126 @@
+"""Why pg_dump fails: what it and the server said, and what a look at the server adds to that.
+
+pg_dump shows a server's error without its SQLSTATE (seen from 15.20 to 18.6), so it is told by its words, in the
+language of lc_messages=C.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from . import snapshots
+from .quoting import identifier, literal, qualified
+from .session import Session
+
+Kind = Literal["too large", "locks", "damage", "denied", "locked", "spilled", "limit", "changed", "other"]
+
+MOST_ROWS = 1_000_000
+"""Rows up to which the key of the one at fault is looked for: the keys of those before it are read."""
+KEY_LENGTH = 80
+ENGLISH = {"lc_messages": "C"}
+"""Options for sessions of superusers, who alone may set it."""
+
+# In this order: a message may hold words of a later one, in the statement that it shows.
+_KINDS: tuple[tuple[Kind, str], ...] = (
+    ("denied", r"permission denied|row-level security"),
+    ("locked", r"(?:lock|statement) timeout(?=.*LOCK TABLE)"),
+    ("locks", r"out of shared memory"),
+    (
+        "too large",
+        r"invalid memory alloc request size \d{1,10}\b|Cannot enlarge string buffer|array size exceeds the maximum",
+    ),
+    (
+        "damage",
+        r"invalid page in block|could not (?:read|open) (?:block|file)|missing chunk number|unexpected chunk number|"
+        r"unexpected chunk size|found toasted toast chunk|compressed \w+ data is corrupt|could not access status of|"
+        r"page verification failed|uncommitted xmin|found xm(?:in|ax) .* from before|"
+        r"invalid memory alloc request size \d{11}",
+    ),
+    ("spilled", r"No space left on device|could not extend file"),
+    ("limit", r"exceeds temp_file_limit"),
+    ("changed", r"cache lookup failed|does not exist|could not open relation|could not find|out of sync"),
+)
+# "Command was:" is pg_dump's word for the statement that failed.
+_NAME = r'(?:"(?:[^"]|"")+"|[^\s."(]+)'
+_COMMAND = re.compile(rf"Command was: COPY ({_NAME})\.({_NAME}) ")
+
+
+def kind_of(said: str) -> Kind:
+    """What pg_dump's words mean."""
+    for kind, words in _KINDS:
+        if re.search(words, said, re.DOTALL):
+            return kind
+    return "other"
+
+
+def table_of(said: str) -> tuple[str, str] | None:
+    """Schema and name of the table whose rows were read, where that is told."""
+    found = _COMMAND.search(said)
+    return (_unquoted(found[1]), _unquoted(found[2])) if found else None
+
+
+def reason_of(said: str) -> str:
+    """The server's own words, without pg_dump's round them."""
+    found = re.search(r"(?:ERROR|FATAL|PANIC):\s+(.*?)(?=\npg_dump: |$)", said, re.DOTALL)
+    return " ".join((found[1] if found else said).split())
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
+
+
+# -- looks at the server ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LockTable:
+    """How many locks a server has room for, and what that comes from."""
+
+    per_transaction: int
+    sessions: int
+
+    def needed(self, relations: int) -> int:
+        """What max_locks_per_transaction has to be, at least, for so many at once beside others' locks."""
+        return max(self.per_transaction + 1, -(-relations * 5 // (self.sessions * 4)))
+
+
+def lock_table(session: Session) -> LockTable:
+    """Of the server: it has room for the product of the two ("Lock Management" in PostgreSQL's documentation)."""
+    row = session.rows(
+        """SELECT current_setting('max_locks_per_transaction')::int AS per_transaction,
+                  current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int
+                  AS sessions"""
+    )[0]
+    return LockTable(**row)
+
+
+def key_at(session: Session, schema: str, name: str, row: int, snapshot: str) -> str:
+    """The primary key of the `row`th row (from 0) as pg_dump reads a table, in words; "" where it can't be told.
+
+    `session` is in no transaction. Nothing is planned (see `counting`), and no value but the keys' is read.
+    Raises ServerError.
+    """
+    if row >= MOST_ROWS:
+        return ""
+    columns = _key_columns(session, schema, name)
+    if not columns:
+        return ""
+    snapshots.begin(session, snapshot)
+    session.execute("SET LOCAL synchronize_seqscans = off")
+    wanted = ", ".join(identifier(column) for column in columns)
+    keys = session.execute(f"COPY {qualified(schema, name)} ({wanted}) TO STDOUT").split("\n")
+    session.execute("COMMIT")
+    values = keys[row].split("\t") if row < len(keys) and keys[row] else []
+    told = ", ".join(f"{column}={value}" for column, value in zip(columns, values, strict=False))
+    return told if len(told) <= KEY_LENGTH else f"{told[:KEY_LENGTH]}..."
+
+
+def _key_columns(session: Session, schema: str, name: str) -> list[str]:
+    rows = session.rows(
+        f"""SELECT a.attname AS name FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid
+            WHERE i.indrelid = to_regclass({literal(qualified(schema, name))}) AND i.indisprimary
+            AND a.attnum = ANY (i.indkey) ORDER BY a.attnum"""
+    )
+    return [row["name"] for row in rows]

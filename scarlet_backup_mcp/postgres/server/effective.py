@@ -1,0 +1,101 @@
+"""The settings of a session that decide what values, checks, indexes and views become while a dump is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ...errors import PermissionDenied, QueryFailed
+from ...models.manifest import Setting
+from .quoting import literal
+from .session import OWN_FORMATS, OWN_SEARCH_PATH, Session
+
+UNPINNED: Mapping[str, str | None] = {**OWN_SEARCH_PATH, **OWN_FORMATS}
+"""For the session whose `effective` settings are asked for: with none of our pins that are among them."""
+DECIDING = (
+    "TimeZone",
+    "DateStyle",
+    "IntervalStyle",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "default_text_search_config",
+    "search_path",
+    "bytea_output",
+    "extra_float_digits",
+    "timezone_abbreviations",
+    "transform_null_equals",
+    "xmlbinary",
+)
+SEARCH_PATH = "search_path"
+TEXT_SEARCH = "default_text_search_config"
+"""It may name an object of the database, and can't be set before that is there."""
+# A dump's COPY data are written for it: without it a NULL in an array would become the word NULL.
+_FOR_THE_DATA: Mapping[str, str] = {"array_nulls": "on"}
+_FRUGAL: Mapping[str, str] = {"max_parallel_maintenance_workers": "0", "maintenance_work_mem": "64MB"}
+
+
+def effective(session: Session) -> dict[str, str]:
+    """What decides, as a session of the database has it: `DECIDING`, and the custom variables that are set there.
+
+    The session was opened with UNPINNED. Everything is qualified and no operator is used, so that nothing on the user's
+    path can stand in for it.
+    """
+    stored = "SELECT pg_catalog.unnest(s.setconfig) AS entry FROM pg_catalog.pg_db_role_setting AS s"
+    entries: list[str] = [row["entry"] for row in session.rows(stored)]
+    names = [*DECIDING, *sorted({name for entry in entries if "." in (name := entry.partition("=")[0])})]
+    asked = (f"pg_catalog.current_setting({literal(name)}, true) AS n{at}" for at, name in enumerate(names))
+    found: dict[str, str | None] = session.rows(f"SELECT {', '.join(asked)}")[0]
+    values = {name: found[f"n{at}"] for at, name in enumerate(names)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def overlaid(base: Mapping[str, str], settings: Iterable[Setting]) -> dict[str, str]:
+    """The same for a database that has these settings of its own, on a server that gives others what is in `base`."""
+    names = {name.lower(): name for name in DECIDING}
+    own = {names.get(s.name.lower(), s.name): s.value for s in settings if s.role is None}
+    return {**base, **{name: value for name, value in own.items() if name in DECIDING or "." in name}}
+
+
+def usable(session: Session, wanted: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Those of `wanted` that this server takes, and a warning for each other one, such as an unknown locale.
+
+    A text search configuration with a schema, as `effective` gives a user's own, is taken to come with the dump.
+    """
+    taken: dict[str, str] = {}
+    warnings: list[str] = []
+    for name, value in wanted.items():
+        if name == SEARCH_PATH:
+            continue  # a script says its own
+        try:
+            session.execute(set_config(name, value))
+            taken[name] = value
+        except (QueryFailed, PermissionDenied) as error:
+            if name == TEXT_SEARCH and "." in value:
+                taken[name] = value
+                continue
+            warnings.append(f"The setting {name} of the backup's database can't be had there: {error.message}")
+    return taken, warnings
+
+
+def preamble(settings: Mapping[str, str], *, frugal: bool = False) -> bytes:
+    """SQL that a load begins with. `frugal`: indexes are built with little memory and without parallel workers, whose
+    shared memory may be more than a container has."""
+    given = {**settings, **_FOR_THE_DATA, **(_FRUGAL if frugal else {})}
+    now = {name: value for name, value in given.items() if name not in late(settings)}
+    return "".join(f"{set_config(name, value)};\n" for name, value in now.items()).encode()
+
+
+def late(settings: Mapping[str, str]) -> dict[str, str]:
+    """Those of them that can be set only when what they name is there, which a dump makes before its data."""
+    found = settings.get(TEXT_SEARCH, "")
+    return {TEXT_SEARCH: found} if "." in found and not found.startswith("pg_catalog.") else {}
+
+
+def for_options(value: str) -> str:
+    """A value as PGOPTIONS takes it ("libpq", "options": white space and backslashes are escaped by a backslash)."""
+    return "".join(f"\\{c}" if c.isspace() or c == "\\" else c for c in value)
+
+
+def set_config(name: str, value: str) -> str:
+    """The SELECT that sets it for the session."""
+    return f"SELECT pg_catalog.set_config({literal(name)}, {literal(value)}, false)"

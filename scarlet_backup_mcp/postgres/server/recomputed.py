@@ -1,0 +1,238 @@
+"""What a dump does not carry and a load computes anew: stored generated columns, and what materialised views hold.
+
+They are read by a function that lives as long as the transaction in which it is made. Whatever planning and running its
+query evaluates, such as an index predicate, runs with the rights of the table's owner, or for a superuser's table with
+those of `pg_read_all_data`: in a SECURITY DEFINER function nobody can change the role back, and in a transaction that
+has become read-only nothing can be made that would run later (seen on 15.20 with a predicate that tried; `SET ROLE`
+alone it would have undone). The function's body is parsed when it is made, which locks the table: what was looked up of
+it then stays true. At the end everything is rolled back, settings that were changed meanwhile included.
+
+A virtual generated column (18 and newer) is stored nowhere and can use PostgreSQL's own functions only: it is what its
+definition says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import PermissionDenied, QueryFailed, TableLocked
+from ...models.manifest import Recomputed
+from ...progress import Progress
+from .catalogue import ServerFacts
+from .counting import LOCK_WAIT
+from .databases import quietly
+from .quoting import identifier, literal
+from .session import Server, Session
+
+KEPT = 100
+"""So many rows of each table, chosen by their keys, are kept with digests of their own, to name some that differ."""
+SHOWN = 3
+_KEY_LENGTH = 80
+_PATIENCE = {**LOCK_WAIT, "statement_timeout": "15min"}
+_FORMATS: Mapping[str, str] = {
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "lc_monetary": "C",
+    "extra_float_digits": "1",
+}
+"""On which the text of a value depends, besides what every session of ours has."""
+_WHOLE = ""
+"""In place of a column's name: all of them together, of a materialised view, whose rows have no key."""
+_NONE = "0" * 32
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """A table or materialised view, and what of it is computed; `schema` and `name` are of its topmost partitioned
+    table `root`, if it has one, and `quoted` is its own name. `reader` is the role that reads it."""
+
+    oid: int
+    root: int
+    schema: str
+    name: str
+    quoted: str
+    view: bool
+    owner: int
+    reader: str
+    columns: list[str]
+    key: list[str]
+
+
+def recomputed(
+    server: Server, database: str, facts: ServerFacts, progress: Progress, snapshot: str | None = None
+) -> list[Recomputed]:
+    """Digests of it in a snapshot that a session keeps exported (None: as it is now), of partitions under the topmost
+    table. `facts` are of that server and the connecting role.
+
+    What could not be read says why. Raises what keeps the server from answering at all.
+    """
+    # The function is in no statistics: by them it is told what was written since a backup.
+    options = {
+        **_PATIENCE,
+        **_FORMATS,
+        **({**quietly(facts.version_num), "track_counts": "off"} if facts.superuser else {}),
+    }
+    merged: dict[int, Recomputed] = {}
+    with server.session(database, options, progress) as session:
+        for one in _computed(session):
+            found = _read(session, one, snapshot)
+            merged[one.root] = _merged(merged[one.root], found) if one.root in merged else found
+    return list(merged.values())
+
+
+def unlike(before: Iterable[Recomputed], after: Iterable[Recomputed]) -> list[str]:
+    """What a load has computed in another way than it was in the backed-up database, and what could not be compared,
+    each in words."""
+    restored = {(one.schema_, one.name): one for one in after}
+    found: list[str] = []
+    for one in before:
+        other = restored.get((one.schema_, one.name))
+        what = f"{'materialised view ' if one.view else ''}{one.schema_}.{one.name}"
+        if why := one.why_not or ("it is not there" if other is None else other.why_not):
+            found.append(f"{what}: not compared, since {why}")
+        elif other is not None and (told := _unlike(one, other)):
+            found.append(f"{what}{told}")
+    return found
+
+
+def _unlike(one: Recomputed, other: Recomputed) -> str:
+    stale = " (it may not have been refreshed since its tables changed)" if one.view else ""
+    if one.rows != other.rows:
+        return f": {one.rows:,} rows in the backup, {other.rows:,} in the restored copy{stale}"
+    columns = [column for column, digest in one.digests.items() if other.digests.get(column) != digest]
+    if not columns:
+        return ""
+    named = [column for column in columns if column != _WHOLE]
+    what = f"column{'s' if len(named) > 1 else ''} {', '.join(named)}" if named else "which values stand together"
+    rows = [other.keys[hashed] for hashed in other.sample if _differs(one, hashed, other.sample[hashed])]
+    where = f", e.g. where {'the row' if one.view else other.key} is {', '.join(rows[:SHOWN])}" if rows else ""
+    return f", {what}: other values{where}{stale}"
+
+
+def _differs(one: Recomputed, hashed: str, digest: str) -> bool:
+    """Whether a row that is kept of the restored copy is known to be another one in the backup. A view's rows are their
+    own keys: there it is one that the backup would have kept, too."""
+    if not one.view:
+        return one.sample.get(hashed, digest) != digest
+    return hashed not in one.sample and (len(one.sample) < KEPT or int(hashed) < max(map(int, one.sample)))
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _computed(session: Session) -> list[_Computed]:
+    """What there is of it. A key without generated columns is the primary one, else all that is not generated."""
+    rows = session.rows(
+        """SELECT c.oid::bigint AS oid, r.oid::bigint AS root, n.nspname AS schema, r.relname AS name,
+                  format('%I.%I', own.nspname, c.relname) AS quoted, c.relkind = 'm' AS view,
+                  c.relowner::bigint AS owner,
+                  CASE WHEN o.rolsuper THEN 'pg_read_all_data' ELSE o.rolname END AS reader,
+                  a.columns, coalesce(k.key, a.others, '{}') AS key
+           FROM pg_class c JOIN pg_namespace own ON own.oid = c.relnamespace JOIN pg_roles o ON o.oid = c.relowner
+           JOIN pg_class r ON r.oid = coalesce(pg_partition_root(c.oid)::oid, c.oid)
+           JOIN pg_namespace n ON n.oid = r.relnamespace
+           CROSS JOIN LATERAL (
+               SELECT array_agg(attname ORDER BY attnum) FILTER (WHERE c.relkind = 'm' OR attgenerated = 's')
+                          AS columns,
+                      array_agg(attname ORDER BY attname) FILTER (WHERE attgenerated = '') AS others
+               FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped) AS a
+           LEFT JOIN LATERAL (
+               SELECT array_agg(attname ORDER BY at) AS key
+               FROM pg_index CROSS JOIN unnest(indkey) WITH ORDINALITY AS u (num, at)
+               JOIN pg_attribute ON attrelid = indrelid AND attnum = num
+               WHERE indrelid = c.oid AND indisprimary HAVING bool_and(attgenerated = '')) AS k ON true
+           WHERE (c.relkind = 'r' OR c.relkind = 'm' AND c.relispopulated) AND a.columns IS NOT NULL
+             AND c.relpersistence <> 't' AND own.nspname !~ '^pg_' AND own.nspname <> 'information_schema'
+             AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                             AND d.deptype = 'e')
+           ORDER BY n.nspname, r.relname, c.oid"""
+    )
+    return [_Computed(**row) for row in rows]
+
+
+def _read(session: Session, one: _Computed, snapshot: str | None) -> Recomputed:
+    found = Recomputed(schema=one.schema, name=one.name, view=one.view, key=f"({', '.join(one.key)})")
+    session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    try:
+        if snapshot is not None:
+            session.execute(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}")
+        answer = _answer(session, one)
+    except (QueryFailed, PermissionDenied, TableLocked) as error:
+        return found.model_copy(update={"why_not": error.message.removesuffix(".")})
+    finally:
+        session.execute("ROLLBACK")
+    columns = [*one.columns, *([_WHOLE] if one.view else [])]
+    sample: list[tuple[str, str, str]] = answer["sample"] or []
+    return found.model_copy(
+        update={
+            "rows": answer["rows"],
+            "digests": {column: _hex(sums) for column, sums in zip(columns, answer["digests"], strict=True)},
+            "sample": {hashed: digest for hashed, _, digest in sample},
+            "keys": {hashed: key for hashed, key, _ in sample},
+        }
+    )
+
+
+def _answer(session: Session, one: _Computed) -> dict[str, Any]:
+    function = "pg_temp.scarlet_backup_recomputed()"
+    session.execute(
+        f"CREATE FUNCTION {function} RETURNS pg_catalog.text SECURITY DEFINER BEGIN ATOMIC {_query(one)}; END"
+    )
+    now = session.rows(
+        f"""SELECT relowner = {one.owner} AND relfilenode = pg_relation_filenode(oid) AS same FROM pg_class
+            WHERE oid = {one.oid} AND oid = to_regclass({literal(one.quoted)})"""
+    )
+    if not now or not now[0]["same"]:
+        raise QueryFailed("it was changed meanwhile", sqlstate="55006")  # "object not in prerequisite state"
+    session.execute(f"ALTER FUNCTION {function} OWNER TO {identifier(one.reader)}")
+    session.execute("SET TRANSACTION READ ONLY")
+    return json.loads(session.execute(f"SELECT {function}"))
+
+
+def _query(one: _Computed) -> str:
+    """One that has all of it in a JSON object. Each column is hashed with the row's key, in text form."""
+    key, values = (_row(one.columns),) * 2 if one.view else (_row(one.key), _row(one.columns))
+    hashed = [_row([column] if one.view else [*one.key, column]) for column in one.columns]
+    hashed += [key] if one.view else []
+    sums = ", ".join(f"json_build_array(sum({_hash(part, 0)}), sum({_hash(part, 1)}))" for part in hashed)
+    return f"""SELECT json_build_object(
+            'rows', count(*), 'digests', json_build_array({sums}),
+            'sample', (SELECT json_agg(json_build_array(hash::text, left(key, {_KEY_LENGTH}), digest::text))
+                       FROM (SELECT {_hash(key, 0)} AS hash, {key}::text AS key, {_hash(values, 0)} AS digest
+                             FROM ONLY {one.quoted} ORDER BY 1, 3 LIMIT {KEPT}) AS kept))::text
+        FROM ONLY {one.quoted}"""
+
+
+def _row(columns: list[str]) -> str:
+    return f"ROW({', '.join(map(identifier, columns))})"
+
+
+def _hash(row: str, seed: int) -> str:
+    return f'hashtextextended({row}::text COLLATE "C", {seed})'
+
+
+def _hex(sums: list[int | None]) -> str:
+    return "".join(f"{(each or 0) % 2**64:016x}" for each in sums)
+
+
+def _merged(one: Recomputed, other: Recomputed) -> Recomputed:
+    """Two partitions as one table."""
+    if one.why_not or other.why_not:
+        return one if one.why_not else other
+    columns = sorted({*one.digests, *other.digests})
+    kept = dict(sorted({**one.sample, **other.sample}.items(), key=lambda item: int(item[0]))[:KEPT])
+    return one.model_copy(
+        update={
+            "rows": one.rows + other.rows,
+            "digests": {c: _sum(one.digests.get(c, _NONE), other.digests.get(c, _NONE)) for c in columns},
+            "sample": kept,
+            "keys": {**one.keys, **other.keys},
+        }
+    )
+
+
+def _sum(one: str, other: str) -> str:
+    return _hex([int(one[part], 16) + int(other[part], 16) for part in (slice(16), slice(16, 32))])

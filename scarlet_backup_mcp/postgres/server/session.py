@@ -1,0 +1,310 @@
+"""A PostgreSQL server, spoken to through its own psql, wherever that runs.
+
+psql is the one client that is certain to be there and to match the server. A `Session` is one psql that stays: it
+holds a snapshot, an advisory lock or a transaction as long as it lives.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+from ...errors import (
+    ContainerLost,
+    DatabaseMissing,
+    HostError,
+    PermissionDenied,
+    ProgramMissing,
+    QueryFailed,
+    ServerError,
+    ServerUnreachable,
+    ServerUnsupported,
+    TableLocked,
+)
+from ...hosts import POLL, Exit, Host, run
+from ...hosts.endings import lost
+from ...progress import Progress
+from .postmaster import IDENTITY, Identity, Whereabouts
+from .quoting import identifier
+
+OWN_FORMATS: Mapping[str, str | None] = {"TimeZone": None, "bytea_output": None}
+"""For dumps that are compared with one that was taken without any of the options below."""
+OWN_SEARCH_PATH: Mapping[str, str | None] = {"search_path": None}
+"""For the one question that is about the database's own search_path."""
+MINIMUM_VERSION = 140000
+"""`client_connection_check_interval` and what else is relied on exist from 14 on."""
+
+# What a session would otherwise inherit from the database's or the role's settings. TimeZone and bytea_output change
+# how pg_dump writes values (seen on 15.20); the time-outs would end a long dump.
+OPTIONS: Mapping[str, str] = {
+    # A function of the user's in public must not be taken for one of the catalogue's.
+    "search_path": "pg_catalog",
+    "role": "none",
+    "TimeZone": "UTC",
+    "bytea_output": "hex",
+    "quote_all_identifiers": "off",
+    "standard_conforming_strings": "on",
+    "row_security": "off",
+    "default_transaction_read_only": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "client_min_messages": "warning",
+}
+
+_NO_ROOM = (
+    "Free space where the server keeps its data or its temporary files (with Docker, `docker system df` shows what is "
+    "used), then call again."
+)
+
+
+class Server:
+    """How to connect: a host, a role and what libpq needs. `tag` marks our backends in pg_stat_activity.
+
+    `where` tells which server it has to be: every session proves that it is there.
+    """
+
+    def __init__(
+        self, host: Host, user: str, environment: Mapping[str, str], tag: str, where: Whereabouts | None = None
+    ) -> None:
+        self.host = host
+        self.user = user
+        self.tag = tag
+        self.where = where or Whereabouts(host, None)
+        self._environment = dict(environment)
+
+    def environment(self, database: str, options: Mapping[str, str | None] | None = None) -> dict[str, str]:
+        """Environment variables for a client program. The database's name goes by PGDATABASE: there libpq takes it as
+        a name, while in `--dbname` it would read a connection string out of it."""
+        settings: dict[str, str | None] = {**OPTIONS, **(options or {})}
+        if self.host.kind == "docker" or os.name != "nt":
+            # Without it a backend outlives its killed psql until its statement ends. Not to be had on Windows servers.
+            settings.setdefault("client_connection_check_interval", "1000")
+        return {
+            "PGUSER": self.user,
+            "PGCONNECT_TIMEOUT": "10",
+            # libpq sends it at the start, where it beats PGOPTIONS
+            **({"PGTZ": zone} if (zone := settings["TimeZone"]) is not None else {}),
+            **self.where.environment(),
+            **self._environment,
+            "PGDATABASE": database,
+            "PGAPPNAME": self.tag,
+            "PGCLIENTENCODING": "UTF8",
+            "PGOPTIONS": " ".join(f"-c {name}={value}" for name, value in settings.items() if value is not None),
+            "LC_MESSAGES": "C",
+        }
+
+    def tagged(self, tag: str) -> Server:
+        """The same, with another mark on its backends."""
+        return Server(self.host, self.user, self._environment, tag, self.where)
+
+    def logged_in_as(self, user: str, password: str) -> Server:
+        """The same for another role."""
+        given = {**self._environment, "PGUSER": user, "PGPASSWORD": password}
+        return Server(self.host, user, given, self.tag, self.where)
+
+    def session(
+        self, database: str, options: Mapping[str, str | None] | None = None, progress: Progress | None = None
+    ) -> Session:
+        """Connect. Raises ServerError or HostError when that fails, WrongServer in another server than is meant."""
+        return Session(self, database, options, progress)
+
+    def rows(self, database: str, query: str) -> list[dict[str, Any]]:
+        """One query in a session of its own."""
+        with self.session(database) as session:
+            return session.rows(query)
+
+    def program_version(self, program: str) -> str:
+        """Version number of a client program, for example "15.20". Raises ProgramMissing, ContainerLost or
+        EngineUnreachable."""
+        out = bytearray()
+        ended = run(self.host, [program, "--version"], sink=out.extend)
+        found = re.search(r"\) (\d+(?:\.\d+)*\S*)", out.decode(errors="replace"))
+        if ended.code != 0 or found is None:
+            if gone := lost(self.host, ended, f"a look at {program}"):
+                raise gone
+            raise ProgramMissing(f"`{program} --version` does not work there: {ended.stderr.strip() or ended.code}")
+        return found[1]
+
+    def ready(self, timeout: float = 5) -> tuple[bool, str]:
+        """What pg_isready says: whether connections are accepted, and its sentence."""
+        out = bytearray()
+        argv = ["pg_isready", f"--timeout={int(timeout)}"]
+        ended = run(self.host, argv, env=self.environment("postgres"), sink=out.extend)
+        return ended.code == 0, (out.decode(errors="replace") or ended.stderr).strip()
+
+
+class Session:
+    """One psql, statement after statement. A context manager: leaving it ends psql, and with it its backend."""
+
+    def __init__(
+        self, server: Server, database: str, options: Mapping[str, str | None] | None, progress: Progress | None = None
+    ) -> None:
+        self._database = database
+        self._progress = progress or Progress()
+        self._buffer = bytearray()
+        self._nowhere = "NUL" if server.host.kind == "local" and os.name == "nt" else "/dev/null"
+        argv = ["psql", "-X", "-q", "-A", "-t", "-w"]
+        self._process = server.host.start(argv, env=server.environment(database, options), stdin=True)
+        try:
+            # Qualified: with OWN_SEARCH_PATH a function of the user's may come before the catalogue's.
+            facts = self.rows(
+                f"""SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4 AS version,
+                           pg_catalog.pg_backend_pid() AS pid, {IDENTITY}"""
+            )[0]
+            self.version: int = facts.pop("version")
+            self.pid: int = facts.pop("pid")
+            self.identity = Identity(**facts)
+            server.where.require(self.identity, database)
+            if self.version < MINIMUM_VERSION:
+                raise ServerUnsupported(f"The server's version number is {self.version}; {MINIMUM_VERSION} is needed.")
+            if self.version >= 170000:
+                self.execute("SET transaction_timeout = 0")
+        except BaseException:
+            self.close()
+            raise
+
+    def execute(self, statement: str, timeout: float | None = None) -> str:
+        """Run one statement and give what psql printed: unaligned, tuples only.
+
+        Raises QueryFailed (or PermissionDenied) with the server's message; ServerError when the connection is gone;
+        ServerUnreachable after `timeout` seconds, and then the session is closed.
+        """
+        mark = secrets.token_hex(12)
+        script = f"{statement}\n;\n\\echo {mark} :ERROR :SQLSTATE\n\\echo :LAST_ERROR_MESSAGE\n\\echo {mark}\n"
+        try:
+            self._process.write(script.encode())
+        except OSError:
+            raise self._lost() from None
+        output = self._read_until(f"{mark}\n".encode(), timeout)
+        answer, _, status = output.rpartition(f"{mark} ".encode())
+        first, _, message = status.decode(errors="replace").partition("\n")
+        failed, _, sqlstate = first.partition(" ")
+        if failed == "true":
+            raise _query_error(message.strip(), sqlstate)
+        return answer.decode()
+
+    def rows(self, query: str, timeout: float | None = None) -> list[dict[str, Any]]:
+        """The rows of a SELECT, each a dictionary of JSON values."""
+        wrapped = f"SELECT coalesce(pg_catalog.json_agg(pg_catalog.row_to_json(answer)), '[]') FROM ({query}) AS answer"
+        return json.loads(self.execute(wrapped, timeout))
+
+    def ping(self) -> None:
+        """Raises ServerUnreachable, and closes the session, unless the server answers within 10 s."""
+        self.execute("SELECT 1", timeout=10)
+
+    def copy_away(self, statements: Sequence[str], timeout: float | None = None) -> list[int | ServerError]:
+        """Run statements `COPY … TO STDOUT` in a transaction, have psql throw their rows away where it runs, and give
+        how many each had, or its error: the transaction then goes on as it was before that statement.
+
+        Raises ServerError when the connection is gone; ServerUnreachable after `timeout` seconds for all of them, and
+        then the session is closed.
+        """
+        mark = secrets.token_hex(12)
+        script = "\\set ON_ERROR_ROLLBACK on\n"
+        for statement in statements:
+            script += f"{statement} \\g {self._nowhere}\n\\echo {mark} :ERROR :SQLSTATE :ROW_COUNT\n"
+            script += "\\echo :LAST_ERROR_MESSAGE\n"
+        script += f"\\set ON_ERROR_ROLLBACK off\n\\echo {mark}\n"
+        try:
+            self._process.write(script.encode())
+        except OSError:
+            raise self._lost() from None
+        found: list[int | ServerError] = []
+        for answer in self._read_until(f"{mark}\n".encode(), timeout).decode(errors="replace").split(f"{mark} ")[1:]:
+            status, _, message = answer.partition("\n")
+            failed, sqlstate, rows = status.split(" ")
+            found.append(_query_error(message.strip(), sqlstate) if failed == "true" else int(rows))
+        return found
+
+    def close(self) -> Exit:
+        """End psql: by `\\q` first, by force if it is busy. A transaction left open is rolled back."""
+        with suppress(OSError):
+            self._process.end_input()
+        until = time.monotonic() + 2
+        with suppress(HostError):
+            while (left := until - time.monotonic()) > 0:
+                if self._process.read(left) == b"":
+                    return self._process.wait()
+        self._process.kill()
+        return self._process.wait()
+
+    def kill(self) -> None:
+        """End psql at once, from any thread; `execute` then raises."""
+        self._process.kill()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, BaseException):
+            self._process.kill()
+        self.close()
+
+    def _read_until(self, mark: bytes, timeout: float | None) -> bytes:
+        until = None if timeout is None else time.monotonic() + timeout
+        begin = 0
+        while (at := self._buffer.find(mark, begin)) < 0:
+            begin = max(0, len(self._buffer) - len(mark))
+            self._progress.check()
+            chunk = self._process.read(POLL)
+            if chunk == b"":
+                raise self._lost()
+            self._buffer += chunk or b""
+            if until is not None and time.monotonic() > until:
+                self._process.kill()
+                raise ServerUnreachable(f"The server did not answer within {timeout:g} s.")
+        found = bytes(self._buffer[:at])
+        del self._buffer[: at + len(mark)]
+        return found
+
+    def _lost(self) -> Exception:
+        return connection_error(self._process.wait(), self._database)
+
+
+def connection_error(ended: Exit, database: str) -> Exception:
+    """What a client program that could not connect, or lost its connection, means."""
+    text = ended.stderr.strip()
+    said = text or f"psql ended with exit code {ended.code}"
+    if ended.code is None:
+        return ContainerLost(f"The container went away: {said}")
+    if ended.code == 137:
+        return ContainerLost(f"psql was killed, or the container that it ran in went away: {said}")
+    if re.search(r'database ".*" does not exist', text, re.DOTALL):
+        return DatabaseMissing(f"There is no database {identifier(database)} on the server.")
+    if re.search(
+        r"password authentication failed|no password supplied|role .* does not exist|permission denied|"
+        r"no pg_hba.conf entry|authentication failed|is not permitted to log in",
+        text,
+    ):
+        return PermissionDenied(f"The server refused the connection: {said}")
+    if "client_connection_check_interval" in text:
+        return ServerUnsupported("The server is older than PostgreSQL 14.")
+    if ended.code in (126, 127):
+        return ProgramMissing(f"psql could not be started: {said}")
+    if re.search(
+        r"starting up|shutting down|Connection refused|could not connect|No such file|connection to server|"
+        r"server closed the connection|terminating connection|recovery mode",
+        text,
+    ):
+        return ServerUnreachable(f"The server does not answer: {said}")
+    return ServerError(f"The connection to the server failed: {said}")
+
+
+def _query_error(message: str, sqlstate: str) -> ServerError:
+    if sqlstate == "55P03":
+        return TableLocked(f"A table is locked by somebody else: {message}")
+    if sqlstate == "42501":
+        return PermissionDenied(f"The server refused: {message}")
+    remedy = _NO_ROOM if sqlstate == "53100" else None
+    return QueryFailed(f"The server said: {message} (SQLSTATE {sqlstate})", remedy, sqlstate=sqlstate)

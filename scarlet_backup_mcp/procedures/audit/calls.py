@@ -1,0 +1,109 @@
+"""A call as both faces make it: its procedure, its line in the audit log, and the alarm when a schedule began it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TypeVar
+
+from ...errors import BackupToolError, InternalError
+from ...models.audit import Client
+from ...models.common import Model
+from ...models.results import Backup, Kept, Prune, Repaired, Restore
+from ...models.verification import Verification
+from ...redaction import HIDDEN, text
+from ...store.audit import SCHEDULE, Record, audited
+from ..context import Target
+from .failure_hook import Alarm, sound
+
+M = TypeVar("M", bound=Model)
+
+
+def call(
+    target: Target,
+    tool: str,
+    arguments: Mapping[str, object],
+    client: Client,
+    work: Callable[[], M],
+    on_failure: str | None = None,
+) -> M:
+    """What `work` gives, audited in the target's directory; what it raises goes on.
+
+    `on_failure` is run when it raises or its result is bad. What is wrong with the log or that command is a warning of
+    the result, where it has warnings. A label is hidden in the log as long as the password that it may hold is unknown.
+    """
+    try:
+        where, shown = (lambda: target.directory.path), {**arguments, **_hidden(target, arguments)}
+        begin = target.settings.dir is not None or target.known_place is not None
+        with audited(where, tool, shown, client, target.secrets, begin=begin) as record:
+            try:
+                target.announce = record.announce
+                result = work()
+            except BackupToolError as error:
+                error.message = " ".join([*target.settled, error.message])
+                raise
+            finally:
+                shown |= {**arguments, **_hidden(target, arguments)}
+            _account(target, result, record, scheduled=client.name == SCHEDULE)
+    except Exception as error:
+        if on_failure is not None:
+            known = error if isinstance(error, BackupToolError) else InternalError("It failed unexpectedly.")
+            sound(on_failure, _alarm(target, tool, known))
+        raise
+    told = [record.warning]
+    if on_failure is not None and not record.good:
+        told.append(sound(on_failure, _alarm(target, tool, None, record.message)))
+    warnings: list[str] | None = getattr(result, "warnings", None)
+    if warnings is not None:
+        warnings += filter(None, told)
+    return result
+
+
+def _hidden(target: Target, arguments: Mapping[str, object]) -> dict[str, object]:
+    """What stands in the log for free text that can't be searched for secrets yet."""
+    return {"label": HIDDEN} if arguments.get("label") and not target.secrets_are_known else {}
+
+
+def _account(target: Target, result: Model, record: Record, *, scheduled: bool) -> None:
+    """What there was before and after, and whether the result is what a user needs: of a schedule a good backup, though
+    it may not open the gate, since the database is in use."""
+    if isinstance(result, Backup):
+        not_pruned = [f"Not pruned: {result.not_pruned}"] if result.not_pruned else []
+        record.good = (result.good if scheduled else result.safe_to_proceed) and not not_pruned
+        record.message = " ".join([*target.settled, *not_pruned, *result.reasons])
+        record.after = {"backup": result.name, "sha256": result.sha256}
+    elif isinstance(result, Verification):
+        record.good = (
+            result.valid if result.level != "drill" else result.drill is not None and bool(result.drill.proved)
+        )
+        record.before = {"backup": result.name, **({"sha256": result.sha256} if result.sha256 else {})}
+    elif isinstance(result, Repaired):
+        record.before, record.after = {"backup": result.repaired_from}, {"backup": result.name, "sha256": result.sha256}
+    elif isinstance(result, Prune):
+        record.good = not any(item.action == "not removed" for item in result.items)
+        gone = {item.name for item in result.items if item.action == "removed"}
+        record.before = {name: digest for name, digest in record.before.items() if name in gone}
+        record.message = " ".join(target.settled)
+    elif isinstance(result, Kept):
+        record.before = {"backup": result.name}
+    elif isinstance(result, Restore):
+        record.message = " ".join(target.settled)
+        record.after = {"undo_point": result.undo_point} if result.undo_point else {}
+
+
+def _alarm(target: Target, tool: str, error: BackupToolError | None, message: str = "") -> Alarm:
+    hidden, directory = target.secrets(), None
+    with suppress(BackupToolError):
+        directory = str(target.directory.path)
+    return Alarm(
+        tool=tool,
+        outcome="error" if error else "bad",
+        code=error.code if error else None,
+        message=text(error.message if error else message, hidden),
+        remedy=text(error.remedy, hidden)
+        if error
+        else "Run `scarlet-backup-mcp list` and `scarlet-backup-mcp backup`.",
+        database=target.database,
+        container=target.settings.container if target.settings.via == "docker" else None,
+        directory=directory,
+    )

@@ -1,0 +1,244 @@
+"""A cold copy: the files of a server that does not run, read through a helper container (`backup` of kind `volume`)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from ... import __version__
+from ...errors import (
+    BackupToolError,
+    ContainerLost,
+    ContainerMissing,
+    ContainerNotRunning,
+    ContainerPaused,
+    DumpFailed,
+    VolumeUnsupported,
+)
+from ...hosts import Exit, Host, Mount, Place
+from ...hosts.docker.helper import Sight
+from ...models.manifest import VolumeManifest
+from ...progress import Progress
+from ...store.writing import PartialFile
+from ..catalog import recorded
+from ..catalog.recorded import Order
+from ..context import Target
+from ..reading import archive, archive_checks, archive_configuration, checks
+from ..reading.archive import Contents
+from ..recovery.helper_container import helper, others_with
+from ..recovery.journal import require_running
+from . import data_directory, volume_copy
+
+E = TypeVar("E", bound=BackupToolError)
+
+STOPPED = ("created", "exited", "dead")
+"""Docker's words for a container in which nothing runs, and which nothing but a call will start."""
+STOP_FIRST = (
+    "If its server does not come up at all, run `docker compose stop postgres` in Scarlet's directory and call "
+    "`backup` with kind volume again: it then copies the files."
+)
+AGAIN = "See with `docker ps` whether something writes there, check the disk, and call `backup` again."
+SIGNALS = ("standby.signal", "recovery.signal")
+SHOWN = 5
+ENGLISH = {"LC_ALL": "C"}
+
+
+def stopped(target: Target) -> Place | None:
+    """The place if its container has ended, so that its files can be copied; None while it runs.
+
+    Raises RestoreInterrupted while a journal waits, ContainerNotRunning or ContainerPaused where neither is so.
+    """
+    try:
+        require_running(target)
+    except ContainerNotRunning:
+        place = target.host.place()
+        if place.state not in STOPPED:
+            raise
+        return place
+    return None
+
+
+def or_stopped(error: E) -> E:
+    """The same error with the way that is left where the server can't be had to run."""
+    return type(error)(error.message, f"{error.remedy} {STOP_FIRST}")
+
+
+def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManifest, list[str]]:
+    """Copy the files, verify the copy and give it its name; gives warnings too. Call it under the directory's lock.
+
+    Raises VolumeUnsupported where the data directory can't be copied so, DumpFailed when something wrote there
+    meanwhile or the copy is not whole, or what `stopped` and the helper raise; no file is left behind.
+    """
+    created_at, compression = datetime.now(UTC), order.compression
+    place = stopped(target)
+    if place is None:
+        raise DumpFailed(f"The {target.describe()} was started just now.", "Call `backup` again.")
+    mount = _mount(place)
+    _require_unused(target, place, mount)
+    name = target.directory.new_name(target.settings.prefix, compression, "volume")
+    with PartialFile(target.directory.path / name) as partial, _no_server_to_start():
+        sight = Sight(container=place.container_id, read_only=True)
+        with helper(target, place.image_id or "", sight, progress) as host:
+            progress.stage("looking at the files")
+            cluster = data_directory.examine(host, place)
+            recorded.require_room(target, int(cluster.bytes * volume_copy.ROOM), "these files")
+            progress.stage("copying the files", cluster.bytes)
+            written = archive.write(
+                host,
+                data_directory.tar(place),
+                partial,
+                compression,
+                progress,
+                env=ENGLISH,
+                total=cluster.bytes,
+                failure=_error,
+            )
+            _require_untouched(target, place, mount, host, cluster)
+        _require_whole(written)
+        partial.finish()
+        archive.read_back(partial, compression, written, progress)
+        manifest = VolumeManifest(
+            name=name,
+            kind="volume",
+            compression=compression,
+            created_at=created_at,
+            finished_at=datetime.now(UTC),
+            label=order.label,
+            identity=recorded.identity(
+                target,
+                system_identifier=cluster.control.system_identifier,
+                version=cluster.version,
+                version_num=cluster.version_num,
+                database_oid=None,
+            ),
+            cold=True,
+            pg_basebackup_version=None,
+            tool_version=__version__,
+            bytes=partial.bytes,
+            sha256=partial.sha256,
+            site=volume_copy.site_of(place, None),
+            databases=[],
+            cluster_bytes=None,
+            tables=[],
+            quiet=None,
+            tar_bytes=written.tar_bytes,
+            files=len(written.contents.files),
+            backup_manifest_sha256=None,
+            start_lsn=None,
+            end_lsn=None,
+            wal=archive_checks.wal_of(written.contents),
+            configuration=[str(finding) for finding in archive_configuration.findings_of(written.contents)],
+            rows=None,
+            integrity_table=target.settings.integrity_table,
+            integrity_rows=None,
+            shrunk=False,
+            shrunk_reasons=[],
+            last_full=None,
+        )
+        progress.check()
+        with progress.uninterrupted():
+            target.directory.publish(partial, manifest, failed=[], keep=order.keep)
+    return manifest, [*cluster.warnings, *_warnings_of(written.contents)]
+
+
+# -- before the copy -------------------------------------------------------------------------------------------------
+
+
+def _mount(place: Place) -> Mount:
+    """What the data directory lies on. Raises VolumeUnsupported where a helper would not see all of it."""
+    mount = place.data_mount
+    if mount is None:
+        raise VolumeUnsupported(
+            f"The data directory {place.data_directory} of the container {place.container} lies in the container "
+            "itself, on no volume that a helper container could read.",
+            f"Start that very container (`docker start {place.container}`: a new one would not have the data) and call "
+            "`backup` again.",
+        )
+    if mount.kind == "tmpfs":
+        raise VolumeUnsupported(
+            f"The data directory {place.data_directory} of the container {place.container} lies in memory, and went "
+            "when it stopped.",
+            "`list_backups` shows what can be restored. Put the data directory on a volume.",
+        )
+    if place.mounts_inside:
+        raise VolumeUnsupported(
+            f"Other volumes or directories are mounted inside of the data directory ({_words(place.mounts_inside)}), "
+            "and one archive can hold the data directory only.",
+            f"Start the server and take an SQL backup with kind sql. {data_directory.BY_HAND}",
+        )
+    return mount
+
+
+def _words(mounts: list[Mount]) -> str:
+    return ", ".join(mount.destination for mount in mounts)
+
+
+def _require_unused(target: Target, place: Place, mount: Mount) -> None:
+    """Raises VolumeUnsupported where a container that runs might write there."""
+    if users := others_with(target, mount.source, place.container):
+        raise VolumeUnsupported(
+            f"{mount.source}, in which the data directory lies, is in use by {', '.join(users)}: what is copied while "
+            "somebody may write is torn.",
+            f"Stop it (`docker stop {users[0]}`) and call `backup` again; or, if it is the server, set "
+            "SCARLET_BACKUP_CONTAINER to its name.",
+        )
+
+
+@contextmanager
+def _no_server_to_start() -> Generator[None]:
+    """What is lost is the helper container: the server's own is not to be started, and is stopped already."""
+    try:
+        yield
+    except (ContainerLost, ContainerMissing, ContainerNotRunning, ContainerPaused) as error:
+        raise DumpFailed(f"The files could not be copied. {error.message}", AGAIN) from error
+
+
+# -- after it --------------------------------------------------------------------------------------------------------
+
+
+def _error(ended: Exit) -> BackupToolError:
+    said = ended.stderr.strip()
+    if ended.code is None or ended.code == 137:
+        return DumpFailed(f"The helper container or its engine went away during the copy. {said}".strip(), AGAIN)
+    return DumpFailed(
+        f"tar could not copy the files (exit code {ended.code}): {said or 'it said nothing'}",
+        AGAIN,
+    )
+
+
+def _require_untouched(target: Target, place: Place, mount: Mount, host: Host, cluster: data_directory.Cluster) -> None:
+    """Raises DumpFailed if a server may have run on the files since they were looked at."""
+    now = target.host.place()
+    others = others_with(target, mount.source, now.container)
+    if (now.container_id, now.state, now.started_at) != (place.container_id, place.state, place.started_at):
+        happened = f"the container {now.container} was {now.state} when it ended"
+    elif others:
+        happened = f"{', '.join(others)} had {mount.source} mounted when it ended"
+    elif data_directory.control(host, place) != cluster.control:
+        happened = "its control file was written meanwhile"
+    else:
+        return
+    raise DumpFailed(
+        f"A server may have written while its files were copied: {happened}. The copy is thrown away.",
+        "Call `backup` again: of a server that runs it takes a consistent copy.",
+    )
+
+
+def _require_whole(written: archive.Written) -> None:
+    """Raises DumpFailed unless all of it was read without a complaint."""
+    if written.said:
+        raise DumpFailed(f"tar did not copy all of it: {' '.join(written.said[:SHOWN])}", AGAIN)
+    looked = archive_checks.data_directory(written.contents)
+    if not looked.ok or written.contents.odd or written.contents.root:
+        wrong = [*written.contents.odd[:SHOWN], *([] if looked.ok else [checks.describe([looked])])]
+        raise DumpFailed(f"tar ended without an error, but the copy is no whole data directory: {'; '.join(wrong)}.")
+
+
+def _warnings_of(contents: Contents) -> list[str]:
+    return [
+        f"It holds {name}: a server that is started on it comes up as a standby or in recovery, not as it was."
+        for name in SIGNALS
+        if name in contents.files
+    ]

@@ -1,0 +1,133 @@
+"""A data directory whose server does not run, as programs in a helper container tell of it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ...errors import EngineUnreachable, HostError, VolumeUnsupported
+from ...hosts import Host, Place, run
+from ...postgres.cluster import controldata
+from ...postgres.cluster.controldata import ControlData, ControlDataDamaged
+from ...store.names import JOURNAL
+from ..reading.archive import PG_VERSION
+from ..reading.archive_checks import NEEDED
+from ..recovery.helper_container import output
+from ..recovery.journal import BACK_BY_HAND
+from ..recovery.volume_layout import OF_A_SERVER, PREFIX
+
+NOT_COPIED = ("pgsql_tmp*", "lost+found", ".s.PGSQL.*")
+"""What lies in a data directory without being the cluster's: temporary files and what restores have set aside (base
+backups skip such names, too: "Backing Up The Data Directory"), what a file system has in its root, sockets."""
+LEFT_ALONE = [word for name in NOT_COPIED for word in ("-name", name, "-prune", "-o")]
+"""Words for `find`, which then passes over them."""
+SHOWN = 5
+BY_HAND = (
+    "Where it does not start, keep its files first: `docker cp` copies them out of a stopped container as they are."
+)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What programs in the helper tell of the data directory. `bytes` is what its files take on the disk."""
+
+    control: ControlData
+    version: str
+    version_num: int
+    bytes: int
+    warnings: list[str]
+
+
+def examine(host: Host, place: Place) -> Cluster:
+    """Look at it. Raises VolumeUnsupported where it is none, or one that an archive of it would not hold."""
+    directory = _path(place)
+    if missing := [name for name in NEEDED if not _is_file(host, f"{directory}/{name}")]:
+        if left := _left_by_restores(host, directory):
+            raise VolumeUnsupported(
+                f"There is no whole cluster of PostgreSQL in {directory} of the container {place.container}, but what "
+                f"a restore has set aside: {', '.join(left)}.",
+                f"A restore was cut off there. Call `backup` with the backup directory in which its {JOURNAL} lies: "
+                f"that finishes it or rolls it back. Only if that file is lost: {BACK_BY_HAND}",
+            )
+        raise VolumeUnsupported(
+            f"There is no cluster of PostgreSQL in {directory} of the container {place.container}: "
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.",
+            "If the server keeps its data elsewhere, set PGDATA in the container's environment. An empty volume holds "
+            "nothing to back up: `list_backups` shows what can be restored.",
+        )
+    if odd := _neither_files_nor_directories(host, directory):
+        raise VolumeUnsupported(
+            "There is something in the data directory that is neither a file nor a directory, as tablespaces and a "
+            f"pg_wal that lies elsewhere are: {', '.join(odd[:SHOWN])}. One archive can hold the data directory only.",
+            f"Start the server and take an SQL backup with kind sql. {BY_HAND}",
+        )
+    found = control(host, place)
+    major = output(host, ["cat", f"{directory}/{PG_VERSION}"])
+    program = ""
+    with suppress(HostError):  # one that does not start is of no use anyway
+        program = output(host, ["postgres", "--version"]).strip()
+    try:
+        version, version_num = controldata.version_of(major, program)
+    except ControlDataDamaged as error:
+        raise _unreadable(place, f"{error}.") from None
+    warnings = ["The server did not run, so its files were copied as they lay: nobody counted its rows."]
+    if not found.clean:
+        warnings.append(
+            f"It was not shut down in an orderly way (pg_controldata says: {found.state}): from this copy it starts "
+            "as after a crash."
+        )
+    if program and version == major.strip():
+        warnings.append(f"The files are of PostgreSQL {version}, which the image's program can't read: {program}.")
+    return Cluster(found, version, version_num, _bytes(host, directory), warnings)
+
+
+def _left_by_restores(host: Host, directory: str) -> list[str]:
+    found = bytearray()
+    run(host, ["find", directory, "-mindepth", "1", "-maxdepth", "1", "-name", f"{PREFIX}_*"], sink=found.extend)
+    return sorted(path.rpartition("/")[2] for path in found.decode(errors="replace").splitlines())
+
+
+def _is_file(host: Host, path: str) -> bool:
+    ended = run(host, ["test", "-f", path])
+    if ended.code not in (0, 1):
+        raise HostError(f"{path} could not be looked for in the helper container: {ended.stderr.strip()}")
+    return ended.code == 0
+
+
+def control(host: Host, place: Place) -> ControlData:
+    """What pg_controldata tells of it now. Raises VolumeUnsupported when it can't be read."""
+    try:
+        return controldata.parse(output(host, ["pg_controldata", _path(place)]))
+    except EngineUnreachable:
+        raise
+    except HostError as error:
+        raise _unreadable(place, error.message) from None
+    except ControlDataDamaged as error:
+        raise _unreadable(place, f"{error}.") from None
+
+
+def _unreadable(place: Place, why: str) -> VolumeUnsupported:
+    return VolumeUnsupported(f"What cluster lies in {place.data_directory} can't be told: {why}", BY_HAND)
+
+
+def _neither_files_nor_directories(host: Host, directory: str) -> list[str]:
+    """Paths in the data directory."""
+    found = output(host, ["find", f"{directory}/", *LEFT_ALONE, "!", "-type", "f", "!", "-type", "d", "-print"])
+    return [path.removeprefix(directory).lstrip("/") for path in found.splitlines()]
+
+
+def _bytes(host: Host, directory: str) -> int:
+    """What is to be copied, as its blocks on the disk tell."""
+    entries = ["find", f"{directory}/", "-mindepth", "1", "-maxdepth", "1", *LEFT_ALONE]
+    sizes = output(host, [*entries, "-exec", "du", "-sk", "{}", "+"])
+    return sum(int(line.partition("\t")[0]) * 1024 for line in sizes.splitlines() if line[:1].isdigit())
+
+
+def tar(place: Place) -> list[str]:
+    """How it is copied, in words that GNU's and busybox's tar understand. Members are `./PG_VERSION` and so on."""
+    left_out = [*NOT_COPIED, *(f"./{name}" for name in OF_A_SERVER)]
+    return ["tar", "-C", _path(place), *(f"--exclude={pattern}" for pattern in left_out), "-cf", "-", "."]
+
+
+def _path(place: Place) -> str:
+    return place.data_directory or ""

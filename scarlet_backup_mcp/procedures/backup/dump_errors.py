@@ -1,0 +1,132 @@
+"""Why a dump failed, and what to do about it that does not end where it began."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ...errors import (
+    BackupToolError,
+    DataDamaged,
+    DiskFull,
+    DumpFailed,
+    HostError,
+    PermissionDenied,
+    ProgramMissing,
+    ServerError,
+    ServerUnreachable,
+    TooFewLocks,
+    ValueTooLarge,
+)
+from ...hosts import Exit
+from ...hosts.endings import lost
+from ...postgres.server import dump_failures, programs
+from ..context import Target
+
+
+class ConcurrentChange(DumpFailed):
+    """The schema changed while the dump was taken: worth one more try."""
+
+    default_remedy = "Wait until the migration that changes the schema has ended, then call `backup` again."
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """How far a dump had come: the table whose rows were read, how many of them, and the snapshot."""
+
+    schema: str
+    name: str
+    rows: int
+    snapshot: str
+    relations: int
+    superuser: bool
+
+
+def locked(said: str) -> DumpFailed:
+    """The error when a lock was waited for in vain."""
+    return DumpFailed(
+        f"A table stayed locked for {programs.LOCK_WAIT_MS / 1000:g} s (by a migration, most likely): {said}",
+        "Wait until the migration has ended, then call `backup` again.",
+    )
+
+
+def lost_on_the_way(target: Target, ended: Exit, program: str, what: str) -> BackupToolError | None:
+    """The error when a program that read the server for a dump or a copy was left alone; None: it failed itself."""
+    said = ended.stderr.strip()
+    if gone := lost(target.host, ended, f"the {what}"):
+        return gone
+    if ended.code in (126, 127):
+        return ProgramMissing(f"{program} could not be started: {said}")
+    if re.search(r"server closed the connection|terminating connection|connection to server|SSL connection", said):
+        return ServerUnreachable(f"The server went away during the {what}: {said}")
+    return None
+
+
+def dump_error(target: Target, ended: Exit, at: Whereabouts) -> BackupToolError:
+    """The error of a pg_dump that ended with another exit code than 0."""
+    said = ended.stderr.strip()
+    lost = lost_on_the_way(target, ended, "pg_dump", "dump")
+    if lost is not None and not isinstance(lost, ServerUnreachable):
+        return lost
+    kind = dump_failures.kind_of(said)
+    if kind == "denied":
+        return PermissionDenied(f"The role may not read everything, so there can be no whole backup: {said}")
+    if kind == "locked":
+        return locked(said)
+    if lost is not None:
+        return lost
+    reason = dump_failures.reason_of(said)
+    if kind == "too large":
+        return ValueTooLarge(
+            f"{_row(target, said, at)} can't be written into a dump: {reason}. One row of a dump, in which bytea takes "
+            "two characters a byte, holds less than 1 GB."
+        )
+    if kind == "locks":
+        return _too_few_locks(target, at)
+    if kind == "damage":
+        return DataDamaged(f"{_row(target, said, at)} can't be read, since the database's files are damaged: {reason}.")
+    if kind == "spilled":
+        return DiskFull(
+            f"The server's disk became full while it was dumped: {reason}.",
+            "Free space where the server keeps its data or its temporary files (with Docker, `docker system df` shows "
+            "what is used), then call `backup` again.",
+        )
+    if kind == "limit":
+        return DumpFailed(
+            f"pg_dump needs larger temporary files than the server lets it have: {reason}.",
+            f"Raise it, as a superuser: `ALTER ROLE {target.server.user} SET temp_file_limit = -1`; then call `backup` "
+            "again.",
+        )
+    if kind == "changed":
+        return ConcurrentChange(f"The schema changed while the dump was taken: {said}")
+    return DumpFailed(f"pg_dump failed with exit code {ended.code}: {said or 'it said nothing'}")
+
+
+def _row(target: Target, said: str, at: Whereabouts) -> str:
+    """The table whose rows were read, and which of them, in words."""
+    table = dump_failures.table_of(said)
+    if table is None:
+        return "Something"
+    schema, name = table
+    rows = at.rows if (at.schema, at.name) == table else 0
+    key = ""
+    with suppress(ServerError, HostError):
+        options = dump_failures.ENGLISH if at.superuser else {}
+        with target.server.session(target.database, options) as session:
+            key = dump_failures.key_at(session, schema, name, rows, at.snapshot)
+    where = f" with the key {key}" if key else ""
+    return f"In the table {schema}.{name} the row{where} behind the first {rows:,}"
+
+
+def _too_few_locks(target: Target, at: Whereabouts) -> TooFewLocks:
+    told, remedy = "", None
+    with suppress(ServerError, HostError), target.server.session(target.maintenance_database) as session:
+        table = dump_failures.lock_table(session)
+        told = f", and has room for some {table.per_transaction * table.sessions:,} locks"
+        remedy = TooFewLocks.default_remedy.replace("a higher value", str(table.needed(at.relations)))
+    return TooFewLocks(
+        f"pg_dump locks every table, {at.relations:,} here, and the server ran out of room for locks: it has "
+        f"max_locks_per_transaction too low{told}.",
+        remedy,
+    )

@@ -1,0 +1,178 @@
+"""What `backup` answers: what was made, which steps of PROC-004 that is, and whether PROC-003 may go ahead."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ...errors import BackupToolError
+from ...models.common import Kind, Step
+from ...models.manifest import Manifest, TableCount, VolumeManifest, rows_by_table
+from ...models.results import Backup
+from ...models.verification import Drill, DrillOutcome
+from ..catalog import proved_definitions, recorded, records
+from ..context import Target
+from ..gate import judge
+
+_STEPS: dict[Kind, tuple[str, str]] = {
+    "sql": ("Passo 3", "Take the SQL backup"),
+    "volume": ("Alternativa: Backup Volume Completo", "Take a backup of the whole volume"),
+}
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What came of a drill, `asked` for or made by itself; `why_not` says what became of it where there is none."""
+
+    drill: Drill | None = None
+    why_not: str = ""
+    asked: bool = True
+
+
+def safe_to_proceed(target: Target, manifest: Manifest | VolumeManifest, valid: bool) -> tuple[bool, list[str]]:
+    """Whether PROC-003 may go ahead on this fresh backup, `valid` if it passed `full`, and why: what the gate says of
+    it, in the words of a backup that was just made."""
+    if not valid:
+        return False, ["The backup holds statements that `restore` refuses, as the warning says."]
+    if manifest.shrunk:
+        against = f" The last full one is {manifest.last_full}." if manifest.last_full else ""
+        return False, [f"The database has shrunk: {'; '.join(manifest.shrunk_reasons)}.{against}"]
+    read = [
+        f"{manifest.name} was read back in full and matches its manifest.",
+        f"It is of the configured database {target.database}.",
+    ]
+    if isinstance(manifest, VolumeManifest):
+        if manifest.cold:
+            return False, [
+                f"{manifest.name} is a cold copy, of a server that did not run: nobody counted what is in it.",
+                "PROC-003 needs a server that runs: start it with `docker compose up -d postgres` and call `backup`.",
+            ]
+        read = [
+            f"{manifest.name} was read back in full and matches its manifest and the server's own list of files.",
+            f"It is of the whole cluster, which comes back as a whole: {', '.join(manifest.databases)}.",
+        ]
+    try:
+        verdict = judge(target, records.know_head(target, target.directory.find(manifest.name)))
+    except BackupToolError as error:
+        return False, [*read, f"The gate to PROC-003 can't be looked at: {error.message} {error.remedy}"]
+    if not verdict.safe_to_proceed:
+        return False, [*read, *verdict.reasons]
+    return True, [
+        *read,
+        f"{manifest.integrity_table} holds {manifest.integrity_rows} rows; nothing has shrunk.",
+        *verdict.reasons[3:],  # the first ones say the same of a backup that was not just made
+    ]
+
+
+def outcome(
+    target: Target,
+    manifest: Manifest | VolumeManifest,
+    valid: bool,
+    proof: Proof | None,
+    warnings: list[str],
+    seconds: float,
+) -> Backup:
+    """The answer; `valid`: it passed `full`, `proof`: what came of a drill, if there was one. One that was made by
+    itself and came to no end does no harm to a backup that is there."""
+    safe, reasons = safe_to_proceed(target, manifest, valid)
+    lacking = recorded.not_dumped(manifest)
+    reasons += [said for said in lacking if said not in reasons]
+    drill, earlier = proof.drill if proof else None, _proof_of_definitions(target, manifest)
+    good = valid and not manifest.shrunk and not lacking
+    if proof is not None:
+        proved = drill is not None and drill.proved is True
+        if proof.asked:
+            safe, good = safe and proved, good and proved
+        elif drill is not None and drill.proved is False:
+            safe, good = False, False
+        told = _told_of(proof, manifest.kind, earlier)
+        told_by_gate = drill is not None and drill.detail and any(drill.detail[:99] in reason for reason in reasons)
+        reasons += [] if told_by_gate and not proof.asked else [told]
+    path = target.directory.path / manifest.name
+    copied = manifest if isinstance(manifest, VolumeManifest) else None
+    cold_copy = copied is not None and copied.cold
+    where = target.describe()
+    held = f"{copied.files:,} files" if copied is not None and copied.rows is None else f"{manifest.rows:,} rows"
+    return Backup(
+        name=manifest.name,
+        path=str(path),
+        kind=manifest.kind,
+        created_at=manifest.created_at,
+        bytes=manifest.bytes,
+        sha256=manifest.sha256,
+        compression=manifest.compression,
+        label=manifest.label,
+        database=target.database,
+        server=target.about,
+        databases=copied.databases if copied else [],
+        cold=cold_copy,
+        tables=_tables(manifest),
+        rows=manifest.rows,
+        integrity_rows=manifest.integrity_rows,
+        steps=[
+            Step(
+                step="Prerequisiti",
+                title="Docker and PostgreSQL are running",
+                ok=not cold_copy,
+                detail=f"{where} does not run: its files were copied" if cold_copy else where,
+            ),
+            Step(step="Passo 1", title="Go to Scarlet's directory", ok=True, detail=str(target.directory.path.parent)),
+            Step(step="Passo 2", title="Create the backup directory", ok=True, detail=str(target.directory.path)),
+            Step(step=_STEPS[manifest.kind][0], title=_STEPS[manifest.kind][1], ok=True, detail=manifest.name),
+            Step(
+                step="Passo 4",
+                title="Check the backup",
+                ok=True,
+                detail=f"{manifest.bytes:,} bytes, {held}, read back in full",
+            ),
+        ],
+        proved=drill.proved if drill else None,
+        proved_by=earlier.by if earlier else None,
+        drill=drill,
+        good=good,
+        safe_to_proceed=safe,
+        reasons=reasons,
+        shrunk=manifest.shrunk,
+        warnings=warnings,
+        duration_seconds=round(seconds, 3),
+    )
+
+
+def _proof_of_definitions(target: Target, manifest: Manifest | VolumeManifest) -> DrillOutcome | None:
+    if manifest.definitions_sha256 is None or manifest.identity is None:
+        return None
+    with suppress(BackupToolError):  # the backup is there, whatever keeps others from being looked at
+        on = proved_definitions.image(target, manifest.identity.server_version)
+        return proved_definitions.proof(target, manifest.definitions_sha256, on)
+    return None
+
+
+def _tables(manifest: Manifest | VolumeManifest) -> list[TableCount]:
+    if isinstance(manifest, VolumeManifest):
+        return [TableCount(schema=table.schema_, name=table.name, rows=table.rows) for table in manifest.tables]
+    rows = rows_by_table(manifest.tables)
+    return [TableCount(schema=schema, name=name, rows=count) for (schema, name), count in rows.items()]
+
+
+def _told_of(proof: Proof, kind: Kind, earlier: DrillOutcome | None) -> str:
+    """`earlier` is the last drill of these definitions."""
+    if proof.drill is None:
+        if earlier is not None and earlier.by is not None and not proof.asked:
+            since = f"{earlier.at:%Y-%m-%d %H:%M} UTC"
+            return f"The proof of these definitions of {since} stands; the full drill that was due {proof.why_not}"
+        return f"The drill{' that was asked for' if proof.asked else ''} {proof.why_not}"
+    if proof.drill.proved and kind == "volume":
+        but = f"; but {proof.drill.detail}" if proof.drill.detail else ""
+        return f"In a restore drill a server came up on it, and {proof.drill.rows_compared:,} rows were read{but}."
+    if proof.drill.proved_by == "sample":
+        brought = f"A restore drill with a sample brought {proof.drill.rows_compared:,} equal rows back"
+        return f"{brought}, which proves its definitions; not all of its rows were tried."
+    if proof.drill.sound and kind == "sql":
+        brought = f"A restore drill brought {proof.drill.rows_compared:,} equal rows back"
+        return f"{brought}, all that it holds; it is not proved, since it lacks others."
+    if proof.drill.sound:
+        return f"A restore drill found nothing wrong with it: {proof.drill.detail}."
+    if proof.drill.proved:
+        but = f"; but {proof.drill.detail}" if proof.drill.except_recomputed else ""
+        return f"A restore drill brought {proof.drill.rows_compared:,} equal rows back{but}."
+    return f"A restore drill did not prove it: {proof.drill.detail}"

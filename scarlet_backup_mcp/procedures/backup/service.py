@@ -1,0 +1,271 @@
+"""`backup`: PROC-004's steps 1 to 4. A file gets a backup's name only after everything about it holds."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+
+from ... import __version__
+from ...errors import (
+    ArgumentsInvalid,
+    BackupToolError,
+    Cancelled,
+    ConfigurationError,
+    ContainerLost,
+    ContainerNotRunning,
+    ContainerPaused,
+    ServerUnreachable,
+    TableLocked,
+)
+from ...models.common import BackupLevel, Compression, Kind
+from ...models.manifest import Manifest, VolumeManifest
+from ...models.results import Backup
+from ...postgres.server import catalogue as pg
+from ...postgres.server import programs
+from ...postgres.server.recomputed import recomputed
+from ...progress import Progress
+from ...store.lock import patiently, writer_lock
+from ...store.names import SUFFIXES
+from ...store.writing import PartialFile
+from ..catalog import proved_definitions, recorded
+from ..catalog.recorded import Order
+from ..catalog.records import last_full
+from ..context import Target
+from ..reading.checks import describe_refusals
+from ..reading.sql import examine
+from ..recovery.journal import maintenance_session, require_database, require_running, tidy_up
+from ..recovery.volume_settlement import settle_first
+from ..sandbox import lifecycle
+from ..verify.sql import verify as verify_backup
+from . import cold_copy, volume_copy
+from .dump_errors import ConcurrentChange, locked
+from .report import Proof, outcome
+from .sql_dump import Written, compare_with_snapshot, stream, take_snapshot
+
+ROOM = {"none": 1.2, "zstd": 0.6}
+"""Free space asked for before a dump, in sizes of the database. A real Letta database of 427 MB dumps to 497 MB."""
+LABEL_LENGTH = 80
+
+
+def backup(
+    target: Target,
+    progress: Progress,
+    *,
+    kind: Kind = "sql",
+    label: str | None = None,
+    compression: Compression | None = None,
+    accept_smaller: bool = False,
+    verify: BackupLevel = "auto",
+    keep: bool = False,
+    patience_seconds: float = 0,
+) -> Backup:
+    """Take one backup, of the database (`sql`) or of the whole cluster (`volume`): where its container has stopped, a
+    cold copy of the files.
+
+    `compression` None is that of PROC-004: none for SQL, gzip for a volume. `accept_smaller` says that the loss of rows
+    since the last full backup is meant: this one becomes the new measure. With `verify` as "drill" it is then
+    tried out in a throw-away server; with "auto" where no drill has yet proved that its definitions load, or the last
+    full one is long ago (`proved_definitions.due`), and a drill that can't be had then fails nothing.
+
+    `keep` marks it so that retention never removes it. Another call is waited for so many seconds, and another drill as
+    many again. Raises BackupToolError; no file is left behind then, unless the message names it.
+    """
+    order = Order(_checked_label(label), _checked_compression(kind, compression), accept_smaller, keep)
+    try:
+        take = partial(_take, target, progress, kind, order, verify, patience_seconds)
+        return patiently(progress, take, patience_seconds)
+    except (ContainerNotRunning, ContainerPaused, ContainerLost, ServerUnreachable) as error:
+        if kind != "volume" or target.settings.via != "docker":
+            raise
+        raise cold_copy.or_stopped(error) from None
+
+
+def _take(
+    target: Target, progress: Progress, kind: Kind, order: Order, verify: BackupLevel, patience_seconds: float
+) -> Backup:
+    began = time.monotonic()
+    directory = target.directory
+    directory.prepare()  # before all that can fail: the audit log is to tell of the very first failure, too
+    settle_first(target, progress)
+    progress.stage("looking at the container")
+    stopped = cold_copy.stopped(target) if kind == "volume" else None
+    place = stopped or require_running(target)
+    valid = True
+    with writer_lock(directory.path, "backup"):
+        target.settled += directory.sweep().told
+        if stopped is None:
+            _tidy_up(target, progress)
+        if order.label and any(secret in order.label for secret in target.secrets()):
+            raise ConfigurationError("The label holds the database's password, and labels are shown.", "Use another.")
+        target.settled += [f"{name}, left by a drill that was killed, is removed." for name in lifecycle.sweep(target)]
+        try:
+            if stopped is not None:
+                manifest, said = cold_copy.copy(target, progress, order)
+            elif kind == "volume":
+                manifest, said = volume_copy.copy(target, progress, order)
+            else:
+                manifest, said, valid = _dump_twice(target, progress, order)
+        except TableLocked as error:
+            raise locked(error.message) from None
+    if stopped is None and place.health in ("unhealthy", "starting"):
+        said.append(f"The container {place.container} is {place.health}: read `docker compose logs postgres`.")
+    proof = _proof(target, manifest, verify if valid or verify == "drill" else "full", progress, patience_seconds)
+    warnings = [*target.settled, *directory.warnings(), *said]
+    return outcome(target, manifest, valid, proof, warnings, time.monotonic() - began)
+
+
+def _tidy_up(target: Target, progress: Progress) -> None:
+    """What killed calls have left on the server. Raises ServerUnreachable."""
+    with maintenance_session(target, progress) as session:
+        tidy_up(target, session, restoring=False)
+        require_database(target, session)
+        pg.terminate_backends(session, tag=target.server.tag)
+
+
+def _dump_twice(target: Target, progress: Progress, order: Order) -> tuple[Manifest, list[str], bool]:
+    try:
+        return _dump(target, progress, order)
+    except ConcurrentChange:
+        progress.stage("the schema changed during the dump: once more, with a new snapshot")
+        return _dump(target, progress, order)
+
+
+def _dump(target: Target, progress: Progress, order: Order) -> tuple[Manifest, list[str], bool]:
+    """Gives the manifest, warnings, and whether `full` holds."""
+    directory, compression = target.directory, order.compression
+    name = directory.new_name(target.settings.prefix, compression)
+    with PartialFile(directory.path / name) as partial:
+        patience = {"lock_timeout": str(programs.LOCK_WAIT_MS)}
+        with target.server.session(target.database, patience, progress) as session:
+            snapshot = take_snapshot(target, session, progress)
+            recorded.require_room(target, int((snapshot.database.bytes or 0) * ROOM[compression]), "this database")
+            written = stream(target, snapshot, partial, compression, progress)
+            counts = compare_with_snapshot(target, session, snapshot, written.tables, progress)
+            progress.stage("reading what a load will compute anew")
+            computed = recomputed(target.server, target.database, snapshot.server, progress, snapshot.name)
+        partial.finish()
+        refused = read_back(partial, compression, written, progress)
+        if refused:
+            written.warnings.append(f"`restore` will refuse to load this backup: {refused}.")
+        rows, last = sum(table.rows for table in written.tables), last_full(target)
+        shrunk = recorded.shrunk_reasons(target, rows, counts.integrity, last, order.accept_smaller)
+        manifest = Manifest(
+            name=name,
+            kind="sql",
+            compression=compression,
+            created_at=snapshot.taken_at,
+            finished_at=datetime.now(UTC),
+            label=order.label,
+            identity=recorded.identity_of_running(target, snapshot.server, snapshot.database),
+            pg_dump_version=written.pg_dump_version,
+            tool_version=__version__,
+            bytes=partial.bytes,
+            sha256=partial.sha256,
+            script_bytes=written.script_bytes,
+            tables=written.tables,
+            rows=rows,
+            rest_sha256=written.rest_sha256,
+            schemas=snapshot.schemas,
+            properties=snapshot.properties,
+            effective=snapshot.effective,
+            meanings=snapshot.meanings,
+            roles=snapshot.roles,
+            database_bytes=snapshot.database.bytes or 0,
+            integrity_table=target.settings.integrity_table,
+            not_dumped=counts.not_dumped,
+            activity=snapshot.activity,
+            recomputed=computed,
+            integrity_rows=counts.integrity.rows,
+            shrunk=bool(shrunk),
+            shrunk_reasons=shrunk,
+            last_full=last.name if last else None,
+            definitions_sha256=written.definitions_sha256,
+        )
+        progress.check()
+        with progress.uninterrupted():
+            directory.publish(partial, manifest, failed=["statements"] if refused else [], keep=order.keep)
+    return manifest, [*written.warnings, *counts.warnings, *recorded.not_dumped(manifest)], not refused
+
+
+# -- the steps -------------------------------------------------------------------------------------------------------
+
+
+def read_back(partial: PartialFile, compression: Compression, written: Written, progress: Progress) -> str:
+    """Everything that `full` checks, on the finished file. Gives what a restore would refuse, in words: mostly ""."""
+    found = examine(partial.path, compression, progress)
+    recorded.require_read_back(
+        partial,
+        ("its end", found.damage is None and found.compression_damage is None),
+        ("size", found.bytes == partial.bytes),
+        ("SHA-256", found.sha256 == partial.sha256),
+        ("tables", found.tables == written.tables),
+        ("script", found.rest_sha256 == written.rest_sha256),
+    )
+    return describe_refusals(found.refused(foreign=False))
+
+
+def _proof(
+    target: Target,
+    manifest: Manifest | VolumeManifest,
+    verify: BackupLevel,
+    progress: Progress,
+    patience_seconds: float,
+) -> Proof | None:
+    """What comes of a drill that was asked for or is due; None without one."""
+    if verify == "drill":
+        return _prove(target, manifest.name, progress, patience_seconds)
+    if verify == "full" or isinstance(manifest, VolumeManifest):
+        return None
+    proof: Proof | None = None
+    try:
+        mode = proved_definitions.due(target, manifest)
+    except BackupToolError as error:
+        return Proof(why_not=f"could not be done: {error.message} {error.remedy}", asked=False)
+    if mode == "sample":
+        proof = _prove(target, manifest.name, progress, patience_seconds, sample=True)
+    if mode == "full" or (proof is not None and proof.drill is not None and proof.drill.proved_by is None):
+        proof = _prove(target, manifest.name, progress, patience_seconds)
+    return proof and replace(proof, asked=False)
+
+
+def _prove(target: Target, name: str, progress: Progress, patience_seconds: float, *, sample: bool = False) -> Proof:
+    """After the lock is free: a drill takes as long as a restore, and other backups need not wait for it."""
+    try:
+        drill = partial(verify_backup, target, progress, name, "drill", sample=sample)
+        verified = patiently(progress, drill, patience_seconds)
+    except Cancelled:
+        raise Cancelled(
+            f"The drill was cancelled. The backup {name} is there, and was read back in full.",
+            f"Call `verify_backup` with backup={name!r} and level drill when you want it proved.",
+        ) from None
+    except BackupToolError as error:
+        return Proof(why_not=f"could not be done: {error.message} {error.remedy}")
+    if verified.drill is None:
+        return Proof(why_not="was not begun, since the file is not whole: call `verify_backup`.")
+    return Proof(verified.drill)
+
+
+# -- arguments -----------------------------------------------------------------------------------------------------
+
+
+def _checked_compression(kind: Kind, compression: Compression | None) -> Compression:
+    known: list[Compression] = [of for of_kind, of in SUFFIXES if of_kind == kind]
+    if compression is not None and compression not in known:
+        raise ArgumentsInvalid(
+            f"A backup of kind {kind} can't have compression {compression}.",
+            f"Call it again with compression {' or '.join(known)}, or without it.",
+        )
+    return compression or known[0]
+
+
+def _checked_label(label: str | None) -> str | None:
+    label = (label or "").strip()
+    if len(label) > LABEL_LENGTH or any(ord(c) < 32 or "\ud800" <= c <= "\udfff" for c in label):
+        raise ConfigurationError(
+            f"The label is too long ({len(label)} characters), or holds control characters such as line ends, or bytes "
+            "that are no text.",
+            f"Use at most {LABEL_LENGTH} printable characters.",
+        )
+    return label or None

@@ -1,0 +1,212 @@
+"""One pg_dump of one snapshot, watched while it streams into a partial file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ...errors import DumpIncomplete
+from ...hosts import run
+from ...models.common import Compression
+from ...models.manifest import Activity, DatabaseProperties, NotDumped, Role, TableData, rows_by_table
+from ...postgres.dump.definitions_digest import DefinitionsDigest, called_functions, definitions_sha256
+from ...postgres.dump.digests import BlockDigests
+from ...postgres.dump.meanings import meanings
+from ...postgres.dump.script import Handler, ScriptDamaged, ScriptReader
+from ...postgres.dump.script import Target as CopyTarget
+from ...postgres.server import catalogue as pg
+from ...postgres.server import counting, dump_failures, programs, snapshots
+from ...postgres.server.activity import activity
+from ...postgres.server.effective import UNPINNED, effective
+from ...postgres.server.session import Session
+from ...progress import Progress
+from ...store.reading import Compressor
+from ...store.writing import PartialFile
+from ..context import Target
+from ..reading.sql import table_data
+from .dump_errors import ConcurrentChange, Whereabouts, dump_error
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the catalogue said inside the snapshot that pg_dump reads."""
+
+    name: str
+    taken_at: datetime
+    server: pg.ServerFacts
+    database: pg.DatabaseFacts
+    properties: DatabaseProperties
+    effective: dict[str, str]
+    meanings: dict[str, list[str]]
+    roles: list[Role]
+    schemas: list[str]
+    tables: list[pg.Table]
+    undumped: dict[pg.Table, bool]
+    """Tables whose rows pg_dump leaves out, and whether they may be counted."""
+    watched: counting.Relation | None
+    """What the integrity table's name means."""
+    activity: Activity
+    calls_functions: bool
+    """Of a user or an extension: see `called_functions`."""
+
+
+def take_snapshot(target: Target, session: Session, progress: Progress) -> Snapshot:
+    """Begin a transaction in `session` that exports its snapshot, and read the catalogue inside it. The snapshot is
+    there for pg_dump as long as the session stays in that transaction."""
+    progress.stage("taking a snapshot")
+    with target.server.session(target.database, UNPINNED, progress) as other:
+        settings = effective(other)
+        watched = counting.find(other, target.settings.integrity_table)
+    written = activity(session)
+    snapshots.begin(session)
+    name = snapshots.export(session)
+    tables = pg.tables(session)
+    if watched is not None and not watched.no_table and watched.oid not in {table.oid for table in tables}:
+        watched = None
+    return Snapshot(
+        name=name,
+        taken_at=datetime.now(UTC),
+        server=pg.server_facts(session),
+        database=pg.databases(session)[target.database],
+        properties=pg.properties(session),
+        effective=settings,
+        meanings=meanings(session),
+        roles=pg.roles(session),
+        schemas=pg.schemas(session),
+        tables=tables,
+        undumped=pg.undumped_tables(session),
+        watched=watched,
+        activity=written,
+        calls_functions=called_functions(session).any,
+    )
+
+
+@dataclass(frozen=True)
+class Written:
+    """What went by while the dump was written."""
+
+    tables: list[TableData]
+    rest_sha256: str
+    script_bytes: int
+    pg_dump_version: str
+    warnings: list[str]
+    definitions_sha256: str | None = None
+
+
+def stream(
+    target: Target, snapshot: Snapshot, partial: PartialFile, compression: Compression, progress: Progress
+) -> Written:
+    """Dump the snapshot into `partial`. Raises DumpFailed, DumpIncomplete, ConcurrentChange or what took the server
+    away; `partial` is then of no use."""
+    progress.stage("dumping", sum(table.bytes for table in snapshot.tables) or None)
+    digests, definitions = BlockDigests(), DefinitionsDigest()
+    shown = _DumpProgress(snapshot.tables, progress)
+    reader = ScriptReader(digests, definitions, shown)
+    compressor = Compressor(compression)
+    script_bytes = 0
+
+    def sink(chunk: bytes) -> None:
+        nonlocal script_bytes
+        script_bytes += len(chunk)
+        partial.write(compressor.compress(chunk))
+        reader.feed(chunk)
+
+    argv = programs.pg_dump(snapshot.properties.encoding, snapshot.name)
+    options = dump_failures.ENGLISH if snapshot.server.superuser else {}
+    environment = target.server.environment(target.database, options)
+    try:
+        ended = run(target.host, argv, env=environment, sink=sink, progress=progress)
+        if ended.code != 0:
+            raise dump_error(target, ended, shown.whereabouts(snapshot))
+        partial.write(compressor.finish())
+        summary = reader.finish()
+    except ScriptDamaged as error:
+        raise DumpIncomplete(f"What pg_dump wrote is no whole dump: line {error.line}: {error.message}.") from None
+    if not (summary.header and summary.trailer):
+        raise DumpIncomplete("pg_dump ended without an error, but before its closing line: the dump is cut off.")
+    tables = table_data(digests)
+    role = next((role for role in snapshot.roles if role.name == target.server.user), None)
+    filled = tables if snapshot.calls_functions else []
+    return Written(
+        tables=tables,
+        rest_sha256=digests.rest_sha256,
+        definitions_sha256=definitions_sha256(
+            definitions.sha256, snapshot.properties, snapshot.schemas, role, snapshot.effective, filled
+        ),
+        script_bytes=script_bytes,
+        pg_dump_version=summary.pg_dump_version or "unknown",
+        warnings=[f"pg_dump said: {line}" for line in ended.stderr.splitlines() if line.strip()],
+    )
+
+
+class _DumpProgress(Handler):
+    """Progress by table: sizes of the tables that are done, and what the present one has brought."""
+
+    def __init__(self, tables: list[pg.Table], progress: Progress) -> None:
+        self._sizes = {(table.schema, table.name): table.bytes for table in tables}
+        self._progress = progress
+        self._done = self._present = self._size = self._rows = 0
+        self._name, self._target = "", CopyTarget("", "", ())
+
+    def whereabouts(self, snapshot: Snapshot) -> Whereabouts:
+        """How far it has come."""
+        at, server = self._target, snapshot.server
+        return Whereabouts(at.schema, at.name, self._rows, snapshot.name, len(snapshot.tables), server.superuser)
+
+    def copy_begin(self, target: CopyTarget, line: int) -> None:
+        self._target, self._rows = target, 0
+        self._name = f"{target.schema}.{target.name}"
+        self._size = self._sizes.get((target.schema, target.name), 0)
+        self._present = 0
+
+    def copy_data(self, data: bytes) -> None:
+        self._present += len(data)
+        self._rows += data.count(b"\n")
+        self._progress.report(self._done + min(self._present, self._size), self._name)
+
+    def copy_end(self, rows: int) -> None:
+        self._done += self._size
+        self._progress.report(self._done, self._name)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows of the snapshot: of the integrity table, and those that pg_dump has left out of its dump."""
+
+    integrity: counting.Count
+    not_dumped: list[NotDumped]
+    warnings: list[str]
+
+
+def compare_with_snapshot(
+    target: Target, session: Session, snapshot: Snapshot, tables: list[TableData], progress: Progress
+) -> Counts:
+    """Count the rows of every table in the snapshot that `session` keeps. Raises ConcurrentChange unless the dump,
+    which holds `tables`, has just as many, extensions' left out, and no table was rewritten behind the snapshot's back.
+
+    Called after pg_dump has ended: it has held a lock on every table, and few are held besides.
+    """
+    progress.stage("counting the rows of the snapshot")
+    if rewritten := pg.rewritten_tables(session):
+        raise ConcurrentChange(f"Tables were rewritten while the dump was taken: {', '.join(rewritten[:5])}.")
+    compared = [table for table in snapshot.tables if not table.in_extension]
+    of = [*compared, *(table for table, readable in snapshot.undumped.items() if readable)]
+    of += snapshot.watched.tables if snapshot.watched else []
+    with target.server.session(target.database, counting.LOCK_WAIT, progress) as other:
+        counted = counting.count_rows(other, {table.oid: table for table in of}.values(), snapshot.name)
+    dumped = rows_by_table(tables)
+    unknown = counted.unknown_roots(compared)
+    _, differences = pg.compare_rows(dumped, snapshot.tables, counted.by_root(compared), unknown)
+    if differences:
+        shown = "; ".join(f"{d.table}: {d.dumped} in the dump, {d.counted} in the snapshot" for d in differences[:5])
+        raise ConcurrentChange(f"The dump does not hold the rows of its snapshot: {shown}.")
+    lacking = {table: counted.rows.get(table.oid) for table in snapshot.undumped}
+    lacking = {table: rows and rows - dumped.get((table.schema, table.name), 0) for table, rows in lacking.items()}
+    integrity = counting.count_of(snapshot.watched, counted)
+    if snapshot.watched and counted.failed_of(snapshot.watched.tables):
+        integrity = counting.Count(sum(dumped.get((t.schema, t.name), 0) for t in snapshot.watched.tables))
+    return Counts(
+        integrity=integrity,
+        not_dumped=[NotDumped(schema=t.schema, name=t.name, rows=rows) for t, rows in lacking.items() if rows != 0],
+        warnings=counted.told("pg_dump has read all tables, but we could not count the rows of some to compare"),
+    )

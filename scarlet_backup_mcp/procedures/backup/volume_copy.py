@@ -1,0 +1,270 @@
+"""A copy of the whole running cluster (`backup` of kind `volume`), watched while it streams into a partial file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from ... import __version__
+from ...errors import (
+    BackupToolError,
+    DataDamaged,
+    DumpFailed,
+    DumpIncomplete,
+    PermissionDenied,
+    ServerUnreachable,
+    VolumeUnsupported,
+    WrongServer,
+)
+from ...hosts import Exit, Place
+from ...hosts.docker.volumes import volume_labels
+from ...models.manifest import Activity, CopiedTable, Site, TableCount, VolumeManifest
+from ...models.verification import Check
+from ...postgres.cluster import controldata
+from ...postgres.cluster.base_backup import BACKUP_MANIFEST, BackupManifest
+from ...postgres.cluster.replication import require_readiness, unlogged_tables, wal_kept
+from ...postgres.server import catalogue as pg
+from ...postgres.server import counting, programs, snapshots
+from ...postgres.server.activity import activity
+from ...postgres.server.session import OWN_SEARCH_PATH
+from ...progress import Progress
+from ...store.writing import PartialFile
+from .. import disk_space
+from ..catalog import recorded
+from ..catalog.recorded import Order
+from ..catalog.records import last_full
+from ..context import Target
+from ..reading import archive, archive_checks, archive_configuration, checks
+from ..reading.archive import Contents
+from .dump_errors import lost_on_the_way
+
+ROOM = 0.6
+"""Free space asked for before a copy, in sizes of the cluster; see docs/choosing.md for measured ones."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the server told at a moment before or after the copy."""
+
+    at: datetime
+    server: pg.ServerFacts
+    databases: dict[str, pg.DatabaseFacts]
+    tables: list[TableCount]
+    unlogged: list[str]
+    """Tables that are empty in a copy, whatever is in them now; they are counted so."""
+    uncounted: list[str]
+    """Tables whose rows could not all be counted; they are not in `tables`."""
+    warnings: list[str]
+    integrity: counting.Count
+    activity: Activity
+
+    @property
+    def rows(self) -> int:
+        """Of all tables."""
+        return sum(table.rows for table in self.tables)
+
+    @property
+    def cluster_bytes(self) -> int | None:
+        """Sizes of the databases, summed; None where one may not be asked."""
+        sizes = [database.bytes for database in self.databases.values()]
+        return None if None in sizes else sum(size or 0 for size in sizes)
+
+
+def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManifest, list[str]]:
+    """Copy the cluster, verify the copy and give it its name; gives warnings too. Call it under the directory's lock.
+
+    Raises VolumeUnsupported or PermissionDenied when the server can't be copied, DumpFailed or what took the server
+    away when that goes wrong; no file is left behind.
+    """
+    version, compression = target.server.program_version("pg_basebackup"), order.compression
+    with target.server.session(target.maintenance_database, progress=progress) as session:
+        require_readiness(session)
+        before = _look(target, progress)
+        recorded.require_room(target, int((before.cluster_bytes or 0) * ROOM), "this cluster")
+        disk_space.require_checkpoint(target.server, before.server, "a copy of the cluster")
+        name = target.directory.new_name(target.settings.prefix, compression, "volume")
+        with PartialFile(target.directory.path / name) as partial:
+            with wal_kept(session):
+                progress.stage("copying the cluster", before.cluster_bytes)
+                written = archive.write(
+                    target.host,
+                    programs.pg_basebackup(),
+                    partial,
+                    compression,
+                    progress,
+                    env=target.server.environment(target.maintenance_database),
+                    total=before.cluster_bytes,
+                    failure=lambda ended: _error(target, ended),
+                )
+            contents = written.contents
+            listed = _require_whole(contents)
+            _require_this_cluster(contents, before.server)
+            partial.finish()
+            archive.read_back(partial, compression, written, progress)
+            after = _look(target, progress, before)
+            rows = min(before.rows, after.rows)
+            integrity = min(before.integrity, after.integrity, key=lambda counted: counted.rows or 0)
+            last = last_full(target, ("sql", "volume"))
+            shrunk = recorded.shrunk_reasons(target, rows, integrity, last, order.accept_smaller)
+            manifest = VolumeManifest(
+                name=name,
+                kind="volume",
+                compression=compression,
+                created_at=before.at,
+                finished_at=datetime.now(UTC),
+                label=order.label,
+                identity=recorded.identity_of_running(target, before.server, before.databases[target.database]),
+                pg_basebackup_version=version,
+                tool_version=__version__,
+                bytes=partial.bytes,
+                sha256=partial.sha256,
+                site=site_of(target.place, before.server.data_directory),
+                databases=sorted(before.databases.keys() & after.databases.keys()),
+                cluster_bytes=before.cluster_bytes,
+                tables=_both(before, after),
+                uncounted=sorted({*before.uncounted, *after.uncounted}),
+                unlogged=sorted({*before.unlogged, *after.unlogged}),
+                activity=before.activity,
+                quiet=after is before,
+                tar_bytes=written.tar_bytes,
+                files=len(contents.files),
+                backup_manifest_sha256=contents.files[BACKUP_MANIFEST].sha256,
+                start_lsn=listed.wal_ranges[0].start,
+                end_lsn=listed.wal_ranges[-1].end,
+                wal=archive_checks.wal_of(contents),
+                configuration=[str(finding) for finding in archive_configuration.findings_of(contents)],
+                rows=rows,
+                integrity_table=target.settings.integrity_table,
+                integrity_rows=integrity.rows,
+                shrunk=bool(shrunk),
+                shrunk_reasons=shrunk,
+                last_full=last.name if last else None,
+            )
+            progress.check()
+            with progress.uninterrupted():
+                target.directory.publish(partial, manifest, failed=[], keep=order.keep)
+    said = [f"pg_basebackup said: {line}" for line in written.said]
+    said += dict.fromkeys([*before.warnings, *after.warnings])
+    if before.unlogged:
+        said.append(
+            f"Unlogged tables come back empty from a copy of a running server: {', '.join(before.unlogged)}. An SQL "
+            "backup holds their rows; after `ALTER TABLE … SET LOGGED` later copies do, too."
+        )
+    return manifest, said
+
+
+def _look(target: Target, progress: Progress, before: Look | None = None) -> Look:
+    """Count the configured database's rows, in a snapshot of their own. The copy is of a moment between two looks.
+
+    Where nothing was written since `before`, that is given again, and nothing is counted.
+    """
+    with target.server.session(target.database, counting.LOCK_WAIT, progress) as session:
+        snapshots.begin(session)
+        now = activity(session)
+        if before is not None and before.activity.quiet and now.transactions == before.activity.transactions:
+            return before
+        progress.stage("counting the rows of the database")
+        with target.server.session(target.database, {**counting.LOCK_WAIT, **OWN_SEARCH_PATH}, progress) as other:
+            watched = counting.find(other, target.settings.integrity_table)
+            tables = pg.tables(session, sizes=False)
+            if watched is not None and not watched.no_table and watched.oid not in {table.oid for table in tables}:
+                watched = None
+            emptied = unlogged_tables(session)
+            at = datetime.now(UTC)
+            of = {table.oid: table for table in [*(watched.tables if watched else []), *tables]}
+            snapshot = snapshots.export(session)
+            counted = counting.count_rows(other, [of[oid] for oid in of.keys() - emptied], snapshot)
+        by_root, unknown = counted.by_root(tables), counted.unknown_roots(tables)
+        return Look(
+            at=at,
+            server=pg.server_facts(session),
+            databases=pg.databases(session),
+            tables=[
+                TableCount(schema=table.schema, name=table.name, rows=by_root.get(table.oid, 0))
+                for table in tables
+                if table.root == table.oid and table.oid not in unknown
+            ],
+            unlogged=[f"{table.schema}.{table.name}" for table in tables if table.oid in emptied],
+            uncounted=[f"{table.schema}.{table.name}" for table in tables if table.oid in unknown],
+            warnings=counted.told("The rows of some tables could not be counted, so a drill can't compare them"),
+            integrity=counting.count_of(watched, counted),
+            activity=now,
+        )
+
+
+def site_of(place: Place, data_directory: str | None) -> Site | None:
+    """Where the data directory lies; `data_directory` as the server tells it. None without a container or a mount."""
+    place = replace(place, data_directory=data_directory or place.data_directory)
+    mount = place.data_mount
+    if mount is None or place.data_directory is None:
+        return None
+    return Site(
+        data_directory=place.data_directory,
+        mounted_at=mount.destination,
+        volume=place.volume,
+        volume_labels=volume_labels(place.volume) if place.volume else {},
+    )
+
+
+def _both(before: Look, after: Look) -> list[CopiedTable]:
+    then = {(table.schema_, table.name): table.rows for table in after.tables}
+    return [
+        CopiedTable(schema=t.schema_, name=t.name, rows=t.rows, rows_after=then.get((t.schema_, t.name)))
+        for t in before.tables
+        if f"{t.schema_}.{t.name}" not in after.uncounted
+    ]
+
+
+def _require_whole(contents: Contents) -> BackupManifest:
+    """The server's list of what it sent. Raises DumpIncomplete unless all of it, and no more, is in the archive."""
+    looked = [archive_checks.data_directory(contents), *archive_checks.base_backup_checks(contents)]
+    looked += [Check(check="structure", ok=False, detail=odd) for odd in contents.odd]
+    listed, _ = archive_checks.backup_manifest(contents)
+    if listed is None or any(check.ok is not True for check in looked):
+        wrong = checks.describe([check for check in looked if check.ok is not True])
+        raise DumpIncomplete(f"pg_basebackup ended without an error, but the copy is not whole: {wrong}.")
+    return listed
+
+
+def _require_this_cluster(contents: Contents, server: pg.ServerFacts) -> None:
+    """pg_basebackup can't be asked where it is: the control file that it brought tells. Raises WrongServer."""
+    if not controldata.is_of(contents.kept.get(f"global/{archive.PG_CONTROL}", b""), server.system_identifier):
+        raise WrongServer(f"pg_basebackup copied another cluster than {server.system_identifier}, which was asked.")
+
+
+def _error(target: Target, ended: Exit) -> BackupToolError:
+    said = ended.stderr.strip()
+    lost = lost_on_the_way(target, ended, "pg_basebackup", "copy")
+    if lost is not None and not isinstance(lost, ServerUnreachable):
+        return lost
+    if "pg_hba.conf" in said:
+        return PermissionDenied(
+            f"The server lets nobody copy it from there: {said}",
+            "Add `local replication all trust`, as the image's own has it, to its pg_hba.conf (for a server on another "
+            "machine `host replication all <address> scram-sha-256`) and `SELECT pg_reload_conf()`.",
+        )
+    if "max_wal_senders" in said:
+        return VolumeUnsupported(
+            f"All connections for copies and standbys are taken: {said}",
+            "See `SELECT * FROM pg_stat_replication`, or raise max_wal_senders.",
+        )
+    if "has already been removed" in said:
+        return DumpFailed(
+            f"The server threw WAL away that the copy needs: {said}",
+            "Raise max_slot_wal_keep_size (-1 is its default) or wal_keep_size, and call `backup` again.",
+        )
+    if "COPY stream ended before" in said:
+        return DumpFailed(
+            f"The server broke the copy off: {said}",
+            "pg_basebackup does not tell why, the server's log does (in Docker: `docker compose logs postgres`). Mend "
+            "that and call `backup` again.",
+        )
+    if re.search(r"checksum (error|verification failure)", said):
+        return DataDamaged(
+            f"Pages of the database are damaged, as their checksums say: {said}",
+            DataDamaged.default_remedy,
+        )
+    if lost is not None:
+        return lost
+    return DumpFailed(f"pg_basebackup failed with exit code {ended.code}: {said or 'it said nothing'}")

@@ -1,0 +1,4 @@
+"""The backups there are: their records, which one `latest` means, and which ones retention keeps.
+
+It works with no engine at all.
+"""

@@ -1,0 +1,74 @@
+"""Whether a drill has proved that definitions load: told by the outcomes that lie beside the backups of a directory.
+
+What a drill has shown of one backup's definitions holds for every backup with the same ones, on the same image.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from ...errors import BackupToolError
+from ...models.common import DrillMode
+from ...models.manifest import Manifest
+from ...models.verification import DrillOutcome
+from ...postgres.dump.definitions_digest import called_functions
+from ..context import Target
+from . import records
+
+HOW = (
+    "call `verify_backup` with level drill; where no throw-away server can be made, set SCARLET_BACKUP_BIN_DIR to the "
+    "bin directory of a PostgreSQL server, or drill with on_live_server=true."
+)
+"""What proves them."""
+
+
+def image(target: Target, server_version: str) -> str:
+    """What a proof is bound to: the image of the container, or the version of a server that runs in none. Raises what
+    `Target.place` raises."""
+    number = f"PostgreSQL {server_version.split()[0]}"  # packagers add words of their own to it
+    return target.place.image_id or number if target.settings.via == "docker" else number
+
+
+def outcomes(target: Target, definitions: str, on: str) -> list[DrillOutcome]:
+    """Of every drill of a backup with these definitions on that image, the last one of each backup, newest first."""
+    found = [
+        item.verification.drilled
+        for item in records.known(target)
+        if item.manifest is not None
+        and item.manifest.definitions_sha256 == definitions
+        and item.verification is not None
+        and item.verification.sha256 == item.manifest.sha256
+        and item.verification.drilled is not None
+        and item.verification.drilled.on == on
+    ]
+    return sorted(found, key=lambda outcome: outcome.at, reverse=True)
+
+
+def proof(target: Target, definitions: str, on: str) -> DrillOutcome | None:
+    """The newest drill's, whether it has proved them (`by`) or not: then it takes back what earlier ones have shown."""
+    return next(iter(outcomes(target, definitions, on)), None)
+
+
+def due(target: Target, manifest: Manifest) -> DrillMode | None:
+    """The drill that a fresh backup needs; None where its definitions are proved and the last full drill of them is
+    recent, or where the owner has said that the gate needs no proof.
+
+    Only a dump above SCARLET_BACKUP_DRILL_BYTES gets a sample, and only where no function of a user's is called by what
+    is loaded: that would need all rows. Raises what keeps the server from being asked.
+    """
+    settings, identity = target.settings, manifest.identity
+    if settings.gate_level == "unproved" or manifest.definitions_sha256 is None or identity is None:
+        return None
+    found = outcomes(target, manifest.definitions_sha256, image(target, identity.server_version))
+    if found and found[0].by is not None:
+        proved = [outcome for outcome in found if outcome.by is not None]
+        fulls = [outcome.at for outcome in proved if outcome.by == "full"]
+        since = max(fulls) if fulls else min(outcome.at for outcome in proved)
+        return "full" if datetime.now(UTC) - since > timedelta(days=settings.drill_days) else None
+    if manifest.script_bytes <= settings.drill_bytes:
+        return "full"
+    try:
+        with target.server.session(target.database) as session:
+            return "full" if called_functions(session).own else "sample"
+    except BackupToolError:
+        return "full"

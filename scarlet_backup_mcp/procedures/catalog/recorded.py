@@ -1,0 +1,101 @@
+"""What is recorded of every backup in the same way: which database it is of, and whether that has shrunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...errors import DiskFull, DumpFailed
+from ...hosts import free_bytes_of
+from ...models.common import Compression
+from ...models.manifest import Identity, Manifest, ManifestHead
+from ...postgres.server import catalogue as pg
+from ...postgres.server.counting import Count
+from ...store.writing import PartialFile
+from ..context import Target
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a caller wants of a backup; `compression` is one that its kind has. See `backup`."""
+
+    label: str | None
+    compression: Compression
+    accept_smaller: bool = False
+    keep: bool = False
+
+
+def identity(
+    target: Target, *, system_identifier: str, version: str, version_num: int, database_oid: int | None
+) -> Identity:
+    """The configured database, as a manifest names it."""
+    place = target.place
+    return Identity(
+        system_identifier=system_identifier,
+        database=target.database,
+        database_oid=database_oid,
+        server_version=version,
+        server_version_num=version_num,
+        via=place.kind,
+        container=place.container,
+        container_id=place.container_id,
+        image=place.image,
+        image_id=place.image_id,
+        project=place.project,
+        volume=place.volume,
+    )
+
+
+def identity_of_running(target: Target, server: pg.ServerFacts, database: pg.DatabaseFacts) -> Identity:
+    """The same, as a server that runs tells it."""
+    return identity(
+        target,
+        system_identifier=server.system_identifier,
+        version=server.version,
+        version_num=server.version_num,
+        database_oid=database.oid,
+    )
+
+
+def not_dumped(manifest: ManifestHead | None) -> list[str]:
+    """In words, the rows that pg_dump has left out of an SQL backup, if there are any."""
+    if not (isinstance(manifest, Manifest) and manifest.not_dumped):
+        return []
+    unknown = "if it has any: the role may not read it"
+    tables = ", ".join(
+        f"{table.schema_}.{table.name} ({unknown if table.rows is None else f'{table.rows:,}'})"
+        for table in manifest.not_dumped
+    )
+    why = "since pg_dump leaves out rows of extensions' tables and of schemas that are named as PostgreSQL's own"
+    return [f"{manifest.name} lacks rows of {tables}, {why}. A backup of kind volume has them."]
+
+
+def shrunk_reasons(
+    target: Target, rows: int, integrity: Count, last: ManifestHead | None, accept_smaller: bool
+) -> list[str]:
+    """Why a backup counts as shrunk (nothing: it doesn't). `last` is the full backup that it is measured against."""
+    reasons: list[str] = []
+    table = target.settings.integrity_table
+    if integrity.rows is None:
+        reasons.append(integrity.why or f"the table {table} is missing (or SCARLET_BACKUP_INTEGRITY_TABLE is wrong)")
+    elif integrity.rows == 0:
+        reasons.append(f"the table {table} is empty")
+    if last is not None and last.rows is not None and rows * 2 < last.rows and not accept_smaller:
+        reasons.append(f"{rows:,} rows, while {last.name} holds {last.rows:,}")
+    return reasons
+
+
+def require_room(target: Target, needed: int, what: str) -> None:
+    """Raises DiskFull when the backup directory has fewer bytes free than a backup of `what` may need."""
+    free = free_bytes_of(target.directory.path)
+    if free is not None and free < needed:
+        raise DiskFull(f"{target.directory.path} has {free:,} bytes free; a backup of {what} may need {needed:,}.")
+
+
+def require_read_back(partial: PartialFile, *held: tuple[str, bool]) -> None:
+    """`held` says of each part of a finished file whether it was read back as it was written. Raises DumpFailed."""
+    wrong = [what for what, same in held if not same]
+    if wrong:
+        raise DumpFailed(
+            f"What was read back from {partial.path.name} is not what was written: {', '.join(wrong)} differ.",
+            "The disk or its driver is at fault: check it, and set SCARLET_BACKUP_DIR to another one.",
+        )

@@ -1,0 +1,252 @@
+"""What is known of the backups there are, and which one a word like `latest` means. Works with no engine at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar
+
+from ...errors import BackupMissing, StoreError
+from ...models.common import CodePage, Kind, State
+from ...models.manifest import Manifest, ManifestHead, VolumeManifest
+from ...models.verification import StoredVerification
+from ...store import forms
+from ...store.directory import DRILL, Entry
+from ...store.forms import Form
+from ..context import Target
+from . import retention
+from .consistency import believed, contradictions
+
+M = TypeVar("M", bound=ManifestHead)
+M_co = TypeVar("M_co", bound=ManifestHead, covariant=True)
+
+FAITHFUL = ("will_not_load", "constraint_violated")
+"""Verdicts of drills, and states, of backups that hold what the database held, and can't be loaded as they stand."""
+DRILL_FAILED = "a restore drill did not bring the same data back"
+CLOCK_SLACK = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Known(Generic[M_co]):
+    """A file with all that is kept beside it. `created_at` is the manifest's time; without one the name's, else the
+    file's."""
+
+    entry: Entry
+    manifest: M_co | None
+    verification: StoredVerification | None
+    state: State
+    created_at: datetime
+    detail: str = ""
+    marked: bool = False
+    """To be kept, whatever retention's rules say."""
+    form: Form = "script"
+    """What the file is by its content, where there is no manifest."""
+    archive: str | None = None
+    """SHA-256 of the archive of which this is the script."""
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.entry.name.name
+
+    @property
+    def foreign(self) -> bool:
+        """Whether something else than `backup` made it: what it holds may come from anywhere."""
+        return self.manifest is None or self.manifest.repaired_from is not None
+
+    @property
+    def proved_at(self) -> datetime | None:
+        """When a drill proved it, if the last one did."""
+        outcome = self.verification
+        return outcome.proved_at if outcome is not None and outcome.proved else None
+
+    def proved_with(self, code_page: CodePage | None) -> datetime | None:
+        """The same, if it was read with that page: with another one it is another text."""
+        outcome = self.verification
+        return self.proved_at if outcome is not None and outcome.code_page == code_page else None
+
+    @property
+    def in_future(self) -> bool:
+        """Whether its time is later than now by more than clocks differ."""
+        return self.created_at > datetime.now(UTC) + CLOCK_SLACK
+
+
+def known(target: Target) -> list[Known[ManifestHead]]:
+    """Every backup in the directory, newest first. Only the heads of manifests are read."""
+    found = [_know(target, entry, target.directory.manifest_head) for entry in target.directory.entries()]
+    found = [item for item in found if item.manifest is not None or item.entry.path.exists()]  # else removed meanwhile
+    return sorted(found, key=lambda item: (item.created_at, item.name), reverse=True)
+
+
+def ours(
+    target: Target, items: Iterable[Known[ManifestHead]], kinds: tuple[Kind, ...] = ("sql",)
+) -> list[tuple[Known[ManifestHead], ManifestHead]]:
+    """Of `items`, the backups of the configured database that are neither known to be damaged nor from the future."""
+    return [
+        (item, item.manifest)
+        for item in items
+        if item.manifest is not None
+        and item.entry.name.kind in kinds
+        and item.state in ("good", "unverified", *FAITHFUL)
+        and not item.in_future
+        and target.is_ours(item.manifest)
+    ]
+
+
+def last_full(target: Target, kinds: tuple[Kind, ...] = ("sql",)) -> ManifestHead | None:
+    """The newest backup of the configured database that is neither known to be damaged nor shrunk. A cold copy, whose
+    rows nobody knows, is none."""
+    mine = ours(target, known(target), kinds)
+    return next((manifest for _, manifest in mine if not manifest.shrunk and manifest.rows is not None), None)
+
+
+def latest(target: Target, *, for_restore: bool = False, cluster: str | None = None) -> str:
+    """The name that `latest` means: that of the newest SQL backup, of those of the `cluster` with that system
+    identifier if there are any. A restore never means a shrunk one by it, or one that a drill could not load. Raises
+    BackupMissing."""
+    every = ours(target, known(target))
+    mine = [item for item in every if _cluster(item[1]) == cluster] or every
+    if not mine:
+        raise BackupMissing(
+            f"There is no good SQL backup of the database {target.database} in {target.directory.path}.",
+            "Call `backup` first; `list_backups` shows what else lies there.",
+        )
+    newest, manifest = mine[0]
+    unfit = newest.state in FAITHFUL
+    if for_restore and (manifest.shrunk or unfit):
+        better = next((item.name for item, of in (*mine, *every) if not of.shrunk and item.state not in FAITHFUL), None)
+        shrunk = f"is of a database that had shrunk ({'; '.join(manifest.shrunk_reasons)})"
+        why = f"could not be loaded in a restore drill ({newest.detail})" if unfit else shrunk
+        full = "full one that is not known to fail"
+        raise BackupMissing(
+            f"The newest backup, {newest.name}, {why}, so `latest` does not mean it. "
+            + (f"The last {full} is {better}." if better else f"There is no {full}."),
+            f"Call `restore` with backup={better!r}." if better else f"If you want it, name it: {newest.name!r}.",
+        )
+    return newest.name
+
+
+# -- retention -------------------------------------------------------------------------------------------------------
+
+
+def rules(target: Target) -> retention.Rules:
+    """As they are set."""
+    settings = target.settings
+    return retention.Rules(settings.keep_last, settings.keep_daily, settings.keep_weekly, settings.keep_monthly)
+
+
+def verdicts(target: Target, items: Iterable[Known[ManifestHead]]) -> dict[str, retention.Verdict]:
+    """What retention says of each of these, which are all there are, by name."""
+    return retention.decide([_candidate(target, item) for item in items], rules(target))
+
+
+def _candidate(target: Target, item: Known[ManifestHead]) -> retention.Candidate:
+    manifest = item.manifest
+    mine = manifest is not None and target.is_ours(manifest)
+    return retention.Candidate(
+        name=item.name,
+        kind=item.entry.name.kind,
+        created_at=item.created_at,
+        cluster=_cluster(manifest),
+        left_alone=_why_no_slot(item, mine),
+        shrunk=manifest is not None and mine and manifest.shrunk,
+        cold=manifest is not None and manifest.kind == "volume" and manifest.rows is None,
+        proved=item.proved_at is not None,
+        marked=item.marked,
+        last_full=manifest.last_full if manifest else None,
+    )
+
+
+def _cluster(manifest: ManifestHead | None) -> str | None:
+    return manifest.identity.system_identifier if manifest is not None and manifest.identity is not None else None
+
+
+def _why_no_slot(item: Known[ManifestHead], mine: bool) -> str:
+    """Why retention's rules are not for it; "" if they are."""
+    if item.state in ("damaged", "differs"):
+        return f"{item.state} ({item.detail})"
+    if item.manifest is None:
+        return "foreign: `backup` did not make it, or its manifest is lost"
+    identity = item.manifest.identity
+    if identity is None or item.foreign:
+        return "a repaired copy, which does not tell for certain of which database it is"
+    if not mine:
+        of = identity.project or identity.container or "another server"
+        return f"of another database ({identity.database} of {of})"
+    if item.in_future:
+        return "says that it was made in the future: check the clock"
+    if item.state not in ("good", *FAITHFUL):
+        return "not verified in full as it is now: call `verify_backup`"
+    return ""
+
+
+# -- one file --------------------------------------------------------------------------------------------------------
+
+
+def know(target: Target, entry: Entry) -> Known[Manifest]:
+    """An entry with what is kept beside it, its whole manifest checked."""
+    return _know(target, entry, target.directory.manifest)
+
+
+def know_head(target: Target, entry: Entry) -> Known[ManifestHead]:
+    """The same for either kind, with the head of its manifest only."""
+    return _know(target, entry, target.directory.manifest_head)
+
+
+def know_volume(target: Target, entry: Entry) -> Known[VolumeManifest]:
+    """The same, for an archive of a volume."""
+    return _know(target, entry, target.directory.volume_manifest)
+
+
+def manifest_of(target: Target, entry: Entry) -> Manifest | VolumeManifest | None:
+    """The whole manifest of a backup of either kind; None without a good one."""
+    return (know_volume if entry.name.kind == "volume" else know)(target, entry).manifest
+
+
+def _know(target: Target, entry: Entry, manifest_of: Callable[[str], M | None]) -> Known[M]:
+    verification, marked = target.directory.verification(entry), target.directory.is_marked(entry)
+    detail = ""
+    try:
+        manifest = manifest_of(entry.name.name)
+    except StoreError as error:
+        manifest, detail = None, error.message.removesuffix(".")
+    if manifest is None:
+        unknown: State = "damaged" if detail else "foreign"
+        entry, form = _looked_at(entry)
+        return Known(entry, None, verification, unknown, _time_without_manifest(entry), detail, marked, form)
+    state: State = "unverified"
+    verification = believed(verification, manifest)
+    if wrong := contradictions(entry.name, manifest):
+        state, detail = "damaged", f"its manifest contradicts itself: {'; '.join(wrong)}"
+    elif entry.bytes != manifest.bytes:
+        state, detail = "damaged", f"{entry.bytes:,} bytes, the manifest says {manifest.bytes:,}"
+    elif verification is not None:
+        state = "good" if verification.valid else "damaged"
+        detail = "; ".join(DRILL_FAILED if check == DRILL else check for check in verification.failed_checks)
+        if verification.failed_checks == [DRILL]:  # the file is what was written, whatever came of it in a drill
+            state = "differs"
+            if verification.verdict in FAITHFUL:
+                state, detail = verification.verdict, verification.said.removesuffix(".")
+    return Known(entry, manifest, verification, state, manifest.created_at, detail, marked)
+
+
+def _looked_at(entry: Entry) -> tuple[Entry, Form]:
+    """With the compression that its content tells, and what is in it."""
+    if entry.name.kind == "volume":
+        return entry, "script"
+    try:
+        found = forms.look(entry.path)
+    except StoreError:  # as whoever reads it is told
+        return entry, "script"
+    if found.packing == "none" and entry.name.compression != "none":  # as its name says: then it is damaged
+        return entry, "script"
+    return replace(entry, name=replace(entry.name, compression=found.packing)), found.form
+
+
+def _time_without_manifest(entry: Entry) -> datetime:
+    if entry.name.stamp is not None:
+        with suppress(ValueError, OverflowError, OSError):  # a time that the system's time zones do not reach
+            return entry.name.stamp.astimezone(UTC)
+    return datetime.fromtimestamp(entry.mtime_ns / 1e9, UTC)

@@ -1,0 +1,255 @@
+"""What every procedure works on: the configured database, where it runs, and where its backups lie."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path, PureWindowsPath
+from urllib.parse import urlsplit
+
+from ..errors import BackupDirUnknown, BackupToolError, ConfigurationError, HostError
+from ..hosts import Host, Place, run
+from ..hosts.docker.container import DockerHost
+from ..hosts.local import LocalHost
+from ..limits import within
+from ..models.manifest import ManifestHead
+from ..postgres.server.dsn import environment_of
+from ..postgres.server.postmaster import Whereabouts
+from ..postgres.server.session import Server
+from ..settings import Settings
+from ..store import remembered
+from ..store.directory import BackupDirectory
+
+TAG = "scarlet-backup-mcp"
+ENGINE_SECONDS = 2.0
+"""How long is waited for the engine by what can do without knowing the container."""
+
+
+class Target:
+    """One per call: what it has looked up stays as it was found. Close it at the end (it is a context manager)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = settings.database
+        self.settled: list[str] = []
+        """What this call has finished, rolled back or removed for calls that were killed, in sentences."""
+        self.announce: Callable[[Mapping[str, str]], None] = lambda doomed: None
+        """Tells the audit log what is about to be replaced or removed, with digests: once killed, a call can't."""
+        self._connection: dict[str, str] = environment_of(settings.dsn.get_secret_value()) if settings.dsn else {}
+        named = self._connection.pop("PGDATABASE", self.database)
+        if settings.via == "local" and named != self.database and "database" in settings.model_fields_set:
+            raise ConfigurationError(
+                f"SCARLET_BACKUP_DSN names the database {named!r}, SCARLET_BACKUP_DATABASE {self.database!r}.",
+                "Let both name the same one, or leave the name out of the DSN.",
+            )
+        if settings.via == "local":
+            self.database = named
+
+    @cached_property
+    def host(self) -> Host:
+        """Where programs run."""
+        settings = self.settings
+        if settings.via == "local":
+            return LocalHost(settings.bin_dir, self._connection)
+        if self._named_container:
+            labels = {name: getattr(settings, name) for name in self._named_labels}
+            return DockerHost(settings.container, **labels, stand_in=False)
+        name = "" if self._named_labels else settings.container
+        return DockerHost(name, settings.service, settings.project)
+
+    @cached_property
+    def place(self) -> Place:
+        """Where it runs, as it was when first looked at. Raises HostError."""
+        return self.host.place()
+
+    @cached_property
+    def known_place(self) -> Place | None:
+        """`place`, or None when it can't be told soon."""
+        try:
+            return within(ENGINE_SECONDS, lambda: self.place)
+        except BackupToolError:
+            return None
+
+    @cached_property
+    def directory(self) -> BackupDirectory:
+        """The backup directory. Where no setting names it, Compose's label does, and while the engine does not answer,
+        what the label said last. Raises BackupDirUnknown, or what `place` raises when nothing is known."""
+        return BackupDirectory(self.settings.dir or self._directory_of_project(), self.settings.prefix)
+
+    @cached_property
+    def server(self) -> Server:
+        """The server. Its tag tells our backends for this directory from those for another one."""
+        try:
+            tag = f"{TAG} {hashlib.sha256(str(self.directory.path).encode()).hexdigest()[:8]}"
+        except BackupDirUnknown:  # a look at the server needs none
+            tag = TAG
+        place = self.place if self.settings.via == "docker" else None
+        where = Whereabouts(self.host, place.data_directory if place else None)
+        return Server(self.host, self._user(), self._passwords, tag, where)
+
+    @property
+    def maintenance_database(self) -> str:
+        """Where to be connected while the database itself is created or renamed."""
+        return "template1" if self.database == "postgres" else "postgres"
+
+    def is_ours(self, manifest: ManifestHead) -> bool:
+        """Whether a backup is of the configured database: the same name, in the same container or Compose project; with
+        `local` any server's of that name. Works without an engine, by the settings' names: then what was named counts,
+        and where nothing was, either default."""
+        identity = manifest.identity
+        if identity is None or identity.database != self.database:
+            return False
+        known = self.known_place
+        if known is None:
+            settings = self.settings
+            if settings.via == "local":
+                return identity.via == "local"
+            by_name = self._named_container or not self._named_labels
+            by_project = not self._named_container
+            return (by_name and identity.container == settings.container) or (
+                by_project and identity.project == settings.project
+            )
+        if known.kind == "local":
+            return identity.via == "local"
+        return known.container == identity.container or (
+            known.project is not None and known.project == identity.project
+        )
+
+    def secrets(self) -> set[str]:
+        """Passwords that are known by now. One that is also a public name, as "postgres", would only be shown by hiding
+        it."""
+        found: set[str] = set()
+        if (dsn := self.settings.dsn) is not None:
+            whole = dsn.get_secret_value()
+            found |= {whole, environment_of(whole).get("PGPASSWORD", ""), _password_as_written(whole)}
+        for name in ("place", "_passwords"):  # looking for it now could wait for an engine
+            if name in self.__dict__:
+                known = self.place.environment if name == "place" else self._passwords
+                found |= {known.get("POSTGRES_PASSWORD", ""), known.get("PGPASSWORD", "")}
+        settings = self.settings
+        public = (settings.user, settings.database, settings.service, settings.project, settings.container)
+        return {secret for secret in found if secret and not any(secret in name for name in public)}
+
+    @property
+    def secrets_are_known(self) -> bool:
+        """Whether `secrets` has every password there is: one in a container's file is read there first."""
+        if self.settings.via == "local" or self.__dict__.get("_passwords"):
+            return True
+        return "place" in self.__dict__ and "POSTGRES_PASSWORD_FILE" not in self.place.environment
+
+    def describe(self) -> str:
+        """The server in words, without secrets: its container with what it belongs to, or its address."""
+        if self.settings.via == "local":
+            return f"server {self._connection.get('PGHOST', 'local socket')}:{self._connection.get('PGPORT', '5432')}"
+        place = self.place
+        known = (
+            (place.container_id or "")[:12],
+            f"Compose project {place.project}" if place.project else "",
+            f"engine {place.engine}" if place.engine else "",
+        )
+        return f"container {place.container} ({', '.join(filter(None, known))})"
+
+    @property
+    def about(self) -> str:
+        """The database and its server in words, as far as a moment's look tells."""
+        if self.settings.via == "docker" and self.known_place is None:
+            return f"database {self.database} in a container that could not be looked at ({self._sought})"
+        return f"database {self.database}, {self.describe()}"
+
+    @property
+    def _sought(self) -> str:
+        """By what the container is looked for."""
+        settings = self.settings
+        if self._named_container or not self._named_labels:
+            return settings.container
+        return f"Compose project {settings.project}, service {settings.service}"
+
+    @property
+    def _named_container(self) -> bool:
+        """Whether somebody has named it, so that no other may stand in."""
+        return "container" in self.settings.model_fields_set
+
+    @property
+    def _named_labels(self) -> set[str]:
+        """Which of Compose's labels somebody has named."""
+        return self.settings.model_fields_set & {"service", "project"}
+
+    def close(self) -> None:
+        """Release the host's connections."""
+        if "host" in self.__dict__:
+            self.host.close()
+
+    def __enter__(self) -> Target:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --------------------------------------------------------------------------------------------------------------
+
+    def _user(self) -> str:
+        return self._connection.get("PGUSER", self.settings.user)
+
+    @cached_property
+    def _passwords(self) -> Mapping[str, str]:
+        if self.settings.via == "local":
+            return dict(self._connection)
+        inside = self.place.environment
+        if password := inside.get("POSTGRES_PASSWORD"):
+            return {"PGPASSWORD": password}
+        if file := inside.get("POSTGRES_PASSWORD_FILE"):
+            found = bytearray()
+            if run(self.host, ["cat", "--", file], sink=found.extend).code == 0:
+                return {"PGPASSWORD": found.decode(errors="replace").strip("\r\n")}
+        return {}
+
+    def _directory_of_project(self) -> Path:
+        if self.settings.via == "local":
+            raise BackupDirUnknown("With SCARLET_BACKUP_VIA=local nothing tells where backups should lie.")
+        try:
+            place = self.place
+        except HostError:
+            recalled = remembered.recall(self._sought)
+            if recalled is None:
+                raise
+            return recalled
+        if place.working_dir is None:
+            raise BackupDirUnknown(f"The container {place.container} has no Compose label that names its directory.")
+        if not place.engine_local:
+            raise BackupDirUnknown(
+                "The Docker engine is on another machine, so its Compose directory is not on this one."
+            )
+        directory = _on_this_machine(place.working_dir)
+        if directory is None or not directory.is_dir():
+            raise BackupDirUnknown(f"Compose's directory {place.working_dir} is not on this machine.")
+        remembered.remember(self._sought, directory / "backups")
+        return directory / "backups"
+
+
+def _password_as_written(dsn: str) -> str:
+    """In a URI it may be percent-encoded."""
+    try:
+        return urlsplit(dsn).password or ""
+    except ValueError:
+        return ""
+
+
+def _on_this_machine(working_dir: str) -> Path | None:
+    """A path as Compose's label spells it, as this process would: inside WSL `H:\\x` is for example /mnt/h/x."""
+    windows = PureWindowsPath(working_dir)
+    if os.name != "nt" and windows.drive:
+        if "microsoft" not in platform.release().lower():
+            return None
+        try:
+            told = subprocess.run(
+                ["wslpath", "-u", working_dir], capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        working_dir = told.stdout.strip()
+    path = Path(working_dir)
+    return path if path.is_absolute() else None

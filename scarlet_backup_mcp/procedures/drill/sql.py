@@ -1,0 +1,364 @@
+"""A restore drill: a backup is loaded into a server that is not the live one, dumped again, and compared.
+
+What is equal then is proved: the file brings the same data back. The live server carries no load and no risk.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from ...errors import Busy, DiskFull, DrillFailed, ForeignRefused, HostError, RestoreFailed, ServerError
+from ...hosts import output_of
+from ...models.common import Verdict
+from ...models.manifest import DatabaseProperties, Manifest, TableData
+from ...models.verification import Check, Drill
+from ...postgres.dump.contents import Contents
+from ...postgres.dump.digests import BlockDigests
+from ...postgres.dump.refusals import NOT_WRITTEN, Refusals
+from ...postgres.dump.roles import create_tablespaces, create_without_login
+from ...postgres.dump.sample import ROWS, sampled
+from ...postgres.dump.script import ScriptReader, strip_restrict
+from ...postgres.server import catalogue as pg
+from ...postgres.server import databases, programs
+from ...postgres.server.effective import SEARCH_PATH
+from ...postgres.server.session import Server, Session
+from ...progress import Progress
+from .. import disk_space
+from ..catalog import recorded
+from ..catalog.records import Known
+from ..context import TAG, Target
+from ..loading import computed_anew, load_checks
+from ..loading.attempts import Loader, only_with_its_path, settings_of, trusts_path, verdict_on, violations
+from ..loading.psql import LoadFailed, script_of
+from ..loading.staging import Staging
+from ..own_names import scratch_prefix
+from ..reading.sql import Examination, table_data
+from ..recovery.journal import require_running
+from ..sandbox.lifecycle import throw_away_server
+
+ROOM = 1.2
+"""Free space asked for, in sizes of the database."""
+LIVE_IS_SLOWER = 1.2
+"""A live server's load takes so many times that of a throw-away one, which writes nothing durably."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The server in which a drill takes place. `throw_away`: nothing there is anybody's. The second database is for
+    definitions that have to be loaded once more."""
+
+    server: Server
+    where: str
+    maintenance_database: str
+    databases: tuple[str, str]
+    throw_away: bool
+    warnings: list[str] = field(default_factory=list[str])
+
+
+@dataclass
+class Rehearsal:
+    """A backup in another server, which is there as long as the block. `loaded` is false when nothing came of it."""
+
+    trial: Trial
+    database: str
+    report: Drill
+    checks: list[Check] = field(default_factory=list[Check])
+    loaded: bool = False
+    encoding: str = "UTF8"
+    formats: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
+    """As `Loader.formats`."""
+    tables: list[TableData] = field(default_factory=list[TableData])
+    """What `script` has given, once it has come to its end; and `contents` of it."""
+    contents: Contents = field(default_factory=Contents)
+
+    def script(self, progress: Progress, *, rows: bool = True) -> Iterator[bytes]:
+        """Its own dump, for psql; without `rows` only what makes its tables. Raises DrillFailed before the end unless
+        it is whole."""
+        yield from strip_restrict(self._dump(progress), rows=rows)
+
+    def extensions(self) -> list[tuple[str, str]]:
+        """Name and schema of each, in the order in which they were made."""
+        query = """SELECT e.extname AS name, n.nspname AS schema FROM pg_extension e
+                   JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname <> 'plpgsql' ORDER BY e.oid"""
+        return [(row["name"], row["schema"]) for row in self.trial.server.rows(self.database, query)]
+
+    def _dump(self, progress: Progress) -> Iterator[bytes]:
+        digests, refusals, contents = BlockDigests(), Refusals(), Contents()
+        reader = ScriptReader(digests, refusals, contents)
+        argv = programs.pg_dump(self.encoding)
+        environment = self.trial.server.environment(self.database, self.formats)
+
+        def watch(chunk: bytes) -> None:
+            reader.feed(chunk)
+            if refused := [refusal for refusal in refusals.found if refusal.reason != NOT_WRITTEN]:
+                raise DrillFailed(f"The dump of what was restored holds what no restore loads: {refused[0]}.")
+
+        host = self.trial.server.host
+        ended = yield from output_of(host, argv, watch, env=environment, progress=progress)
+        if ended.code != 0 or not reader.finish().trailer:
+            raise DrillFailed(f"The dump of what was restored is cut off. {ended.stderr.strip()}")
+        self.tables, self.contents = table_data(digests), contents
+
+
+@contextmanager
+def rehearsal(
+    target: Target,
+    known: Known[Manifest],
+    examination: Examination,
+    contents: Contents,
+    progress: Progress,
+    on_live_server: bool = False,
+    sample: bool = False,
+) -> Generator[Rehearsal]:
+    """Restore a backup, whose file was examined into `contents`, into a throw-away server, and compare.
+
+    `on_live_server`: into a scratch database of the live server instead, where nothing like that server can be made.
+    `sample`: only the first rows of each table and no foreign keys, of a backup of ours: that proves its definitions.
+    Raises DrillFailed, DiskFull, Busy, ForeignRefused, or what keeps the server from being had: then nothing is known
+    of the backup. Whether it is proved is `report.proved`.
+    """
+    if on_live_server and known.foreign:
+        raise ForeignRefused(
+            f"{known.name} was not made by `backup`, so it is not tried out on the live server.",
+            "Drill it in a throw-away server: call it again without on_live_server.",
+        )
+    began = time.monotonic()
+    with _trial(target, progress, on_live_server) as trial:
+        report = Drill(proved=None, where=trial.where, server_version="", duration_seconds=0)
+        found = Rehearsal(trial, trial.databases[0], report)
+        try:
+            with _its_own_failures(trial):
+                _Restorer(target, known, examination, progress, found, sample).rehearse(contents)
+            report.duration_seconds = round(time.monotonic() - began, 3)
+            yield found
+        except BaseException as error:
+            if not trial.throw_away:
+                disk_space.drop_after(error, trial.server, trial.maintenance_database, found.database)
+            raise
+        if not trial.throw_away:
+            hindered = disk_space.give_back(trial.server, trial.maintenance_database, found.database)
+            trial.warnings.extend([hindered.message] if hindered else [])
+    report.warnings = list(trial.warnings)  # the last ones are of its end
+
+
+@contextmanager
+def _trial(target: Target, progress: Progress, on_live_server: bool) -> Generator[Trial]:
+    if not on_live_server:
+        with throw_away_server(target, progress) as found:
+            yield Trial(found.server, found.where, "postgres", ("drill", "drill_again"), True, found.warnings)
+        return
+    require_running(target)
+    with target.server.session(target.maintenance_database, progress=progress) as guard:
+        if not databases.advisory_lock(guard):
+            raise Busy("A restore, a drill or a backup that tidies up is under way on this server.")
+        # Another mark than a backup's, which ends what is left of backups before it begins.
+        server = target.server.tagged(f"{TAG} drill")
+        where, now = f"a scratch database on the live {target.describe()}", datetime.now(UTC)
+        first, second = (
+            f"{scratch_prefix(target.database)}{moment:%Y%m%d_%H%M%S}" for moment in (now, now + timedelta(seconds=1))
+        )
+        if len(first.encode()) > databases.NAME_BYTES:
+            raise DrillFailed(f"The name {target.database} is too long: a scratch database's would pass 63 bytes.")
+        yield Trial(server, where, target.maintenance_database, (first, second), throw_away=False)
+
+
+@contextmanager
+def _its_own_failures(trial: Trial) -> Generator[None]:
+    """What a throw-away server fails of is nothing that is wrong with the live one, as its errors would say."""
+    try:
+        yield
+    except (HostError, ServerError) as error:
+        if not trial.throw_away:
+            raise
+        raise DrillFailed(
+            f"The drill came to no end, since something failed in {trial.where}: {error.message}"
+        ) from error
+
+
+# -- the steps -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Restorer:
+    """One backup on its way into the other server."""
+
+    target: Target
+    known: Known[Manifest]
+    examination: Examination
+    progress: Progress
+    found: Rehearsal
+    sample: bool = False
+    in_sample: Contents | None = None
+    """Of what was loaded of a sample, once it has come to its end."""
+
+    @property
+    def server(self) -> Server:
+        return self.found.trial.server
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What tells of the database; None for a file that `backup` did not make."""
+        return None if self.known.foreign else self.known.manifest
+
+    def rehearse(self, before: Contents) -> None:
+        report, checks, trial = self.found.report, self.found.checks, self.found.trial
+        self.progress.stage("making an empty database for the drill")
+        properties = self._wanted()
+        with self.server.session(trial.maintenance_database, progress=self.progress) as session:
+            facts = pg.server_facts(session)
+            report.server_version = facts.version
+            self._require_room(facts)
+            self._create_what_is_named(session, before, properties)
+        quietly = databases.quietly(facts.version_num) if facts.superuser else {}
+        staging = self._staging(properties, quietly)
+        staging.create()
+        if not self._load(staging):
+            return
+        trial.warnings.extend(staging.analyse())
+        ungranted = staging.put_back()
+        before = self.in_sample or before
+        try:
+            comparison = staging.compare(before)
+        except RestoreFailed as error:
+            raise DrillFailed(error.message) from error
+        meant = replace(comparison, differences=[*comparison.differences, *staging.loader.other_meanings()])
+        comparison = load_checks.without_violations(meant, report.violations)
+        excused = staging.of_other_formats() if comparison.differences else set[str]()
+        checks += load_checks.of_contents(comparison, report, foreign=self.known.foreign, excused=excused)
+        restored = load_checks.Restored(
+            self.server, self.found.database, trial.maintenance_database, quietly, staging.loader.as_loaded
+        )
+        lacking = [*staging.warnings, *staging.loader.warnings]
+        unlike = [*ungranted, *staging.unlike()]
+        whole = load_checks.of_database(restored, self.manifest, self.target.settings.integrity_table, unlike, lacking)
+        checks += [check for check in whole if not (self.sample and check.check == load_checks.INTEGRITY)]
+        checks += load_checks.of_structure(restored, self.progress)
+        compared = None if self.sample else self.manifest  # a sample lacks rows
+        report.except_recomputed = computed_anew.unlike_the_backup(
+            self.server, self.found.database, facts, compared, self.progress
+        )
+        left_out = [said.removesuffix(".") for said in recorded.not_dumped(self.manifest)]
+        load_checks.conclude(report, checks, left_out, sample=self.sample)
+
+    @property
+    def _written_by(self) -> str:
+        """Version of the pg_dump that wrote the file."""
+        return (self.examination.summary and self.examination.summary.pg_dump_version) or ""
+
+    def _require_room(self, facts: pg.ServerFacts) -> None:
+        size = max(self.examination.script_bytes, (self.manifest and self.manifest.database_bytes) or 0)
+        needed = disk_space.needed(0 if self.sample else size, ROOM, facts)
+        free = self.server.host.free_bytes(facts.data_directory) if facts.data_directory else None
+        if free is not None and free < needed:
+            raise DiskFull(
+                f"There are {free:,} bytes free for {self.found.trial.where}; a drill needs {needed:,}.",
+                "Free space there (with Docker, `docker system df` shows what is used), then try again.",
+            )
+
+    def _wanted(self) -> DatabaseProperties | None:
+        """The properties that the database is to have; for a file that does not tell them the live database's, with
+        which it is restored in the end, too."""
+        if self.manifest is not None:
+            return self.manifest.properties
+        with suppress(HostError, ServerError), self.target.server.session(self.target.database) as session:
+            return pg.properties(session)
+        return None
+
+    def _create_what_is_named(
+        self, session: Session, contents: Contents, properties: DatabaseProperties | None
+    ) -> None:
+        if self.found.trial.throw_away:
+            named = load_checks.roles_of(properties) if properties else set[str]()
+            # What the roles of a file from elsewhere may do nobody knows; it may make its tables as one of them.
+            known = self.manifest.roles if self.manifest else []
+            create_without_login(session, named | {*self.examination.roles}, known)
+            own = {properties.tablespace} if properties and properties.tablespace else set[str]()
+            create_tablespaces(session, contents.tablespaces | own)
+
+    def _staging(self, properties: DatabaseProperties | None, quietly: Mapping[str, str]) -> Staging:
+        trial, settings, manifest = self.found.trial, settings_of(self.target, self.manifest), self.manifest
+        safely = trusts_path(settings.get(SEARCH_PATH, ""), properties.owner if properties else "")
+        loader = Loader(
+            server=self.server,
+            maintenance=trial.maintenance_database,
+            database=self.found.database,
+            name=self.known.name,
+            script=self._script,
+            settings=settings,
+            options=quietly,
+            progress=self.progress,
+            trusted=(lambda _: True) if trial.throw_away else safely,
+            meant=self.manifest.meanings if self.manifest else None,
+            foreign=self.known.foreign,
+        )
+        written = programs.major(self._written_by)
+        return Staging(
+            target=self.target,
+            loader=loader,
+            again=lambda: trial.databases[1],
+            marker=f"{TAG}: drill of {self.known.name}",
+            properties=properties,
+            settings=properties.settings if properties else [],
+            public=manifest is None or "public" in (manifest.schemas or ["public"]),
+            private=False,
+            foreign=self.known.foreign,
+            same_version=written in (0, programs.major(self.found.report.server_version)),
+        )
+
+    def _load(self, staging: Staging) -> bool:
+        name, report, loader = self.known.name, self.found.report, staging.loader
+        self.progress.stage(f"restoring {name} into {self.found.trial.where}", self.known.entry.bytes)
+        began = time.monotonic()
+        try:
+            staging.load(self.known.entry.bytes)
+        except LoadFailed as error:
+            written, here = programs.major(self._written_by), programs.major(report.server_version)
+            lacking, foreign = loader.warnings, self.known.foreign
+            return self._refused(*verdict_on(error, loader.remedy, written, here, foreign=foreign, lacking=lacking))
+        except RestoreFailed as error:
+            raise DrillFailed(error.message) from error
+        finally:
+            self.found.trial.warnings.extend(loader.warnings)
+        if self.known.foreign and loader.search_path == "database":
+            return self._refused("will_not_load", only_with_its_path(loader))
+        seconds = time.monotonic() - began
+        with self.server.session(self.found.database, loader.options, self.progress) as session:
+            self.found.encoding = pg.properties(session).encoding
+            report.database_bytes = pg.databases(session)[self.found.database].bytes
+        self.found.loaded, self.found.formats = True, loader.formats
+        report.search_path = loader.search_path
+        report.violations = violations(loader, with_keys=self.found.trial.throw_away)
+        report.load_seconds = round(seconds, 3)
+        report.restore_seconds = round(seconds * LIVE_IS_SLOWER + 2, 1)
+        seen = [one for one, item in zip(report.violations, loader.broken, strict=True) if not item.lacks]
+        told = load_checks.broken(seen, loader.refused, foreign=self.known.foreign) or "; ".join(
+            filter(None, [f"{seconds:.1f} s, {report.where}", loader.how])
+        )
+        self.found.checks.append(Check(check=load_checks.LOAD, ok=not report.violations, detail=told))
+        return True
+
+    def _refused(self, verdict: Verdict, detail: str) -> bool:
+        """Note why it can't be loaded."""
+        report = self.found.report
+        report.verdict, report.detail, report.proved = verdict, detail, None if verdict == "unknown" else False
+        self.found.checks.append(Check(check=load_checks.LOAD, ok=report.proved, detail=detail))
+        return False
+
+    def _script(self, *, rows: bool = True) -> Iterator[bytes]:
+        found = self.examination
+        script = script_of(self.known.entry, found.sha256, found.through, self.progress, rows=rows)
+        return self._sampled(script, ROWS if rows else 0) if self.sample else script
+
+    def _sampled(self, script: Iterator[bytes], rows: int) -> Iterator[bytes]:
+        contents = Contents()
+        reader = ScriptReader(contents)
+        for chunk in sampled(script, rows):
+            reader.feed(chunk)
+            yield chunk
+        reader.finish()
+        if rows:
+            self.in_sample = contents

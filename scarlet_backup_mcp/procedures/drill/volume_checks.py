@@ -1,0 +1,143 @@
+"""What is compared after a drill of a whole volume: what came up again against what was there when it was copied."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from ...models.manifest import CopiedTable, ManifestHead, VolumeManifest
+from ...models.verification import Check, Difference, Drill
+from ...postgres.cluster import recovery
+from ...postgres.server import catalogue as pg
+from ...postgres.server import counting
+from ...postgres.server.session import Session
+from ..loading.load_checks import INTEGRITY, ROWS, SHOWN, rows_told
+
+DATABASES = "drill_databases"
+
+Name = tuple[str, str]
+"""Schema and name of a table."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Rows of a database that came up again, partitions counted at their root."""
+
+    rows: Mapping[Name, int]
+    unlogged: frozenset[Name]
+    faults: list[str]
+    """Tables of which a count and a dump tell different numbers of rows."""
+
+
+def count(session: Session, dumped: Mapping[Name, int], unread: Collection[Name] = ()) -> Counted:
+    """Count the rows of the connected database, of which `dumped` came out of its dump, in which those of the `unread`
+    tables are not. Raises ServerError."""
+    tables = pg.tables(session)
+    found, emptied = counting.count_rows(session, tables), recovery.unlogged(session)
+    found.require()
+    counted = found.by_root(tables)
+    roots = {table.oid: (table.schema, table.name) for table in tables if table.root == table.oid}
+    missing = {table.root for table in tables if (table.schema, table.name) in unread}
+    _, differences = pg.compare_rows(dumped, tables, counted, missing)
+    return Counted(
+        {name: counted.get(oid, 0) for oid, name in roots.items()},
+        frozenset(name for oid, name in roots.items() if oid in emptied),
+        [f"{d.table}: {rows_told(d.dumped)} in its dump, {rows_told(d.counted)} counted" for d in differences],
+    )
+
+
+def counted_when_copied(manifest: VolumeManifest | None) -> bool:
+    """Whether anybody knows how many rows should be in it: not of a cold copy, nor of an archive from elsewhere."""
+    return manifest is not None and not manifest.cold
+
+
+def of_databases(manifest: VolumeManifest | None, database: str, found: list[str]) -> Check:
+    """The cluster's databases against those that were copied; `database` is the configured one."""
+    expected = manifest.databases if manifest else []
+    missing = sorted(set(expected) - set(found))
+    certain = manifest is not None and (manifest.quiet is True or database in missing)
+    return Check(
+        check=DATABASES,
+        ok=True if not missing else False if certain else None,
+        expected=", ".join(expected),
+        found=", ".join(sorted(found)),
+        detail=f"missing{'' if certain else ', perhaps dropped during the copy'}: {', '.join(missing)}"
+        if missing
+        else "",
+    )
+
+
+def of_rows(manifest: VolumeManifest | None, counted: Counted, report: Drill) -> Check:
+    """Rows of each table against those counted before and after the copy. Fills `report`: only
+    tables that were counted then are compared.
+
+    Where something was written meanwhile, nobody knows what was there at the moment that the copy is of: then numbers
+    outside of the two leave it open. Unlogged tables count as empty on both sides: their rows are in no copy.
+    """
+    expected = manifest.tables if manifest else []
+    names = {(table.schema_, table.name) for table in expected}
+    compared = [rows for name, rows in counted.rows.items() if name in names]
+    report.rows_compared, report.objects_compared = sum(compared), len(compared)
+    wrong, untold = list(counted.faults), list[str]()
+    for table in expected:
+        name, found = f"{table.schema_}.{table.name}", counted.rows.get((table.schema_, table.name))
+        ok = _as_copied(table, found, quiet=bool(manifest and manifest.quiet))
+        if ok is False:
+            wrong.append(f"{name}: {rows_told(found)} instead of {_expected(table)}")
+        elif ok is None:
+            untold.append(f"{name}: {rows_told(found)}, {_expected(table)} when it was counted; it was written to")
+        if ok is not True:
+            difference = Difference(what=f"rows of {name}", backup=_expected(table), restored=rows_told(found))
+            report.differences = [*report.differences, difference][:SHOWN]
+    uncounted = set(manifest.uncounted if manifest else [])
+    untold += [f"{name}: it could not be counted when it was copied" for name in sorted(uncounted)]
+    if manifest is not None and manifest.quiet:
+        others = [f"{schema}.{name}" for schema, name in sorted(counted.rows.keys() - names)]
+        wrong += [f"{name} was not there" for name in others if name not in uncounted]
+    told, known = wrong or untold, counted_when_copied(manifest)
+    return Check(
+        check=ROWS,
+        ok=False if wrong else None if untold or not known else True,
+        expected="as many rows in each table as were counted" if known else "",
+        found=f"{sum(counted.rows.values()):,} rows in {len(counted.rows):,} tables",
+        detail="; ".join(told[:SHOWN]) or ("" if known else "nobody counted them when the copy was made"),
+    )
+
+
+def of_integrity(manifest: VolumeManifest | None, table: str, count: int | None, why: str = "") -> Check:
+    """PROC-004's step 5 on the integrity `table`; `why` says what there is where that is no table."""
+    exact = manifest is not None and manifest.quiet is True
+    return Check(
+        check=INTEGRITY,
+        ok=count == manifest.integrity_rows if manifest and exact else None,
+        expected=rows_told(manifest.integrity_rows) if manifest and manifest.tables else "",
+        found=why or rows_told(count),
+        detail=f"SELECT count(*) FROM {table}",
+    )
+
+
+def lost_since(full: ManifestHead, rows: int, table: str, watched: int | None) -> str:
+    """What is to be said where the last full backup holds more than the `rows` that were read, `watched` of them in the
+    integrity `table`; "" where it does not."""
+    before, held = full.rows or 0, full.integrity_rows or 0
+    if before <= rows and held <= (watched or 0):
+        return ""
+    return (
+        f"The last full backup, {full.name}, holds {before:,} rows ({held:,} in {table}); {rows:,} ({watched or 0:,}) "
+        "were read here."
+    )
+
+
+def _as_copied(table: CopiedTable, found: int | None, *, quiet: bool) -> bool | None:
+    if quiet:
+        return found == table.rows
+    if found is None:
+        return table.rows_after is None
+    after = table.rows if table.rows_after is None else table.rows_after
+    return True if min(table.rows, after) <= found <= max(table.rows, after) else None
+
+
+def _expected(table: CopiedTable) -> str:
+    if table.rows == table.rows_after:
+        return rows_told(table.rows)
+    return f"{rows_told(table.rows)} before, {rows_told(table.rows_after)} after"

@@ -1,0 +1,397 @@
+"""In which way a script is loaded: under which settings, and what is tried when the server refuses it as it stands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from ...errors import ConstraintViolated, HostError, RestoreFailed, ServerError, WillNotLoad
+from ...models.common import SearchPath, Verdict
+from ...models.manifest import Manifest
+from ...models.verification import Violation
+from ...postgres.dump import constraints
+from ...postgres.dump.constraints import Broken, Relaxed
+from ...postgres.dump.differences import Difference
+from ...postgres.dump.meanings import Meanings, meanings, other_meanings
+from ...postgres.dump.put_off import PutOff
+from ...postgres.dump.rewriting import UNKNOWN_NAMES, rewritten, with_search_path, with_settings_for_the_data
+from ...postgres.server.effective import SEARCH_PATH, UNPINNED, effective, for_options, late, overlaid, preamble, usable
+from ...postgres.server.quoting import identifier, literal
+from ...postgres.server.session import Server, Session
+from ...progress import Progress
+from ..context import Target
+from ..disk_space import watched
+from .load_role import LoadRole, trusting
+from .psql import NO_SHARED_MEMORY, LoadFailed, load
+
+HOPELESS = "Mend the rows in the live database, then call `backup` again."
+"""Where rows break what can be neither NOT VALID nor left out."""
+# Classes of errors (PostgreSQL's documentation, appendix A): bad values; and what a server refuses again and again.
+_BAD_DATA = re.compile(r"22(?!023)")
+_BAD_SYNTAX = "42601"
+_DEFINITE = re.compile(r"22|23|2F|38|39|3F|42|44|P0")
+
+
+def settings_of(target: Target, manifest: Manifest | None) -> dict[str, str]:
+    """What decides values at a load of this backup (None: of a file that does not tell it), as its database has it.
+
+    An older manifest tells only what was set for the database; the rest is as in the live server. Empty where that
+    would have to be asked and does not answer.
+    """
+    if manifest is not None and manifest.effective is not None:
+        return manifest.effective
+    for database in [target.maintenance_database] if manifest else [target.database, target.maintenance_database]:
+        with suppress(HostError, ServerError), target.server.session(database, UNPINNED) as session:
+            own = manifest.properties.settings if manifest and manifest.properties else []
+            return overlaid(effective(session), own)
+    return overlaid({}, manifest.properties.settings) if manifest and manifest.properties else {}
+
+
+@dataclass(frozen=True)
+class Way:
+    """`search_path` None is the empty one of the script; `frugal`: indexes are built with little memory; `relaxed`:
+    checks come after the data, and whatever constraints those break, they are loaded."""
+
+    search_path: str | None = None
+    frugal: bool = False
+    relaxed: bool = False
+
+
+@dataclass
+class Loader:
+    """Loads one script into an empty database, and again into a fresh one where another way may help. The room that the
+    server has is watched meanwhile, through `maintenance`, another database.
+
+    `fresh` drops what an attempt has left and makes the database anew. `script` takes `rows`, False for what makes the
+    tables only. `trusted` says of a session in what the first
+    attempt has left whether the functions on the database's own search_path may run (None: they may not). `way` is
+    the one it begins with, and then the one that was gone.
+    """
+
+    server: Server
+    maintenance: str
+    database: str
+    name: str
+    script: Callable[..., Iterator[bytes]]
+    settings: Mapping[str, str]
+    options: Mapping[str, str]
+    progress: Progress
+    trusted: Callable[[Session], bool] | None
+    fresh: Callable[[], object] = lambda: None
+    way: Way = field(default_factory=Way)
+    warnings: list[str] = field(default_factory=list[str])
+    """Settings of the backup's database that the server does not take."""
+    broken: list[Broken] = field(default_factory=list[Broken])
+    """Constraints of the script that the data break, after a relaxed load."""
+    refused: list[str] = field(default_factory=list[str])
+    """What the server said of each attempt before the last one."""
+    meant: Meanings | None = None
+    """What names in the backed-up database's expressions mean; None: that is not known."""
+    foreign: bool = False
+    """Whether it was not `backup` that has made the script."""
+    role: LoadRole | None = None
+    """The role without rights that loads it; what needs a superuser is then in `put_off`."""
+    put_off: PutOff | None = None
+    remedy: str = ""
+    """After an attempt that failed for an unknown name: what would make it work."""
+    usable: dict[str, str] = field(default_factory=dict[str, str])
+    """Those of `settings` that the server takes, known once it is loaded."""
+    _loads_with_none: bool = False
+    _its_path_failed: bool = False
+    """With the database's own search_path, which was tried though it had loaded with none, for what names mean."""
+
+    @property
+    def path(self) -> str:
+        """The database's own search_path; "" where it is not known, or names nothing."""
+        return self.settings.get(SEARCH_PATH, "")
+
+    @property
+    def search_path(self) -> SearchPath:
+        """With which it was loaded."""
+        return "empty" if self.way.search_path is None else "database"
+
+    @property
+    def formats(self) -> dict[str, str | None]:
+        """For a dump that is compared with the backup: how money is spelt, which pg_dump leaves to the session."""
+        return {name: for_options(value) for name, value in self.usable.items() if name == "lc_monetary"}
+
+    @property
+    def as_loaded(self) -> str:
+        """SQL that gives another session what decides values, as the load had it."""
+        path = f"pg_catalog, {self.way.search_path}" if self.way.search_path is not None else "pg_catalog"
+        return preamble({**self.usable, SEARCH_PATH: path}).decode()
+
+    @property
+    def loading(self) -> Server:
+        """The server, as whoever loads reaches it."""
+        return self.role.server if self.role else self.server
+
+    @property
+    def loading_options(self) -> Mapping[str, str]:
+        """`options` for that: none but a superuser can be a replica."""
+        return {} if self.role else self.options
+
+    def load(self, size: int | None = None) -> None:
+        """Load it. Raises LoadFailed of the last attempt, and what `load` raises."""
+        with self.loading.session(self.database, self.loading_options) as session:
+            self.usable, self.warnings = usable(session, self.settings)
+        while True:
+            try:
+                with watched(self.server, self.maintenance, self.progress) as look:
+                    self._attempt(self.database, self.script(), look)
+                following = self._for_the_meaning()
+                if following is None:
+                    return
+                self.way = following
+            except LoadFailed as error:
+                following = self._after(error)
+                if following is None or error.sqlstate in UNKNOWN_NAMES:
+                    self.remedy = self._remedy(error)
+                if following is None:
+                    raise
+                self.way = following
+                self.refused.append(error.said)
+            self.progress.stage(f"loading {self.name} once more, {self.how}", size)
+            self.fresh()
+
+    def load_definitions(self, database: str) -> None:
+        """Load the script without its rows in the way that was gone, into another empty database."""
+        self._attempt(database, self.script(rows=False))
+
+    @property
+    def how(self) -> str:
+        """The way in words; "" for the usual one."""
+        told = [
+            *(["with the database's own search_path"] if self.way.search_path is not None else []),
+            *(["with little memory for its indexes"] if self.way.frugal else []),
+            *(["with its constraints made after its rows"] if self.way.relaxed else []),
+        ]
+        return " and ".join(told)
+
+    def _attempt(self, database: str, script: Iterator[bytes], look: Callable[[], None] = lambda: None) -> None:
+        relaxed = Relaxed() if self.way.relaxed else None
+        if self.role is not None:
+            self.put_off = PutOff(self.role.schemas)
+            script = rewritten(script, self.put_off.rewrite)
+        options = self.loading_options
+        load(self.loading, database, self.name, self._stream(script, relaxed), options, self.progress, look)
+        if relaxed is not None and database == self.database:
+            with self.loading.session(database, options) as session:
+                self.broken = constraints.broken(session, relaxed.constraints)
+
+    def _stream(self, script: Iterator[bytes], relaxed: Relaxed | None) -> Iterator[bytes]:
+        yield preamble(self.usable, frugal=self.way.frugal)
+        if put_off := late(self.usable):
+            script = rewritten(script, with_settings_for_the_data(put_off))
+        if self.way.search_path is not None:
+            script = rewritten(script, with_search_path(self.way.search_path))
+        if relaxed is not None:
+            script = rewritten(script, relaxed.rewrite)
+        yield from script
+        if relaxed is not None:
+            yield b"\n".join(relaxed.last())
+
+    def _after(self, error: LoadFailed) -> Way | None:
+        """The way to try after that error; None: there is none."""
+        way = self.way
+        if NO_SHARED_MEMORY in error.said and not way.frugal:
+            return replace(way, frugal=True)
+        if error.sqlstate in UNKNOWN_NAMES and way.search_path is None and self.path and self._trusts():
+            return replace(way, search_path=self.path)
+        if error.sqlstate in constraints.VIOLATIONS and not way.relaxed:
+            return replace(way, relaxed=True)
+        return self._with_none_again() if self._loads_with_none else None
+
+    def _for_the_meaning(self) -> Way | None:
+        """The way in which names mean what they did, after a load in which they do not."""
+        if self._loads_with_none and self.other_meanings():
+            return self._with_none_again()
+        if self._its_path_failed or self.way.search_path is not None or not self.path:
+            return None
+        if not self.other_meanings() or not self._trusts():
+            return None
+        self._loads_with_none = True
+        self.refused.append("names in its expressions came to mean something else")
+        return replace(self.way, search_path=self.path)
+
+    def _with_none_again(self) -> Way:
+        self._loads_with_none, self._its_path_failed = False, True
+        return replace(self.way, search_path=None)
+
+    def other_meanings(self) -> list[Difference]:
+        """What is loaded and uses something else than it did in the backed-up database; but for what data break."""
+        if self.meant is None:
+            return []
+        with self.server.session(self.database, self.options) as session:
+            found = other_meanings(self.meant, meanings(session))
+        left_out = [
+            end
+            for one in (item.constraint for item in self.broken if item.left_out)
+            for end in (f" {one.name} on {one.schema}.{one.of}", f" {one.schema}.{one.name}")
+        ]
+        return [one for one in found if not one.what.replace('"', "").endswith(tuple(left_out))]
+
+    def _trusts(self) -> bool:
+        if self.trusted is None:
+            return False
+        with self.server.session(self.database, self.options) as session:
+            return self.trusted(session)
+
+    def _remedy(self, error: LoadFailed) -> str:
+        """What would make a load work that failed for a name in a function's body; "" where that is not known."""
+        if error.sqlstate not in UNKNOWN_NAMES or not error.function:
+            return ""
+        with self.server.session(self.database, self.options) as session:
+            rows = session.rows(
+                f"""SELECT p.oid::regprocedure::text AS name, e.extname AS extension,
+                           CASE p.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END AS kind
+                    FROM pg_proc p LEFT JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+                      AND d.deptype = 'e' LEFT JOIN pg_extension e ON e.oid = d.refobjid
+                    WHERE p.proname = {literal(error.function)} AND p.pronamespace <> 'pg_catalog'::regnamespace
+                    ORDER BY 1"""
+            )
+        path = self.path or "…"
+        where, again = "the live database", "call `backup` again"
+        if self.foreign:
+            where, again = "the database that it was dumped from", "dump that again"
+        own = " ".join(
+            f"ALTER {row['kind']} {row['name']} SET search_path = {path};" for row in rows if row["extension"] is None
+        )
+        if own:
+            return f"Run this in {where}, then {again}: {own}"
+        theirs = next((row for row in rows if row["extension"]), None)
+        if theirs is None:
+            return ""
+        return (
+            f"{theirs['name']} belongs to the extension {theirs['extension']}, whose functions no dump changes. Use it "
+            f"through a function of your own that is made with SET search_path = {path}; then {again}."
+        )
+
+
+def trusts_path(path: str, owner: str) -> Callable[[Session], bool]:
+    """Whether nobody but superusers and the database's `owner` owns the schemas of that search_path: a function there
+    that fits better wins over pg_catalog's, and a load runs as a superuser."""
+
+    def trusted(session: Session) -> bool:
+        session.execute(f"SELECT pg_catalog.set_config('search_path', {literal(path)}, false)")
+        schemas = session.rows("SELECT pg_catalog.current_schemas(false) AS schemas")[0]["schemas"]
+        session.execute("SELECT pg_catalog.set_config('search_path', 'pg_catalog', false)")
+        names = ", ".join(literal(name) for name in schemas) or "NULL"
+        rows = session.rows(
+            f"""SELECT n.nspname AS name FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner
+                WHERE n.nspname IN ({names})
+                  AND NOT (r.rolsuper OR r.rolname IN ({literal(owner)}, 'pg_database_owner'))"""
+        )
+        return not rows
+
+    return trusted
+
+
+def violations(loader: Loader, *, with_keys: bool) -> list[Violation]:
+    """The constraints that the loaded data break, with the keys of some rows if the server is nobody's."""
+    found = loader.broken
+    if found and with_keys:
+        with loader.server.session(loader.database, loader.options) as session:
+            session.execute(loader.as_loaded)
+            found = constraints.with_keys(session, found)
+    return [
+        Violation(
+            table=f"{item.constraint.schema}.{item.constraint.of}",
+            constraint=item.constraint.name,
+            kind=item.constraint.kind,
+            rows=item.rows,
+            keys=list(item.keys),
+        )
+        for item in found
+    ]
+
+
+def told_of(broken: list[Broken]) -> list[str]:
+    """Warnings of a load that has accepted them."""
+    return [_told_of(item, f"{item.constraint.schema}.{item.constraint.of}") for item in broken]
+
+
+def _told_of(item: Broken, of: str) -> str:
+    one = item.constraint
+    if item.lacks:
+        return (
+            f"The {one.kind} {one.name} of {of} could not be made, since the unique index {item.lacks}, to which it "
+            "refers, was left out. Make it again once that is there."
+        )
+    if item.left_out:
+        return f"Rows break the {one.kind} {one.name} of {of}: it was left out. Mend the rows, then make it again."
+    return (
+        f"Rows break the {one.kind} {one.name} of {of}: it is NOT VALID now. Mend the rows, then VALIDATE CONSTRAINT "
+        f"{identifier(one.name)}."
+    )
+
+
+def violated(names: list[str], *, foreign: bool) -> str:
+    """Whose rows break these constraints, in a sentence."""
+    if foreign:
+        return f"Its rows break {', '.join(names)}."
+    return f"The database held rows that break {', '.join(names)}; the backup is faithful."
+
+
+def refuse_broken(loader: Loader, *, foreign: bool) -> None:
+    """Raises ConstraintViolated if the data that were loaded break constraints."""
+    broken = [item.constraint for item in loader.broken if not item.lacks]
+    names = [f"{one.name} of {one.schema}.{one.of}" for one in broken]
+    if names:
+        said = f" ({'; '.join(loader.refused)})" if loader.refused else ""
+        raise ConstraintViolated(f"{violated(names, foreign=foreign)}{said} The live database is as it was.")
+
+
+def as_error(error: LoadFailed, loader: Loader, *, foreign: bool) -> RestoreFailed:
+    """What a restore that could not load its source raises."""
+    untouched = "The live database is as it was."
+    if error.sqlstate == "42501" and loader.role is not None:
+        return RestoreFailed(f"{error.message}: that takes a superuser. {untouched}", trusting())
+    if error.sqlstate in constraints.VIOLATIONS:
+        what = f"{error.constraint} of {error.table}" if error.constraint else "a constraint"
+        told = violated([what], foreign=foreign)
+        return ConstraintViolated(f"{told} {error.message} {untouched}", HOPELESS)
+    if error.sqlstate in UNKNOWN_NAMES and (loader.remedy or not foreign):
+        unsure = not foreign and loader.way.search_path is None and loader.path
+        drill = "Call again with drill=true: if it loads in a throw-away server, it is loaded in the same way here."
+        remedy = " Or: ".join(filter(None, [drill if unsure else "", loader.remedy]))
+        return WillNotLoad(f"{error.message} {untouched}", remedy or None)
+    return error
+
+
+def only_with_its_path(loader: Loader) -> str:
+    """Why a foreign file that loaded with the database's own search_path in a drill will not load."""
+    said = f"which no restore of a file that `backup` did not make uses ({'; '.join(loader.refused)})"
+    return f"The file is whole, but it loads only with the database's own search_path, {said}. {loader.remedy}".strip()
+
+
+def verdict_on(
+    error: LoadFailed, remedy: str, written: int, here: int, *, foreign: bool, lacking: Sequence[str] = ()
+) -> tuple[Verdict, str]:
+    """What a drill says of a file that pg_dump `written` has made and PostgreSQL `here` did not take, and why.
+
+    "unknown" unless the cause certainly lies in it. `written` is 0 where nobody knows.
+
+    A file with our manifest is what was written, whatever a server makes of it: it is never "damaged". `lacking` are
+    the settings of its database that could not be had there: what `money` or a check makes of a value may be for them.
+    """
+    other_version = written not in (0, here)
+    if lacking and not foreign and (_BAD_DATA.match(error.sqlstate) or error.sqlstate in constraints.VIOLATIONS):
+        told = f"It could not be told, since the server for the drill is set up otherwise: {error.said}."
+        return "unknown", " ".join([told, *lacking])
+    if error.sqlstate in constraints.VIOLATIONS:
+        faithful = "" if foreign else "the backup is faithful, but "
+        return "constraint_violated", f"{error.message}; {faithful}it can't be loaded as it is"
+    if foreign and (_BAD_DATA.match(error.sqlstate) or (error.sqlstate == _BAD_SYNTAX and not other_version)):
+        return "damaged", error.message
+    if other_version:
+        return "unknown", (
+            f"The file was written by pg_dump {written}, and PostgreSQL {here} does not take all of it: "
+            f"{error.said}. That need not be damage: drill or restore it in PostgreSQL {written}."
+        )
+    if _DEFINITE.match(error.sqlstate):
+        said = f"The file is whole, but the server refuses a part of it: {error.said}."
+        return "will_not_load", f"{said} {remedy}".strip()
+    return "unknown", f"It could not be told, since the server for the drill did not take all of it: {error.said}."

@@ -1,0 +1,236 @@
+"""What is compared after a drill's restore: contents, what a dump does not carry, and the structure of the files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ...models.manifest import DatabaseProperties, Extension, Manifest, Setting
+from ...models.verification import Check, Difference, Drill, Violation
+from ...postgres.dump.contents import Comparison
+from ...postgres.dump.differences import Difference as Found
+from ...postgres.dump.meanings import MEANING, MEND
+from ...postgres.dump.sample import ROWS as SAMPLED
+from ...postgres.server import amcheck, databases
+from ...postgres.server import catalogue as pg
+from ...postgres.server.counting import count_table
+from ...postgres.server.session import Server
+from ...progress import Progress
+
+LOAD, ROWS, OBJECTS = "drill_load", "drill_rows", "drill_objects"
+SETTINGS = "drill_settings"
+INTEGRITY, AMCHECK = "drill_integrity", "drill_amcheck"
+SHOWN = 20
+
+
+def roles_of(properties: DatabaseProperties) -> set[str]:
+    """The roles that a database's own properties name: owner, grants and settings."""
+    grants = {name for grant in properties.acl or [] for name in (grant.grantor, grant.grantee) if name}
+    return {properties.owner} | grants | {setting.role for setting in properties.settings if setting.role}
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The database that a drill has restored, in a server whose other database is `maintenance`; `options` are for
+    sessions in it, `as_loaded` is SQL that gives one the settings of the load. The rows of the `unread` tables (schema
+    and name) are in no dump."""
+
+    server: Server
+    name: str
+    maintenance: str
+    options: Mapping[str, str]
+    as_loaded: str = "SELECT"
+    unread: Sequence[tuple[str, str]] = ()
+
+
+def of_contents(comparison: Comparison, report: Drill, *, foreign: bool, excused: set[str]) -> list[Check]:
+    """Rows and definitions of the file against those of the restored database. Fills `report`.
+
+    Of a `foreign` file nobody knows with which settings and options it was dumped: there other spellings of rows in
+    the `excused` tables ("schema.name"), or of definitions, leave it open whether they are the same. Definitions that
+    are missing never do.
+    """
+    report.rows_compared, report.objects_compared = comparison.rows_compared, comparison.objects_compared
+    report.differences = [_difference(found) for found in comparison.differences[:SHOWN]]
+    report.normalised = [_difference(found) for found in comparison.rewritten[:SHOWN]]
+    rows = [found for found in comparison.differences if found.what.startswith("rows of ")]
+    open_rows = {found.what for found in rows if found.same_number and found.what[len("rows of ") :] in excused}
+    wrong_rows = [found.what for found in rows if found.what not in open_rows]
+    wrong_objects = [found.what for found in comparison.differences if found not in rows]
+    lost = any(found.before and not found.after for found in comparison.differences if found not in rows)
+    complete = comparison.complete and not open_rows
+    return [
+        Check(
+            check=ROWS,
+            ok=False if wrong_rows else True if complete else None,
+            expected="the same rows in every table, in any order",
+            found=f"{comparison.rows_compared:,} rows compared",
+            detail=_list(wrong_rows) or _incomplete(comparison, sorted(open_rows)),
+        ),
+        Check(
+            check=OBJECTS,
+            ok=True if not wrong_objects else None if foreign and not lost else False,
+            expected="the same definitions",
+            found=f"{comparison.objects_compared:,} objects compared",
+            detail=_list(wrong_objects) + _to_mend(wrong_objects) or _normalised(len(comparison.rewritten)),
+        ),
+    ]
+
+
+def conclude(report: Drill, checks: list[Check], lacking: list[str], *, sample: bool = False) -> None:
+    """The verdict of a drill that has loaded a backup, or a `sample` of it, which tells nothing of the whole. `lacking`
+    says which rows pg_dump had left out."""
+    failed = [check for check in checks if check.ok is False]
+    untold = [check for check in checks if check.ok is None and check.check in (ROWS, OBJECTS, SETTINGS)]
+    report.proved = False if failed else None if untold or lacking or sample else True
+    report.sound = True if lacking and not (failed or untold or sample) else None
+    report.proved_by = None if failed or untold else "sample" if sample else "full"
+    report.verdict = "differs" if failed else "unknown" if untold or sample else "sound" if lacking else "proved"
+    wrong = [f"{check.check}: {check.detail}" for check in failed or untold]
+    anew = report.except_recomputed
+    except_recomputed = [f"what a load computes anew is not all as it was: {'; '.join(anew)}"] if anew else []
+    came_back = [f"its definitions load, and the first {SAMPLED:,} rows of each table came back"] if sample else []
+    report.detail = "; ".join([*(wrong or came_back), *lacking, *except_recomputed])
+    if report.violations and [check.check for check in failed] == [LOAD]:
+        report.verdict, report.detail = "constraint_violated", failed[0].detail
+
+
+def broken(violations: list[Violation], said: list[str], *, foreign: bool) -> str:
+    """In words, what rows of the database break, and what the server `said`; "" for nothing."""
+    names = _list([f"{found.constraint} of {found.table}" for found in violations])
+    who = "its rows break" if foreign else "the database held rows that break"
+    faithful = "" if foreign else "; the backup is faithful"
+    return f"{who} {names}{faithful} ({'; '.join(said)})" if names else ""
+
+
+def without_violations(comparison: Comparison, violations: list[Violation]) -> Comparison:
+    """The same without the differences that constraints make which could not be had as they were."""
+    excused: set[str] = set()
+    for found in violations:
+        schema, _, of = found.table.partition(".")
+        name = found.constraint
+        kinds = ("FK CONSTRAINT", "CHECK CONSTRAINT", "CONSTRAINT")
+        excused |= {f"{kind} {found.table} {name}" for kind in kinds} | {f"INDEX {schema}.{name}"}
+        excused |= {f"COMMENT ON CONSTRAINT {schema}.{name} ON {of}", f"COMMENT ON INDEX {schema}.{name}"}
+        excused |= {f"TABLE {found.table}", f"DOMAIN {found.table}"} if found.kind == "check" else set()
+    # In a file without pg_dump's comments it stands alone.
+    added = [f"ADD CONSTRAINT {found.constraint} " for found in violations]
+    kept = [
+        difference
+        for difference in comparison.differences
+        if difference.what not in excused
+        and not (not difference.after and any(adding in difference.before for adding in added))
+    ]
+    return replace(comparison, differences=kept)
+
+
+def of_database(
+    restored: Restored, manifest: Manifest | None, table: str, unlike: list[str], lacking: list[str]
+) -> list[Check]:
+    """What a dump does not carry, against the manifest; and PROC-004's step 5, on the integrity `table` where there is
+    no manifest. `unlike` tells what did not come back of owner, privileges and settings, `lacking` what this server
+    could not give the database before it was loaded: then nobody knows what it would be with that."""
+    server, name, options = restored.server, restored.name, restored.options
+    if manifest is None or manifest.properties is None:
+        count = count_table(server, name, table, options)
+        return [Check(check=INTEGRITY, ok=None, found=count.told, detail=f"SELECT count(*) FROM {table}")]
+    with server.session(name, options) as session:
+        schemas, extensions = pg.schemas(session), pg.properties(session).extensions
+    for setting in _role_settings(server, manifest):
+        databases.apply_setting(server, name, setting, options)
+    count = count_table(server, name, manifest.integrity_table, options)
+    return [
+        Check(
+            check="drill_schemas",
+            ok=manifest.schemas is None or set(manifest.schemas) == set(schemas),
+            expected=", ".join(manifest.schemas or []),
+            found=", ".join(schemas),
+        ),
+        _extensions(manifest.properties.extensions, extensions),
+        Check(
+            check=SETTINGS,
+            ok=None if lacking else not unlike,
+            expected="owner, privileges, settings, encoding and locale as they were",
+            detail=" ".join(dict.fromkeys(unlike + lacking)),
+        ),
+        Check(
+            check=INTEGRITY,
+            ok=count.rows == manifest.integrity_rows,
+            expected=rows_told(manifest.integrity_rows),
+            found=count.told,
+            detail=f"SELECT count(*) FROM {manifest.integrity_table}",
+        ),
+    ]
+
+
+def of_structure(restored: Restored, progress: Progress) -> list[Check]:
+    """What amcheck says of the restored tables and indexes, whose expressions it computes anew."""
+    progress.stage("checking tables and indexes with amcheck")
+    with restored.server.session(restored.name, restored.options, progress) as session:
+        session.execute(restored.as_loaded)
+        checked = amcheck.check(session, progress.check, toast=restored.unread)
+    if checked is None:
+        return [Check(check=AMCHECK, ok=None, detail="the server has no amcheck, or this role may not use it")]
+    return [
+        Check(
+            check=AMCHECK,
+            ok=not checked.problems,
+            found=f"{checked.tables} tables, {checked.indexes} btree indexes",
+            detail="; ".join(checked.problems),
+        )
+    ]
+
+
+def _extensions(wanted: list[Extension], found: list[Extension]) -> Check:
+    """A dump names no versions: the server's own come back, as in any restore."""
+    before, after = ({(e.name, e.schema_): e.version for e in side} for side in (wanted, found))
+    moved = [
+        f"{name} {version} → {after[name, schema]}"
+        for (name, schema), version in before.items()
+        if after.get((name, schema), version) != version
+    ]
+    return Check(
+        check="drill_extensions",
+        ok=before.keys() == after.keys(),
+        expected=", ".join(f"{name} in {schema}" for name, schema in sorted(before)),
+        found=", ".join(f"{name} in {schema}" for name, schema in sorted(after)),
+        detail=f"other versions on this server: {', '.join(moved)}" if moved else "",
+    )
+
+
+def _role_settings(server: Server, manifest: Manifest) -> list[Setting]:
+    """What the connecting role had set for itself, which may be the search_path by which its tables are found."""
+    own = [entry for role in manifest.roles if role.name == server.user for entry in role.settings]
+    pairs = [entry.partition("=") for entry in own]
+    return [Setting(role=server.user, name=name, value=value) for name, _, value in pairs]
+
+
+def _difference(found: Found) -> Difference:
+    return Difference(what=found.what, backup=found.before, restored=found.after)
+
+
+def _list(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _incomplete(comparison: Comparison, spelt: list[str]) -> str:
+    told = [
+        (comparison.by_number, "only the number of rows could be compared of"),
+        (comparison.not_compared, "rows could not be compared of"),
+        (spelt, "as many, but perhaps dumped with another TimeZone or bytea_output:"),
+    ]
+    return "; ".join(f"{words} {_list(names)}" for names, words in told if names)
+
+
+def _to_mend(wrong: list[str]) -> str:
+    return f" ({MEND})" if any(what.startswith(MEANING) for what in wrong) else ""
+
+
+def _normalised(count: int) -> str:
+    return f"the server spells {count} of them in another way, with the same meaning" if count else ""
+
+
+def rows_told(count: int | None) -> str:
+    """A number of rows in words; None: there is no such table."""
+    return "no such table" if count is None else f"{count:,} rows"

@@ -1,0 +1,155 @@
+"""A role without rights, as which the dump of a file from elsewhere is loaded into the live server.
+
+A dump's checks, defaults, generated columns, index expressions and materialised views run functions of whoever wrote
+it. `SET ROLE` and `SET SESSION AUTHORIZATION` hold nobody, since such a function can RESET them; only a session that
+this role has opened itself does (seen on 15.20). So it can log in, with a password that nobody keeps, and is dropped
+once it has handed over what it has made.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from ...errors import BackupToolError, ForeignRefused, PreflightFailed, ServerError
+from ...postgres.dump.roles import scram_verifier
+from ...postgres.server.quoting import identifier, literal
+from ...postgres.server.session import Server, Session
+from ...progress import Progress
+from ..context import Target
+from ..own_names import MARK
+from .psql import load
+
+ALLOWED = frozenset(
+    {"vector", "amcheck", "bloom", "earthdistance", "pageinspect", "pg_buffercache", "pg_freespacemap", "pg_prewarm"}
+    | {"pg_stat_statements", "pg_visibility", "pgrowlocks", "pgstattuple", "postgis"}
+)
+"""Extensions beside the trusted ones that give nobody a way out of the database, and nothing but their own code runs
+when a superuser creates them in an empty one. pgvector 0.8 is not marked as trusted (seen on 15.20)."""
+
+
+@dataclass(frozen=True)
+class LoadRole:
+    """The role; `server` is the live one, reached as this role. It makes no `extensions` (name and schema, in the
+    order in which they can be made), nor their schemas: these are there when it begins."""
+
+    name: str
+    server: Server
+    extensions: Sequence[tuple[str, str]]
+    tablespaces: Collection[str]
+
+    @property
+    def schemas(self) -> set[str]:
+        """Those that are made for the extensions."""
+        return {schema for _, schema in self.extensions} - {"public", "pg_catalog"}
+
+    def prepare(self, server: Server, maintenance: str, database: str, options: Mapping[str, str]) -> str:
+        """Give it an empty database, in which nothing of anybody's can run yet, as the superuser of `server`. Gives ""
+        once it can connect, else what the server said."""
+        role = identifier(self.name)
+        with server.session(maintenance) as session:
+            session.execute(f"ALTER DATABASE {identifier(database)} OWNER TO {role}")
+            session.execute(f"ALTER DATABASE {identifier(database)} CONNECTION LIMIT -1")
+            for tablespace in self.tablespaces:
+                session.execute(f"GRANT CREATE ON TABLESPACE {identifier(tablespace)} TO {role}")
+        with server.session(database, options) as session:
+            for schema in sorted(self.schemas):
+                session.execute(f"CREATE SCHEMA {identifier(schema)} AUTHORIZATION {role}")
+            for name, schema in self.extensions:
+                session.execute(f"CREATE EXTENSION {identifier(name)} SCHEMA {identifier(schema)}")
+            for row in session.rows(_GRANTS):
+                session.execute(f"GRANT {row['what']} TO {role}")
+        try:
+            self.server.session(database).close()
+        except ServerError as error:
+            return error.message
+        return ""
+
+    def hand_over(
+        self, server: Server, database: str, statements: Iterable[bytes], options: Mapping[str, str], progress: Progress
+    ) -> None:
+        """Have the superuser of `server` take over what the role has made, and do what was put off. Nothing of that
+        runs what the file has defined. Raises LoadFailed."""
+        role = identifier(self.name)
+        script = [
+            b"SELECT pg_catalog.set_config('search_path', '', false);",
+            f"REASSIGN OWNED BY {role} TO {identifier(server.user)};".encode(),
+            f"DROP OWNED BY {role};".encode(),
+            f"ALTER DATABASE {identifier(database)} CONNECTION LIMIT 0;".encode(),
+            *statements,
+        ]
+        load(server, database, "what the file says of owners and privileges", _lines(script), options, progress)
+
+
+# What an extension has made, and its users may fill or use.
+_GRANTS = """SELECT CASE c.relkind WHEN 'S' THEN 'UPDATE ON SEQUENCE ' ELSE 'INSERT ON ' END || c.oid::regclass AS what
+             FROM pg_extension e, unnest(e.extconfig) AS config JOIN pg_class c ON c.oid = config
+             UNION ALL SELECT 'USAGE ON FOREIGN DATA WRAPPER ' || quote_ident(fdwname) FROM pg_foreign_data_wrapper"""
+
+
+@contextmanager
+def load_role(
+    target: Target, source: str, extensions: Sequence[tuple[str, str]], tablespaces: Collection[str]
+) -> Generator[LoadRole]:
+    """Make one, which is there as long as the block. Raises ForeignRefused for extensions that may reach outside of a
+    database, unless the live database has them, PreflightFailed for those that the server lacks."""
+    name, password = f"scarlet_load_{secrets.token_hex(4)}", secrets.token_urlsafe(24)
+    with target.server.session(target.maintenance_database) as session:
+        _check(target, session, source, {extension for extension, _ in extensions})
+        session.execute("BEGIN")
+        # Its one right: row security of the file's own, which it forces on owners too, hides no row from it.
+        session.execute(f"CREATE ROLE {identifier(name)} LOGIN BYPASSRLS PASSWORD {literal(scram_verifier(password))}")
+        session.execute(f"COMMENT ON ROLE {identifier(name)} IS {literal(f'{MARK}loads {source}')}")
+        session.execute("COMMIT")
+    try:
+        yield LoadRole(name, target.server.logged_in_as(name, password), extensions, tablespaces)
+    finally:
+        with suppress(BackupToolError), target.server.session(target.maintenance_database) as session:
+            _drop(session, name)
+
+
+def sweep(session: Session) -> None:
+    """Drop those that killed restores left. Their databases are gone, and the server's restore lock is held."""
+    rows = session.rows(
+        f"SELECT rolname AS name FROM pg_roles WHERE starts_with(shobj_description(oid, 'pg_authid'), {literal(MARK)})"
+    )
+    for row in rows:
+        with suppress(BackupToolError):
+            _drop(session, row["name"])
+
+
+def _drop(session: Session, name: str) -> None:
+    session.execute(f"DROP OWNED BY {identifier(name)}")  # rights on tablespaces, and in this database nothing
+    session.execute(f"DROP ROLE {identifier(name)}")
+
+
+def _check(target: Target, session: Session, source: str, names: set[str]) -> None:
+    rows = session.rows("SELECT DISTINCT name FROM pg_available_extension_versions")
+    if missing := names - {row["name"] for row in rows}:
+        raise PreflightFailed(
+            f"The server lacks extensions that {source} uses: {', '.join(sorted(missing))}.",
+            "Run the database with an image that has them (Scarlet's is pgvector/pgvector:pg15).",
+        )
+    known = {row["name"] for row in session.rows("SELECT name FROM pg_available_extension_versions WHERE trusted")}
+    with suppress(ServerError), target.server.session(target.database) as live:
+        known |= {row["name"] for row in live.rows("SELECT extname AS name FROM pg_extension")}
+    if strange := names - known - ALLOWED:
+        raise ForeignRefused(
+            f"{source} uses extensions that may reach outside of a database: {', '.join(sorted(strange))}.",
+            trusting(),
+        )
+
+
+def trusting() -> str:
+    """How a file is loaded by those who trust whoever made it."""
+    return (
+        "Only if the user trusts whoever made the file, call again with drill=false: then it is loaded as it is, and "
+        "what is in it runs with a superuser's rights."
+    )
+
+
+def _lines(statements: Iterable[bytes]) -> Generator[bytes]:
+    for statement in statements:
+        yield statement + b"\n"

@@ -1,0 +1,151 @@
+"""A dump's script into an empty database, by the psql that stands beside the server."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from ...errors import DiskFull, RestoreFailed, WrongServer
+from ...hosts import run
+from ...hosts.endings import lost
+from ...postgres.dump.headings import Headings
+from ...postgres.dump.script import strip_restrict
+from ...postgres.server import programs
+from ...postgres.server.postmaster import WRONG_SERVER
+from ...postgres.server.session import Server
+from ...progress import Progress
+from ...store.directory import Entry
+from ...store.reading import FileReader, decompress
+from ..disk_space import FREE_SOME
+from ..reading.foreign import Through
+
+_NO_ROOM = "53100"
+OUTPUT_KEPT = 64 << 10
+# As psql shows an error with VERBOSITY "verbose".
+_REFUSED = re.compile(
+    r"(?:^psql:<stdin>:(?P<line>\d+): )?ERROR:  (?P<sqlstate>[0-9A-Z]{5}): (?P<message>.*)", re.MULTILINE
+)
+_PLACES = re.compile(r"^(SCHEMA|TABLE|DATATYPE|CONSTRAINT) NAME:  (.*)$", re.MULTILINE)
+# Innermost first: `SQL function "norm" during inlining`, `PL/pgSQL function public.norm(text) line 1 at RETURN`.
+_FUNCTION = re.compile(r'(?:SQL function "(?P<sql>[^"\n]+)"|PL/pgSQL function (?P<plpgsql>[^\n]+?)(?:\(.*?\))? line )')
+_OF_ROWS = ("22", "23")
+"""SQLSTATE classes of errors whose words name the table, or the line of its data."""
+NO_SHARED_MEMORY = "could not resize shared memory segment"
+
+
+class LoadFailed(RestoreFailed):
+    """The server refused a part of the script. `said` is its own word, without any value; `sqlstate` its code.
+
+    `table` (or a domain) and `constraint` are what it names, "" where it names none; `function` is the one whose body
+    it was in, as the server spells it.
+    """
+
+    def __init__(
+        self, name: str, said: str, sqlstate: str, table: str = "", constraint: str = "", function: str = ""
+    ) -> None:
+        super().__init__(f"{name} could not be loaded: {said}")
+        self.said, self.sqlstate = said, sqlstate
+        self.table, self.constraint, self.function = table, constraint, function
+
+    @classmethod
+    def of(cls, name: str, refused: re.Match[str], stderr: str, headings: Headings) -> LoadFailed:
+        """What psql's stderr tells of the error that was found in it, in a script with those `headings`."""
+        after = stderr[refused.end() :]
+        places = dict(_PLACES.findall(after))
+        within = places.get("TABLE") or places.get("DATATYPE") or ""
+        table = f"{places.get('SCHEMA', '')}.{within}" if within else ""
+        context = after[max(0, after.find("CONTEXT:  ")) :]
+        function = _FUNCTION.search(context) if "CONTEXT:  " in after else None
+        spelt = (function["sql"] or function["plpgsql"]).rpartition(".")[2] if function else ""
+        at = headings.before(int(refused["line"] or 0))
+        said = _without_values(refused, stderr, function=spelt, at=at)
+        return cls(name, said, refused["sqlstate"], table, places.get("CONSTRAINT", ""), spelt.strip('"'))
+
+
+def load(
+    server: Server,
+    database: str,
+    name: str,
+    script: Iterable[bytes],
+    options: Mapping[str, str],
+    progress: Progress,
+    look: Callable[[], None] = lambda: None,
+) -> None:
+    """Load a script into the empty `database`, with these settings in the session. `name` is for messages;
+    what `look`, called all the time, raises ends the load.
+
+    Only psql's own word after the last line counts as the end: an exit code of 0 is also what a cut-off input gives.
+    Raises LoadFailed, DiskFull where the server has no room for it, RestoreFailed when the connection was lost, or what
+    `script` raises; the database is then of no use.
+    """
+    key = secrets.token_hex(16) if programs.knows_restrict(server.program_version("psql")) else None
+    mark = secrets.token_hex(16)
+    output = bytearray()
+
+    def sink(data: bytes) -> None:
+        output.extend(data)
+        del output[:-OUTPUT_KEPT]
+
+    # A crash may lose the last commits of the load, but the swap's own commit waits for all that came before it.
+    environment = server.environment(database, {**options, "synchronous_commit": "off"})
+    with server.session(database, options) as session:
+        proof = session.identity.proof
+    headings = Headings()
+    source = headings.passing(_restricted(script, key, mark, proof))
+    argv = programs.psql_load()
+    ended = run(server.host, argv, env=environment, source=source, sink=sink, progress=progress, look=look)
+    if ended.code in (None, 137) and (gone := lost(server.host, ended, "the load")):
+        gone.message += " The live database is as it was."
+        raise gone
+    if ended.code != 0 or f"{mark}\n".encode() not in output:
+        if (refused := _REFUSED.search(ended.stderr)) and ended.code == programs.PSQL_STOPPED:
+            if refused["sqlstate"] == WRONG_SERVER:
+                raise WrongServer(f"psql was to load {name} into {database!r}, and came to another server or database.")
+            if refused["sqlstate"] == _NO_ROOM and "shared memory" not in refused["message"]:
+                raise DiskFull(
+                    f"{name} could not be loaded, since the server's disk is full: {refused['message']}. "
+                    "The live database is as it was.",
+                    FREE_SOME,
+                )
+            raise LoadFailed.of(name, refused, ended.stderr, headings)
+        said = next((line for line in ended.stderr.splitlines() if line.strip()), f"exit code {ended.code}")
+        raise RestoreFailed(f"{name} could not be loaded, since psql came to an early end: {said}")
+
+
+def script_of(
+    entry: Entry, sha256: str, through: Through | None, progress: Progress, *, rows: bool = True
+) -> Iterator[bytes]:
+    """A backup's script, whose file has to have that SHA-256, read `through` that; without
+    `rows` only what makes its tables. Raises RestoreFailed at its end, or before it, when the file has changed."""
+    status = entry.path.stat()
+    if (status.st_size, status.st_mtime_ns) != (entry.bytes, entry.mtime_ns):
+        raise RestoreFailed(f"{entry.name.name} changed after it was verified. The live database is as it was.")
+    raw = FileReader(entry.path, progress.report)
+    plain = decompress(iter(raw), entry.name.compression)
+    yield from strip_restrict(through(plain) if through else plain, rows=rows)
+    if raw.sha256 != sha256:
+        raise RestoreFailed(f"{entry.name.name} changed after it was verified. The live database is as it was.")
+
+
+def _restricted(script: Iterable[bytes], key: str | None, mark: str, proof: str) -> Iterator[bytes]:
+    yield proof.encode()
+    if key is not None:
+        yield f"\\restrict {key}\n".encode()
+    yield from script
+    if key is not None:
+        yield f"\n\\unrestrict {key}\n".encode()
+    yield f"\n\\echo {mark}\n".encode()
+
+
+def _without_values(refused: re.Match[str], stderr: str, *, function: str, at: str) -> str:
+    """The server's first error and where it was; what values it names may be secrets."""
+    said, sqlstate = refused["message"], refused["sqlstate"]
+    if sqlstate.startswith("22"):
+        said = re.sub(r'".*', "(a value)", said)
+    place = re.search(r"^CONTEXT:  (COPY [^,]+, line \d+)", stderr[refused.end() :], re.MULTILINE)
+    places = [place[1]] if place else []
+    if not place and sqlstate[:2] not in _OF_ROWS:
+        places += [f"in the function {function}"] if function else []
+        places += [f"at {at}"] if at else []
+    return f"{said} ({', '.join([sqlstate, *places])})"

@@ -1,0 +1,199 @@
+"""The steps by which a backup becomes a database again. A drill and a restore take the same ones, in this order: an
+empty database with its settings, the load, statistics for the planner, owner and privileges, and a dump to compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ...errors import HostError, RestoreFailed, ServerError
+from ...hosts import run
+from ...models.manifest import DatabaseProperties, Setting
+from ...postgres.dump.contents import Comparison, Contents, compare, confirm
+from ...postgres.dump.script import ScriptDamaged, ScriptReader
+from ...postgres.server import analysing, databases, programs
+from ...postgres.server import catalogue as pg
+from ...postgres.server.quoting import identifier, literal
+from ...postgres.server.session import OPTIONS, OWN_FORMATS, Server
+from .. import disk_space
+from ..context import Target
+from . import load_checks
+from .attempts import Loader, violations
+
+PINNED: Mapping[str, str | None] = {}
+"""Formats of a dump as every session of ours has them."""
+
+
+@dataclass
+class Staging:
+    """A database into which a backup is loaded. `loader` loads it, and tells where; `again` names a second one, for
+    definitions that have to be loaded once more; `marker` is the comment of both.
+
+    `properties` None: of a database that nobody knows. `public`: whether it has that schema. `private`: none but
+    superusers are let in. `foreign`: nobody knows with which settings the script was dumped. `warnings` are of what
+    this server can't give it.
+    """
+
+    target: Target
+    loader: Loader
+    again: Callable[[], str]
+    marker: str
+    properties: DatabaseProperties | None
+    settings: Sequence[Setting]
+    public: bool
+    private: bool
+    foreign: bool
+    same_version: bool
+    oid: int = 0
+    warnings: list[str] = field(default_factory=list[str])
+
+    @property
+    def server(self) -> Server:
+        """Where it is."""
+        return self.loader.server
+
+    @property
+    def name(self) -> str:
+        """What it is called until it goes live."""
+        return self.loader.database
+
+    # -- the steps ---------------------------------------------------------------------------------------------------
+
+    def create(self) -> None:
+        """Make it, empty, with the settings that the loaded one is to have."""
+        self.loader.fresh = self._anew
+        self.oid, self.warnings = self._create(self.name)
+
+    def load(self, size: int | None) -> None:
+        """Load the script. Raises what `Loader.load` raises."""
+        self.loader.load(size)
+
+    def analyse(self) -> list[str]:
+        """Statistics for the planner; gives a warning for each table that has none then.
+
+        It comes before anything is compared: an index's expressions are evaluated, and they are the user's.
+        """
+        self.loader.progress.stage("analysing the tables for the planner")
+        with self.loader.loading.session(self.name, self.loader.loading_options, self.loader.progress) as session:
+            return analysing.analyse(session)
+
+    def hand_over(self) -> None:
+        """Where a role without rights has loaded it: everything to its owner, and then what only a superuser can do."""
+        self._hand_over(self.name)
+
+    def put_back(self) -> list[str]:
+        """Owner and privileges; gives a warning for each that could not be had."""
+        if self.properties is None:
+            return []
+        return databases.apply_properties(self.server, self.loader.maintenance, self.name, self.properties)
+
+    def unlike(self) -> list[str]:
+        """What of its settings and privileges is not as it was, in words."""
+        if self.properties is None:
+            return []
+        return databases.unlike(self.server, self.name, self.properties, self.loader.options)
+
+    def compare(self, before: Contents) -> Comparison:
+        """What was loaded, by a dump of it, with what the script holds. Raises RestoreFailed where there is none."""
+        comparison = self._compare(before, PINNED)
+        if self.foreign and comparison.differences and (formats := self._formats_of_the_live_server()):
+            comparison = self._compare(before, formats)
+        return comparison
+
+    def of_other_formats(self) -> set[str]:
+        """Tables whose rows a dump with other settings spells in another way, where nobody knows the file's."""
+        if not self.foreign:
+            return set()
+        with self.server.session(self.name, self.loader.options) as session:
+            return pg.tables_of_types(session, ("timestamptz", "tstzrange", "tstzmultirange", "bytea"))
+
+    # -- how they are taken ------------------------------------------------------------------------------------------
+
+    def _create(self, name: str) -> tuple[int, list[str]]:
+        loader = self.loader
+        with self.server.session(loader.maintenance) as session, loader.progress.uninterrupted():
+            oid, warnings = databases.create(session, name, self.properties, self.marker, private=self.private)
+        if not self.public:
+            with self.server.session(name, loader.options) as inside:
+                inside.execute("DROP SCHEMA IF EXISTS public")
+        warnings += databases.apply_settings(self.server, name, self.settings, loader.options)
+        if loader.role is None or not (
+            hindered := loader.role.prepare(self.server, loader.maintenance, name, loader.options)
+        ):
+            return oid, warnings
+        loader.role = None
+        with self.server.session(loader.maintenance) as session:
+            disk_space.drop(self.server, session, name)
+        oid, warnings = self._create(name)
+        told = f"The server does not let a role without rights in ({hindered.removesuffix('.')})"
+        return oid, [*warnings, f"{told}, so what the file has defined ran with a superuser's rights at the load."]
+
+    def _anew(self) -> None:
+        with self.server.session(self.loader.maintenance) as session:
+            disk_space.drop(self.server, session, self.name)
+        self.create()
+
+    def _hand_over(self, name: str) -> None:
+        loader = self.loader
+        if loader.role is not None and loader.put_off is not None:
+            loader.role.hand_over(self.server, name, loader.put_off.statements, loader.options, loader.progress)
+
+    def _compare(self, before: Contents, formats: Mapping[str, str | None]) -> Comparison:
+        after = self._dump(self.name, before, formats)
+        comparison = compare(before, after, same_version=self.same_version)
+        if not comparison.confirmed:
+            comparison = confirm(comparison, self._definitions_once_more(before, formats), after)
+        return load_checks.without_violations(comparison, violations(self.loader, with_keys=False))
+
+    def _dump(self, database: str, like: Contents, formats: Mapping[str, str | None]) -> Contents:
+        """A dump, in the form of `like`."""
+        loader, contents = self.loader, Contents(like)
+        with self.server.session(database, loader.options) as session:
+            encoding, size = pg.properties(session).encoding, pg.databases(session)[database].bytes
+        loader.progress.stage("dumping what was restored", size)
+        reader = ScriptReader(contents)
+        read = 0
+
+        def sink(chunk: bytes) -> None:
+            nonlocal read
+            read += len(chunk)
+            reader.feed(chunk)
+            loader.progress.report(read)
+
+        argv = programs.pg_dump(encoding, options=like.options)
+        environment = self.server.environment(database, {**loader.options, **loader.formats, **formats})
+        try:
+            ended = run(self.server.host, argv, env=environment, sink=sink, progress=loader.progress)
+            if ended.code != 0:
+                said = ended.stderr.strip() or f"exit code {ended.code}"
+                raise RestoreFailed(f"What was restored could not be dumped: {said}")
+            whole = reader.finish().trailer
+        except ScriptDamaged as error:
+            raise RestoreFailed(f"The dump of what was restored can't be read: {error}") from None
+        if not whole:
+            raise RestoreFailed("The dump of what was restored is cut off.")
+        return contents
+
+    def _definitions_once_more(self, before: Contents, formats: Mapping[str, str | None]) -> Contents:
+        """What the server makes of the script's definitions alone, in a second database."""
+        again = self.again()
+        try:
+            self._create(again)
+            self.loader.progress.stage("loading the definitions once more")
+            self.loader.load_definitions(again)
+            self._hand_over(again)
+            return self._dump(again, before, formats)
+        finally:
+            disk_space.give_back(self.server, self.loader.maintenance, again)
+
+    def _formats_of_the_live_server(self) -> dict[str, str | None]:
+        """How a plain pg_dump there writes timestamps and bytea, which depends on settings; empty where it can't be
+        asked, or is as ours."""
+        try:
+            with self.target.server.session(self.target.database, OWN_FORMATS) as session:
+                names = ", ".join(f"current_setting({literal(name)}) AS {identifier(name)}" for name in OWN_FORMATS)
+                found: dict[str, str | None] = session.rows(f"SELECT {names}")[0]
+        except (HostError, ServerError):
+            return {}
+        return {} if all(found[name] == OPTIONS[name] for name in found) else found

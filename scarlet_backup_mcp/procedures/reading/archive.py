@@ -1,0 +1,186 @@
+"""An archive of a whole volume as a stream, from its first byte to its last: written, read, and read back."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import BackupToolError, DumpIncomplete
+from ...hosts import Exit, Host, run
+from ...models.common import Compression, Packing
+from ...postgres.cluster.base_backup import BACKUP_MANIFEST, File
+from ...progress import Progress
+from ...store.reading import CompressionDamaged, Compressor, FileReader, decompress
+from ...store.tar import Member, MemberHandler, TarDamaged, TarReader
+from ...store.writing import PartialFile
+from ..catalog import recorded
+
+PG_VERSION = "PG_VERSION"
+PG_CONTROL = "pg_control"
+KEPT = {BACKUP_MANIFEST: 256 << 20, PG_VERSION: 16, PG_CONTROL: 8192}
+"""Files whose content is kept while an archive is read, and the bytes up to which it is: a backup_manifest has some 170
+for each file of the cluster."""
+CONFIGURATION, LONGEST, ALL_OF_IT = ".conf", 1 << 20, 16 << 20
+"""How files of a configuration end, and the bytes of one, and of all, that are kept."""
+_OF_A_DATABASE = re.compile(r"(^|/)base/\d+$")
+"""Each database's directory has a PG_VERSION of its own."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is in an archive. Names are relative to `root`, the directory in it that holds the cluster: none in a base
+    backup, `data` in what PROC-004's command made. `odd` are members that a cluster's archive never has, in words."""
+
+    root: str
+    files: Mapping[str, File]
+    kept: Mapping[str, bytes]
+    odd: list[str]
+
+
+class Inventory(MemberHandler):
+    """Takes stock of an archive while it is read."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, File] = {}
+        self._kept: dict[str, bytes] = {}
+        self._odd: list[str] = []
+        self._present = Member("", "file", 0)
+        self._digest = hashlib.sha256()
+        self._keeping: bytearray | None = None
+        self._left = ALL_OF_IT
+
+    def member(self, member: Member) -> None:
+        """As `MemberHandler.member`."""
+        if member.kind == "link":
+            self._odd.append(f"{member.name} is a link: a tablespace outside of the data directory is not in here")
+        if member.kind == "file":
+            self._present, self._digest = member, hashlib.sha256()
+            keep = member.size <= KEPT.get(posixpath.basename(member.name), -1)
+            if member.name.endswith(CONFIGURATION) and member.size <= min(LONGEST, self._left):
+                keep, self._left = True, self._left - member.size
+            self._keeping = bytearray() if keep else None
+
+    def data(self, data: memoryview) -> None:
+        """As `MemberHandler.data`."""
+        self._digest.update(data)
+        if self._keeping is not None:
+            self._keeping += data
+
+    def end(self) -> None:
+        """As `MemberHandler.end`."""
+        name = self._present.name
+        if name in self._files:
+            self._odd.append(f"{name} is there twice")
+        self._files[name] = File(self._present.size, self._digest.hexdigest())
+        if self._keeping is not None:
+            self._kept[name] = bytes(self._keeping)
+
+    def contents(self) -> Contents:
+        """What was found so far."""
+        versions = [name for name in self._kept if posixpath.basename(name) == PG_VERSION]
+        found = posixpath.dirname(min(versions, key=lambda name: name.count("/"), default=""))
+        root = _OF_A_DATABASE.sub("", found).rstrip("/")
+        start = f"{root}/" if root else ""
+        outside = [f"{name} is not in the directory {root}" for name in self._files if not name.startswith(start)]
+        return Contents(
+            root,
+            {name[len(start) :]: file for name, file in self._files.items() if name.startswith(start)},
+            {name[len(start) :]: text for name, text in self._kept.items() if name.startswith(start)},
+            [*self._odd, *outside],
+        )
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What a whole reading gave. `damage` says where it stops being a tar archive; the rest is what came before."""
+
+    bytes: int
+    sha256: str
+    tar_bytes: int
+    contents: Contents
+    damage: str | None
+    compression_damage: str | None
+
+
+def read(path: Path, compression: Packing, progress: Progress) -> Archive:
+    """Read the whole file once. Raises StoreError when it can't be read, Cancelled when asked to stop."""
+    progress.stage(f"reading {path.name}", path.stat().st_size)
+    raw = FileReader(path, progress.report)
+    inventory = Inventory()
+    reader = TarReader(inventory)
+    damage = compression_damage = None
+    plain = decompress(iter(raw), compression, single=True)
+    try:
+        for piece in plain:
+            reader.feed(piece)
+        reader.finish()
+    except CompressionDamaged as error:
+        compression_damage = str(error)
+    except TarDamaged as error:
+        damage = f"at byte {error.offset:,} of the archive: {error.message}"
+        with suppress(CompressionDamaged):  # so that the digest is of the whole file
+            for _ in plain:
+                pass
+    return Archive(raw.bytes, raw.sha256, reader.bytes, inventory.contents(), damage, compression_damage)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What went by while an archive was written. `said` are the lines that its program wrote to stderr."""
+
+    contents: Contents
+    tar_bytes: int
+    said: list[str]
+
+
+def write(
+    host: Host,
+    argv: Sequence[str],
+    partial: PartialFile,
+    compression: Compression,
+    progress: Progress,
+    *,
+    env: Mapping[str, str],
+    total: int | None,
+    failure: Callable[[Exit], BackupToolError],
+) -> Written:
+    """Run a program there whose stdout is an archive of about `total` bytes, and put that, compressed, into `partial`.
+
+    Raises what `failure` makes of an exit code that is not 0, DumpIncomplete when it wrote no whole archive, or what
+    the host and the disk raise; `partial` is then of no use.
+    """
+    inventory, compressor = Inventory(), Compressor(compression)
+    reader = TarReader(inventory)
+
+    def sink(chunk: bytes) -> None:
+        partial.write(compressor.compress(chunk))
+        reader.feed(chunk)
+        progress.report(reader.bytes if total is None else min(reader.bytes, total))
+
+    try:
+        ended = run(host, argv, env=env, sink=sink, progress=progress)
+        if ended.code != 0:
+            raise failure(ended)
+        partial.write(compressor.finish())
+        reader.finish()
+    except TarDamaged as error:
+        raise DumpIncomplete(f"What {argv[0]} wrote is no whole archive: {error.message}.") from None
+    said = [line for line in ended.stderr.splitlines() if line.strip()]
+    return Written(inventory.contents(), reader.bytes, said)
+
+
+def read_back(partial: PartialFile, compression: Compression, written: Written, progress: Progress) -> None:
+    """Read the finished file from the disk. Raises DumpFailed unless it is what was written."""
+    found = read(partial.path, compression, progress)
+    recorded.require_read_back(
+        partial,
+        ("its end", found.damage is None and found.compression_damage is None),
+        ("size", found.bytes == partial.bytes and found.tar_bytes == written.tar_bytes),
+        ("SHA-256", found.sha256 == partial.sha256),
+        ("files", found.contents == written.contents),
+    )

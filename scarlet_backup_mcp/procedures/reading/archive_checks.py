@@ -1,0 +1,217 @@
+"""What is checked of an archive of a whole volume: in a moment (`quick`), or after all of it was read (`full`)."""
+
+from __future__ import annotations
+
+from ...errors import StoreError
+from ...models.manifest import VolumeManifest, WalSegment
+from ...models.verification import Check
+from ...postgres.cluster import base_backup
+from ...postgres.cluster.base_backup import BACKUP_LABEL, BACKUP_MANIFEST, BackupManifest, BackupManifestDamaged
+from ...store import gzip
+from ...store.directory import Entry
+from ...store.encodings import HEAD
+from ...store.reading import ZSTD_MAGIC, beginning
+from ...store.tar import Member, MemberHandler, TarDamaged, TarReader
+from ..catalog.records import Known
+from . import archive_configuration
+from .archive import PG_VERSION, Archive, Contents
+from .checks import SHOWN, name_checks, same
+
+CONSISTENT = "consistent"
+NEEDED = (PG_VERSION, "global/pg_control")
+"""Files without which nothing is a cluster of PostgreSQL."""
+POSTMASTER_PID = "postmaster.pid"
+MAGIC = {"gzip": gzip.MAGIC, "zstd": ZSTD_MAGIC}
+
+
+def quick_checks(known: Known[VolumeManifest]) -> list[Check]:
+    """Name, manifest, size, the compressed stream's and the archive's first bytes."""
+    entry = known.entry
+    magic = MAGIC[entry.name.compression]
+    begins = _first_bytes(entry, len(magic))
+    return [
+        *name_checks(known),
+        Check(check="compression", ok=begins == magic, expected=magic.hex(" "), found=begins.hex(" ")),
+        _structure_check(beginning(entry.path, entry.name.compression)),
+    ]
+
+
+def _structure_check(begins: bytes) -> Check:
+    """By an archive's first bytes. Pax records and long names go before the member that they are for."""
+    first, expected = _First(), "a tar archive"
+    try:
+        TarReader(first).feed(begins)
+    except TarDamaged as error:
+        return Check(check="structure", ok=False, expected=expected, found=_words([error.message]))
+    if not first.found and len(begins) == HEAD and any(begins):
+        undecided = "its first 4 KiB only tell of its first file or directory: level full looks further"
+        return Check(check="structure", ok=None, expected=expected, detail=undecided)
+    return Check(check="structure", ok=bool(first.found), expected=expected, found=first.found or "nothing")
+
+
+def content_checks(known: Known[VolumeManifest], archive: Archive) -> list[Check]:
+    """Everything that the whole content tells."""
+    manifest, contents = known.manifest, archive.contents
+    whole = archive.damage is None and archive.compression_damage is None
+    checks = [
+        *name_checks(known),
+        Check(check="compression", ok=archive.compression_damage is None, detail=archive.compression_damage or ""),
+        Check(
+            check="structure",
+            ok=whole and not contents.odd,
+            expected="a whole tar archive of files and directories",
+            found=f"{len(contents.files):,} files",
+            detail=_words([archive.damage] if archive.damage else contents.odd)
+            or ("" if whole else "its end can't be read"),
+        ),
+        data_directory(contents),
+        archive_configuration.check(contents, foreign=manifest is None),
+    ]
+    if manifest is not None and manifest.cold:
+        checks.append(same("files", manifest.files, len(contents.files)))
+    elif manifest is not None or is_base_backup(contents):
+        checks += base_backup_checks(contents)
+    else:
+        checks.append(_copied_how(contents))
+    if manifest is not None:
+        checks += [
+            same("sha256", manifest.sha256, archive.sha256),
+            same("tar_bytes", manifest.tar_bytes, archive.tar_bytes),
+            _wal_digests(manifest.wal, wal_of(contents)),
+        ]
+    if manifest is not None and not manifest.cold:
+        digest = contents.files.get(BACKUP_MANIFEST)
+        checks.append(
+            same("backup_manifest_sha256", manifest.backup_manifest_sha256, digest.sha256 if digest else "none")
+        )
+    return checks
+
+
+def is_base_backup(contents: Contents) -> bool:
+    """Whether pg_basebackup made it, as far as its files tell. A server that has run on a base backup renames the
+    label, and leaves the list of files behind, which is then no list of what came after."""
+    if POSTMASTER_PID in contents.files:
+        return False
+    listed = BACKUP_MANIFEST in contents.kept and f"{BACKUP_LABEL}.old" not in contents.files
+    return listed or BACKUP_LABEL in contents.files
+
+
+def base_backup_checks(contents: Contents) -> list[Check]:
+    """The archive against the server's own list of what it sent."""
+    manifest, why_not = backup_manifest(contents)
+    checks = [
+        Check(
+            check=BACKUP_MANIFEST,
+            ok=manifest is not None,
+            expected="the server's list of files, with its own checksum",
+            found="found" if manifest else "none",
+            detail=why_not,
+        )
+    ]
+    if manifest is None:
+        return checks
+    compared = base_backup.compare(manifest, contents.files)
+    unchecked = f"only the sizes of {compared.unchecked:,} could be compared: they have no SHA-256"
+    return [
+        *checks,
+        Check(
+            check="files",
+            ok=False if compared.file_faults else None if compared.unchecked else True,
+            expected=f"{compared.compared:,} files as backup_manifest lists them, and no other",
+            found=f"{len(compared.file_faults)} faults",
+            detail=_words(compared.file_faults) or (unchecked if compared.unchecked else ""),
+        ),
+        Check(
+            check="wal",
+            ok=not compared.wal_faults,
+            expected=", ".join(f"{range_.start} to {range_.end}" for range_ in manifest.wal_ranges),
+            found=f"{len(wal_of(contents))} segments",
+            detail=_words(compared.wal_faults),
+        ),
+    ]
+
+
+def backup_manifest(contents: Contents) -> tuple[BackupManifest | None, str]:
+    """The archive's backup_manifest, or why there is none that holds."""
+    text = contents.kept.get(BACKUP_MANIFEST)
+    if text is None:
+        return None, "without it nothing tells whether every file is there and whole"
+    try:
+        return base_backup.parse(text), ""
+    except BackupManifestDamaged as error:
+        return None, str(error)
+
+
+def wal_of(contents: Contents) -> list[WalSegment]:
+    """The WAL segments as a manifest has them."""
+    return [
+        WalSegment(name=name, bytes=file.bytes, sha256=file.sha256)
+        for name, file in base_backup.wal_segments(contents.files).items()
+    ]
+
+
+def data_directory(contents: Contents) -> Check:
+    """Whether it is the data directory of a PostgreSQL cluster at all, and of which major version."""
+    missing = [name for name in NEEDED if name not in contents.files]
+    version = contents.kept.get(PG_VERSION, b"").decode("ascii", "replace").strip()
+    return Check(
+        check="data_directory",
+        ok=not missing,
+        expected="a data directory of PostgreSQL",
+        found=f"of PostgreSQL {version}" if version else "",
+        detail=f"missing: {', '.join(missing)}" if missing else "",
+    )
+
+
+def _copied_how(contents: Contents) -> Check:
+    """Of an archive that pg_basebackup did not make: what tells whether the server ran while it was copied."""
+    if POSTMASTER_PID in contents.files:
+        return Check(
+            check=CONSISTENT,
+            ok=False,
+            expected="a copy of a server that was stopped, or one that pg_basebackup made",
+            found=POSTMASTER_PID,
+            detail="the server ran while its files were copied (or was killed before), so they are of different "
+            "moments: what comes out of it may be torn, without any error",
+        )
+    return Check(
+        check=CONSISTENT,
+        ok=None,
+        detail=f"no {POSTMASTER_PID}, so the server seems to have been stopped; nothing tells whether every file is "
+        "there and whole",
+    )
+
+
+def _wal_digests(expected: list[WalSegment], found: list[WalSegment]) -> Check:
+    differing = [segment.name for segment in expected if segment not in found]
+    return Check(
+        check="wal_digests",
+        ok=expected == found,
+        expected=f"{len(expected)} segments",
+        found=f"{len(found)} segments",
+        detail=f"not as they were: {', '.join(differing[:SHOWN])}" if differing else "",
+    )
+
+
+class _First(MemberHandler):
+    """Only the first member."""
+
+    def __init__(self) -> None:
+        self.found = ""
+
+    def member(self, member: Member) -> None:
+        self.found = self.found or _words([f"it begins with the {member.kind} {member.name or '.'}"])
+
+
+def _words(sentences: list[str]) -> str:
+    """The first few. Names of files may hold anything, also what no text and no terminal should."""
+    told = "; ".join(sentences[:SHOWN])
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in told)
+
+
+def _first_bytes(entry: Entry, count: int) -> bytes:
+    try:
+        with entry.path.open("rb") as file:
+            return file.read(count)
+    except OSError as error:
+        raise StoreError(f"{entry.path} can't be read: {error.strerror or error}.") from error

@@ -1,0 +1,225 @@
+"""What is checked of a backup's file: in a moment (`quick`), or after its whole content was read (`full`)."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from ...models.manifest import Manifest, TableData
+from ...models.verification import Check
+from ...postgres.dump import script
+from ...postgres.dump.parts import CLUSTER
+from ...postgres.dump.refusals import Refusal
+from ...store.directory import Entry
+from ...store.encodings import DESCRIPTIONS, Container, recognise
+from ...store.reading import beginning
+from ..catalog.consistency import contradictions
+from ..catalog.records import CLOCK_SLACK, Known, M
+from .foreign import Choice
+from .sql import Examination
+
+HEADER, TRAILER = script.HEADER.decode(), script.TRAILER.decode()
+# The words alone may stand in a row. What may come after them is the end of pg_dump's own restriction.
+_LAST_LINES = re.compile(rf"^--\n{TRAILER}\n--\n\s*(?:\\unrestrict \w+\s*)?\Z", re.MULTILINE)
+_FIRST_LINE = re.compile(rf"^{HEADER}$", re.MULTILINE)
+_CLUSTER = CLUSTER.decode()
+# Behind the last dump of others' files stands the end of a cluster's, or what Supabase's tools put there.
+_OTHER_LAST_LINES = re.compile(
+    rf"^--\n(?:{TRAILER}|{_CLUSTER} complete)\n--\n\s*(?:\\unrestrict \w+\s*)?(?:RESET ALL;\s*)?\Z", re.MULTILINE
+)
+_UNCOMMENTED = re.compile("^(?:SET|CREATE) ", re.MULTILINE)
+_OTHER_FIRST_LINE = re.compile(rf"^(?:{HEADER}|{_CLUSTER})$", re.MULTILINE)
+EDGE = 8192
+"""Bytes of the file's beginning and end that `quick` looks at."""
+SHOWN = 5
+CLOCK = "time"
+"""The one check that says nothing about the file: time passes, so its outcome is not kept."""
+MANIFEST = "manifest"
+CONSISTENCY = "consistency"
+FORM = "form"
+"""Whether the file is a dump at all."""
+CONTENTS = "contents"
+"""What a script of others' holds besides one dump."""
+
+
+def quick_checks(known: Known[Manifest]) -> list[Check]:
+    """Name, manifest, size, first and last lines: what a look at the file tells in a moment."""
+    entry = known.entry
+    container = container_of(entry)
+    checks = [
+        *name_checks(known),
+        _encoding_check(container, "level full tells whether that can be undone", readable=None),
+    ]
+    if entry.name.compression == "none":
+        with entry.path.open("rb") as file:
+            head = _legible(file.read(EDGE), container)
+            file.seek(max(0, entry.bytes - EDGE) // 2 * 2)  # UTF-16 comes in pairs
+            tail = _legible(file.read(EDGE), container)
+        last = (_OTHER_LAST_LINES if known.manifest is None else _LAST_LINES).search(tail)
+        uncommented = known.manifest is None and (_is_uncommented(head) or f"\n{TRAILER}\n" in tail)
+        checks += [
+            _header_check(head, foreign=known.manifest is None),
+            _edge_check("trailer", TRAILER, True if last else None if uncommented else False),
+        ]
+    else:
+        head = _legible(beginning(entry.path, entry.name.compression), container)
+        checks.append(_header_check(head, foreign=known.manifest is None))
+        checks.append(Check(check="trailer", ok=None, detail="a compressed file's end is looked at by level full"))
+    return checks
+
+
+def content_checks(
+    known: Known[Manifest], told: str, found: Examination, certain: bool, choice: Choice | None
+) -> list[Check]:
+    """Everything that the whole content tells. `told` is what is known of a file that PowerShell has written; `certain`
+    whether it is known, and not just one of several ways, how to undo that. `choice` is what was read of a script that
+    others made."""
+    manifest, summary = known.manifest, found.summary
+    trailer = summary is not None and summary.trailer
+    uncommented = choice is not None and choice.uncommented
+    refused = found.refused(foreign=known.foreign)
+    checks = [
+        *name_checks(known),
+        _encoding_check(container_of(known.entry), told, certain and found.repair is not None),
+        Check(check="compression", ok=found.compression_damage is None, detail=found.compression_damage or ""),
+        Check(check="structure", ok=found.damage is None, expected="a plain dump", detail=_damage(found)),
+        Check(check="header", ok=None if uncommented else found.header, expected=HEADER),
+        Check(
+            check="trailer",
+            ok=None if uncommented else trailer,
+            expected=TRAILER,
+            detail="written without pg_dump's comments: nothing tells whether its end is there" if uncommented else "",
+        ),
+        Check(
+            check="statements",
+            ok=not refused,
+            expected="only what pg_dump writes",
+            found=f"{len(refused)} refused",
+            detail=describe_refusals(refused),
+        ),
+    ]
+    if choice is not None and (
+        said := [*choice.told, *([f"{choice.refused[0].upper()}{choice.refused[1:]}."] if choice.refused else [])]
+    ):
+        checks.append(Check(check=CONTENTS, ok=None if choice.refused else True, detail=". ".join(said)))
+    if manifest is not None:
+        checks += [
+            same("sha256", manifest.sha256, found.sha256),
+            same("script_bytes", manifest.script_bytes, found.script_bytes),
+            _table_check(manifest.tables, found.tables),
+            same("rest_of_script", manifest.rest_sha256, found.rest_sha256),
+        ]
+    return checks
+
+
+def container_of(entry: Entry) -> Container:
+    """How the file's text was written, by its first bytes."""
+    return recognise(beginning(entry.path, entry.name.compression))
+
+
+def describe_refusals(refused: list[Refusal]) -> str:
+    """The first few in words."""
+    return "; ".join(f"line {r.line} {r.reason}: {r.excerpt}" for r in refused[:SHOWN])
+
+
+def describe(failed: list[Check]) -> str:
+    """Failed checks in words."""
+    return "; ".join(f"{c.check}: {c.detail or f'expected {c.expected}, found {c.found}'}" for c in failed)
+
+
+def name_checks(known: Known[M]) -> list[Check]:
+    """Name, size, manifest and time, of a backup of either kind."""
+    entry, manifest = known.entry, known.manifest
+    checks = [
+        Check(
+            check="name",
+            ok=entry.name.stamp is not None if manifest is not None else None,
+            expected="a name with a time, as PROC-004 has it",
+            found=known.name,
+        ),
+        Check(check="size", ok=entry.bytes > 0, expected="> 0 bytes", found=f"{entry.bytes} bytes"),
+        Check(
+            check=MANIFEST,
+            ok=manifest is not None,
+            expected="there is one",
+            found="found" if manifest else "none",
+            detail=known.detail if manifest is None else "",
+        ),
+    ]
+    if manifest is not None:
+        wrong = contradictions(entry.name, manifest)
+        expected = "a manifest that agrees with itself"
+        checks.append(Check(check=CONSISTENCY, ok=not wrong, expected=expected, detail="; ".join(wrong)))
+        checks.append(same("bytes", manifest.bytes, entry.bytes))
+        ahead = manifest.created_at > datetime.now(UTC) + CLOCK_SLACK
+        checks.append(
+            Check(check=CLOCK, ok=not ahead, expected="not in the future", found=manifest.created_at.isoformat())
+        )
+    return checks
+
+
+def _encoding_check(container: Container, told: str, readable: bool | None) -> Check:
+    """Re-encoded text is no fault where it can be undone; a look at the first bytes can't tell that."""
+    plain = container == "plain"
+    return Check(
+        check="encoding",
+        ok=True if plain else readable,
+        expected=DESCRIPTIONS["plain"],
+        found=DESCRIPTIONS[container],
+        detail="" if plain else told,
+    )
+
+
+def _damage(found: Examination) -> str:
+    if found.damage is None:
+        return ""
+    return f"{found.damage}. The tables that are whole before it hold {found.rows:,} rows"
+
+
+def _table_check(expected: list[TableData], found: list[TableData]) -> Check:
+    before, after = ({(t.schema_, t.name, *t.columns): t for t in side} for side in (expected, found))
+    wrong = [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
+    return Check(
+        check="tables",
+        ok=not wrong,
+        expected=f"{len(expected)} tables, {sum(t.rows for t in expected):,} rows",
+        found=f"{len(found)} tables, {sum(t.rows for t in found):,} rows",
+        detail="; ".join(_difference(key, before.get(key), after.get(key)) for key in sorted(wrong)[:SHOWN]),
+    )
+
+
+def _difference(key: tuple[str, ...], before: TableData | None, after: TableData | None) -> str:
+    name = ".".join(key[:2])
+    if before is None:
+        return f"{name} is not in the manifest"
+    if after is None:
+        return f"{name} is missing"
+    if before.rows != after.rows:
+        return f"{name} has {after.rows} rows instead of {before.rows}"
+    return f"{name} has the right number of rows, but other data"
+
+
+def same(check: str, expected: object, found: object) -> Check:
+    """Whether two values, shown as they are, are equal."""
+    return Check(check=check, ok=expected == found, expected=str(expected), found=str(found))
+
+
+def _legible(data: bytes, container: Container) -> str:
+    """As it would be read, without a code page: headers and trailers are ASCII."""
+    codec = {"utf-16le": "utf-16-le", "utf-16be": "utf-16-be"}.get(container, "utf-8")
+    return data.decode(codec, "replace").removeprefix("\ufeff").replace("\r\n", "\n")
+
+
+def _header_check(head: str, *, foreign: bool) -> Check:
+    first = (_OTHER_FIRST_LINE if foreign else _FIRST_LINE).search(head)
+    return _edge_check("header", HEADER, True if first else None if foreign and _is_uncommented(head) else False)
+
+
+def _is_uncommented(head: str) -> bool:
+    """Whether a script begins so that may be a dump without pg_dump's comments."""
+    return _UNCOMMENTED.search(head) is not None and not re.search("^--", head, re.MULTILINE)
+
+
+def _edge_check(check: str, expected: str, ok: bool | None) -> Check:
+    """What stands there instead is not shown: it may be a row, and a secret."""
+    return Check(check=check, ok=ok, expected=expected, found=expected if ok else "something else")

@@ -1,0 +1,134 @@
+"""One reading of a dump's file, from its first byte to its last: everything that the file alone can tell."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...models.common import CodePage, Packing
+from ...models.manifest import TableData
+from ...postgres.dump.digests import BlockDigests
+from ...postgres.dump.refusals import NOT_WRITTEN, Refusal, Refusals
+from ...postgres.dump.roles import Roles
+from ...postgres.dump.script import Handler, ScriptDamaged, ScriptReader, Summary
+from ...progress import Progress
+from ...store.powershell import Irreparable, Repair
+from ...store.reading import CompressionDamaged, FileReader, decompress
+from .foreign import Through
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found. `damage` says where the file stops being a plain dump; the rest then is what came before.
+    `repair` and `way` are what the file was read through."""
+
+    bytes: int
+    sha256: str
+    repair: Repair | None
+    script_bytes: int
+    header: bool
+    summary: Summary | None
+    tables: list[TableData]
+    rest_sha256: str
+    refusals: list[Refusal]
+    roles: list[str]
+    damage: str | None = None
+    compression_damage: str | None = None
+    way: Through | None = None
+
+    @property
+    def through(self) -> Through | None:
+        """What the script has to be read through, from the file's plain bytes on; None: nothing."""
+        repair, way = self.repair, self.way
+        if repair is None or way is None:
+            return repair or way
+        return lambda plain: way(repair(plain))
+
+    def refused(self, *, foreign: bool) -> list[Refusal]:
+        """Statements that must not be loaded. In a file with our manifest pg_dump wrote them all, so there a statement
+        is not refused for being unknown, only for what it would do."""
+        return [refusal for refusal in self.refusals if foreign or refusal.reason != NOT_WRITTEN]
+
+    @property
+    def code_page(self) -> CodePage | None:
+        """With which a file of PowerShell's was read; None for any other file."""
+        return self.repair.code_page if self.repair else None
+
+    @property
+    def rows(self) -> int:
+        """Of all tables."""
+        return sum(table.rows for table in self.tables)
+
+
+def examine(
+    path: Path,
+    compression: Packing,
+    progress: Progress,
+    *extra: Handler,
+    repair: Repair | None = None,
+    way: Through | None = None,
+) -> Examination:
+    """Read the whole file once, what PowerShell did to it undone, and of the rest what `way` gives.
+
+    Raises StoreError when it can't be read, Cancelled when asked to stop.
+    """
+    progress.stage(f"reading {path.name}", path.stat().st_size)
+    raw = FileReader(path, progress.report)
+    digests, refusals, roles = BlockDigests(), Refusals(), Roles()
+    reader = ScriptReader(digests, refusals, roles, *extra)
+    damage = compression_damage = summary = None
+    script_bytes = 0
+    plain = decompress(iter(raw), compression)
+    try:
+        repaired = repair(plain) if repair else plain
+        for chunk in way(repaired) if way else repaired:
+            script_bytes += len(chunk)
+            if damage is None:
+                try:
+                    reader.feed(chunk)
+                except ScriptDamaged as error:
+                    damage = f"line {error.line}: {error.message}"
+    except CompressionDamaged as error:
+        compression_damage = str(error)
+    except (Irreparable, ScriptDamaged) as error:
+        damage = damage or f"line {error.line}: {error.message}"
+        with suppress(CompressionDamaged):  # so that the digest is of the whole file
+            for _ in plain:
+                pass
+    if damage is None:
+        try:
+            summary = reader.finish()
+            refusals.ended()
+        except ScriptDamaged as error:
+            damage = f"line {error.line}: {error.message}"
+    return Examination(
+        bytes=raw.bytes,
+        sha256=raw.sha256,
+        repair=repair,
+        script_bytes=script_bytes,
+        header=reader.header,
+        summary=summary,
+        tables=table_data(digests),
+        rest_sha256=digests.rest_sha256,
+        refusals=refusals.found,
+        roles=roles.names,
+        damage=damage,
+        compression_damage=compression_damage,
+        way=way,
+    )
+
+
+def table_data(digests: BlockDigests) -> list[TableData]:
+    """The COPY targets as a manifest has them."""
+    return [
+        TableData(
+            schema=block.target.schema,
+            name=block.target.name,
+            columns=list(block.target.columns),
+            rows=block.rows,
+            bytes=block.bytes,
+            sha256=block.sha256,
+        )
+        for block in digests.blocks
+    ]

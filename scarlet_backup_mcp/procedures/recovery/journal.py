@@ -1,0 +1,371 @@
+"""The restore journal: what a restore that was cut off still owes, and how the next call pays it.
+
+The journal is written before the first step that can't be undone by doing nothing (stopping dependents) and removed
+after the last (starting them). Which side of the swap the server is on is never taken from the journal: databases keep
+their OID through a rename, so the server tells.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from ...errors import (
+    BackupToolError,
+    Busy,
+    ContainerMissing,
+    DatabaseMissing,
+    DiskFull,
+    HostError,
+    RestoreInterrupted,
+    ServerError,
+    StoreError,
+)
+from ...hosts import Place
+from ...hosts.docker.container import DockerHost
+from ...models.common import Model, Utc
+from ...models.manifest import Site
+from ...models.results import DependentReport
+from ...nearest import nearest
+from ...postgres.server import catalogue as pg
+from ...postgres.server import databases
+from ...postgres.server.quoting import identifier
+from ...postgres.server.session import Session
+from ...progress import Progress
+from ...store import sidecars
+from ...store.names import JOURNAL
+from ...store.reserved import Reserved
+from ...store.writing import delete, sync_directory, write_atomically
+from .. import disk_space
+from ..context import Target
+from ..loading import load_role
+from ..own_names import is_marked, scratch_databases
+from .helper_container import require_sole_writer
+
+BACK_BY_HAND = (
+    "The old contents of a volume are in pgsql_tmp_outgoing_…, if there is one: with the server stopped move all in it "
+    "back, PG_VERSION last. Or else they are in pgsql_tmp_returning_… or, if PG_VERSION is missing, in the newest "
+    "pgsql_tmp_before_restore_…: the same, after all else was moved out of the way."
+)
+"""How the contents come back where no journal tells it."""
+
+
+class StoppedContainer(Model):
+    """A dependent that ran before the restore stopped it."""
+
+    id: str
+    name: str
+
+
+class Journal(Model):
+    """`incoming` takes the place of `database`, whose present one becomes `undo`. OIDs are of `system_identifier`'s."""
+
+    journal_version: Literal[1] = 1
+    source: str
+    source_kind: Literal["backup", "undo_point"]
+    container: str | None
+    database: str
+    live_oid: int | None
+    incoming: str
+    incoming_oid: int
+    undo: str | None
+    system_identifier: str
+    dependents: list[StoppedContainer]
+    started_at: Utc
+
+    @property
+    def where(self) -> str:
+        """Into what it restores, in words."""
+        return self.container or f"the database {self.database} of a local server"
+
+
+class VolumeJournal(Model):
+    """The contents of `site`'s data directory are exchanged. What lies there tells how far that got: see
+    `contents_of_volume`; `stamp` names the directories, `undo` is the stamp of those that come in, if it is an undo.
+    `mounted` is the volume, or the directory of the engine's machine, and `engine` that engine's name for itself (null:
+    not known). `removable`: what is in the volume goes with it, as it lies with the engine and nowhere else.
+    `exchanging`: contents may be out of their place, and then the mark that `volume_swap` has set lies beside them.
+    `checked`: the server was seen to run on the new contents, so that what is left is only to be finished."""
+
+    journal_version: Literal["volume 1"] = "volume 1"
+    source: str
+    container: str | None
+    container_id: str | None
+    image_id: str
+    site: Site
+    mounted: str | None = None
+    engine: str | None = None
+    removable: bool = False
+    stamp: str
+    undo: str | None
+    was_running: bool
+    dependents: list[StoppedContainer]
+    exchanging: bool = True
+    checked: bool = False
+    started_at: Utc
+
+    @property
+    def where(self) -> str:
+        """Into what it restores, in words."""
+        return self.container or f"the volume {self.volume}"
+
+    @property
+    def volume(self) -> str | None:
+        """`mounted`; an older version's journal tells it only in `site`, and of a directory not at all."""
+        return self.mounted or self.site.volume
+
+    def is_of(self, place: Place) -> bool:
+        """Whether that container, whatever its name, has the volume or directory under its data directory."""
+        mount, same = place.data_mount, place.container_id is not None and place.container_id == self.container_id
+        return same or (mount is not None and mount.source == self.volume)
+
+    def is_seen_by(self, place: Place) -> bool:
+        """The same, and it has it where it was mounted then, and the server its data directory."""
+        mount, site = place.data_mount, self.site
+        if not self.is_of(place) or mount is None or place.data_directory is None:
+            return False
+        now, then = (mount.destination, place.data_directory), (site.mounted_at, site.data_directory)
+        return [PurePosixPath(path) for path in now] == [PurePosixPath(path) for path in then]
+
+
+AnyJournal = Journal | VolumeJournal
+_READER: TypeAdapter[AnyJournal] = TypeAdapter(AnyJournal)
+
+
+def reserve(directory: Path) -> Reserved:
+    """Take the room that the journal will need. Raises DiskFull."""
+    return Reserved(directory / JOURNAL)
+
+
+def write(directory: Path, journal: AnyJournal, room: Reserved | None = None) -> None:
+    """Durably, into the `room` that was taken for it."""
+    text = journal.model_dump_json(indent=1).encode()
+    if room is None:
+        write_atomically(directory / JOURNAL, text)
+    else:
+        room.write(text)
+
+
+def read(directory: Path) -> AnyJournal | None:
+    """The journal of a restore that has not ended; None without one. Raises RestoreInterrupted if it is unreadable."""
+    try:
+        text = sidecars.read(directory / JOURNAL)
+        return None if text is None else _READER.validate_json(text)
+    except (ValidationError, StoreError) as error:
+        raise RestoreInterrupted(
+            f"{directory / JOURNAL} can't be read: a restore was cut off and left it.",
+            f"Look into the server's data directory first. {BACK_BY_HAND} Then see with `docker compose ps` that all "
+            "services run and with `db_integrity` that the database is whole, and remove that file.",
+        ) from error
+
+
+def remove(directory: Path) -> None:
+    """The restore has ended. Raises StoreError; then the next call finds that nothing is left to be done."""
+    delete(directory / JOURNAL)
+    sync_directory(directory)
+
+
+def waiting(target: Target) -> str | None:
+    """In words, with what to do: a restore that is under way, or was cut off. None without one. Raises
+    RestoreInterrupted as `read` does."""
+    journal = read(target.directory.path)
+    if journal is None:
+        return None
+    what = f"A restore of {journal.source} into {journal.where} is under way, or was cut off"
+    if _is_of(target, journal):
+        return f"{what}: unless one is under way, call `backup`, which first finishes it or rolls it back."
+    return f"{what}, and shares this backup directory: call `backup` for {journal.where}."
+
+
+def require_running(target: Target) -> Place:
+    """Look at the place before anything is written there: programs can be started, and nobody else writes to its data.
+
+    Raises RestoreInterrupted if a journal waits to be settled, what `Host.require_running` raises, or VolumeShared.
+    """
+    try:
+        place = target.host.require_running()
+    except HostError as error:
+        raise _with_journal(target, error) from error
+    require_sole_writer(place)
+    return place
+
+
+def require_database(target: Target, session: Session) -> None:
+    """Raises DatabaseMissing, with the databases there are, unless the configured one is there."""
+    names = pg.databases(session).keys() - {"template0", "template1"}
+    if target.database not in names:
+        there = nearest(target.database, names)
+        missing = identifier(target.database)
+        raise DatabaseMissing(f"There is no database {missing} on the server. There are: {there}.")
+
+
+def maintenance_session(target: Target, progress: Progress) -> Session:
+    """A session beside the database, for what changes databases as wholes.
+
+    Raises RestoreInterrupted when the server can't be asked while a journal waits to be settled.
+    """
+    try:
+        return target.server.session(target.maintenance_database, progress=progress)
+    except (HostError, ServerError) as error:
+        raise _with_journal(target, error) from error
+
+
+def _with_journal(target: Target, error: BackupToolError) -> BackupToolError:
+    journal = read(target.directory.path)
+    if journal is None:
+        return error
+    remedy = error.remedy
+    if isinstance(journal, Journal):  # of a volume it alone tells how the contents come back
+        remedy = f"{remedy} {_only_if_gone(target)}"
+    return RestoreInterrupted(
+        f"A restore of {journal.source} was cut off, and can't be finished or rolled back now: {error.message}", remedy
+    )
+
+
+def _only_if_gone(target: Target) -> str:
+    """What a database's journal tells but for the services is to be seen by the databases' names as well."""
+    return (
+        f"Only if that server can't be had back, remove {target.directory.path / JOURNAL}, and start the services that "
+        "depend on the database by hand."
+    )
+
+
+def tidy_up(target: Target, session: Session, *, restoring: bool) -> None:
+    """Under the directory's lock: finish or roll back a restore that was cut off, and drop scratch databases that
+    killed restores left. `target.settled` tells what was done.
+
+    The session then holds the server's restore lock. Raises Busy when another directory's restore holds it, unless
+    there is nothing to settle and the caller is not `restoring`.
+    """
+    journal = read(target.directory.path)
+    if not databases.advisory_lock(session):
+        if journal is None and not restoring:
+            return
+        raise Busy("A restore, or a drill on the live server, is under way there.")
+    if isinstance(journal, VolumeJournal):  # `settle_volume` has told of it and left it: it is another container's
+        if restoring:
+            raise RestoreInterrupted(
+                f"A restore of {journal.source} into {journal.where} was cut off, and shares this backup directory.",
+                "Call `backup` or `restore` for that one first.",
+            )
+    elif journal is not None:
+        target.settled += _settle_what_was_left(target, session, journal, restoring=restoring)
+    target.settled += _sweep(target, session)
+    load_role.sweep(session)
+
+
+def settle(target: Target, session: Session, journal: Journal) -> tuple[bool, list[DependentReport]]:
+    """Finish a restore that was cut off (True) or roll it back (False), as the server is on one side or the other of
+    its swap; start what it had stopped; forget the journal. Raises RestoreInterrupted when neither side is there."""
+    swapped = side_of_swap(session, journal)
+    reports = start(target, journal.dependents)
+    if not swapped and journal.source_kind == "backup":
+        with suppress(DiskFull):  # it is marked, and swept by a later call
+            disk_space.drop(target.server, session, journal.incoming)
+    remove(target.directory.path)
+    return swapped, reports
+
+
+def _is_of(target: Target, journal: AnyJournal) -> bool:
+    """Whether it is about the configured database, or the volume of its container, as far as a moment's look tells."""
+    docker, place = target.settings.via == "docker", target.known_place
+    container = place.container if place is not None else target.settings.container if docker else None
+    if isinstance(journal, VolumeJournal):
+        return docker and (journal.container in (None, container) or (place is not None and journal.is_of(place)))
+    return (journal.container, journal.database) == (container, target.database)
+
+
+def _settle_what_was_left(target: Target, session: Session, journal: Journal, *, restoring: bool) -> list[str]:
+    what = f"A restore of {journal.source} as {journal.database} in {journal.container or 'a local server'} was cut off"
+    same_cluster = pg.server_facts(session).system_identifier == journal.system_identifier
+    is_here = same_cluster and any(facts.oid == journal.incoming_oid for facts in pg.databases(session).values())
+    if not is_here and (journal.container, journal.database) != (target.place.container, target.database):
+        if restoring:
+            raise RestoreInterrupted(
+                f"{what}, and shares this backup directory.",
+                f"Call `backup` or `restore` for that one first. {_only_if_gone(target)}",
+            )
+        return [f"{what}. It is not this one's: call `backup` or `restore` for that one. {_only_if_gone(target)}"]
+    if not same_cluster:
+        reports = start(target, journal.dependents)
+        remove(target.directory.path)
+        told = f"{what}, on a cluster that is no longer this one: there is nothing to settle."
+    else:
+        swapped, reports = settle(target, session, journal)
+        told = f"{what} {'after the swap: it is finished' if swapped else 'before the swap: it is rolled back'} now."
+    return [told, *(f"{report.name}: {report.action} {report.detail}".strip() for report in reports)]
+
+
+def side_of_swap(session: Session, journal: Journal) -> bool:
+    """Whether the swap happened. Raises RestoreInterrupted when neither its before nor its after is to be seen."""
+    names = {facts.oid: name for name, facts in pg.databases(session).items()}
+    incoming = names.get(journal.incoming_oid)
+    if incoming == journal.database:
+        return True
+    if incoming == journal.incoming or (incoming is None and journal.live_oid in names):
+        return False
+    raise RestoreInterrupted(
+        f"A restore of {journal.source} was cut off, and the databases are not as it left them: OID "
+        f"{journal.incoming_oid} is {incoming!r}, OID {journal.live_oid} is {names.get(journal.live_oid or 0)!r}.",
+        f"Look with `\\l` in psql which database is the right one, rename it to {journal.database}, "
+        f"let connections in (ALTER DATABASE … ALLOW_CONNECTIONS true), "
+        f"and remove the backup directory's {JOURNAL} of {journal.started_at:%Y-%m-%d %H:%M} UTC.",
+    )
+
+
+def start(target: Target, containers: list[StoppedContainer]) -> list[DependentReport]:
+    """Start dependents that were stopped, or what has their names now; those that run already are left alone."""
+    return [_start(target, container) for container in containers]
+
+
+def _start(target: Target, container: StoppedContainer) -> DependentReport:
+    try:
+        place = _present(container)
+        if place.state == "running":
+            return DependentReport(name=container.name, action="left running")
+        target.host.start_container(place.container_id or container.id)
+    except ContainerMissing:
+        detail = "It was removed meanwhile: `docker compose up -d` makes it anew."
+        return DependentReport(name=container.name, action="start failed", detail=detail)
+    except HostError as error:
+        return DependentReport(name=container.name, action="start failed", detail=error.message)
+    return DependentReport(name=container.name, action="restarted")
+
+
+def _present(container: StoppedContainer) -> Place:
+    """It, or what Compose has made anew under the same name. Raises ContainerMissing if there is neither."""
+    with suppress(ContainerMissing):
+        return _look(container.id)
+    return _look(container.name)
+
+
+def _look(container: str) -> Place:
+    host = DockerHost(container)
+    try:
+        return host.place()
+    finally:
+        host.close()
+
+
+def _sweep(target: Target, session: Session) -> list[str]:
+    told: list[str] = []
+    for scratch in scratch_databases(target, pg.databases(session).values()):
+        if is_marked(scratch) or _is_empty(target, scratch.name):
+            try:
+                disk_space.drop(target.server, session, scratch.name)
+                told.append(f"The scratch database {scratch.name}, left by a restore that was killed, is dropped.")
+            except DiskFull as error:
+                told.append(f"{error.message} {error.remedy}")
+            except BackupToolError:
+                pass
+    return told
+
+
+def _is_empty(target: Target, name: str) -> bool:
+    """So is a scratch database whose restore was killed before it had marked it."""
+    with suppress(BackupToolError), target.server.session(name) as session:
+        return pg.is_empty(session)
+    return False

@@ -1,0 +1,172 @@
+"""How a restore of a volume that was cut off is settled by the next call: finished, rolled back, or said to be out of
+reach. What is not seen to be gone is never taken for it: then the journal stays, and the message tells what to do."""
+
+from __future__ import annotations
+
+from ...errors import BackupToolError, Cancelled, ContainerMissing, RestoreFailed, RestoreInterrupted
+from ...hosts import Place
+from ...hosts.docker.helper import first_present
+from ...hosts.docker.volumes import engine_id, volume_exists
+from ...progress import Progress
+from ...store.lock import writer_lock
+from ...store.names import JOURNAL
+from ..context import Target
+from . import journal as journals
+from .journal import VolumeJournal
+from .volume_exchange import contents_at, finish, put_back, require_alone_on_it, wait_until_ready
+from .volume_layout import Contents
+
+
+def settle_first(target: Target, progress: Progress) -> None:
+    """As `settle_volume`, taking the directory's lock where there is something to settle. Raises Busy, too."""
+    if isinstance(journals.read(target.directory.path), VolumeJournal):
+        with writer_lock(target.directory.path, "settle"):
+            settle_volume(target, progress)
+
+
+def settle_volume(target: Target, progress: Progress) -> None:
+    """Under the directory's lock: finish or roll back a volume's restore that was cut off. `target.settled` tells what
+    was done. Raises RestoreInterrupted when it can't be done now.
+
+    Once all new contents were in place somebody may have started the server and written: if it comes up on them, the
+    restore is finished, since nothing is lost by that.
+    """
+    journal = journals.read(target.directory.path)
+    if isinstance(journal, VolumeJournal):
+        target.settled += _settle(target, journal, progress)
+
+
+def _settle(target: Target, journal: VolumeJournal, progress: Progress) -> list[str]:
+    what = f"A restore of {journal.source} into {journal.where} was cut off"
+    try:
+        place = _present_container(target)
+        same_engine = target.settings.via == "docker" and journal.engine in (None, engine_id())
+        if place is not None and _is_anothers(journal, place, same_engine):
+            return [f"{what}. It is not this container's: call `backup` or `restore` for that one."]
+        progress.stage("settling a restore that was cut off")
+        moved = False
+        if place is None or not journal.is_seen_by(place):
+            moved = place is not None and journal.is_of(place)  # its server may have begun a cluster elsewhere in it
+            place = None  # or made anew, with other contents or another view of them
+            if _are_gone(target, journal, same_engine):
+                journals.remove(target.directory.path)
+                return [f"{what}, and its volume {journal.volume} is gone since: there is nothing to settle."]
+        now = {"container_id": place.container_id if place else None, "image_id": _image(journal, place)}
+        journal = journal.model_copy(update=now)
+        require_alone_on_it(target, journal, place)
+        with contents_at(target, journal, progress) as contents:
+            _require_traces(target, contents, journal, same_engine)
+            finished = journal.checked or (contents.is_exchanged and _comes_up(target, journal, progress))
+            with progress.uninterrupted():
+                if finished:
+                    reports = finish(target, contents, journal)
+                else:
+                    reports = put_back(target, contents, journal, keep=moved)
+            kept = moved and not finished and contents.exists(contents.incoming)
+    except Cancelled:
+        raise
+    except BackupToolError as error:
+        raise RestoreInterrupted(f"{what}, and can't be settled now: {error.message}", error.remedy) from error
+    ended = "when its contents were in place: it is finished" if finished else "before its end: it is rolled back"
+    told = [f"{what} {ended} now.", *(f"{report.name}: {report.action} {report.detail}".strip() for report in reports)]
+    if kept:
+        told.append(
+            f"The container has another view of its volume than it had then, so what was to come in is kept, with all "
+            f"that has come to lie there since, in {contents.incoming.rpartition('/')[2]}: remove it when nothing "
+            "in it is needed."
+        )
+    return told
+
+
+def _is_anothers(journal: VolumeJournal, place: Place, same_engine: bool) -> bool:
+    """A container may be called otherwise now; its volume is the one that counts."""
+    if place.kind == "local":
+        return True
+    return journal.container not in (None, place.container) and not (same_engine and journal.is_of(place))
+
+
+def _image(journal: VolumeJournal, place: Place | None) -> str:
+    """With what programs see the contents. Raises RestoreInterrupted if it is gone."""
+    found = place.image_id if place else first_present(journal.image_id)
+    if found is None:
+        raise RestoreInterrupted(
+            f"there is no container with {journal.volume}, and its image is no longer on this machine.",
+            "Run `docker compose create postgres` in Scarlet's directory, which makes the container, then call again.",
+        )
+    return found
+
+
+def _require_traces(target: Target, contents: Contents, journal: VolumeJournal, same_engine: bool) -> None:
+    """Raises RestoreInterrupted where nothing is seen of what the journal tells, though it must be."""
+    if journal.checked or (same_engine and not journal.exchanging):
+        return
+    old = (contents.outgoing, contents.returning, contents.aside)
+    others = (contents.mark, contents.incoming, contents.unpacked)
+    if any(contents.exists(path) for path in (*old, *others)):
+        return
+    if not same_engine:
+        raise _elsewhere(target, journal)
+    names = ", ".join(path.rpartition("/")[2] for path in old)
+    raise RestoreInterrupted(
+        f"what is in {journal.volume} now is not what that restore left: none of {names} is in it, in one of which the "
+        "old contents were.",
+        f"Look for those directories wherever {journal.volume} may have been moved or copied to, and mount it again as "
+        f"it was, at {journal.site.mounted_at}; then call again. {_only_if_gone(target, journal)}",
+    )
+
+
+def _are_gone(target: Target, journal: VolumeJournal, same_engine: bool) -> bool:
+    """Whether the contents that no container has any more were removed. Raises RestoreInterrupted where they may be
+    there still, but can't be had."""
+    mounted, site = journal.volume or "a directory of the engine's machine", journal.site
+    if site.volume is None:
+        raise RestoreInterrupted(
+            f"its data directory is {mounted}, which the container {target.settings.container} does not have, or not "
+            f"as it had it: at {site.mounted_at}, with PGDATA {site.data_directory}.",
+            f"Make the container with {mounted} mounted again so (`docker compose create postgres`), then call again. "
+            + _only_if_gone(target, journal),
+        )
+    if volume_exists(site.volume):
+        return False
+    if not same_engine:
+        raise _elsewhere(target, journal)
+    if journal.engine is not None and (journal.removable or not journal.exchanging):
+        return True
+    raise RestoreInterrupted(
+        f"this Docker engine has no volume {mounted}"
+        + ("." if journal.removable else ", and what was in it may lie somewhere else still."),
+        "Make the volume and the container again as they were (`docker compose create postgres`), or set DOCKER_HOST "
+        f"or DOCKER_CONTEXT to the engine that has it, then call again. {_only_if_gone(target, journal)}",
+    )
+
+
+def _elsewhere(target: Target, journal: VolumeJournal) -> RestoreInterrupted:
+    return RestoreInterrupted(
+        f"this Docker engine is another one than that which had the volume {journal.volume}.",
+        f"Set DOCKER_HOST or DOCKER_CONTEXT to that engine, then call again. {_only_if_gone(target, journal)}",
+    )
+
+
+def _only_if_gone(target: Target, journal: VolumeJournal) -> str:
+    stopped = ", ".join(container.name for container in journal.dependents)
+    start = f", and start by hand what it had stopped: {stopped}" if stopped else ""
+    return f"Only if the old contents are gone for good, remove {target.directory.path / JOURNAL}{start}."
+
+
+def _present_container(target: Target) -> Place | None:
+    """The one of that name may have been made anew since."""
+    try:
+        return target.host.place()
+    except ContainerMissing:
+        return None
+
+
+def _comes_up(target: Target, journal: VolumeJournal, progress: Progress) -> bool:
+    if journal.container_id is None:
+        return True
+    try:
+        target.host.start_container(journal.container_id)
+        wait_until_ready(target, progress)
+    except RestoreFailed:
+        return False
+    return True

@@ -1,0 +1,38 @@
+"""Nobody but us is in a database from its last comparison to the swap, so that what was compared is what goes live."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+
+from ...errors import RestoreFailed
+from ...models.manifest import DatabaseProperties
+from ...postgres.server import databases
+from ...postgres.server.session import Session
+from ...progress import Progress
+from ..context import Target
+
+
+@contextmanager
+def closed_doors(
+    target: Target, name: str, wanted: DatabaseProperties | None, options: Mapping[str, str], progress: Progress
+) -> Generator[Session]:
+    """Gives the one session in a staging database; all others are ended, and nobody comes in again before the swap.
+
+    Until here superusers could come in, which can't be helped while a load makes connections of its own. Raises
+    RestoreFailed when somebody is in there at the end all the same.
+    """
+    limit = -1 if wanted is None else wanted.connection_limit
+    alone = {**options, "max_parallel_workers_per_gather": "0"}
+    with (
+        target.server.session(name, alone, progress) as inside,
+        target.server.session(target.maintenance_database) as outside,
+    ):
+        databases.close_doors(outside, name, inside.pid, limit)
+        yield inside
+        if others := databases.strangers(outside, name, inside.pid):
+            raise RestoreFailed(
+                f"Somebody else was in the new database while it was compared: {'; '.join(others)}. The live database "
+                "is as it was.",
+                "End that program's connections, then call `restore` again.",
+            )

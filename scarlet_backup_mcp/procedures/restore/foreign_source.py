@@ -1,0 +1,64 @@
+"""What a restore has to know of a file that others made before it asks."""
+
+from __future__ import annotations
+
+from ...errors import BackupNotValid, OtherDatabaseRefused
+from ...models.common import CodePage
+from ...models.manifest import Manifest
+from ...postgres.dump.brought_code import BroughtCode
+from ...postgres.dump.contents import Contents
+from ...progress import Progress
+from ..catalog.records import Known
+from ..context import Target
+from ..reading.foreign import Choice
+from ..sandbox import pg_restore
+from ..verify import sql as verify_sql
+from .size_guard import Size
+
+
+def look(
+    target: Target, known: Known[Manifest], accept_other_database: bool, code_page: CodePage | None, progress: Progress
+) -> tuple[str, Size, list[str]]:
+    """Its SHA-256, what it brings, and what is to be told. Of an archive little is known before it is converted.
+
+    Raises BackupNotValid for what is no database, and OtherDatabaseRefused for another one.
+    """
+    if pg_restore.is_archive(known):
+        told = pg_restore.header(known)
+        _check_database(target, known, told.database if told else None, accept_other_database)
+        later = f"{known.name} is an archive: what it holds is known only after pg_restore has converted it."
+        return pg_restore.digest(known.entry, progress), Size(None, None), [later]
+    contents, code = Contents(), BroughtCode()
+    reading = verify_sql.full(target, known, progress, contents, code, store=False, code_page=code_page)
+    assert reading.examination is not None
+    size = brought(target, reading, contents)
+    if reading.choice is None:
+        return reading.examination.sha256, size, code.told()
+    _check_database(target, known, reading.choice.database, accept_other_database)
+    check_choice(known, reading.choice)
+    return reading.examination.sha256, size, [*(f"{told}." for told in reading.choice.told), *code.told()]
+
+
+def brought(target: Target, reading: verify_sql.Reading, contents: Contents) -> Size:
+    """How much a script brings whose reading filled `contents`; nobody knows of one that is not whole."""
+    if not reading.whole or (reading.ambiguous is not None and reading.named is None):
+        return Size(None, None)
+    rows = contents.rows
+    held = [of.rows for (_, name), of in rows.items() if name == target.settings.integrity_table]
+    unknown = any(of.rows is None for of in rows.values())
+    return Size(
+        None if unknown else sum(of.rows or 0 for of in rows.values()),
+        held[0] if len(held) == 1 else None if held else 0,
+        reading.choice.tables if reading.choice else None,
+    )
+
+
+def check_choice(known: Known[Manifest], choice: Choice | None) -> None:
+    """Raises BackupNotValid for a script that can't be restored as a database, though nothing is wrong with it."""
+    if choice is not None and choice.refused:
+        raise BackupNotValid(f"{known.name} can't be restored as a database: {choice.refused}.")
+
+
+def _check_database(target: Target, known: Known[Manifest], database: str | None, accepted: bool) -> None:
+    if database not in (None, target.database) and not accepted:
+        raise OtherDatabaseRefused(f"{known.name} is a dump of the database {database}, not of {target.database}.")

@@ -1,0 +1,127 @@
+"""What has to hold before a restore changes anything. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ...errors import PreflightFailed
+from ...models.manifest import Extension, Role
+from ...postgres.dump.roles import role_names
+from ...postgres.server import databases
+from ...postgres.server.installation import available_extensions
+from ...postgres.server.quoting import identifier
+from ...postgres.server.session import Session
+from .. import disk_space
+from ..context import Target
+from ..drill.sql import ROOM
+from ..loading.load_checks import roles_of
+from ..own_names import undo_prefix
+from .sql_plan import Plan
+
+UNDO_POINTS = 2
+
+
+def check_swap(target: Target, session: Session, plan: Plan) -> None:
+    """What a swap needs, whatever comes in. Raises PreflightFailed."""
+    if len(f"{undo_prefix(target.database)}YYYYMMDD_HHMMSS".encode()) > databases.NAME_BYTES:
+        raise PreflightFailed(
+            f"The name {target.database} is too long: an undo point's name would pass PostgreSQL's 63 bytes.",
+            "Rename the database to 32 bytes or fewer, or restore the file by hand (see the README).",
+        )
+    if not plan.facts.superuser:
+        raise PreflightFailed(
+            "A restore needs a superuser: a dump sets owners, creates extensions, and databases are renamed.",
+            "Set SCARLET_BACKUP_USER to a superuser (PROC-004 uses `postgres`).",
+        )
+    if plan.facts.in_recovery:
+        raise PreflightFailed("The server is a standby, which can't be written to.", "Restore on its primary.")
+    if found := databases.obstacles(session, target.database):
+        raise PreflightFailed(
+            f"The live database has a {'; a '.join(found)}, which a swap would break.",
+            "Finish or drop it (COMMIT/ROLLBACK PREPARED, pg_drop_replication_slot, DROP SUBSCRIPTION); try again.",
+        )
+    if _passes_the_limit(plan) and not plan.wishes.drop_oldest_undo:
+        oldest = plan.undo_points[-1]
+        raise PreflightFailed(
+            f"There are {len(plan.undo_points)} undo points; the oldest is {oldest.name} ({oldest.bytes:,} bytes).",
+            f"If the user agrees that {oldest.name} may go, call again with drop_oldest_undo=true.",
+        )
+
+
+def drops_undo(plan: Plan) -> bool:
+    """Whether a restore that adds an undo point drops the oldest for it."""
+    return plan.wishes.drop_oldest_undo and _passes_the_limit(plan)
+
+
+def _passes_the_limit(plan: Plan) -> bool:
+    return plan.undo is None and plan.live_oid is not None and len(plan.undo_points) >= UNDO_POINTS
+
+
+def check_load(
+    target: Target,
+    session: Session,
+    plan: Plan,
+    roles: Iterable[str],
+    database_bytes: int,
+    made: Iterable[Role] = (),
+) -> None:
+    """What loading a dump needs: room, roles, extensions. `made` are roles as the file would make them. Raises
+    PreflightFailed."""
+    _check_room(target, plan, database_bytes)
+    _check_roles(session, plan, roles, made)
+    _check_extensions(session, plan.properties.extensions if plan.properties else [])
+
+
+def _check_room(target: Target, plan: Plan, database_bytes: int) -> None:
+    if plan.facts.data_directory is None:
+        return
+    free = target.host.free_bytes(plan.facts.data_directory)
+    needed = disk_space.needed(database_bytes, ROOM, plan.facts)
+    if free is not None and free < needed:
+        raise PreflightFailed(
+            f"The server's disk has {free:,} bytes free; a restored copy beside the live database needs {needed:,}.",
+            "Free space on the disk of the database's volume"
+            + (", or drop an undo point you no longer need (`dropdb` in the container)." if plan.undo_points else "."),
+        )
+
+
+def _check_roles(session: Session, plan: Plan, named: Iterable[str], made: Iterable[Role]) -> None:
+    needed = {*named, *(roles_of(plan.properties) if plan.properties else ())}
+    if missing := sorted(needed - role_names(session)):
+        recorded = {role.name: role for role in (plan.manifest.roles if plan.manifest else made)}
+        statements = " ".join(_create_role(name, recorded.get(name)) for name in missing)
+        raise PreflightFailed(
+            f"The server lacks roles that the backup names: {', '.join(missing)}.",
+            f"Create them first, with psql in the container (passwords are not in a backup): {statements}",
+        )
+
+
+def _create_role(name: str, role: Role | None) -> str:
+    words = f"CREATE ROLE {identifier(name)}"
+    if role is not None:
+        words += " LOGIN" if role.login else ""
+        words += " SUPERUSER" if role.superuser else ""
+        words += " CREATEDB" if role.createdb else ""
+        words += " CREATEROLE" if role.createrole else ""
+    return words + ";"
+
+
+def _check_extensions(session: Session, extensions: list[Extension]) -> None:
+    wanted = [e for e in extensions if e.name != "plpgsql"]
+    if not wanted:
+        return
+    there = available_extensions(session, (e.name for e in wanted))
+    if missing := [f"{e.name} {e.version}" for e in wanted if e.name not in there]:
+        raise PreflightFailed(
+            f"The server lacks extensions that the backup uses: {', '.join(missing)}.",
+            "Run the database with an image that has them (Scarlet's is pgvector/pgvector:pg15).",
+        )
+
+
+def copy_bytes(plan: Plan) -> int:
+    """How large a restored copy may become, estimated."""
+    if plan.manifest is not None and plan.manifest.database_bytes is not None:
+        return plan.manifest.database_bytes
+    live = plan.databases.get(plan.database)
+    size = plan.entry.bytes if plan.entry else 0
+    return max(size, (live.bytes or 0) if live else 0)

@@ -1,0 +1,62 @@
+"""Whether a restore brings less than it replaces: then it needs a consent of its own."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from ...errors import HostError, ServerError, SmallerRefused
+from ...postgres.server import catalogue as pg
+from ...postgres.server.counting import count_rows
+from ...progress import Progress
+from ..context import Target
+
+SECONDS = 20
+"""How long all of the live database's rows may take to be counted: a question waits for it."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much there is; None: nobody knows. `integrity_rows` are those of the integrity table."""
+
+    rows: int | None
+    integrity_rows: int | None
+    tables: int | None = None
+
+    def told(self, table: str) -> str:
+        """In words."""
+        rows = "an unknown number of rows" if self.rows is None else f"{self.rows:,} rows"
+        tables = "" if self.tables is None else f" in {self.tables:,} tables"
+        of_those = "" if self.integrity_rows is None else f", {self.integrity_rows:,} of them in {table}"
+        return f"{rows}{tables}{of_those}"
+
+
+def live(target: Target, integrity_rows: int | None, progress: Progress) -> Size:
+    """That of the live database. What can't be counted in time, or not behind a migration, is not known."""
+    until, number = time.monotonic() + SECONDS, None
+    options = {"lock_timeout": "3s", "statement_timeout": f"{SECONDS}s"}
+    progress.stage("counting the live database's rows")
+    try:
+        with target.server.session(target.database, options, progress) as session:
+            tables = [table for table in pg.tables(session) if not table.in_extension]
+            number = len(tables)
+            counted = count_rows(session, tables, until=until)
+            rows = None if counted.failed else sum(counted.rows.values())
+    except (HostError, ServerError):
+        rows = None
+    return Size(rows, integrity_rows, number)
+
+
+def check(source: str, brings: Size, now: Size, table: str, *, accepted: bool) -> list[str]:
+    """Gives a warning with both numbers where it is less than half and `accepted`. Raises SmallerRefused otherwise."""
+    pairs = (
+        (brings.rows, now.rows),
+        (brings.integrity_rows, now.integrity_rows),
+        (brings.tables, now.tables),
+    )
+    if not any(new is not None and old is not None and new * 2 < old for new, old in pairs):
+        return []
+    told = f"{source} brings {brings.told(table)}, and replaces {now.told(table)}."
+    if not accepted:
+        raise SmallerRefused(f"It would bring less than half of what it replaces: {told}")
+    return [f"It brings less than half of what it replaces: {told}"]

@@ -1,0 +1,147 @@
+"""What a restore has loaded, compared with what its source holds, before it goes live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ...errors import PermissionDenied, QueryFailed, RestoreFailed
+from ...models.common import CodePage, Step
+from ...models.manifest import Manifest, TableData, rows_by_table
+from ...models.verification import Drill
+from ...postgres.dump.contents import Contents
+from ...postgres.dump.meanings import MEND
+from ...postgres.server import catalogue as pg
+from ...postgres.server import counting
+from ...postgres.server.session import Session
+from ...progress import Progress
+from ..context import Target
+from ..loading import load_checks
+from ..loading.attempts import Loader
+from ..loading.load_checks import rows_told
+from ..loading.staging import Staging
+from .sql_plan import Plan
+
+
+@dataclass
+class Work:
+    """What a restore has come to know on its way."""
+
+    incoming: str
+    incoming_oid: int = 0
+    rows_compared: int = 0
+    integrity_rows: int | None = None
+    comment: str | None = None
+    drill: Drill | None = None
+    code_page: CodePage | None = None
+    template: bool = False
+    journalled: bool = False
+    """Whether the journal tells of `incoming`: what becomes of it is then for whoever settles that to decide."""
+    steps: list[Step] = field(default_factory=list[Step])
+    warnings: list[str] = field(default_factory=list[str])
+
+    def did(self, title: str, detail: str = "") -> None:
+        """Note a step that succeeded."""
+        self.steps.append(Step(step="Restore", title=title, ok=True, detail=detail))
+
+
+@dataclass(frozen=True)
+class Script:
+    """What is loaded, from its beginning at each call, and the tables and contents in it, which may be known only at
+    its end. `foreign`: others wrote it, with a pg_dump of the version `written_by` ("" if nobody knows)."""
+
+    chunks: Callable[..., Iterator[bytes]]
+    tables: Callable[[], list[TableData]]
+    contents: Callable[[], Contents]
+    written_by: str
+    foreign: bool
+
+
+def require_equal(planned: Plan, work: Work, staging: Staging, script: Script) -> None:
+    """The loaded database holds the rows and definitions of the script. Raises RestoreFailed where it does not, unless
+    no proof was wished."""
+    comparison = staging.compare(script.contents())
+    excused = staging.of_other_formats() if comparison.differences else set[str]()
+    report = Drill(proved=None, where=work.incoming, server_version="", duration_seconds=0)
+    found = load_checks.of_contents(comparison, report, foreign=script.foreign, excused=excused)
+    wrong = "; ".join(check.detail for check in found if check.ok is False)
+    shown = "; ".join(str(one) for one in comparison.differences[:3])
+    if wrong and staging.loader.way.search_path is not None:
+        raise RestoreFailed(
+            f"Loaded with the database's own search_path, it is not what it was: {shown}. The live database is as it "
+            "was.",
+            "Give the functions that look for names without a schema a path of their own (ALTER FUNCTION … SET "
+            "search_path), then call `backup` again.",
+        )
+    if wrong and planned.wishes.drill is not False:
+        raise RestoreFailed(
+            f"The loaded database is not what the backup holds: {wrong} ({shown}). The live database is as it was.",
+            "Choose another backup. If the user wants this one all the same, call again with drill=false.",
+        )
+    if wrong:
+        work.warnings.append(f"The database is not what the backup holds: {wrong} ({shown}).")
+
+
+def require_same_meanings(loader: Loader, *, accepted: bool) -> list[str]:
+    """Compare what names mean in what `loader` has loaded with what they meant in the backed-up database.
+
+    Raises RestoreFailed with what differs, or gives it as warnings where the caller has `accepted` it.
+    """
+    found = [str(one) for one in loader.other_meanings()]
+    if found and not accepted:
+        raise RestoreFailed(
+            f"Names came to mean something else in what was loaded: {'; '.join(found[:3])}. The live database is as "
+            "it was.",
+            f"If it is still there, {MEND}. Or call again with drill=false, and make those objects anew afterwards.",
+        )
+    return [f"Restored with another meaning; make it anew: {one}." for one in found]
+
+
+def compare_counts(work: Work, loaded: list[TableData], session: Session, progress: Progress) -> None:
+    """The same number of rows in every table that was loaded, once nobody else is in there. Raises RestoreFailed."""
+    progress.stage("comparing the rows of every table")
+    tables = pg.tables(session)
+    dumped = rows_by_table(loaded)
+    counted = counting.count_rows(session, tables)
+    if damaged := [lost for lost in counted.failed if lost.damaged]:
+        raise RestoreFailed(f"What was loaded could not be read again: {counting.listed(damaged)}.")
+    work.warnings += counted.told("The rows of some tables could not be counted, so they were not compared")
+    unknown = counted.unknown_roots(tables)
+    work.rows_compared, differences = pg.compare_rows(dumped, tables, counted.by_root(tables), unknown)
+    if differences:
+        shown = "; ".join(f"{d.table}: {d.dumped} in the file, {d.counted} loaded" for d in differences[:5])
+        raise RestoreFailed(f"The loaded database does not hold the backup's rows: {shown}.")
+    work.did("Compare the rows of every table", f"{work.rows_compared:,} rows in {len(dumped)} tables")
+
+
+def check_integrity_rows(target: Target, planned: Plan, work: Work, options: Mapping[str, str]) -> None:
+    """PROC-004's step 5 in the new database, by its own search_path."""
+    manifest = planned.manifest
+    table = manifest.integrity_table if manifest else target.settings.integrity_table
+    try:
+        count = counting.count_table(target.server, work.incoming, table, options)
+    except (PermissionDenied, QueryFailed) as error:
+        work.warnings.append(f"{table} could not be counted in the restored database: {error.message}")
+        return
+    found = count.rows
+    if manifest is not None and found != manifest.integrity_rows:
+        raise RestoreFailed(
+            f"In the restored database {table} shows {count.told}, not {rows_told(manifest.integrity_rows)}. "
+            "The live database is as it was.",
+            _role_settings(target, manifest),
+        )
+    if found is None and planned.integrity_rows_now is not None:
+        raise RestoreFailed(f"The file holds no table {table}, which the live database has. That is as it was.")
+    if found is not None and found * 2 < (planned.integrity_rows_now or 0):
+        work.warnings.append(
+            f"It holds {found:,} rows in {table}; the database before it {planned.integrity_rows_now:,}."
+        )
+    work.integrity_rows = found
+    work.did(f"SELECT count(*) FROM {table}, in the new database", count.told)
+
+
+def _role_settings(target: Target, manifest: Manifest) -> str | None:
+    """A search_path of the role's own is in no dump of a database: how to give it back."""
+    user = target.server.user
+    settings = "; ".join(setting for role in manifest.roles if role.name == user for setting in role.settings)
+    return f"The role {user} had settings of its own then. Set them again first: {settings}." if settings else None

@@ -1,0 +1,301 @@
+"""What a restore restores from, and what it would do: found out before anything is asked or changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from ...errors import (
+    ArgumentsInvalid,
+    BackupMissing,
+    BackupNotValid,
+    ConstraintViolated,
+    ForeignRefused,
+    OtherDatabaseRefused,
+    ServerError,
+)
+from ...models.common import CodePage
+from ...models.manifest import DatabaseProperties, Manifest, ManifestHead
+from ...models.results import UndoPoint
+from ...postgres.server import catalogue as pg
+from ...postgres.server.counting import Count, count_table
+from ...postgres.server.session import Session
+from ...progress import Progress
+from ...store.directory import Entry
+from .. import own_names
+from ..catalog import recorded, records
+from ..catalog.records import Known
+from ..context import Target
+from ..reading import checks
+from ..sandbox import pg_restore
+from ..verify import sql as verify_sql
+from . import foreign_source, size_guard
+from .size_guard import Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What a caller of a restore may choose.
+
+    `accept_…` and `drop_oldest_undo` are consents. `drill` None: files that `backup` did not make are tried out in a
+    throw-away server first, and what is restored is that server's own dump; True: any backup has to prove itself
+    first; False: none. `code_page` is for files that PowerShell has written. `accept_violations` is the consent to
+    constraints that the backup's rows break not coming back as they were, `accept_configuration` to all that a foreign
+    archive of a volume makes its server do.
+    """
+
+    accept_foreign: bool = False
+    accept_other_database: bool = False
+    stop_dependents: bool = True
+    drop_oldest_undo: bool = False
+    drill: bool | None = None
+    code_page: CodePage | None = None
+    accept_smaller: bool = False
+    accept_violations: bool = False
+    accept_configuration: bool = False
+
+
+AS_USUAL = Wishes()
+M = TypeVar("M", bound=ManifestHead)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be restored over what. `sha256` and `live_oid` are what a confirmation is bound to."""
+
+    source: str
+    wishes: Wishes
+    known: Known[Manifest] | None
+    undo: UndoPoint | None
+    created_at: datetime
+    database: str
+    server: str
+    sha256: str | None
+    live_oid: int | None
+    rows: int | None
+    integrity_rows: int | None
+    integrity_rows_now: int | None
+    now: Size
+    undo_points: list[UndoPoint]
+    databases: dict[str, pg.DatabaseFacts]
+    facts: pg.ServerFacts
+    warnings: list[str]
+
+    @property
+    def entry(self) -> Entry | None:
+        """The file; None for an undo point."""
+        return self.known.entry if self.known else None
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What `backup` has written down of the database; None for an undo point or a foreign file."""
+        return self.known.manifest if self.known and not self.known.foreign else None
+
+    @property
+    def properties(self) -> DatabaseProperties | None:
+        """The database's properties, where the manifest tells them."""
+        return self.manifest.properties if self.manifest else None
+
+    @property
+    def drills(self) -> bool:
+        """Whether the backup is tried out in a throw-away server first."""
+        if self.known is None or self.wishes.drill is not None:
+            return self.known is not None and bool(self.wishes.drill)
+        return self.known.foreign
+
+    def question(self, table: str, dropping: str | None) -> str:
+        """What a user is asked before it is done. `dropping` is the undo point that goes."""
+        kind = "the undo point" if self.undo else "the backup"
+        inside = "" if self.rows is None else f", {self.rows:,} rows, {self.integrity_rows} in {table}"
+        if self.known is not None:
+            outcome, page = self.known.verification, self.wishes.code_page
+            page = page or (outcome.code_page if outcome else None)
+            proved = self.known.proved_with(page)
+            read = f" when read with code page {page}" if page else ""
+            inside += f", proved by a restore drill on {proved:%Y-%m-%d}{read}" if proved else ", not proved by a drill"
+        now = (
+            "which does not exist now"
+            if self.live_oid is None
+            else f"which holds {self.integrity_rows_now} in {table} now"
+        )
+        words = [
+            f"Restore {kind} {self.source} (of {self.created_at:%Y-%m-%d %H:%M:%S} UTC{inside}) as the database "
+            f"{self.database} of {self.server}, {now}?",
+            *self.warnings,
+        ]
+        if self.live_oid is not None:
+            words.append("The present database is kept as an undo point.")
+        if self.wishes.accept_violations and self.known is not None:
+            words.append(
+                "Constraints that its rows break do not come back as they were: foreign keys and checks will be NOT "
+                "VALID, unique indexes are left out."
+            )
+        if dropping is not None:
+            words.append(f"The oldest undo point, {dropping}, is dropped for good.")
+        return " ".join(words)
+
+
+def plan(
+    target: Target,
+    progress: Progress,
+    source: str,
+    session: Session,
+    wishes: Wishes,
+) -> Plan:
+    """Resolve `source` (a backup's name, `latest`, or an undo point's name) and look at what it would replace.
+
+    `session` is one in the maintenance database. Reads only. Raises RestoreRefused's children, BackupMissing and
+    NameRefused.
+    """
+    progress.stage("looking at the source and the live database")
+    facts, databases = pg.server_facts(session), pg.databases(session)
+    points = own_names.undo_points(target, databases.values())
+    live = databases.get(target.database)
+    now = _integrity(target, target.database) if live else Count(None)
+    undo = _undo_point(target, source, points)
+    size_now = Size(None, now.rows)
+    if undo is not None:
+        if wishes.code_page is not None or wishes.drill or wishes.accept_violations:
+            raise ArgumentsInvalid(
+                f"{source} is an undo point, a database that is there: it has no code page, no drill is needed, and no "
+                "constraint is checked when it comes back.",
+                "Call it again without code_page, drill and accept_violations.",
+            )
+        known, sha256, created, rows = None, None, undo.created_at, None
+        integrity = _integrity(target, undo.name).rows
+        warnings: list[str] = []
+    else:
+        known = _known(target, source, facts)
+        manifest = known.manifest
+        warnings = _check_origin(target, known, facts, wishes)
+        warnings += _newer_volume(target, known)
+        if manifest is not None:
+            sha256, brings = manifest.sha256, Size(manifest.rows, manifest.integrity_rows)
+        else:
+            sha256, brings, told = foreign_source.look(
+                target, known, wishes.accept_other_database, wishes.code_page, progress
+            )
+            warnings += told
+        size_now = size_guard.live(target, now.rows, progress) if live else size_now
+        table = target.settings.integrity_table
+        warnings += size_guard.check(known.name, brings, size_now, table, accepted=wishes.accept_smaller)
+        created, rows, integrity = known.created_at, brings.rows, brings.integrity_rows
+    warnings += [f"In the present database {now.why}."] if now.why else []
+    return Plan(
+        source=undo.name if undo else known.name if known else source,
+        wishes=wishes,
+        known=known,
+        undo=undo,
+        created_at=created,
+        database=target.database,
+        server=target.describe(),
+        sha256=sha256,
+        live_oid=live.oid if live else None,
+        rows=rows,
+        integrity_rows=integrity,
+        integrity_rows_now=now.rows,
+        now=size_now,
+        undo_points=points,
+        databases=databases,
+        facts=facts,
+        warnings=warnings,
+    )
+
+
+def _undo_point(target: Target, source: str, points: list[UndoPoint]) -> UndoPoint | None:
+    if own_names.stamped(own_names.undo_prefix(target.database), source) is None:
+        return None
+    found = next((point for point in points if point.name == source), None)
+    if found is None:
+        there = ", ".join(point.name for point in points) or "none"
+        raise BackupMissing(f"There is no undo point {source} on the server.", f"There are: {there}.")
+    return found
+
+
+def _known(target: Target, source: str, facts: pg.ServerFacts) -> Known[Manifest]:
+    cluster = facts.system_identifier
+    name = records.latest(target, for_restore=True, cluster=cluster) if source == "latest" else source
+    return records.know(target, target.directory.find(name))
+
+
+def _check_origin(target: Target, known: Known[Manifest], facts: pg.ServerFacts, wishes: Wishes) -> list[str]:
+    warnings = refuse_damaged(known, wishes)
+    manifest = known.manifest
+    if manifest is None or manifest.identity is None:
+        _refuse_the_useless(known)
+        why = (
+            "is a repaired copy" if manifest else "has no manifest: this tool did not make it, or its manifest is lost"
+        )
+        if not wishes.accept_foreign:
+            raise ForeignRefused(
+                f"{known.name} {why}. A dump runs as a superuser, so a file from elsewhere can do anything."
+            )
+        return [
+            *warnings,
+            f"{known.name} {why}: it does not tell the database's settings; those of the live database are taken, if "
+            "there is one.",
+        ]
+    identity = manifest.identity
+    if not target.is_ours(manifest) and not wishes.accept_other_database:
+        raise OtherDatabaseRefused(
+            f"{known.name} is a backup of {identity.database} in {identity.container or 'a local server'} "
+            f"(project {identity.project}), not of {target.database} in {target.describe()}."
+        )
+    if identity.system_identifier != facts.system_identifier:
+        warnings.append("The backup is of another cluster (a fresh volume since, or another machine).")
+    warnings += recorded.not_dumped(manifest)
+    if known.in_future:
+        warnings.append("The backup's time lies in the future: a clock is or was wrong.")
+    if manifest.shrunk:
+        warnings.append(f"The backup is of a database that had shrunk: {'; '.join(manifest.shrunk_reasons)}.")
+    if identity.server_version_num // 10000 > facts.version_num // 10000:
+        warnings.append(
+            f"The backup is of PostgreSQL {identity.server_version}, the server is {facts.version}: it may not load."
+        )
+    return warnings
+
+
+def refuse_damaged(known: Known[M], wishes: Wishes) -> list[str]:
+    """Gives a warning where a backup that failed a drill is wished all the same. Raises BackupNotValid, and
+    ConstraintViolated where that is known and not accepted."""
+    if known.state == "constraint_violated" and not wishes.accept_violations:
+        raise ConstraintViolated(f"{known.name} can't be loaded as it is: {known.detail}.")
+    if known.state == "will_not_load":
+        return [f"In a drill {known.name} could not be loaded: {known.detail}."]
+    if known.state == "damaged":
+        raise BackupNotValid(f"{known.name} is damaged: {known.detail.removesuffix('.')}.")
+    if known.state != "differs":
+        return []
+    if wishes.drill is False:
+        return [f"{known.name} did not bring the same data back in a drill; it is restored as wished."]
+    raise BackupNotValid(
+        f"{known.name} did not bring the same data back in a drill.",
+        "Choose another backup. If the user wants this one all the same, call again with drill=false.",
+    )
+
+
+def _newer_volume(target: Target, known: Known[Manifest]) -> list[str]:
+    volumes = records.ours(target, records.known(target), ("volume",))
+    newest = next((item for item, _ in volumes if item.created_at > known.created_at), None)
+    return [f"{newest.name}, a backup of the whole volume, is newer than this one."] if newest else []
+
+
+def _refuse_the_useless(known: Known[Manifest]) -> None:
+    """A file that can't be restored whoever made it. Raises BackupNotValid."""
+    script = known.form == "script"
+    looked = verify_sql.Reading(checks.quick_checks(known) if script else pg_restore.form_checks(known))
+    if not looked.whole:
+        wrong = [check for check in looked.failed if check.check != checks.MANIFEST]
+        raise BackupNotValid(
+            f"{known.name} can't be restored: {checks.describe(wrong)}.", verify_sql.remedy_for(known, looked)
+        )
+
+
+def _integrity(target: Target, database: str) -> Count:
+    try:
+        return count_table(target.server, database, target.settings.integrity_table)
+    except ServerError as error:
+        return Count(
+            None, f"{target.settings.integrity_table} could not be counted ({error.message.removesuffix('.')})"
+        )

@@ -1,0 +1,108 @@
+"""The moments of a restore in which the live database changes, under the journal."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from ...errors import BackupToolError, RestoreFailed, RestoreInterrupted, StoreError
+from ...models.results import DependentReport
+from ...postgres.server import databases
+from ...postgres.server.session import Session
+from ...store.reserved import Reserved
+from .. import disk_space
+from ..context import Target
+from ..recovery import journal as journals
+from ..recovery.journal import Journal, StoppedContainer
+from . import preflight
+from .sql_comparison import Work
+from .sql_plan import Plan
+
+
+def swap(
+    target: Target, guard: Session, planned: Plan, work: Work, undo: str | None, reserved: Reserved
+) -> tuple[float, list[DependentReport]]:
+    """Gives the seconds in which nobody could connect, and what was done to dependents. The journal takes the room that
+    is `reserved` for it."""
+    all_dependents = target.host.dependents()
+    running = [d for d in all_dependents if d.running]
+    stopping = [StoppedContainer(id=d.id, name=d.name) for d in running] if planned.wishes.stop_dependents else []
+    journal = Journal(
+        source=planned.source,
+        source_kind="undo_point" if planned.undo else "backup",
+        container=target.place.container,
+        database=target.database,
+        live_oid=planned.live_oid,
+        incoming=work.incoming,
+        incoming_oid=work.incoming_oid,
+        undo=undo,
+        system_identifier=planned.facts.system_identifier,
+        dependents=stopping,
+        started_at=datetime.now(UTC),
+    )
+    journals.write(target.directory.path, journal, reserved)
+    work.journalled = True
+    try:
+        if planned.undo is None:
+            databases.set_comment(guard, work.incoming, work.comment)
+        for container in stopping:
+            target.host.stop_container(container.id)
+        with target.server.session(target.maintenance_database) as ending:
+            began = databases.swap(guard, ending, target.database, work.incoming, undo)
+        with target.server.session(target.database):
+            unavailable = time.monotonic() - began
+    except BaseException as error:
+        _settle(target, journal, error)
+        raise
+    if work.template:
+        databases.set_template(guard, target.database, template=True)  # only now: a template can't be dropped
+    work.did("Swap the databases by name, in one transaction", f"{unavailable:.3f} s without connections")
+    reports = journals.start(target, stopping)
+    reports += [DependentReport(name=d.name, action="left stopped") for d in all_dependents if not d.running]
+    reports += [
+        DependentReport(name=d.name, action="left running") for d in running if not planned.wishes.stop_dependents
+    ]
+    try:
+        journals.remove(target.directory.path)
+    except StoreError as error:
+        work.warnings.append(f"{error.message} The next `backup` or `restore` does, and finds nothing left to do.")
+    for report in reports:
+        if report.action == "start failed":
+            work.warnings.append(f"{report.name} could not be started again: {report.detail} Start it by hand.")
+    work.did("Start the services that depend on the database", ", ".join(r.name for r in reports) or "there are none")
+    return unavailable, reports
+
+
+def _settle(target: Target, journal: Journal, error: BaseException) -> None:
+    """After a failure around the swap: finish or roll back, as the server is on one side or the other of it."""
+    try:
+        with target.server.session(target.maintenance_database) as session:
+            swapped, reports = journals.settle(target, session, journal)
+    except BackupToolError as problem:
+        raise RestoreInterrupted(
+            f"The restore was cut off around the swap ({error}), and can't be settled now: {problem.message} "
+            "Whichever side it is on, both databases are there."
+        ) from error
+    down = "".join(
+        f" {report.name} could not be started again: {report.detail}"
+        for report in reports
+        if report.action == "start failed"
+    )
+    if swapped:
+        raise RestoreFailed(
+            f"The databases were swapped, but afterwards something failed: {error}{down}",
+            f'Call `db_integrity`; to undo the restore call `restore` with backup="{journal.undo}".',
+        ) from error
+    if down and isinstance(error, BackupToolError):
+        error.message += down
+        error.remedy += " Start by hand what could not be started."
+
+
+def drop_the_oldest_undo(target: Target, guard: Session, planned: Plan, work: Work) -> None:
+    """Only once the restore has succeeded: until then every undo point may be needed."""
+    for point in planned.undo_points[preflight.UNDO_POINTS - 1 :]:
+        try:
+            disk_space.drop(target.server, guard, point.name)
+            work.did("Drop the oldest undo point, as asked", point.name)
+        except BackupToolError as error:
+            work.warnings.append(f"The undo point {point.name} could not be dropped: {error.message}")

@@ -1,0 +1,123 @@
+"""What is looked at before the contents of a volume are exchanged, and at the server that then runs on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...errors import PreflightFailed, RestoreFailed
+from ...postgres.server import catalogue as pg
+from ...postgres.server import programs
+from ...postgres.server.counting import count_table
+from ...postgres.server.installation import databases_of_other_collations
+from ..context import Target
+from ..own_names import VOLUME_UNDO
+from ..reading.archive import Archive
+from ..recovery.helper_container import output
+from ..recovery.volume_layout import PG_VERSION, Contents
+from .volume_plan import VolumePlan, no_undo_point
+
+ROOM = 1.05
+SPARE_BYTES = 64 << 20
+"""Free space asked for: the archive's contents, and what a server needs to start."""
+
+
+def look_at_the_volume(planned: VolumePlan, contents: Contents, read: Archive | None) -> str:
+    """Gives the account, "uid:gid", to which the files have to belong. Raises PreflightFailed or BackupMissing."""
+    if planned.undo is not None:
+        if planned.undo not in (stamps := contents.undo_stamps()):
+            raise no_undo_point(planned.source, [VOLUME_UNDO + stamp for stamp in stamps])
+        version = output(contents.host, ["cat", f"{contents.set_aside(planned.undo)}/{PG_VERSION}"]).strip()
+    else:
+        assert read is not None
+        version = read.contents.kept[PG_VERSION].decode("ascii", "replace").strip()
+        free = contents.host.free_bytes(planned.site.mounted_at)
+        needed = int(read.tar_bytes * ROOM) + SPARE_BYTES
+        if free is not None and free < needed:
+            raise PreflightFailed(
+                f"The disk of {planned.where} has {free:,} bytes free; the archive's contents beside the present ones "
+                f"need {needed:,}.",
+                _ways_to_room(contents),
+            )
+    there = programs.major(output(contents.host, ["postgres", "--version"]).rpartition(") ")[2])
+    if str(there) != version:
+        raise PreflightFailed(
+            f"{planned.source} is a data directory of PostgreSQL {version}; the container's image is of {there}, which "
+            "can't start on it.",
+            f"Set the image in compose.yaml to one of PostgreSQL {version} (Scarlet's: pgvector/pgvector:pg{version}), "
+            "run `docker compose up -d postgres`, then call again; or restore an SQL backup, which moves between "
+            "versions.",
+        )
+    return _owner(planned, contents)
+
+
+def _ways_to_room(contents: Contents) -> str:
+    """What to do where the volume's disk is too small. Our own undo point on it would go with this restore."""
+    free = "Free space there (with Docker, `docker system df` shows what is used), then call again."
+    stamps = contents.undo_stamps()
+    if not stamps or not contents.is_there:
+        return free
+    return (
+        f"The undo point {VOLUME_UNDO}{stamps[0]} lies on that disk, and would go after this restore anyway: if the "
+        "user can do without it now, run `scarlet-backup-mcp prune --include-undo` while the server runs; it shows all "
+        f"that goes, and asks. Where no server comes up, remove {contents.set_aside(stamps[0])} by hand. {free}"
+    )
+
+
+def _owner(planned: VolumePlan, contents: Contents) -> str:
+    """Of the present contents; else whom the container's program runs as; else the image's own account."""
+    version = f"{contents.directory}/{PG_VERSION}"
+    if contents.exists(version):
+        return output(contents.host, ["stat", "-c", "%u:%g", version]).strip()
+    account, _, group = (planned.place.user if planned.place else "").partition(":")
+    account = account or "postgres"
+    uid = output(contents.host, ["id", "-u", account]).strip() if not account.isdigit() else account
+    gid = output(contents.host, ["id", "-g", account]).strip() if not account.isdigit() else group or account
+    return f"{uid}:{group if group.isdigit() else gid}"
+
+
+@dataclass(frozen=True)
+class Running:
+    """The server on what was restored. `integrity_rows` as it counts them; None where there is no such table."""
+
+    databases: int
+    integrity_rows: int | None
+    warnings: list[str]
+
+
+def look_at_the_server(target: Target, planned: VolumePlan) -> Running:
+    """What runs now is what was restored. Raises RestoreFailed if it is not."""
+    manifest, warnings, rows = planned.manifest, list[str](), None
+    with target.server.session(target.maintenance_database) as session:
+        facts, databases = pg.server_facts(session), pg.databases(session)
+    table = manifest.integrity_table if manifest is not None else target.settings.integrity_table
+    if target.database in databases:
+        rows = count_table(target.server, target.database, table).rows
+    else:
+        warnings.append(f"There is no database {target.database} on what was restored: {', '.join(databases)}.")
+    wrong: list[str] = []
+    if manifest is not None and manifest.identity is not None:
+        if facts.system_identifier != manifest.identity.system_identifier:
+            wrong.append(f"it is the cluster {facts.system_identifier}, not {manifest.identity.system_identifier}")
+        if missing := set(manifest.databases) - databases.keys():
+            wrong.append(f"the databases {', '.join(sorted(missing))} are missing")
+        ours = manifest.identity.database == target.database
+        if ours and manifest.quiet and rows != manifest.integrity_rows:
+            wrong.append(f"{table} has {rows} rows instead of {manifest.integrity_rows}")
+        if ours and manifest.integrity_rows and not rows:
+            wrong.append(f"{table} is empty or missing")
+    if wrong:
+        raise RestoreFailed(f"The server that came up is not what was restored: {'; '.join(wrong)}.")
+    place = target.host.place()
+    if place.health == "unhealthy":
+        warnings.append(f"The container {place.container} is unhealthy, though its server answers: read its log.")
+    warnings += [
+        f"The database {name} was made with another version of its collation: run `REINDEX DATABASE` and `ALTER "
+        "DATABASE … REFRESH COLLATION VERSION` in it, or its text indexes may miss rows."
+        for name in _other_collations(target)
+    ]
+    return Running(len(databases), rows, warnings)
+
+
+def _other_collations(target: Target) -> list[str]:
+    with target.server.session(target.maintenance_database) as session:
+        return databases_of_other_collations(session)

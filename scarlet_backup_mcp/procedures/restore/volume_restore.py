@@ -1,0 +1,326 @@
+"""`restore` of a whole volume: unpack beside the present contents, check, exchange them, see the server run.
+
+Until the exchange the server runs on and nothing of its is touched. Whatever fails in it puts the old contents back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from ...errors import BackupNotValid, BackupToolError, ConfirmationStale, RestoreFailed, RestoreInterrupted, ServerError
+from ...hosts import Host
+from ...hosts.docker.helper import Sight
+from ...hosts.docker.volumes import create_volume, engine_id, is_removable, volume_exists
+from ...models.common import Step
+from ...models.manifest import VolumeManifest
+from ...models.results import DependentReport, Restore
+from ...models.verification import Check, Drill
+from ...postgres.cluster.configuration import SIGNALS
+from ...progress import Progress
+from ...store.reading import CompressionDamaged, FileReader, decompress
+from ..catalog.records import Known
+from ..context import Target
+from ..own_names import VOLUME_UNDO
+from ..reading import archive, archive_checks, archive_configuration, checks
+from ..reading.archive import Archive
+from ..recovery import journal as journals
+from ..recovery.helper_container import helper, require_alone
+from ..recovery.journal import StoppedContainer, VolumeJournal
+from ..recovery.volume_exchange import exchange, finish, roll_back
+from ..recovery.volume_layout import Contents, put_in_of
+from ..verify.volume import verify_volume
+from .volume_plan import VolumePlan
+from .volume_preflight import Running, look_at_the_server, look_at_the_volume
+
+SHOWN = 5
+
+
+@dataclass
+class Work:
+    """What a restore has come to know on its way."""
+
+    files: int | None = None
+    drill: Drill | None = None
+    integrity_rows: int | None = None
+    steps: list[Step] = field(default_factory=list[Step])
+    warnings: list[str] = field(default_factory=list[str])
+
+    def did(self, title: str, detail: str = "") -> None:
+        """Note a step that succeeded."""
+        self.steps.append(Step(step="Restore da volume", title=title, ok=True, detail=detail))
+
+
+def restore(target: Target, progress: Progress, planned: VolumePlan) -> Restore:
+    """Do what was planned, under the directory's lock. Raises BackupToolError; its message says when the volume is not
+    as it was."""
+    began = time.monotonic()
+    work = Work(warnings=[*target.settled, *planned.warnings])
+    read = _verified(target, planned, work, progress)
+    dependents = target.host.dependents() if planned.place else []
+    running = [d for d in dependents if d.running] if planned.wishes.stop_dependents else []
+    if planned.place is None and planned.site.volume is not None:
+        create_volume(planned.site.volume, planned.site.volume_labels)
+    with helper(target, planned.image, planned.sight, progress) as host:
+        contents = _contents(host, planned)
+        owner = look_at_the_volume(planned, contents, read)
+        had_contents = contents.is_there
+        require_alone(target, planned.source_of_mount, planned.place)
+        work.did("Look whether the volume is ready for it", "version, room, and nobody else uses it")
+        journal = VolumeJournal(
+            source=planned.source,
+            container=planned.place.container if planned.place else None,
+            container_id=planned.place.container_id if planned.place else None,
+            image_id=planned.image,
+            site=planned.site,
+            mounted=planned.source_of_mount,
+            engine=engine_id(),
+            removable=planned.site.volume is not None and is_removable(planned.site.volume),
+            stamp=contents.stamp,
+            undo=planned.undo,
+            was_running=planned.place is not None and planned.place.state in ("running", "restarting"),
+            dependents=[StoppedContainer(id=d.id, name=d.name) for d in running],
+            exchanging=False,
+            started_at=datetime.now(UTC),
+        )
+        journals.write(target.directory.path, journal)
+        incoming = _bring_in(target, planned, contents, journal, read, owner, work, progress)
+        away = exchange(target, contents, journal, incoming, progress)
+        work.did("Exchange the contents of the volume by renames", f"{away:.1f} s without the server" if away else "")
+        if planned.place is not None:
+            try:
+                found = _look_at_the_server(target, planned)
+            except BaseException as error:
+                with progress.uninterrupted():
+                    roll_back(target, contents, journal, error)
+                raise
+            work.integrity_rows = found.integrity_rows
+            work.warnings += found.warnings
+            told_of = f"{found.databases} databases, {found.integrity_rows} rows in the integrity table"
+            work.did("Start the server and look at it", told_of)
+        reports = _finish(target, contents, journal, progress)
+    for report in reports:
+        if report.action == "start failed":
+            work.warnings.append(f"{report.name} could not be started again: {report.detail} Start it by hand.")
+    reports += [DependentReport(name=d.name, action="left stopped") for d in dependents if not d.running]
+    reports += [
+        DependentReport(name=d.name, action="left running") for d in dependents if d.running and d not in running
+    ]
+    if planned.place is None:
+        work.warnings.append(
+            f"There was no container, so no server was seen to run on it: run `docker compose up -d postgres`, which "
+            f"takes the volume {planned.site.volume} over, and then `db_integrity`."
+        )
+    undo = VOLUME_UNDO + contents.stamp if had_contents else None
+    return _report(target, planned, work, began, undo=undo, restored=True, away=away, dependents=reports)
+
+
+def dry_run(target: Target, progress: Progress, planned: VolumePlan) -> Restore:
+    """Everything that `restore` would check but for a drill, and what it would do. Changes nothing in the volume."""
+    began = time.monotonic()
+    work = Work(warnings=list(planned.warnings))
+    read = _read(planned, work, progress)
+    there = planned.place is not None or (planned.site.volume is not None and volume_exists(planned.site.volume))
+    sight = planned.sight if there else Sight(mounted_at=planned.site.mounted_at)
+    with helper(target, planned.image, sight, progress, alone=False) as host:
+        contents = _contents(host, planned)
+        look_at_the_volume(planned, contents, read)
+        had_contents = contents.is_there
+    work.did("Look whether the volume is ready for it", "version, room, and nobody else uses it")
+    dependents = target.host.dependents() if planned.place and planned.wishes.stop_dependents else []
+    for title in (
+        *(["Restore it into a throw-away server"] if planned.drills else []),
+        *(["Unpack it beside the present contents"] if planned.known else []),
+        *(["Comment out what its configuration would do"] if planned.brings else []),
+        "Stop the services that depend on the server, and the server",
+        "Exchange the contents of the volume by renames",
+        "Start the server, look at it, and start those services again",
+    ):
+        work.steps.append(Step(step="Restore da volume", title=title, ok=None, detail="not done: dry run"))
+    would = [DependentReport(name=d.name, action="would be restarted") for d in dependents if d.running]
+    undo = f"{VOLUME_UNDO}<time>" if had_contents else None
+    return _report(target, planned, work, began, undo=undo, restored=False, away=None, dependents=would)
+
+
+def _look_at_the_server(target: Target, planned: VolumePlan) -> Running:
+    try:
+        return look_at_the_server(target, planned)
+    except ServerError as error:  # whose remedies are for the live server, which has its old contents again by then
+        raise RestoreFailed(
+            f"The server that came up on {planned.source} can't be used: {error.message.rstrip('. ')}.",
+            "Choose another backup, and prove it first with `verify_backup` and level drill.",
+        ) from error
+
+
+def _finish(target: Target, contents: Contents, journal: VolumeJournal, progress: Progress) -> list[DependentReport]:
+    try:
+        with progress.uninterrupted():
+            return finish(target, contents, journal)
+    except BackupToolError as error:
+        raise RestoreInterrupted(
+            f"{journal.source} is restored and the server runs on it, but afterwards something failed: {error.message}",
+            "Call `restore` or `backup`: it first does what is left to be done.",
+        ) from error
+
+
+# -- the steps -------------------------------------------------------------------------------------------------------
+
+
+def _verified(target: Target, planned: VolumePlan, work: Work, progress: Progress) -> Archive | None:
+    """The archive, read in full, and tried out where that is wished; None for an undo point."""
+    read = _read(planned, work, progress)
+    if planned.known is None or read is None or not planned.drills:
+        return read
+    verified = verify_volume(target, progress, planned.known.entry, "drill", for_sql=[])
+    work.drill = verified.drill
+    told = archive_configuration.warnings_of(verified.checks)  # the plan has told it
+    work.warnings += [warning for warning in verified.warnings if warning not in told]
+    drill = verified.drill
+    if drill is None or drill.proved is False or (planned.wishes.drill and not drill.sound):
+        raise BackupNotValid(
+            f"{planned.source} was not proved by a restore drill: {drill.detail if drill else 'it was not begun'}",
+            "Choose another backup. If the user wants this one all the same, call again with drill=false.",
+        )
+    work.warnings += drill.warnings
+    if drill.proved is None:
+        work.warnings.append(f"A drill did not prove it: {drill.detail}.")
+    work.did("Restore it into a throw-away server", drill.where)
+    return read
+
+
+def _read(planned: VolumePlan, work: Work, progress: Progress) -> Archive | None:
+    """Raises BackupNotValid, or ConfirmationStale when it is not the file that its manifest tells of."""
+    known = planned.known
+    if known is None:
+        work.did("Find the undo point", planned.source)
+        return None
+    read = planned.read or archive.read(known.entry.path, known.entry.name.compression, progress)
+    looked = archive_checks.content_checks(known, read)
+    if known.manifest is not None and known.manifest.configuration is None:
+        work.warnings += archive_configuration.warnings_of(looked)
+    failed = [check for check in looked if check.ok is False]
+    wrong = [check for check in failed if not _excused(known, check)]
+    if wrong:
+        raise BackupNotValid(f"{known.name} did not pass verification: {checks.describe(wrong)}.")
+    if any(check.check == archive_checks.CONSISTENT for check in failed):
+        work.warnings.append(
+            f"{known.name} was copied while its server ran: what comes out of it may be torn, without any error."
+        )
+    work.did("Verify the archive in full", f"{read.bytes:,} bytes, {len(read.contents.files):,} files")
+    return read
+
+
+def _excused(known: Known[VolumeManifest], check: Check) -> bool:
+    """A wrong clock, a missing manifest and a torn copy are the user's to accept (and were), damage is not."""
+    if check.check == checks.CLOCK:
+        return True
+    return known.manifest is None and check.check in (checks.MANIFEST, archive_checks.CONSISTENT)
+
+
+def _contents(host: Host, planned: VolumePlan) -> Contents:
+    """With a stamp, UTC now, after which nothing is named there yet."""
+    while True:
+        contents = Contents(host, planned.site.data_directory, f"{datetime.now(UTC):%Y%m%d_%H%M%S}")
+        if not contents.exists(contents.aside):
+            return contents
+        time.sleep(0.2)
+
+
+def _bring_in(
+    target: Target,
+    planned: VolumePlan,
+    contents: Contents,
+    journal: VolumeJournal,
+    read: Archive | None,
+    owner: str,
+    work: Work,
+    progress: Progress,
+) -> str:
+    """The directory with what is to be put in place, read back from the volume. Nothing stays when that fails."""
+    if planned.undo is not None:
+        return contents.set_aside(planned.undo)
+    assert read is not None
+    expected = put_in_of(read.contents.files)
+    try:
+        if not contents.is_there:
+            contents.make_ready(owner)
+        contents.unpack(_tar(planned, read, progress), read.contents.root, owner, progress)
+        if planned.brings:
+            expected = {name: file for name, file in expected.items() if name not in SIGNALS}
+            expected |= contents.disarm(read.contents.kept, planned.brings, progress)
+            work.did("Comment out what its configuration would do", f"{len(planned.brings)} lines")
+        progress.stage("reading back what was unpacked")
+        if differing := contents.differing(expected, progress):
+            raise RestoreFailed(
+                f"What was unpacked is not what is in the archive: {', '.join(differing[:SHOWN])} differ.",
+                "The volume's disk or its driver is at fault: check it.",
+            )
+    except BaseException as error:
+        with progress.uninterrupted():
+            roll_back(target, contents, journal, error)
+        raise
+    work.files = len(expected)
+    work.did("Unpack it beside the present contents, and read it back", f"{work.files:,} files")
+    return contents.incoming
+
+
+def _tar(planned: VolumePlan, read: Archive, progress: Progress) -> Iterator[bytes]:
+    """The archive's plain bytes. Raises ConfirmationStale, at the latest at the end, if the file is no longer the one
+    that was read."""
+    assert planned.known is not None
+    entry = planned.known.entry
+    progress.stage(f"unpacking {entry.name.name} beside the present contents", entry.bytes)
+    raw = FileReader(entry.path, progress.report)
+    changed = ConfirmationStale(f"{entry.name.name} changed after it was verified.", "Call `restore` again.")
+    try:
+        yield from decompress(iter(raw), entry.name.compression, single=True)
+    except CompressionDamaged:
+        raise changed from None
+    if raw.sha256 != read.sha256:
+        raise changed
+
+
+# -- what is told ----------------------------------------------------------------------------------------------------
+
+
+def _report(
+    target: Target,
+    planned: VolumePlan,
+    work: Work,
+    began: float,
+    *,
+    undo: str | None,
+    restored: bool,
+    away: float | None,
+    dependents: list[DependentReport],
+) -> Restore:
+    remedy = f'To undo this, call `restore` with backup="{undo}".' if undo else None
+    return Restore(
+        restored=restored,
+        dry_run=not restored,
+        kind="volume",
+        source=planned.source,
+        source_kind="undo_point" if planned.undo else "backup",
+        source_created_at=planned.created_at,
+        source_proved_at=planned.known.proved_at if planned.known else None,
+        drill=work.drill,
+        database=target.database,
+        server=target.about,
+        undo_point=undo,
+        rows_compared=None,
+        files_compared=work.files,
+        integrity_rows=work.integrity_rows
+        if restored
+        else planned.manifest.integrity_rows
+        if planned.manifest
+        else None,
+        integrity_rows_before=planned.integrity_rows_now,
+        unavailable_seconds=None if away is None else round(away, 3),
+        dependents=dependents,
+        steps=work.steps,
+        warnings=work.warnings,
+        duration_seconds=round(time.monotonic() - began, 3),
+        remedy=remedy if restored else "Call `restore` again with dry_run=false to do it.",
+    )

@@ -1,0 +1,403 @@
+"""The throw-away server in which a backup is tried out: like the live one, and of no use to anybody else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ... import __version__
+from ...errors import (
+    BackupToolError,
+    Busy,
+    DirectoryNotWritable,
+    DrillImpossible,
+    HostError,
+    ProgramMissing,
+    ServerError,
+    StoreError,
+)
+from ...hosts.docker import sandbox as containers
+from ...hosts.docker import seeds
+from ...hosts.local import LocalHost
+from ...postgres.cluster import local as local_cluster
+from ...postgres.cluster import recovery
+from ...postgres.cluster import sandbox as sandbox_cluster
+from ...postgres.server.installation import installation
+from ...postgres.server.session import Server
+from ...progress import Progress
+from ...store import sidecars
+from ...store.lock import remove_unused, writer_lock
+from ...store.names import PARTIAL
+from ...store.writing import write_atomically
+from ..context import TAG, Target
+
+DRILLS = ".scarlet-drill"
+"""In the backup directory: the lock of the one drill at a time, and what marks the throw-away servers as its own."""
+OWNER = "owner"
+SWEEP_SECONDS = 5
+"""How long a drill waits for another call that is just sweeping."""
+START_SECONDS = 60
+QUERY_SECONDS = 10
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ThrowAway:
+    """A server that is ready, empty, and there as long as the block. `warnings` may have grown when the block ends."""
+
+    server: Server
+    where: str
+    """For people, for example "a throw-away container of pgvector/pgvector:pg15 (sha256:65645f1a4561)"."""
+    data_directory: str
+    """As the server's programs see it."""
+    warnings: list[str] = field(default_factory=list[str])
+
+
+@dataclass(frozen=True)
+class Vacant:
+    """A container in which a server starts once its data directory is made ready (`recovery.make_ready`). It is there
+    as long as the block; `warnings` may have grown when the block ends."""
+
+    container: containers.ThrowAwayContainer
+    server: Server
+    where: str
+    bin_dir: str
+    libraries: str
+    """What the live server preloads."""
+    warnings: list[str]
+    home: str = containers.HOME
+
+
+@dataclass(frozen=True)
+class _Likeness:
+    """What the throw-away server takes over from the live one. Empty: nothing is known."""
+
+    bin_dir: str = ""
+    libraries: str = ""
+    session_libraries: str = ""
+    building: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Settings of the memory with which it makes indexes."""
+    warnings: tuple[str, ...] = ()
+
+
+@contextmanager
+def throw_away_server(target: Target, progress: Progress) -> Generator[ThrowAway]:
+    """Start one, with the live server's superuser and preloaded libraries. With Docker it is a container of the live
+    one's image, and the live one need not run; else a cluster from the same bin directory.
+
+    What killed drills left is removed first. Raises Busy while another drill of the backup directory is under way,
+    DirectoryNotWritable, DrillImpossible, ProgramMissing, or what `Target.place` raises.
+    """
+    with _making_room(target, progress) as (likeness, owner, left):
+        start = _in_container if target.settings.via == "docker" else _as_cluster
+        with start(target, likeness, owner, progress) as ready:
+            ready.warnings.extend(left)
+            yield ready
+
+
+@contextmanager
+def vacant_container(target: Target, progress: Progress) -> Generator[Vacant]:
+    """Start a container of the live one's image, for a server with a data directory that is still to come.
+
+    The rest is as with `throw_away_server`.
+    """
+    with _making_room(target, progress) as (likeness, owner, left):
+        image, where = _image(target)
+        command = recovery.command(likeness.bin_dir, containers.HOME)
+        like = target.place.container_id
+        with containers.throw_away_container(image, command, owner, progress, like=like) as container:
+            server = _server(target, container)
+            told = [*likeness.warnings, *left, *_unlike(container, where)]
+            found = Vacant(container, server, where, likeness.bin_dir, likeness.libraries, told)
+            yield found
+        found.warnings.extend(container.left_behind)
+
+
+@contextmanager
+def _making_room(target: Target, progress: Progress) -> Generator[tuple[_Likeness, str, list[str]]]:
+    """Under the lock: what is known of the live server, the owner's mark, and what was told of leftovers."""
+    with ExitStack() as held:
+        owner = _begin(held, target, progress)
+        left = [f"{name}, left by a drill that was killed, is removed." for name in _remove_leftovers(target, owner)]
+        progress.stage("starting a throw-away server")
+        yield _likeness(target, progress), owner, left
+
+
+def sweep(target: Target) -> list[str]:
+    """Remove what killed drills of this backup directory left; the names of what is gone now.
+
+    Does nothing while a drill is under way or when the engine does not answer.
+    """
+    try:
+        drills = target.directory.path / DRILLS
+        if not os.path.exists(drills / OWNER):
+            return []
+        with writer_lock(drills, "sweep"):
+            return _remove_leftovers(target, owner_of(drills))
+    except (BackupToolError, OSError) as error:
+        log.info("Nothing was swept: %s", error)
+        return []
+
+
+# -- one at a time ---------------------------------------------------------------------------------------------------
+
+
+def _begin(held: ExitStack, target: Target, progress: Progress) -> str:
+    """Take the lock; gives what marks the throw-away servers of this backup directory."""
+    directory = target.directory.path
+    if not directory.is_dir():
+        raise DirectoryNotWritable(f"There is no backup directory {directory}.")
+    drills = directory / DRILLS
+    try:
+        drills.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise DirectoryNotWritable(
+            f"A drill keeps its lock in the backup directory, and {drills} can't be made: {error.strerror or error}."
+        ) from error
+    until = time.monotonic() + SWEEP_SECONDS
+    while True:
+        progress.check()
+        try:
+            held.enter_context(writer_lock(drills, "drill"))
+            return owner_of(drills)
+        except Busy:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+
+
+def owner_of(drills: Path) -> str:
+    """A hash of the directory's path and of a random mark in it: two machines that share an engine may have backup
+    directories of the same path. Under the lock."""
+    mark = drills / OWNER
+    try:
+        if not mark.exists():
+            write_atomically(mark, secrets.token_hex(16).encode())
+        return hashlib.sha256(str(drills).encode() + (sidecars.read(mark) or b"")).hexdigest()[:12]
+    except OSError as error:
+        raise StoreError(f"{mark} can't be read: {error.strerror or error}.") from error
+
+
+def _remove_leftovers(target: Target, owner: str) -> list[str]:
+    """Under the lock: what servers there are then belong to nobody. A script into which an archive was converted is
+    used without the lock, but `in_use` from its beginning, which is under it."""
+    scripts = (target.directory.path / DRILLS).glob(f"*{PARTIAL}")
+    gone = [script.name for script in scripts if remove_unused(script)]
+    docker = target.settings.via == "docker"
+    return gone + (containers.remove_leftovers(owner) if docker else local_cluster.remove_leftovers(_prefix(owner)))
+
+
+def _prefix(owner: str) -> str:
+    return f"scarlet-drill-{owner}-"
+
+
+# -- the live server -------------------------------------------------------------------------------------------------
+
+
+def _likeness(target: Target, progress: Progress) -> _Likeness:
+    try:
+        with target.server.session(target.maintenance_database, progress=progress) as session:
+            found = installation(session, QUERY_SECONDS)
+            return _Likeness(found.bin_dir, found.libraries, found.session_libraries, found.building)
+    except (HostError, ServerError) as error:
+        told = f"The live server could not be asked which libraries it preloads, so none is: {error.message}"
+        return _Likeness(warnings=(told,))
+
+
+def _settings(likeness: _Likeness) -> dict[str, str]:
+    preloaded = {
+        "shared_preload_libraries": likeness.libraries,
+        "session_preload_libraries": likeness.session_libraries,
+    }
+    return {**sandbox_cluster.SETTINGS, **likeness.building, **preloaded}
+
+
+def _user(target: Target) -> str:
+    try:
+        return target.server.user
+    except HostError:  # its password lies in a container that does not run
+        return target.settings.user
+
+
+# -- with Docker -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _in_container(target: Target, likeness: _Likeness, owner: str, progress: Progress) -> Generator[ThrowAway]:
+    where = _image(target)[1]
+    seed, told = _seed(target, likeness, progress)
+    with ExitStack() as held:
+        try:
+            container, server = held.enter_context(_started(target, likeness, owner, progress, seed))
+        except DrillImpossible as error:
+            if seed is None:
+                raise
+            told = [_without(seed, error)]
+            container, server = held.enter_context(_started(target, likeness, owner, progress, None))
+        warnings = [*likeness.warnings, *told, *_unlike(container, where)]
+        ready = ThrowAway(server, where, f"{containers.HOME}/{sandbox_cluster.DATA}", warnings)
+        yield ready
+    ready.warnings.extend(container.left_behind)
+
+
+@contextmanager
+def _started(
+    target: Target, likeness: _Likeness, owner: str, progress: Progress, seed: str | None
+) -> Generator[tuple[containers.ThrowAwayContainer, Server]]:
+    home, (image, where) = containers.HOME, _image(target)
+    command = sandbox_cluster.command_in_container(
+        likeness.bin_dir, home, _user(target), _settings(likeness), containers.SEED_HOME if seed else ""
+    )
+    like = target.place.container_id
+    with containers.throw_away_container(image, command, owner, progress, like=like, seed=seed) as container:
+        server = _server(target, container)
+        _wait_until_ready(server, container, where, progress)
+        yield container, server
+
+
+def _seed(target: Target, likeness: _Likeness, progress: Progress) -> tuple[str | None, list[str]]:
+    """The volume with an empty cluster for this image and these settings, and what there is to tell of it."""
+    if not target.settings.sandbox_cache:
+        return None, []
+    command, key = _seed_key(target, likeness)
+    try:
+        found = seeds.seed(_image(target)[0], command, key, target.place.container or "", progress)
+    except HostError as error:
+        log.warning("There is no empty cluster to begin with: %s", error.message)
+        return None, []
+    if found is None or not found.said:
+        return found and found.volume, []
+    size = int(found.said.split()[0]) / 1000 if found.said.split()[0].isdigit() else 0
+    return found.volume, [
+        f"An empty cluster of {size:.0f} MB is kept for drills in the Docker volume {found.volume}; with "
+        "SCARLET_BACKUP_SANDBOX_CACHE=false there is none, and `prune_backups` removes it."
+    ]
+
+
+def _seed_key(target: Target, likeness: _Likeness) -> tuple[list[str], str]:
+    """What makes that cluster, and the key of its volume."""
+    command = sandbox_cluster.seed_command(likeness.bin_dir, containers.HOME, _user(target))
+    key = json.dumps([_image(target)[0], command, _settings(likeness), __version__], sort_keys=True)
+    return command, hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def _without(seed: str, error: DrillImpossible) -> str:
+    """The volume can't be used: it goes, and the next drill fills it anew."""
+    try:
+        gone = seeds.remove_seed(seed)
+    except HostError:
+        gone = False
+    kept = "is removed" if gone else f"could not be removed: do it with `docker volume rm {seed}`"
+    told = f"The empty cluster in the Docker volume {seed} was of no use, and {kept}. {error.message}"
+    log.warning(told)
+    return told
+
+
+def forget_seeds(target: Target, progress: Progress, *, dry_run: bool) -> list[str]:
+    """Remove the empty clusters that were kept in volumes for drills of this container and that no drill would use any
+    more: made for another image, other settings or another version of this tool; with the cache turned off all of them.
+    What there is to tell of them. Does nothing while the engine does not answer, or as long as the server does not
+    tell which one a drill would use."""
+    if target.settings.via != "docker" or target.known_place is None:
+        return []
+    why = "no drill of this image, these settings and this version of the tool uses it"
+    try:
+        names = seeds.unused(target.place.container or "")
+        if names and not target.settings.sandbox_cache:
+            why = "SCARLET_BACKUP_SANDBOX_CACHE is off"
+        elif names:
+            likeness = _likeness(target, progress)
+            current = seeds.volume_of(_seed_key(target, likeness)[1])
+            names = [] if likeness.warnings else [name for name in names if name != current]
+        gone = names if dry_run else [name for name in names if seeds.remove_seed(name)]
+    except HostError as error:
+        log.info("No volume was looked for: %s", error.message)
+        return []
+    verb = "would be removed" if dry_run else "is removed"
+    return [f"The volume {name}, an empty cluster for drills, {verb}: {why}." for name in gone]
+
+
+def _unlike(container: containers.ThrowAwayContainer, where: str) -> list[str]:
+    return [f"{where} is not quite like the live one: {container.differs}."] if container.differs else []
+
+
+def _image(target: Target) -> tuple[str, str]:
+    """The live container's, and where a throw-away one of it is, in words."""
+    place = target.place
+    assert place.image_id is not None
+    return place.image_id, f"a throw-away container of {place.image} ({place.image_id[:19]})"
+
+
+def _server(target: Target, container: containers.ThrowAwayContainer) -> Server:
+    reached = {"PGHOST": containers.HOME, "PGPORT": sandbox_cluster.PORT}
+    return Server(container.host, _user(target), reached, f"{TAG} drill")
+
+
+def _wait_until_ready(server: Server, container: containers.ThrowAwayContainer, where: str, progress: Progress) -> None:
+    until = time.monotonic() + START_SECONDS
+    while True:
+        progress.check()
+        try:
+            ready, said = server.ready()
+        except HostError as error:
+            ready, said = False, error.message
+        if ready:
+            return
+        if (ended := container.ended()) is not None:
+            raise DrillImpossible(f"PostgreSQL in {where} did not start: {ended}")
+        if time.monotonic() > until:
+            raise DrillImpossible(f"PostgreSQL in {where} is not ready after {START_SECONDS} s: {said}")
+        time.sleep(0.1)
+
+
+# -- on this machine -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _as_cluster(target: Target, likeness: _Likeness, owner: str, progress: Progress) -> Generator[ThrowAway]:
+    bin_dir = _server_programs(target.settings.bin_dir, likeness)
+    made = local_cluster.Cluster(
+        lambda: bin_dir, user=_user(target), settings=_settings(likeness), prefix=_prefix(owner)
+    )
+    where = f"a throw-away cluster of {bin_dir}"
+    try:
+        made.start(progress)
+    except HostError as error:
+        raise DrillImpossible(f"{where} did not start. {error.message}") from error
+    host = LocalHost(target.settings.bin_dir, made.environment)  # with the same client programs as the live server
+    server = Server(host, made.user, made.environment, f"{TAG} drill")
+    ready = ThrowAway(server, where, str(made.data), list(likeness.warnings))
+    try:
+        yield ready
+    finally:
+        with progress.uninterrupted():
+            try:
+                made.stop()
+            except HostError as error:
+                told = f"{where} is not removed as it should be: {error.message}"
+                log.warning(told)
+                ready.warnings.append(told)
+
+
+def _server_programs(bin_dir: Path | None, likeness: _Likeness) -> Path:
+    """The configured directory; else that of the live server, if it is on this machine, and what is in PATH."""
+    live = [Path(likeness.bin_dir)] if likeness.bin_dir else []
+    path = [Path(entry) for entry in os.get_exec_path() if Path(entry).is_absolute()]
+    try:
+        return sandbox_cluster.find_server_programs([bin_dir, *live] if bin_dir else [*live, *path])
+    except ProgramMissing as error:
+        raise ProgramMissing(
+            error.message,
+            "Set SCARLET_BACKUP_BIN_DIR to the bin directory of a PostgreSQL server installation. Without one, "
+            "`verify_backup` with on_live_server=true drills in a scratch database on the live server, and `restore` "
+            "with drill=false tries nothing out.",
+        ) from error

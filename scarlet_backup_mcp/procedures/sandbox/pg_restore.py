@@ -1,0 +1,211 @@
+"""Archives of pg_dump's (-Fc, -Ft, -Fd), which only pg_restore reads: it converts them in a throw-away server."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import tarfile
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from secrets import token_hex
+
+from ...errors import BackupNotValid, DrillFailed, StoreError
+from ...hosts import Exit, Host, run
+from ...models.manifest import Manifest
+from ...models.verification import Check
+from ...postgres.dump import archives
+from ...progress import Progress
+from ...store import directories
+from ...store.directory import Entry
+from ...store.forms import ARCHIVES, DESCRIPTIONS
+from ...store.lock import in_use
+from ...store.reading import CompressionDamaged, Compressor, FileReader, beginning, decompress
+from ...store.writing import PartialFile
+from ..catalog.records import Known
+from ..context import Target
+from ..reading.checks import FORM, MANIFEST, describe, name_checks
+from .lifecycle import DRILLS, ThrowAway, throw_away_server
+
+_UNPACKED = "archive"
+_NEWER = "unsupported version"
+"""Of pg_restore's word for an archive of a newer pg_dump ("ReadHead" in pg_backup_archiver.c)."""
+
+
+class NotConverted(BackupNotValid):
+    """pg_restore does not read the archive. `damaged` is None where it is only too old for it."""
+
+    def __init__(self, message: str, remedy: str | None, damaged: bool | None) -> None:
+        super().__init__(message, remedy)
+        self.damaged = damaged
+
+
+def is_archive(known: Known[Manifest]) -> bool:
+    """Whether it is one."""
+    return known.form in ARCHIVES
+
+
+def header(known: Known[Manifest]) -> archives.Header | None:
+    """What it tells of itself; None where that can't be read."""
+    entry = known.entry
+    with suppress(StoreError):
+        if known.form == "directory":
+            return archives.header(beginning(entry.path / directories.CONTENTS, "none"))
+        head = beginning(entry.path, entry.name.compression)
+        return archives.header(head[tarfile.BLOCKSIZE :] if known.form == "tar" else head)
+    return None
+
+
+def form_checks(known: Known[Manifest]) -> list[Check]:
+    """Of a file that is no script: what it is."""
+    found = DESCRIPTIONS[known.form]
+    if is_archive(known) and (told := header(known)):
+        found += f", of the database {told.database} in PostgreSQL {told.server_version}"
+    detail = "only a drill, which has pg_restore convert it, tells whether all of it is there"
+    return [
+        *name_checks(known),
+        Check(
+            check=FORM,
+            ok=None if is_archive(known) else False,
+            expected="a dump of PostgreSQL's",
+            found=found,
+            detail=detail if is_archive(known) else "",
+        ),
+    ]
+
+
+def content_checks(known: Known[Manifest], progress: Progress) -> tuple[list[Check], str]:
+    """The same, after every byte was read; and the SHA-256."""
+    entry = known.entry
+    progress.stage(f"reading {known.name}", entry.bytes)
+    damage, sha256 = "", ""
+    if known.form == "directory":
+        sha256 = digest(entry, progress)
+    else:
+        raw = FileReader(entry.path, progress.report)
+        try:
+            for _ in decompress(iter(raw), entry.name.compression):
+                pass
+        except CompressionDamaged as error:
+            damage = str(error)
+        sha256 = raw.sha256
+    return [*form_checks(known), Check(check="compression", ok=not damage, detail=damage)], sha256
+
+
+def require_readable(known: Known[Manifest], progress: Progress) -> None:
+    """Read every byte. Raises BackupNotValid."""
+    found, _ = content_checks(known, progress)
+    if wrong := [check for check in found if check.ok is False and check.check != MANIFEST]:
+        raise BackupNotValid(f"{known.name} did not pass verification: {describe(wrong)}.")
+
+
+def digest(entry: Entry, progress: Progress) -> str:
+    """SHA-256 of a file as it lies there; of a directory that of its files' names and digests. Raises StoreError."""
+    if not entry.path.is_dir():
+        reader = FileReader(entry.path, lambda _: progress.check())
+        for _ in reader:
+            pass
+        return reader.sha256
+    found = hashlib.sha256()
+    for name, reader in directories.pieces(entry.path, lambda _: progress.check()):
+        for _ in reader:
+            pass
+        found.update(f"{reader.sha256} {name}\n".encode(errors="surrogateescape"))
+    return found.hexdigest()
+
+
+@contextmanager
+def as_script(target: Target, known: Known[Manifest], progress: Progress) -> Generator[Known[Manifest]]:
+    """The backup as a script that is there as long as the block: an archive is converted in a throw-away server, which
+    has no network; everything else is a script, or will be refused as it is.
+
+    Raises NotConverted, or what keeps that server from being had.
+    """
+    if not is_archive(known):
+        yield known
+        return
+    with ExitStack() as held:
+        with throw_away_server(target, progress) as sandbox:
+            directory = target.directory.path / DRILLS
+            partial = held.enter_context(PartialFile(directory / f"{token_hex(8)}.sql.zst"))
+            held.enter_context(in_use(partial.path))
+            progress.stage(f"converting {known.name} with pg_restore", known.entry.bytes)
+            sha256 = _convert(known, sandbox, partial, progress)
+        status = partial.path.stat()
+        name = replace(known.entry.name, compression="zstd")
+        entry = Entry(name, partial.path, status.st_size, status.st_mtime_ns)
+        yield replace(known, entry=entry, form="script", archive=sha256)
+
+
+def _convert(known: Known[Manifest], sandbox: ThrowAway, partial: PartialFile, progress: Progress) -> str:
+    """Write the script into `partial`, compressed; gives the archive's SHA-256."""
+    host, entry, compressor = sandbox.server.host, known.entry, Compressor("zstd")
+    raw: FileReader | None = None
+    path: str | None = None
+    if known.form == "directory":
+        path = str(entry.path)
+        if host.kind == "docker":
+            inside = posixpath.dirname(sandbox.data_directory)
+            _unpack(host, entry.path, inside, progress)
+            path = f"{inside}/{_UNPACKED}"
+    else:
+        raw = FileReader(entry.path, progress.report)
+    argv = archives.pg_restore(known.form, path)
+    source = decompress(iter(raw), entry.name.compression) if raw else None
+    try:
+        ended = run(
+            host,
+            argv,
+            source=source,
+            sink=lambda data: partial.write(compressor.compress(data)),
+            progress=progress,
+        )
+    except CompressionDamaged as error:
+        raise NotConverted(f"{known.name} is damaged: {error}.", None, damaged=True) from None
+    if ended.code != 0:
+        raise _refused(known, ended)
+    partial.write(compressor.finish())
+    partial.finish()
+    if raw is None or raw.bytes != entry.bytes:  # pg_restore need not read on to the end
+        return digest(entry, progress)
+    return raw.sha256
+
+
+def _refused(known: Known[Manifest], ended: Exit) -> NotConverted:
+    said = next((line for line in ended.stderr.splitlines() if line.strip()), f"exit code {ended.code}")
+    message = f"pg_restore does not read {known.name}: {said.removeprefix('pg_restore: error: ')}."
+    if _NEWER in said:
+        told = header(known)
+        by = f" {told.pg_dump_version}" if told else ""
+        return NotConverted(
+            message,
+            f"A newer pg_dump{by} wrote it: have the pg_restore of that version write a script with `pg_restore -f "
+            "NAME.sql ARCHIVE`, and name that here.",
+            damaged=None,
+        )
+    return NotConverted(message, "It is damaged or cut off: choose another one.", damaged=True)
+
+
+def _unpack(host: Host, path: Path, inside: str, progress: Progress) -> None:
+    """Copy a directory's files into the sandbox."""
+    made = run(host, ["mkdir", f"{inside}/{_UNPACKED}"], progress=progress)
+    argv = ["tar", "-xf", "-", "-C", f"{inside}/{_UNPACKED}"]
+    ended = made if made.code != 0 else run(host, argv, source=_packed(path, progress), progress=progress)
+    if ended.code != 0:
+        raise DrillFailed(f"{path.name} could not be copied into the throw-away server: {ended.stderr.strip()}")
+
+
+def _packed(path: Path, progress: Progress) -> Iterator[bytes]:
+    """A tar archive of the files in a directory."""
+    for name, reader in directories.pieces(path, progress.report):
+        member = tarfile.TarInfo(name)
+        member.size, member.mode = reader.path.lstat().st_size, 0o600
+        yield member.tobuf(tarfile.PAX_FORMAT)
+        yield from reader
+        if reader.bytes != member.size:
+            raise StoreError(
+                f"{name} in {path.name} changed while it was read.", "Try again when nothing writes to it."
+            )
+        yield bytes(-member.size % tarfile.BLOCKSIZE)
+    yield bytes(2 * tarfile.BLOCKSIZE)

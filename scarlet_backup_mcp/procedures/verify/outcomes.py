@@ -1,0 +1,59 @@
+"""What a verification has found out, kept beside the backup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from ...errors import StoreError
+from ...models.common import CodePage
+from ...models.verification import Check, Drill, DrillOutcome
+from ...store.directory import DRILL, Entry
+from ..catalog import proved_definitions, records
+from ..context import Target
+from ..reading import checks
+
+DETAIL_LENGTH = 500
+
+
+def keep(
+    target: Target,
+    entry: Entry,
+    sha256: str,
+    found: Iterable[Check],
+    drilled: Drill | None = None,
+    code_page: CodePage | None = None,
+) -> list[str]:
+    """Keep the outcome of a full verification, and of a drill if one was done. Gives a warning where it can't be
+    written: what was found out holds all the same."""
+    failed = [check.check for check in found if check.ok is False and check.check != checks.CLOCK]
+    proved = drilled.proved if drilled else None
+    verdict = drilled.verdict if drilled and drilled.proved_by != "sample" else None
+    if proved is False:
+        failed.append(DRILL)
+    proved_on = f"PostgreSQL {drilled.server_version}, {drilled.where}" if drilled else None
+    try:
+        target.directory.store_verification(
+            entry,
+            sha256=sha256,
+            failed=failed,
+            proved=proved,
+            proved_on=proved_on,
+            verdict=verdict,
+            said=drilled.detail if drilled and verdict in records.FAITHFUL else "",
+            search_path=drilled.search_path if drilled else None,
+            code_page=code_page,
+            drilled=_outcome(target, drilled) if drilled and entry.name.kind == "sql" else None,
+        )
+    except StoreError as error:
+        return [f"The outcome could not be kept beside the backup: {error.message}"]
+    return []
+
+
+def _outcome(target: Target, drilled: Drill) -> DrillOutcome:
+    on = proved_definitions.image(target, drilled.server_version)
+    by, now = drilled.proved_by, datetime.now(UTC)
+    if by is not None:
+        but = drilled.detail[:DETAIL_LENGTH] if drilled.except_recomputed else ""
+        return DrillOutcome(by=by, at=now, on=on, detail=but)
+    return DrillOutcome(by=None, at=now, on=on, verdict=drilled.verdict, detail=drilled.detail[:DETAIL_LENGTH])

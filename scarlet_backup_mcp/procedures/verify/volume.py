@@ -1,0 +1,148 @@
+"""`verify_backup` of an archive of a whole volume. `quick` and `full` need the backup directory only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from ...errors import ArgumentsInvalid
+from ...models.common import Level, Step
+from ...models.manifest import VolumeManifest
+from ...models.verification import Check, Drill, Verification
+from ...progress import Progress
+from ...store.directory import DRILL, Entry
+from ..catalog import records
+from ..catalog.records import Known
+from ..context import Target
+from ..drill.volume import drill_volume, require_docker
+from ..reading import archive, archive_checks, checks
+from ..reading.archive import Archive
+from ..reading.archive_configuration import warnings_of
+from . import outcomes
+
+HARMLESS = (checks.MANIFEST, checks.CLOCK, archive_checks.CONSISTENT)
+"""Checks that say nothing about the file's own content."""
+
+
+def verify_volume(
+    target: Target, progress: Progress, entry: Entry, level: Level, *, for_sql: Sequence[str] = ()
+) -> Verification:
+    """Check it and, after `full` or `drill`, keep the outcome beside it. `for_sql` names arguments that were given, but
+    are for SQL backups only. Raises ArgumentsInvalid, StoreError, or what `drill_volume` raises."""
+    began = time.monotonic()
+    if for_sql:
+        raise ArgumentsInvalid(
+            f"{entry.name.name} is a backup of a whole volume, which has no use for {' and '.join(for_sql)}.",
+            "Call it again without it.",
+        )
+    if level == "drill":
+        require_docker(target)
+    known = records.know_volume(target, entry)
+    reading = Reading([])
+    if level == "quick":
+        progress.stage(f"looking at {known.name}")
+        reading.checks += archive_checks.quick_checks(known)
+    else:
+        reading.archive = read = archive.read(entry.path, entry.name.compression, progress)
+        reading.checks += archive_checks.content_checks(known, read)
+        reading.warnings += warnings_of(reading.checks)
+        if known.manifest is not None or known.detail:
+            reading.warnings += outcomes.keep(target, entry, read.sha256, reading.checks)
+        if level == "drill" and reading.drillable:
+            reading.drill, drilled = drill_volume(target, known, read, progress)
+            reading.warnings += outcomes.keep(target, entry, read.sha256, reading.checks, reading.drill)
+            reading.checks += drilled
+        elif level == "drill":
+            reading.checks.append(Check(check=DRILL, ok=None, detail="not done: the file itself is not whole"))
+    return _report(target, known, level, reading, time.monotonic() - began)
+
+
+@dataclass
+class Reading:
+    """What checks of an archive gave."""
+
+    checks: list[Check]
+    archive: Archive | None = None
+    drill: Drill | None = None
+    warnings: list[str] = field(default_factory=list[str])
+
+    @property
+    def drillable(self) -> bool:
+        """Whether nothing is wrong that keeps it from being tried out."""
+        return all(check.ok is not False or check.check in HARMLESS for check in self.checks)
+
+
+def _report(
+    target: Target, known: Known[VolumeManifest], level: Level, reading: Reading, seconds: float
+) -> Verification:
+    found, read = reading.checks, reading.archive
+    failed = [check.check for check in found if check.ok is False]
+    outcome = target.directory.verification(known.entry)
+    return Verification(
+        name=known.name,
+        level=level,
+        valid=not failed,
+        verdict=reading.drill.verdict if reading.drill else outcome.verdict if outcome else None,
+        proved=outcome.proved if outcome else None,
+        proved_at=outcome.proved_at if outcome else None,
+        foreign=known.foreign,
+        shrunk=known.manifest.shrunk if known.manifest else None,
+        drill=reading.drill,
+        warnings=reading.warnings,
+        checks=found,
+        rows=known.manifest.rows if known.manifest else None,
+        files=len(read.contents.files) if read else None,
+        bytes=known.entry.bytes,
+        sha256=read.sha256 if read else None,
+        verified_at=datetime.now(UTC),
+        duration_seconds=round(seconds, 3),
+        steps=[
+            Step(
+                step="Verifica Finale",
+                title="The archive exists, is not empty, has the right time, and holds what it should",
+                ok=not failed,
+                detail="; ".join(failed) or "every check holds",
+            )
+        ],
+        remedy=_remedy(known, level, failed, reading.drill),
+    )
+
+
+def _remedy(known: Known[VolumeManifest], level: Level, failed: list[str], drilled: Drill | None) -> str | None:
+    """What to do about it after these checks; None if nothing has to be done."""
+    if drilled is not None and drilled.proved is not True:
+        return _remedy_after(drilled)
+    wrong = [check for check in failed if check not in (checks.MANIFEST, checks.CLOCK)]
+    if wrong == [archive_checks.CONSISTENT]:
+        return (
+            "The file is whole, but was copied from a server that ran: keep it if it is all there is, try it out with "
+            "level drill, and take a new backup with `backup` and kind volume."
+        )
+    if wrong:
+        return "Don't rely on it: take a new backup with `backup` and kind volume while the database is there."
+    if known.manifest is not None:
+        return "Its time lies in the future: check this machine's clock." if failed else None
+    if known.detail:
+        return "Its manifest is damaged, so nothing tells whether its content is whole: call `backup` for a new one."
+    if level == "quick":
+        return "Call `verify_backup` with level full: it reads all of it."
+    return "`backup` did not make it, or its manifest is lost: take a new one with `backup` and kind volume."
+
+
+def _remedy_after(drilled: Drill) -> str:
+    if drilled.sound:
+        return (
+            f"Nothing is wrong with it as far as it could be tried out: {drilled.detail}. Keep it, and take a new "
+            "backup with `backup` when the server runs."
+        )
+    if drilled.proved is None:
+        return (
+            f"Nothing is wrong with the file as far as it was read, but it is not proved: {drilled.detail}. Keep it, "
+            "and take a new backup with `backup` while the database is there."
+        )
+    return (
+        "Don't rely on it, but keep the file: `drill` and the checks say what is wrong. Take a new backup with "
+        "`backup` and kind volume while the database is there."
+    )

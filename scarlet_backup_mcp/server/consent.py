@@ -1,0 +1,204 @@
+"""How a user is asked before a restore, or before backups are removed, in both eras of the protocol.
+
+An answer is good for one call: its question carries a code, and is taken away by the call that it lets through. On
+2026-07-28 a sealed answer could be replayed, on 2025-11-25 two calls may be open at once (seen with mcp 2.3.0).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mcp.server.elicitation import ElicitationResult
+from mcp.server.mcpserver import Context, Elicit
+from pydantic import BaseModel, Field
+
+from .. import summaries
+from ..errors import BackupToolError, ConfirmationNeeded, ConfirmationStale
+from ..models.common import CodePage
+from ..models.results import ErrorReport
+from ..procedures import prune as retention
+from ..procedures.context import Target
+from ..procedures.restore import service as restores
+from ..procedures.restore.service import Confirmed
+from ..procedures.restore.sql_plan import Wishes
+from ..progress import Progress
+from ..redaction import printable
+from .tool_calls import App, Question, app_of, in_thread, report
+
+QUESTION_SECONDS = 600
+MODERN = "2026-07-28"
+"""From this version on a question is put by an answer to the call, which is then made a second time."""
+
+
+class Confirm(BaseModel):
+    """What the user is asked."""
+
+    confirm: bool = Field(description="True: yes, do it.")
+
+
+class Refused(Confirm):
+    """There is nothing to ask: it can't be done."""
+
+    error: ErrorReport
+
+    def as_error(self) -> BackupToolError:
+        """To be raised by the call."""
+        error = BackupToolError(self.error.message, self.error.remedy)
+        error.code = self.error.code
+        return error
+
+
+async def confirm_restore(
+    ctx: Context[App],
+    backup: str,
+    confirmation: str | None,
+    dry_run: bool,
+    accept_foreign: bool,
+    accept_other_database: bool,
+    accept_violations: bool,
+    accept_configuration: bool,
+    stop_dependents: bool,
+    drop_oldest_undo: bool,
+    drill: bool | None,
+    code_page: CodePage | None,
+    accept_smaller: bool,
+    job: str | None,
+) -> Confirm | Elicit[Confirm]:
+    """Decides what the user has to be asked before a restore. On 2026-07-28 it runs twice for one question."""
+    if dry_run or job is not None or confirmation is not None:
+        return Confirm(confirm=True)
+    wishes = Wishes(
+        accept_foreign=accept_foreign,
+        accept_other_database=accept_other_database,
+        stop_dependents=stop_dependents,
+        drop_oldest_undo=drop_oldest_undo,
+        drill=drill,
+        code_page=code_page,
+        accept_smaller=accept_smaller,
+        accept_violations=accept_violations,
+        accept_configuration=accept_configuration,
+    )
+
+    def propose(target: Target) -> _Asked:
+        proposal = restores.propose(target, Progress(), backup, wishes)
+        return proposal.source, proposal.question, proposal.confirms
+
+    def how_to_confirm(target: Target) -> ConfirmationNeeded:
+        return _how_to_confirm(target, backup, wishes, "this client can't ask the user")
+
+    return await _ask(ctx, ("restore", backup, wishes), propose, how_to_confirm)
+
+
+async def confirm_prune(
+    ctx: Context[App], confirmation: str | None, dry_run: bool, include_undo: bool, job: str | None
+) -> Confirm | Elicit[Confirm]:
+    """Decides what the user has to be asked before backups are removed."""
+    if dry_run or job is not None or confirmation is not None:
+        return Confirm(confirm=True)
+
+    def propose(target: Target) -> _Asked:
+        would = retention.prune(target, Progress(), include_undo=include_undo)
+        return "prune", summaries.question_before_pruning(would) if would.confirmation else "", would.confirmation or ""
+
+    def how_to_confirm(target: Target) -> ConfirmationNeeded | None:
+        if retention.prune(target, Progress(), include_undo=include_undo).confirmation is None:
+            return None
+        return ConfirmationNeeded(
+            "Backups are removed for good, and this client can't ask the user.",
+            "Call it with dry_run=true, get the user's consent to that list, then call again with dry_run=false and "
+            "the `confirmation` that it tells.",
+        )
+
+    return await _ask(ctx, ("prune", include_undo), propose, how_to_confirm)
+
+
+async def consent(
+    ctx: Context[App],
+    answer: ElicitationResult[Confirm],
+    backup: str,
+    confirmation: str | None,
+    wishes: Wishes,
+) -> tuple[str, Confirmed | None]:
+    """The source that may be restored, and what the user's yes is bound to; None with a typed confirmation.
+
+    Raises BackupToolError when there is no consent; a question that was open for this call is closed in any case.
+    """
+    app = app_of(ctx)
+    question = app.questions.pop(_key(ctx, "restore", backup, wishes), None)
+    if confirmation is not None:
+        if confirmation != f"restore {backup}" or backup == "latest":
+            why = "the confirmation given does not name this backup"
+            raise await in_thread(app.settings, lambda target: _how_to_confirm(target, backup, wishes, why))
+        return backup, None
+    agreed = _agreed(answer, question)
+    return agreed.subject, agreed.confirms
+
+
+def consent_to_prune(
+    ctx: Context[App], answer: ElicitationResult[Confirm], confirmation: str | None, include_undo: bool
+) -> str:
+    """What the user's yes is bound to. Raises BackupToolError as `consent` does."""
+    question = app_of(ctx).questions.pop(_key(ctx, "prune", include_undo), None)
+    return confirmation if confirmation is not None else _agreed(answer, question).confirms
+
+
+_Asked = tuple[str, str, Any]
+"""Subject, text and what a yes confirms: see `Question`."""
+
+
+async def _ask(
+    ctx: Context[App],
+    what: tuple[object, ...],
+    propose: Callable[[Target], _Asked],
+    how_to_confirm: Callable[[Target], ConfirmationNeeded | None],
+) -> Confirm | Elicit[Confirm]:
+    """`how_to_confirm` is for a client that can't ask; None when there is nothing to confirm."""
+    app, key = app_of(ctx), _key(ctx, *what)
+    capability = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
+    try:
+        if capability is None or (capability.form is None and capability.url is not None):
+            needed = await in_thread(app.settings, how_to_confirm)
+            if needed is not None:
+                raise needed
+            app.questions[key] = Question("", "", "", time.monotonic(), "")
+            return Confirm(confirm=True)
+        answered = ctx.input_responses is not None or ctx.request_state is not None
+        question = app.questions.get(key) if answered else None
+        if question is None or time.monotonic() - question.asked_at > QUESTION_SECONDS:
+            question = Question(*await in_thread(app.settings, propose), time.monotonic(), os.urandom(2).hex())
+            app.questions[key] = question
+        if not question.text:
+            return Confirm(confirm=True)
+        return Elicit(f"{printable(question.text)} (Request {question.code}.)", Confirm)
+    except BackupToolError as error:
+        return Refused(confirm=False, error=report(error))
+
+
+def _agreed(answer: ElicitationResult[Confirm], question: Question | None) -> Question:
+    if answer.action == "accept" and isinstance(answer.data, Refused):
+        raise answer.data.as_error()
+    if answer.action != "accept" or not answer.data.confirm:
+        raise ConfirmationNeeded("The user did not agree; nothing was changed.", "Ask the user what to do instead.")
+    if question is None:
+        raise ConfirmationStale("This answer was used already, or its question is no longer open.")
+    return question
+
+
+def _key(ctx: Context[App], *what: object) -> tuple[object, ...]:
+    """What tells a question from others that are open: the call, where one call puts it and gets the answer."""
+    one_call = ctx.protocol_version is None or ctx.protocol_version < MODERN
+    return (ctx.request_id, *what) if one_call else what
+
+
+def _how_to_confirm(target: Target, backup: str, wishes: Wishes, why: str) -> ConfirmationNeeded:
+    """Raises what the restore would refuse with, as `restores.propose` does."""
+    proposal = restores.propose(target, Progress(), backup, wishes)
+    name = proposal.source
+    return ConfirmationNeeded(
+        f"A restore replaces what is there, and {why}.",
+        f'Ask the user: "{proposal.question}" With their consent call again with backup="{name}" and '
+        f'confirmation="restore {name}".',
+    )

@@ -1,0 +1,191 @@
+"""Procedures in worker threads, for the MCP face: a call may stop waiting while its job goes on."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from ..errors import BackupToolError, InternalError, JobUnknown
+from ..models.common import Model
+from ..models.results import JobState, Running
+from ..progress import Progress, State
+
+log = logging.getLogger(__name__)
+M = TypeVar("M", bound=Model)
+
+LEAST_PROGRESS = 0.0001
+"""What the number told to a client grows by when only the words change: it has to grow."""
+LOOK = 0.25
+"""Seconds between two looks at a job: at most four progress notifications a second."""
+KEPT = 20
+"""Ended jobs whose outcome can still be asked for."""
+SHUTDOWN_SECONDS = 1.5
+DEFERRED_SHUTDOWN_SECONDS = 30.0
+"""How long the end of the process waits for a job that may not be stopped just now (a swap)."""
+
+
+class JobProgress(Progress):
+    """Counts stages, so that the number told to a client always grows: whole stages and the part of the present one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = 0
+
+    def stage(self, title: str, total: float | None = None) -> None:
+        """As `Progress.stage`."""
+        self.stages += 1
+        super().stage(title, total)
+
+    @property
+    def fraction(self) -> float | None:
+        """How much of the present stage is done, between 0 and 1; None when unknown."""
+        state = self.state
+        return min(1.0, state.done / state.total) if state.total else None
+
+    @property
+    def number(self) -> float:
+        """Grows with every stage and within it."""
+        return self.stages + 0.99 * (self.fraction or 0)
+
+
+class Job:
+    """One procedure under way. `result` or `error` is there once it is done."""
+
+    def __init__(self, tool: str, work: Callable[[Progress], Model]) -> None:
+        self.id = f"{tool}-{secrets.token_hex(4)}"
+        self.tool = tool
+        self.progress = JobProgress()
+        self.result: Model | None = None
+        self.error: BackupToolError | None = None
+        self.done = anyio.Event()
+        self._work = work
+        self._began = time.monotonic()
+        self._seconds: float | None = None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began, or that it took."""
+        return self._seconds if self._seconds is not None else time.monotonic() - self._began
+
+    async def run(self) -> None:
+        """In a thread, to its end. Cancelling this task (at the end of the process) abandons the thread."""
+        try:
+            self.result = await anyio.to_thread.run_sync(self._work, self.progress, abandon_on_cancel=True)
+        except BackupToolError as error:
+            self.error = error
+        except Exception as error:
+            log.exception("%s failed", self.tool)
+            self.error = InternalError(f"{self.tool} failed unexpectedly ({type(error).__name__}).")
+        finally:
+            self._seconds = time.monotonic() - self._began
+            self.done.set()
+
+    def running(self) -> Running:
+        """What a call that stops waiting answers."""
+        state = self.progress.state
+        return Running(
+            job=self.id,
+            tool=self.tool,
+            stage=describe(state),
+            progress=self.progress.fraction,
+            elapsed_seconds=round(self.elapsed, 1),
+            remedy=(
+                f'The work goes on. Call `{self.tool}` again with the same arguments and job="{self.id}" to wait for '
+                "its result."
+            ),
+        )
+
+
+def describe(state: State) -> str:
+    """A moment of a job in words, for example "dumping: letta.messages (12 of 40 MB)"."""
+    words = state.stage + (f": {state.detail}" if state.detail else "")
+    return words + (f" ({state.done / 1e6:,.0f} of {state.total / 1e6:,.0f} MB)" if state.total else "")
+
+
+class Jobs:
+    """The jobs of one server, in its task group."""
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        self._tasks = tasks
+        self._jobs: dict[str, Job] = {}
+
+    def start(self, tool: str, work: Callable[[Progress], Model]) -> Job:
+        """Begin a procedure in a thread; gives its job at once."""
+        ended = [job.id for job in self._jobs.values() if job.done.is_set()]
+        for old in ended[: max(0, len(ended) - KEPT + 1)]:
+            del self._jobs[old]
+        job = Job(tool, work)
+        self._jobs[job.id] = job
+        self._tasks.start_soon(job.run)
+        return job
+
+    def get(self, tool: str, job: str) -> Job:
+        """The job that `tool` began. Raises JobUnknown."""
+        found = self._jobs.get(job)
+        if found is None or found.tool != tool:
+            raise JobUnknown(
+                f"This server knows no job {job!r} of {tool}: another tool's, or ended long ago or before a restart."
+            )
+        return found
+
+    async def wait(self, job: Job, seconds: float, tell: Callable[[float, str], Awaitable[None]]) -> Model | Running:
+        """The job's result, or after `seconds` (0: never) word that it goes on. Raises what the job raised.
+
+        Cancelling this call cancels the job, and waits until it has cleaned up.
+        """
+        until = time.monotonic() + seconds if seconds else float("inf")
+        told, number = "", 0.0
+        try:
+            while not job.done.is_set() and (left := until - time.monotonic()) > 0:
+                with anyio.move_on_after(min(LOOK, left)):
+                    await job.done.wait()
+                words = describe(job.progress.state)
+                if words != told or job.progress.number > number:
+                    told, number = words, max(job.progress.number, number + LEAST_PROGRESS)
+                    await tell(number, words)
+        except anyio.get_cancelled_exc_class():
+            job.progress.cancel()
+            with anyio.CancelScope(shield=True):
+                await job.done.wait()
+            raise
+        if not job.done.is_set():
+            return job.running()
+        if job.error is not None:
+            raise job.error
+        assert job.result is not None
+        return job.result
+
+    def states(self) -> list[JobState]:
+        """Jobs that are under way, oldest first."""
+        return [
+            JobState(
+                job=job.id,
+                tool=job.tool,
+                stage=describe(job.progress.state),
+                elapsed_seconds=round(job.elapsed, 1),
+                done=False,
+            )
+            for job in self._jobs.values()
+            if not job.done.is_set()
+        ]
+
+    async def shut_down(self) -> None:
+        """Cancel every job and wait for their clean-up: 1.5 s, or up to 30 s from the moments of a swap on."""
+        active = [job for job in self._jobs.values() if not job.done.is_set()]
+        for job in active:
+            job.progress.cancel()
+        now = time.monotonic()
+        until, last = now + SHUTDOWN_SECONDS, now + DEFERRED_SHUTDOWN_SECONDS
+        while active := [job for job in active if not job.done.is_set()]:
+            if any(job.progress.deferring for job in active):
+                until = min(last, time.monotonic() + SHUTDOWN_SECONDS)
+            if time.monotonic() > until:
+                return
+            await anyio.sleep(0.02)

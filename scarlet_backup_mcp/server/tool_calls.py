@@ -1,0 +1,194 @@
+"""How a tool call of the MCP face runs: a procedure in a thread, its answer or its error as a result."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import anyio.to_thread
+from mcp.server.mcpserver import Context
+from mcp.types import CallToolResult, TextContent
+from pydantic import ConfigDict, RootModel
+
+from .. import summaries
+from ..errors import BackupToolError, InternalError
+from ..models.audit import Client
+from ..models.common import Model
+from ..models.results import Backup, ErrorReport, Integrity, Listing, Prune, Restore, Running
+from ..models.verification import Verification
+from ..procedures.audit import calls
+from ..procedures.context import Target
+from ..progress import Progress
+from ..settings import Settings
+from .jobs import Jobs
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# The protocol wants an object at a schema's top; each of the alternatives is one. Errors are among them, since clients
+# of the TypeScript SDK hold every result against the schema (seen with the Inspector 2.12.0).
+_OBJECT = ConfigDict(json_schema_extra={"type": "object"})
+
+
+class BackupAnswer(RootModel[Backup | Running | ErrorReport]):
+    """A backup, word that it goes on, or an error."""
+
+    model_config = _OBJECT
+
+
+class VerifyAnswer(RootModel[Verification | Running | ErrorReport]):
+    """A verification, word that it goes on, or an error."""
+
+    model_config = _OBJECT
+
+
+class ListAnswer(RootModel[Listing | ErrorReport]):
+    """A listing or an error."""
+
+    model_config = _OBJECT
+
+
+class RestoreAnswer(RootModel[Restore | Running | ErrorReport]):
+    """A restore, word that it goes on, or an error."""
+
+    model_config = _OBJECT
+
+
+class PruneAnswer(RootModel[Prune | Running | ErrorReport]):
+    """What was removed, word that it goes on, or an error."""
+
+    model_config = _OBJECT
+
+
+class IntegrityAnswer(RootModel[Integrity | ErrorReport]):
+    """What was found, or an error."""
+
+    model_config = _OBJECT
+
+
+@dataclass
+class Question:
+    """A question that was put to the user, about `subject`; a yes is bound to `confirms`, and its code makes an answer
+    good for this one call. Without `text` there was nothing to ask."""
+
+    subject: str
+    text: str
+    confirms: Any
+    asked_at: float
+    code: str
+
+
+@dataclass
+class App:
+    """What the tools share."""
+
+    settings: Settings
+    jobs: Jobs
+    questions: dict[tuple[object, ...], Question] = field(default_factory=dict[tuple[object, ...], Question])
+
+
+def app_of(ctx: Context[App]) -> App:
+    """What the tools share, from a call's context."""
+    return ctx.request_context.lifespan_context
+
+
+async def in_thread(settings: Settings, work: Callable[[Target], T]) -> T:
+    """Something short and read-only, in a thread. Raises nothing but BackupToolError."""
+
+    def run() -> T:
+        with Target(settings) as target:
+            return work(target)
+
+    try:
+        return await anyio.to_thread.run_sync(run, abandon_on_cancel=True)
+    except BackupToolError:
+        raise
+    except Exception as error:
+        log.exception("a call failed")
+        raise InternalError(f"The call failed unexpectedly ({type(error).__name__}).") from error
+
+
+def client_of(ctx: Context[App]) -> Client:
+    """Who calls, as it introduced itself; on 2026-07-28 it need not."""
+    introduced = ctx.request_context.session.client_params
+    if introduced is None:
+        return Client(name="mcp")
+    return Client(name=f"mcp: {introduced.client_info.name}", version=introduced.client_info.version)
+
+
+async def long_call(
+    ctx: Context[App],
+    tool: str,
+    work: Callable[[Target, Progress], Model],
+    seconds: float,
+    job: str | None,
+    audit: Mapping[str, object] | None = None,
+) -> CallToolResult:
+    """Begin a job of `tool`, or take up `job`, and wait for it. `audit` are the arguments of a call that changes
+    something, for the audit log."""
+    app, client = app_of(ctx), client_of(ctx)
+
+    def run(progress: Progress) -> Model:
+        with Target(app.settings) as target:
+            if audit is None:
+                return work(target, progress)
+            return calls.call(target, tool, audit, client, lambda: work(target, progress))
+
+    async def tell(number: float, message: str) -> None:
+        await ctx.report_progress(number, message=message)
+
+    try:
+        waiting_for = app.jobs.get(tool, job) if job is not None else app.jobs.start(tool, run)
+        return answered(await app.jobs.wait(waiting_for, seconds, tell))
+    except BackupToolError as error:
+        return failed(report(error))
+
+
+async def refused(ctx: Context[App], tool: str, audit: Mapping[str, object], error: BackupToolError) -> CallToolResult:
+    """A call that was not made, with its line in the audit log."""
+    client = client_of(ctx)
+
+    def refuse(target: Target) -> Model:
+        def work() -> Model:
+            raise error
+
+        return calls.call(target, tool, audit, client, work)
+
+    try:
+        return answered(await in_thread(app_of(ctx).settings, refuse))
+    except BackupToolError as told:
+        return failed(report(told))
+
+
+async def short_call(
+    ctx: Context[App], work: Callable[[Target, Progress], Model], finish: Callable[[Model], Model] = lambda model: model
+) -> CallToolResult:
+    """Something that takes a moment."""
+    try:
+        return answered(finish(await in_thread(app_of(ctx).settings, lambda target: work(target, Progress()))))
+    except BackupToolError as error:
+        return failed(report(error))
+
+
+def answered(result: Model) -> CallToolResult:
+    """A result as text and data."""
+    return CallToolResult(
+        content=[TextContent(text=summaries.describe(result))],
+        structured_content=result.model_dump(mode="json", by_alias=True),
+    )
+
+
+def report(error: BackupToolError) -> ErrorReport:
+    """An error as data."""
+    return ErrorReport(code=error.code, message=error.message, remedy=error.remedy)
+
+
+def failed(error: ErrorReport) -> CallToolResult:
+    """An error as text and data."""
+    return CallToolResult(
+        content=[TextContent(text=f"{error.message}\nWhat to do: {error.remedy}\n({error.code})")],
+        structured_content=error.model_dump(mode="json"),
+        is_error=True,
+    )
