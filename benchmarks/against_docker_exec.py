@@ -19,9 +19,9 @@ from pathlib import Path
 
 from scarlet_backup_mcp.models.common import Compression
 from scarlet_backup_mcp.procedures.backup.service import backup
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.restore.service import restore
-from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 
@@ -90,14 +90,14 @@ def compare(container: str, directory: Path) -> None:
 
 def our_backup(settings: Settings, compression: Compression) -> str:
     """Take a backup; its name."""
-    with Target(settings) as target:
-        return backup(target, Progress(), compression=compression).name
+    with BackupContext(settings) as context:
+        return backup(context, Progress(), compression=compression).name
 
 
 def our_restore(settings: Settings, name: str) -> None:
     """Restore it over the live database."""
-    with Target(settings) as target:
-        restore(target, Progress(), name, Wishes(drop_oldest_undo=True))
+    with BackupContext(settings) as context:
+        restore(context, Progress(), name, RestoreOptions(drop_oldest_undo=True))
 
 
 def shell_dump(container: str, file: Path) -> None:

@@ -19,9 +19,9 @@ from against_docker_exec import filled_container
 
 from scarlet_backup_mcp.models.common import Compression, Kind, Model
 from scarlet_backup_mcp.procedures.backup.service import backup
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.restore.service import restore
-from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
@@ -45,17 +45,17 @@ def live(settings: Settings, kind: Kind, compression: Compression) -> dict[str, 
     found = {"bytes": float(taken.bytes), "backup": seconds}
     found["verify full"] = timed(settings, lambda t: verify(t, Progress(), taken.name))[1]
     found["drill"] = timed(settings, lambda t: verify(t, Progress(), taken.name, "drill"))[1]
-    wishes = Wishes(drop_oldest_undo=True)
-    restored, found["restore"] = timed(settings, lambda t: restore(t, Progress(), taken.name, wishes))
+    options = RestoreOptions(drop_oldest_undo=True)
+    restored, found["restore"] = timed(settings, lambda t: restore(t, Progress(), taken.name, options))
     found["without server"] = restored.unavailable_seconds or 0.0
     return found
 
 
-def timed(settings: Settings, work: Callable[[Target], M]) -> tuple[M, float]:
+def timed(settings: Settings, work: Callable[[BackupContext], M]) -> tuple[M, float]:
     """What it gives, and its seconds."""
     began = time.perf_counter()
-    with Target(settings) as target:
-        result = work(target)
+    with BackupContext(settings) as context:
+        result = work(context)
     return result, time.perf_counter() - began
 
 

@@ -20,7 +20,7 @@ from scarlet_backup_mcp.errors import BackupToolError
 from scarlet_backup_mcp.models.manifest import Manifest
 from scarlet_backup_mcp.models.results import Backup
 from scarlet_backup_mcp.procedures.backup.service import backup
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store.audit import AUDIT, AUDIT_LOCK
@@ -282,8 +282,8 @@ def files(directory: Path) -> set[str]:
 
 def success(box: Box, directory: Path, progress: Progress | None = None, **settings: Any) -> Backup:
     """Take a backup. Raises what it raises, or what the act beside it raised."""
-    with watched(progress or Progress()) as watching, Target(box.settings(directory, **settings)) as target:
-        return backup(target, watching)
+    with watched(progress or Progress()) as watching, BackupContext(box.settings(directory, **settings)) as context:
+        return backup(context, watching)
 
 
 def failure(box: Box, directory: Path, progress: Progress | None = None, **settings: Any) -> BackupToolError:

@@ -21,10 +21,10 @@ from scarlet_backup_mcp.models.results import Backup, Listed, Restore
 from scarlet_backup_mcp.models.verification import Verification
 from scarlet_backup_mcp.postgres.server.quoting import identifier, literal
 from scarlet_backup_mcp.procedures.backup.service import backup
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.listing import list_backups
 from scarlet_backup_mcp.procedures.restore.service import restore
-from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
@@ -41,24 +41,24 @@ _ENTRY = r"--\n-- (?:Data for )?Name: {}; Type: {};.*?(?=\n--\n-- )"
 
 
 def take(settings: Settings, progress: Progress | None = None, **options: Any) -> Backup:
-    with Target(settings) as target:
-        return backup(target, progress or Progress(), **options)
+    with BackupContext(settings) as context:
+        return backup(context, progress or Progress(), **options)
 
 
 def drill(settings: Settings, name: str = "latest", progress: Progress | None = None, **options: Any) -> Verification:
-    with Target(settings) as target:
-        return verify(target, progress or Progress(), name, "drill", **options)
+    with BackupContext(settings) as context:
+        return verify(context, progress or Progress(), name, "drill", **options)
 
 
-def bring_back(settings: Settings, name: str, progress: Progress | None = None, **wishes: Any) -> Restore:
-    with Target(settings) as target:
-        return restore(target, progress or Progress(), name, Wishes(**wishes))
+def bring_back(settings: Settings, name: str, progress: Progress | None = None, **options: Any) -> Restore:
+    with BackupContext(settings) as context:
+        return restore(context, progress or Progress(), name, RestoreOptions(**options))
 
 
 def listed(settings: Settings, name: str) -> Listed:
     """As `list_backups` shows it."""
-    with Target(settings) as target:
-        return next(item for item in list_backups(target, 100).backups if item.name == name)
+    with BackupContext(settings) as context:
+        return next(item for item in list_backups(context, 100).backups if item.name == name)
 
 
 def wrong(found: Verification) -> dict[str, str]:

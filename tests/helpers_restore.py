@@ -12,7 +12,7 @@ from scarlet_backup_mcp.models.manifest import DatabaseProperties
 from scarlet_backup_mcp.postgres.dump.digests import RowDigest, RowDigests
 from scarlet_backup_mcp.postgres.dump.script import RESTRICT_LINE, Handler, read_script
 from scarlet_backup_mcp.postgres.server import catalogue as pg
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
 
@@ -89,9 +89,9 @@ class Mind:
         """Where a restore keeps its journal."""
         return self.directory / "restore.journal.json"
 
-    def target(self) -> Target:
+    def target(self) -> BackupContext:
         """A new one, as each call has."""
-        return Target(self.settings)
+        return BackupContext(self.settings)
 
     def psql(self, statements: str, database: str | None = None) -> str:
         """Run SQL as an ordinary client would, with the database's own settings; the unaligned rows."""
@@ -167,7 +167,7 @@ def content(container: str, settings: Settings) -> Content:
     rows, rest = RowDigests(), _Rest()
     assert read_script([done.stdout], rows, rest).trailer
     script = [re.sub(rb"::[a-z ]+(\[\])?|[()]", b"", line) if b"CHECK" in line else line for line in rest.lines]
-    with Target(settings) as target, target.server.session(settings.database) as session:
+    with BackupContext(settings) as context, context.server.session(settings.database) as session:
         properties, schemas = pg.properties(session), pg.schemas(session)
     properties.settings.sort(key=lambda setting: (setting.role or "", setting.name))
     if properties.acl is not None:

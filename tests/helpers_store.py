@@ -23,7 +23,7 @@ from scarlet_backup_mcp.models.verification import Verification
 from scarlet_backup_mcp.procedures import listing
 from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.catalog import records
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.recovery.journal import Journal
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
@@ -61,28 +61,28 @@ class Shelf:
         return self.directory / (name + VERIFIED)
 
     def back_up(self, compression: Compression = "none", *, accept_smaller: bool = False) -> Backup:
-        with Target(self.settings) as target:
-            return backup(target, Progress(), compression=compression, accept_smaller=accept_smaller)
+        with BackupContext(self.settings) as context:
+            return backup(context, Progress(), compression=compression, accept_smaller=accept_smaller)
 
     def verify(self, name: str, level: Level = "full") -> Verification:
-        with Target(self.settings) as target:
-            return verify(target, Progress(), name, level)
+        with BackupContext(self.settings) as context:
+            return verify(context, Progress(), name, level)
 
     def listing(self, limit: int = 10) -> Listing:
-        with Target(self.settings) as target:
-            return listing.list_backups(target, limit)
+        with BackupContext(self.settings) as context:
+            return listing.list_backups(context, limit)
 
     def listed(self, name: str) -> Listed:
         return next(item for item in self.listing(limit=1000).backups if item.name == name)
 
     def state(self, name: str) -> State:
         """As `list_backups` tells it, without asking the server for undo points."""
-        with Target(self.settings) as target:
-            return next(item.state for item in records.known(target) if item.name == name)
+        with BackupContext(self.settings) as context:
+            return next(item.state for item in records.all_backups(context) if item.name == name)
 
     def latest(self, *, for_restore: bool = False) -> str:
-        with Target(self.settings) as target:
-            return records.latest(target, for_restore=for_restore)
+        with BackupContext(self.settings) as context:
+            return records.latest(context, for_restore=for_restore)
 
     def copy(self, to: Path, *names: str) -> Shelf:
         """Another directory with some of these backups, files' times and all."""

@@ -23,13 +23,13 @@ from typing import Any, TypeVar
 from scarlet_backup_mcp.hosts.docker.container import DockerHost
 from scarlet_backup_mcp.models.results import Backup, Restore
 from scarlet_backup_mcp.procedures.backup.service import backup
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.own_names import ASIDE, VOLUME_UNDO
 from scarlet_backup_mcp.procedures.recovery import journal as journals
 from scarlet_backup_mcp.procedures.recovery import volume_settlement
-from scarlet_backup_mcp.procedures.recovery.volume_layout import Contents
+from scarlet_backup_mcp.procedures.recovery.volume_layout import VolumeLayout
 from scarlet_backup_mcp.procedures.restore import service as restoring
-from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
 
@@ -148,22 +148,22 @@ class Rig:
     def call(self, function: Callable[..., R], /, *arguments: Any, **options: Any) -> R:
         """A procedure, in a target of its own as each call has."""
         progress = options.pop("progress", None) or Progress()
-        with Target(self.settings) as target:
-            return function(target, progress, *arguments, **options)
+        with BackupContext(self.settings) as context:
+            return function(context, progress, *arguments, **options)
 
     def take(self, **options: Any) -> Backup:
         """A backup of the whole volume."""
         return self.call(backup, kind="volume", **options)
 
-    def restore(self, source: str, progress: Progress | None = None, **wishes: Any) -> Restore:
+    def restore(self, source: str, progress: Progress | None = None, **options: Any) -> Restore:
         """With the user's consent."""
-        return self.call(restoring.restore, source, Wishes(**wishes), progress=progress)
+        return self.call(restoring.restore, source, RestoreOptions(**options), progress=progress)
 
     def settle(self) -> list[str]:
         """What a call does first of all; gives what it tells of that."""
-        with Target(self.settings) as target:
-            volume_settlement.settle_first(target, Progress())
-            return target.settled
+        with BackupContext(self.settings) as context:
+            volume_settlement.settle_first(context, Progress())
+            return context.settled
 
     def create(self, *options: str, image: str = IMAGE, start: bool = False) -> None:
         """Make the container; with `start`, let it run."""
@@ -238,28 +238,28 @@ def a_stack(directory: Path) -> Generator[Rig]:
 
 def after_program(program: str, to: str) -> None:
     """Die when a program of that name has moved (or removed) what matches `to`: `find` moves entries one by one."""
-    do = Contents._do  # pyright: ignore[reportPrivateUsage]
+    do = VolumeLayout._do  # pyright: ignore[reportPrivateUsage]
 
-    def killed(self: Contents, argv: list[str]) -> None:
+    def killed(self: VolumeLayout, argv: list[str]) -> None:
         do(self, argv)
         moved = argv[-2] if argv[0] == "find" else argv[-1]
         if argv[0] == program and re.search(to, moved):
             die()
 
-    Contents._do = killed  # pyright: ignore[reportPrivateUsage]
+    VolumeLayout._do = killed  # pyright: ignore[reportPrivateUsage]
 
 
 def among_the_renames() -> None:
     """Die when some of the old contents are out."""
-    do = Contents._do  # pyright: ignore[reportPrivateUsage]
+    do = VolumeLayout._do  # pyright: ignore[reportPrivateUsage]
 
-    def killed(self: Contents, argv: list[str]) -> None:
+    def killed(self: VolumeLayout, argv: list[str]) -> None:
         if argv[0] == "find" and any("outgoing" in word for word in argv):
             do(self, [*argv[:2], "-name", "pg_*", *argv[2:]])
             die()
         do(self, argv)
 
-    Contents._do = killed  # pyright: ignore[reportPrivateUsage]
+    VolumeLayout._do = killed  # pyright: ignore[reportPrivateUsage]
 
 
 def after_call(number: int, owner: Any, name: str) -> None:
@@ -288,7 +288,7 @@ MOMENTS: dict[str, Callable[[], None]] = {
     "before the journal is written": lambda: before(journals, "write"),
     "after the journal is written": lambda: after(journals, "write"),
     UNPACKING: lambda: None,
-    "after it is unpacked": lambda: before(Contents, "differing"),
+    "after it is unpacked": lambda: before(VolumeLayout, "differing"),
     "after a dependent is stopped": lambda: after(DockerHost, "stop_container"),
     "when the mark is set": lambda: after_call(2, journals, "write"),
     "when PG_VERSION is out": lambda: after_program("sh", "outgoing"),
@@ -311,8 +311,8 @@ MOMENTS: dict[str, Callable[[], None]] = {
 def main(moment: str, backup: str, settings: dict[str, str]) -> None:
     """Restore, up to that moment."""
     MOMENTS[moment]()
-    with Target(Settings.model_validate(settings)) as target:
-        restoring.restore(target, Mortal() if moment == UNPACKING else Progress(), backup)
+    with BackupContext(Settings.model_validate(settings)) as context:
+        restoring.restore(context, Mortal() if moment == UNPACKING else Progress(), backup)
 
 
 if __name__ == "__main__":

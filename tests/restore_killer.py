@@ -17,7 +17,7 @@ from typing import Any
 from scarlet_backup_mcp.hosts.docker.container import DockerHost
 from scarlet_backup_mcp.postgres.server import databases
 from scarlet_backup_mcp.postgres.server.session import Session
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.loading import attempts
 from scarlet_backup_mcp.procedures.recovery import journal as journals
 from scarlet_backup_mcp.procedures.restore import service as restoring
@@ -92,8 +92,8 @@ def main(moment: str, backup: str, settings: dict[str, str]) -> None:
     """Restore, up to that moment."""
     MOMENTS[moment]()
     progress = Mortal() if moment == "in the middle of the load" else Progress()
-    with Target(Settings.model_validate(settings)) as target:
-        restoring.restore(target, progress, backup)
+    with BackupContext(Settings.model_validate(settings)) as context:
+        restoring.restore(context, progress, backup)
 
 
 if __name__ == "__main__":

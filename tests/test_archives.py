@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from scarlet_backup_mcp.postgres.cluster import base_backup
 from scarlet_backup_mcp.postgres.cluster.base_backup import BackupManifestDamaged, File, WalRange
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
@@ -219,8 +219,8 @@ def test_quick_look_goes_by_the_first_member_whatever_is_before_it(
     """`tar --format=posix` puts a record of times before every member."""
     name = "postgres_volume_20260201_093000.tar.gz"
     (tmp_path / name).write_bytes(python_gzip.compress(plain))
-    with Target(load_settings(dir=tmp_path, via="local", dsn="postgresql://127.0.0.1:1/letta")) as target:
-        found = verify(target, Progress(), name, "quick")
+    with BackupContext(load_settings(dir=tmp_path, via="local", dsn="postgresql://127.0.0.1:1/letta")) as context:
+        found = verify(context, Progress(), name, "quick")
     assert [check.ok for check in found.checks if check.check == "structure"] == [ok]
     assert (found.remedy or "").startswith("Don't rely on it") == (ok is False)
 

@@ -31,7 +31,7 @@ from scarlet_backup_mcp.models.results import Kept
 from scarlet_backup_mcp.procedures.audit import calls
 from scarlet_backup_mcp.procedures.audit.failure_hook import Alarm, sound
 from scarlet_backup_mcp.procedures.backup.service import backup
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.listing import no_success, remedy_of
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.redaction import HIDDEN, redact, text
@@ -458,14 +458,16 @@ def test_backup_is_in_the_log_with_its_digest_and_no_password_is(local_database:
     assert password
     directory = tmp_path / "backups"
     chosen = {"via": "local", "dsn": dsn, "bin_dir": local_database.bin_dir, "dir": directory}
-    with Target(Settings.model_validate(chosen)) as target:
-        result = calls.call(target, "backup", {"dsn": dsn, "label": password}, CLI, lambda: backup(target, Progress()))
+    with BackupContext(Settings.model_validate(chosen)) as context:
+        result = calls.call(
+            context, "backup", {"dsn": dsn, "label": password}, CLI, lambda: backup(context, Progress())
+        )
 
         def fail() -> Any:
             raise RestoreRefused(f"{dsn} and {password} are not right.")
 
         with pytest.raises(RestoreRefused):
-            calls.call(target, "restore", {"backup": dsn}, CLI, fail)
+            calls.call(context, "restore", {"backup": dsn}, CLI, fail)
     refused, made = read(directory, 5).entries
     assert (made.outcome, made.after) == ("ok", {"backup": result.name, "sha256": result.sha256})
     assert (refused.outcome, refused.code) == ("error", "restore_refused")
@@ -483,8 +485,8 @@ def test_label_is_hidden_while_nobody_knows_the_container_s_password_and_no_engi
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as engine:
         monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{engine.getsockname()[1]}")
-        with Target(load_settings(dir=str(tmp_path))) as target:
-            calls.call(target, "keep", {"label": "free text"}, CLI, lambda: Kept(name="x", keep=True))
+        with BackupContext(load_settings(dir=str(tmp_path))) as context:
+            calls.call(context, "keep", {"label": "free text"}, CLI, lambda: Kept(name="x", keep=True))
         engine.settimeout(0)
         with pytest.raises(BlockingIOError):
             engine.accept()
@@ -500,8 +502,8 @@ def test_label_that_holds_the_password_of_a_file_in_the_container_never_shows_it
 
     def refused(label: str) -> None:
         """No server runs there, and at last no container."""
-        with Target(load_settings(dir=tmp_path, container=name)) as target, pytest.raises(BackupToolError):
-            calls.call(target, "backup", {"label": label}, CLI, lambda: backup(target, Progress(), label=label))
+        with BackupContext(load_settings(dir=tmp_path, container=name)) as context, pytest.raises(BackupToolError):
+            calls.call(context, "backup", {"label": label}, CLI, lambda: backup(context, Progress(), label=label))
 
     try:
         run_docker("run", "-d", "--name", name, *options, *held)
@@ -616,20 +618,20 @@ def test_alarm_comes_for_errors_and_for_bad_results(tmp_path: Path, local_databa
         (tmp_path / "told").unlink()
         return found
 
-    with Target(Settings.model_validate(chosen)) as target:
+    with BackupContext(Settings.model_validate(chosen)) as context:
         command = listener(tmp_path / "told")
 
         def take() -> Any:
-            return backup(target, Progress())
+            return backup(context, Progress())
 
-        calls.call(target, "backup", {}, scheduled, take, command)
+        calls.call(context, "backup", {}, scheduled, take, command)
         assert not (tmp_path / "told").exists()
         worse = take().model_copy(
             update={"good": False, "safe_to_proceed": False, "reasons": ["It has shrunk."], "warnings": []}
         )
-        result = calls.call(target, "backup", {}, scheduled, lambda: worse, "/no/such-program")
+        result = calls.call(context, "backup", {}, scheduled, lambda: worse, "/no/such-program")
         assert "could not be started" in result.warnings[0]
-        calls.call(target, "backup", {}, scheduled, lambda: worse, command)
+        calls.call(context, "backup", {}, scheduled, lambda: worse, command)
         found = told()
         assert (found["outcome"], found["message"], found["directory"]) == ("bad", "It has shrunk.", str(directory))
 
@@ -637,7 +639,7 @@ def test_alarm_comes_for_errors_and_for_bad_results(tmp_path: Path, local_databa
             raise BackupToolError("No.", "Do it.")
 
         with pytest.raises(BackupToolError):
-            calls.call(target, "backup", {}, scheduled, fail, command)
+            calls.call(context, "backup", {}, scheduled, fail, command)
         assert (found := told())["outcome"] == "error"
         assert (found["code"], found["remedy"]) == ("backup_tool_error", "Do it.")
     assert [each.outcome for each in read(directory, 9).entries] == ["error", "bad", "bad", "ok"]

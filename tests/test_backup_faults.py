@@ -20,7 +20,7 @@ from scarlet_backup_mcp.models.manifest import Manifest
 from scarlet_backup_mcp.models.results import Listed
 from scarlet_backup_mcp.postgres.server import programs
 from scarlet_backup_mcp.procedures.backup.service import backup
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.integrity import db_integrity
 from scarlet_backup_mcp.procedures.listing import list_backups
 from scarlet_backup_mcp.progress import Progress, State
@@ -192,8 +192,8 @@ def assert_backed_up_with_a_warning(box: Box, directory: Path, code: str) -> Non
     taken = success(box, directory)
     assert taken.safe_to_proceed
     assert code.removeprefix("container_") in " ".join(taken.warnings)
-    with Target(box.settings(directory)) as target:
-        looked = db_integrity(target, Progress())
+    with BackupContext(box.settings(directory)) as context:
+        looked = db_integrity(context, Progress())
     assert [finding.severity for finding in looked.findings if finding.code == code] == ["warning"]
     assert looked.healthy
 
@@ -292,8 +292,8 @@ def test_a_disk_that_is_full_in_mid_dump_leaves_nothing(box: Box, tmp_path: Path
         seen = At("dumping", act)
         filler = {"filler"} if compression == "zstd" else set[str]()
         before = files(small)
-        with Target(box.settings(small, database=database)) as target, pytest.raises(DiskFull) as caught:
-            backup(target, seen, compression="zstd" if compression == "zstd" else "none")
+        with BackupContext(box.settings(small, database=database)) as context, pytest.raises(DiskFull) as caught:
+            backup(context, seen, compression="zstd" if compression == "zstd" else "none")
         assert seen.stages[-1] == "dumping"
         assert "no room left" in caught.value.message
         assert files(small) == before | filler
@@ -308,8 +308,8 @@ def test_a_disk_that_is_full_after_the_dump_leaves_a_good_backup_or_nothing(box:
             before = files(small)
             full = At("counting the rows of the snapshot", lambda leaving=pages: fill(small, leaving))
             try:
-                with Target(box.settings(small)) as target:
-                    done = backup(target, full)
+                with BackupContext(box.settings(small)) as context:
+                    done = backup(context, full)
             except BackupToolError as error:
                 outcomes.add(error.code)
                 assert files(small) - before == {"filler"}, f"{pages} pages"
@@ -419,8 +419,8 @@ def test_a_second_backup_is_refused_and_told_who_is_at_it(box: Box, directory: P
     answers: list[tuple[int, str]] = []
 
     def try_a_second() -> None:
-        with Target(box.settings(directory)) as target, pytest.raises(BackupToolError) as caught:
-            backup(target, Progress())
+        with BackupContext(box.settings(directory)) as context, pytest.raises(BackupToolError) as caught:
+            backup(context, Progress())
         errors.append(caught.value)
         with box.cli(directory, "backup", "--json") as command:
             answers.append((command.wait(60), command.communicate()[0]))
@@ -447,8 +447,8 @@ def test_backups_to_two_directories_do_not_disturb_each_other(box: Box, tmp_path
 def test_a_label_that_is_no_text_is_refused_before_anything_is_done(tmp_path: Path) -> None:
     """As a shell hands on bytes that are no UTF-8. Nobody listens at that address."""
     settings = load_settings(dir=tmp_path / "backups", via="local", dsn="postgresql://127.0.0.1:1/letta")
-    with Target(settings) as target, pytest.raises(ConfigurationError, match="no text"):
-        backup(target, Progress(), label="caff\udce9")
+    with BackupContext(settings) as context, pytest.raises(ConfigurationError, match="no text"):
+        backup(context, Progress(), label="caff\udce9")
     assert not (tmp_path / "backups").exists()
 
 
@@ -734,8 +734,8 @@ def test_settings_of_the_database_or_the_role_do_not_change_a_dump(
     box: Box, directory: Path, copy: str, of: str
 ) -> None:
     before = success(box, directory, database=copy)
-    place = of.format(database=copy)
-    box.psql("\n".join(f"ALTER {place} SET {setting};" for setting in SETTINGS), "postgres")
+    container_info = of.format(database=copy)
+    box.psql("\n".join(f"ALTER {container_info} SET {setting};" for setting in SETTINGS), "postgres")
     after = success(box, directory, database=copy)
     assert contents(manifest(directory, after.name)) == contents(manifest(directory, before.name))
 
@@ -749,5 +749,5 @@ def test_the_environment_of_the_container_does_not_change_a_dump(
 
 
 def listed(box: Box, directory: Path) -> list[Listed]:
-    with Target(box.settings(directory)) as target:
-        return list_backups(target).backups
+    with BackupContext(box.settings(directory)) as context:
+        return list_backups(context).backups

@@ -20,7 +20,7 @@ from scarlet_backup_mcp.errors import BackupMissing, OtherDatabaseRefused
 from scarlet_backup_mcp.models.results import Listing
 from scarlet_backup_mcp.procedures import own_names
 from scarlet_backup_mcp.procedures.catalog import records
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.prune import prune
 from scarlet_backup_mcp.procedures.restore.service import dry_run
 from scarlet_backup_mcp.progress import Progress
@@ -204,8 +204,8 @@ def test_name_with_a_time_that_no_zone_reaches_is_dated_by_its_file(
     time.tzset()
     try:
         listed = {item.name: item.created_at for item in here.listing().backups}
-        with Target(here.settings) as target:
-            prune(target, Progress())
+        with BackupContext(here.settings) as context:
+            prune(context, Progress())
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -313,8 +313,8 @@ def test_backup_of_another_database_is_listed_and_never_meant(
     assert here.latest() == here.latest(for_restore=True) == made.plain
     here.edit_manifest(made.plain, created_at=ago(30))
     assert here.listing().newest_good_age_seconds == pytest.approx(30 * DAY, abs=60)
-    with Target(here.settings) as target, pytest.raises(OtherDatabaseRefused) as refused:
-        dry_run(target, Progress(), "other_20260101_000000.sql")
+    with BackupContext(here.settings) as context, pytest.raises(OtherDatabaseRefused) as refused:
+        dry_run(context, Progress(), "other_20260101_000000.sql")
     assert "accept_other_database" in refused.value.remedy
 
 
@@ -368,12 +368,12 @@ def test_without_an_engine_the_settings_tell_whose_a_backup_is(two_projects: Pat
 
 def test_latest_for_a_restore_is_of_the_live_cluster_where_there_is_one(made: Made, here: Shelf) -> None:
     add(here, made, "letta_backup_20260101_000000.sql", created_at=ago(-0.001), identity={"system_identifier": "1"})
-    with Target(here.settings) as target:
-        assert records.latest(target) == "letta_backup_20260101_000000.sql"
-        assert dry_run(target, Progress(), "latest").source == made.plain
+    with BackupContext(here.settings) as context:
+        assert records.latest(context) == "letta_backup_20260101_000000.sql"
+        assert dry_run(context, Progress(), "latest").source == made.plain
     here.file(made.plain).unlink()
-    with Target(here.settings) as target:
-        assert dry_run(target, Progress(), "latest").source == "letta_backup_20260101_000000.sql"
+    with BackupContext(here.settings) as context:
+        assert dry_run(context, Progress(), "latest").source == "letta_backup_20260101_000000.sql"
 
 
 def test_listing_works_with_no_engine(two_projects: Path) -> None:
@@ -467,10 +467,10 @@ def test_emptied_database_gives_a_shrunk_backup(database: LocalDatabase, tmp_pat
 def test_latest_means_none_that_a_drill_could_not_load(database: LocalDatabase, tmp_path: Path) -> None:
     here = shelf(database, tmp_path / "backups")
     loads, fails = here.back_up(), here.back_up()
-    with Target(here.settings) as target:
-        entry, why = target.directory.find(fails.name), "no function f(text). Mend it."
+    with BackupContext(here.settings) as context:
+        entry, why = context.directory.find(fails.name), "no function f(text). Mend it."
         failed = {"failed": [DRILL], "proved": False, "verdict": "will_not_load", "said": why}
-        target.directory.store_verification(entry, sha256=fails.sha256, **failed)  # pyright: ignore[reportArgumentType]
+        context.directory.store_verification(entry, sha256=fails.sha256, **failed)  # pyright: ignore[reportArgumentType]
     assert here.latest() == fails.name
     with pytest.raises(BackupMissing, match=r"could not be loaded in a restore drill \(no function f") as refused:
         here.latest(for_restore=True)

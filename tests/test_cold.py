@@ -32,7 +32,7 @@ from scarlet_backup_mcp.postgres.cluster import controldata
 from scarlet_backup_mcp.postgres.cluster.controldata import ControlDataDamaged
 from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.catalog import records
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.prune import prune
 from scarlet_backup_mcp.procedures.recovery import journal
 from scarlet_backup_mcp.procedures.recovery.helper_container import HELPERS
@@ -58,13 +58,13 @@ chown -R --reference=PG_VERSION $ASIDE base/pgsql_tmp lost+found backup_manifest
 
 
 def take(settings: Settings, progress: Progress | None = None) -> Backup:
-    with Target(settings) as target:
-        return backup(target, progress or Progress(), kind="volume", label="prima")
+    with BackupContext(settings) as context:
+        return backup(context, progress or Progress(), kind="volume", label="prima")
 
 
 def manifest(settings: Settings, name: str) -> VolumeManifest:
-    with Target(settings) as target:
-        found = target.directory.volume_manifest(name)
+    with BackupContext(settings) as context:
+        found = context.directory.volume_manifest(name)
     assert found is not None
     return found
 
@@ -218,8 +218,8 @@ def test_cold_copy_is_verified_and_listed(layout: Ended) -> None:
     assert {"files", "sha256", "tar_bytes", "wal_digests", "data_directory"} <= {check.check for check in report.checks}
     listed = layout.shelf.listed(layout.backup.name)
     assert (listed.state, listed.detail[:4], listed.rows) == ("good", "cold", None)
-    with Target(layout.shelf.settings) as target:
-        assert records.last_full(target, ("sql", "volume")) is None
+    with BackupContext(layout.shelf.settings) as context:
+        assert records.last_full(context, ("sql", "volume")) is None
     assert "is valid" in summaries.describe(report)
 
 
@@ -330,9 +330,9 @@ def test_removal_of_an_undo_point_that_was_cut_off_is_finished_by_the_next_one(k
     try:
         box.wait_until_ready()
         run_docker("exec", box.name, "mkdir", "-p", f"{dropped}/base")
-        with Target(box.settings(tmp_path)) as target:
-            assert prune(target, Progress(), dry_run=False).warnings == []
-            [told] = prune(target, Progress(), dry_run=False, include_undo=True).warnings
+        with BackupContext(box.settings(tmp_path)) as context:
+            assert prune(context, Progress(), dry_run=False).warnings == []
+            [told] = prune(context, Progress(), dry_run=False, include_undo=True).warnings
         assert "is removed" in told
         assert run_docker("exec", box.name, "sh", "-c", f"ls -d {dropped} || echo gone").strip() == "gone"
     finally:
@@ -340,8 +340,8 @@ def test_removal_of_an_undo_point_that_was_cut_off_is_finished_by_the_next_one(k
 
 
 def test_sql_needs_a_server_and_a_journal_comes_first(killed: Ended, tmp_path: Path) -> None:
-    with Target(killed.box.settings(tmp_path)) as target, pytest.raises(ContainerNotRunning):
-        backup(target, Progress(), kind="sql")
+    with BackupContext(killed.box.settings(tmp_path)) as context, pytest.raises(ContainerNotRunning):
+        backup(context, Progress(), kind="sql")
     journal.write(tmp_path, waiting_journal("letta_backup_20260101_000000.sql", killed.box.name))
     with pytest.raises(RestoreInterrupted, match="letta_backup_20260101_000000"):
         take(killed.box.settings(tmp_path))

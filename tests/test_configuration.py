@@ -11,11 +11,11 @@ from scarlet_backup_mcp import summaries
 from scarlet_backup_mcp.errors import BackupNotValid
 from scarlet_backup_mcp.models.results import Backup
 from scarlet_backup_mcp.postgres.cluster.configuration import disarmed, findings, live_settings
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.reading import archive_configuration
 from scarlet_backup_mcp.procedures.reading.archive import LONGEST, read
 from scarlet_backup_mcp.procedures.restore.service import dry_run, propose
-from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 
@@ -230,8 +230,8 @@ def test_a_foreign_archives_configuration_is_named_and_commented_out(rigs: tuple
     rig, _ = rigs
     lines = ("archive_mode", "archive_command", "session_preload_libraries = 'auto_explain'", "host all all all")
     report = rig.call(verify, FOREIGN, "full")
-    question = rig.call(propose, FOREIGN, Wishes(accept_foreign=True)).question
-    rehearsed = rig.call(dry_run, FOREIGN, Wishes(accept_foreign=True))
+    question = rig.call(propose, FOREIGN, RestoreOptions(accept_foreign=True)).question
+    rehearsed = rig.call(dry_run, FOREIGN, RestoreOptions(accept_foreign=True))
     for told in (summaries.describe(report), question, summaries.describe(rehearsed)):
         assert all(line in told for line in lines), told
         assert "sk-hidden" not in told
@@ -262,7 +262,7 @@ def test_it_takes_effect_if_that_is_accepted_and_in_a_backup_of_ours(rigs: tuple
     done = rig.restore(made.name)
     assert sum("configuration that it brings" in warning for warning in done.warnings) == 1
     assert archives(rig) == f"on 7000 auto_explain {ARCHIVED}"
-    with Target(rig.settings) as target, target.server.session("postgres") as session:
+    with BackupContext(rig.settings) as context, context.server.session("postgres") as session:
         contents = read(rig.directory / made.name, "gzip", Progress()).contents
         live = live_settings(session)
         told = [finding.what for finding in archive_configuration.findings_of(contents, live)]

@@ -17,7 +17,7 @@ from scarlet_backup_mcp.models.results import Backup, Integrity
 from scarlet_backup_mcp.postgres.server import amcheck, analysing, counting
 from scarlet_backup_mcp.postgres.server import catalogue as pg
 from scarlet_backup_mcp.procedures.backup.service import backup
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.integrity import db_integrity
 from scarlet_backup_mcp.procedures.restore.service import restore
 from scarlet_backup_mcp.progress import Progress
@@ -84,26 +84,26 @@ def database(embedded: EmbeddedServer) -> Iterator[LocalDatabase]:
 
 
 @pytest.fixture
-def searching(database: LocalDatabase, tmp_path: Path) -> Iterator[Target]:
+def searching(database: LocalDatabase, tmp_path: Path) -> Iterator[BackupContext]:
     """SEARCHES in it."""
     execute(database, SEARCHES.format(name=database.name))
-    with Target(shelf(database, tmp_path / "backups").settings) as target:
-        yield target
+    with BackupContext(shelf(database, tmp_path / "backups").settings) as context:
+        yield context
 
 
-def take(target: Target, progress: Progress | None = None) -> Backup:
-    return backup(target, progress or Progress())
+def take(context: BackupContext, progress: Progress | None = None) -> Backup:
+    return backup(context, progress or Progress())
 
 
-def look(target: Target) -> Integrity:
-    return db_integrity(target, Progress())
+def look(context: BackupContext) -> Integrity:
+    return db_integrity(context, Progress())
 
 
 def test_every_kind_of_table_is_counted(database: LocalDatabase, tmp_path: Path) -> None:
     execute(database, TABLES)
     with (
-        Target(shelf(database, tmp_path).settings) as target,
-        target.server.session(database.name) as session,
+        BackupContext(shelf(database, tmp_path).settings) as context,
+        context.server.session(database.name) as session,
         psycopg.connect(database.dsn) as connection,
     ):
         tables = pg.tables(session)
@@ -125,13 +125,13 @@ def test_text_that_its_database_can_not_read_is_counted(embedded: EmbeddedServer
         database = LocalDatabase(embedded, name, embedded.dsn(name))
         try:
             execute(database, r"CREATE TABLE agents (t text); INSERT INTO agents VALUES (E'\xff'), (E'\xe9\xe8')")
-            with Target(shelf(database, tmp_path).settings) as target:
-                assert counting.count_table(target.server, name, "agents").rows == 2
+            with BackupContext(shelf(database, tmp_path).settings) as context:
+                assert counting.count_table(context.server, name, "agents").rows == 2
         finally:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def test_a_table_that_took_the_name_of_another_is_not_counted_for_it(searching: Target) -> None:
+def test_a_table_that_took_the_name_of_another_is_not_counted_for_it(searching: BackupContext) -> None:
     with searching.server.session(searching.database) as session:
         tables = {table.name: table for table in pg.tables(session)}
         session.execute("ALTER TABLE s.agents RENAME TO away; CREATE TABLE s.agents (id int); DROP TABLE s.notes")
@@ -145,7 +145,9 @@ def test_a_table_that_took_the_name_of_another_is_not_counted_for_it(searching: 
             counted.require()
 
 
-def test_rows_of_children_and_partitions_are_the_integrity_tables(searching: Target, database: LocalDatabase) -> None:
+def test_rows_of_children_and_partitions_are_the_integrity_tables(
+    searching: BackupContext, database: LocalDatabase
+) -> None:
     execute(database, "CREATE TABLE s.child () INHERITS (s.agents); INSERT INTO s.child VALUES (3, 'x')")
     assert look(searching).agents == 3
     made = take(searching)
@@ -162,7 +164,7 @@ def test_rows_of_children_and_partitions_are_the_integrity_tables(searching: Tar
 # What is no table
 
 
-def test_what_is_no_table_is_told_and_not_counted(searching: Target, database: LocalDatabase) -> None:
+def test_what_is_no_table_is_told_and_not_counted(searching: BackupContext, database: LocalDatabase) -> None:
     execute(database, "ALTER TABLE s.agents RENAME TO people; CREATE VIEW s.agents AS SELECT 1 / 0 AS id")
     found = look(searching)
     assert (found.healthy, found.agents) == (False, None)
@@ -177,7 +179,7 @@ def test_what_is_no_table_is_told_and_not_counted(searching: Target, database: L
     assert any("is a view, not a table" in warning for warning in done.warnings)
 
 
-def test_rules_of_the_integrity_table_are_a_finding(searching: Target, database: LocalDatabase) -> None:
+def test_rules_of_the_integrity_table_are_a_finding(searching: BackupContext, database: LocalDatabase) -> None:
     execute(database, "CREATE RULE nowhere AS ON INSERT TO s.agents DO INSTEAD NOTHING")
     found = look(searching)
     assert found.agents == 2
@@ -188,7 +190,7 @@ def test_rules_of_the_integrity_table_are_a_finding(searching: Target, database:
 # Our own looks never stand in the way
 
 
-def test_an_index_over_a_function_that_fails_is_not_planned(searching: Target, database: LocalDatabase) -> None:
+def test_an_index_over_a_function_that_fails_is_not_planned(searching: BackupContext, database: LocalDatabase) -> None:
     execute(database, "CREATE INDEX ON s.agents ((name || s.plain('x')))")
     execute(
         database,
@@ -204,7 +206,7 @@ def test_an_index_over_a_function_that_fails_is_not_planned(searching: Target, d
 
 @pytest.mark.parametrize("table", ["notes", "agents"])
 def test_a_table_that_is_locked_once_pg_dump_has_read_it_is_a_warning(
-    searching: Target, database: LocalDatabase, monkeypatch: pytest.MonkeyPatch, table: str
+    searching: BackupContext, database: LocalDatabase, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     monkeypatch.setattr(counting, "LOCK_WAIT", {"lock_timeout": "100ms"})
     with ExitStack() as migration:
@@ -221,7 +223,9 @@ def test_a_table_that_is_locked_once_pg_dump_has_read_it_is_a_warning(
     assert found.integrity_rows == 2
 
 
-def test_statistics_that_can_not_be_made_are_a_warning_of_a_restore(searching: Target, database: LocalDatabase) -> None:
+def test_statistics_that_can_not_be_made_are_a_warning_of_a_restore(
+    searching: BackupContext, database: LocalDatabase
+) -> None:
     execute(database, "CREATE STATISTICS s.told ON (s.norm(body)), body FROM s.notes;")
     execute(database, "CREATE STATISTICS s.more ON (s.norm(name)), id FROM s.agents; DROP FUNCTION s.plain")
     done = restore(searching, Progress(), take(searching).name)
@@ -235,7 +239,7 @@ def test_statistics_that_can_not_be_made_are_a_warning_of_a_restore(searching: T
         assert session.rows("SELECT reltuples FROM pg_class WHERE relname = 'agents'") == [{"reltuples": 2}]
 
 
-def test_a_function_named_as_amchecks_is_not_taken_for_it(searching: Target, database: LocalDatabase) -> None:
+def test_a_function_named_as_amchecks_is_not_taken_for_it(searching: BackupContext, database: LocalDatabase) -> None:
     execute(
         database,
         "CREATE EXTENSION amcheck SCHEMA s; CREATE FUNCTION s.verify_heapam(regclass) RETURNS TABLE "

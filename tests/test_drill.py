@@ -32,10 +32,10 @@ from scarlet_backup_mcp.hosts.local import LocalHost
 from scarlet_backup_mcp.postgres.server import databases as postgres_databases
 from scarlet_backup_mcp.postgres.server.quoting import identifier
 from scarlet_backup_mcp.procedures.catalog.records import latest
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.drill import sql as drills
 from scarlet_backup_mcp.procedures.restore.service import dry_run
-from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.procedures.sandbox.lifecycle import DRILLS, ThrowAway, owner_of, throw_away_server
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
@@ -118,7 +118,7 @@ def databases(embedded: EmbeddedServer, tmp_path: Path) -> Iterator[Databases]:
 def running(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAway]:
     directory = tmp_path_factory.mktemp("running")
     settings = load_settings(via="local", dsn=embedded.dsn(), bin_dir=embedded.bin_dir, dir=directory)
-    with Target(settings) as target, throw_away_server(target, Progress()) as ready:
+    with BackupContext(settings) as context, throw_away_server(context, Progress()) as ready:
         yield ready
 
 
@@ -127,7 +127,7 @@ def shared(running: ThrowAway, monkeypatch: pytest.MonkeyPatch) -> Throwaways:
     """Drills take place in one throw-away server, one after the other: to make it takes longer than most of them."""
     kept = Throwaways()
 
-    def given(target: Target, progress: Progress) -> AbstractContextManager[ThrowAway]:
+    def given(context: BackupContext, progress: Progress) -> AbstractContextManager[ThrowAway]:
         return kept.shared(running)
 
     monkeypatch.setattr(drills, "throw_away_server", given)
@@ -140,8 +140,8 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Throwaways:
     kept = Throwaways()
 
     @contextmanager
-    def remembered(target: Target, progress: Progress) -> Generator[ThrowAway]:
-        with throw_away_server(target, progress) as ready:
+    def remembered(context: BackupContext, progress: Progress) -> Generator[ThrowAway]:
+        with throw_away_server(context, progress) as ready:
             kept.found.append(ready)
             yield ready
 
@@ -179,8 +179,8 @@ def test_backup_with_a_drill_is_proved_until_its_file_or_manifest_changes(databa
     proved_at = item.proved_at
     assert proved_at is not None
 
-    with Target(settings) as target:
-        read = verify(target, Progress(), taken.name)
+    with BackupContext(settings) as context:
+        read = verify(context, Progress(), taken.name)
     assert (read.level, read.valid, read.proved, read.proved_at) == ("full", True, True, proved_at)
     assert listed(settings, taken.name).proved_at == proved_at
 
@@ -191,8 +191,8 @@ def test_backup_with_a_drill_is_proved_until_its_file_or_manifest_changes(databa
         os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert listed(settings, taken.name).proved_at == proved_at
     os.utime(path)
-    with Target(settings) as target:
-        read = verify(target, Progress(), taken.name)
+    with BackupContext(settings) as context:
+        read = verify(context, Progress(), taken.name)
     assert (read.valid, read.proved, read.proved_at) == (True, None, None)
 
 
@@ -213,9 +213,9 @@ def test_backup_that_a_drill_found_wrong_stays_so_whatever_is_read_of_it(
         item = listed(settings, second.name)
         told = "a restore drill did not bring the same data back"
         assert (item.state, item.proved_at, item.detail) == ("differs", None, told)
-        with Target(settings) as target:
-            assert latest(target) == latest(target, for_restore=True) == first.name
-            read = verify(target, Progress(), second.name)
+        with BackupContext(settings) as context:
+            assert latest(context) == latest(context, for_restore=True) == first.name
+            read = verify(context, Progress(), second.name)
         assert read.proved is False
     with pytest.raises(BackupNotValid, match="did not bring the same data back in a drill") as refused:
         bring_back(settings, second.name)
@@ -670,9 +670,9 @@ def test_restore_with_a_drill_loads_the_backup_once_it_is_proved(databases: Data
     settings = databases.make(AGENTS + REWRITTEN)
     name = take(settings).name
     databases.psql("DELETE FROM agents", settings.database)
-    with Target(settings) as target:
-        planned = dry_run(target, Progress(), name, Wishes(drill=True))
-        without = dry_run(target, Progress(), name)
+    with BackupContext(settings) as context:
+        planned = dry_run(context, Progress(), name, RestoreOptions(drill=True))
+        without = dry_run(context, Progress(), name)
     title = "Restore it into a throw-away server and compare"
     assert [step.title for step in planned.steps if step not in without.steps] == [title]
     assert (planned.drill, planned.source_proved_at, shared.found) == (None, None, [])
@@ -723,9 +723,9 @@ def test_a_foreign_file_does_what_it_does_in_the_throw_away_server_only(
         return databases.psql(f"SELECT count(*) FROM pg_roles WHERE rolname = '{mark}'", "postgres")
 
     name = databases.foreign(settings, earlier)
-    with Target(settings) as target:
-        planned = dry_run(target, Progress(), name, Wishes(accept_foreign=True))
-        direct = dry_run(target, Progress(), name, Wishes(accept_foreign=True, drill=False))
+    with BackupContext(settings) as context:
+        planned = dry_run(context, Progress(), name, RestoreOptions(accept_foreign=True))
+        direct = dry_run(context, Progress(), name, RestoreOptions(accept_foreign=True, drill=False))
     assert len([step for step in planned.steps if "throw-away server" in step.title]) == 1
     assert len(planned.steps) == len(direct.steps) + 1
     seen: list[str] = []
@@ -791,7 +791,7 @@ def test_on_the_live_server_a_drill_leaves_nothing_behind(
     foreign = databases.pg_dump(settings).name
     with pytest.raises(ForeignRefused, match="is not tried out on the live server"):
         drill(settings, foreign, on_live_server=True)
-    with Target(settings) as target, target.server.session("postgres") as session:
+    with BackupContext(settings) as context, context.server.session("postgres") as session:
         assert postgres_databases.advisory_lock(session)
         with pytest.raises(Busy):
             drill(settings, name, on_live_server=True)

@@ -14,7 +14,7 @@ from scarlet_backup_mcp.postgres.server import dump_failures
 from scarlet_backup_mcp.postgres.server.dump_failures import Kind, LockTable
 from scarlet_backup_mcp.procedures.backup.dump_errors import Whereabouts, dump_error
 from scarlet_backup_mcp.procedures.backup.service import backup
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 
@@ -88,8 +88,8 @@ def test_a_value_that_no_dump_can_hold_is_named_and_a_volume_backup_holds_it(box
     assert error.message.startswith("In the table public.Big the row with the key part=b\\tc, id=3 behind the first 2 ")
     assert "invalid memory alloc request size 1342177281" in error.message
     assert "kind volume" in error.remedy
-    with Target(box.settings(directory, database="large")) as target:
-        assert backup(target, Progress(), kind="volume").rows == 5
+    with BackupContext(box.settings(directory, database="large")) as context:
+        assert backup(context, Progress(), kind="volume").rows == 5
     box.psql("DROP DATABASE large", "postgres")
 
 
@@ -100,8 +100,8 @@ def test_too_few_locks_say_how_many_it_takes(box: Box, directory: Path) -> None:
     assert "1,501 here" in error.message
     assert "200 locks" in error.message
     assert error.remedy.startswith("Set max_locks_per_transaction to 94 (")
-    with Target(box.settings(directory, database="many")) as target:
-        assert backup(target, Progress(), kind="volume").rows == 1
+    with BackupContext(box.settings(directory, database="many")) as context:
+        assert backup(context, Progress(), kind="volume").rows == 1
     box.psql("ALTER SYSTEM SET max_locks_per_transaction = 94")
     restart(box)
     assert success(box, directory, database="many").rows == 1
@@ -193,8 +193,8 @@ def test_each_failure_has_a_remedy_that_leads_on(said: str, kind: Kind, code: st
     """Without a server: nothing more can be asked of it then."""
     shown = f'pg_dump: error: Dumping the contents of table "t" failed.\npg_dump: detail: {said}\n{COPY}'
     assert dump_failures.kind_of(shown) == kind
-    with Target(load_settings(dir=tmp_path, via="local", dsn="postgresql://127.0.0.1:1/letta")) as target:
-        error = dump_error(target, Exit(1, shown), Whereabouts("public", "t", 3, "0-0-1", 7, superuser=True))
+    with BackupContext(load_settings(dir=tmp_path, via="local", dsn="postgresql://127.0.0.1:1/letta")) as context:
+        error = dump_error(context, Exit(1, shown), Whereabouts("public", "t", 3, "0-0-1", 7, superuser=True))
     assert error.code == code
     assert "db_integrity" not in error.remedy
     assert error.remedy != BackupToolError.default_remedy

@@ -20,7 +20,7 @@ from scarlet_backup_mcp.postgres.server import activity
 from scarlet_backup_mcp.postgres.server.session import Session
 from scarlet_backup_mcp.procedures.backup import sql_dump
 from scarlet_backup_mcp.procedures.backup.service import backup
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.recovery.journal import write
 from scarlet_backup_mcp.procedures.restore.service import propose, restore
@@ -65,8 +65,8 @@ def here(database: LocalDatabase, tmp_path: Path) -> Shelf:
 
 
 def ask(here: Shelf, **more: Any) -> Gate:
-    with Target(here.settings.model_copy(update=more)) as target:
-        return gate(target)
+    with BackupContext(here.settings.model_copy(update=more)) as context:
+        return gate(context)
 
 
 def why(found: Gate) -> str:
@@ -188,7 +188,7 @@ def test_row_that_is_written_just_after_the_snapshot_shuts_it(
 def test_dropped_table_whose_rows_make_up_for_its_definition_shuts_it(here: Shelf, database: LocalDatabase) -> None:
     def changed_rows() -> int:
         settle(database)
-        with Target(here.settings) as target, target.server.session(target.database) as session:
+        with BackupContext(here.settings) as context, context.server.session(context.database) as session:
             return activity.activity(session).changed_rows
 
     execute(database, "CREATE TABLE scratch (n int)")
@@ -288,8 +288,8 @@ def test_rows_that_pg_dump_leaves_out_are_told_and_shut_it(here: Shelf, database
     assert told in " ".join(here.verify(made.name).warnings)
     assert told in here.listed(made.name).detail
     assert "kind volume" in why(ask(here))
-    with Target(here.settings) as target:
-        assert told in propose(target, Progress(), made.name).question
+    with BackupContext(here.settings) as context:
+        assert told in propose(context, Progress(), made.name).question
     execute(database, "DELETE FROM letta.filtered WHERE n <= 100; ALTER EXTENSION vector DROP TABLE letta.theirs")
     execute(database, "DROP TABLE information_schema.mine; DROP TABLE pg_mine.x")
     settle(database)
@@ -374,8 +374,8 @@ def test_prepared_transaction_and_two_crashes_shut_it(require_docker: None, tmp_
 
 
 def ask_rig(rig: Rig) -> Gate:
-    with Target(rig.settings) as target:
-        return gate(target)
+    with BackupContext(rig.settings) as context:
+        return gate(context)
 
 
 def crash(rig: Rig) -> None:
@@ -423,8 +423,8 @@ def test_unverified_shrunk_and_unproved_ones_do_not_open_it(here: Shelf, databas
 
 def test_another_database_of_that_name(here: Shelf, database: LocalDatabase) -> None:
     name = here.back_up().name
-    with Target(here.settings) as target:
-        restore(target, Progress(), name)
+    with BackupContext(here.settings) as context:
+        restore(context, Progress(), name)
     assert "of another database of that name" in why(ask(here))
     here.back_up()
     assert ask(here).safe_to_proceed

@@ -16,7 +16,7 @@ from scarlet_backup_mcp.models.results import Backup, Gate
 from scarlet_backup_mcp.models.verification import Drill
 from scarlet_backup_mcp.postgres.dump.definitions_digest import Called, called_functions
 from scarlet_backup_mcp.postgres.dump.sample import sampled
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.drill import sql as drills
 from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.sandbox import lifecycle
@@ -58,7 +58,7 @@ def databases(embedded: EmbeddedServer, tmp_path: Path) -> Iterator[Databases]:
 def running(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAway]:
     directory = tmp_path_factory.mktemp("running")
     settings = load_settings(via="local", dsn=embedded.dsn(), bin_dir=embedded.bin_dir, dir=directory)
-    with Target(settings) as target, throw_away_server(target, Progress()) as ready:
+    with BackupContext(settings) as context, throw_away_server(context, Progress()) as ready:
         yield ready
 
 
@@ -67,7 +67,7 @@ def shared(running: ThrowAway, monkeypatch: pytest.MonkeyPatch) -> Throwaways:
     """One throw-away server for all drills here."""
     kept = Throwaways()
 
-    def given(target: Target, progress: Progress) -> AbstractContextManager[ThrowAway]:
+    def given(context: BackupContext, progress: Progress) -> AbstractContextManager[ThrowAway]:
         return kept.shared(running)
 
     monkeypatch.setattr(drills, "throw_away_server", given)
@@ -80,8 +80,8 @@ def letta(databases: Databases) -> Settings:
 
 
 def ask(settings: Settings, **more: Any) -> Gate:
-    with Target(settings.model_copy(update=more)) as target:
-        return gate(target)
+    with BackupContext(settings.model_copy(update=more)) as context:
+        return gate(context)
 
 
 def not_proved(found: Gate | Backup) -> str:
@@ -96,8 +96,8 @@ def drilled(made: Backup) -> Drill:
 
 
 def definitions(settings: Settings, name: str) -> str:
-    with Target(settings) as target:
-        head = target.directory.manifest_head(name)
+    with BackupContext(settings) as context:
+        head = context.directory.manifest_head(name)
     assert head is not None
     assert head.definitions_sha256 is not None
     return head.definitions_sha256
@@ -173,7 +173,7 @@ def test_functions_of_a_users_that_a_load_would_call_are_found(
     databases: Databases, statements: str, own: bool | None
 ) -> None:
     settings = databases.make(statements)
-    with Target(settings) as target, target.server.session(target.database) as session:
+    with BackupContext(settings) as context, context.server.session(context.database) as session:
         assert called_functions(session) == Called(own=own is True, any=own is not False)
 
 
@@ -304,7 +304,7 @@ def without_a_throw_away_server(letta: Settings, monkeypatch: pytest.MonkeyPatch
     return letta.model_copy(update={"bin_dir": clients})
 
 
-def nothing_known(target: Target, progress: Progress) -> lifecycle._Likeness:  # pyright: ignore[reportPrivateUsage]
+def nothing_known(context: BackupContext, progress: Progress) -> lifecycle._Likeness:  # pyright: ignore[reportPrivateUsage]
     """Of a live server on another machine: where its programs are."""
     return lifecycle._Likeness()  # pyright: ignore[reportPrivateUsage]
 
@@ -336,8 +336,8 @@ def test_large_dump_gets_a_sample_which_proves_its_definitions_and_not_its_rows(
     own_words = "its definitions load, and the first 1,000 rows of each table came back"
     assert (found.sound, found.verdict, found.detail) == (None, "unknown", own_words)
     assert describe(made).count(own_words) == 1
-    with Target(settings) as target:
-        read = verify(target, Progress(), made.name)
+    with BackupContext(settings) as context:
+        read = verify(context, Progress(), made.name)
     assert (read.valid, read.verdict, read.proved, read.drill) == (True, None, None, None)
     assert "No restore drill has proved" in not_proved(ask(settings, gate_level="proved"))
     assert any("A drill with a sample of the rows" in reason for reason in ask(settings).reasons)

@@ -409,7 +409,7 @@ class TestLocal:
     def test_there_are_no_containers(self) -> None:
         host = LocalHost(None, {})
         assert host.dependents() == []
-        assert host.require_running() == host.place()
+        assert host.require_running() == host.container_info()
         with pytest.raises(HostError):
             host.stop_container("x")
         with pytest.raises(HostError):
@@ -434,18 +434,22 @@ class TestContainer:
         )
         try:
             host = DockerHost("no-such-name", "postgres", project)
-            place = host.require_running()
-            assert (place.container, place.state, place.project, place.service) == (
+            container_info = host.require_running()
+            assert (container_info.container, container_info.state, container_info.project, container_info.service) == (
                 name,
                 "running",
                 project,
                 "postgres",
             )
-            assert (place.volume, place.working_dir, place.engine_local) == (volume, r"C:\scarlet", True)
-            assert place.environment["POSTGRES_PASSWORD"] == "very=secret"
-            assert "secret" not in repr(place)
-            assert (place.image, place.image_id) == (IMAGE, docker.inspect_image(IMAGE)["Id"])
-            assert place.health is None
+            assert (container_info.volume, container_info.working_dir, container_info.engine_local) == (
+                volume,
+                r"C:\scarlet",
+                True,
+            )
+            assert container_info.environment["POSTGRES_PASSWORD"] == "very=secret"
+            assert "secret" not in repr(container_info)
+            assert (container_info.image, container_info.image_id) == (IMAGE, docker.inspect_image(IMAGE)["Id"])
+            assert container_info.health is None
             host.close()
         finally:
             docker.remove_container(name, force=True, v=True)
@@ -460,32 +464,32 @@ class TestContainer:
         }
         name = make_container(labels=labels)
         make_container(labels=labels | {"com.docker.compose.oneoff": "True"})
-        assert DockerHost("", "postgres", project).place().container == name
+        assert DockerHost("", "postgres", project).container_info().container == name
         second = make_container(labels=labels, start=False)
         with pytest.raises(ContainerAmbiguous) as refused:
-            DockerHost("no-such-name", "postgres", project).place()
+            DockerHost("no-such-name", "postgres", project).container_info()
         assert f"{name} (running)" in refused.value.message
         assert f"{second} (created)" in refused.value.message
 
     def test_labels_that_are_named_beside_a_name_have_to_be_its(self, make_container: Callable[..., str]) -> None:
         project = f"p{secrets.token_hex(4)}"
         name = make_container(labels={"com.docker.compose.project": project, "com.docker.compose.service": "db"})
-        assert DockerHost(name, project=project, stand_in=False).place().container == name
+        assert DockerHost(name, project=project, stand_in=False).container_info().container == name
         for wrong in ({"project": "another"}, {"project": project, "service": "postgres"}):
             with pytest.raises(ContainerMissing, match=f"{name}.*(project|service)"):
-                DockerHost(name, **wrong, stand_in=False).place()
+                DockerHost(name, **wrong, stand_in=False).container_info()
         with pytest.raises(ContainerMissing, match=f"There are: .*{name}"):
-            DockerHost(f"{name}x", "db", project, stand_in=False).place()
+            DockerHost(f"{name}x", "db", project, stand_in=False).container_info()
 
     def test_the_beginning_of_an_id_is_no_name(self, docker: Any, container: str) -> None:
         number = docker.inspect_container(container)["Id"]
         with pytest.raises(ContainerMissing, match=number[:6]):
-            DockerHost(number[:6], "postgres", "none").place()
-        assert DockerHost(number[:12], "postgres", "none").place().container_id == number
+            DockerHost(number[:6], "postgres", "none").container_info()
+        assert DockerHost(number[:12], "postgres", "none").container_info().container_id == number
 
     def test_missing(self, docker: Any) -> None:
         host = DockerHost("hosts-test-nothing", "postgres", "nowhere")
-        for call in (host.place, host.require_running, host.dependents, lambda: host.start(["true"])):
+        for call in (host.container_info, host.require_running, host.dependents, lambda: host.start(["true"])):
             with pytest.raises(ContainerMissing, match=r"hosts-test-nothing.*nowhere.*postgres"):
                 call()
         assert host.free_bytes("/") is None
@@ -494,14 +498,14 @@ class TestContainer:
         host = DockerHost(box, "postgres", "none")
         assert run(host, ["true"]).code == 0
         docker.pause(box)
-        assert host.place().state == "paused"
+        assert host.container_info().state == "paused"
         for call in (host.require_running, lambda: host.start(["true"])):
             with pytest.raises(ContainerPaused, match=box):
                 call()
         docker.unpause(box)
         docker.kill(box)
         docker.wait(box)
-        assert host.place().state == "exited"
+        assert host.container_info().state == "exited"
         for call in (host.require_running, lambda: host.start(["true"])):
             with pytest.raises(ContainerNotRunning, match="exited with code 137"):
                 call()
@@ -518,11 +522,11 @@ class TestContainer:
     def test_start_and_stop(self, docker: Any, make_container: Callable[..., str]) -> None:
         name = make_container(start=False, stop_signal="SIGKILL")
         host = DockerHost(name, "postgres", "none")
-        number = host.place().container_id or ""
+        number = host.container_info().container_id or ""
         host.start_container(number)
-        assert host.place().state == "running"
+        assert host.container_info().state == "running"
         host.stop_container(number)
-        assert host.place().state == "exited"
+        assert host.container_info().state == "exited"
         with pytest.raises(HostError, match=r"stop the container no-such: No such container"):
             host.stop_container("no-such")
 
@@ -676,7 +680,7 @@ class TestEngine:
         address = f"unix://{tmp_path}/dead.sock"
         monkeypatch.setenv("DOCKER_HOST", address)
         host = DockerHost("x", "postgres", "none")
-        for call in (host.place, host.require_running, host.dependents, lambda: host.start(["true"])):
+        for call in (host.container_info, host.require_running, host.dependents, lambda: host.start(["true"])):
             with pytest.raises(EngineUnreachable, match=address):
                 call()
         assert host.free_bytes("/") is None
@@ -685,14 +689,14 @@ class TestEngine:
     def test_no_engine_there(self, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
         monkeypatch.setenv("DOCKER_HOST", address)
         with pytest.raises(EngineUnreachable, match=address.replace(".", r"\.")):
-            DockerHost("x", "postgres", "none").place()
+            DockerHost("x", "postgres", "none").container_info()
 
     def test_missing_certificates(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
         monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
         monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
         with pytest.raises(EngineUnreachable, match="certificate"):
-            DockerHost("x", "postgres", "none").place()
+            DockerHost("x", "postgres", "none").container_info()
 
     @pytest.mark.parametrize(
         ("address", "local"),
@@ -718,14 +722,14 @@ class TestEngine:
         add_context(tmp_path, "desktop-linux", real)
         add_context(tmp_path, "dead", "unix:///nowhere/dead.sock")
         monkeypatch.setenv("DOCKER_CONTEXT", "desktop-linux")
-        assert DockerHost(container, "postgres", "none").place().container == container
+        assert DockerHost(container, "postgres", "none").container_info().container == container
         (tmp_path / "config.json").write_text(json.dumps({"currentContext": "dead"}))
-        assert DockerHost(container, "postgres", "none").place().container == container
+        assert DockerHost(container, "postgres", "none").container_info().container == container
         monkeypatch.delenv("DOCKER_CONTEXT")
         with pytest.raises(EngineUnreachable, match=r"unix:///nowhere/dead\.sock"):
-            DockerHost(container, "postgres", "none").place()
+            DockerHost(container, "postgres", "none").container_info()
         monkeypatch.setenv("DOCKER_HOST", real)
-        assert DockerHost(container, "postgres", "none").place().container == container
+        assert DockerHost(container, "postgres", "none").container_info().container == container
 
     def test_which_endpoint(self, tmp_path: Path) -> None:
         settings = {"DOCKER_CONFIG": str(tmp_path)}
@@ -755,7 +759,7 @@ class TestEngine:
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
         monkeypatch.setenv("DOCKER_HOST", "ssh://me@far.example")
         host = DockerHost(container, "postgres", "none")
-        assert host.place().engine_local is False
+        assert host.container_info().engine_local is False
         digest = hashlib.sha256()
         chunks = [secrets.token_bytes(MEGABYTE) for _ in range(5)]
         assert run(host, ["cat"], source=chunks, sink=digest.update).code == 0

@@ -14,7 +14,7 @@ from scarlet_backup_mcp.errors import ConfigurationError
 from scarlet_backup_mcp.models.manifest import Site
 from scarlet_backup_mcp.models.results import Finding, Integrity
 from scarlet_backup_mcp.postgres.server.programs import has_known_holes
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.integrity import db_integrity
 from scarlet_backup_mcp.procedures.recovery import journal
 from scarlet_backup_mcp.progress import Progress
@@ -40,8 +40,8 @@ def database(embedded: EmbeddedServer) -> Iterator[LocalDatabase]:
 
 
 def look(settings: Settings) -> Integrity:
-    with Target(settings) as target:
-        return db_integrity(target, Progress())
+    with BackupContext(settings) as context:
+        return db_integrity(context, Progress())
 
 
 def changed(here: Shelf, **values: object) -> Settings:

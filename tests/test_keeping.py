@@ -34,7 +34,7 @@ from scarlet_backup_mcp.models.audit import AuditEntry
 from scarlet_backup_mcp.models.results import Backup, ErrorReport, Gate, Integrity, Kept, Listing, Prune
 from scarlet_backup_mcp.postgres.server.dsn import environment_of
 from scarlet_backup_mcp.procedures.backup.service import backup
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.sandbox import lifecycle
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.schedules import ScheduleReport, System, job_name
@@ -273,8 +273,8 @@ async def test_nothing_to_remove_is_no_question(full: Full, era: str) -> None:
 @pytest.fixture
 def undo_point(made: Made, embedded: EmbeddedServer) -> Iterator[str]:
     """A database such as a restore leaves behind."""
-    with Target(made.shelf.settings) as target:
-        name = f"{target.database}_before_restore_20260101_000000"
+    with BackupContext(made.shelf.settings) as context:
+        name = f"{context.database}_before_restore_20260101_000000"
     with psycopg.connect(embedded.dsn(), autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         yield name
@@ -460,8 +460,8 @@ async def test_gate_says_the_same_to_everyone_and_shuts_on_a_write(database: Loc
 async def test_backup_is_not_safe_when_something_was_written_meanwhile(database: LocalDatabase, tmp_path: Path) -> None:
     here = shelf(database, tmp_path / "backups")
     call = command_line_of(here.settings, tmp_path)
-    with Target(here.settings) as target:
-        made = backup(target, Writes(database))
+    with BackupContext(here.settings) as context:
+        made = backup(context, Writes(database))
     assert (made.safe_to_proceed, made.shrunk) == (False, False)
     assert "since" in made.reasons[-1]
     assert here.state(made.name) == "good"
@@ -858,10 +858,10 @@ def test_scheduled_run_with_wrong_settings_sounds_the_alarm(full: Full, tmp_path
 def test_scheduled_run_with_a_wrong_command_line_sounds_the_alarm(
     full: Full, tmp_path: Path, wrong: tuple[str, ...]
 ) -> None:
-    known = with_alarm(full.settings, tmp_path)
-    command = f"--on-failure={known.settings.on_failure}"
+    record = with_alarm(full.settings, tmp_path)
+    command = f"--on-failure={record.settings.on_failure}"
     assert command_line_of(full.settings, tmp_path).run("backup", *wrong, command).returncode == 2
-    scheduled = Scheduled(full.settings, command_line_of(full.settings, tmp_path), known.heard)
+    scheduled = Scheduled(full.settings, command_line_of(full.settings, tmp_path), record.heard)
     [told] = scheduled.run(2, command, *wrong) if wrong == ("--keep-last",) else scheduled.run(2, *wrong, command)
     assert (told["outcome"], told["code"]) == ("error", "configuration_invalid")
     assert JOB in told["message"]

@@ -22,12 +22,12 @@ from scarlet_backup_mcp.hosts import Host
 from scarlet_backup_mcp.models.common import Verdict
 from scarlet_backup_mcp.models.verification import Verification
 from scarlet_backup_mcp.procedures.catalog import records
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.drill import sql as drills
 from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.loading import attempts
 from scarlet_backup_mcp.procedures.restore.service import propose
-from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, throw_away_server
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
@@ -86,7 +86,7 @@ def container(require_docker: None, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def beside(container: Box) -> Iterator[ThrowAway]:
     settings = load_settings(dir=container.directory, container=container.container)
-    with Target(settings) as target, throw_away_server(target, Progress()) as ready:
+    with BackupContext(settings) as context, throw_away_server(context, Progress()) as ready:
         yield ready
 
 
@@ -108,7 +108,7 @@ def databases(embedded: EmbeddedServer, tmp_path: Path) -> Iterator[Databases]:
 def running(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAway]:
     directory = tmp_path_factory.mktemp("running")
     settings = load_settings(via="local", dsn=embedded.dsn(), bin_dir=embedded.bin_dir, dir=directory)
-    with Target(settings) as target, throw_away_server(target, Progress()) as ready:
+    with BackupContext(settings) as context, throw_away_server(context, Progress()) as ready:
         yield ready
 
 
@@ -121,7 +121,7 @@ def shared(running: ThrowAway, monkeypatch: pytest.MonkeyPatch) -> Throwaways:
 def _share(ready: ThrowAway, monkeypatch: pytest.MonkeyPatch) -> Throwaways:
     kept = Throwaways()
 
-    def given(target: Target, progress: Progress) -> AbstractContextManager[ThrowAway]:
+    def given(context: BackupContext, progress: Progress) -> AbstractContextManager[ThrowAway]:
         return kept.shared(ready)
 
     monkeypatch.setattr(drills, "throw_away_server", given)
@@ -295,12 +295,12 @@ def test_what_the_server_refuses_is_whole_and_the_way_out_is_written_out(
     assert "damage" not in text.lower()
     item = listed(settings, name)
     assert (item.state, statement.removesuffix(";") in item.detail) == ("will_not_load", True)
-    with Target(settings) as target:
+    with BackupContext(settings) as context:
         with pytest.raises(BackupMissing, match="could not be loaded in a restore drill") as no_other:
-            records.latest(target, for_restore=True)
-        assert (records.latest(target), name in no_other.value.remedy) == (name, True)
-        assert statement in propose(target, Progress(), name, Wishes()).question
-        shut = gate(target)
+            records.latest(context, for_restore=True)
+        assert (records.latest(context), name in no_other.value.remedy) == (name, True)
+        assert statement in propose(context, Progress(), name, RestoreOptions()).question
+        shut = gate(context)
     told = f"In a restore drill {name} could not be loaded: The file is whole, "
     assert [reason.startswith(told) for reason in shut.reasons] == [True]
     assert shut.reasons[0].endswith(
@@ -373,19 +373,19 @@ def test_rows_that_break_constraints_are_named_and_come_back_if_that_is_accepted
     item = listed(settings, name)
     assert (item.state, "the backup is faithful" in item.detail) == ("constraint_violated", True)
 
-    with Target(settings) as target:
+    with BackupContext(settings) as context:
         with pytest.raises(BackupMissing, match="rows that break"):
-            records.latest(target, for_restore=True)
+            records.latest(context, for_restore=True)
         assert [
             reason.endswith("Mend those rows in the live database, and call `backup`.")
-            for reason in gate(target).reasons
+            for reason in gate(context).reasons
         ]
-        read = verify(target, Progress(), name)
+        read = verify(context, Progress(), name)
         assert (read.valid, read.verdict, read.drill) == (True, "constraint_violated", None)
         assert "is whole, but in a restore drill its rows were found to break constraints" in summaries.describe(read)
         with pytest.raises(ConstraintViolated):
-            propose(target, Progress(), name, Wishes())
-        question = propose(target, Progress(), name, Wishes(accept_violations=True)).question
+            propose(context, Progress(), name, RestoreOptions())
+        question = propose(context, Progress(), name, RestoreOptions(accept_violations=True)).question
     assert "NOT VALID" in question
     done = bring_back(settings, name, accept_violations=True)
     assert all_rows(databases, settings) == before
@@ -548,17 +548,17 @@ def test_an_older_manifest_tells_what_was_set_for_the_database(databases: Databa
     settings = databases.make(
         AGENTS + SETTINGS["a custom variable"] + "ALTER DATABASE :\"DBNAME\" SET TimeZone TO 'Asia/Tokyo';"
     )
-    with Target(settings) as target:
-        known = records.know(target, target.directory.find(take(settings).name))
-        assert known.manifest is not None
-        assert known.manifest.effective is not None
-        older = known.manifest.model_copy(update={"effective": None})
-        found = attempts.settings_of(target, older)
-        assert found == known.manifest.effective
+    with BackupContext(settings) as context:
+        record = records.know(context, context.directory.find(take(settings).name))
+        assert record.manifest is not None
+        assert record.manifest.effective is not None
+        older = record.manifest.model_copy(update={"effective": None})
+        found = attempts.settings_of(context, older)
+        assert found == record.manifest.effective
         assert (found["TimeZone"], found["app.tenant"]) == ("Asia/Tokyo", '42 of \\ "us"')
         databases.drop()
         databases.names.clear()
-        assert attempts.settings_of(target, known.manifest) == known.manifest.effective
+        assert attempts.settings_of(context, record.manifest) == record.manifest.effective
 
 
 def test_an_index_is_built_with_less_memory_where_there_is_no_more_of_it_to_share(box: Box) -> None:

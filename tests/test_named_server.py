@@ -32,7 +32,7 @@ from scarlet_backup_mcp.postgres.server.dsn import environment_of
 from scarlet_backup_mcp.postgres.server.postmaster import Postmaster, Whereabouts, read
 from scarlet_backup_mcp.postgres.server.session import Server
 from scarlet_backup_mcp.procedures.backup.service import backup
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.integrity import db_integrity
 from scarlet_backup_mcp.procedures.loading.psql import load
@@ -83,13 +83,13 @@ def other(require_docker: None) -> Iterator[Box]:
 
 
 def look(settings: Settings) -> Integrity:
-    with Target(settings) as target:
-        return db_integrity(target, Progress())
+    with BackupContext(settings) as context:
+        return db_integrity(context, Progress())
 
 
 def take(settings: Settings) -> Backup:
-    with Target(settings) as target:
-        return backup(target, Progress(), verify="full")
+    with BackupContext(settings) as context:
+        return backup(context, Progress(), verify="full")
 
 
 def cluster_of(directory: Path, made: Backup) -> str:
@@ -106,11 +106,11 @@ def test_nothing_stands_in_for_what_was_named(
     made = take(load_settings(dir=tmp_path, container=scarlet.container))
     usual = {"project": scarlet.project} if named != "project" else {}
     monkeypatch.setenv(f"SCARLET_BACKUP_{named.upper()}", f"{scarlet.container}x")
-    with Target(load_settings(dir=tmp_path, **usual)) as target:
-        for call in (lambda: backup(target, Progress()), lambda: restore(target, Progress(), made.name)):
+    with BackupContext(load_settings(dir=tmp_path, **usual)) as context:
+        for call in (lambda: backup(context, Progress()), lambda: restore(context, Progress(), made.name)):
             with pytest.raises(ContainerMissing, match=f"There are: .*{scarlet.container}"):
                 call()
-        assert not gate(target).safe_to_proceed
+        assert not gate(context).safe_to_proceed
     given = [f"--dir={tmp_path}", *(f"--{name}={value}" for name, value in usual.items()), "--json"]
     done = CliRunner().invoke(commands, ["restore", made.name, "--yes", *given])
     assert done.exit_code != 0
@@ -120,16 +120,16 @@ def test_nothing_stands_in_for_what_was_named(
 
 def test_a_wrong_name_is_not_remembered(scarlet: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    with Target(load_settings(container="no-such-name")) as target, pytest.raises(ContainerMissing):
-        backup(target, Progress())
+    with BackupContext(load_settings(container="no-such-name")) as context, pytest.raises(ContainerMissing):
+        backup(context, Progress())
     assert not list((tmp_path / "state").rglob("*.json"))
 
 
 def test_a_missing_database_is_told_with_those_there_are(scarlet: Stack, tmp_path: Path) -> None:
-    with Target(load_settings(dir=tmp_path, container=scarlet.container, database="lettta")) as target:
+    with BackupContext(load_settings(dir=tmp_path, container=scarlet.container, database="lettta")) as context:
         for kind in ("sql", "volume"):
             with pytest.raises(DatabaseMissing, match=r"lettta.*There are: letta, postgres\."):
-                backup(target, Progress(), kind=kind)
+                backup(context, Progress(), kind=kind)
     assert not list(tmp_path.glob("*.sql"))
 
 
@@ -143,8 +143,8 @@ def test_two_containers_of_the_service_are_refused(scarlet: Stack, tmp_path: Pat
     run_docker("create", "--name", second, *LABEL, *words, IMAGE)
     try:
         settings = load_settings(dir=tmp_path, project=scarlet.project)
-        with Target(settings) as target, pytest.raises(ContainerAmbiguous, match=second):
-            backup(target, Progress())
+        with BackupContext(settings) as context, pytest.raises(ContainerAmbiguous, match=second):
+            backup(context, Progress())
         found = look(settings)
         assert (found.healthy, found.safe_to_proceed) == (False, False)
         assert "container_ambiguous" in {finding.code for finding in found.findings if finding.severity == "error"}
@@ -155,9 +155,9 @@ def test_two_containers_of_the_service_are_refused(scarlet: Stack, tmp_path: Pat
 
 def test_who_else_can_write_to_the_volume_is_refused_and_who_reads_is_told(scarlet: Stack, tmp_path: Path) -> None:
     settings = load_settings(dir=tmp_path, container=scarlet.container)
-    with Target(settings) as target:
-        made = backup(target, Progress(), verify="full")
-        volume = target.place.volume
+    with BackupContext(settings) as context:
+        made = backup(context, Progress(), verify="full")
+        volume = context.container_info.volume
     second = f"{scarlet.project}-second"
     try:
         for mode, shared in (("ro", False), ("rw", True)):
@@ -169,21 +169,21 @@ def test_who_else_can_write_to_the_volume_is_refused_and_who_reads_is_told(scarl
             assert codes.get("volume_read_by_others") == (None if shared else "info")
             if shared:
                 before = scarlet.psql("SELECT oid, datname FROM pg_database ORDER BY 1", "postgres")
-                with Target(settings) as target:
+                with BackupContext(settings) as context:
                     for call in (
-                        lambda target=target: backup(target, Progress()),
-                        lambda target=target: backup(target, Progress(), kind="volume"),
-                        lambda target=target: restore(target, Progress(), made.name),
-                        lambda target=target: propose(target, Progress(), made.name),
-                        lambda target=target: dry_run(target, Progress(), made.name),
-                        lambda target=target: verify(target, Progress(), made.name, "drill", on_live_server=True),
+                        lambda context=context: backup(context, Progress()),
+                        lambda context=context: backup(context, Progress(), kind="volume"),
+                        lambda context=context: restore(context, Progress(), made.name),
+                        lambda context=context: propose(context, Progress(), made.name),
+                        lambda context=context: dry_run(context, Progress(), made.name),
+                        lambda context=context: verify(context, Progress(), made.name, "drill", on_live_server=True),
                     ):
                         with pytest.raises(VolumeShared, match=second):
                             call()
                 assert scarlet.psql("SELECT oid, datname FROM pg_database ORDER BY 1", "postgres") == before
             else:
-                with Target(settings) as target:
-                    assert backup(target, Progress(), verify="full").good
+                with BackupContext(settings) as context:
+                    assert backup(context, Progress(), verify="full").good
             run_docker("rm", "-f", second)
     finally:
         run_docker("rm", "-f", second)
@@ -197,8 +197,8 @@ def test_a_server_that_took_over_the_socket_is_not_the_one_named(require_docker:
         with server_in(*shared, agents=3) as first:
             run_docker("exec", first.name, "sleep", "6")
             with server_in(*shared, agents=7):
-                with Target(first.settings(tmp_path)) as target, pytest.raises(WrongServer):
-                    backup(target, Progress())
+                with BackupContext(first.settings(tmp_path)) as context, pytest.raises(WrongServer):
+                    backup(context, Progress())
                 found = look(first.settings(tmp_path))
                 assert "wrong_server" in {finding.code for finding in found.findings}
                 assert found.agents is None
@@ -219,9 +219,9 @@ def test_what_a_container_has_in_its_environment_leads_nowhere_else(other: Box, 
         settings = box.settings(tmp_path)
         made = take(settings)
         assert made.integrity_rows == 3
-        with Target(settings) as target:
-            assert restore(target, Progress(), made.name).integrity_rows == 3
-            copied = backup(target, Progress(), kind="volume", verify="full")
+        with BackupContext(settings) as context:
+            assert restore(context, Progress(), made.name).integrity_rows == 3
+            copied = backup(context, Progress(), kind="volume", verify="full")
         assert copied.integrity_rows == 3
         assert cluster_of(tmp_path, copied) == cluster_of(tmp_path, made)
         there = "SELECT count(*) FROM agents; SELECT count(*) FROM pg_database"
@@ -250,8 +250,8 @@ def test_a_server_elsewhere_than_its_environment_says_is_found_by_its_own_word(o
 def test_a_forged_start_is_not_believed(require_docker: None, tmp_path: Path) -> None:
     with server_in() as box:
         box.sh("sed -i '3s/.*/1600000000/' /var/lib/postgresql/data/postmaster.pid")
-        with Target(box.settings(tmp_path)) as target, pytest.raises(WrongServer, match=r"postmaster\.pid"):
-            backup(target, Progress())
+        with BackupContext(box.settings(tmp_path)) as context, pytest.raises(WrongServer, match=r"postmaster\.pid"):
+            backup(context, Progress())
 
 
 # Connection strings
@@ -273,19 +273,19 @@ def test_the_database_of_a_service_is_the_one_that_is_meant(
     with psycopg.connect("service=scarlet") as by_libpq:
         assert by_libpq.info.dbname == local_database.name
     settings = {"dir": tmp_path / "backups", "via": "local", "bin_dir": local_database.bin_dir}
-    with Target(load_settings(dsn="service=scarlet", **settings)) as target:
-        assert target.database == local_database.name
-        made = backup(target, Progress(), verify="full")
+    with BackupContext(load_settings(dsn="service=scarlet", **settings)) as context:
+        assert context.database == local_database.name
+        made = backup(context, Progress(), verify="full")
         with psycopg.connect(local_database.dsn, autocommit=True) as connection:
             connection.execute("CREATE TABLE letta.not_in_the_backup ()")
-        brought = restore(target, Progress(), made.name)
+        brought = restore(context, Progress(), made.name)
     with psycopg.connect(local_database.dsn) as connection:
         assert connection.execute("SELECT to_regclass('letta.not_in_the_backup')").fetchone() == (None,)
     assert brought.undo_point is not None
     with psycopg.connect(local_database.server.dsn(brought.undo_point)) as connection:
         assert connection.execute("SELECT to_regclass('letta.not_in_the_backup')").fetchone() != (None,)
     with pytest.raises(ConfigurationError, match="names the database"):
-        Target(load_settings(dsn="service=scarlet", database="letta", **settings))
+        BackupContext(load_settings(dsn="service=scarlet", database="letta", **settings))
 
 
 def test_what_the_string_itself_says_beats_its_service(
@@ -327,10 +327,10 @@ def test_a_name_that_looks_like_a_connection_string_is_a_name(
         try:
             where = local_settings(local_database, tmp_path).model_dump(exclude={"dsn"}, exclude_unset=True)
             dsn = make_conninfo(local_database.dsn, dbname=name)
-            with Target(load_settings(**where, dsn=dsn)) as target:
-                made = backup(target, Progress(), verify="full")
+            with BackupContext(load_settings(**where, dsn=dsn)) as context:
+                made = backup(context, Progress(), verify="full")
                 assert made.database == name
-                assert restore(target, Progress(), made.name).restored
+                assert restore(context, Progress(), made.name).restored
         finally:
             rows = connection.execute("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [name])
             for (found,) in rows.fetchall():
@@ -411,15 +411,15 @@ def test_a_control_file_tells_whose_it_is(local_database: LocalDatabase) -> None
 
 def test_results_and_questions_say_which_server_they_are_about(scarlet: Stack, tmp_path: Path) -> None:
     settings = load_settings(dir=tmp_path, container=scarlet.container)
-    with Target(settings) as target:
-        made = backup(target, Progress(), verify="full")
-        short = (target.place.container_id or "none")[:12]
+    with BackupContext(settings) as context:
+        made = backup(context, Progress(), verify="full")
+        short = (context.container_info.container_id or "none")[:12]
         where = f"database letta, container {scarlet.container} ({short}, Compose project {scarlet.project})"
         assert made.server == where
-        assert gate(target).server == where
-        question = propose(target, Progress(), made.name).question
+        assert gate(context).server == where
+        question = propose(context, Progress(), made.name).question
         assert f"letta of container {scarlet.container} ({short}, Compose project {scarlet.project})" in question
-        assert restore(target, Progress(), made.name).server == where
+        assert restore(context, Progress(), made.name).server == where
     given = [f"--dir={tmp_path}", f"--container={scarlet.container}"]
     listed = CliRunner().invoke(commands, ["list", "--json", *given])
     assert json.loads(listed.stdout)["server"] == where
@@ -432,5 +432,5 @@ def test_an_engine_that_is_not_the_default_is_named(
     socket = tmp_path / "engine.sock"
     socket.symlink_to("/var/run/docker.sock")
     monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
-    with Target(load_settings(dir=tmp_path, container=scarlet.container)) as target:
-        assert f"engine unix://{socket})" in target.about
+    with BackupContext(load_settings(dir=tmp_path, container=scarlet.container)) as context:
+        assert f"engine unix://{socket})" in context.about

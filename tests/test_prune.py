@@ -25,7 +25,7 @@ from scarlet_backup_mcp.models.results import Kept, Prune
 from scarlet_backup_mcp.procedures import prune
 from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.catalog import records
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import load_settings
 from scarlet_backup_mcp.store.directory import BackupDirectory
@@ -43,8 +43,8 @@ DEAD = "postgresql://postgres@127.0.0.1:1/"
 
 @pytest.fixture(scope="module")
 def volume(made: Made) -> str:
-    with Target(made.shelf.settings) as target:
-        return backup(target, Progress(), kind="volume").name
+    with BackupContext(made.shelf.settings) as context:
+        return backup(context, Progress(), kind="volume").name
 
 
 @pytest.fixture
@@ -73,13 +73,13 @@ def fill(here: Shelf, made: Made, days: int, **changes: Any) -> list[str]:
 
 
 def pruned(here: Shelf, progress: Progress | None = None, **options: Any) -> Prune:
-    with Target(here.settings) as target:
-        return prune.prune(target, progress or Progress(), **options)
+    with BackupContext(here.settings) as context:
+        return prune.prune(context, progress or Progress(), **options)
 
 
 def mark(here: Shelf, name: str, on: bool = True) -> Kept:
-    with Target(here.settings) as target:
-        return prune.keep(target, name, on)
+    with BackupContext(here.settings) as context:
+        return prune.keep(context, name, on)
 
 
 def snapshot(here: Shelf) -> dict[str, tuple[int, int]]:
@@ -161,8 +161,8 @@ def test_no_directory_is_nothing_to_prune(made: Made, here: Shelf) -> None:
 
 def test_server_is_not_needed(made: Made, here: Shelf) -> None:
     fill(here, made, 3)
-    with Target(here.settings) as target:
-        away = here.settings.model_copy(update={"dsn": SecretStr(DEAD + target.database)})
+    with BackupContext(here.settings) as context:
+        away = here.settings.model_copy(update={"dsn": SecretStr(DEAD + context.database)})
     assert pruned(Shelf(away), dry_run=False).removed == 1
     with pytest.raises(ServerUnreachable):
         pruned(Shelf(away), include_undo=True)
@@ -253,11 +253,11 @@ def test_copies_of_the_volume_have_slots_of_their_own_and_cold_ones_take_none_of
 
 def test_newest_proved_one_stays(made: Made, here: Shelf) -> None:
     names = fill(here, made, 5)
-    with Target(here.settings) as target:
-        entry = target.directory.find(names[4])
-        sha256 = records.know(target, entry).manifest
+    with BackupContext(here.settings) as context:
+        entry = context.directory.find(names[4])
+        sha256 = records.know(context, entry).manifest
         assert sha256 is not None
-        target.directory.store_verification(entry, sha256=sha256.sha256, failed=[], proved=True, proved_on="a drill")
+        context.directory.store_verification(entry, sha256=sha256.sha256, failed=[], proved=True, proved_on="a drill")
     report = pruned(here, dry_run=False)
     assert backups(here) == {names[0], names[1], names[4]}
     assert "restore drill has proved" in report.items[-1].reason
@@ -266,10 +266,10 @@ def test_newest_proved_one_stays(made: Made, here: Shelf) -> None:
 def test_what_is_about_to_go_is_announced_with_its_digest(made: Made, here: Shelf) -> None:
     names = fill(here, made, 3)
     announced: list[Mapping[str, str]] = []
-    with Target(here.settings) as target:
-        target.announce = announced.append
-        digests = {name: records.know(target, target.directory.find(name)).manifest for name in names}
-        prune.prune(target, Progress(), dry_run=False)
+    with BackupContext(here.settings) as context:
+        context.announce = announced.append
+        digests = {name: records.know(context, context.directory.find(name)).manifest for name in names}
+        prune.prune(context, Progress(), dry_run=False)
     gone = digests[names[2]]
     assert gone is not None
     assert announced == [{names[2]: gone.sha256}]
@@ -449,9 +449,11 @@ def test_killed_at_any_step_it_leaves_a_whole_backup_or_none(made: Made, here: S
         [sys.executable, "-c", KILLED, here.directory, name, str(steps)], cwd=PROJECT_ROOT, timeout=60, check=False
     )
     assert killed.returncode == (0 if steps == STEPS else -signal.SIGKILL)
-    with Target(here.settings) as target:
-        assert [(item.name, item.state) for item in records.known(target)] == ([(name, "good")] if steps == 0 else [])
-        swept = target.directory.sweep()
+    with BackupContext(here.settings) as context:
+        assert [(item.name, item.state) for item in records.all_backups(context)] == (
+            [(name, "good")] if steps == 0 else []
+        )
+        swept = context.directory.sweep()
     assert swept == Swept([name] if 0 < steps < STEPS - 1 else [])
     left = {path.name for path in here.directory.iterdir() if name in path.name}
     assert left == (beside if steps == 0 else set())
@@ -502,8 +504,8 @@ def test_listing_never_takes_one_that_is_just_removed_for_foreign(
         return look(self, name)
 
     monkeypatch.setattr(BackupDirectory, "manifest_head", removed_first)
-    with Target(here.settings) as target:
-        assert records.known(target) == []
+    with BackupContext(here.settings) as context:
+        assert records.all_backups(context) == []
     assert not here.file(name).exists()
 
 
@@ -513,9 +515,9 @@ def test_listing_never_takes_one_that_is_just_removed_for_foreign(
 @pytest.fixture
 def undo_points(made: Made, embedded: EmbeddedServer) -> Iterator[list[str]]:
     """Two, and a database that only looks like one; newest first."""
-    with Target(made.shelf.settings) as target:
+    with BackupContext(made.shelf.settings) as context:
         names = [
-            f"{target.database}_before_restore_{stamp}" for stamp in ("20260102_000000", "20260101_000000", "mine")
+            f"{context.database}_before_restore_{stamp}" for stamp in ("20260102_000000", "20260101_000000", "mine")
         ]
     with psycopg.connect(embedded.dsn(), autocommit=True) as connection:
         for name in names:
@@ -578,7 +580,7 @@ def test_undo_points_stay_while_a_restore_of_another_directory_runs(
     made: Made, here: Shelf, embedded: EmbeddedServer, undo_points: list[str]
 ) -> None:
     names = fill(here, made, 3)
-    with Target(made.shelf.settings) as target, target.server.session(target.maintenance_database) as session:
+    with BackupContext(made.shelf.settings) as context, context.server.session(context.maintenance_database) as session:
         assert prune.databases.advisory_lock(session)
         with pytest.raises(Busy):
             pruned(here, dry_run=False, include_undo=True)

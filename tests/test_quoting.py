@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.postgres.server.quoting import identifier, literal, qualified
 from scarlet_backup_mcp.postgres.server.session import Session
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.settings import Settings
 
 ANY_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=80)
@@ -24,7 +24,7 @@ def session(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) 
     configured = Settings.model_validate(
         {"via": "local", "dsn": embedded.dsn(), "bin_dir": embedded.bin_dir, "dir": tmp_path_factory.mktemp("quoting")}
     )
-    with Target(configured) as target, target.server.session("postgres") as opened:
+    with BackupContext(configured) as context, context.server.session("postgres") as opened:
         yield opened
 
 

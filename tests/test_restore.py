@@ -40,10 +40,10 @@ from scarlet_backup_mcp.models.results import Backup, Restore
 from scarlet_backup_mcp.postgres.server import databases
 from scarlet_backup_mcp.postgres.server.session import Session
 from scarlet_backup_mcp.procedures.backup.service import backup
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.recovery import journal as journals
 from scarlet_backup_mcp.procedures.restore.service import Confirmed, dry_run, restore
-from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 
@@ -121,8 +121,8 @@ class SmallServer:
 
 
 def take(mind: Mind, **options: Any) -> Backup:
-    with mind.target() as target:
-        return backup(target, Progress(), **options)
+    with mind.target() as context:
+        return backup(context, Progress(), **options)
 
 
 def put_back(
@@ -136,9 +136,9 @@ def put_back(
     **consents: bool,
 ) -> Restore:
     """Leaves the dependents alone unless it is told otherwise: stopping them takes its time."""
-    with mind.target() as target:
-        wished = replace(Wishes(stop_dependents=stop_dependents, drill=drill), **consents)
-        return restore(target, progress or Progress(), source, wished, confirmed=confirmed)
+    with mind.target() as context:
+        wished = replace(RestoreOptions(stop_dependents=stop_dependents, drill=drill), **consents)
+        return restore(context, progress or Progress(), source, wished, confirmed=confirmed)
 
 
 def refusal(
@@ -152,9 +152,12 @@ def refusal(
     """Both a dry run and a restore refuse, for the same reason, before anything is made, and change nothing."""
     around, files = mind.around(), listing(mind.directory)
     watch = Watch()
-    with mind.target() as target, pytest.raises(kind) as dry:
+    with mind.target() as context, pytest.raises(kind) as dry:
         dry_run(
-            target, watch, source, Wishes(accept_foreign=accept_foreign, accept_other_database=accept_other_database)
+            context,
+            watch,
+            source,
+            RestoreOptions(accept_foreign=accept_foreign, accept_other_database=accept_other_database),
         )
     assert listing(mind.directory) == files
     with pytest.raises(kind) as real:
@@ -604,8 +607,8 @@ def test_latest_never_means_a_shrunk_backup_and_the_refusal_names_the_full_one(m
     error = refusal(mind, BackupMissing, "latest")
     assert mind.saved in error.message
     assert mind.saved in error.remedy
-    with mind.target() as target:
-        told = dry_run(target, Progress(), shrunk.name)
+    with mind.target() as context:
+        told = dry_run(context, Progress(), shrunk.name)
     assert any("shrunk" in warning for warning in told.warnings)
 
 
@@ -689,8 +692,8 @@ def test_name_that_leaves_no_room_for_an_undo_points_is_refused(mind: Mind) -> N
     settings = load_settings(dir=mind.directory, container=mind.container, database="è" + "m" * 31)
     name = foreign(mind, b"")
     for call in (dry_run, restore):
-        with type(mind.target())(settings) as target, pytest.raises(PreflightFailed, match="too long"):
-            call(target, Progress(), name, Wishes(accept_foreign=True))
+        with type(mind.target())(settings) as context, pytest.raises(PreflightFailed, match="too long"):
+            call(context, Progress(), name, RestoreOptions(accept_foreign=True))
 
 
 # -- dry run ---------------------------------------------------------------------------------------------------------
@@ -698,8 +701,8 @@ def test_name_that_leaves_no_room_for_an_undo_points_is_refused(mind: Mind) -> N
 
 def test_dry_run_tells_what_would_be_done_and_changes_nothing(mind: Mind, stack: Stack) -> None:
     around, files, was_started = mind.around(), listing(mind.directory), started_at(stack.dependent)
-    with mind.target() as target:
-        told = dry_run(target, Progress(), "latest")
+    with mind.target() as context:
+        told = dry_run(context, Progress(), "latest")
     assert (told.restored, told.dry_run, told.source) == (False, True, mind.saved)
     assert (told.rows_compared, told.integrity_rows, told.integrity_rows_before) == (304, 3, 3)
     assert told.unavailable_seconds is None
@@ -886,14 +889,14 @@ def test_journal_is_told_of_while_the_server_is_down_and_settled_when_it_is_up(m
     leave_a_journal(mind)
     run_docker("stop", mind.container)
     try:
-        calls: list[Callable[[Target], object]] = [
-            lambda target: dry_run(target, Progress(), mind.saved),
-            lambda target: restore(target, Progress(), mind.saved),
-            lambda target: backup(target, Progress()),
+        calls: list[Callable[[BackupContext], object]] = [
+            lambda context: dry_run(context, Progress(), mind.saved),
+            lambda context: restore(context, Progress(), mind.saved),
+            lambda context: backup(context, Progress()),
         ]
         for call in calls:
-            with mind.target() as target, pytest.raises(RestoreInterrupted) as raised:
-                call(target)
+            with mind.target() as context, pytest.raises(RestoreInterrupted) as raised:
+                call(context)
             assert raised.value.remedy
     finally:
         run_docker("start", mind.container)
@@ -907,8 +910,8 @@ def test_journal_is_told_of_while_the_server_is_down_and_settled_when_it_is_up(m
 def test_dry_run_leaves_a_journal_alone_and_says_so(mind: Mind) -> None:
     leave_a_journal(mind)
     around, files = mind.around(), listing(mind.directory)
-    with mind.target() as target, pytest.raises(RestoreInterrupted):
-        dry_run(target, Progress(), mind.saved)
+    with mind.target() as context, pytest.raises(RestoreInterrupted):
+        dry_run(context, Progress(), mind.saved)
     assert (mind.around(), listing(mind.directory)) == (around, files)
 
 

@@ -40,11 +40,11 @@ from scarlet_backup_mcp.postgres.server import catalogue as pg
 from scarlet_backup_mcp.postgres.server.quoting import identifier, literal
 from scarlet_backup_mcp.postgres.server.session import OWN_SEARCH_PATH
 from scarlet_backup_mcp.procedures.backup.service import backup
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.listing import list_backups
 from scarlet_backup_mcp.procedures.reading.sql import examine
 from scarlet_backup_mcp.procedures.restore.service import restore
-from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
@@ -139,15 +139,15 @@ def content(settings: Settings) -> Content:
     """What the database holds now."""
     dump = Dump()
     reader = ScriptReader(dump)
-    with Target(settings) as target:
-        with target.server.session(target.database) as session:
+    with BackupContext(settings) as context:
+        with context.server.session(context.database) as session:
             properties = pg.properties(session)
             schemas = session.rows(
                 """SELECT nspname, nspowner::regrole, nspacl::text, obj_description(oid, 'pg_namespace') AS comment
                    FROM pg_namespace WHERE nspname !~ '^pg_(temp|toast)' ORDER BY nspname"""
             )
         pg_dump = ["pg_dump", "--no-password", f"--encoding={properties.encoding}"]
-        ended = run(target.host, pg_dump, env=target.server.environment(target.database), sink=reader.feed)
+        ended = run(context.host, pg_dump, env=context.server.environment(context.database), sink=reader.feed)
         assert ended.code == 0, ended.stderr
         assert reader.finish().trailer
     return Content(dump.statements, dump.rows, properties, schemas)
@@ -170,25 +170,25 @@ def assert_same(before: Content, after: Content, rewritten: Sequence[str] = ()) 
 
 
 def take(settings: Settings, compression: Compression = "none") -> Backup:
-    with Target(settings) as target:
-        return backup(target, Progress(), compression=compression)
+    with BackupContext(settings) as context:
+        return backup(context, Progress(), compression=compression)
 
 
 def check(settings: Settings, name: str) -> Verification:
-    with Target(settings) as target:
-        return verify(target, Progress(), name)
+    with BackupContext(settings) as context:
+        return verify(context, Progress(), name)
 
 
 def bring_back(settings: Settings, name: str) -> Restore:
-    with Target(settings) as target:
-        return restore(target, Progress(), name, Wishes(stop_dependents=False))
+    with BackupContext(settings) as context:
+        return restore(context, Progress(), name, RestoreOptions(stop_dependents=False))
 
 
 def good_backup(settings: Settings, compression: Compression, holds: Content) -> Backup:
     """A backup that is listed as good, verifies in full, has no statement that a restore refuses, and holds that."""
     taken = take(settings, compression)
-    with Target(settings) as target:
-        listed = {item.name: item.state for item in list_backups(target).backups}
+    with BackupContext(settings) as context:
+        listed = {item.name: item.state for item in list_backups(context).backups}
     assert listed[taken.name] == "good"
     written = Dump()
     assert examine(Path(taken.path), compression, Progress(), written).refusals == []
@@ -201,17 +201,17 @@ def good_backup(settings: Settings, compression: Compression, holds: Content) ->
 
 
 def drop(settings: Settings) -> None:
-    with Target(settings) as target, target.server.session(target.maintenance_database) as session:
-        session.execute(f"DROP DATABASE {identifier(target.database)} WITH (FORCE)")
+    with BackupContext(settings) as context, context.server.session(context.maintenance_database) as session:
+        session.execute(f"DROP DATABASE {identifier(context.database)} WITH (FORCE)")
 
 
 def query(settings: Settings, statement: str) -> str:
-    with Target(settings) as target, target.server.session(target.database, OWN_SEARCH_PATH) as session:
+    with BackupContext(settings) as context, context.server.session(context.database, OWN_SEARCH_PATH) as session:
         return session.execute(statement).removesuffix("\n")
 
 
 def answers(settings: Settings) -> list[str]:
-    with Target(settings) as target, target.server.session(target.database, OWN_SEARCH_PATH) as session:
+    with BackupContext(settings) as context, context.server.session(context.database, OWN_SEARCH_PATH) as session:
         return [session.execute(probe) for probe in PROBES]
 
 
@@ -306,31 +306,31 @@ def local(embedded: EmbeddedServer) -> Place:
 def nasty(request: pytest.FixtureRequest) -> Iterator[Place]:
     """Each server with the nasty database as a template; its roles are dropped afterwards."""
     server = request.getfixturevalue("embedded" if request.param == "embedded" else "stack")
-    place = embedded_place(server) if isinstance(server, EmbeddedServer) else docker_place(server)
+    container_info = embedded_place(server) if isinstance(server, EmbeddedServer) else docker_place(server)
     try:
-        place.run("".join(f"CREATE ROLE {identifier(role)};" for role in ROLES), "postgres")
-        place.create(TEMPLATE)
-        place.run(NASTY.read_text(encoding="utf-8"), TEMPLATE)
-        yield place
+        container_info.run("".join(f"CREATE ROLE {identifier(role)};" for role in ROLES), "postgres")
+        container_info.create(TEMPLATE)
+        container_info.run(NASTY.read_text(encoding="utf-8"), TEMPLATE)
+        yield container_info
     finally:
-        place.remove(TEMPLATE)
-        place.run("".join(f"DROP ROLE IF EXISTS {identifier(role)};" for role in ROLES), "postgres")
+        container_info.remove(TEMPLATE)
+        container_info.run("".join(f"DROP ROLE IF EXISTS {identifier(role)};" for role in ROLES), "postgres")
 
 
 @dataclass(frozen=True)
 class Fresh:
     """Makes databases that are dropped at the end of the test."""
 
-    place: Place
+    container_info: Place
     directory: Path
     names: list[str] = field(default_factory=list[str])
 
     def __call__(self, name: str | None = None, statements: str = "", options: str = "", **settings: str) -> Settings:
         """Settings for a new database with these statements run in it; `name` None: one of its own."""
         name = name or f"roundtrip_{secrets.token_hex(4)}"
-        self.place.create(name, options)
+        self.container_info.create(name, options)
         self.names.append(name)
-        made = self.place.settings(name, self.directory, **settings)
+        made = self.container_info.settings(name, self.directory, **settings)
         for statement in filter(str.strip, statements.split(";\n")):
             query(made, statement)
         return made
@@ -516,8 +516,8 @@ def test_a_database_may_have_any_name(fresh: Fresh, name: str) -> None:
     query(settings, "INSERT INTO agents VALUES (4)")
     restored = bring_back(settings, "latest")
     assert restored.undo_point is not None
-    with Target(settings) as target:
-        listing = list_backups(target)
+    with BackupContext(settings) as context:
+        listing = list_backups(context)
     assert [(item.name, item.state, item.database) for item in listing.backups] == [(taken.name, "good", name)]
     assert [point.name for point in listing.undo_points or []] == [restored.undo_point]
     assert query(settings, "SELECT count(*) FROM agents") == "3"
@@ -670,8 +670,8 @@ def test_names_that_are_not_utf_8_are_refused(fresh: Fresh) -> None:
     query(settings, f"DO $$BEGIN {made}; END$$")
     with pytest.raises(BackupToolError, match="encoding"):
         take(settings)
-    with Target(settings) as target:
-        assert list_backups(target).backups == []
+    with BackupContext(settings) as context:
+        assert list_backups(context).backups == []
 
 
 def test_neighbours_with_names_in_another_encoding_do_not_matter(fresh: Fresh, embedded: EmbeddedServer) -> None:

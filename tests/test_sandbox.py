@@ -15,7 +15,7 @@ from scarlet_backup_mcp.errors import Cancelled
 from scarlet_backup_mcp.hosts.docker import seeds
 from scarlet_backup_mcp.hosts.docker.engine import Engine, find_endpoint
 from scarlet_backup_mcp.hosts.docker.resources import Resources, resources_of
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.prune import prune
 from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, throw_away_server
 from scarlet_backup_mcp.progress import Progress
@@ -72,13 +72,13 @@ def psql(container: str, statements: str, database: str = "letta") -> str:
 
 
 def inspected(ready: ThrowAway) -> dict[str, Any]:
-    name = ready.server.host.place().container
+    name = ready.server.host.container_info().container
     assert name is not None
     return json.loads(run_docker("inspect", name))[0]
 
 
 def test_throw_away_server_may_use_as_much_as_the_live_one(letta: Settings) -> None:
-    with Target(letta) as target, throw_away_server(target, Progress()) as ready:
+    with BackupContext(letta) as context, throw_away_server(context, Progress()) as ready:
         host = inspected(ready)["HostConfig"]
         asked = "SELECT current_setting('maintenance_work_mem') AS memory"
         assert (host["ShmSize"], host["Memory"], host["MemorySwap"]) == (96 << 20, 900 << 20, 1 << 30)
@@ -110,15 +110,15 @@ def test_first_backup_is_drilled_and_the_empty_cluster_is_kept_and_pruned(cached
     assert any(f"MB is kept for drills in the Docker volume {volume}" in told for told in first.drill.warnings)
     again = take(settings)
     assert (again.drill, again.safe_to_proceed) == (None, True)
-    with Target(cached) as target:
-        assert not any(volume in told for told in prune(target, Progress(), dry_run=False).warnings)
+    with BackupContext(cached) as context:
+        assert not any(volume in told for told in prune(context, Progress(), dry_run=False).warnings)
     assert volume in there()
-    with Target(cached.model_copy(update={"sandbox_cache": False})) as target:
+    with BackupContext(cached.model_copy(update={"sandbox_cache": False})) as context:
         assert any(
-            f"{volume}, an empty cluster for drills, would be" in told for told in prune(target, Progress()).warnings
+            f"{volume}, an empty cluster for drills, would be" in told for told in prune(context, Progress()).warnings
         )
         assert volume in there()
-        told = prune(target, Progress(), dry_run=False).warnings
+        told = prune(context, Progress(), dry_run=False).warnings
         assert any(f"{volume}, an empty cluster for drills, is removed" in word for word in told)
     assert volume not in there()
 
@@ -130,9 +130,9 @@ def test_prune_removes_this_containers_unused_stale_clusters_only(container: str
         run_docker("volume", "create", "--label", f"{seeds.LABEL}={labels[what]}", name)
     run_docker("create", "--pull", "never", "--name", names["in-use"], "-v", f"{names['in-use']}:/x", IMAGE)
     try:
-        with Target(cached) as target:
+        with BackupContext(cached) as context:
             for dry_run in (True, False):
-                told = "\n".join(prune(target, Progress(), dry_run=dry_run).warnings)
+                told = "\n".join(prune(context, Progress(), dry_run=dry_run).warnings)
                 assert [what for what, name in names.items() if name in told] == ["stale"]
         assert there() & set(names.values()) == {names["in-use"], names["foreign"]}
     finally:
@@ -143,13 +143,13 @@ def test_prune_removes_this_containers_unused_stale_clusters_only(container: str
 def test_kept_cluster_that_is_no_good_is_removed_and_the_drill_goes_on(cached: Settings, lost: str) -> None:
     """As after a power cut, or when the container that filled it was removed in the middle."""
     before = there()
-    with Target(cached) as target:
-        with throw_away_server(target, Progress()):
+    with BackupContext(cached) as context:
+        with throw_away_server(context, Progress()):
             (volume,) = there() - before
         run_docker(
             "run", "--rm", "--network=none", "-v", f"{volume}:/x", "--entrypoint", "rm", IMAGE, f"/x/home/{lost}"
         )
-        with throw_away_server(target, Progress()) as ready:
+        with throw_away_server(context, Progress()) as ready:
             assert ready.server.ready()[0]
         (told,) = ready.warnings
         assert f"Docker volume {volume} was of no use, and is removed" in told
@@ -158,8 +158,8 @@ def test_kept_cluster_that_is_no_good_is_removed_and_the_drill_goes_on(cached: S
 
 def test_kept_cluster_is_read_only_and_never_held_a_database_of_a_users(cached: Settings) -> None:
     before = there()
-    with Target(cached) as target:
-        with throw_away_server(target, Progress()) as ready:
+    with BackupContext(cached) as context:
+        with throw_away_server(context, Progress()) as ready:
             (volume,) = there() - before
             ready.server.rows("postgres", "SELECT 1 AS one")
             with ready.server.session("postgres") as session:
@@ -167,7 +167,7 @@ def test_kept_cluster_is_read_only_and_never_held_a_database_of_a_users(cached: 
             (mount,) = [found for found in inspected(ready)["Mounts"] if found["Name"] == volume]
             assert mount["RW"] is False
             assert not seeds.remove_seed(volume)
-        with throw_away_server(target, Progress()) as ready:
+        with throw_away_server(context, Progress()) as ready:
             assert volume in there()
             assert ready.warnings == []
             names = "SELECT datname AS name FROM pg_database ORDER BY 1"
@@ -224,6 +224,6 @@ def test_kept_cluster_that_was_removed_just_now_is_made_in_the_drill(
         return gone
 
     monkeypatch.setattr(seeds, "seed", just_removed)
-    with Target(cached) as target, throw_away_server(target, Progress()) as ready:
+    with BackupContext(cached) as context, throw_away_server(context, Progress()) as ready:
         assert ready.server.ready()[0]
     assert gone.volume not in there()

@@ -20,7 +20,7 @@ import pytest
 from scarlet_backup_mcp import schedules
 from scarlet_backup_mcp.errors import ConfigurationError
 from scarlet_backup_mcp.models.common import Kind
-from scarlet_backup_mcp.schedules import Every, Job, ScheduleFailed, cron, launchd, systemd, windows
+from scarlet_backup_mcp.schedules import Every, ScheduledJob, ScheduleFailed, cron, launchd, systemd, windows
 from scarlet_backup_mcp.schedules.job import (
     interpreter,
     job_for,
@@ -54,9 +54,9 @@ WEIRD = [
 ANALYZE = shutil.which("systemd-analyze")
 
 
-def job(**more: Any) -> Job:
+def job(**more: Any) -> ScheduledJob:
     values: dict[str, Any] = {"name": "scarlet-backup-daily", "argv": ("/usr/bin/python3", *WEIRD), "at": time(3, 5)}
-    return Job(**{**values, **more})
+    return ScheduledJob(**{**values, **more})
 
 
 # What a job runs
@@ -370,7 +370,7 @@ def test_files_that_cannot_be_changed_are_an_error_of_the_schedule(
 ) -> None:
     """A file lies where a directory would, and a directory where a file would."""
 
-    def any_is(_: Job) -> None:
+    def any_is(_: ScheduledJob) -> None:
         """Its interpreter is not what is looked at here."""
 
     for program in ("systemctl", "launchctl"):

@@ -22,7 +22,7 @@ from scarlet_backup_mcp.errors import InternalError
 from scarlet_backup_mcp.models.common import Model
 from scarlet_backup_mcp.models.manifest import Manifest
 from scarlet_backup_mcp.models.results import Backup
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.server import tools
 from scarlet_backup_mcp.settings import Settings, load_settings
@@ -772,7 +772,7 @@ async def test_progress_grows_whatever_a_procedure_reports(
 ) -> None:
     """Real procedures do each of this, but only with tables of certain sizes, and not in this short a time."""
 
-    def work(target: Target, progress: Progress, **options: Any) -> Model:
+    def work(context: BackupContext, progress: Progress, **options: Any) -> Model:
         progress.stage("much", 1e6)
         for count in range(100_000):
             progress.report(count)
@@ -838,10 +838,10 @@ UNFORESEEN: list[tuple[str, dict[str, Any], User | None]] = [
 def make_all_fail(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """What every procedure begins with raises."""
 
-    def fail(self: Target, settings: Settings) -> None:
+    def fail(self: BackupContext, settings: Settings) -> None:
         raise error
 
-    monkeypatch.setattr(Target, "__init__", fail)
+    monkeypatch.setattr(BackupContext, "__init__", fail)
 
 
 @pytest.mark.parametrize(("tool", "arguments", "user"), UNFORESEEN)

@@ -25,10 +25,10 @@ from scarlet_backup_mcp.errors import (
     PermissionDenied,
     ServerUnreachable,
 )
-from scarlet_backup_mcp.hosts import Dependent, Place, Process
+from scarlet_backup_mcp.hosts import ContainerInfo, Dependent, Process
 from scarlet_backup_mcp.postgres.server.dsn import VARIABLES, environment_of
 from scarlet_backup_mcp.procedures.backup.service import backup
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import PREFIX, load_settings
 
@@ -144,8 +144,8 @@ def test_database_is_the_one_of_the_connection_string() -> None:
         target_of("postgresql://h/memory", database="letta")
 
 
-def target_of(dsn: str, **more: str) -> Target:
-    return Target(load_settings(via="local", dsn=dsn, **more))
+def target_of(dsn: str, **more: str) -> BackupContext:
+    return BackupContext(load_settings(via="local", dsn=dsn, **more))
 
 
 # Secrets
@@ -154,8 +154,15 @@ def target_of(dsn: str, **more: str) -> Target:
 def test_password_is_in_no_representation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCARLET_BACKUP_DSN", f"postgresql://u:{PASSWORD}%26@h/letta")
     found = load_settings(via="local")
-    target = Target(found)
-    for shown in (repr(found), str(found), repr(target), str(vars(found)), found.model_dump_json(), target.describe()):
+    context = BackupContext(found)
+    for shown in (
+        repr(found),
+        str(found),
+        repr(context),
+        str(vars(found)),
+        found.model_dump_json(),
+        context.describe(),
+    ):
         assert PASSWORD not in shown
 
 
@@ -196,8 +203,8 @@ def test_password_is_in_no_error_of_a_connection(
 ) -> None:
     dsn = f"postgresql://postgres:{PASSWORD}@127.0.0.1:{embedded.port if port == 'real' else 1}/postgres"
     configured = load_settings(via="local", dsn=dsn, dir=tmp_path / "backups", bin_dir=embedded.bin_dir)
-    with Target(configured) as target, pytest.raises(error) as refused:
-        backup(target, Progress())
+    with BackupContext(configured) as context, pytest.raises(error) as refused:
+        backup(context, Progress())
     assert PASSWORD not in f"{refused.value} {refused.value!r} {refused.value.remedy}"
     assert [path.name for path in (tmp_path / "backups").iterdir() if not path.name.startswith(".")] == []
 
@@ -205,8 +212,8 @@ def test_password_is_in_no_error_of_a_connection(
 def test_password_is_in_no_file_and_no_result(local_database: LocalDatabase, tmp_path: Path) -> None:
     password = local_database.server.password
     configured = load_settings(via="local", dsn=local_database.dsn, dir=tmp_path / "b", bin_dir=local_database.bin_dir)
-    with Target(configured) as target:
-        result = backup(target, Progress())
+    with BackupContext(configured) as context:
+        result = backup(context, Progress())
     assert password not in result.model_dump_json()
     files = [path for path in (tmp_path / "b").iterdir() if path.is_file()]
     assert len(files) >= 3
@@ -345,16 +352,16 @@ class FakeHost:
 
     kind: Literal["docker", "local"] = "docker"
 
-    def __init__(self, place: Place | None) -> None:
-        self._place = place
+    def __init__(self, container_info: ContainerInfo | None) -> None:
+        self._place = container_info
 
-    def place(self) -> Place:
+    def container_info(self) -> ContainerInfo:
         if self._place is None:
             raise EngineUnreachable("No Docker engine answers.")
         return self._place
 
-    def require_running(self) -> Place:
-        return self.place()
+    def require_running(self) -> ContainerInfo:
+        return self.container_info()
 
     def start(self, argv: Sequence[str], *, env: object = None, stdin: bool = False) -> Process:
         raise NotImplementedError
@@ -375,14 +382,14 @@ class FakeHost:
         pass
 
 
-def directory_of(place: Place | None, **options: Any) -> Path:
-    with Target(load_settings(**options)) as target:
-        vars(target)["host"] = FakeHost(place)
-        return target.directory.path
+def directory_of(container_info: ContainerInfo | None, **options: Any) -> Path:
+    with BackupContext(load_settings(**options)) as context:
+        vars(context)["host"] = FakeHost(container_info)
+        return context.directory.path
 
 
-def at(working_dir: str | None, *, engine_local: bool = True) -> Place:
-    return Place(
+def at(working_dir: str | None, *, engine_local: bool = True) -> ContainerInfo:
+    return ContainerInfo(
         "docker", "abiogenesis-postgres", project="scarlet", working_dir=working_dir, engine_local=engine_local
     )
 
@@ -420,7 +427,7 @@ def test_directory_is_remembered_while_the_engine_does_not_answer(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "place",
+    "container_info",
     [
         at(None),
         at(""),
@@ -429,9 +436,9 @@ def test_directory_is_remembered_while_the_engine_does_not_answer(tmp_path: Path
         at("/no/such/directory/here"),
     ],
 )
-def test_directory_is_never_the_current_one(elsewhere: Path, place: Place) -> None:
+def test_directory_is_never_the_current_one(elsewhere: Path, container_info: ContainerInfo) -> None:
     with pytest.raises(BackupDirUnknown) as unknown:
-        directory_of(place)
+        directory_of(container_info)
     assert unknown.value.code == "backup_dir_unknown"
     assert "SCARLET_BACKUP_DIR" in unknown.value.remedy
     assert list(elsewhere.rglob("*")) == [elsewhere / "backups"]

@@ -19,7 +19,7 @@ from scarlet_backup_mcp.limits import within
 from scarlet_backup_mcp.models.common import State
 from scarlet_backup_mcp.models.results import Backup
 from scarlet_backup_mcp.procedures.backup.service import backup
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.integrity import db_integrity
 from scarlet_backup_mcp.procedures.sandbox import lifecycle
@@ -55,10 +55,10 @@ def soon(act: Callable[[], object]) -> object:
     return answers[0]
 
 
-def on(here: Shelf, act: Callable[[Target], object]) -> Callable[[], object]:
+def on(here: Shelf, act: Callable[[BackupContext], object]) -> Callable[[], object]:
     def work() -> object:
-        with Target(here.settings) as target:
-            return act(target)
+        with BackupContext(here.settings) as context:
+            return act(context)
 
     return work
 
@@ -72,7 +72,7 @@ def test_a_fifo_for_a_journal_hangs_nothing_and_stops_writers_with_what_to_do(he
     fifo(here.directory / JOURNAL)
     assert isinstance(soon(here.back_up), RestoreInterrupted)
     soon(on(here, gate))
-    soon(on(here, lambda target: db_integrity(target, Progress())))
+    soon(on(here, lambda context: db_integrity(context, Progress())))
     soon(here.listing)
 
 
@@ -171,10 +171,10 @@ def read_only_for_new_files(directory: Path) -> Generator[Callable[[], None]]:
 
 @pytest.mark.parametrize("stage", ["dumping", "counting the rows of the snapshot"])
 def test_a_file_system_that_turns_read_only_is_told_as_that(here: Shelf, stage: str) -> None:
-    with read_only_for_new_files(here.directory) as lay, Target(here.settings) as target:
+    with read_only_for_new_files(here.directory) as lay, BackupContext(here.settings) as context:
         seen = At(stage, lay)
         with pytest.raises(DirectoryNotWritable) as caught:
-            backup(target, seen)
+            backup(context, seen)
     assert stage in seen.stages
     assert "Read-only file system" in caught.value.message
     assert here.state(here.back_up().name) == "good"

@@ -19,7 +19,7 @@ from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.listing import list_backups
 from scarlet_backup_mcp.procedures.recovery import journal as journals
 from scarlet_backup_mcp.procedures.restore.service import restore
-from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.progress import Progress
 
 from .helpers_backup_faults import Box, a_box, fill, tmpfs
@@ -40,8 +40,8 @@ def saved(require_docker: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
         box.psql("CREATE ROLE plain LOGIN; GRANT pg_write_all_data TO plain;", "postgres")
         mind = Mind(box.name, f"mind_{secrets.token_hex(4)}", tmp_path_factory.mktemp("saved") / "backups")
         mind.make(f"ALTER DATABASE {mind.name} CONNECTION LIMIT 40;")
-        with mind.target() as target:
-            made = backup(target, Progress())
+        with mind.target() as context:
+            made = backup(context, Progress())
         yield box, replace(mind, saved=made.name)
 
 
@@ -58,8 +58,8 @@ def box(saved: tuple[Box, Mind]) -> Box:
 
 
 def put_back(mind: Mind, progress: Progress | None = None) -> Restore:
-    with mind.target() as target:
-        return restore(target, progress or Progress(), mind.saved, Wishes(drill=False, stop_dependents=False))
+    with mind.target() as context:
+        return restore(context, progress or Progress(), mind.saved, RestoreOptions(drill=False, stop_dependents=False))
 
 
 def staging(mind: Mind) -> str:
@@ -158,8 +158,8 @@ def test_a_full_backup_directory_is_told_before_anything_is_loaded(mind: Mind, t
         full = replace(mind, directory=directory)
         for path in mind.directory.glob(f"{mind.saved}*"):
             (directory / path.name).write_bytes(path.read_bytes())
-        with full.target() as target:
-            target.directory.prepare()
+        with full.target() as context:
+            context.directory.prepare()
         seen = Watch()
         filler = fill(directory, leaving=1)
         with pytest.raises(DiskFull) as caught:
@@ -187,8 +187,8 @@ def test_a_restore_that_can_not_be_settled_keeps_both_databases(
             put_back(mind)
     assert len(mind.databases()) == len(before) + 1
     assert mind.journal.exists()
-    with mind.target() as target:
-        assert any("rolled back" in warning for warning in backup(target, Progress(), verify="full").warnings)
+    with mind.target() as context:
+        assert any("rolled back" in warning for warning in backup(context, Progress(), verify="full").warnings)
     assert mind.databases() == before
     assert put_back(mind).restored
 
@@ -197,7 +197,7 @@ def test_an_undo_point_with_a_mark_of_ours_stays_one(box: Box, mind: Mind) -> No
     """As the database has that somebody has finished a restore with by hand."""
     box.psql(f"COMMENT ON DATABASE {mind.name} IS 'scarlet-backup-mcp: scratch of a restore of x.sql'", "postgres")
     undo = put_back(mind).undo_point
-    with mind.target() as target:
-        backup(target, Progress(), verify="full")
-        assert undo in [point.name for point in list_backups(target).undo_points or []]
-        assert restore(target, Progress(), undo or "", Wishes(stop_dependents=False)).restored
+    with mind.target() as context:
+        backup(context, Progress(), verify="full")
+        assert undo in [point.name for point in list_backups(context).undo_points or []]
+        assert restore(context, Progress(), undo or "", RestoreOptions(stop_dependents=False)).restored

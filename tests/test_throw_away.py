@@ -23,7 +23,7 @@ from scarlet_backup_mcp.errors import Busy, Cancelled, DirectoryNotWritable, Dri
 from scarlet_backup_mcp.hosts import Host, run
 from scarlet_backup_mcp.hosts.docker import sandbox as hosts
 from scarlet_backup_mcp.postgres.cluster import local as local_cluster
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.sandbox import lifecycle as module
 from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, owner_of, sweep, throw_away_server
 from scarlet_backup_mcp.progress import Progress
@@ -95,9 +95,9 @@ def docker_options(stack: Stack, tmp_path: Path) -> Options:
 
 
 @pytest.fixture
-def beside_docker(docker_options: Options) -> Iterator[Target]:
-    with Target(load_settings(**docker_options)) as target:
-        yield target
+def beside_docker(docker_options: Options) -> Iterator[BackupContext]:
+    with BackupContext(load_settings(**docker_options)) as context:
+        yield context
 
 
 @pytest.fixture
@@ -124,17 +124,17 @@ def make_image(require_docker: None, tmp_path: Path) -> Iterator[Callable[..., s
 
 
 @pytest.fixture
-def make_live(make_image: object, tmp_path: Path) -> Iterator[Callable[..., Target]]:
+def make_live(make_image: object, tmp_path: Path) -> Iterator[Callable[..., BackupContext]]:
     """Make a container that plays the live one, by `docker create` or another command with such arguments.
 
     After `make_image`, so that a container is gone before its image.
     """
     names: list[str] = []
 
-    def make(*arguments: str, command: str = "create", user: str = "postgres") -> Target:
+    def make(*arguments: str, command: str = "create", user: str = "postgres") -> BackupContext:
         names.append(f"throw-away-test-{secrets.token_hex(4)}")
         run_docker(*command.split(), "--name", names[-1], "--label", TEST_LABEL, "--network", "none", *arguments)
-        return Target(load_settings(container=names[-1], dir=tmp_path, user=user))
+        return BackupContext(load_settings(container=names[-1], dir=tmp_path, user=user))
 
     yield make
     for name in names:
@@ -145,13 +145,13 @@ def make_live(make_image: object, tmp_path: Path) -> Iterator[Callable[..., Targ
 def drill(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAway]:
     """One under way, of a backup directory of its own."""
     settings = load_settings(container=stack.container, project=stack.project, dir=tmp_path_factory.mktemp("drill"))
-    with Target(settings) as target, throw_away_server(target, Progress()) as ready:
+    with BackupContext(settings) as context, throw_away_server(context, Progress()) as ready:
         yield ready
 
 
-def left(target: Target) -> list[str]:
+def left(context: BackupContext) -> list[str]:
     """Names of the containers and volumes of this backup directory's drills."""
-    label = f"label={hosts.LABEL}={owner_of(target.directory.path / module.DRILLS)}"
+    label = f"label={hosts.LABEL}={owner_of(context.directory.path / module.DRILLS)}"
     containers = run_docker("ps", "-a", "--filter", label, "--format", "{{.Names}}").split()
     return containers + run_docker("volume", "ls", "--filter", label, "--format", "{{.Name}}").split()
 
@@ -161,12 +161,14 @@ def inspect(container: str) -> dict[str, Any]:
 
 
 def name_of(ready: ThrowAway) -> str:
-    name = ready.server.host.place().container
+    name = ready.server.host.container_info().container
     assert name is not None
     return name
 
 
-def test_container_is_ready_empty_and_gone_afterwards_with_all_its_volumes(beside_docker: Target, stack: Stack) -> None:
+def test_container_is_ready_empty_and_gone_afterwards_with_all_its_volumes(
+    beside_docker: BackupContext, stack: Stack
+) -> None:
     with throw_away_server(beside_docker, Progress()) as ready:
         databases = ask(ready, "SELECT datname FROM pg_database ORDER BY 1")
         versions = [server.rows("postgres", "SELECT version()") for server in (ready.server, beside_docker.server)]
@@ -198,7 +200,7 @@ def test_container_is_out_of_everybodys_reach(drill: ThrowAway) -> None:
     assert len(capabilities) == 4
 
 
-def test_live_container_is_only_asked_by_psql(beside_docker: Target, stack: Stack) -> None:
+def test_live_container_is_only_asked_by_psql(beside_docker: BackupContext, stack: Stack) -> None:
     def live() -> tuple[str, str]:
         return started_at(stack.container), stack.psql("SELECT oid, datname FROM pg_database ORDER BY 1")
 
@@ -229,7 +231,7 @@ def test_vector_index_is_built_within_the_limits(drill: ThrowAway) -> None:
         assert session.rows(nearest) == [{"n": 7}]
 
 
-def test_container_is_gone_after_an_exception_and_after_a_cancellation(beside_docker: Target) -> None:
+def test_container_is_gone_after_an_exception_and_after_a_cancellation(beside_docker: BackupContext) -> None:
     with pytest.raises(ZeroDivisionError), throw_away_server(beside_docker, Progress()):
         raise ZeroDivisionError
     assert left(beside_docker) == []
@@ -240,7 +242,7 @@ def test_container_is_gone_after_an_exception_and_after_a_cancellation(beside_do
 
 
 def test_container_under_way_is_left_alone_and_a_killed_ones_is_swept(
-    beside_docker: Target, docker_options: Options, monkeypatch: pytest.MonkeyPatch
+    beside_docker: BackupContext, docker_options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SWEEP_SECONDS", 0)
     with under_way(docker_options) as (process, container, _):
@@ -249,7 +251,7 @@ def test_container_under_way_is_left_alone_and_a_killed_ones_is_swept(
             throw_away_server(beside_docker, Progress()).__enter__()
         assert left(beside_docker) == [container] * 2
     assert left(beside_docker) == [container] * 2
-    other = Target(load_settings(**{**docker_options, "dir": str(beside_docker.directory.path.parent)}))
+    other = BackupContext(load_settings(**{**docker_options, "dir": str(beside_docker.directory.path.parent)}))
     assert sweep(other) == []
     assert left(beside_docker) == [container] * 2
     assert sweep(beside_docker) == [container]
@@ -257,7 +259,7 @@ def test_container_under_way_is_left_alone_and_a_killed_ones_is_swept(
 
 
 def test_what_can_not_be_removed_is_told_and_swept_later(
-    beside_docker: Target, make_live: Callable[..., Target], monkeypatch: pytest.MonkeyPatch
+    beside_docker: BackupContext, make_live: Callable[..., BackupContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hosts, "REMOVAL_SECONDS", 0)
     with throw_away_server(beside_docker, Progress()) as ready:
@@ -276,10 +278,10 @@ def test_sweep_is_harmless_without_an_engine(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
     (tmp_path / module.DRILLS).mkdir()
     owner_of(tmp_path / module.DRILLS)
-    assert sweep(Target(load_settings(dir=tmp_path))) == []
+    assert sweep(BackupContext(load_settings(dir=tmp_path))) == []
 
 
-def test_server_is_like_the_live_one(make_live: Callable[..., Target], tmp_path: Path) -> None:
+def test_server_is_like_the_live_one(make_live: Callable[..., BackupContext], tmp_path: Path) -> None:
     """The live one has another superuser, a library to preload, and its data below a bind mount that the image knows
     nothing of."""
     (tmp_path / "data").mkdir()
@@ -306,7 +308,7 @@ def test_server_is_like_the_live_one(make_live: Callable[..., Target], tmp_path:
 
 
 def test_live_container_need_not_run_and_its_image_may_be_composes(
-    make_live: Callable[..., Target], make_image: Callable[..., str]
+    make_live: Callable[..., BackupContext], make_image: Callable[..., str]
 ) -> None:
     labels = {"com.docker.compose.project": "scarlet", "com.docker.compose.service": "postgres", "kept": "yes"}
     with make_live(make_image(*(f"LABEL {name}={value}" for name, value in labels.items()))) as live:
@@ -318,7 +320,7 @@ def test_live_container_need_not_run_and_its_image_may_be_composes(
 
 
 def test_image_whose_server_does_not_start_is_told(
-    make_live: Callable[..., Target], make_image: Callable[..., str]
+    make_live: Callable[..., BackupContext], make_image: Callable[..., str]
 ) -> None:
     broken = make_image(initdb="#!/bin/sh\necho 'initdb has a bad day' >&2\nexit 3\n")
     with make_live(broken) as live:
@@ -328,7 +330,7 @@ def test_image_whose_server_does_not_start_is_told(
 
 
 def test_image_without_a_shell_or_gone_is_told(
-    make_live: Callable[..., Target], make_image: Callable[..., str]
+    make_live: Callable[..., BackupContext], make_image: Callable[..., str]
 ) -> None:
     image = make_image("ENV PATH=/nowhere")
     with make_live(image) as live:
@@ -346,14 +348,14 @@ def local_options(embedded: EmbeddedServer, tmp_path: Path) -> Options:
 
 
 @pytest.fixture
-def beside_local(local_options: Options) -> Iterator[Target]:
-    with Target(load_settings(**local_options)) as target:
-        yield target
+def beside_local(local_options: Options) -> Iterator[BackupContext]:
+    with BackupContext(load_settings(**local_options)) as context:
+        yield context
 
 
-def directories(target: Target) -> list[Path]:
+def directories(context: BackupContext) -> list[Path]:
     """Those of this backup directory's drills."""
-    owner = owner_of(target.directory.path / module.DRILLS)
+    owner = owner_of(context.directory.path / module.DRILLS)
     return sorted(Path(tempfile.gettempdir()).glob(f"scarlet-drill-{owner}-*"))
 
 
@@ -364,7 +366,7 @@ def is_alive(data: Path) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_cluster_is_ready_and_gone_afterwards(beside_local: Target, embedded: EmbeddedServer) -> None:
+def test_cluster_is_ready_and_gone_afterwards(beside_local: BackupContext, embedded: EmbeddedServer) -> None:
     with throw_away_server(beside_local, Progress()) as ready:
         found = ask(
             ready,
@@ -385,7 +387,7 @@ def test_cluster_is_ready_and_gone_afterwards(beside_local: Target, embedded: Em
     assert directories(beside_local) == []
 
 
-def test_cluster_is_gone_after_a_cancellation(beside_local: Target) -> None:
+def test_cluster_is_gone_after_a_cancellation(beside_local: BackupContext) -> None:
     progress = CancelWhen(lambda: any((found / "data").is_dir() for found in directories(beside_local)))
     with pytest.raises(Cancelled), throw_away_server(beside_local, progress):
         pytest.fail("It was not cancelled while it was being started.")
@@ -394,7 +396,7 @@ def test_cluster_is_gone_after_a_cancellation(beside_local: Target) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the server of a killed drill ends a minute later")
 def test_cluster_under_way_is_left_alone_and_the_next_drill_sweeps_a_killed_ones(
-    beside_local: Target, local_options: Options
+    beside_local: BackupContext, local_options: Options
 ) -> None:
     with under_way(local_options) as (_, _, path):
         data = Path(path)
@@ -409,7 +411,7 @@ def test_cluster_under_way_is_left_alone_and_the_next_drill_sweeps_a_killed_ones
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="uses sleep and links")
-def test_sweep_ends_no_process_but_the_directorys_own_server(beside_local: Target, tmp_path: Path) -> None:
+def test_sweep_ends_no_process_but_the_directorys_own_server(beside_local: BackupContext, tmp_path: Path) -> None:
     (tmp_path / module.DRILLS).mkdir()
     owner = owner_of(tmp_path / module.DRILLS)
     stale = Path(tempfile.mkdtemp(prefix=f"scarlet-drill-{owner}-"))
@@ -437,12 +439,12 @@ def test_client_programs_alone_make_no_cluster(
     for program in ("psql", "pg_dump"):
         (clients / local_cluster.executable(program)).symlink_to(embedded.bin_dir / local_cluster.executable(program))
     local_options["bin_dir"] = str(clients)
-    with Target(load_settings(**local_options)) as target:
-        found = module._server_programs(clients, module._likeness(target, Progress()))  # pyright: ignore[reportPrivateUsage]
+    with BackupContext(load_settings(**local_options)) as context:
+        found = module._server_programs(clients, module._likeness(context, Progress()))  # pyright: ignore[reportPrivateUsage]
         assert found == embedded.bin_dir  # the live server is on this machine
     local_options["dsn"] = "postgresql://postgres@127.0.0.1:1/letta"
-    with Target(load_settings(**local_options)) as target, pytest.raises(ProgramMissing) as caught:
-        throw_away_server(target, Progress()).__enter__()
+    with BackupContext(load_settings(**local_options)) as context, pytest.raises(ProgramMissing) as caught:
+        throw_away_server(context, Progress()).__enter__()
     assert str(clients) in caught.value.message
     assert "on_live_server=true" in caught.value.remedy
 
@@ -452,13 +454,15 @@ def test_programs_out_of_the_accounts_reach_are_told(local_options: Options, tmp
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
     local_options["bin_dir"] = str(copy_programs(wheel_bin_dir(), private))
-    with Target(load_settings(**local_options)) as target:
+    with BackupContext(load_settings(**local_options)) as context:
         with pytest.raises(DrillImpossible, match="no other account can reach"):
-            throw_away_server(target, Progress()).__enter__()
-        assert directories(target) == []
+            throw_away_server(context, Progress()).__enter__()
+        assert directories(context) == []
 
 
-def test_preloaded_library_that_is_missing_is_told(beside_local: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preloaded_library_that_is_missing_is_told(
+    beside_local: BackupContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A live server that runs with a library its bin directory lacks can't be had: only what it says is made up."""
     monkeypatch.setattr(module, "_likeness", lambda *_: module._Likeness(libraries="no_such_library"))  # pyright: ignore
     with pytest.raises(DrillImpossible, match="no_such_library"):
@@ -471,7 +475,7 @@ def test_backup_directory_has_to_be_there_and_writable(local_options: Options, t
     (tmp_path / "closed").mkdir()
     (tmp_path / "closed" / module.DRILLS).touch()  # root, who runs some tests, may write anywhere
     local_options["dir"] = str(tmp_path / directory)
-    with Target(load_settings(**local_options)) as target:
+    with BackupContext(load_settings(**local_options)) as context:
         with pytest.raises(DirectoryNotWritable):
-            throw_away_server(target, Progress()).__enter__()
-        assert sweep(target) == []
+            throw_away_server(context, Progress()).__enter__()
+        assert sweep(context) == []

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import BackupMissing, Cancelled, NameRefused
 from scarlet_backup_mcp.models.verification import Verification
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 
@@ -139,8 +139,8 @@ def test_cancelled_verification_leaves_the_outcome_as_it_was(made: Made, here: S
     before = here.outcome(made.plain).read_bytes()
     progress = Progress()
     progress.cancel()
-    with Target(here.settings) as target, pytest.raises(Cancelled):
-        verify(target, progress, made.plain)
+    with BackupContext(here.settings) as context, pytest.raises(Cancelled):
+        verify(context, progress, made.plain)
     assert here.outcome(made.plain).read_bytes() == before
     assert not list(here.directory.glob(".*.tmp"))
 

@@ -37,9 +37,9 @@ from scarlet_backup_mcp.errors import (
 from scarlet_backup_mcp.models.common import Compression, Level
 from scarlet_backup_mcp.models.results import Backup
 from scarlet_backup_mcp.models.verification import Check, Verification
-from scarlet_backup_mcp.postgres.cluster.local import Cluster
+from scarlet_backup_mcp.postgres.cluster.local import LocalCluster
 from scarlet_backup_mcp.procedures.backup.service import backup
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.restore.service import dry_run
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress, State
@@ -64,8 +64,8 @@ COPYING = "copying the cluster"
 
 
 def take(settings: Settings, progress: Progress | None = None, compression: Compression | None = None) -> Backup:
-    with Target(settings) as target:
-        return backup(target, progress or Progress(), kind="volume", compression=compression)
+    with BackupContext(settings) as context:
+        return backup(context, progress or Progress(), kind="volume", compression=compression)
 
 
 def failed(report: Verification) -> set[str]:
@@ -154,8 +154,8 @@ def test_copy_under_write_load_is_whole(under_load: tuple[Settings, Backup, list
     assert (made.kind, made.rows, made.integrity_rows) == ("volume", 554, 2)
     assert made.safe_to_proceed, made.reasons
     assert made.databases == ["bench", "letta", "postgres", "template0", "template1"]
-    with Target(settings) as target:
-        report = verify(target, Progress(), made.name)
+    with BackupContext(settings) as context:
+        report = verify(context, Progress(), made.name)
     assert report.valid, failed(report)
     assert [slot.split("|")[1:] for slot in slots] == [["t", "t", "t"]], "one temporary slot that keeps WAL"
     assert busy.psql(SLOTS) == ""
@@ -367,8 +367,8 @@ def test_zstd_is_a_choice_and_none_is_not(kept: Kept, tmp_path: Path) -> None:
     assert made.name.endswith(".tar.zst")
     assert here.verify(made.name).valid
     for kind, wrong in (("volume", "none"), ("sql", "gzip")):
-        with Target(here.settings) as target, pytest.raises(ArgumentsInvalid, match=wrong):
-            backup(target, Progress(), kind=kind, compression=wrong)  # type: ignore[arg-type]
+        with BackupContext(here.settings) as context, pytest.raises(ArgumentsInvalid, match=wrong):
+            backup(context, Progress(), kind=kind, compression=wrong)  # type: ignore[arg-type]
 
 
 def test_latest_means_sql_and_listings_show_both(kept: Kept, tmp_path: Path) -> None:
@@ -385,22 +385,22 @@ def test_latest_means_sql_and_listings_show_both(kept: Kept, tmp_path: Path) -> 
         newer: ("volume", "good", "gzip"),
     }
     assert here.listing().newest_good == plain
-    with Target(here.settings) as target:
-        assert any(newer in warning for warning in dry_run(target, Progress(), plain).warnings)
+    with BackupContext(here.settings) as context:
+        assert any(newer in warning for warning in dry_run(context, Progress(), plain).warnings)
 
 
 def test_drill_that_can_not_be_had_leaves_the_backup_unproved(kept: Kept, tmp_path: Path) -> None:
     here = kept.here.settings.model_copy(update={"dir": tmp_path})
-    with Target(here) as target:
-        made = backup(target, Progress(), kind="volume", verify="drill")
+    with BackupContext(here) as context:
+        made = backup(context, Progress(), kind="volume", verify="drill")
     assert (made.proved, made.drill, made.safe_to_proceed) == (None, None, False)
     assert "needs Docker" in made.reasons[-1]
     assert Shelf(here).state(made.name) == "good"
 
 
 def test_what_is_for_sql_only_is_refused(kept: Kept) -> None:
-    with Target(kept.here.settings) as target, pytest.raises(ArgumentsInvalid, match="code_page"):
-        verify(target, Progress(), kept.name, code_page=850)
+    with BackupContext(kept.here.settings) as context, pytest.raises(ArgumentsInvalid, match="code_page"):
+        verify(context, Progress(), kept.name, code_page=850)
 
 
 def test_rows_are_counted_again_only_where_something_was_written(kept: Kept, tmp_path: Path) -> None:
@@ -408,8 +408,8 @@ def test_rows_are_counted_again_only_where_something_was_written(kept: Kept, tmp
     for statement in ("SELECT 1", "CREATE TABLE more AS SELECT 1; DROP TABLE more"):
         progress = WhileItCopies(lambda statement=statement: execute(kept.database, statement))
         made = take(here, progress)
-        with Target(here) as target:
-            manifest = target.directory.volume_manifest(made.name)
+        with BackupContext(here) as context:
+            manifest = context.directory.volume_manifest(made.name)
         assert manifest is not None
         assert progress.stages.count("counting the rows of the database") == (1 if manifest.quiet else 2)
         assert [table.rows for table in manifest.tables] == [table.rows_after for table in manifest.tables]
@@ -423,8 +423,8 @@ def test_unlogged_tables_count_as_the_empty_ones_they_come_back_as(kept: Kept, t
         made = take(here)
         assert {table.name: table.rows for table in made.tables}["scratch"] == 0
         assert "letta.scratch" in " ".join(made.warnings)
-        with Target(here) as target:
-            manifest = target.directory.volume_manifest(made.name)
+        with BackupContext(here) as context:
+            manifest = context.directory.volume_manifest(made.name)
         assert manifest is not None
         assert manifest.unlogged == ["letta.scratch"]
         assert (made.good, made.safe_to_proceed) == (True, False)
@@ -544,7 +544,7 @@ def test_taken_slots_are_told(kept: Kept, embedded: EmbeddedServer, tmp_path: Pa
 
 def test_server_without_replication_is_told(tmp_path: Path) -> None:
     settings = {**SETTINGS, "wal_level": "minimal", "max_wal_senders": "0"}
-    with Cluster(wheel_bin_dir, settings=settings, copy_programs=copy_programs) as server:
+    with LocalCluster(wheel_bin_dir, settings=settings, copy_programs=copy_programs) as server:
         there = {"via": "local", "dsn": server.dsn("postgres"), "bin_dir": server.bin_dir, "dir": tmp_path}
         with pytest.raises(VolumeUnsupported, match="wal_level is minimal, max_wal_senders is 0"):
             take(Settings.model_validate({**there, "database": "postgres"}))

@@ -24,8 +24,8 @@ from scarlet_backup_mcp.models.results import Backup, Restore
 from scarlet_backup_mcp.models.verification import Drill, Verification
 from scarlet_backup_mcp.postgres.cluster import recovery
 from scarlet_backup_mcp.postgres.cluster.controldata import ControlDataDamaged
-from scarlet_backup_mcp.procedures.context import Target
-from scarlet_backup_mcp.procedures.drill.volume_checks import Counted, of_databases, of_integrity, of_rows
+from scarlet_backup_mcp.procedures.context import BackupContext
+from scarlet_backup_mcp.procedures.drill.volume_checks import RecoveredRows, of_databases, of_integrity, of_rows
 from scarlet_backup_mcp.procedures.sandbox.lifecycle import DRILLS, owner_of
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
@@ -393,8 +393,8 @@ def test_damage_that_no_reading_shows_is_found(
     assert "NOT the same data came back" in summaries.describe(report)
     assert "Don't rely on it" in (report.remedy or "")
     assert "drill" in listed(settings, kept.quiet).detail
-    with Target(settings) as target:
-        assert verify(target, Progress(), kept.quiet).proved is False, "a full reading does not make it good"
+    with BackupContext(settings) as context:
+        assert verify(context, Progress(), kept.quiet).proved is False, "a full reading does not make it good"
     assert Copies(settings).left == []
 
 
@@ -498,18 +498,20 @@ def test_rows_are_compared_as_far_as_they_are_known(
     copied = manifest.model_copy(update={"quiet": quiet, "tables": [table]})
     rows = {} if found is None else {("s", "t"): found}
     report = Drill(proved=None, where="", server_version="", duration_seconds=0)
-    assert of_rows(copied, Counted(rows, frozenset(), []), report).ok is ok
+    assert of_rows(copied, RecoveredRows(rows, frozenset(), []), report).ok is ok
     assert (report.differences == []) == (ok is True)
 
 
 def test_what_was_not_there_and_what_a_dump_tells_otherwise_is_wrong(manifest: VolumeManifest) -> None:
     report = Drill(proved=None, where="", server_version="", duration_seconds=0)
     rows = {(table.schema_, table.name): table.rows for table in manifest.tables}
-    assert of_rows(manifest, Counted(rows, frozenset(), []), report).ok
-    more = of_rows(manifest, Counted({**rows, ("s", "new"): 1}, frozenset(), []), report)
+    assert of_rows(manifest, RecoveredRows(rows, frozenset(), []), report).ok
+    more = of_rows(manifest, RecoveredRows({**rows, ("s", "new"): 1}, frozenset(), []), report)
     assert (more.ok, more.detail) == (False, "s.new was not there")
-    assert of_rows(manifest, Counted(rows, frozenset(), ["s.t: 1 row in its dump, 2 counted"]), report).ok is False
-    assert of_rows(None, Counted(rows, frozenset(), []), report).ok is None
+    assert (
+        of_rows(manifest, RecoveredRows(rows, frozenset(), ["s.t: 1 row in its dump, 2 counted"]), report).ok is False
+    )
+    assert of_rows(None, RecoveredRows(rows, frozenset(), []), report).ok is None
 
 
 def test_missing_databases_are_wrong_unless_they_may_have_been_dropped(manifest: VolumeManifest) -> None:

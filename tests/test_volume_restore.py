@@ -38,7 +38,7 @@ from scarlet_backup_mcp.hosts.docker.helper import LABEL as HELPER_LABEL
 from scarlet_backup_mcp.hosts.docker.helper import first_present
 from scarlet_backup_mcp.models.results import Backup, DependentReport
 from scarlet_backup_mcp.procedures.backup.service import backup
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.listing import list_backups
 from scarlet_backup_mcp.procedures.own_names import ASIDE, VOLUME_UNDO
@@ -48,7 +48,7 @@ from scarlet_backup_mcp.procedures.recovery.helper_container import HELPERS
 from scarlet_backup_mcp.procedures.recovery.journal import StoppedContainer
 from scarlet_backup_mcp.procedures.restore import service as restoring
 from scarlet_backup_mcp.procedures.restore import volume_preflight
-from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.procedures.sandbox.lifecycle import owner_of
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.store.audit import read
@@ -109,8 +109,8 @@ def users(rig: Rig) -> list[str]:
 
 def helper_owner(rig: Rig) -> str:
     """What is in the labels of this directory's helpers."""
-    with Target(rig.settings) as target:
-        return owner_of(target.directory.path / HELPERS)
+    with BackupContext(rig.settings) as context:
+        return owner_of(context.directory.path / HELPERS)
 
 
 # -- the same content ------------------------------------------------------------------------------------------------
@@ -304,8 +304,8 @@ def test_sql_backup_first_settles_what_was_cut_off(scarlet: tuple[Rig, Backup]) 
     rig, saved = scarlet
     undo = undo_of(rig)
     rig.killed("when the old contents are set aside", saved.name)
-    with Target(rig.settings) as target:
-        assert any("cut off" in warning for warning in list_backups(target).warnings)
+    with BackupContext(rig.settings) as context:
+        assert any("cut off" in warning for warning in list_backups(context).warnings)
     with pytest.raises(RestoreInterrupted, match="cut off"):
         rig.call(restoring.dry_run, saved.name)
     made = rig.call(backup)
@@ -329,8 +329,8 @@ def test_recreated_container_is_settled_and_another_ones_journal_is_left(
     with pytest.raises(RestoreInterrupted, match=rig.container) as refused:
         other.restore(seventeen[1].name)
     assert JOURNAL not in refused.value.remedy, "nobody is told to remove what alone tells the way back"
-    with Target(other.settings) as target:
-        assert rig.container in " ".join(gate(target).reasons)
+    with BackupContext(other.settings) as context:
+        assert rig.container in " ".join(gate(context).reasons)
     assert rig.journal.read_text() == journal
     made = other.call(backup)
     assert " ".join(made.warnings).count(f"into {rig.container} was cut off") == 1
@@ -361,8 +361,8 @@ def test_dependent_that_was_made_anew_and_runs_is_left_alone(scarlet: tuple[Rig,
 
 
 def start(rig: Rig, stopped: StoppedContainer) -> list[DependentReport]:
-    with Target(rig.settings) as target:
-        return journals.start(target, [stopped])
+    with BackupContext(rig.settings) as context:
+        return journals.start(context, [stopped])
 
 
 def test_contents_of_a_directory_wait_for_a_container_that_has_it_mounted_again_whatever_its_name(
@@ -528,8 +528,8 @@ def test_server_that_somebody_starts_in_the_middle_keeps_its_contents(
     rig, saved = scarlet
     undo, stop, stopped = undo_of(rig), volume_exchange.stop, list[str]()
 
-    def stop_and_start(target: Target, container_id: str) -> None:
-        stop(target, container_id)
+    def stop_and_start(context: BackupContext, container_id: str) -> None:
+        stop(context, container_id)
         if not stopped:
             run_docker("start", container_id)
         stopped.append(container_id)
@@ -554,8 +554,8 @@ def test_server_that_somebody_starts_while_it_is_stopped_is_told_as_such(
         run_docker("start", container_id)
 
     monkeypatch.setattr(DockerHost, "stop_container", stop_and_start)
-    with Target(rig.settings) as target, pytest.raises(RestoreFailed, match="Somebody else has started"):
-        volume_exchange.stop(target, rig.container)
+    with BackupContext(rig.settings) as context, pytest.raises(RestoreFailed, match="Somebody else has started"):
+        volume_exchange.stop(context, rig.container)
     rig.wait()
 
 
@@ -765,7 +765,7 @@ def test_archive_that_brings_less_needs_a_word_of_its_own(scarlet: tuple[Rig, Ba
     for call in (restoring.propose, restoring.dry_run, restoring.restore):
         with pytest.raises(SmallerRefused, match=r"brings 3 rows, 2 of them in agents, and replaces 1,003 rows"):
             rig.call(call, saved.name)
-    question = rig.call(restoring.propose, saved.name, Wishes(accept_smaller=True)).question
+    question = rig.call(restoring.propose, saved.name, RestoreOptions(accept_smaller=True)).question
     assert "less than half of what it replaces" in question
     for source in (saved.name, f"{VOLUME_UNDO}20200101_000000"):
         with pytest.raises(ArgumentsInvalid, match="no constraint is checked"):

@@ -24,11 +24,11 @@ from ..procedures import integrity, listing
 from ..procedures import prune as retention
 from ..procedures import repair as repairs
 from ..procedures.backup import service as backups
-from ..procedures.context import Target
+from ..procedures.context import BackupContext
 from ..procedures.gate import gate
 from ..procedures.recovery.volume_settlement import settle_first
 from ..procedures.restore import service as restores
-from ..procedures.restore.sql_plan import Wishes
+from ..procedures.restore.sql_plan import RestoreOptions
 from ..procedures.verify import sql as verify_sql
 from ..progress import Progress
 from ..schedules import Every, ScheduleReport, System, Weekday, job_name, lines, schedule, unschedule
@@ -69,21 +69,21 @@ def _code_page_option(command: F) -> F:
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="scarlet-backup-mcp")
 @click.pass_context
-def main(context: click.Context) -> None:
+def main(ctx: click.Context) -> None:
     """Back up, verify and restore Scarlet's PostgreSQL memory. Without a command: serve MCP over stdio."""
     log_to_stderr("%(levelname)s %(name)s: %(message)s")
-    if context.invoked_subcommand is None:
-        context.invoke(serve)
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(serve)
 
 
 @main.command()
 @_settings_options
-def serve(**options: Any) -> None:
+def serve(**common: Any) -> None:
     """Serve MCP over stdio, for an agent or an inspector."""
     with errors(as_json=False):
         from ..server.tools import serve as serve_stdio  # takes most of a second to import: not for the other commands
 
-        serve_stdio(settings_of(options))
+        serve_stdio(settings_of(common))
 
 
 class _Schedulable(click.Command):
@@ -146,7 +146,7 @@ def backup(
     scheduled: str | None,
     as_json: bool,
     quiet: bool,
-    **options: Any,
+    **common: Any,
 ) -> None:
     """Take a backup (PROC-004 steps 1 to 4). Exit code 1: it is there, but PROC-003 must not go ahead."""
     arguments: dict[str, Any] = {
@@ -160,26 +160,28 @@ def backup(
     audit = Audited("backup", {**arguments, "prune": prune, "scheduled": scheduled}, scheduled=scheduled is not None)
     patience = PATIENCE_SECONDS if audit.scheduled else 0
 
-    def work(target: Target, progress: Progress) -> Backup:
-        made = backups.backup(target, progress, **arguments, patience_seconds=patience)
+    def work(context: BackupContext, progress: Progress) -> Backup:
+        made = backups.backup(context, progress, **arguments, patience_seconds=patience)
         if prune:
             of_pruning = Audited("prune_backups", {}, scheduled=audit.scheduled)
-            _prune_after(target, progress, made, of_pruning, patience)
+            _prune_after(context, progress, made, of_pruning, patience)
         return made
 
-    result = run(work, options, as_json, quiet, audit)
+    result = run(work, common, as_json, quiet, audit)
     fit = result.good if scheduled is not None else result.safe_to_proceed
     sys.exit(0 if fit and result.not_pruned is None else BAD)
 
 
-def _prune_after(target: Target, progress: Progress, made: Backup, audit: Audited, patience_seconds: float) -> None:
+def _prune_after(
+    context: BackupContext, progress: Progress, made: Backup, audit: Audited, patience_seconds: float
+) -> None:
     """Retention after a backup, which is there whatever comes of it: the alarm is the backup's."""
 
     def work() -> Prune:
-        return patiently(progress, lambda: retention.prune(target, progress, dry_run=False), patience_seconds)
+        return patiently(progress, lambda: retention.prune(context, progress, dry_run=False), patience_seconds)
 
     try:
-        made.pruned = audit.call(target, work, alarmed=False)
+        made.pruned = audit.call(context, work, alarmed=False)
         failed = [item for item in made.pruned.items if item.action == "not removed"]
         made.not_pruned = "; ".join(f"{item.name}: {item.reason}" for item in failed) or None
     except BackupToolError as error:
@@ -209,15 +211,15 @@ def verify_(
     on_live_server: bool,
     as_json: bool,
     quiet: bool,
-    **options: Any,
+    **common: Any,
 ) -> None:
     """Check a backup (PROC-004 step 4). Exit code 1: it is not valid, or a drill did not prove it."""
 
-    def work(target: Target, progress: Progress) -> Verification:
-        return verify_sql.verify(target, progress, backup, level, code_page=code_page, on_live_server=on_live_server)
+    def work(context: BackupContext, progress: Progress) -> Verification:
+        return verify_sql.verify(context, progress, backup, level, code_page=code_page, on_live_server=on_live_server)
 
     arguments = {"backup": backup, "level": level, "code_page": code_page, "on_live_server": on_live_server}
-    result = run(work, options, as_json, quiet, Audited("verify_backup", arguments) if level != "quick" else None)
+    result = run(work, common, as_json, quiet, Audited("verify_backup", arguments) if level != "quick" else None)
     proved = level != "drill" or (result.drill is not None and result.drill.proved is True)
     sys.exit(0 if proved and (result.valid or (level == "drill" and result.foreign)) else BAD)
 
@@ -227,13 +229,13 @@ def verify_(
 @_code_page_option
 @_output_options
 @_settings_options
-def repair_(backup: str, code_page: CodePage | None, as_json: bool, quiet: bool, **options: Any) -> None:
+def repair_(backup: str, code_page: CodePage | None, as_json: bool, quiet: bool, **common: Any) -> None:
     """Write a clean copy of an old BACKUP that PowerShell re-encoded, with a manifest. The original stays as it is."""
 
-    def work(target: Target, progress: Progress) -> Repaired:
-        return repairs.repair(target, progress, backup, code_page=code_page)
+    def work(context: BackupContext, progress: Progress) -> Repaired:
+        return repairs.repair(context, progress, backup, code_page=code_page)
 
-    run(work, options, as_json, quiet, Audited("repair", {"backup": backup, "code_page": code_page}))
+    run(work, common, as_json, quiet, Audited("repair", {"backup": backup, "code_page": code_page}))
 
 
 @main.command("list")
@@ -241,9 +243,9 @@ def repair_(backup: str, code_page: CodePage | None, as_json: bool, quiet: bool,
 @click.option("--log", type=click.IntRange(0, 1000), default=0, help="How many of the last calls to show.")
 @_output_options
 @_settings_options
-def list_(limit: int, log: int, as_json: bool, quiet: bool, **options: Any) -> None:
+def list_(limit: int, log: int, as_json: bool, quiet: bool, **common: Any) -> None:
     """Show the backups and undo points there are, newest first."""
-    run(lambda target, _: listing.list_backups(target, limit, log), options, as_json, quiet)
+    run(lambda context, _: listing.list_backups(context, limit, log), common, as_json, quiet)
 
 
 @main.command()
@@ -282,10 +284,10 @@ def restore(
     accept_smaller: bool,
     as_json: bool,
     quiet: bool,
-    **options: Any,
+    **common: Any,
 ) -> None:
     """Bring the database, or the whole volume, back from BACKUP: a file's name, an undo point's name, or `latest`."""
-    wishes = Wishes(
+    options = RestoreOptions(
         accept_foreign=accept_foreign,
         accept_other_database=accept_other_database,
         stop_dependents=stop_dependents,
@@ -297,17 +299,17 @@ def restore(
         accept_configuration=accept_configuration,
     )
 
-    def work(target: Target, progress: Progress) -> Restore:
+    def work(context: BackupContext, progress: Progress) -> Restore:
         if dry_run:
-            return restores.dry_run(target, progress, backup, wishes)
-        settle_first(target, progress)
-        proposal = restores.propose(target, progress, backup, wishes)
+            return restores.dry_run(context, progress, backup, options)
+        settle_first(context, progress)
+        proposal = restores.propose(context, progress, backup, options)
         if not yes:
-            ask(progress, " ".join([*target.settled, proposal.question]), f"restore {proposal.source}")
-        return restores.restore(target, progress, proposal.source, wishes, confirmed=proposal.confirms)
+            ask(progress, " ".join([*context.settled, proposal.question]), f"restore {proposal.source}")
+        return restores.restore(context, progress, proposal.source, options, confirmed=proposal.confirms)
 
-    audit = None if dry_run else Audited("restore", {"backup": backup, **asdict(wishes)})
-    run(work, options, as_json, quiet, audit)
+    audit = None if dry_run else Audited("restore", {"backup": backup, **asdict(options)})
+    run(work, common, as_json, quiet, audit)
 
 
 @main.command("prune")
@@ -316,19 +318,21 @@ def restore(
 @click.option("--include-undo", is_flag=True, help="Drop every undo point, too.")
 @_output_options
 @_settings_options
-def prune_(dry_run: bool, yes: bool, include_undo: bool, as_json: bool, quiet: bool, **options: Any) -> None:
+def prune_(dry_run: bool, yes: bool, include_undo: bool, as_json: bool, quiet: bool, **common: Any) -> None:
     """Remove the backups that retention no longer keeps. Exit code 1: not all of them could be removed."""
 
-    def work(target: Target, progress: Progress) -> Prune:
-        would = retention.prune(target, progress, include_undo=include_undo)
+    def work(context: BackupContext, progress: Progress) -> Prune:
+        would = retention.prune(context, progress, include_undo=include_undo)
         if dry_run or would.confirmation is None:
             return would
         if not yes:
             ask(progress, summaries.question_before_pruning(would), would.confirmation)
-        return retention.prune(target, progress, dry_run=False, include_undo=include_undo, confirmed=would.confirmation)
+        return retention.prune(
+            context, progress, dry_run=False, include_undo=include_undo, confirmed=would.confirmation
+        )
 
     audit = None if dry_run else Audited("prune_backups", {"include_undo": include_undo})
-    result = run(work, options, as_json, quiet, audit)
+    result = run(work, common, as_json, quiet, audit)
     sys.exit(BAD if any(item.action == "not removed" for item in result.items) else 0)
 
 
@@ -337,18 +341,18 @@ def prune_(dry_run: bool, yes: bool, include_undo: bool, as_json: bool, quiet: b
 @click.option("--off", is_flag=True, help="Take the mark away.")
 @_output_options
 @_settings_options
-def keep_(backup: str, off: bool, as_json: bool, quiet: bool, **options: Any) -> None:
+def keep_(backup: str, off: bool, as_json: bool, quiet: bool, **common: Any) -> None:
     """Mark BACKUP so that retention never removes it."""
     audit = Audited("keep", {"backup": backup, "off": off})
-    run(lambda target, _: retention.keep(target, backup, not off), options, as_json, quiet, audit)
+    run(lambda context, _: retention.keep(context, backup, not off), common, as_json, quiet, audit)
 
 
 @main.command("gate")
 @_output_options
 @_settings_options
-def gate_(as_json: bool, quiet: bool, **options: Any) -> None:
+def gate_(as_json: bool, quiet: bool, **common: Any) -> None:
     """Whether PROC-003 may go ahead now, for use in scripts. Exit code 0: it may; 1: it must not, and why."""
-    result = run(lambda target, _: gate(target), options, as_json, quiet)
+    result = run(lambda context, _: gate(context), common, as_json, quiet)
     sys.exit(0 if result.safe_to_proceed else BAD)
 
 
@@ -380,7 +384,7 @@ def schedule_(
     verify: BackupLevel,
     prune: bool,
     as_json: bool,
-    **options: Any,
+    **common: Any,
 ) -> None:
     """Print a job of the system's scheduler that takes backups, or register it."""
     if job is not None and not remove:
@@ -394,7 +398,7 @@ def schedule_(
     of_backup += [f"--compression={compression}"] if compression else []
     of_backup += ["--prune"] if prune else []
     with errors(as_json):
-        settings = settings_of(options)
+        settings = settings_of(common)
         name = job or job_name(settings, every, kind)
 
         def work() -> ScheduleReport:
@@ -410,8 +414,8 @@ def schedule_(
                 arguments |= {"every": every, "at": at, "weekday": on if every == "weekly" else None, "kind": kind}
                 arguments |= {"compression": compression, "verify": verify, "prune": prune}
             audit = Audited("schedule", arguments)
-            with Target(settings) as target:
-                told = audit.call(target, work)
+            with BackupContext(settings) as context:
+                told = audit.call(context, work)
         else:
             told = work()
         click.echo(told.model_dump_json(indent=1) if as_json else "\n".join(lines(told)))
@@ -420,9 +424,9 @@ def schedule_(
 @main.command("integrity")
 @_output_options
 @_settings_options
-def integrity_(as_json: bool, quiet: bool, **options: Any) -> None:
+def integrity_(as_json: bool, quiet: bool, **common: Any) -> None:
     """Check container, server and database (PROC-004 step 5). Exit code 1: something is wrong."""
-    result = run(integrity.db_integrity, options, as_json, quiet)
+    result = run(integrity.db_integrity, common, as_json, quiet)
     sys.exit(0 if result.healthy else BAD)
 
 

@@ -20,7 +20,7 @@ from ..models.audit import Client
 from ..models.common import Model
 from ..models.results import ErrorReport
 from ..procedures.audit import calls, failure_hook
-from ..procedures.context import Target
+from ..procedures.context import BackupContext
 from ..progress import Progress
 from ..redaction import printable, printable_json, text
 from ..settings import PREFIX, Settings, load_settings
@@ -43,11 +43,11 @@ class Audited:
     arguments: Mapping[str, object]
     scheduled: bool = False
 
-    def call(self, target: Target, work: Callable[[], M], *, alarmed: bool = True) -> M:
+    def call(self, context: BackupContext, work: Callable[[], M], *, alarmed: bool = True) -> M:
         """As `audited.call`; without `alarmed` its failure is another call's to sound the alarm for."""
         client = Client(name=SCHEDULE if self.scheduled else "cli", version=__version__)
-        on_failure = target.settings.on_failure if self.scheduled and alarmed else None
-        return calls.call(target, self.tool, self.arguments, client, work, on_failure)
+        on_failure = context.settings.on_failure if self.scheduled and alarmed else None
+        return calls.call(context, self.tool, self.arguments, client, work, on_failure)
 
     def sound(self, error: BackupToolError, options: Mapping[str, Any]) -> None:
         """For what keeps it from being called at all."""
@@ -60,7 +60,7 @@ class Audited:
 
 
 def run(
-    work: Callable[[Target, Progress], M],
+    work: Callable[[BackupContext, Progress], M],
     options: dict[str, Any],
     as_json: bool,
     quiet: bool,
@@ -69,7 +69,7 @@ def run(
     """Do it and print what it gives; exits where that fails. `options` are the settings' own."""
     with errors(as_json):
         try:
-            found = Target(settings_of(options))
+            found = BackupContext(settings_of(options))
         except BackupToolError as error:
             if audit is not None:
                 audit.sound(error, options)
@@ -79,8 +79,8 @@ def run(
         def cancel(number: int, frame: FrameType | None) -> None:
             progress.cancel()  # with the procedure's clean-up, except in the moments of a swap
 
-        with _on_signals(cancel), progress, found as target:
-            result = audit.call(target, lambda: work(target, progress)) if audit else work(target, progress)
+        with _on_signals(cancel), progress, found as context:
+            result = audit.call(context, lambda: work(context, progress)) if audit else work(context, progress)
         print_result(result, as_json)
         return result
 

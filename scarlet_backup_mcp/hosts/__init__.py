@@ -92,7 +92,7 @@ class Mount:
 
 
 @dataclass(frozen=True)
-class Place:
+class ContainerInfo:
     """What is known of the place. Container fields are None on a local host."""
 
     kind: Literal["docker", "local"]
@@ -151,11 +151,11 @@ class Host(Protocol):
 
     kind: Literal["docker", "local"]
 
-    def place(self) -> Place:
+    def container_info(self) -> ContainerInfo:
         """Look at it now. Raises EngineUnreachable or ContainerMissing; a stopped container is a `state`."""
         ...
 
-    def require_running(self) -> Place:
+    def require_running(self) -> ContainerInfo:
         """The same, but raises ContainerNotRunning or ContainerPaused unless programs can be started."""
         ...
 
@@ -386,12 +386,12 @@ def free_bytes_of(directory: Path) -> int | None:
 __all__ = [
     "CHUNK",
     "POLL",
+    "ContainerInfo",
     "Dependent",
     "Exit",
     "Host",
     "Mount",
     "OutputQueue",
-    "Place",
     "Process",
     "Tail",
     "free_bytes_of",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from ..errors import HostError, ProgramMissing
-from . import CHUNK, POLL, Dependent, Exit, OutputQueue, Place, Tail, free_bytes_of
+from . import CHUNK, POLL, ContainerInfo, Dependent, Exit, OutputQueue, Tail, free_bytes_of
 from .docker.engine import is_loopback
 
 GRACE_SECONDS = 5.0
@@ -31,13 +31,13 @@ class LocalHost:
     def __init__(self, bin_dir: Path | None, environment: Mapping[str, str]) -> None:
         self._bin_dir, self._environment = bin_dir, dict(environment)
 
-    def place(self) -> Place:
+    def container_info(self) -> ContainerInfo:
         """As `Host.place`: nothing is known but that it is here."""
-        return Place(kind="local")
+        return ContainerInfo(kind="local")
 
-    def require_running(self) -> Place:
+    def require_running(self) -> ContainerInfo:
         """As `Host.require_running`: this machine runs."""
-        return self.place()
+        return self.container_info()
 
     def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False) -> LocalProcess:
         """As `Host.start`. `argv[0]` is a bare name or an absolute path. Raises ProgramMissing or HostError."""

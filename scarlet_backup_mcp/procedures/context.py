@@ -12,7 +12,7 @@ from pathlib import Path, PureWindowsPath
 from urllib.parse import urlsplit
 
 from ..errors import BackupDirUnknown, BackupToolError, ConfigurationError, HostError
-from ..hosts import Host, Place, run
+from ..hosts import ContainerInfo, Host, run
 from ..hosts.docker.container import DockerHost
 from ..hosts.local import LocalHost
 from ..limits import within
@@ -29,7 +29,7 @@ ENGINE_SECONDS = 2.0
 """How long is waited for the engine by what can do without knowing the container."""
 
 
-class Target:
+class BackupContext:
     """One per call: what it has looked up stays as it was found. Close it at the end (it is a context manager)."""
 
     def __init__(self, settings: Settings) -> None:
@@ -62,22 +62,22 @@ class Target:
         return DockerHost(name, settings.service, settings.project)
 
     @cached_property
-    def place(self) -> Place:
+    def container_info(self) -> ContainerInfo:
         """Where it runs, as it was when first looked at. Raises HostError."""
-        return self.host.place()
+        return self.host.container_info()
 
     @cached_property
-    def known_place(self) -> Place | None:
-        """`place`, or None when it can't be told soon."""
+    def known_container_info(self) -> ContainerInfo | None:
+        """`container_info`, or None when it can't be told soon."""
         try:
-            return within(ENGINE_SECONDS, lambda: self.place)
+            return within(ENGINE_SECONDS, lambda: self.container_info)
         except BackupToolError:
             return None
 
     @cached_property
     def directory(self) -> BackupDirectory:
         """The backup directory. Where no setting names it, Compose's label does, and while the engine does not answer,
-        what the label said last. Raises BackupDirUnknown, or what `place` raises when nothing is known."""
+        what the label said last. Raises BackupDirUnknown, or what `container_info` raises when nothing is known."""
         return BackupDirectory(self.settings.dir or self._directory_of_project(), self.settings.prefix)
 
     @cached_property
@@ -87,8 +87,8 @@ class Target:
             tag = f"{TAG} {hashlib.sha256(str(self.directory.path).encode()).hexdigest()[:8]}"
         except BackupDirUnknown:  # a look at the server needs none
             tag = TAG
-        place = self.place if self.settings.via == "docker" else None
-        where = Whereabouts(self.host, place.data_directory if place else None)
+        container_info = self.container_info if self.settings.via == "docker" else None
+        where = Whereabouts(self.host, container_info.data_directory if container_info else None)
         return Server(self.host, self._user(), self._passwords, tag, where)
 
     @property
@@ -103,7 +103,7 @@ class Target:
         identity = manifest.identity
         if identity is None or identity.database != self.database:
             return False
-        known = self.known_place
+        known = self.known_container_info
         if known is None:
             settings = self.settings
             if settings.via == "local":
@@ -126,9 +126,9 @@ class Target:
         if (dsn := self.settings.dsn) is not None:
             whole = dsn.get_secret_value()
             found |= {whole, environment_of(whole).get("PGPASSWORD", ""), _password_as_written(whole)}
-        for name in ("place", "_passwords"):  # looking for it now could wait for an engine
+        for name in ("container_info", "_passwords"):  # looking for it now could wait for an engine
             if name in self.__dict__:
-                known = self.place.environment if name == "place" else self._passwords
+                known = self.container_info.environment if name == "container_info" else self._passwords
                 found |= {known.get("POSTGRES_PASSWORD", ""), known.get("PGPASSWORD", "")}
         settings = self.settings
         public = (settings.user, settings.database, settings.service, settings.project, settings.container)
@@ -139,24 +139,24 @@ class Target:
         """Whether `secrets` has every password there is: one in a container's file is read there first."""
         if self.settings.via == "local" or self.__dict__.get("_passwords"):
             return True
-        return "place" in self.__dict__ and "POSTGRES_PASSWORD_FILE" not in self.place.environment
+        return "container_info" in self.__dict__ and "POSTGRES_PASSWORD_FILE" not in self.container_info.environment
 
     def describe(self) -> str:
         """The server in words, without secrets: its container with what it belongs to, or its address."""
         if self.settings.via == "local":
             return f"server {self._connection.get('PGHOST', 'local socket')}:{self._connection.get('PGPORT', '5432')}"
-        place = self.place
+        container_info = self.container_info
         known = (
-            (place.container_id or "")[:12],
-            f"Compose project {place.project}" if place.project else "",
-            f"engine {place.engine}" if place.engine else "",
+            (container_info.container_id or "")[:12],
+            f"Compose project {container_info.project}" if container_info.project else "",
+            f"engine {container_info.engine}" if container_info.engine else "",
         )
-        return f"container {place.container} ({', '.join(filter(None, known))})"
+        return f"container {container_info.container} ({', '.join(filter(None, known))})"
 
     @property
     def about(self) -> str:
         """The database and its server in words, as far as a moment's look tells."""
-        if self.settings.via == "docker" and self.known_place is None:
+        if self.settings.via == "docker" and self.known_container_info is None:
             return f"database {self.database} in a container that could not be looked at ({self._sought})"
         return f"database {self.database}, {self.describe()}"
 
@@ -183,7 +183,7 @@ class Target:
         if "host" in self.__dict__:
             self.host.close()
 
-    def __enter__(self) -> Target:
+    def __enter__(self) -> BackupContext:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -198,7 +198,7 @@ class Target:
     def _passwords(self) -> Mapping[str, str]:
         if self.settings.via == "local":
             return dict(self._connection)
-        inside = self.place.environment
+        inside = self.container_info.environment
         if password := inside.get("POSTGRES_PASSWORD"):
             return {"PGPASSWORD": password}
         if file := inside.get("POSTGRES_PASSWORD_FILE"):
@@ -211,21 +211,23 @@ class Target:
         if self.settings.via == "local":
             raise BackupDirUnknown("With SCARLET_BACKUP_VIA=local nothing tells where backups should lie.")
         try:
-            place = self.place
+            container_info = self.container_info
         except HostError:
             recalled = remembered.recall(self._sought)
             if recalled is None:
                 raise
             return recalled
-        if place.working_dir is None:
-            raise BackupDirUnknown(f"The container {place.container} has no Compose label that names its directory.")
-        if not place.engine_local:
+        if container_info.working_dir is None:
+            raise BackupDirUnknown(
+                f"The container {container_info.container} has no Compose label that names its directory."
+            )
+        if not container_info.engine_local:
             raise BackupDirUnknown(
                 "The Docker engine is on another machine, so its Compose directory is not on this one."
             )
-        directory = _on_this_machine(place.working_dir)
+        directory = _on_this_machine(container_info.working_dir)
         if directory is None or not directory.is_dir():
-            raise BackupDirUnknown(f"Compose's directory {place.working_dir} is not on this machine.")
+            raise BackupDirUnknown(f"Compose's directory {container_info.working_dir} is not on this machine.")
         remembered.remember(self._sought, directory / "backups")
         return directory / "backups"
 

@@ -13,8 +13,8 @@ from ..postgres.cluster.replication import unlogged_tables
 from ..postgres.server import catalogue as pg
 from ..postgres.server.activity import written_since
 from .catalog import proved_definitions, recorded, records
-from .catalog.records import Known
-from .context import Target
+from .catalog.records import BackupRecord
+from .context import BackupContext
 from .recovery import journal
 
 NOT_PROVED = "not_proved:"
@@ -31,39 +31,39 @@ _AFTER_A_DRILL: dict[State, tuple[str, str]] = {
 STOP_WRITERS = "Stop what writes to it (in Docker: `docker compose stop letta-server`), then call `backup` again."
 
 
-def gate(target: Target) -> Gate:
+def gate(context: BackupContext) -> Gate:
     """Whether PROC-003 may go ahead, on which backup, and why (not). Never raises for what is wrong with the server or
     the backups: then it may not."""
     now = datetime.now(UTC)
     try:
-        mine = [item for item in records.known(target) if item.manifest and target.is_ours(item.manifest)]
+        mine = [item for item in records.all_backups(context) if item.manifest and context.is_ours(item.manifest)]
         if not mine:
-            return _closed(target, [f"There is no backup of the database {target.database}: call `backup`."], now)
-        young = [item for item in mine if not _against_its_age(target, item, now)] or mine[:1]
+            return _closed(context, [f"There is no backup of the database {context.database}: call `backup`."], now)
+        young = [item for item in mine if not _against_its_age(context, item, now)] or mine[:1]
         newest, *older = sorted(young, key=_is_cold)
-        first = judge(target, newest)
+        first = judge(context, newest)
         for item in older if not first.safe_to_proceed else []:
             with suppress(BackupToolError):
-                if (verdict := judge(target, item)).safe_to_proceed:
+                if (verdict := judge(context, item)).safe_to_proceed:
                     return verdict
         return first
     except BackupToolError as error:
-        return _closed(target, [f"{error.message} {error.remedy}"], now)
+        return _closed(context, [f"{error.message} {error.remedy}"], now)
 
 
-def judge(target: Target, item: Known[ManifestHead]) -> Gate:
+def judge(context: BackupContext, item: BackupRecord[ManifestHead]) -> Gate:
     """The same of one backup of the configured database. Raises what keeps the server from being asked."""
     now = datetime.now(UTC)
-    waiting = journal.waiting(target)
-    against = [waiting] if waiting else [*_against_its_age(target, item, now), *_against_the_file(target, item)]
+    waiting = journal.waiting(context)
+    against = [waiting] if waiting else [*_against_its_age(context, item, now), *_against_the_file(context, item)]
     held: list[str] = []
     if not against:
-        held, against = _look_at_the_server(target, item)
+        held, against = _look_at_the_server(context, item)
     age = max(0.0, (now - item.created_at).total_seconds())
     proof = f"a restore drill on {item.proved_at:%Y-%m-%d %H:%M} UTC" if item.proved_at else "full verification"
     return Gate(
         safe_to_proceed=not against,
-        server=target.about,
+        server=context.about,
         reasons=against or [f"{item.name}, {age / 60:.0f} minutes old, passed {proof}.", *held],
         backup=item.name,
         age_seconds=round(age, 1),
@@ -71,8 +71,8 @@ def judge(target: Target, item: Known[ManifestHead]) -> Gate:
     )
 
 
-def _against_its_age(target: Target, item: Known[ManifestHead], now: datetime) -> list[str]:
-    minutes = target.settings.gate_minutes
+def _against_its_age(context: BackupContext, item: BackupRecord[ManifestHead], now: datetime) -> list[str]:
+    minutes = context.settings.gate_minutes
     if item.in_future:
         return [f"{item.name} says it was made in the future: check the clock, and call `backup`."]
     if now - item.created_at > timedelta(minutes=minutes):
@@ -81,7 +81,7 @@ def _against_its_age(target: Target, item: Known[ManifestHead], now: datetime) -
     return []
 
 
-def _against_the_file(target: Target, item: Known[ManifestHead]) -> list[str]:
+def _against_the_file(context: BackupContext, item: BackupRecord[ManifestHead]) -> list[str]:
     manifest, found = item.manifest, list[str]()
     assert manifest is not None
     if item.state in _AFTER_A_DRILL:
@@ -91,7 +91,7 @@ def _against_the_file(target: Target, item: Known[ManifestHead]) -> list[str]:
     elif item.state != "good":
         verify = f"call `verify_backup` with backup={item.name!r}."
         found.append(f"{item.name} is {item.state}{f' ({item.detail})' if item.detail else ''}: {verify}")
-    if target.settings.gate_level == "proved" and item.proved_at is None and item.state not in _AFTER_A_DRILL:
+    if context.settings.gate_level == "proved" and item.proved_at is None and item.state not in _AFTER_A_DRILL:
         found.append(f"{NOT_PROVED} No restore drill has proved {item.name}: {proved_definitions.HOW}")
     if manifest.shrunk:
         against = f" The last full one is {manifest.last_full}." if manifest.last_full else ""
@@ -99,25 +99,25 @@ def _against_the_file(target: Target, item: Known[ManifestHead]) -> list[str]:
     elif _is_cold(item):
         found.append(f"{item.name} is a cold copy, whose rows nobody counted: start the server and call `backup`.")
     elif not manifest.integrity_rows:
-        found.append(f"{item.name} does not tell of a row in {target.settings.integrity_table}.")
+        found.append(f"{item.name} does not tell of a row in {context.settings.integrity_table}.")
     return found
 
 
-def _look_at_the_server(target: Target, item: Known[ManifestHead]) -> tuple[list[str], list[str]]:
+def _look_at_the_server(context: BackupContext, item: BackupRecord[ManifestHead]) -> tuple[list[str], list[str]]:
     """What speaks for the backup, and what against it."""
-    manifest = records.manifest_of(target, item.entry)
+    manifest = records.manifest_of(context, item.entry)
     if manifest is None:
         return [], [f"The manifest of {item.name} is damaged: call `backup`."]
     if manifest.identity is None or manifest.activity is None:
         return [], [f"{item.name} does not tell what the server had written by then: call `backup`."]
-    if manifest.integrity_table != target.settings.integrity_table:
-        return [], [f"{item.name} tells of {manifest.integrity_table}, not of {target.settings.integrity_table}."]
+    if manifest.integrity_table != context.settings.integrity_table:
+        return [], [f"{item.name} tells of {manifest.integrity_table}, not of {context.settings.integrity_table}."]
     if lacking := recorded.not_dumped(manifest):
         return [], lacking
     identity = manifest.identity
-    with target.server.session(target.database) as session:
+    with context.server.session(context.database) as session:
         facts = pg.server_facts(session)
-        now = (facts.system_identifier, pg.databases(session)[target.database].oid)
+        now = (facts.system_identifier, pg.databases(session)[context.database].oid)
         if now != (identity.system_identifier, identity.database_oid):
             return [], [f"{item.name} is of another database of that name, restored or made anew since: call `backup`."]
         if manifest.kind == "volume" and unlogged_tables(session):
@@ -125,17 +125,17 @@ def _look_at_the_server(target: Target, item: Known[ManifestHead]) -> tuple[list
         since = written_since(session, manifest.activity)
     if since.written is not False:
         return [], [f"{since.how} {STOP_WRITERS if since.by_writers else 'Call `backup`.'}"]
-    proof, against = _proof_of_definitions(target, item, facts.version)
+    proof, against = _proof_of_definitions(context, item, facts.version)
     if against:
         return [], against
     rows = f"{manifest.integrity_table} holds {manifest.integrity_rows} rows in it; nothing has shrunk."
     own = item.verification and item.verification.drilled
     but = [f"In its own drill {own.detail.removesuffix('.')}."] if own and own.by and own.detail else []
-    return [f"It is of the database {target.database} as it is there now.", rows, *proof, *but, since.how], []
+    return [f"It is of the database {context.database} as it is there now.", rows, *proof, *but, since.how], []
 
 
 def _proof_of_definitions(
-    target: Target, item: Known[ManifestHead], server_version: str
+    context: BackupContext, item: BackupRecord[ManifestHead], server_version: str
 ) -> tuple[list[str], list[str]]:
     """What says that the backup's definitions load on the server's image, and what speaks against it.
 
@@ -144,14 +144,14 @@ def _proof_of_definitions(
     """
     manifest = item.manifest
     assert manifest is not None
-    if target.settings.gate_level == "unproved":
+    if context.settings.gate_level == "unproved":
         return ["SCARLET_BACKUP_GATE_LEVEL=unproved says that full verification is enough: no drill is asked for."], []
-    if target.settings.gate_level != "full" or manifest.kind == "volume":
+    if context.settings.gate_level != "full" or manifest.kind == "volume":
         return [], []
     if manifest.definitions_sha256 is None and item.proved_at is not None:
         return [], []
-    on = proved_definitions.image(target, server_version)
-    found = proved_definitions.proof(target, manifest.definitions_sha256 or "", on)
+    on = proved_definitions.image(context, server_version)
+    found = proved_definitions.proof(context, manifest.definitions_sha256 or "", on)
     if found is not None and (own := item.verification and item.verification.drilled) and own.on == on:
         found = own if own.by is None else found
     if found is not None and found.by is None:
@@ -170,11 +170,11 @@ def _proof_of_definitions(
     return [f"A drill with {of} proved on {found.at:%Y-%m-%d %H:%M} UTC that these definitions load here."], []
 
 
-def _is_cold(item: Known[ManifestHead]) -> bool:
+def _is_cold(item: BackupRecord[ManifestHead]) -> bool:
     return item.manifest is not None and item.manifest.rows is None
 
 
-def _closed(target: Target, reasons: list[str], now: datetime) -> Gate:
+def _closed(context: BackupContext, reasons: list[str], now: datetime) -> Gate:
     return Gate(
-        safe_to_proceed=False, server=target.about, reasons=reasons, backup=None, age_seconds=None, checked_at=now
+        safe_to_proceed=False, server=context.about, reasons=reasons, backup=None, age_seconds=None, checked_at=now
     )

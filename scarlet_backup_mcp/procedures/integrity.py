@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..errors import BackupToolError, ConfigurationError, EngineUnreachable, RestoreInterrupted
-from ..hosts import Place
+from ..hosts import ContainerInfo
 from ..models.common import Step
 from ..models.manifest import Extension
 from ..models.results import Finding, Integrity, TableSize
 from ..postgres.server import catalogue as pg
 from ..postgres.server import counting, programs
 from ..progress import Progress
-from .context import Target
+from .context import BackupContext
 from .gate import gate
 from .listing import WEEK, list_backups, no_success, remedy_of
 from .recovery import journal
@@ -29,7 +29,7 @@ class Looked:
 
     findings: list[Finding] = field(default_factory=list[Finding])
     steps: list[Step] = field(default_factory=list[Step])
-    place: Place | None = None
+    container_info: ContainerInfo | None = None
     server_version: str | None = None
     database_bytes: int | None = None
     agents: int | None = None
@@ -49,17 +49,17 @@ class Looked:
         self.found("error", error.code, error.message, error.remedy)
 
 
-def db_integrity(target: Target, progress: Progress) -> Integrity:
+def db_integrity(context: BackupContext, progress: Progress) -> Integrity:
     """Look at container, server, database and backups. Changes nothing."""
     looked = Looked()
     progress.stage("looking at the container")
-    if _look_at_container(target, looked):
+    if _look_at_container(context, looked):
         progress.stage("asking the server")
-        _look_at_server(target, looked, progress)
+        _look_at_server(context, looked, progress)
     progress.stage("looking at the backups")
-    newest, age = _look_at_backups(target, looked)
-    verdict = gate(target)
-    table = target.settings.integrity_table
+    newest, age = _look_at_backups(context, looked)
+    verdict = gate(context)
+    table = context.settings.integrity_table
     looked.steps.append(
         Step(
             step="Passo 5",
@@ -68,16 +68,16 @@ def db_integrity(target: Target, progress: Progress) -> Integrity:
             detail="could not be counted" if looked.agents is None else str(looked.agents),
         )
     )
-    place = looked.place
+    container_info = looked.container_info
     return Integrity(
         healthy=not any(finding.severity == "error" for finding in looked.findings),
-        database=target.database,
-        server=target.about,
+        database=context.database,
+        server=context.about,
         agents=looked.agents,
-        via=target.settings.via,
-        container=place.container if place else None,
-        container_state=place.state if place else None,
-        container_health=place.health if place else None,
+        via=context.settings.via,
+        container=container_info.container if container_info else None,
+        container_state=container_info.state if container_info else None,
+        container_health=container_info.health if container_info else None,
         server_version=looked.server_version,
         database_bytes=looked.database_bytes,
         tables=looked.tables,
@@ -91,12 +91,12 @@ def db_integrity(target: Target, progress: Progress) -> Integrity:
     )
 
 
-def _look_at_container(target: Target, looked: Looked) -> bool:
+def _look_at_container(context: BackupContext, looked: Looked) -> bool:
     """Whether programs can be started there."""
     try:
-        looked.place = target.place
-        _note_health(looked, looked.place)
-        target.host.require_running()
+        looked.container_info = context.container_info
+        _note_health(looked, looked.container_info)
+        context.host.require_running()
     except ConfigurationError:
         raise
     except BackupToolError as error:
@@ -105,17 +105,17 @@ def _look_at_container(target: Target, looked: Looked) -> bool:
             Step(step="Prerequisiti", title="Docker and PostgreSQL are running", ok=False, detail=error.message)
         )
         return False
-    _note_others_on_the_volume(looked, looked.place)
-    state = looked.place.state or "local"
-    health = f" ({looked.place.health})" if looked.place.health else ""
-    detail = f"{looked.place.container or 'local server'}: {state}{health}"
+    _note_others_on_the_volume(looked, looked.container_info)
+    state = looked.container_info.state or "local"
+    health = f" ({looked.container_info.health})" if looked.container_info.health else ""
+    detail = f"{looked.container_info.container or 'local server'}: {state}{health}"
     looked.steps.append(Step(step="Prerequisiti", title="Docker and PostgreSQL are running", ok=True, detail=detail))
     return True
 
 
-def _note_others_on_the_volume(looked: Looked, place: Place) -> None:
+def _note_others_on_the_volume(looked: Looked, container_info: ContainerInfo) -> None:
     try:
-        readers = require_sole_writer(place)
+        readers = require_sole_writer(container_info)
     except BackupToolError as error:
         looked.failed(error)
         return
@@ -123,21 +123,21 @@ def _note_others_on_the_volume(looked: Looked, place: Place) -> None:
         looked.found("info", "volume_read_by_others", f"{', '.join(readers)} can read the server's data directory.")
 
 
-def _note_health(looked: Looked, place: Place) -> None:
-    if place.state == "running" and place.health in ("unhealthy", "starting"):
+def _note_health(looked: Looked, container_info: ContainerInfo) -> None:
+    if container_info.state == "running" and container_info.health in ("unhealthy", "starting"):
         looked.found(
             "warning",
-            f"container_{place.health}",
-            f"The container {place.container} is {place.health}.",
+            f"container_{container_info.health}",
+            f"The container {container_info.container} is {container_info.health}.",
             "Read `docker compose logs postgres`; a backup can be tried all the same, and now is when it matters.",
         )
-    if not place.engine_local:
+    if not container_info.engine_local:
         looked.found("info", "engine_remote", "The Docker engine is on another machine; backups come through its API.")
 
 
-def _look_at_server(target: Target, looked: Looked, progress: Progress) -> None:
+def _look_at_server(context: BackupContext, looked: Looked, progress: Progress) -> None:
     try:
-        ready, said = target.server.ready()
+        ready, said = context.server.ready()
         if not ready:
             looked.found(
                 "error",
@@ -146,22 +146,22 @@ def _look_at_server(target: Target, looked: Looked, progress: Progress) -> None:
                 "Wait ten seconds; then read its log (in Docker: `docker compose logs postgres`).",
             )
             return
-        with target.server.session(target.maintenance_database, progress=progress) as session:
+        with context.server.session(context.maintenance_database, progress=progress) as session:
             session.ping()
             facts = pg.server_facts(session)
             _note_version(looked, facts.version)
             databases = pg.databases(session)
-            if target.database not in databases:
+            if context.database not in databases:
                 looked.found(
                     "error",
                     "database_missing",
-                    f"There is no database {target.database!r} on the server.",
+                    f"There is no database {context.database!r} on the server.",
                     "Check SCARLET_BACKUP_DATABASE; to bring a lost database back call `restore`.",
                     databases=sorted(databases),
                 )
                 return
-            looked.database_bytes = databases[target.database].bytes
-        _look_at_database(target, looked, progress)
+            looked.database_bytes = databases[context.database].bytes
+        _look_at_database(context, looked, progress)
     except BackupToolError as error:
         looked.failed(error)
 
@@ -178,11 +178,11 @@ def _note_version(looked: Looked, version: str) -> None:
         )
 
 
-def _look_at_database(target: Target, looked: Looked, progress: Progress) -> None:
-    table = target.settings.integrity_table
-    count = counting.count_table(target.server, target.database, table)
+def _look_at_database(context: BackupContext, looked: Looked, progress: Progress) -> None:
+    table = context.settings.integrity_table
+    count = counting.count_table(context.server, context.database, table)
     looked.agents = count.rows
-    with target.server.session(target.database, {"lock_timeout": LOCK_WAIT}, progress) as session:
+    with context.server.session(context.database, {"lock_timeout": LOCK_WAIT}, progress) as session:
         sizes = sorted(pg.tables(session), key=lambda t: t.bytes, reverse=True)
         looked.extensions = pg.properties(session).extensions
     looked.tables = [
@@ -222,16 +222,16 @@ def _look_at_database(target: Target, looked: Looked, progress: Progress) -> Non
         )
 
 
-def _look_at_backups(target: Target, looked: Looked) -> tuple[str | None, float | None]:
+def _look_at_backups(context: BackupContext, looked: Looked) -> tuple[str | None, float | None]:
     try:
-        listing = list_backups(target, limit=1)
+        listing = list_backups(context, limit=1)
     except EngineUnreachable:
         return None, None
     except BackupToolError as error:
         looked.found("warning", error.code, error.message, error.remedy)
         return None, None
     try:
-        if waiting := journal.waiting(target):
+        if waiting := journal.waiting(context):
             looked.found("error", "restore_interrupted", waiting, "Wait until it ends, or do that.")
     except RestoreInterrupted as error:
         looked.failed(error)

@@ -18,8 +18,8 @@ from ..store.names import PARTIAL, parse
 from ..store.reading import beginning
 from . import own_names
 from .catalog import recorded
-from .catalog.records import DRILL_FAILED, Known, known, ours, verdicts
-from .context import Target
+from .catalog.records import DRILL_FAILED, BackupRecord, all_backups, ours, verdicts
+from .context import BackupContext
 from .own_names import ASIDE
 from .recovery import journal
 
@@ -28,16 +28,16 @@ WEEK = 7 * 24 * 3600
 SERVER_SECONDS = 2.0
 
 
-def list_backups(target: Target, limit: int = 10, log: int = 0) -> Listing:
+def list_backups(context: BackupContext, limit: int = 10, log: int = 0) -> Listing:
     """The newest `limit` backups, totals, undo points, the last `log` calls, and what should be worried about."""
-    directory = target.directory
-    everything = known(target)
+    directory = context.directory
+    everything = all_backups(context)
     warnings = list(directory.warnings()) if directory.path.is_dir() else [f"{directory.path} does not exist yet."]
-    points, server_warnings = _ask_the_server(target)
-    newest = next((item for item, _ in ours(target, everything) if item.state == "good"), None)
+    points, server_warnings = _ask_the_server(context)
+    newest = next((item for item, _ in ours(context, everything) if item.state == "good"), None)
     age = None if newest is None else _age(newest.created_at)
     if age is None:
-        warnings.append(f"There is no good SQL backup of the database {target.database}: call `backup`.")
+        warnings.append(f"There is no good SQL backup of the database {context.database}: call `backup`.")
     elif age > WEEK:
         warnings.append(
             f"The newest good SQL backup is {age / 86400:.0f} days old; PROC-004 wants one a week: call `backup`."
@@ -48,16 +48,16 @@ def list_backups(target: Target, limit: int = 10, log: int = 0) -> Listing:
     warnings += server_warnings
     calls, runs = _audited(directory.path, log, warnings)
     try:
-        warnings += filter(None, [journal.waiting(target)])
+        warnings += filter(None, [journal.waiting(context)])
     except BackupToolError as error:
         warnings.append(error.message)
-    slots = {name: verdict.slots for name, verdict in verdicts(target, everything).items()}
-    listed = [_listed(target, item, slots[item.name]) for item in everything[:limit]] + _partials(target)
+    slots = {name: verdict.slots for name, verdict in verdicts(context, everything).items()}
+    listed = [_listed(context, item, slots[item.name]) for item in everything[:limit]] + _partials(context)
     listed.sort(key=lambda item: (item.created_at, item.name), reverse=True)
     return Listing(
         directory=str(directory.path),
-        database=target.database,
-        server=target.about,
+        database=context.database,
+        server=context.about,
         backups=listed[:limit],
         total_backups=len(everything),
         total_bytes=sum(item.entry.bytes for item in everything),
@@ -84,7 +84,7 @@ def list_backups(target: Target, limit: int = 10, log: int = 0) -> Listing:
 def _audited(directory: Path, count: int, warnings: list[str]) -> tuple[list[AuditEntry], list[AuditEntry]]:
     """The last entries of the audit log, and scheduled jobs' last runs. Adds to `warnings` what is wrong with them."""
     try:
-        tail, runs = audit.read(directory, count) if count else audit.Tail([], 0), audit.last_runs(directory)
+        tail, runs = audit.read(directory, count) if count else audit.LogTail([], 0), audit.last_runs(directory)
     except StoreError as error:
         warnings.append(f"The audit log can't be shown: {error.message}")
         return [], []
@@ -116,7 +116,7 @@ def _age(moment: datetime) -> float:
     return max(0.0, round((datetime.now(UTC) - moment).total_seconds(), 1))
 
 
-def _listed(target: Target, item: Known[ManifestHead], slots: tuple[str, ...]) -> Listed:
+def _listed(context: BackupContext, item: BackupRecord[ManifestHead], slots: tuple[str, ...]) -> Listed:
     manifest = item.manifest
     identity = manifest.identity if manifest else None
     detail = item.detail
@@ -128,7 +128,7 @@ def _listed(target: Target, item: Known[ManifestHead], slots: tuple[str, ...]) -
         detail = "; ".join(filter(None, ["cold: the files of a server that did not run", detail]))
     if manifest is not None and manifest.repaired_how:
         detail = "; ".join(filter(None, [detail, manifest.repaired_how]))
-    detail = "; ".join(filter(None, [detail, *_not_dumped(target, item)]))
+    detail = "; ".join(filter(None, [detail, *_not_dumped(context, item)]))
     return Listed(
         name=item.name,
         kind=item.entry.name.kind,
@@ -141,7 +141,7 @@ def _listed(target: Target, item: Known[ManifestHead], slots: tuple[str, ...]) -
         proved_at=item.proved_at,
         database=identity.database if identity else None,
         project=identity.project if identity else None,
-        other_database=manifest is not None and identity is not None and not target.is_ours(manifest),
+        other_database=manifest is not None and identity is not None and not context.is_ours(manifest),
         repaired_from=manifest.repaired_from if manifest else None,
         label=manifest.label if manifest else None,
         shrunk=manifest.shrunk if manifest else False,
@@ -154,17 +154,17 @@ def _listed(target: Target, item: Known[ManifestHead], slots: tuple[str, ...]) -
     )
 
 
-def _not_dumped(target: Target, item: Known[ManifestHead]) -> list[str]:
+def _not_dumped(context: BackupContext, item: BackupRecord[ManifestHead]) -> list[str]:
     """What its whole manifest tells of rows that pg_dump has left out."""
     if item.manifest is None or item.manifest.kind == "volume":
         return []
     try:
-        return recorded.not_dumped(target.directory.manifest(item.name))
+        return recorded.not_dumped(context.directory.manifest(item.name))
     except StoreError:  # damaged behind its head, as `verify_backup` tells
         return []
 
 
-def _what_it_looks_like(item: Known[ManifestHead]) -> str:
+def _what_it_looks_like(item: BackupRecord[ManifestHead]) -> str:
     entry = item.entry
     if entry.bytes == 0:
         return "empty: not a backup"
@@ -181,9 +181,9 @@ def _what_it_looks_like(item: Known[ManifestHead]) -> str:
         return f"no manifest; {error.message}"
 
 
-def _partials(target: Target) -> list[Listed]:
+def _partials(context: BackupContext) -> list[Listed]:
     found: list[Listed] = []
-    for path in target.directory.partials():
+    for path in context.directory.partials():
         try:
             status = path.stat()
         except FileNotFoundError:  # published or swept since it was seen
@@ -208,12 +208,12 @@ def _partials(target: Target) -> list[Listed]:
 # -- the server ----------------------------------------------------------------------------------------------------
 
 
-def _ask_the_server(target: Target) -> tuple[list[UndoPoint] | None, list[str]]:
+def _ask_the_server(context: BackupContext) -> tuple[list[UndoPoint] | None, list[str]]:
     """Undo points, and warnings; a hanging engine must not hang the listing."""
 
     def ask() -> tuple[dict[str, pg.DatabaseFacts], list[UndoPoint]]:
-        target.host.require_running()
-        with target.server.session(target.maintenance_database) as session:
+        context.host.require_running()
+        with context.server.session(context.maintenance_database) as session:
             return pg.databases(session), own_names.volume_undo_points(pg.entries_beside(session, ASIDE))
 
     try:
@@ -223,8 +223,8 @@ def _ask_the_server(target: Target) -> tuple[list[UndoPoint] | None, list[str]]:
     if found is None:
         return None, [f"The server did not tell its undo points within {SERVER_SECONDS:g} s."]
     databases, of_volume = found
-    left = filter(own_names.is_marked, own_names.scratch_databases(target, databases.values()))
-    points = [*own_names.undo_points(target, databases.values()), *of_volume]
+    left = filter(own_names.is_marked, own_names.scratch_databases(context, databases.values()))
+    points = [*own_names.undo_points(context, databases.values()), *of_volume]
     return sorted(points, key=lambda point: point.created_at, reverse=True), [
         f"The database {facts.name} is of a restore or drill that is under way, or of a killed one, which the next "
         "`backup` removes."

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from ..models.results import UndoPoint
 from ..postgres.server import catalogue as pg
 from ..store.names import moment
-from .context import TAG, Target
+from .context import TAG, BackupContext
 
 MARK = f"{TAG}: "
 """What our comments on databases begin with."""
@@ -41,9 +41,9 @@ def stamped(prefix: str, name: str) -> datetime | None:
     return None if found is None else found.replace(tzinfo=UTC)
 
 
-def undo_points(target: Target, of: Iterable[pg.DatabaseFacts]) -> list[UndoPoint]:
+def undo_points(context: BackupContext, of: Iterable[pg.DatabaseFacts]) -> list[UndoPoint]:
     """The undo points among a server's databases, newest first."""
-    prefix = undo_prefix(target.database)
+    prefix = undo_prefix(context.database)
     found = [
         UndoPoint(name=database.name, created_at=made, bytes=database.bytes or 0)
         for database in of
@@ -62,10 +62,10 @@ def volume_undo_points(set_aside: Iterable[str]) -> list[UndoPoint]:
     return sorted(found, key=lambda point: point.name, reverse=True)
 
 
-def scratch_databases(target: Target, of: Iterable[pg.DatabaseFacts]) -> list[pg.DatabaseFacts]:
+def scratch_databases(context: BackupContext, of: Iterable[pg.DatabaseFacts]) -> list[pg.DatabaseFacts]:
     """What by its name was made by restores that are under way or were killed (`is_marked` tells if it is certain), and
     undo points whose removal has begun."""
-    scratch, undo = scratch_prefix(target.database), undo_prefix(target.database)
+    scratch, undo = scratch_prefix(context.database), undo_prefix(context.database)
     return [
         facts
         for facts in of

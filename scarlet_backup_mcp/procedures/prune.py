@@ -30,12 +30,12 @@ from ..store.directory import Entry
 from ..store.lock import writer_lock
 from . import disk_space, own_names
 from .catalog import records
-from .catalog.records import Known
-from .context import Target
+from .catalog.records import BackupRecord
+from .context import BackupContext
 from .own_names import ASIDE
 from .recovery import journal as journals
 from .recovery.helper_container import require_alone
-from .recovery.volume_layout import DROPPED, Contents
+from .recovery.volume_layout import DROPPED, VolumeLayout
 from .recovery.volume_settlement import settle_volume
 from .sandbox import lifecycle
 
@@ -65,7 +65,7 @@ class _Item:
 
 
 def prune(
-    target: Target,
+    context: BackupContext,
     progress: Progress,
     *,
     dry_run: bool = True,
@@ -83,66 +83,68 @@ def prune(
     """
     began = time.monotonic()
     if dry_run:
-        if include_undo and (waiting := journals.waiting(target)):
+        if include_undo and (waiting := journals.waiting(context)):
             raise RestoreInterrupted(
                 f"{waiting} Its undo point is not to be told yet.", "Wait until it ends, or do that; then call again."
             )
-        look = target.server.session(target.maintenance_database, progress=progress) if include_undo else nullcontext()
+        look = (
+            context.server.session(context.maintenance_database, progress=progress) if include_undo else nullcontext()
+        )
         with look as session:
-            items = _plan(target, progress, session)
-        seeds = lifecycle.forget_seeds(target, progress, dry_run=True)
-        return _report(target, items, seeds, time.monotonic() - began, dry_run=True)
-    target.directory.prepare()
-    with writer_lock(target.directory.path, "prune"), _server(target, progress, include_undo) as session:
-        target.settled += target.directory.sweep().told
-        items = _plan(target, progress, session)
+            items = _plan(context, progress, session)
+        seeds = lifecycle.forget_seeds(context, progress, dry_run=True)
+        return _report(context, items, seeds, time.monotonic() - began, dry_run=True)
+    context.directory.prepare()
+    with writer_lock(context.directory.path, "prune"), _server(context, progress, include_undo) as session:
+        context.settled += context.directory.sweep().told
+        items = _plan(context, progress, session)
         if confirmed is not None and confirmed != (_confirmation(items) or ""):
             raise ConfirmationStale(
                 "What the rules let go is not exactly what was confirmed; nothing was removed.",
                 "Call it again with dry_run=true, and ask the user about what it tells now.",
             )
-        items = _remove(target, progress, items, session)
-        target.settled += lifecycle.forget_seeds(target, progress, dry_run=False)
-    return _report(target, items, target.settled, time.monotonic() - began, dry_run=False)
+        items = _remove(context, progress, items, session)
+        context.settled += lifecycle.forget_seeds(context, progress, dry_run=False)
+    return _report(context, items, context.settled, time.monotonic() - began, dry_run=False)
 
 
-def keep(target: Target, name: str, on: bool) -> Kept:
+def keep(context: BackupContext, name: str, on: bool) -> Kept:
     """Mark a backup so that retention never removes it, or take the mark away. Raises BackupMissing, NameRefused or
     Busy."""
-    target.directory.find(name)
-    with writer_lock(target.directory.path, "mark"):
-        target.directory.mark(target.directory.find(name), on)
+    context.directory.find(name)
+    with writer_lock(context.directory.path, "mark"):
+        context.directory.mark(context.directory.find(name), on)
     return Kept(name=name, keep=on)
 
 
 @contextmanager
-def _server(target: Target, progress: Progress, wanted: bool) -> Generator[Session | None]:
+def _server(context: BackupContext, progress: Progress, wanted: bool) -> Generator[Session | None]:
     """With the server's restore lock, and a restore that was cut off settled; None where it is not `wanted`."""
     if not wanted:
         yield None
         return
-    settle_volume(target, progress)
-    journals.require_running(target)
-    with journals.maintenance_session(target, progress) as session:
-        journals.tidy_up(target, session, restoring=True)
-        _finish_drops(target, session)
+    settle_volume(context, progress)
+    journals.require_running(context)
+    with journals.maintenance_session(context, progress) as session:
+        journals.tidy_up(context, session, restoring=True)
+        _finish_drops(context, session)
         yield session
 
 
 # -- what goes -------------------------------------------------------------------------------------------------------
 
 
-def _plan(target: Target, progress: Progress, session: Session | None) -> list[_Item]:
+def _plan(context: BackupContext, progress: Progress, session: Session | None) -> list[_Item]:
     """Newest first, undo points (only with a session) last. Manifests are read whole: one that is damaged anywhere
     fills no slot."""
     progress.stage("looking at the backups")
-    everything: list[Known[ManifestHead]] = [
-        records.know_volume(target, item.entry)
+    everything: list[BackupRecord[ManifestHead]] = [
+        records.know_volume(context, item.entry)
         if item.entry.name.kind == "volume"
-        else records.know(target, item.entry)
-        for item in records.known(target)
+        else records.know(context, item.entry)
+        for item in records.all_backups(context)
     ]
-    verdicts = records.verdicts(target, everything)
+    verdicts = records.verdicts(context, everything)
     actions: dict[str, Literal["kept", "would be removed", "left alone"]] = {
         "keep": "kept",
         "remove": "would be removed",
@@ -162,7 +164,7 @@ def _plan(target: Target, progress: Progress, session: Session | None) -> list[_
         )
         items.append(_Item(told, item.manifest.sha256 if item.manifest else "", item.entry))
     if session is not None:
-        points = own_names.undo_points(target, pg.databases(session).values())
+        points = own_names.undo_points(context, pg.databases(session).values())
         items += [_undo(point, str(databases.oid(session, point.name))) for point in points]
         of_volume = own_names.volume_undo_points(pg.entries_beside(session, ASIDE))
         items += [_undo(point, point.name) for point in of_volume]
@@ -187,11 +189,11 @@ def _confirmation(items: Sequence[_Item]) -> str | None:
     return f"prune {hashlib.sha256(''.join(lines).encode()).hexdigest()[:16]}" if lines else None
 
 
-def _remove(target: Target, progress: Progress, items: list[_Item], session: Session | None) -> list[_Item]:
+def _remove(context: BackupContext, progress: Progress, items: list[_Item], session: Session | None) -> list[_Item]:
     """Oldest first; gives what became of all."""
     going = [item for item in reversed(items) if item.going]
     became: dict[str, _Item] = {}
-    target.announce({item.told.name: item.identity for item in going})
+    context.announce({item.told.name: item.identity for item in going})
     try:
         progress.stage("removing what no rule keeps", len(going))
         for item in going:
@@ -199,12 +201,12 @@ def _remove(target: Target, progress: Progress, items: list[_Item], session: Ses
             warning = None
             try:
                 if item.entry is not None:
-                    warning = target.directory.remove(item.entry)
+                    warning = context.directory.remove(item.entry)
                 elif session is not None and item.told.name.startswith(own_names.VOLUME_UNDO):
                     stamp = item.told.name.removeprefix(own_names.VOLUME_UNDO)
-                    _set_aside(target, session, stamp).drop()
+                    _set_aside(context, session, stamp).drop()
                 elif session is not None:
-                    disk_space.drop(target.server, session, item.told.name)
+                    disk_space.drop(context.server, session, item.told.name)
                 became[item.told.name] = item.removed(warning)
             except Cancelled:
                 raise
@@ -219,45 +221,47 @@ def _remove(target: Target, progress: Progress, items: list[_Item], session: Ses
     return [became.get(item.told.name, item) for item in items]
 
 
-def _set_aside(target: Target, session: Session, stamp: str) -> Contents:
+def _set_aside(context: BackupContext, session: Session, stamp: str) -> VolumeLayout:
     """What the restore of a volume of that moment has set aside in the data directory, which may be removed. Raises
     HostError, or PreflightFailed where another container uses it."""
-    place = target.host.place()
-    if (mount := place.data_mount) is not None:
-        require_alone(target, mount.source, place)
-    return Contents(target.host, pg.server_facts(session).data_directory or "", stamp)
+    container_info = context.host.container_info()
+    if (mount := container_info.data_mount) is not None:
+        require_alone(context, mount.source, container_info)
+    return VolumeLayout(context.host, pg.server_facts(session).data_directory or "", stamp)
 
 
-def _finish_drops(target: Target, session: Session) -> None:
+def _finish_drops(context: BackupContext, session: Session) -> None:
     """Of undo points of volumes whose removal was cut off, do the rest. What can't be removed stops nothing."""
     left = pg.entries_beside(session, DROPPED)
     if not left:
         return
     said = ""
     try:
-        _set_aside(target, session, "").remove_dropped()
+        _set_aside(context, session, "").remove_dropped()
     except BackupToolError as error:
         said = f": {error.message}"
     there = pg.entries_beside(session, DROPPED)
-    target.settled += [f"{name}, left by a call that was killed, is removed." for name in left if name not in there]
-    target.settled += [f"{name} in the data directory can't be removed{said or '.'}" for name in there]
+    context.settled += [f"{name}, left by a call that was killed, is removed." for name in left if name not in there]
+    context.settled += [f"{name} in the data directory can't be removed{said or '.'}" for name in there]
 
 
 # -- what is told ----------------------------------------------------------------------------------------------------
 
 
-def _report(target: Target, items: Sequence[_Item], warnings: list[str], seconds: float, *, dry_run: bool) -> Prune:
+def _report(
+    context: BackupContext, items: Sequence[_Item], warnings: list[str], seconds: float, *, dry_run: bool
+) -> Prune:
     told = [item.told for item in items]
     gone = [item for item in told if item.action == ("would be removed" if dry_run else "removed")]
     late = {item.told.name: item.warning for item in items if item.warning is not None}
     failed = [item for item in told if item.action == "not removed"]
-    policy = str(records.rules(target))
+    policy = str(records.rules(context))
     confirmation = _confirmation(items) if dry_run else None
     return Prune(
         dry_run=dry_run,
-        directory=str(target.directory.path),
-        server=target.about,
-        database=target.database,
+        directory=str(context.directory.path),
+        server=context.about,
+        database=context.database,
         policy=f"{policy}; kinds apart, and whatever is marked",
         items=told,
         kept=sum(item.action == "kept" for item in told),

@@ -21,16 +21,16 @@ from ..store.powershell import Irreparable
 from ..store.reading import CompressionDamaged, Compressor, FileReader, decompress
 from ..store.writing import PartialFile
 from .backup.service import read_back
-from .backup.sql_dump import Written
-from .catalog.records import Known
-from .context import Target
+from .backup.sql_dump import DumpWritten
+from .catalog.records import BackupRecord
+from .context import BackupContext
 from .reading import checks, reencoded
 from .reading.sql import Examination, table_data
 from .restore import foreign_source
 from .verify import sql as verify_sql
 
 
-def repair(target: Target, progress: Progress, name: str, *, code_page: CodePage | None = None) -> Repaired:
+def repair(context: BackupContext, progress: Progress, name: str, *, code_page: CodePage | None = None) -> Repaired:
     """Write what the dump was before PowerShell had it, under a name of its own and with a manifest.
 
     The manifest proves the copy's content; of the database it tells nothing, since the original does not either.
@@ -38,31 +38,31 @@ def repair(target: Target, progress: Progress, name: str, *, code_page: CodePage
     dump of PowerShell's; nothing is left behind then.
     """
     began = time.monotonic()
-    known = verify_sql.find(target, name)
-    container = checks.container_of(known.entry)
+    record = verify_sql.find(context, name)
+    container = checks.container_of(record.entry)
     if container == "plain":
         raise BackupNotValid(
             f"{name} was not re-encoded: there is nothing to repair.",
             "Where `verify_backup` finds it whole, it can be used as it is.",
         )
-    target.directory.prepare()
-    with writer_lock(target.directory.path, "repair"):
-        target.settled += target.directory.sweep().told
-        reading = verify_sql.full(target, known, progress, store=False, code_page=code_page)
+    context.directory.prepare()
+    with writer_lock(context.directory.path, "repair"):
+        context.settled += context.directory.sweep().told
+        reading = verify_sql.full(context, record, progress, store=False, code_page=code_page)
         if reading.ambiguous is not None and code_page is None:
-            raise reencoded.code_page_needed(known, reading.ambiguous)
+            raise reencoded.code_page_needed(record, reading.ambiguous)
         found = reading.examination
         if not reading.whole or found is None or found.repair is None or found.summary is None:
             wrong = [check for check in reading.failed if check.check != checks.MANIFEST]
             raise BackupNotValid(
                 f"{name} can't be had back as a whole dump: {checks.describe(wrong)}.",
-                verify_sql.remedy_for(known, reading),
+                verify_sql.remedy_for(record, reading),
             )
-        foreign_source.check_choice(known, reading.choice)
-        manifest = _write(target, known, found, reading.told, progress)
+        foreign_source.check_choice(record, reading.choice)
+        manifest = _write(context, record, found, reading.told, progress)
     return Repaired(
         name=manifest.name,
-        path=str(target.directory.path / manifest.name),
+        path=str(context.directory.path / manifest.name),
         repaired_from=name,
         found=reading.told,
         code_page=found.repair.code_page,
@@ -76,24 +76,26 @@ def repair(target: Target, progress: Progress, name: str, *, code_page: CodePage
     )
 
 
-def _write(target: Target, known: Known[Manifest], found: Examination, how: str, progress: Progress) -> Manifest:
+def _write(
+    context: BackupContext, record: BackupRecord[Manifest], found: Examination, how: str, progress: Progress
+) -> Manifest:
     assert found.repair is not None
-    compression: Compression = "zstd" if known.entry.name.compression == "zstd" else "none"
-    final = target.directory.path / names.repaired_name(known.entry.name, known.created_at.astimezone())
+    compression: Compression = "zstd" if record.entry.name.compression == "zstd" else "none"
+    final = context.directory.path / names.repaired_name(record.entry.name, record.created_at.astimezone())
     if final.exists():
         raise BackupNotValid(
             f"{final.name} is there already.",
             "`verify_backup` tells how it was made. Use it, or move it and its manifest away first.",
         )
-    progress.stage(f"writing {final.name}", known.entry.bytes)
+    progress.stage(f"writing {final.name}", record.entry.bytes)
     with PartialFile(final) as partial:
-        raw = FileReader(known.entry.path, progress.report)
+        raw = FileReader(record.entry.path, progress.report)
         digests, contents, compressor = BlockDigests(), Contents(), Compressor(compression)
         reader = ScriptReader(digests, contents)
-        changed = DumpFailed(f"{known.name} changed while it was read.", "Try again when nothing writes to it.")
+        changed = DumpFailed(f"{record.name} changed while it was read.", "Try again when nothing writes to it.")
         try:
             assert found.through is not None
-            for chunk in found.through(decompress(iter(raw), known.entry.name.compression)):
+            for chunk in found.through(decompress(iter(raw), record.entry.name.compression)):
                 reader.feed(chunk)
                 partial.write(compressor.compress(chunk))
             summary = reader.finish()
@@ -103,7 +105,7 @@ def _write(target: Target, known: Known[Manifest], found: Examination, how: str,
             raise changed
         partial.write(compressor.finish())
         partial.finish()
-        written = Written(
+        written = DumpWritten(
             tables=table_data(digests),
             rest_sha256=digests.rest_sha256,
             script_bytes=summary.bytes,
@@ -111,33 +113,33 @@ def _write(target: Target, known: Known[Manifest], found: Examination, how: str,
             warnings=[],
         )
         read_back(partial, compression, written, progress)
-        manifest = _manifest(target, known, partial, written, contents.rows, how)
+        manifest = _manifest(context, record, partial, written, contents.rows, how)
         with progress.uninterrupted():
-            target.directory.publish(partial, manifest, failed=[])
+            context.directory.publish(partial, manifest, failed=[])
     return manifest
 
 
 def _manifest(
-    target: Target,
-    known: Known[Manifest],
+    context: BackupContext,
+    record: BackupRecord[Manifest],
     partial: PartialFile,
-    written: Written,
+    written: DumpWritten,
     rows: Mapping[tuple[str, str], Rows],
     how: str,
 ) -> Manifest:
     """`rows` also of tables that are filled by INSERT statements; `how` it was repaired, in words."""
-    table = target.settings.integrity_table
+    table = context.settings.integrity_table
     found = [of.rows for (_, name), of in rows.items() if name == table]
     integrity_rows = found[0] if len(found) == 1 else None
     shrunk = found == [0] or not found
     return Manifest(
         name=partial.final.name,
         kind="sql",
-        compression="zstd" if known.entry.name.compression == "zstd" else "none",
-        created_at=known.created_at,
+        compression="zstd" if record.entry.name.compression == "zstd" else "none",
+        created_at=record.created_at,
         finished_at=datetime.now(UTC),
         label=None,
-        repaired_from=known.name,
+        repaired_from=record.name,
         repaired_how=how,
         identity=None,
         pg_dump_version=written.pg_dump_version,

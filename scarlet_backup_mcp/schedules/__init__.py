@@ -17,15 +17,25 @@ from typing import Protocol
 from ..models.common import Kind
 from ..settings import Settings
 from . import cron, launchd, systemd, windows
-from .job import Every, Job, ScheduleFailed, Weekday, interpreter, job_for, job_name, require_job_name, require_runnable
+from .job import (
+    Every,
+    ScheduledJob,
+    ScheduleFailed,
+    Weekday,
+    interpreter,
+    job_for,
+    job_name,
+    require_job_name,
+    require_runnable,
+)
 from .report import JobFile, ScheduleReport, System, lines
 
 __all__ = [
     "Every",
-    "Job",
     "JobFile",
     "ScheduleFailed",
     "ScheduleReport",
+    "ScheduledJob",
     "System",
     "Weekday",
     "interpreter",
@@ -47,10 +57,10 @@ REPLACED = (
 
 
 class _Scheduler(Protocol):
-    def files(self, job: Job) -> list[JobFile]: ...
+    def files(self, job: ScheduledJob) -> list[JobFile]: ...
     def commands(self, name: str) -> list[str]: ...
-    def notes(self, job: Job) -> list[str]: ...
-    def install(self, job: Job) -> bool: ...
+    def notes(self, job: ScheduledJob) -> list[str]: ...
+    def install(self, job: ScheduledJob) -> bool: ...
     def remove(self, name: str) -> bool: ...
 
 

@@ -6,7 +6,7 @@ import re
 import shlex
 
 from ..errors import ConfigurationError
-from .job import Job, ScheduleFailed, require_success, run_program
+from .job import ScheduledJob, ScheduleFailed, require_success, run_program
 from .report import JobFile
 
 LONGEST_COMMAND = 990
@@ -14,7 +14,7 @@ LONGEST_COMMAND = 990
 WEEKDAYS = {"sunday": 0, "monday": 1, "tuesday": 2, "wednesday": 3, "thursday": 4, "friday": 5, "saturday": 6}
 
 
-def files(job: Job) -> list[JobFile]:
+def files(job: ScheduledJob) -> list[JobFile]:
     """The lines, between their markers."""
     return [JobFile(path="crontab", text="\n".join([_begin(job.name), _line(job), _end(job.name)]) + "\n")]
 
@@ -24,7 +24,7 @@ def commands(name: str) -> list[str]:
     return ["crontab -e"]
 
 
-def notes(job: Job) -> list[str]:
+def notes(job: ScheduledJob) -> list[str]:
     """What to know of it."""
     return [
         "cron does not catch up: a run that was due while the machine was off or asleep is lost. Choose systemd or "
@@ -33,7 +33,7 @@ def notes(job: Job) -> list[str]:
     ]
 
 
-def install(job: Job) -> bool:
+def install(job: ScheduledJob) -> bool:
     """Put the lines into the table; the rest of it stays as it is. Gives whether they are in place of others of that
     name.
 
@@ -59,7 +59,7 @@ def remove(name: str) -> bool:
     return rest is not None
 
 
-def _line(job: Job) -> str:
+def _line(job: ScheduledJob) -> str:
     words = [*(f"{name}={shlex.quote(value)}" for name, value in job.environment.items()), shlex.join(job.argv)]
     command = f"{' '.join(words)} >/dev/null"
     # A bare % is a line end to cron, and of two backslashes it drops one (seen with 3.0pl1). Backslashes stand within

@@ -36,7 +36,7 @@ _CACHE = {"cache", ".cache", "caches"}
 
 
 @dataclass(frozen=True)
-class Job:
+class ScheduledJob:
     """One run a day, or a week, in local time. `argv[0]` is an absolute path."""
 
     name: str
@@ -60,7 +60,7 @@ def job_for(
     weekday: Weekday = "sunday",
     options: Sequence[str] = (),
     environment: Mapping[str, str] = os.environ,
-) -> Job:
+) -> ScheduledJob:
     """The job that makes backups of this kind with these settings, and with `options` of the command `backup`.
 
     `at` is HH:MM, local time; `weekday` counts when `every` is "weekly". Raises ConfigurationError, also where a
@@ -76,7 +76,7 @@ def job_for(
     for text in (*argv, *carried.values()):
         if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text):
             raise ConfigurationError(f"{text!r} holds a control character or is no UTF-8: no scheduler takes it.")
-    return Job(name, argv, time(int(found[1]), int(found[2])), weekday if every == "weekly" else None, carried)
+    return ScheduledJob(name, argv, time(int(found[1]), int(found[2])), weekday if every == "weekly" else None, carried)
 
 
 def job_name(settings: Settings, every: Every, kind: Kind = "sql") -> str:
@@ -120,7 +120,7 @@ def settings_in_force(settings: Settings) -> list[str]:
     return [f"--{name.replace('_', '-')}={_plain(value)}" for name, value in changed.items()]
 
 
-def require_runnable(job: Job) -> None:
+def require_runnable(job: ScheduledJob) -> None:
     """Start the job's interpreter as a scheduler would, and see that it finds this package. Raises ConfigurationError.
 
     A project's directory or PYTHONPATH may have led to it here, and a cache may be emptied any day.

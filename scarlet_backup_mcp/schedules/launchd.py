@@ -10,7 +10,7 @@ from pathlib import Path
 from platformdirs import user_log_path
 
 from ..store.writing import write_atomically
-from .job import Job, ScheduleFailed, require_success, run_program
+from .job import ScheduledJob, ScheduleFailed, require_success, run_program
 from .report import JobFile
 
 WEEKDAYS = {"sunday": 0, "monday": 1, "tuesday": 2, "wednesday": 3, "thursday": 4, "friday": 5, "saturday": 6}
@@ -26,7 +26,7 @@ def path_of(name: str) -> Path:
     return Path.home() / "Library" / "LaunchAgents" / f"{name}.plist"
 
 
-def files(job: Job) -> list[JobFile]:
+def files(job: ScheduledJob) -> list[JobFile]:
     """The property list."""
     when = {"Hour": job.at.hour, "Minute": job.at.minute}
     log = str(_log(job.name))
@@ -48,7 +48,7 @@ def commands(name: str) -> list[str]:
     return [f"mkdir -p '{_log(name).parent}'", f"launchctl bootstrap gui/$(id -u) '{path_of(name)}'"]
 
 
-def notes(job: Job) -> list[str]:
+def notes(job: ScheduledJob) -> list[str]:
     """What to know of it."""
     return [
         "A run that was missed while the Mac slept is caught up when it wakes; one while it was off is not.",
@@ -57,7 +57,7 @@ def notes(job: Job) -> list[str]:
     ]
 
 
-def install(job: Job) -> bool:
+def install(job: ScheduledJob) -> bool:
     """Write the file and load it. Gives whether it is in place of another of that name. Raises ScheduleFailed or
     StoreError."""
     path, content = path_of(job.name), files(job)[0].text.encode()

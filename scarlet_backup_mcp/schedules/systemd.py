@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from ..store.writing import write_atomically
-from .job import LONGEST_RUN_HOURS, Job, require_success, run_program
+from .job import LONGEST_RUN_HOURS, ScheduledJob, require_success, run_program
 from .report import JobFile
 
 NOTES = (
@@ -23,7 +23,7 @@ def directory() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
 
 
-def files(job: Job) -> list[JobFile]:
+def files(job: ScheduledJob) -> list[JobFile]:
     """The service and the timer."""
     day = f"{job.weekday[:3].capitalize()} " if job.weekday else ""
     environment = [f"Environment={_quoted(f'{name}={value}')}" for name, value in job.environment.items()]
@@ -64,12 +64,12 @@ def commands(name: str) -> list[str]:
     ]
 
 
-def notes(job: Job) -> list[str]:
+def notes(job: ScheduledJob) -> list[str]:
     """What to know of it."""
     return [note.format(user=getpass.getuser(), name=job.name) for note in NOTES]
 
 
-def install(job: Job) -> bool:
+def install(job: ScheduledJob) -> bool:
     """Write both files, for their owner only, and start the timer. Gives whether they are in place of others of that
     name. Raises ScheduleFailed or StoreError."""
     before = {Path(file.path): _bytes_of(Path(file.path)) for file in files(job)}

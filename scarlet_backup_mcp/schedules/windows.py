@@ -13,7 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ..errors import ConfigurationError
-from .job import LONGEST_RUN_HOURS, Job, require_success
+from .job import LONGEST_RUN_HOURS, ScheduledJob, require_success
 from .report import JobFile
 
 NAMESPACE = "http://schemas.microsoft.com/windows/2004/02/mit/task"
@@ -23,7 +23,7 @@ NOT_FOUND = 0x80070002
 """Exit code with /HRESULT when there is no such task; its words are translated, and without /HRESULT it is always 1."""
 
 
-def files(job: Job) -> list[JobFile]:
+def files(job: ScheduledJob) -> list[JobFile]:
     """The task. Its declaration names UTF-16, and so has the file to be."""
     for argument in job.argv:
         if re.search(r"%[A-Za-z_][^%]*%|\$\(", argument):
@@ -39,7 +39,7 @@ def commands(name: str) -> list[str]:
     return [f"schtasks /Create /TN {name} /XML {name}.xml /F"]
 
 
-def notes(job: Job) -> list[str]:
+def notes(job: ScheduledJob) -> list[str]:
     """What to know of it."""
     told = [
         "A run that was missed is caught up as soon as the machine is on and you are logged in (StartWhenAvailable).",
@@ -52,7 +52,7 @@ def notes(job: Job) -> list[str]:
     return told
 
 
-def install(job: Job) -> bool:
+def install(job: ScheduledJob) -> bool:
     """Register the task. Gives whether it is in place of one of that name. Raises ScheduleFailed."""
     there = _registered(job.name)
     with tempfile.TemporaryDirectory() as directory:
@@ -74,7 +74,7 @@ def _registered(name: str) -> bool:
     return require_success([_schtasks(), "/Query", "/TN", name, "/HRESULT"], or_codes=[NOT_FOUND])
 
 
-def _task(job: Job) -> str:
+def _task(job: ScheduledJob) -> str:
     task = ElementTree.Element("Task", version="1.2", xmlns=NAMESPACE)
     _add(task, "RegistrationInfo", {"Description": job.description})
     trigger = _add(_add(task, "Triggers"), "CalendarTrigger", {"StartBoundary": f"{FIRST_DAY}T{job.at:%H:%M}:00"})

@@ -20,10 +20,10 @@ from ..errors import BackupToolError, ConfirmationNeeded, ConfirmationStale
 from ..models.common import CodePage
 from ..models.results import ErrorReport
 from ..procedures import prune as retention
-from ..procedures.context import Target
+from ..procedures.context import BackupContext
 from ..procedures.restore import service as restores
 from ..procedures.restore.service import Confirmed
-from ..procedures.restore.sql_plan import Wishes
+from ..procedures.restore.sql_plan import RestoreOptions
 from ..progress import Progress
 from ..redaction import printable
 from .tool_calls import App, Question, app_of, in_thread, report
@@ -70,7 +70,7 @@ async def confirm_restore(
     """Decides what the user has to be asked before a restore. On 2026-07-28 it runs twice for one question."""
     if dry_run or job is not None or confirmation is not None:
         return Confirm(confirm=True)
-    wishes = Wishes(
+    options = RestoreOptions(
         accept_foreign=accept_foreign,
         accept_other_database=accept_other_database,
         stop_dependents=stop_dependents,
@@ -82,14 +82,14 @@ async def confirm_restore(
         accept_configuration=accept_configuration,
     )
 
-    def propose(target: Target) -> _Asked:
-        proposal = restores.propose(target, Progress(), backup, wishes)
+    def propose(context: BackupContext) -> _Asked:
+        proposal = restores.propose(context, Progress(), backup, options)
         return proposal.source, proposal.question, proposal.confirms
 
-    def how_to_confirm(target: Target) -> ConfirmationNeeded:
-        return _how_to_confirm(target, backup, wishes, "this client can't ask the user")
+    def how_to_confirm(context: BackupContext) -> ConfirmationNeeded:
+        return _how_to_confirm(context, backup, options, "this client can't ask the user")
 
-    return await _ask(ctx, ("restore", backup, wishes), propose, how_to_confirm)
+    return await _ask(ctx, ("restore", backup, options), propose, how_to_confirm)
 
 
 async def confirm_prune(
@@ -99,12 +99,12 @@ async def confirm_prune(
     if dry_run or job is not None or confirmation is not None:
         return Confirm(confirm=True)
 
-    def propose(target: Target) -> _Asked:
-        would = retention.prune(target, Progress(), include_undo=include_undo)
+    def propose(context: BackupContext) -> _Asked:
+        would = retention.prune(context, Progress(), include_undo=include_undo)
         return "prune", summaries.question_before_pruning(would) if would.confirmation else "", would.confirmation or ""
 
-    def how_to_confirm(target: Target) -> ConfirmationNeeded | None:
-        if retention.prune(target, Progress(), include_undo=include_undo).confirmation is None:
+    def how_to_confirm(context: BackupContext) -> ConfirmationNeeded | None:
+        if retention.prune(context, Progress(), include_undo=include_undo).confirmation is None:
             return None
         return ConfirmationNeeded(
             "Backups are removed for good, and this client can't ask the user.",
@@ -120,18 +120,18 @@ async def consent(
     answer: ElicitationResult[Confirm],
     backup: str,
     confirmation: str | None,
-    wishes: Wishes,
+    options: RestoreOptions,
 ) -> tuple[str, Confirmed | None]:
     """The source that may be restored, and what the user's yes is bound to; None with a typed confirmation.
 
     Raises BackupToolError when there is no consent; a question that was open for this call is closed in any case.
     """
     app = app_of(ctx)
-    question = app.questions.pop(_key(ctx, "restore", backup, wishes), None)
+    question = app.questions.pop(_key(ctx, "restore", backup, options), None)
     if confirmation is not None:
         if confirmation != f"restore {backup}" or backup == "latest":
             why = "the confirmation given does not name this backup"
-            raise await in_thread(app.settings, lambda target: _how_to_confirm(target, backup, wishes, why))
+            raise await in_thread(app.settings, lambda context: _how_to_confirm(context, backup, options, why))
         return backup, None
     agreed = _agreed(answer, question)
     return agreed.subject, agreed.confirms
@@ -152,8 +152,8 @@ _Asked = tuple[str, str, Any]
 async def _ask(
     ctx: Context[App],
     what: tuple[object, ...],
-    propose: Callable[[Target], _Asked],
-    how_to_confirm: Callable[[Target], ConfirmationNeeded | None],
+    propose: Callable[[BackupContext], _Asked],
+    how_to_confirm: Callable[[BackupContext], ConfirmationNeeded | None],
 ) -> Confirm | Elicit[Confirm]:
     """`how_to_confirm` is for a client that can't ask; None when there is nothing to confirm."""
     app, key = app_of(ctx), _key(ctx, *what)
@@ -193,9 +193,9 @@ def _key(ctx: Context[App], *what: object) -> tuple[object, ...]:
     return (ctx.request_id, *what) if one_call else what
 
 
-def _how_to_confirm(target: Target, backup: str, wishes: Wishes, why: str) -> ConfirmationNeeded:
+def _how_to_confirm(context: BackupContext, backup: str, options: RestoreOptions, why: str) -> ConfirmationNeeded:
     """Raises what the restore would refuse with, as `restores.propose` does."""
-    proposal = restores.propose(target, Progress(), backup, wishes)
+    proposal = restores.propose(context, Progress(), backup, options)
     name = proposal.source
     return ConfirmationNeeded(
         f"A restore replaces what is there, and {why}.",

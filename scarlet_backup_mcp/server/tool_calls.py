@@ -19,7 +19,7 @@ from ..models.common import Model
 from ..models.results import Backup, ErrorReport, Integrity, Listing, Prune, Restore, Running
 from ..models.verification import Verification
 from ..procedures.audit import calls
-from ..procedures.context import Target
+from ..procedures.context import BackupContext
 from ..progress import Progress
 from ..settings import Settings
 from .jobs import Jobs
@@ -94,12 +94,12 @@ def app_of(ctx: Context[App]) -> App:
     return ctx.request_context.lifespan_context
 
 
-async def in_thread(settings: Settings, work: Callable[[Target], T]) -> T:
+async def in_thread(settings: Settings, work: Callable[[BackupContext], T]) -> T:
     """Something short and read-only, in a thread. Raises nothing but BackupToolError."""
 
     def run() -> T:
-        with Target(settings) as target:
-            return work(target)
+        with BackupContext(settings) as context:
+            return work(context)
 
     try:
         return await anyio.to_thread.run_sync(run, abandon_on_cancel=True)
@@ -121,7 +121,7 @@ def client_of(ctx: Context[App]) -> Client:
 async def long_call(
     ctx: Context[App],
     tool: str,
-    work: Callable[[Target, Progress], Model],
+    work: Callable[[BackupContext, Progress], Model],
     seconds: float,
     job: str | None,
     audit: Mapping[str, object] | None = None,
@@ -131,10 +131,10 @@ async def long_call(
     app, client = app_of(ctx), client_of(ctx)
 
     def run(progress: Progress) -> Model:
-        with Target(app.settings) as target:
+        with BackupContext(app.settings) as context:
             if audit is None:
-                return work(target, progress)
-            return calls.call(target, tool, audit, client, lambda: work(target, progress))
+                return work(context, progress)
+            return calls.call(context, tool, audit, client, lambda: work(context, progress))
 
     async def tell(number: float, message: str) -> None:
         await ctx.report_progress(number, message=message)
@@ -150,11 +150,11 @@ async def refused(ctx: Context[App], tool: str, audit: Mapping[str, object], err
     """A call that was not made, with its line in the audit log."""
     client = client_of(ctx)
 
-    def refuse(target: Target) -> Model:
+    def refuse(context: BackupContext) -> Model:
         def work() -> Model:
             raise error
 
-        return calls.call(target, tool, audit, client, work)
+        return calls.call(context, tool, audit, client, work)
 
     try:
         return answered(await in_thread(app_of(ctx).settings, refuse))
@@ -163,11 +163,13 @@ async def refused(ctx: Context[App], tool: str, audit: Mapping[str, object], err
 
 
 async def short_call(
-    ctx: Context[App], work: Callable[[Target, Progress], Model], finish: Callable[[Model], Model] = lambda model: model
+    ctx: Context[App],
+    work: Callable[[BackupContext, Progress], Model],
+    finish: Callable[[Model], Model] = lambda model: model,
 ) -> CallToolResult:
     """Something that takes a moment."""
     try:
-        return answered(finish(await in_thread(app_of(ctx).settings, lambda target: work(target, Progress()))))
+        return answered(finish(await in_thread(app_of(ctx).settings, lambda context: work(context, Progress()))))
     except BackupToolError as error:
         return failed(report(error))
 

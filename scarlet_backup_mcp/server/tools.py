@@ -26,10 +26,10 @@ from ..procedures import integrity, listing
 from ..procedures import prune as retention
 from ..procedures.backup import service as backups
 from ..procedures.catalog import records
-from ..procedures.context import Target
+from ..procedures.context import BackupContext
 from ..procedures.gate import gate
 from ..procedures.restore import service as restores
-from ..procedures.restore.sql_plan import Wishes
+from ..procedures.restore.sql_plan import RestoreOptions
 from ..procedures.verify import sql as verify_sql
 from ..progress import Progress
 from ..settings import Settings
@@ -185,9 +185,9 @@ async def backup(
     whether new definitions load again, and changes nothing in the database.
     Go on with PROC-003 only if `safe_to_proceed` is true; else follow `reasons`."""
 
-    def work(target: Target, progress: Progress) -> Model:
+    def work(context: BackupContext, progress: Progress) -> Model:
         return backups.backup(
-            target,
+            context,
             progress,
             kind=kind,
             label=label,
@@ -227,8 +227,8 @@ async def verify_backup(
     `backup` did not make is never valid, but SQL can be `proved`). Old files made with PowerShell's '>' are read as
     what they were before; `encoding` among the checks says how."""
 
-    def work(target: Target, progress: Progress) -> Model:
-        return verify_sql.verify(target, progress, backup, level, code_page=code_page, on_live_server=on_live_server)
+    def work(context: BackupContext, progress: Progress) -> Model:
+        return verify_sql.verify(context, progress, backup, level, code_page=code_page, on_live_server=on_live_server)
 
     audit = {"backup": backup, "level": level, "code_page": code_page, "on_live_server": on_live_server}
     return await long_call(ctx, "verify_backup", work, wait_seconds, job, audit if level != "quick" else None)
@@ -245,8 +245,8 @@ async def list_backups(
     points of earlier restores; running jobs; and a warning when the newest good SQL backup is over a week old. Changes
     nothing and works while Docker is down. Use a name it shows for verify_backup or restore."""
 
-    def work(target: Target, _: Progress) -> Model:
-        return listing.list_backups(target, limit, log)
+    def work(context: BackupContext, _: Progress) -> Model:
+        return listing.list_backups(context, limit, log)
 
     jobs = app_of(ctx).jobs.states()
     return await short_call(ctx, work, lambda listing: listing.model_copy(update={"jobs": jobs}))
@@ -311,7 +311,7 @@ async def restore(
     database, compared, and then swapped in; the present database is kept as an undo point (`undo_point`): restore that
     name to undo. Until the swap nothing live is touched. A volume's backup replaces every database of the server, which
     is stopped for some seconds. Call it with dry_run=true first, and db_integrity after it."""
-    wishes = Wishes(
+    options = RestoreOptions(
         accept_foreign=accept_foreign,
         accept_other_database=accept_other_database,
         stop_dependents=stop_dependents,
@@ -324,18 +324,18 @@ async def restore(
     )
     if job is not None or dry_run:
 
-        def rehearse(target: Target, progress: Progress) -> Model:
-            return restores.dry_run(target, progress, backup, wishes)
+        def rehearse(context: BackupContext, progress: Progress) -> Model:
+            return restores.dry_run(context, progress, backup, options)
 
         return await long_call(ctx, "restore", rehearse, wait_seconds, job)
-    audit = {"backup": backup, **asdict(wishes)}
+    audit = {"backup": backup, **asdict(options)}
     try:
-        name, confirmed = await consent(ctx, answer, backup, confirmation, wishes)
+        name, confirmed = await consent(ctx, answer, backup, confirmation, options)
     except BackupToolError as error:
         return await refused(ctx, "restore", audit, error)
 
-    def work(target: Target, progress: Progress) -> Model:
-        return restores.restore(target, progress, name, wishes, confirmed=confirmed)
+    def work(context: BackupContext, progress: Progress) -> Model:
+        return restores.restore(context, progress, name, options, confirmed=confirmed)
 
     return await long_call(ctx, "restore", work, wait_seconds, None, audit)
 
@@ -366,8 +366,8 @@ async def prune_backups(
     damaged or not made by `backup`, which is told instead. Call it only when the user wants room or order."""
     if job is not None or dry_run:
 
-        def rehearse(target: Target, progress: Progress) -> Model:
-            return retention.prune(target, progress, include_undo=include_undo)
+        def rehearse(context: BackupContext, progress: Progress) -> Model:
+            return retention.prune(context, progress, include_undo=include_undo)
 
         return await long_call(ctx, "prune_backups", rehearse, wait_seconds, job)
     audit = {"include_undo": include_undo}
@@ -376,8 +376,8 @@ async def prune_backups(
     except BackupToolError as error:
         return await refused(ctx, "prune_backups", audit, error)
 
-    def work(target: Target, progress: Progress) -> Model:
-        return retention.prune(target, progress, dry_run=False, include_undo=include_undo, confirmed=confirmed)
+    def work(context: BackupContext, progress: Progress) -> Model:
+        return retention.prune(context, progress, dry_run=False, include_undo=include_undo, confirmed=confirmed)
 
     return await long_call(ctx, "prune_backups", work, wait_seconds, None, audit)
 
@@ -391,8 +391,8 @@ async def db_integrity(
     backups there are (`safe_to_proceed`, with reasons in `gate`). Changes nothing. Problems come as `findings`, each
     with a remedy. Call it first when anything fails, after a restore, and just before PROC-003."""
 
-    def work(target: Target, progress: Progress) -> Model:
-        return integrity.db_integrity(target, progress)
+    def work(context: BackupContext, progress: Progress) -> Model:
+        return integrity.db_integrity(context, progress)
 
     return await short_call(ctx, work)
 
@@ -404,7 +404,7 @@ async def manifest(name: str, ctx: Context[App]) -> str:
     """The manifest of one backup."""
     try:
         found = await in_thread(
-            app_of(ctx).settings, lambda target: records.manifest_of(target, target.directory.find(name))
+            app_of(ctx).settings, lambda context: records.manifest_of(context, context.directory.find(name))
         )
     except BackupToolError as error:
         raise ResourceNotFoundError(str(error)) from None

@@ -59,7 +59,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Tail:
+class LogTail:
     """The last calls, newest first; `unreadable` lines lay between these."""
 
     entries: list[AuditEntry]
@@ -141,7 +141,7 @@ def append(directory: Path, entry: AuditEntry) -> None:
         raise StoreError(f"{path} can't be written: {getattr(error, 'strerror', None) or error}.") from error
 
 
-def read(directory: Path, count: int) -> Tail:
+def read(directory: Path, count: int) -> LogTail:
     """The last `count` calls. Raises StoreError when the log is there but can't be read."""
     entries: list[AuditEntry] = []
     unreadable = 0
@@ -152,7 +152,7 @@ def read(directory: Path, count: int) -> Tail:
         entries.append(entry)
         if len(entries) == count:
             break
-    return Tail(entries, unreadable)
+    return LogTail(entries, unreadable)
 
 
 def last_runs(directory: Path) -> list[AuditEntry]:

@@ -61,7 +61,7 @@ _WORD_AFTER = re.compile(r"[A-Za-z]*")
 
 
 @dataclass(frozen=True)
-class Choice:
+class CodePages:
     """Pages that give the same text, and words of it: where there are several choices, such as they differ in."""
 
     code_pages: tuple[CodePage, ...]
@@ -137,7 +137,7 @@ class Groups:
         """Question marks that may stand for other characters."""
         return self._question_marks if self._not_ascii <= min(HARDLY_ANY, self._question_marks) else 0
 
-    def verdict(self) -> tuple[tuple[Choice, ...], CodePage | None, list[str]]:
+    def verdict(self) -> tuple[tuple[CodePages, ...], CodePage | None, list[str]]:
         """The choices, the page if it is certain, and why, in sentences."""
         ways: dict[tuple[int | None, ...], list[CodePage]] = {}
         for index, page in enumerate(PAGES):
@@ -145,7 +145,7 @@ class Groups:
         fitting = [tuple(pages) for way, pages in ways.items() if None not in way]
         if any(self._continuation_bytes[pages[0]] >= EVIDENCE for pages in fitting):
             fitting = [pages for pages in fitting if UTF8 not in pages]
-        choices = tuple(Choice(pages, self._samples(pages, fitting)) for pages in fitting)
+        choices = tuple(CodePages(pages, self._samples(pages, fitting)) for pages in fitting)
         certain, why = self._certain(fitting)
         if self.suspicious_marks:
             words = ", ".join(self.question_samples)

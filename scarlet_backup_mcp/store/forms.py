@@ -45,17 +45,17 @@ _TAR = slice(257, 262)
 
 
 @dataclass(frozen=True)
-class Look:
+class FileForm:
     """How a file is packed, and what is in it."""
 
     packing: Packing
     form: Form
 
 
-def look(path: Path) -> Look:
+def look(path: Path) -> FileForm:
     """A look at the first bytes. Raises StoreError."""
     if path.is_dir():
-        return Look("none", "directory")
+        return FileForm("none", "directory")
     head = beginning(path, "none")
     packing: Packing = "none"
     for magic, found in _MAGIC:
@@ -64,8 +64,8 @@ def look(path: Path) -> Look:
         try:
             head = beginning(path, packing)
         except UnpackingRefused:  # as whoever reads it is told
-            return Look(packing, "script")
-    return Look(packing, _form(head))
+            return FileForm(packing, "script")
+    return FileForm(packing, _form(head))
 
 
 def is_a_backup(path: Path) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from ..models.common import CodePage
-from .code_pages import UTF8, Choice, Groups, encode
+from .code_pages import UTF8, CodePages, Groups, encode
 from .encodings import ARCHIVE, DESCRIPTIONS, HEAD, Container, recognise
 
 LONGEST_GROUP = 4 << 20
@@ -104,7 +104,7 @@ class Survey:
     """
 
     container: Container
-    choices: tuple[Choice, ...]
+    choices: tuple[CodePages, ...]
     repair: Repair | None
     why: str
     damage: str | None = None
@@ -126,7 +126,7 @@ def survey(chunks: Iterator[bytes]) -> Survey:
     container = recognise(head)
     described = f"The file is {DESCRIPTIONS[container]}."
     if container == "plain":
-        return Survey(container, (Choice((UTF8,), ()),), Repair(container, UTF8), described)
+        return Survey(container, (CodePages((UTF8,), ()),), Repair(container, UTF8), described)
     if _decoded(head, container).startswith(ARCHIVE.decode()):
         lost = "It was an archive (pg_dump -Fc): its bytes were taken for text, and can't be had back."
         return Survey(container, (), None, f"{described} {lost}", damage=lost, archive=True)

@@ -32,12 +32,12 @@ from scarlet_backup_mcp.models.verification import Verification
 from scarlet_backup_mcp.postgres.server import catalogue as pg
 from scarlet_backup_mcp.postgres.server.session import Session
 from scarlet_backup_mcp.procedures.catalog import records
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.drill import sql as drills
 from scarlet_backup_mcp.procedures.restore import size_guard
 from scarlet_backup_mcp.procedures.restore.service import dry_run, propose, restore
 from scarlet_backup_mcp.procedures.restore.size_guard import Size
-from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.procedures.sandbox import pg_restore
 from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, sweep, throw_away_server
 from scarlet_backup_mcp.procedures.verify.sql import verify
@@ -65,7 +65,7 @@ ROWS = 43
 def running(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAway]:
     directory = tmp_path_factory.mktemp("running")
     settings = load_settings(via="local", dsn=embedded.dsn(), bin_dir=embedded.bin_dir, dir=directory)
-    with Target(settings) as target, throw_away_server(target, Progress()) as ready:
+    with BackupContext(settings) as context, throw_away_server(context, Progress()) as ready:
         yield ready
 
 
@@ -73,9 +73,9 @@ def running(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) 
 def shared(running: ThrowAway, monkeypatch: pytest.MonkeyPatch) -> Throwaways:
     kept = Throwaways()
 
-    def given(target: Target, progress: Progress) -> AbstractContextManager[ThrowAway]:
-        assert target.directory.path.is_dir()
-        (target.directory.path / ".scarlet-drill").mkdir(exist_ok=True)
+    def given(context: BackupContext, progress: Progress) -> AbstractContextManager[ThrowAway]:
+        assert context.directory.path.is_dir()
+        (context.directory.path / ".scarlet-drill").mkdir(exist_ok=True)
         return kept.shared(running)
 
     monkeypatch.setattr(drills, "throw_away_server", given)
@@ -106,8 +106,8 @@ def databases(mind: tuple[Databases, Settings]) -> Databases:
 
 
 def look(settings: Settings, name: str, level: Level = "full") -> Verification:
-    with Target(settings) as target:
-        return verify(target, Progress(), name, level)
+    with BackupContext(settings) as context:
+        return verify(context, Progress(), name, level)
 
 
 def said(found: Verification, check: str) -> str:
@@ -342,9 +342,9 @@ def test_a_restore_that_brings_less_needs_a_word_of_its_own(
         bring_back(here, "old.sql", accept_foreign=True)
     assert "accept_smaller=true" in refused.value.remedy
     assert rows_in(databases, here) == str(ROWS)
-    wishes = Wishes(accept_foreign=True, accept_smaller=True)
-    with Target(here) as target:
-        question = propose(target, Progress(), "old.sql", wishes).question
+    options = RestoreOptions(accept_foreign=True, accept_smaller=True)
+    with BackupContext(here) as context:
+        question = propose(context, Progress(), "old.sql", options).question
     assert re.search("brings 0 rows.* replaces 43 rows", question)
     live = databases.make(MEMORY)
     assert live.dir is not None
@@ -358,8 +358,8 @@ def test_so_does_a_backup_of_our_own(databases: Databases, shared: Throwaways) -
     databases.psql("INSERT INTO s.agents SELECT n, 'x' FROM generate_series(4, 100) n", settings.database)
     with pytest.raises(SmallerRefused, match=r"brings 43 rows, 3 of them in agents, and replaces 140 rows"):
         bring_back(settings, name)
-    with Target(settings) as target, pytest.raises(SmallerRefused):
-        dry_run(target, Progress(), name)
+    with BackupContext(settings) as context, pytest.raises(SmallerRefused):
+        dry_run(context, Progress(), name)
     assert bring_back(settings, name, accept_smaller=True).integrity_rows == 3
 
 
@@ -368,8 +368,8 @@ def test_all_tables_together_are_counted_for_so_long_only(
 ) -> None:
     tables = [f"t{n}" for n in range(6)]
     settings = databases.make("".join(f"CREATE TABLE {name} AS SELECT 1;" for name in tables))
-    with Target(settings) as target, target.server.session(target.database) as other:
-        assert size_guard.live(target, 3, Progress()) == Size(6, 3, 6)
+    with BackupContext(settings) as context, context.server.session(context.database) as other:
+        assert size_guard.live(context, 3, Progress()) == Size(6, 3, 6)
 
         def then_locked(session: Session) -> list[pg.Table]:
             found = listed_tables(session)
@@ -380,7 +380,7 @@ def test_all_tables_together_are_counted_for_so_long_only(
         monkeypatch.setattr(pg, "tables", then_locked)
         monkeypatch.setattr(size_guard, "SECONDS", 1)
         began = time.monotonic()
-        assert size_guard.live(target, 3, Progress()) == Size(None, 3, 6)
+        assert size_guard.live(context, 3, Progress()) == Size(None, 3, 6)
         assert time.monotonic() - began < 3
 
 
@@ -433,8 +433,8 @@ def test_an_archive_is_converted_and_then_as_any_other_file(
     drilled = drill(here, name)
     assert (drilled.proved, drilled.rows, drilled.sha256) == (True, ROWS, found.sha256)
     assert listed(here, name).proved_at == drilled.proved_at
-    with Target(here) as target:
-        assert dry_run(target, Progress(), name, Wishes(accept_foreign=True)).restored is False
+    with BackupContext(here) as context:
+        assert dry_run(context, Progress(), name, RestoreOptions(accept_foreign=True)).restored is False
     bring_back(here, name, accept_foreign=True)
     assert rows_in(databases, here) == str(ROWS)
     drop_undo(databases, here)
@@ -446,15 +446,15 @@ def test_what_killed_conversions_left_is_removed_and_nothing_that_is_used(databa
     name = databases.archive(here, "-Fc", "mind.dump").name
     assert here.dir is not None
     drills = here.dir / ".scarlet-drill"
-    with Target(here) as target:
-        known = records.know(target, target.directory.find(name))
-        with pg_restore.as_script(target, known, Progress()) as script:
+    with BackupContext(here) as context:
+        record = records.know(context, context.directory.find(name))
+        with pg_restore.as_script(context, record, Progress()) as script:
             left = drills / "0123456789abcdef.sql.zst.partial"
             left.write_bytes(b"secrets")
-            assert sweep(target) == [left.name]
+            assert sweep(context) == [left.name]
             assert (script.entry.path.exists(), left.exists()) == (True, False)
         left.write_bytes(b"secrets")
-        with throw_away_server(target, Progress()) as ready:
+        with throw_away_server(context, Progress()) as ready:
             assert not left.exists()
         assert any(left.name in warning for warning in ready.warnings)
     assert {path.name for path in drills.iterdir()} <= {"owner", ".scarlet-backup.lock"}
@@ -496,11 +496,11 @@ def test_a_directory_that_changes_after_it_was_confirmed(
     databases: Databases, here: Settings, shared: Throwaways
 ) -> None:
     archive = databases.archive(here, "-Fd", "mind")
-    with Target(here) as target:
-        agreed = propose(target, Progress(), "mind", Wishes(accept_foreign=True))
+    with BackupContext(here) as context:
+        agreed = propose(context, Progress(), "mind", RestoreOptions(accept_foreign=True))
         (archive / "more").write_bytes(b"x")
         with pytest.raises(ConfirmationStale):
-            restore(target, Progress(), "mind", Wishes(accept_foreign=True), confirmed=agreed.confirms)
+            restore(context, Progress(), "mind", RestoreOptions(accept_foreign=True), confirmed=agreed.confirms)
 
 
 def sqlite(path: Path) -> None:
@@ -545,8 +545,8 @@ def test_a_db_file_is_listed_only_for_what_it_holds(databases: Databases, here: 
     (here.dir / "utf-16.db").write_bytes(plain.encode("utf-16"))
     (here.dir / "packed.DB").write_bytes(gzip.compress(plain.encode()))
     databases.archive(here, "-Fc", "archive.db")
-    with Target(here) as target:
-        found = {entry.name.name for entry in target.directory.entries()}
+    with BackupContext(here) as context:
+        found = {entry.name.name for entry in context.directory.entries()}
     assert found == {"letta.db", "plain.db", "utf-16.db", "packed.DB", "archive.db"}
 
 
@@ -576,8 +576,8 @@ def test_links_and_devices_are_no_backups(here: Settings, tmp_path: Path) -> Non
     (here.dir / "inner").mkdir()
     (here.dir / "inner" / "toc.dat").symlink_to(outside / "toc.dat")
     os.mkfifo(here.dir / "pipe.dump")
-    with Target(here) as target:
-        assert list(target.directory.entries()) == []
+    with BackupContext(here) as context:
+        assert list(context.directory.entries()) == []
         for name in ("link", "inner", "pipe.dump", "../outside", "outside/toc.dat"):
             with pytest.raises(NameRefused):
-                target.directory.find(name)
+                context.directory.find(name)

@@ -13,10 +13,10 @@ from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import ForeignRefused, RestoreFailed
 from scarlet_backup_mcp.models.results import Restore
 from scarlet_backup_mcp.postgres.dump.put_off import PutOff
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.drill import sql as drills
 from scarlet_backup_mcp.procedures.restore.service import dry_run, propose
-from scarlet_backup_mcp.procedures.restore.sql_plan import Wishes
+from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, throw_away_server
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
@@ -43,7 +43,7 @@ ROLES = "SELECT count(*) FROM pg_roles WHERE starts_with(rolname, 'scarlet_load'
 def running(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAway]:
     directory = tmp_path_factory.mktemp("running")
     settings = load_settings(via="local", dsn=embedded.dsn(), bin_dir=embedded.bin_dir, dir=directory)
-    with Target(settings) as target, throw_away_server(target, Progress()) as ready:
+    with BackupContext(settings) as context, throw_away_server(context, Progress()) as ready:
         yield ready
 
 
@@ -51,7 +51,7 @@ def running(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) 
 def shared(running: ThrowAway, monkeypatch: pytest.MonkeyPatch) -> Throwaways:
     kept = Throwaways()
 
-    def given(target: Target, progress: Progress) -> AbstractContextManager[ThrowAway]:
+    def given(context: BackupContext, progress: Progress) -> AbstractContextManager[ThrowAway]:
         return kept.shared(running)
 
     monkeypatch.setattr(drills, "throw_away_server", given)
@@ -219,9 +219,9 @@ def test_code_that_a_file_brings_is_named_in_the_dry_run_and_in_the_question(dat
         "It brings code, which runs for whoever uses the database: functions public.norm, public.ddl, public.told; "
         "rules nothing on public.docs; triggers tell on public.docs; event triggers watch.",
     ]
-    with Target(settings) as target:
-        assert dry_run(target, Progress(), name, Wishes(accept_foreign=True)).warnings[1:] == sentences
-        asked = propose(target, Progress(), name, Wishes(accept_foreign=True)).question
+    with BackupContext(settings) as context:
+        assert dry_run(context, Progress(), name, RestoreOptions(accept_foreign=True)).warnings[1:] == sentences
+        asked = propose(context, Progress(), name, RestoreOptions(accept_foreign=True)).question
     assert " ".join(sentences) in asked
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from scarlet_backup_mcp import summaries
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
@@ -108,15 +108,15 @@ UNSAFE: dict[str, tuple[Callable[[Sent], None], str]] = {
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackupContext]:
     settings = load_settings(
         dir=tmp_path_factory.mktemp("archives"), via="local", dsn="postgresql://127.0.0.1:1/letta", database="letta"
     )
-    with Target(settings) as one:
+    with BackupContext(settings) as one:
         yield one
 
 
-def send(target: Target, change: Callable[[Sent], None] | None, behind: bytes = b"") -> None:
+def send(context: BackupContext, change: Callable[[Sent], None] | None, behind: bytes = b"") -> None:
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w", format=tarfile.GNU_FORMAT) as tar:
         sent = Sent(tar, made)
@@ -124,12 +124,12 @@ def send(target: Target, change: Callable[[Sent], None] | None, behind: bytes = 
         sent.add("global/pg_control", bytes(8192))
         if change is not None:
             change(sent)
-    (target.directory.path / NAME).write_bytes(gzip.compress(made.getvalue(), 1) + behind)
+    (context.directory.path / NAME).write_bytes(gzip.compress(made.getvalue(), 1) + behind)
 
 
-def test_the_archive_itself_is_none_of_them(target: Target) -> None:
-    send(target, None)
-    found = verify(target, Progress(), NAME, "full")
+def test_the_archive_itself_is_none_of_them(context: BackupContext) -> None:
+    send(context, None)
+    found = verify(context, Progress(), NAME, "full")
     assert {check.check for check in found.checks if check.ok is False} == {"manifest"}
     assert "onfiguration that it brings" not in summaries.describe(found)
     assert len(UNSAFE) >= 20
@@ -137,10 +137,10 @@ def test_the_archive_itself_is_none_of_them(target: Target) -> None:
 
 @pytest.mark.parametrize(("change", "told"), UNSAFE.values(), ids=UNSAFE)
 def test_what_it_would_do_is_told_and_shown_without_escapes(
-    target: Target, change: Callable[[Sent], None], told: str
+    context: BackupContext, change: Callable[[Sent], None], told: str
 ) -> None:
-    send(target, change)
-    found = verify(target, Progress(), NAME, "full")
+    send(context, change)
+    found = verify(context, Progress(), NAME, "full")
     named = [check for check in found.checks if check.check in ("structure", "configuration") and check.ok is not True]
     assert len(named) == 1, found.checks
     shown = summaries.describe(found)
@@ -151,7 +151,7 @@ def test_what_it_would_do_is_told_and_shown_without_escapes(
 
 
 @pytest.mark.parametrize("behind", [gzip.compress(bytes(10240)), gzip.compress(b"")[:12], b"\0" * 512])
-def test_nothing_hides_behind_its_end(target: Target, behind: bytes) -> None:
-    send(target, None, behind)
-    found = verify(target, Progress(), NAME, "full")
+def test_nothing_hides_behind_its_end(context: BackupContext, behind: bytes) -> None:
+    send(context, None, behind)
+    found = verify(context, Progress(), NAME, "full")
     assert {check.check for check in found.checks if check.ok is False} >= {"compression"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scarlet_backup_mcp import summaries
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
@@ -102,32 +102,34 @@ HOSTILE = [
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackupContext]:
     settings = load_settings(
         dir=tmp_path_factory.mktemp("dumps"), via="local", dsn="postgresql://127.0.0.1:1/letta", database="letta"
     )
-    with Target(settings) as one:
+    with BackupContext(settings) as one:
         yield one
 
 
-def send(target: Target, more: str) -> Path:
-    path = target.directory.path / NAME
+def send(context: BackupContext, more: str) -> Path:
+    path = context.directory.path / NAME
     path.write_text(DUMP.replace("{}", more), encoding="utf-8")
     return path
 
 
-def test_the_dump_itself_is_none_of_them(target: Target) -> None:
-    send(target, "")
-    checks = {check.check: check.ok for check in verify(target, Progress(), NAME, "full").checks}
+def test_the_dump_itself_is_none_of_them(context: BackupContext) -> None:
+    send(context, "")
+    checks = {check.check: check.ok for check in verify(context, Progress(), NAME, "full").checks}
     assert {name for name, ok in checks.items() if ok is False} == {"manifest"}
     assert checks["statements"] is True
     assert len(HOSTILE) >= 40
 
 
 @pytest.mark.parametrize("statement", HOSTILE)
-def test_a_dump_with_it_is_refused_and_shown_without_secrets_and_escapes(target: Target, statement: str) -> None:
-    send(target, statement)
-    found = verify(target, Progress(), NAME, "full")
+def test_a_dump_with_it_is_refused_and_shown_without_secrets_and_escapes(
+    context: BackupContext, statement: str
+) -> None:
+    send(context, statement)
+    found = verify(context, Progress(), NAME, "full")
     refused = [check for check in found.checks if check.check in ("statements", "structure") and check.ok is False]
     assert len(refused) == 1, found.checks
     assert "line 17" in f"{refused[0].found} {refused[0].detail}"

@@ -15,8 +15,8 @@ from scarlet_backup_mcp.models.results import Backup
 from scarlet_backup_mcp.models.verification import Drill
 from scarlet_backup_mcp.postgres.server import counting
 from scarlet_backup_mcp.procedures.backup.service import backup
-from scarlet_backup_mcp.procedures.context import Target
-from scarlet_backup_mcp.procedures.drill.volume_checks import Counted, of_rows
+from scarlet_backup_mcp.procedures.context import BackupContext
+from scarlet_backup_mcp.procedures.drill.volume_checks import RecoveredRows, of_rows
 from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.integrity import db_integrity
 from scarlet_backup_mcp.procedures.listing import list_backups
@@ -73,8 +73,8 @@ def sent(box: Box) -> list[str]:
     return [" ".join(found.split()) for found in _STATEMENT.findall(log.stderr)]
 
 
-def take(target: Target, kind: Kind = "sql") -> Backup:
-    return backup(target, Progress(), kind=kind)
+def take(context: BackupContext, kind: Kind = "sql") -> Backup:
+    return backup(context, Progress(), kind=kind)
 
 
 def test_a_superuser_who_looks_in_the_usual_way_springs_the_traps(box: Box) -> None:
@@ -96,12 +96,12 @@ def test_a_superuser_who_looks_in_the_usual_way_springs_the_traps(box: Box) -> N
 
 
 def test_no_tool_runs_what_an_ordinary_role_has_defined(box: Box, directory: Path) -> None:
-    with Target(box.settings(directory)) as target:
-        looked = db_integrity(target, Progress())
+    with BackupContext(box.settings(directory)) as context:
+        looked = db_integrity(context, Progress())
         assert looked.agents == 3
         assert {finding.code for finding in looked.findings} == {"no_good_backup"}
-        volume = take(target, "volume")
-        made = take(target)
+        volume = take(context, "volume")
+        made = take(context)
         assert (made.integrity_rows, volume.integrity_rows) == (3, 3)
         assert {table.name: table.rows for table in made.tables} == {
             "agents": 3,
@@ -112,24 +112,24 @@ def test_no_tool_runs_what_an_ordinary_role_has_defined(box: Box, directory: Pat
         }
         assert made.rows == volume.rows == 9
         assert made.safe_to_proceed, made.reasons
-        assert gate(target).safe_to_proceed
+        assert gate(context).safe_to_proceed
         assert sprung(box) == set()
         named = (made.name, volume.name)
-        assert all(propose(target, Progress(), name).question for name in named)
-        assert all(dry_run(target, Progress(), name).dry_run for name in named)
+        assert all(propose(context, Progress(), name).question for name in named)
+        assert all(dry_run(context, Progress(), name).dry_run for name in named)
         assert sprung(box) == set()
         assert_nothing_is_planned(sent(box))
 
-        drilled = verify(target, Progress(), made.name, "drill")
+        drilled = verify(context, Progress(), made.name, "drill")
         assert drilled.valid, [check for check in drilled.checks if check.ok is False]
         box.psql("DELETE FROM letta.agents WHERE id > 1")
         sprung(box)  # that was not us
-        assert "3 in agents" in propose(target, Progress(), made.name).question
-        done = restore(target, Progress(), made.name)
+        assert "3 in agents" in propose(context, Progress(), made.name).question
+        done = restore(context, Progress(), made.name)
         assert (done.integrity_rows_before, done.integrity_rows, done.rows_compared) == (1, 3, 9)
-        assert db_integrity(target, Progress()).agents == 3
-        assert done.undo_point in {point.name for point in list_backups(target).undo_points or []}
-        prune(target, Progress(), include_undo=True)
+        assert db_integrity(context, Progress()).agents == 3
+        assert done.undo_point in {point.name for point in list_backups(context).undo_points or []}
+        prune(context, Progress(), include_undo=True)
         assert sprung(box) == set()
     assert box.psql("SELECT pg_catalog.bool_or(rolsuper) FROM pg_catalog.pg_roles WHERE rolname LIKE 'mal%'") == "f"
 
@@ -167,10 +167,10 @@ def test_a_view_that_stands_before_the_integrity_table_is_a_finding(box: Box, di
     view = "SET SESSION AUTHORIZATION mallory; CREATE VIEW app.agents AS SELECT 1 AS id, app.spring('view')"
     box.psql(view)
     try:
-        with Target(box.settings(directory)) as target:
-            looked = db_integrity(target, Progress())
-            made, volume = take(target), take(target, "volume")
-            question = propose(target, Progress(), made.name).question
+        with BackupContext(box.settings(directory)) as context:
+            looked = db_integrity(context, Progress())
+            made, volume = take(context), take(context, "volume")
+            question = propose(context, Progress(), made.name).question
     finally:
         box.psql("DROP VIEW app.agents")
     assert sprung(box) == set()
@@ -188,18 +188,20 @@ def test_a_count_takes_no_more_locks_than_pg_dump(box: Box, directory: Path, mon
     """200 tables with 5 indexes each: pg_dump locks the tables, a plan their indexes, too."""
     box.psql("CREATE DATABASE many", "postgres")
     box.psql(MANY_TABLES, "many")
-    with Target(box.settings(directory, database="many")) as target:
-        made, volume = take(target), take(target, "volume")
+    with BackupContext(box.settings(directory, database="many")) as context:
+        made, volume = take(context), take(context, "volume")
         assert (made.rows, volume.rows, made.integrity_rows, volume.integrity_rows) == (201, 201, 1, 1)
         monkeypatch.setattr(counting, "LOCK_WAIT", {"lock_timeout": "200ms"})
         with box.holding("LOCK TABLE t7 IN ACCESS EXCLUSIVE MODE;", "many"):
-            volume = take(target, "volume")
+            volume = take(context, "volume")
         assert (volume.rows, volume.integrity_rows) == (200, 1)
         assert any("a drill can't compare them: public.t7 (" in told for told in volume.warnings)
-        found = target.directory.volume_manifest(volume.name)
+        found = context.directory.volume_manifest(volume.name)
         assert found is not None
         assert found.uncounted == ["public.t7"]
-        counted = Counted({(t.schema_, t.name): t.rows for t in found.tables} | {("public", "t7"): 1}, frozenset(), [])
+        counted = RecoveredRows(
+            {(t.schema_, t.name): t.rows for t in found.tables} | {("public", "t7"): 1}, frozenset(), []
+        )
         rows = of_rows(found, counted, Drill(proved=None, where="", server_version="", duration_seconds=0))
         assert (rows.ok, rows.detail) == (None, "public.t7: it could not be counted when it was copied")
     with pytest.raises(AssertionError, match="out of shared memory"):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
-from scarlet_backup_mcp.procedures.context import Target
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.settings import Settings
 
@@ -68,8 +68,8 @@ def test_what_differs_is_named_with_table_column_and_keys(replaced: Settings) ->
 
 def test_the_gate_stays_open_and_says_it(replaced: Settings) -> None:
     drill(replaced)
-    with Target(replaced) as target:
-        verdict = gate(target)
+    with BackupContext(replaced) as context:
+        verdict = gate(context)
     assert verdict.safe_to_proceed, verdict.reasons
     assert "public.diary, column loud" in " ".join(verdict.reasons)
 
@@ -84,8 +84,8 @@ def test_a_restore_says_it_and_does_not_refuse(replaced: Settings, databases: Da
 def test_what_comes_back_as_it_was_is_silent_and_the_gate_stays_open(databases: Databases) -> None:
     settings = databases.make(MEMORY + DIARY, gate_level="unproved")
     taken = take(settings)
-    with Target(settings) as target:
-        verdict, manifest = gate(target), target.directory.manifest(taken.name)
+    with BackupContext(settings) as context:
+        verdict, manifest = gate(context), context.directory.manifest(taken.name)
     assert verdict.safe_to_proceed, verdict.reasons
     assert manifest is not None
     computed = {(one.name, one.rows): one for one in manifest.recomputed or []}
@@ -124,8 +124,8 @@ def test_users_code_runs_as_the_owner_and_can_not_get_out(databases: Databases) 
         CREATE INDEX ON app.diary (id) WHERE app.quiet();"""
     )
     taken = take(settings)
-    with Target(settings) as target:
-        manifest = target.directory.manifest(taken.name)
+    with BackupContext(settings) as context:
+        manifest = context.directory.manifest(taken.name)
     (found,) = (manifest and manifest.recomputed) or []
     assert "done as drill " in found.why_not
     assert found.why_not.endswith(": (SQLSTATE P0001)")

@@ -10,7 +10,7 @@ from typing import Literal
 
 from ...errors import ContainerAmbiguous, ContainerMissing, ContainerNotRunning, ContainerPaused, HostError
 from ...nearest import nearest
-from .. import Dependent, Mount, Place, run
+from .. import ContainerInfo, Dependent, Mount, run
 from .engine import DEFAULT_ADDRESS, Answer, Engine, EngineRefused, container_name, find_endpoint
 from .exec_stream import ExecProcess
 
@@ -34,8 +34,8 @@ class DockerHost:
     there; unless `stand_in`, the container of that name has to have them. Several containers with the labels are
     refused: nobody has said which one is meant.
 
-    The container is looked up by `place` (and by whatever comes first); after that programs go into the very same
-    one until `place` is called again, so one procedure never spans two containers unseen. Threads may share a host.
+    The container is looked up by `container_info` (and by whatever comes first); after that programs go into the very same
+    one until `container_info` is called again, so one procedure never spans two containers unseen. Threads may share a host.
     """
 
     kind: Literal["docker", "local"] = "docker"
@@ -48,18 +48,18 @@ class DockerHost:
         self._container_id: str | None = None
         self._environment_names: tuple[str, ...] = ()
 
-    def place(self) -> Place:
+    def container_info(self) -> ContainerInfo:
         """As `Host.place`. `image_id` is the digest of the image that the container was made from."""
         return self._place(self._find())
 
-    def _place(self, found: Answer) -> Place:
+    def _place(self, found: Answer) -> ContainerInfo:
         self._pin(found)
         settings: Answer = found["Config"]
         state: Answer = found["State"]
         labels: dict[str, str] = settings.get("Labels") or {}
         environment = _environment(settings.get("Env") or [])
         endpoint = self._engine().endpoint
-        return Place(
+        return ContainerInfo(
             kind="docker",
             container=found["Name"].lstrip("/"),
             container_id=found["Id"],
@@ -80,7 +80,7 @@ class DockerHost:
             environment=environment,
         )
 
-    def require_running(self) -> Place:
+    def require_running(self) -> ContainerInfo:
         """As `Host.require_running`. An unhealthy or starting container runs; one that is restarting does not."""
         found = self._find()
         _check_running(found)
@@ -116,11 +116,11 @@ class DockerHost:
 
     def dependents(self) -> list[Dependent]:
         """As `Host.dependents`, by the labels of Compose, sorted by name; one-off containers are none."""
-        place = self.place()
-        if not place.project or not place.service:
+        container_info = self.container_info()
+        if not container_info.project or not container_info.service:
             return []
-        found = self._engine().containers_labelled([f"{PROJECT}={place.project}", DEPENDS_ON])
-        dependents = [_dependent(item) for item in found if _depends_on(item["Labels"], place.service)]
+        found = self._engine().containers_labelled([f"{PROJECT}={container_info.project}", DEPENDS_ON])
+        dependents = [_dependent(item) for item in found if _depends_on(item["Labels"], container_info.service)]
         return sorted(dependents, key=lambda dependent: dependent.name)
 
     def stop_container(self, container_id: str, seconds: int = STOP_SECONDS) -> None:

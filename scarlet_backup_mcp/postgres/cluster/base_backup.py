@@ -88,7 +88,7 @@ def parse(text: bytes) -> BackupManifest:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ManifestComparison:
     """How an archive's files agree with its backup_manifest. Faults are sentences; `unchecked` files have checksums of
     another kind, so that only their sizes were compared."""
 
@@ -98,7 +98,7 @@ class Comparison:
     unchecked: int
 
 
-def compare(manifest: BackupManifest, files: Mapping[str, File]) -> Comparison:
+def compare(manifest: BackupManifest, files: Mapping[str, File]) -> ManifestComparison:
     """The regular files of an archive, by their names, against its backup_manifest."""
     listed = {file.name: file for file in manifest.files}
     faults = (
@@ -120,7 +120,7 @@ def compare(manifest: BackupManifest, files: Mapping[str, File]) -> Comparison:
     faults += [f"{name} is not listed" for name in sorted(extra)]
     if BACKUP_LABEL not in files:
         faults.append(f"{BACKUP_LABEL}, without which a server would start from a torn state, is missing")
-    return Comparison(len(listed), faults, _wal_faults(manifest.wal_ranges, wal_segments(files)), unchecked)
+    return ManifestComparison(len(listed), faults, _wal_faults(manifest.wal_ranges, wal_segments(files)), unchecked)
 
 
 def wal_segments(files: Mapping[str, File]) -> dict[str, File]:

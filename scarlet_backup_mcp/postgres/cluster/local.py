@@ -32,7 +32,7 @@ LOOPBACK: Mapping[str, str] = {"listen_addresses": "127.0.0.1", "unix_socket_dir
 """No sockets: their paths are limited to some 100 bytes."""
 
 
-class Cluster:
+class LocalCluster:
     """A server in a temporary directory, on loopback, for one superuser with a random password.
 
         with Cluster(lambda: Path("/usr/lib/postgresql/15/bin"), settings={"fsync": "off"}) as server:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from .definitions import OUTSIDE, Definition, ObjectKey, beginning, heading, partitioned
-from .differences import Difference, Rewritten, differing, shown, unequal
+from .differences import DumpDifference, Rewritten, differing, shown, unequal
 from .digests import RowDigests
 from .encodings import codec_set_by
 from .form import AUTHORIZATION, STANDARD_COMMENT, Form
@@ -215,7 +215,7 @@ class Comparison:
 
     rows_compared: int
     objects_compared: int
-    differences: list[Difference]
+    differences: list[DumpDifference]
     rewritten: list[Rewritten]
     by_number: list[str]
     not_compared: list[str]
@@ -239,7 +239,7 @@ def compare(before: Contents, after: Contents, *, same_version: bool = True) -> 
     Unless it is the `same_version`, another major version's pg_dump or server wrote `before`: then every other text of
     an object is one to confirm. Raises ValueError where the columns of a table were taken in different orders.
     """
-    differences: list[Difference] = []
+    differences: list[DumpDifference] = []
     by_number: list[str] = []
     not_compared: list[str] = []
     rows_compared = 0
@@ -251,12 +251,14 @@ def compare(before: Contents, after: Contents, *, same_version: bool = True) -> 
         if one.rows is None or other.rows is None:
             not_compared.append(name)
         elif one.rows != other.rows:
-            differences.append(Difference(f"rows of {name}", str(one.rows), str(other.rows)))
+            differences.append(DumpDifference(f"rows of {name}", str(one.rows), str(other.rows)))
         elif one.rows and (one.form != other.form or one.form == "mixed"):
             by_number.append(name)
         elif one.rows and one.digest != other.digest:
             _require_same_order(before, after, table)
-            differences.append(Difference(f"rows of {name}", str(one.rows), f"{other.rows}, but with other content,"))
+            differences.append(
+                DumpDifference(f"rows of {name}", str(one.rows), f"{other.rows}, but with other content,")
+            )
         else:
             rows_compared += one.rows
     differences += _large_objects(before, after)
@@ -282,11 +284,11 @@ def confirm(comparison: Comparison, again: Contents, after: Contents) -> Compari
     definitions were loaded once more."""
     fresh, restored = again.definitions(comparison.by_object), after.definitions(comparison.by_object)
     kept: list[Rewritten] = []
-    refused: list[Difference] = []
+    refused: list[DumpDifference] = []
     for item in comparison.rewritten:
         ones, others = unequal(fresh.get(item.key, []), restored.get(item.key, []))
         if ones or others:
-            refused.append(Difference(item.what, item.before, item.after))
+            refused.append(DumpDifference(item.what, item.before, item.after))
         else:
             kept.append(item)
     return replace(comparison, differences=[*comparison.differences, *refused], rewritten=kept, confirmed=True)
@@ -298,8 +300,8 @@ def _require_same_order(before: Contents, after: Contents, table: tuple[str, str
         raise ValueError("the second script has to be read with Contents(like=…) of the first")
 
 
-def _large_objects(before: Contents, after: Contents) -> Iterator[Difference]:
+def _large_objects(before: Contents, after: Contents) -> Iterator[DumpDifference]:
     ones, others = before.large_objects, after.large_objects
     for oid in sorted({**ones, **others}, key=int):
         if ones.get(oid, EMPTY) != others.get(oid, EMPTY):
-            yield Difference(f"content of large object {oid}", *shown(ones.get(oid, ""), others.get(oid, "")))
+            yield DumpDifference(f"content of large object {oid}", *shown(ones.get(oid, ""), others.get(oid, "")))

@@ -13,7 +13,7 @@ SHOWN = 500
 
 
 @dataclass(frozen=True)
-class Difference:
+class DumpDifference:
     """Something that is not the same in both. `what` is "rows of letta.messages" or "INDEX letta.agents_name_idx";
     `before` and `after` tell what each has, "" if it has it not."""
 
@@ -32,7 +32,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Rewritten(Difference):
+class Rewritten(DumpDifference):
     """A definition that has another text, but one that a server could have made of it."""
 
     key: ObjectKey
@@ -40,7 +40,7 @@ class Rewritten(Difference):
 
 def differing(
     before: dict[ObjectKey, list[Definition]], after: dict[ObjectKey, list[Definition]], same_version: bool
-) -> Iterator[Difference]:
+) -> Iterator[DumpDifference]:
     """Each object that is not the same in both; a Rewritten where it has to be confirmed."""
     for key in {**before, **after}:
         ones, others = unequal(before.get(key, []), after.get(key, []))
@@ -50,7 +50,7 @@ def differing(
             yield Rewritten(str(key), *shown(str(one), str(other)), key)
         for at in range(max(len(ones), len(others))):
             texts = [str(side[at]) if at < len(side) else "" for side in (ones, others)]
-            yield Difference(str(key), *shown(*texts))
+            yield DumpDifference(str(key), *shown(*texts))
 
 
 def unequal(ones: list[Definition], others: list[Definition]) -> tuple[list[Definition], list[Definition]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..server.session import Session
-from .differences import Difference
+from .differences import DumpDifference
 
 Meanings = Mapping[str, list[str]]
 """What each object uses, both as `pg_identify_object` names them; those that use only PostgreSQL's own are left out."""
@@ -57,10 +57,10 @@ def meanings(session: Session) -> dict[str, list[str]]:
     return {row["object"]: row["uses"] for row in rows}
 
 
-def other_meanings(before: Meanings, after: Meanings) -> list[Difference]:
+def other_meanings(before: Meanings, after: Meanings) -> list[DumpDifference]:
     """Each object that uses something else in the restored database (after) than it did."""
     return [
-        Difference(f"{MEANING}{name}", _told(before, after, name), _told(after, before, name))
+        DumpDifference(f"{MEANING}{name}", _told(before, after, name), _told(after, before, name))
         for name in sorted({*before, *after})
         if set(before.get(name, [])) != set(after.get(name, []))
     ]

@@ -199,9 +199,9 @@ def apply_setting(server: Server, database: str, setting: Setting, options: Mapp
     A list such as search_path, given as one literal, would become one name, so the value is set first and stored FROM
     CURRENT (seen on 15.20).
     """
-    place = f"DATABASE {identifier(database)}"
+    container_info = f"DATABASE {identifier(database)}"
     if setting.role is not None:
-        place = f"ROLE {identifier(setting.role)} IN {place}"
+        container_info = f"ROLE {identifier(setting.role)} IN {container_info}"
     name = ".".join(identifier(part) for part in setting.name.split("."))
     with server.session(database, options) as session:
         session.execute("BEGIN")
@@ -209,10 +209,10 @@ def apply_setting(server: Server, database: str, setting: Setting, options: Mapp
             if setting.name in ("role", "session_authorization") or setting.name.endswith("_timeout"):
                 raise QueryFailed("it would change who we are, or end us", sqlstate="55P02")
             session.execute(f"SELECT set_config({literal(setting.name)}, {literal(setting.value)}, false)")
-            session.execute(f"ALTER {place} SET {name} FROM CURRENT")
+            session.execute(f"ALTER {container_info} SET {name} FROM CURRENT")
         except QueryFailed:  # some can only be set when a connection begins
             session.execute("ROLLBACK")
-            session.execute(f"ALTER {place} SET {name} TO {literal(setting.value)}")
+            session.execute(f"ALTER {container_info} SET {name} TO {literal(setting.value)}")
         else:
             session.execute("COMMIT")
 
@@ -224,8 +224,8 @@ def _sorted(settings: Sequence[Setting]) -> list[tuple[str, str, str]]:
 # -- the swap --------------------------------------------------------------------------------------------------------
 
 
-def swap(renaming: Session, ending: Session, database: str, incoming: str, undo: str | None) -> float:
-    """In one transaction rename `database` to `undo` (None: there is none) and `incoming` to `database`.
+def swap(renaming: Session, ending: Session, database: str, staging: str, undo: str | None) -> float:
+    """In one transaction rename `database` to `undo` (None: there is none) and `staging` to `database`.
 
     The doors of what comes in are opened in that transaction. Gives the `time.monotonic()` of its begin. Both sessions
     are in another database. The first rename takes the database's lock, so that new connections queue; meanwhile the
@@ -235,7 +235,7 @@ def swap(renaming: Session, ending: Session, database: str, incoming: str, undo:
     is in the way.
     """
     try:
-        oids = [oid(ending, name) for name in (database, incoming) if undo is not None or name == incoming]
+        oids = [oid(ending, name) for name in (database, staging) if undo is not None or name == staging]
     except DatabaseMissing as error:
         raise RestoreFailed(f"The databases could not be swapped: {error.message}") from None
     keeping = _KeepEnding(ending, oids, renaming.pid)
@@ -245,8 +245,8 @@ def swap(renaming: Session, ending: Session, database: str, incoming: str, undo:
         renaming.execute(f"SET LOCAL lock_timeout = '{SWAP_LOCK_SECONDS}s'")
         if undo is not None:
             renaming.execute(f"ALTER DATABASE {identifier(database)} RENAME TO {identifier(undo)}")
-        open_doors(renaming, incoming)
-        renaming.execute(f"ALTER DATABASE {identifier(incoming)} RENAME TO {identifier(database)}")
+        open_doors(renaming, staging)
+        renaming.execute(f"ALTER DATABASE {identifier(staging)} RENAME TO {identifier(database)}")
         renaming.execute("COMMIT")
     except (QueryFailed, TableLocked) as error:
         renaming.execute("ROLLBACK")

@@ -25,13 +25,13 @@ class Postmaster:
     port: str
     host: str
 
-    def is_of(self, found: Identity) -> bool:
+    def is_of(self, found: ServerIdentity) -> bool:
         """Whether that server wrote this."""
         return -1 <= found.started_at - self.started_at <= START_SECONDS
 
 
 @dataclass(frozen=True)
-class Identity:
+class ServerIdentity:
     """What a session tells of the server that it is in."""
 
     database: str
@@ -74,7 +74,7 @@ class Whereabouts:
     def __init__(self, host: Host, data_directory: str | None) -> None:
         self._host, self._directory = host, data_directory
         self._postmaster: Postmaster | None = None
-        self._first: Identity | None = None
+        self._first: ServerIdentity | None = None
 
     def environment(self) -> dict[str, str]:
         """PGHOST and PGPORT; empty where no data directory tells them. Raises HostError."""
@@ -83,7 +83,7 @@ class Whereabouts:
         found = self._postmaster
         return {} if found is None else {"PGHOST": found.host, "PGPORT": found.port}
 
-    def require(self, found: Identity, database: str) -> None:
+    def require(self, found: ServerIdentity, database: str) -> None:
         """Raises WrongServer unless a session that was opened for `database` is there, in the server that is meant."""
         if found.database != database:
             raise WrongServer(f"A session for the database {database!r} came to {found.database!r}.")
@@ -113,7 +113,7 @@ class Whereabouts:
         slow = f"a server that took more than {START_SECONDS:g} s to start, as on a cold disk, looks the same"
         return f"tells {self._postmaster.started_at:.0f}; {slow}"
 
-    def _runs_here(self, found: Identity) -> bool:
+    def _runs_here(self, found: ServerIdentity) -> bool:
         if self._postmaster is not None and self._postmaster.is_of(found):
             return True
         # It was started again, or PGDATA of the container's environment is not where the server keeps its data.

@@ -31,7 +31,7 @@ from ...errors import (
 from ...hosts import POLL, Exit, Host, run
 from ...hosts.endings import lost
 from ...progress import Progress
-from .postmaster import IDENTITY, Identity, Whereabouts
+from .postmaster import IDENTITY, ServerIdentity, Whereabouts
 from .quoting import identifier
 
 OWN_FORMATS: Mapping[str, str | None] = {"TimeZone": None, "bytea_output": None}
@@ -162,7 +162,7 @@ class Session:
             )[0]
             self.version: int = facts.pop("version")
             self.pid: int = facts.pop("pid")
-            self.identity = Identity(**facts)
+            self.identity = ServerIdentity(**facts)
             server.where.require(self.identity, database)
             if self.version < MINIMUM_VERSION:
                 raise ServerUnsupported(f"The server's version number is {self.version}; {MINIMUM_VERSION} is needed.")

@@ -13,14 +13,14 @@ from ...models.results import Backup, Kept, Prune, Repaired, Restore
 from ...models.verification import Verification
 from ...redaction import HIDDEN, text
 from ...store.audit import SCHEDULE, Record, audited
-from ..context import Target
+from ..context import BackupContext
 from .failure_hook import Alarm, sound
 
 M = TypeVar("M", bound=Model)
 
 
 def call(
-    target: Target,
+    context: BackupContext,
     tool: str,
     arguments: Mapping[str, object],
     client: Client,
@@ -33,44 +33,44 @@ def call(
     the result, where it has warnings. A label is hidden in the log as long as the password that it may hold is unknown.
     """
     try:
-        where, shown = (lambda: target.directory.path), {**arguments, **_hidden(target, arguments)}
-        begin = target.settings.dir is not None or target.known_place is not None
-        with audited(where, tool, shown, client, target.secrets, begin=begin) as record:
+        where, shown = (lambda: context.directory.path), {**arguments, **_hidden(context, arguments)}
+        begin = context.settings.dir is not None or context.known_container_info is not None
+        with audited(where, tool, shown, client, context.secrets, begin=begin) as record:
             try:
-                target.announce = record.announce
+                context.announce = record.announce
                 result = work()
             except BackupToolError as error:
-                error.message = " ".join([*target.settled, error.message])
+                error.message = " ".join([*context.settled, error.message])
                 raise
             finally:
-                shown |= {**arguments, **_hidden(target, arguments)}
-            _account(target, result, record, scheduled=client.name == SCHEDULE)
+                shown |= {**arguments, **_hidden(context, arguments)}
+            _account(context, result, record, scheduled=client.name == SCHEDULE)
     except Exception as error:
         if on_failure is not None:
             known = error if isinstance(error, BackupToolError) else InternalError("It failed unexpectedly.")
-            sound(on_failure, _alarm(target, tool, known))
+            sound(on_failure, _alarm(context, tool, known))
         raise
     told = [record.warning]
     if on_failure is not None and not record.good:
-        told.append(sound(on_failure, _alarm(target, tool, None, record.message)))
+        told.append(sound(on_failure, _alarm(context, tool, None, record.message)))
     warnings: list[str] | None = getattr(result, "warnings", None)
     if warnings is not None:
         warnings += filter(None, told)
     return result
 
 
-def _hidden(target: Target, arguments: Mapping[str, object]) -> dict[str, object]:
+def _hidden(context: BackupContext, arguments: Mapping[str, object]) -> dict[str, object]:
     """What stands in the log for free text that can't be searched for secrets yet."""
-    return {"label": HIDDEN} if arguments.get("label") and not target.secrets_are_known else {}
+    return {"label": HIDDEN} if arguments.get("label") and not context.secrets_are_known else {}
 
 
-def _account(target: Target, result: Model, record: Record, *, scheduled: bool) -> None:
+def _account(context: BackupContext, result: Model, record: Record, *, scheduled: bool) -> None:
     """What there was before and after, and whether the result is what a user needs: of a schedule a good backup, though
     it may not open the gate, since the database is in use."""
     if isinstance(result, Backup):
         not_pruned = [f"Not pruned: {result.not_pruned}"] if result.not_pruned else []
         record.good = (result.good if scheduled else result.safe_to_proceed) and not not_pruned
-        record.message = " ".join([*target.settled, *not_pruned, *result.reasons])
+        record.message = " ".join([*context.settled, *not_pruned, *result.reasons])
         record.after = {"backup": result.name, "sha256": result.sha256}
     elif isinstance(result, Verification):
         record.good = (
@@ -83,18 +83,18 @@ def _account(target: Target, result: Model, record: Record, *, scheduled: bool) 
         record.good = not any(item.action == "not removed" for item in result.items)
         gone = {item.name for item in result.items if item.action == "removed"}
         record.before = {name: digest for name, digest in record.before.items() if name in gone}
-        record.message = " ".join(target.settled)
+        record.message = " ".join(context.settled)
     elif isinstance(result, Kept):
         record.before = {"backup": result.name}
     elif isinstance(result, Restore):
-        record.message = " ".join(target.settled)
+        record.message = " ".join(context.settled)
         record.after = {"undo_point": result.undo_point} if result.undo_point else {}
 
 
-def _alarm(target: Target, tool: str, error: BackupToolError | None, message: str = "") -> Alarm:
-    hidden, directory = target.secrets(), None
+def _alarm(context: BackupContext, tool: str, error: BackupToolError | None, message: str = "") -> Alarm:
+    hidden, directory = context.secrets(), None
     with suppress(BackupToolError):
-        directory = str(target.directory.path)
+        directory = str(context.directory.path)
     return Alarm(
         tool=tool,
         outcome="error" if error else "bad",
@@ -103,7 +103,7 @@ def _alarm(target: Target, tool: str, error: BackupToolError | None, message: st
         remedy=text(error.remedy, hidden)
         if error
         else "Run `scarlet-backup-mcp list` and `scarlet-backup-mcp backup`.",
-        database=target.database,
-        container=target.settings.container if target.settings.via == "docker" else None,
+        database=context.database,
+        container=context.settings.container if context.settings.via == "docker" else None,
         directory=directory,
     )

@@ -17,16 +17,16 @@ from ...errors import (
     DumpFailed,
     VolumeUnsupported,
 )
-from ...hosts import Exit, Host, Mount, Place
+from ...hosts import ContainerInfo, Exit, Host, Mount
 from ...hosts.docker.helper import Sight
 from ...models.manifest import VolumeManifest
 from ...progress import Progress
 from ...store.writing import PartialFile
 from ..catalog import recorded
 from ..catalog.recorded import Order
-from ..context import Target
+from ..context import BackupContext
 from ..reading import archive, archive_checks, archive_configuration, checks
-from ..reading.archive import Contents
+from ..reading.archive import ArchiveContents
 from ..recovery.helper_container import helper, others_with
 from ..recovery.journal import require_running
 from . import data_directory, volume_copy
@@ -45,18 +45,18 @@ SHOWN = 5
 ENGLISH = {"LC_ALL": "C"}
 
 
-def stopped(target: Target) -> Place | None:
+def stopped(context: BackupContext) -> ContainerInfo | None:
     """The place if its container has ended, so that its files can be copied; None while it runs.
 
     Raises RestoreInterrupted while a journal waits, ContainerNotRunning or ContainerPaused where neither is so.
     """
     try:
-        require_running(target)
+        require_running(context)
     except ContainerNotRunning:
-        place = target.host.place()
-        if place.state not in STOPPED:
+        container_info = context.host.container_info()
+        if container_info.state not in STOPPED:
             raise
-        return place
+        return container_info
     return None
 
 
@@ -65,29 +65,29 @@ def or_stopped(error: E) -> E:
     return type(error)(error.message, f"{error.remedy} {STOP_FIRST}")
 
 
-def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManifest, list[str]]:
+def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[VolumeManifest, list[str]]:
     """Copy the files, verify the copy and give it its name; gives warnings too. Call it under the directory's lock.
 
     Raises VolumeUnsupported where the data directory can't be copied so, DumpFailed when something wrote there
     meanwhile or the copy is not whole, or what `stopped` and the helper raise; no file is left behind.
     """
     created_at, compression = datetime.now(UTC), order.compression
-    place = stopped(target)
-    if place is None:
-        raise DumpFailed(f"The {target.describe()} was started just now.", "Call `backup` again.")
-    mount = _mount(place)
-    _require_unused(target, place, mount)
-    name = target.directory.new_name(target.settings.prefix, compression, "volume")
-    with PartialFile(target.directory.path / name) as partial, _no_server_to_start():
-        sight = Sight(container=place.container_id, read_only=True)
-        with helper(target, place.image_id or "", sight, progress) as host:
+    container_info = stopped(context)
+    if container_info is None:
+        raise DumpFailed(f"The {context.describe()} was started just now.", "Call `backup` again.")
+    mount = _mount(container_info)
+    _require_unused(context, container_info, mount)
+    name = context.directory.new_name(context.settings.prefix, compression, "volume")
+    with PartialFile(context.directory.path / name) as partial, _no_server_to_start():
+        sight = Sight(container=container_info.container_id, read_only=True)
+        with helper(context, container_info.image_id or "", sight, progress) as host:
             progress.stage("looking at the files")
-            cluster = data_directory.examine(host, place)
-            recorded.require_room(target, int(cluster.bytes * volume_copy.ROOM), "these files")
+            cluster = data_directory.examine(host, container_info)
+            recorded.require_room(context, int(cluster.bytes * volume_copy.ROOM), "these files")
             progress.stage("copying the files", cluster.bytes)
             written = archive.write(
                 host,
-                data_directory.tar(place),
+                data_directory.tar(container_info),
                 partial,
                 compression,
                 progress,
@@ -95,7 +95,7 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
                 total=cluster.bytes,
                 failure=_error,
             )
-            _require_untouched(target, place, mount, host, cluster)
+            _require_untouched(context, container_info, mount, host, cluster)
         _require_whole(written)
         partial.finish()
         archive.read_back(partial, compression, written, progress)
@@ -107,7 +107,7 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
             finished_at=datetime.now(UTC),
             label=order.label,
             identity=recorded.identity(
-                target,
+                context,
                 system_identifier=cluster.control.system_identifier,
                 version=cluster.version,
                 version_num=cluster.version_num,
@@ -118,7 +118,7 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
             tool_version=__version__,
             bytes=partial.bytes,
             sha256=partial.sha256,
-            site=volume_copy.site_of(place, None),
+            site=volume_copy.site_of(container_info, None),
             databases=[],
             cluster_bytes=None,
             tables=[],
@@ -131,7 +131,7 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
             wal=archive_checks.wal_of(written.contents),
             configuration=[str(finding) for finding in archive_configuration.findings_of(written.contents)],
             rows=None,
-            integrity_table=target.settings.integrity_table,
+            integrity_table=context.settings.integrity_table,
             integrity_rows=None,
             shrunk=False,
             shrunk_reasons=[],
@@ -139,32 +139,32 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
         )
         progress.check()
         with progress.uninterrupted():
-            target.directory.publish(partial, manifest, failed=[], keep=order.keep)
+            context.directory.publish(partial, manifest, failed=[], keep=order.keep)
     return manifest, [*cluster.warnings, *_warnings_of(written.contents)]
 
 
 # -- before the copy -------------------------------------------------------------------------------------------------
 
 
-def _mount(place: Place) -> Mount:
+def _mount(container_info: ContainerInfo) -> Mount:
     """What the data directory lies on. Raises VolumeUnsupported where a helper would not see all of it."""
-    mount = place.data_mount
+    mount = container_info.data_mount
     if mount is None:
         raise VolumeUnsupported(
-            f"The data directory {place.data_directory} of the container {place.container} lies in the container "
+            f"The data directory {container_info.data_directory} of the container {container_info.container} lies in the container "
             "itself, on no volume that a helper container could read.",
-            f"Start that very container (`docker start {place.container}`: a new one would not have the data) and call "
+            f"Start that very container (`docker start {container_info.container}`: a new one would not have the data) and call "
             "`backup` again.",
         )
     if mount.kind == "tmpfs":
         raise VolumeUnsupported(
-            f"The data directory {place.data_directory} of the container {place.container} lies in memory, and went "
+            f"The data directory {container_info.data_directory} of the container {container_info.container} lies in memory, and went "
             "when it stopped.",
             "`list_backups` shows what can be restored. Put the data directory on a volume.",
         )
-    if place.mounts_inside:
+    if container_info.mounts_inside:
         raise VolumeUnsupported(
-            f"Other volumes or directories are mounted inside of the data directory ({_words(place.mounts_inside)}), "
+            f"Other volumes or directories are mounted inside of the data directory ({_words(container_info.mounts_inside)}), "
             "and one archive can hold the data directory only.",
             f"Start the server and take an SQL backup with kind sql. {data_directory.BY_HAND}",
         )
@@ -175,9 +175,9 @@ def _words(mounts: list[Mount]) -> str:
     return ", ".join(mount.destination for mount in mounts)
 
 
-def _require_unused(target: Target, place: Place, mount: Mount) -> None:
+def _require_unused(context: BackupContext, container_info: ContainerInfo, mount: Mount) -> None:
     """Raises VolumeUnsupported where a container that runs might write there."""
-    if users := others_with(target, mount.source, place.container):
+    if users := others_with(context, mount.source, container_info.container):
         raise VolumeUnsupported(
             f"{mount.source}, in which the data directory lies, is in use by {', '.join(users)}: what is copied while "
             "somebody may write is torn.",
@@ -208,15 +208,25 @@ def _error(ended: Exit) -> BackupToolError:
     )
 
 
-def _require_untouched(target: Target, place: Place, mount: Mount, host: Host, cluster: data_directory.Cluster) -> None:
+def _require_untouched(
+    context: BackupContext,
+    container_info: ContainerInfo,
+    mount: Mount,
+    host: Host,
+    cluster: data_directory.StoppedCluster,
+) -> None:
     """Raises DumpFailed if a server may have run on the files since they were looked at."""
-    now = target.host.place()
-    others = others_with(target, mount.source, now.container)
-    if (now.container_id, now.state, now.started_at) != (place.container_id, place.state, place.started_at):
+    now = context.host.container_info()
+    others = others_with(context, mount.source, now.container)
+    if (now.container_id, now.state, now.started_at) != (
+        container_info.container_id,
+        container_info.state,
+        container_info.started_at,
+    ):
         happened = f"the container {now.container} was {now.state} when it ended"
     elif others:
         happened = f"{', '.join(others)} had {mount.source} mounted when it ended"
-    elif data_directory.control(host, place) != cluster.control:
+    elif data_directory.control(host, container_info) != cluster.control:
         happened = "its control file was written meanwhile"
     else:
         return
@@ -226,7 +236,7 @@ def _require_untouched(target: Target, place: Place, mount: Mount, host: Host, c
     )
 
 
-def _require_whole(written: archive.Written) -> None:
+def _require_whole(written: archive.ArchiveWritten) -> None:
     """Raises DumpFailed unless all of it was read without a complaint."""
     if written.said:
         raise DumpFailed(f"tar did not copy all of it: {' '.join(written.said[:SHOWN])}", AGAIN)
@@ -236,7 +246,7 @@ def _require_whole(written: archive.Written) -> None:
         raise DumpFailed(f"tar ended without an error, but the copy is no whole data directory: {'; '.join(wrong)}.")
 
 
-def _warnings_of(contents: Contents) -> list[str]:
+def _warnings_of(contents: ArchiveContents) -> list[str]:
     return [
         f"It holds {name}: a server that is started on it comes up as a standby or in recovery, not as it was."
         for name in SIGNALS

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ...errors import EngineUnreachable, HostError, VolumeUnsupported
-from ...hosts import Host, Place, run
+from ...hosts import ContainerInfo, Host, run
 from ...postgres.cluster import controldata
 from ...postgres.cluster.controldata import ControlData, ControlDataDamaged
 from ...store.names import JOURNAL
@@ -28,7 +28,7 @@ BY_HAND = (
 
 
 @dataclass(frozen=True)
-class Cluster:
+class StoppedCluster:
     """What programs in the helper tell of the data directory. `bytes` is what its files take on the disk."""
 
     control: ControlData
@@ -38,19 +38,19 @@ class Cluster:
     warnings: list[str]
 
 
-def examine(host: Host, place: Place) -> Cluster:
+def examine(host: Host, container_info: ContainerInfo) -> StoppedCluster:
     """Look at it. Raises VolumeUnsupported where it is none, or one that an archive of it would not hold."""
-    directory = _path(place)
+    directory = _path(container_info)
     if missing := [name for name in NEEDED if not _is_file(host, f"{directory}/{name}")]:
         if left := _left_by_restores(host, directory):
             raise VolumeUnsupported(
-                f"There is no whole cluster of PostgreSQL in {directory} of the container {place.container}, but what "
+                f"There is no whole cluster of PostgreSQL in {directory} of the container {container_info.container}, but what "
                 f"a restore has set aside: {', '.join(left)}.",
                 f"A restore was cut off there. Call `backup` with the backup directory in which its {JOURNAL} lies: "
                 f"that finishes it or rolls it back. Only if that file is lost: {BACK_BY_HAND}",
             )
         raise VolumeUnsupported(
-            f"There is no cluster of PostgreSQL in {directory} of the container {place.container}: "
+            f"There is no cluster of PostgreSQL in {directory} of the container {container_info.container}: "
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.",
             "If the server keeps its data elsewhere, set PGDATA in the container's environment. An empty volume holds "
             "nothing to back up: `list_backups` shows what can be restored.",
@@ -61,7 +61,7 @@ def examine(host: Host, place: Place) -> Cluster:
             f"pg_wal that lies elsewhere are: {', '.join(odd[:SHOWN])}. One archive can hold the data directory only.",
             f"Start the server and take an SQL backup with kind sql. {BY_HAND}",
         )
-    found = control(host, place)
+    found = control(host, container_info)
     major = output(host, ["cat", f"{directory}/{PG_VERSION}"])
     program = ""
     with suppress(HostError):  # one that does not start is of no use anyway
@@ -69,7 +69,7 @@ def examine(host: Host, place: Place) -> Cluster:
     try:
         version, version_num = controldata.version_of(major, program)
     except ControlDataDamaged as error:
-        raise _unreadable(place, f"{error}.") from None
+        raise _unreadable(container_info, f"{error}.") from None
     warnings = ["The server did not run, so its files were copied as they lay: nobody counted its rows."]
     if not found.clean:
         warnings.append(
@@ -78,7 +78,7 @@ def examine(host: Host, place: Place) -> Cluster:
         )
     if program and version == major.strip():
         warnings.append(f"The files are of PostgreSQL {version}, which the image's program can't read: {program}.")
-    return Cluster(found, version, version_num, _bytes(host, directory), warnings)
+    return StoppedCluster(found, version, version_num, _bytes(host, directory), warnings)
 
 
 def _left_by_restores(host: Host, directory: str) -> list[str]:
@@ -94,20 +94,20 @@ def _is_file(host: Host, path: str) -> bool:
     return ended.code == 0
 
 
-def control(host: Host, place: Place) -> ControlData:
+def control(host: Host, container_info: ContainerInfo) -> ControlData:
     """What pg_controldata tells of it now. Raises VolumeUnsupported when it can't be read."""
     try:
-        return controldata.parse(output(host, ["pg_controldata", _path(place)]))
+        return controldata.parse(output(host, ["pg_controldata", _path(container_info)]))
     except EngineUnreachable:
         raise
     except HostError as error:
-        raise _unreadable(place, error.message) from None
+        raise _unreadable(container_info, error.message) from None
     except ControlDataDamaged as error:
-        raise _unreadable(place, f"{error}.") from None
+        raise _unreadable(container_info, f"{error}.") from None
 
 
-def _unreadable(place: Place, why: str) -> VolumeUnsupported:
-    return VolumeUnsupported(f"What cluster lies in {place.data_directory} can't be told: {why}", BY_HAND)
+def _unreadable(container_info: ContainerInfo, why: str) -> VolumeUnsupported:
+    return VolumeUnsupported(f"What cluster lies in {container_info.data_directory} can't be told: {why}", BY_HAND)
 
 
 def _neither_files_nor_directories(host: Host, directory: str) -> list[str]:
@@ -123,11 +123,11 @@ def _bytes(host: Host, directory: str) -> int:
     return sum(int(line.partition("\t")[0]) * 1024 for line in sizes.splitlines() if line[:1].isdigit())
 
 
-def tar(place: Place) -> list[str]:
+def tar(container_info: ContainerInfo) -> list[str]:
     """How it is copied, in words that GNU's and busybox's tar understand. Members are `./PG_VERSION` and so on."""
     left_out = [*NOT_COPIED, *(f"./{name}" for name in OF_A_SERVER)]
-    return ["tar", "-C", _path(place), *(f"--exclude={pattern}" for pattern in left_out), "-cf", "-", "."]
+    return ["tar", "-C", _path(container_info), *(f"--exclude={pattern}" for pattern in left_out), "-cf", "-", "."]
 
 
-def _path(place: Place) -> str:
-    return place.data_directory or ""
+def _path(container_info: ContainerInfo) -> str:
+    return container_info.data_directory or ""

@@ -22,7 +22,7 @@ from ...errors import (
 from ...hosts import Exit
 from ...hosts.endings import lost
 from ...postgres.server import dump_failures, programs
-from ..context import Target
+from ..context import BackupContext
 
 
 class ConcurrentChange(DumpFailed):
@@ -51,10 +51,10 @@ def locked(said: str) -> DumpFailed:
     )
 
 
-def lost_on_the_way(target: Target, ended: Exit, program: str, what: str) -> BackupToolError | None:
+def lost_on_the_way(context: BackupContext, ended: Exit, program: str, what: str) -> BackupToolError | None:
     """The error when a program that read the server for a dump or a copy was left alone; None: it failed itself."""
     said = ended.stderr.strip()
-    if gone := lost(target.host, ended, f"the {what}"):
+    if gone := lost(context.host, ended, f"the {what}"):
         return gone
     if ended.code in (126, 127):
         return ProgramMissing(f"{program} could not be started: {said}")
@@ -63,10 +63,10 @@ def lost_on_the_way(target: Target, ended: Exit, program: str, what: str) -> Bac
     return None
 
 
-def dump_error(target: Target, ended: Exit, at: Whereabouts) -> BackupToolError:
+def dump_error(context: BackupContext, ended: Exit, at: Whereabouts) -> BackupToolError:
     """The error of a pg_dump that ended with another exit code than 0."""
     said = ended.stderr.strip()
-    lost = lost_on_the_way(target, ended, "pg_dump", "dump")
+    lost = lost_on_the_way(context, ended, "pg_dump", "dump")
     if lost is not None and not isinstance(lost, ServerUnreachable):
         return lost
     kind = dump_failures.kind_of(said)
@@ -79,13 +79,15 @@ def dump_error(target: Target, ended: Exit, at: Whereabouts) -> BackupToolError:
     reason = dump_failures.reason_of(said)
     if kind == "too large":
         return ValueTooLarge(
-            f"{_row(target, said, at)} can't be written into a dump: {reason}. One row of a dump, in which bytea takes "
+            f"{_row(context, said, at)} can't be written into a dump: {reason}. One row of a dump, in which bytea takes "
             "two characters a byte, holds less than 1 GB."
         )
     if kind == "locks":
-        return _too_few_locks(target, at)
+        return _too_few_locks(context, at)
     if kind == "damage":
-        return DataDamaged(f"{_row(target, said, at)} can't be read, since the database's files are damaged: {reason}.")
+        return DataDamaged(
+            f"{_row(context, said, at)} can't be read, since the database's files are damaged: {reason}."
+        )
     if kind == "spilled":
         return DiskFull(
             f"The server's disk became full while it was dumped: {reason}.",
@@ -95,7 +97,7 @@ def dump_error(target: Target, ended: Exit, at: Whereabouts) -> BackupToolError:
     if kind == "limit":
         return DumpFailed(
             f"pg_dump needs larger temporary files than the server lets it have: {reason}.",
-            f"Raise it, as a superuser: `ALTER ROLE {target.server.user} SET temp_file_limit = -1`; then call `backup` "
+            f"Raise it, as a superuser: `ALTER ROLE {context.server.user} SET temp_file_limit = -1`; then call `backup` "
             "again.",
         )
     if kind == "changed":
@@ -103,7 +105,7 @@ def dump_error(target: Target, ended: Exit, at: Whereabouts) -> BackupToolError:
     return DumpFailed(f"pg_dump failed with exit code {ended.code}: {said or 'it said nothing'}")
 
 
-def _row(target: Target, said: str, at: Whereabouts) -> str:
+def _row(context: BackupContext, said: str, at: Whereabouts) -> str:
     """The table whose rows were read, and which of them, in words."""
     table = dump_failures.table_of(said)
     if table is None:
@@ -113,15 +115,15 @@ def _row(target: Target, said: str, at: Whereabouts) -> str:
     key = ""
     with suppress(ServerError, HostError):
         options = dump_failures.ENGLISH if at.superuser else {}
-        with target.server.session(target.database, options) as session:
+        with context.server.session(context.database, options) as session:
             key = dump_failures.key_at(session, schema, name, rows, at.snapshot)
     where = f" with the key {key}" if key else ""
     return f"In the table {schema}.{name} the row{where} behind the first {rows:,}"
 
 
-def _too_few_locks(target: Target, at: Whereabouts) -> TooFewLocks:
+def _too_few_locks(context: BackupContext, at: Whereabouts) -> TooFewLocks:
     told, remedy = "", None
-    with suppress(ServerError, HostError), target.server.session(target.maintenance_database) as session:
+    with suppress(ServerError, HostError), context.server.session(context.maintenance_database) as session:
         table = dump_failures.lock_table(session)
         told = f", and has room for some {table.per_transaction * table.sessions:,} locks"
         remedy = TooFewLocks.default_remedy.replace("a higher value", str(table.needed(at.relations)))

@@ -11,7 +11,7 @@ from ...models.manifest import Manifest, TableCount, VolumeManifest, rows_by_tab
 from ...models.results import Backup
 from ...models.verification import Drill, DrillOutcome
 from ..catalog import proved_definitions, recorded, records
-from ..context import Target
+from ..context import BackupContext
 from ..gate import judge
 
 _STEPS: dict[Kind, tuple[str, str]] = {
@@ -29,7 +29,7 @@ class Proof:
     asked: bool = True
 
 
-def safe_to_proceed(target: Target, manifest: Manifest | VolumeManifest, valid: bool) -> tuple[bool, list[str]]:
+def safe_to_proceed(context: BackupContext, manifest: Manifest | VolumeManifest, valid: bool) -> tuple[bool, list[str]]:
     """Whether PROC-003 may go ahead on this fresh backup, `valid` if it passed `full`, and why: what the gate says of
     it, in the words of a backup that was just made."""
     if not valid:
@@ -39,7 +39,7 @@ def safe_to_proceed(target: Target, manifest: Manifest | VolumeManifest, valid: 
         return False, [f"The database has shrunk: {'; '.join(manifest.shrunk_reasons)}.{against}"]
     read = [
         f"{manifest.name} was read back in full and matches its manifest.",
-        f"It is of the configured database {target.database}.",
+        f"It is of the configured database {context.database}.",
     ]
     if isinstance(manifest, VolumeManifest):
         if manifest.cold:
@@ -52,7 +52,7 @@ def safe_to_proceed(target: Target, manifest: Manifest | VolumeManifest, valid: 
             f"It is of the whole cluster, which comes back as a whole: {', '.join(manifest.databases)}.",
         ]
     try:
-        verdict = judge(target, records.know_head(target, target.directory.find(manifest.name)))
+        verdict = judge(context, records.know_head(context, context.directory.find(manifest.name)))
     except BackupToolError as error:
         return False, [*read, f"The gate to PROC-003 can't be looked at: {error.message} {error.remedy}"]
     if not verdict.safe_to_proceed:
@@ -65,7 +65,7 @@ def safe_to_proceed(target: Target, manifest: Manifest | VolumeManifest, valid: 
 
 
 def outcome(
-    target: Target,
+    context: BackupContext,
     manifest: Manifest | VolumeManifest,
     valid: bool,
     proof: Proof | None,
@@ -74,10 +74,10 @@ def outcome(
 ) -> Backup:
     """The answer; `valid`: it passed `full`, `proof`: what came of a drill, if there was one. One that was made by
     itself and came to no end does no harm to a backup that is there."""
-    safe, reasons = safe_to_proceed(target, manifest, valid)
+    safe, reasons = safe_to_proceed(context, manifest, valid)
     lacking = recorded.not_dumped(manifest)
     reasons += [said for said in lacking if said not in reasons]
-    drill, earlier = proof.drill if proof else None, _proof_of_definitions(target, manifest)
+    drill, earlier = proof.drill if proof else None, _proof_of_definitions(context, manifest)
     good = valid and not manifest.shrunk and not lacking
     if proof is not None:
         proved = drill is not None and drill.proved is True
@@ -88,10 +88,10 @@ def outcome(
         told = _told_of(proof, manifest.kind, earlier)
         told_by_gate = drill is not None and drill.detail and any(drill.detail[:99] in reason for reason in reasons)
         reasons += [] if told_by_gate and not proof.asked else [told]
-    path = target.directory.path / manifest.name
+    path = context.directory.path / manifest.name
     copied = manifest if isinstance(manifest, VolumeManifest) else None
     cold_copy = copied is not None and copied.cold
-    where = target.describe()
+    where = context.describe()
     held = f"{copied.files:,} files" if copied is not None and copied.rows is None else f"{manifest.rows:,} rows"
     return Backup(
         name=manifest.name,
@@ -102,8 +102,8 @@ def outcome(
         sha256=manifest.sha256,
         compression=manifest.compression,
         label=manifest.label,
-        database=target.database,
-        server=target.about,
+        database=context.database,
+        server=context.about,
         databases=copied.databases if copied else [],
         cold=cold_copy,
         tables=_tables(manifest),
@@ -116,8 +116,8 @@ def outcome(
                 ok=not cold_copy,
                 detail=f"{where} does not run: its files were copied" if cold_copy else where,
             ),
-            Step(step="Passo 1", title="Go to Scarlet's directory", ok=True, detail=str(target.directory.path.parent)),
-            Step(step="Passo 2", title="Create the backup directory", ok=True, detail=str(target.directory.path)),
+            Step(step="Passo 1", title="Go to Scarlet's directory", ok=True, detail=str(context.directory.path.parent)),
+            Step(step="Passo 2", title="Create the backup directory", ok=True, detail=str(context.directory.path)),
             Step(step=_STEPS[manifest.kind][0], title=_STEPS[manifest.kind][1], ok=True, detail=manifest.name),
             Step(
                 step="Passo 4",
@@ -138,12 +138,12 @@ def outcome(
     )
 
 
-def _proof_of_definitions(target: Target, manifest: Manifest | VolumeManifest) -> DrillOutcome | None:
+def _proof_of_definitions(context: BackupContext, manifest: Manifest | VolumeManifest) -> DrillOutcome | None:
     if manifest.definitions_sha256 is None or manifest.identity is None:
         return None
     with suppress(BackupToolError):  # the backup is there, whatever keeps others from being looked at
-        on = proved_definitions.image(target, manifest.identity.server_version)
-        return proved_definitions.proof(target, manifest.definitions_sha256, on)
+        on = proved_definitions.image(context, manifest.identity.server_version)
+        return proved_definitions.proof(context, manifest.definitions_sha256, on)
     return None
 
 

@@ -32,7 +32,7 @@ from ...store.writing import PartialFile
 from ..catalog import proved_definitions, recorded
 from ..catalog.recorded import Order
 from ..catalog.records import last_full
-from ..context import Target
+from ..context import BackupContext
 from ..reading.checks import describe_refusals
 from ..reading.sql import examine
 from ..recovery.journal import maintenance_session, require_database, require_running, tidy_up
@@ -42,7 +42,7 @@ from ..verify.sql import verify as verify_backup
 from . import cold_copy, volume_copy
 from .dump_errors import ConcurrentChange, locked
 from .report import Proof, outcome
-from .sql_dump import Written, compare_with_snapshot, stream, take_snapshot
+from .sql_dump import DumpWritten, compare_with_snapshot, stream, take_snapshot
 
 ROOM = {"none": 1.2, "zstd": 0.6}
 """Free space asked for before a dump, in sizes of the database. A real Letta database of 427 MB dumps to 497 MB."""
@@ -50,7 +50,7 @@ LABEL_LENGTH = 80
 
 
 def backup(
-    target: Target,
+    context: BackupContext,
     progress: Progress,
     *,
     kind: Kind = "sql",
@@ -74,83 +74,87 @@ def backup(
     """
     order = Order(_checked_label(label), _checked_compression(kind, compression), accept_smaller, keep)
     try:
-        take = partial(_take, target, progress, kind, order, verify, patience_seconds)
+        take = partial(_take, context, progress, kind, order, verify, patience_seconds)
         return patiently(progress, take, patience_seconds)
     except (ContainerNotRunning, ContainerPaused, ContainerLost, ServerUnreachable) as error:
-        if kind != "volume" or target.settings.via != "docker":
+        if kind != "volume" or context.settings.via != "docker":
             raise
         raise cold_copy.or_stopped(error) from None
 
 
 def _take(
-    target: Target, progress: Progress, kind: Kind, order: Order, verify: BackupLevel, patience_seconds: float
+    context: BackupContext, progress: Progress, kind: Kind, order: Order, verify: BackupLevel, patience_seconds: float
 ) -> Backup:
     began = time.monotonic()
-    directory = target.directory
+    directory = context.directory
     directory.prepare()  # before all that can fail: the audit log is to tell of the very first failure, too
-    settle_first(target, progress)
+    settle_first(context, progress)
     progress.stage("looking at the container")
-    stopped = cold_copy.stopped(target) if kind == "volume" else None
-    place = stopped or require_running(target)
+    stopped = cold_copy.stopped(context) if kind == "volume" else None
+    container_info = stopped or require_running(context)
     valid = True
     with writer_lock(directory.path, "backup"):
-        target.settled += directory.sweep().told
+        context.settled += directory.sweep().told
         if stopped is None:
-            _tidy_up(target, progress)
-        if order.label and any(secret in order.label for secret in target.secrets()):
+            _tidy_up(context, progress)
+        if order.label and any(secret in order.label for secret in context.secrets()):
             raise ConfigurationError("The label holds the database's password, and labels are shown.", "Use another.")
-        target.settled += [f"{name}, left by a drill that was killed, is removed." for name in lifecycle.sweep(target)]
+        context.settled += [
+            f"{name}, left by a drill that was killed, is removed." for name in lifecycle.sweep(context)
+        ]
         try:
             if stopped is not None:
-                manifest, said = cold_copy.copy(target, progress, order)
+                manifest, said = cold_copy.copy(context, progress, order)
             elif kind == "volume":
-                manifest, said = volume_copy.copy(target, progress, order)
+                manifest, said = volume_copy.copy(context, progress, order)
             else:
-                manifest, said, valid = _dump_twice(target, progress, order)
+                manifest, said, valid = _dump_twice(context, progress, order)
         except TableLocked as error:
             raise locked(error.message) from None
-    if stopped is None and place.health in ("unhealthy", "starting"):
-        said.append(f"The container {place.container} is {place.health}: read `docker compose logs postgres`.")
-    proof = _proof(target, manifest, verify if valid or verify == "drill" else "full", progress, patience_seconds)
-    warnings = [*target.settled, *directory.warnings(), *said]
-    return outcome(target, manifest, valid, proof, warnings, time.monotonic() - began)
+    if stopped is None and container_info.health in ("unhealthy", "starting"):
+        said.append(
+            f"The container {container_info.container} is {container_info.health}: read `docker compose logs postgres`."
+        )
+    proof = _proof(context, manifest, verify if valid or verify == "drill" else "full", progress, patience_seconds)
+    warnings = [*context.settled, *directory.warnings(), *said]
+    return outcome(context, manifest, valid, proof, warnings, time.monotonic() - began)
 
 
-def _tidy_up(target: Target, progress: Progress) -> None:
+def _tidy_up(context: BackupContext, progress: Progress) -> None:
     """What killed calls have left on the server. Raises ServerUnreachable."""
-    with maintenance_session(target, progress) as session:
-        tidy_up(target, session, restoring=False)
-        require_database(target, session)
-        pg.terminate_backends(session, tag=target.server.tag)
+    with maintenance_session(context, progress) as session:
+        tidy_up(context, session, restoring=False)
+        require_database(context, session)
+        pg.terminate_backends(session, tag=context.server.tag)
 
 
-def _dump_twice(target: Target, progress: Progress, order: Order) -> tuple[Manifest, list[str], bool]:
+def _dump_twice(context: BackupContext, progress: Progress, order: Order) -> tuple[Manifest, list[str], bool]:
     try:
-        return _dump(target, progress, order)
+        return _dump(context, progress, order)
     except ConcurrentChange:
         progress.stage("the schema changed during the dump: once more, with a new snapshot")
-        return _dump(target, progress, order)
+        return _dump(context, progress, order)
 
 
-def _dump(target: Target, progress: Progress, order: Order) -> tuple[Manifest, list[str], bool]:
+def _dump(context: BackupContext, progress: Progress, order: Order) -> tuple[Manifest, list[str], bool]:
     """Gives the manifest, warnings, and whether `full` holds."""
-    directory, compression = target.directory, order.compression
-    name = directory.new_name(target.settings.prefix, compression)
+    directory, compression = context.directory, order.compression
+    name = directory.new_name(context.settings.prefix, compression)
     with PartialFile(directory.path / name) as partial:
         patience = {"lock_timeout": str(programs.LOCK_WAIT_MS)}
-        with target.server.session(target.database, patience, progress) as session:
-            snapshot = take_snapshot(target, session, progress)
-            recorded.require_room(target, int((snapshot.database.bytes or 0) * ROOM[compression]), "this database")
-            written = stream(target, snapshot, partial, compression, progress)
-            counts = compare_with_snapshot(target, session, snapshot, written.tables, progress)
+        with context.server.session(context.database, patience, progress) as session:
+            snapshot = take_snapshot(context, session, progress)
+            recorded.require_room(context, int((snapshot.database.bytes or 0) * ROOM[compression]), "this database")
+            written = stream(context, snapshot, partial, compression, progress)
+            counts = compare_with_snapshot(context, session, snapshot, written.tables, progress)
             progress.stage("reading what a load will compute anew")
-            computed = recomputed(target.server, target.database, snapshot.server, progress, snapshot.name)
+            computed = recomputed(context.server, context.database, snapshot.server, progress, snapshot.name)
         partial.finish()
         refused = read_back(partial, compression, written, progress)
         if refused:
             written.warnings.append(f"`restore` will refuse to load this backup: {refused}.")
-        rows, last = sum(table.rows for table in written.tables), last_full(target)
-        shrunk = recorded.shrunk_reasons(target, rows, counts.integrity, last, order.accept_smaller)
+        rows, last = sum(table.rows for table in written.tables), last_full(context)
+        shrunk = recorded.shrunk_reasons(context, rows, counts.integrity, last, order.accept_smaller)
         manifest = Manifest(
             name=name,
             kind="sql",
@@ -158,7 +162,7 @@ def _dump(target: Target, progress: Progress, order: Order) -> tuple[Manifest, l
             created_at=snapshot.taken_at,
             finished_at=datetime.now(UTC),
             label=order.label,
-            identity=recorded.identity_of_running(target, snapshot.server, snapshot.database),
+            identity=recorded.identity_of_running(context, snapshot.server, snapshot.database),
             pg_dump_version=written.pg_dump_version,
             tool_version=__version__,
             bytes=partial.bytes,
@@ -173,7 +177,7 @@ def _dump(target: Target, progress: Progress, order: Order) -> tuple[Manifest, l
             meanings=snapshot.meanings,
             roles=snapshot.roles,
             database_bytes=snapshot.database.bytes or 0,
-            integrity_table=target.settings.integrity_table,
+            integrity_table=context.settings.integrity_table,
             not_dumped=counts.not_dumped,
             activity=snapshot.activity,
             recomputed=computed,
@@ -192,7 +196,7 @@ def _dump(target: Target, progress: Progress, order: Order) -> tuple[Manifest, l
 # -- the steps -------------------------------------------------------------------------------------------------------
 
 
-def read_back(partial: PartialFile, compression: Compression, written: Written, progress: Progress) -> str:
+def read_back(partial: PartialFile, compression: Compression, written: DumpWritten, progress: Progress) -> str:
     """Everything that `full` checks, on the finished file. Gives what a restore would refuse, in words: mostly ""."""
     found = examine(partial.path, compression, progress)
     recorded.require_read_back(
@@ -207,7 +211,7 @@ def read_back(partial: PartialFile, compression: Compression, written: Written, 
 
 
 def _proof(
-    target: Target,
+    context: BackupContext,
     manifest: Manifest | VolumeManifest,
     verify: BackupLevel,
     progress: Progress,
@@ -215,25 +219,27 @@ def _proof(
 ) -> Proof | None:
     """What comes of a drill that was asked for or is due; None without one."""
     if verify == "drill":
-        return _prove(target, manifest.name, progress, patience_seconds)
+        return _prove(context, manifest.name, progress, patience_seconds)
     if verify == "full" or isinstance(manifest, VolumeManifest):
         return None
     proof: Proof | None = None
     try:
-        mode = proved_definitions.due(target, manifest)
+        mode = proved_definitions.due(context, manifest)
     except BackupToolError as error:
         return Proof(why_not=f"could not be done: {error.message} {error.remedy}", asked=False)
     if mode == "sample":
-        proof = _prove(target, manifest.name, progress, patience_seconds, sample=True)
+        proof = _prove(context, manifest.name, progress, patience_seconds, sample=True)
     if mode == "full" or (proof is not None and proof.drill is not None and proof.drill.proved_by is None):
-        proof = _prove(target, manifest.name, progress, patience_seconds)
+        proof = _prove(context, manifest.name, progress, patience_seconds)
     return proof and replace(proof, asked=False)
 
 
-def _prove(target: Target, name: str, progress: Progress, patience_seconds: float, *, sample: bool = False) -> Proof:
+def _prove(
+    context: BackupContext, name: str, progress: Progress, patience_seconds: float, *, sample: bool = False
+) -> Proof:
     """After the lock is free: a drill takes as long as a restore, and other backups need not wait for it."""
     try:
-        drill = partial(verify_backup, target, progress, name, "drill", sample=sample)
+        drill = partial(verify_backup, context, progress, name, "drill", sample=sample)
         verified = patiently(progress, drill, patience_seconds)
     except Cancelled:
         raise Cancelled(
@@ -251,13 +257,13 @@ def _prove(target: Target, name: str, progress: Progress, patience_seconds: floa
 
 
 def _checked_compression(kind: Kind, compression: Compression | None) -> Compression:
-    known: list[Compression] = [of for of_kind, of in SUFFIXES if of_kind == kind]
-    if compression is not None and compression not in known:
+    record: list[Compression] = [of for of_kind, of in SUFFIXES if of_kind == kind]
+    if compression is not None and compression not in record:
         raise ArgumentsInvalid(
             f"A backup of kind {kind} can't have compression {compression}.",
-            f"Call it again with compression {' or '.join(known)}, or without it.",
+            f"Call it again with compression {' or '.join(record)}, or without it.",
         )
-    return compression or known[0]
+    return compression or record[0]
 
 
 def _checked_label(label: str | None) -> str | None:

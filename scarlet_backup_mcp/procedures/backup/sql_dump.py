@@ -22,7 +22,7 @@ from ...postgres.server.session import Session
 from ...progress import Progress
 from ...store.reading import Compressor
 from ...store.writing import PartialFile
-from ..context import Target
+from ..context import BackupContext
 from ..reading.sql import table_data
 from .dump_errors import ConcurrentChange, Whereabouts, dump_error
 
@@ -50,13 +50,13 @@ class Snapshot:
     """Of a user or an extension: see `called_functions`."""
 
 
-def take_snapshot(target: Target, session: Session, progress: Progress) -> Snapshot:
+def take_snapshot(context: BackupContext, session: Session, progress: Progress) -> Snapshot:
     """Begin a transaction in `session` that exports its snapshot, and read the catalogue inside it. The snapshot is
     there for pg_dump as long as the session stays in that transaction."""
     progress.stage("taking a snapshot")
-    with target.server.session(target.database, UNPINNED, progress) as other:
+    with context.server.session(context.database, UNPINNED, progress) as other:
         settings = effective(other)
-        watched = counting.find(other, target.settings.integrity_table)
+        watched = counting.find(other, context.settings.integrity_table)
     written = activity(session)
     snapshots.begin(session)
     name = snapshots.export(session)
@@ -67,7 +67,7 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
         name=name,
         taken_at=datetime.now(UTC),
         server=pg.server_facts(session),
-        database=pg.databases(session)[target.database],
+        database=pg.databases(session)[context.database],
         properties=pg.properties(session),
         effective=settings,
         meanings=meanings(session),
@@ -82,7 +82,7 @@ def take_snapshot(target: Target, session: Session, progress: Progress) -> Snaps
 
 
 @dataclass(frozen=True)
-class Written:
+class DumpWritten:
     """What went by while the dump was written."""
 
     tables: list[TableData]
@@ -94,8 +94,8 @@ class Written:
 
 
 def stream(
-    target: Target, snapshot: Snapshot, partial: PartialFile, compression: Compression, progress: Progress
-) -> Written:
+    context: BackupContext, snapshot: Snapshot, partial: PartialFile, compression: Compression, progress: Progress
+) -> DumpWritten:
     """Dump the snapshot into `partial`. Raises DumpFailed, DumpIncomplete, ConcurrentChange or what took the server
     away; `partial` is then of no use."""
     progress.stage("dumping", sum(table.bytes for table in snapshot.tables) or None)
@@ -113,11 +113,11 @@ def stream(
 
     argv = programs.pg_dump(snapshot.properties.encoding, snapshot.name)
     options = dump_failures.ENGLISH if snapshot.server.superuser else {}
-    environment = target.server.environment(target.database, options)
+    environment = context.server.environment(context.database, options)
     try:
-        ended = run(target.host, argv, env=environment, sink=sink, progress=progress)
+        ended = run(context.host, argv, env=environment, sink=sink, progress=progress)
         if ended.code != 0:
-            raise dump_error(target, ended, shown.whereabouts(snapshot))
+            raise dump_error(context, ended, shown.whereabouts(snapshot))
         partial.write(compressor.finish())
         summary = reader.finish()
     except ScriptDamaged as error:
@@ -125,9 +125,9 @@ def stream(
     if not (summary.header and summary.trailer):
         raise DumpIncomplete("pg_dump ended without an error, but before its closing line: the dump is cut off.")
     tables = table_data(digests)
-    role = next((role for role in snapshot.roles if role.name == target.server.user), None)
+    role = next((role for role in snapshot.roles if role.name == context.server.user), None)
     filled = tables if snapshot.calls_functions else []
-    return Written(
+    return DumpWritten(
         tables=tables,
         rest_sha256=digests.rest_sha256,
         definitions_sha256=definitions_sha256(
@@ -179,7 +179,7 @@ class Counts:
 
 
 def compare_with_snapshot(
-    target: Target, session: Session, snapshot: Snapshot, tables: list[TableData], progress: Progress
+    context: BackupContext, session: Session, snapshot: Snapshot, tables: list[TableData], progress: Progress
 ) -> Counts:
     """Count the rows of every table in the snapshot that `session` keeps. Raises ConcurrentChange unless the dump,
     which holds `tables`, has just as many, extensions' left out, and no table was rewritten behind the snapshot's back.
@@ -192,7 +192,7 @@ def compare_with_snapshot(
     compared = [table for table in snapshot.tables if not table.in_extension]
     of = [*compared, *(table for table, readable in snapshot.undumped.items() if readable)]
     of += snapshot.watched.tables if snapshot.watched else []
-    with target.server.session(target.database, counting.LOCK_WAIT, progress) as other:
+    with context.server.session(context.database, counting.LOCK_WAIT, progress) as other:
         counted = counting.count_rows(other, {table.oid: table for table in of}.values(), snapshot.name)
     dumped = rows_by_table(tables)
     unknown = counted.unknown_roots(compared)

@@ -17,7 +17,7 @@ from ...errors import (
     VolumeUnsupported,
     WrongServer,
 )
-from ...hosts import Exit, Place
+from ...hosts import ContainerInfo, Exit
 from ...hosts.docker.volumes import volume_labels
 from ...models.manifest import Activity, CopiedTable, Site, TableCount, VolumeManifest
 from ...models.verification import Check
@@ -34,9 +34,9 @@ from .. import disk_space
 from ..catalog import recorded
 from ..catalog.recorded import Order
 from ..catalog.records import last_full
-from ..context import Target
+from ..context import BackupContext
 from ..reading import archive, archive_checks, archive_configuration, checks
-from ..reading.archive import Contents
+from ..reading.archive import ArchiveContents
 from .dump_errors import lost_on_the_way
 
 ROOM = 0.6
@@ -44,7 +44,7 @@ ROOM = 0.6
 
 
 @dataclass(frozen=True)
-class Look:
+class ServerState:
     """What the server told at a moment before or after the copy."""
 
     at: datetime
@@ -71,42 +71,42 @@ class Look:
         return None if None in sizes else sum(size or 0 for size in sizes)
 
 
-def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManifest, list[str]]:
+def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[VolumeManifest, list[str]]:
     """Copy the cluster, verify the copy and give it its name; gives warnings too. Call it under the directory's lock.
 
     Raises VolumeUnsupported or PermissionDenied when the server can't be copied, DumpFailed or what took the server
     away when that goes wrong; no file is left behind.
     """
-    version, compression = target.server.program_version("pg_basebackup"), order.compression
-    with target.server.session(target.maintenance_database, progress=progress) as session:
+    version, compression = context.server.program_version("pg_basebackup"), order.compression
+    with context.server.session(context.maintenance_database, progress=progress) as session:
         require_readiness(session)
-        before = _look(target, progress)
-        recorded.require_room(target, int((before.cluster_bytes or 0) * ROOM), "this cluster")
-        disk_space.require_checkpoint(target.server, before.server, "a copy of the cluster")
-        name = target.directory.new_name(target.settings.prefix, compression, "volume")
-        with PartialFile(target.directory.path / name) as partial:
+        before = _look(context, progress)
+        recorded.require_room(context, int((before.cluster_bytes or 0) * ROOM), "this cluster")
+        disk_space.require_checkpoint(context.server, before.server, "a copy of the cluster")
+        name = context.directory.new_name(context.settings.prefix, compression, "volume")
+        with PartialFile(context.directory.path / name) as partial:
             with wal_kept(session):
                 progress.stage("copying the cluster", before.cluster_bytes)
                 written = archive.write(
-                    target.host,
+                    context.host,
                     programs.pg_basebackup(),
                     partial,
                     compression,
                     progress,
-                    env=target.server.environment(target.maintenance_database),
+                    env=context.server.environment(context.maintenance_database),
                     total=before.cluster_bytes,
-                    failure=lambda ended: _error(target, ended),
+                    failure=lambda ended: _error(context, ended),
                 )
             contents = written.contents
             listed = _require_whole(contents)
             _require_this_cluster(contents, before.server)
             partial.finish()
             archive.read_back(partial, compression, written, progress)
-            after = _look(target, progress, before)
+            after = _look(context, progress, before)
             rows = min(before.rows, after.rows)
             integrity = min(before.integrity, after.integrity, key=lambda counted: counted.rows or 0)
-            last = last_full(target, ("sql", "volume"))
-            shrunk = recorded.shrunk_reasons(target, rows, integrity, last, order.accept_smaller)
+            last = last_full(context, ("sql", "volume"))
+            shrunk = recorded.shrunk_reasons(context, rows, integrity, last, order.accept_smaller)
             manifest = VolumeManifest(
                 name=name,
                 kind="volume",
@@ -114,12 +114,12 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
                 created_at=before.at,
                 finished_at=datetime.now(UTC),
                 label=order.label,
-                identity=recorded.identity_of_running(target, before.server, before.databases[target.database]),
+                identity=recorded.identity_of_running(context, before.server, before.databases[context.database]),
                 pg_basebackup_version=version,
                 tool_version=__version__,
                 bytes=partial.bytes,
                 sha256=partial.sha256,
-                site=site_of(target.place, before.server.data_directory),
+                site=site_of(context.container_info, before.server.data_directory),
                 databases=sorted(before.databases.keys() & after.databases.keys()),
                 cluster_bytes=before.cluster_bytes,
                 tables=_both(before, after),
@@ -135,7 +135,7 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
                 wal=archive_checks.wal_of(contents),
                 configuration=[str(finding) for finding in archive_configuration.findings_of(contents)],
                 rows=rows,
-                integrity_table=target.settings.integrity_table,
+                integrity_table=context.settings.integrity_table,
                 integrity_rows=integrity.rows,
                 shrunk=bool(shrunk),
                 shrunk_reasons=shrunk,
@@ -143,7 +143,7 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
             )
             progress.check()
             with progress.uninterrupted():
-                target.directory.publish(partial, manifest, failed=[], keep=order.keep)
+                context.directory.publish(partial, manifest, failed=[], keep=order.keep)
     said = [f"pg_basebackup said: {line}" for line in written.said]
     said += dict.fromkeys([*before.warnings, *after.warnings])
     if before.unlogged:
@@ -154,19 +154,19 @@ def copy(target: Target, progress: Progress, order: Order) -> tuple[VolumeManife
     return manifest, said
 
 
-def _look(target: Target, progress: Progress, before: Look | None = None) -> Look:
+def _look(context: BackupContext, progress: Progress, before: ServerState | None = None) -> ServerState:
     """Count the configured database's rows, in a snapshot of their own. The copy is of a moment between two looks.
 
     Where nothing was written since `before`, that is given again, and nothing is counted.
     """
-    with target.server.session(target.database, counting.LOCK_WAIT, progress) as session:
+    with context.server.session(context.database, counting.LOCK_WAIT, progress) as session:
         snapshots.begin(session)
         now = activity(session)
         if before is not None and before.activity.quiet and now.transactions == before.activity.transactions:
             return before
         progress.stage("counting the rows of the database")
-        with target.server.session(target.database, {**counting.LOCK_WAIT, **OWN_SEARCH_PATH}, progress) as other:
-            watched = counting.find(other, target.settings.integrity_table)
+        with context.server.session(context.database, {**counting.LOCK_WAIT, **OWN_SEARCH_PATH}, progress) as other:
+            watched = counting.find(other, context.settings.integrity_table)
             tables = pg.tables(session, sizes=False)
             if watched is not None and not watched.no_table and watched.oid not in {table.oid for table in tables}:
                 watched = None
@@ -176,7 +176,7 @@ def _look(target: Target, progress: Progress, before: Look | None = None) -> Loo
             snapshot = snapshots.export(session)
             counted = counting.count_rows(other, [of[oid] for oid in of.keys() - emptied], snapshot)
         by_root, unknown = counted.by_root(tables), counted.unknown_roots(tables)
-        return Look(
+        return ServerState(
             at=at,
             server=pg.server_facts(session),
             databases=pg.databases(session),
@@ -193,21 +193,21 @@ def _look(target: Target, progress: Progress, before: Look | None = None) -> Loo
         )
 
 
-def site_of(place: Place, data_directory: str | None) -> Site | None:
+def site_of(container_info: ContainerInfo, data_directory: str | None) -> Site | None:
     """Where the data directory lies; `data_directory` as the server tells it. None without a container or a mount."""
-    place = replace(place, data_directory=data_directory or place.data_directory)
-    mount = place.data_mount
-    if mount is None or place.data_directory is None:
+    container_info = replace(container_info, data_directory=data_directory or container_info.data_directory)
+    mount = container_info.data_mount
+    if mount is None or container_info.data_directory is None:
         return None
     return Site(
-        data_directory=place.data_directory,
+        data_directory=container_info.data_directory,
         mounted_at=mount.destination,
-        volume=place.volume,
-        volume_labels=volume_labels(place.volume) if place.volume else {},
+        volume=container_info.volume,
+        volume_labels=volume_labels(container_info.volume) if container_info.volume else {},
     )
 
 
-def _both(before: Look, after: Look) -> list[CopiedTable]:
+def _both(before: ServerState, after: ServerState) -> list[CopiedTable]:
     then = {(table.schema_, table.name): table.rows for table in after.tables}
     return [
         CopiedTable(schema=t.schema_, name=t.name, rows=t.rows, rows_after=then.get((t.schema_, t.name)))
@@ -216,7 +216,7 @@ def _both(before: Look, after: Look) -> list[CopiedTable]:
     ]
 
 
-def _require_whole(contents: Contents) -> BackupManifest:
+def _require_whole(contents: ArchiveContents) -> BackupManifest:
     """The server's list of what it sent. Raises DumpIncomplete unless all of it, and no more, is in the archive."""
     looked = [archive_checks.data_directory(contents), *archive_checks.base_backup_checks(contents)]
     looked += [Check(check="structure", ok=False, detail=odd) for odd in contents.odd]
@@ -227,15 +227,15 @@ def _require_whole(contents: Contents) -> BackupManifest:
     return listed
 
 
-def _require_this_cluster(contents: Contents, server: pg.ServerFacts) -> None:
+def _require_this_cluster(contents: ArchiveContents, server: pg.ServerFacts) -> None:
     """pg_basebackup can't be asked where it is: the control file that it brought tells. Raises WrongServer."""
     if not controldata.is_of(contents.kept.get(f"global/{archive.PG_CONTROL}", b""), server.system_identifier):
         raise WrongServer(f"pg_basebackup copied another cluster than {server.system_identifier}, which was asked.")
 
 
-def _error(target: Target, ended: Exit) -> BackupToolError:
+def _error(context: BackupContext, ended: Exit) -> BackupToolError:
     said = ended.stderr.strip()
-    lost = lost_on_the_way(target, ended, "pg_basebackup", "copy")
+    lost = lost_on_the_way(context, ended, "pg_basebackup", "copy")
     if lost is not None and not isinstance(lost, ServerUnreachable):
         return lost
     if "pg_hba.conf" in said:

@@ -12,7 +12,7 @@ from ...models.common import DrillMode
 from ...models.manifest import Manifest
 from ...models.verification import DrillOutcome
 from ...postgres.dump.definitions_digest import called_functions
-from ..context import Target
+from ..context import BackupContext
 from . import records
 
 HOW = (
@@ -22,18 +22,18 @@ HOW = (
 """What proves them."""
 
 
-def image(target: Target, server_version: str) -> str:
+def image(context: BackupContext, server_version: str) -> str:
     """What a proof is bound to: the image of the container, or the version of a server that runs in none. Raises what
-    `Target.place` raises."""
+    `BackupContext.place` raises."""
     number = f"PostgreSQL {server_version.split()[0]}"  # packagers add words of their own to it
-    return target.place.image_id or number if target.settings.via == "docker" else number
+    return context.container_info.image_id or number if context.settings.via == "docker" else number
 
 
-def outcomes(target: Target, definitions: str, on: str) -> list[DrillOutcome]:
+def outcomes(context: BackupContext, definitions: str, on: str) -> list[DrillOutcome]:
     """Of every drill of a backup with these definitions on that image, the last one of each backup, newest first."""
     found = [
         item.verification.drilled
-        for item in records.known(target)
+        for item in records.all_backups(context)
         if item.manifest is not None
         and item.manifest.definitions_sha256 == definitions
         and item.verification is not None
@@ -44,22 +44,22 @@ def outcomes(target: Target, definitions: str, on: str) -> list[DrillOutcome]:
     return sorted(found, key=lambda outcome: outcome.at, reverse=True)
 
 
-def proof(target: Target, definitions: str, on: str) -> DrillOutcome | None:
+def proof(context: BackupContext, definitions: str, on: str) -> DrillOutcome | None:
     """The newest drill's, whether it has proved them (`by`) or not: then it takes back what earlier ones have shown."""
-    return next(iter(outcomes(target, definitions, on)), None)
+    return next(iter(outcomes(context, definitions, on)), None)
 
 
-def due(target: Target, manifest: Manifest) -> DrillMode | None:
+def due(context: BackupContext, manifest: Manifest) -> DrillMode | None:
     """The drill that a fresh backup needs; None where its definitions are proved and the last full drill of them is
     recent, or where the owner has said that the gate needs no proof.
 
     Only a dump above SCARLET_BACKUP_DRILL_BYTES gets a sample, and only where no function of a user's is called by what
     is loaded: that would need all rows. Raises what keeps the server from being asked.
     """
-    settings, identity = target.settings, manifest.identity
+    settings, identity = context.settings, manifest.identity
     if settings.gate_level == "unproved" or manifest.definitions_sha256 is None or identity is None:
         return None
-    found = outcomes(target, manifest.definitions_sha256, image(target, identity.server_version))
+    found = outcomes(context, manifest.definitions_sha256, image(context, identity.server_version))
     if found and found[0].by is not None:
         proved = [outcome for outcome in found if outcome.by is not None]
         fulls = [outcome.at for outcome in proved if outcome.by == "full"]
@@ -68,7 +68,7 @@ def due(target: Target, manifest: Manifest) -> DrillMode | None:
     if manifest.script_bytes <= settings.drill_bytes:
         return "full"
     try:
-        with target.server.session(target.database) as session:
+        with context.server.session(context.database) as session:
             return "full" if called_functions(session).own else "sample"
     except BackupToolError:
         return "full"

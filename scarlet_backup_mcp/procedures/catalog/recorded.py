@@ -11,7 +11,7 @@ from ...models.manifest import Identity, Manifest, ManifestHead
 from ...postgres.server import catalogue as pg
 from ...postgres.server.counting import Count
 from ...store.writing import PartialFile
-from ..context import Target
+from ..context import BackupContext
 
 
 @dataclass(frozen=True)
@@ -25,30 +25,30 @@ class Order:
 
 
 def identity(
-    target: Target, *, system_identifier: str, version: str, version_num: int, database_oid: int | None
+    context: BackupContext, *, system_identifier: str, version: str, version_num: int, database_oid: int | None
 ) -> Identity:
     """The configured database, as a manifest names it."""
-    place = target.place
+    container_info = context.container_info
     return Identity(
         system_identifier=system_identifier,
-        database=target.database,
+        database=context.database,
         database_oid=database_oid,
         server_version=version,
         server_version_num=version_num,
-        via=place.kind,
-        container=place.container,
-        container_id=place.container_id,
-        image=place.image,
-        image_id=place.image_id,
-        project=place.project,
-        volume=place.volume,
+        via=container_info.kind,
+        container=container_info.container,
+        container_id=container_info.container_id,
+        image=container_info.image,
+        image_id=container_info.image_id,
+        project=container_info.project,
+        volume=container_info.volume,
     )
 
 
-def identity_of_running(target: Target, server: pg.ServerFacts, database: pg.DatabaseFacts) -> Identity:
+def identity_of_running(context: BackupContext, server: pg.ServerFacts, database: pg.DatabaseFacts) -> Identity:
     """The same, as a server that runs tells it."""
     return identity(
-        target,
+        context,
         system_identifier=server.system_identifier,
         version=server.version,
         version_num=server.version_num,
@@ -70,11 +70,11 @@ def not_dumped(manifest: ManifestHead | None) -> list[str]:
 
 
 def shrunk_reasons(
-    target: Target, rows: int, integrity: Count, last: ManifestHead | None, accept_smaller: bool
+    context: BackupContext, rows: int, integrity: Count, last: ManifestHead | None, accept_smaller: bool
 ) -> list[str]:
     """Why a backup counts as shrunk (nothing: it doesn't). `last` is the full backup that it is measured against."""
     reasons: list[str] = []
-    table = target.settings.integrity_table
+    table = context.settings.integrity_table
     if integrity.rows is None:
         reasons.append(integrity.why or f"the table {table} is missing (or SCARLET_BACKUP_INTEGRITY_TABLE is wrong)")
     elif integrity.rows == 0:
@@ -84,11 +84,11 @@ def shrunk_reasons(
     return reasons
 
 
-def require_room(target: Target, needed: int, what: str) -> None:
+def require_room(context: BackupContext, needed: int, what: str) -> None:
     """Raises DiskFull when the backup directory has fewer bytes free than a backup of `what` may need."""
-    free = free_bytes_of(target.directory.path)
+    free = free_bytes_of(context.directory.path)
     if free is not None and free < needed:
-        raise DiskFull(f"{target.directory.path} has {free:,} bytes free; a backup of {what} may need {needed:,}.")
+        raise DiskFull(f"{context.directory.path} has {free:,} bytes free; a backup of {what} may need {needed:,}.")
 
 
 def require_read_back(partial: PartialFile, *held: tuple[str, bool]) -> None:

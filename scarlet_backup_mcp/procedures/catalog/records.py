@@ -15,7 +15,7 @@ from ...models.verification import StoredVerification
 from ...store import forms
 from ...store.directory import DRILL, Entry
 from ...store.forms import Form
-from ..context import Target
+from ..context import BackupContext
 from . import retention
 from .consistency import believed, contradictions
 
@@ -29,7 +29,7 @@ CLOCK_SLACK = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
-class Known(Generic[M_co]):
+class BackupRecord(Generic[M_co]):
     """A file with all that is kept beside it. `created_at` is the manifest's time; without one the name's, else the
     file's."""
 
@@ -73,16 +73,16 @@ class Known(Generic[M_co]):
         return self.created_at > datetime.now(UTC) + CLOCK_SLACK
 
 
-def known(target: Target) -> list[Known[ManifestHead]]:
+def all_backups(context: BackupContext) -> list[BackupRecord[ManifestHead]]:
     """Every backup in the directory, newest first. Only the heads of manifests are read."""
-    found = [_know(target, entry, target.directory.manifest_head) for entry in target.directory.entries()]
+    found = [_know(context, entry, context.directory.manifest_head) for entry in context.directory.entries()]
     found = [item for item in found if item.manifest is not None or item.entry.path.exists()]  # else removed meanwhile
     return sorted(found, key=lambda item: (item.created_at, item.name), reverse=True)
 
 
 def ours(
-    target: Target, items: Iterable[Known[ManifestHead]], kinds: tuple[Kind, ...] = ("sql",)
-) -> list[tuple[Known[ManifestHead], ManifestHead]]:
+    context: BackupContext, items: Iterable[BackupRecord[ManifestHead]], kinds: tuple[Kind, ...] = ("sql",)
+) -> list[tuple[BackupRecord[ManifestHead], ManifestHead]]:
     """Of `items`, the backups of the configured database that are neither known to be damaged nor from the future."""
     return [
         (item, item.manifest)
@@ -91,26 +91,26 @@ def ours(
         and item.entry.name.kind in kinds
         and item.state in ("good", "unverified", *FAITHFUL)
         and not item.in_future
-        and target.is_ours(item.manifest)
+        and context.is_ours(item.manifest)
     ]
 
 
-def last_full(target: Target, kinds: tuple[Kind, ...] = ("sql",)) -> ManifestHead | None:
+def last_full(context: BackupContext, kinds: tuple[Kind, ...] = ("sql",)) -> ManifestHead | None:
     """The newest backup of the configured database that is neither known to be damaged nor shrunk. A cold copy, whose
     rows nobody knows, is none."""
-    mine = ours(target, known(target), kinds)
+    mine = ours(context, all_backups(context), kinds)
     return next((manifest for _, manifest in mine if not manifest.shrunk and manifest.rows is not None), None)
 
 
-def latest(target: Target, *, for_restore: bool = False, cluster: str | None = None) -> str:
+def latest(context: BackupContext, *, for_restore: bool = False, cluster: str | None = None) -> str:
     """The name that `latest` means: that of the newest SQL backup, of those of the `cluster` with that system
     identifier if there are any. A restore never means a shrunk one by it, or one that a drill could not load. Raises
     BackupMissing."""
-    every = ours(target, known(target))
+    every = ours(context, all_backups(context))
     mine = [item for item in every if _cluster(item[1]) == cluster] or every
     if not mine:
         raise BackupMissing(
-            f"There is no good SQL backup of the database {target.database} in {target.directory.path}.",
+            f"There is no good SQL backup of the database {context.database} in {context.directory.path}.",
             "Call `backup` first; `list_backups` shows what else lies there.",
         )
     newest, manifest = mine[0]
@@ -131,20 +131,20 @@ def latest(target: Target, *, for_restore: bool = False, cluster: str | None = N
 # -- retention -------------------------------------------------------------------------------------------------------
 
 
-def rules(target: Target) -> retention.Rules:
+def rules(context: BackupContext) -> retention.Rules:
     """As they are set."""
-    settings = target.settings
+    settings = context.settings
     return retention.Rules(settings.keep_last, settings.keep_daily, settings.keep_weekly, settings.keep_monthly)
 
 
-def verdicts(target: Target, items: Iterable[Known[ManifestHead]]) -> dict[str, retention.Verdict]:
+def verdicts(context: BackupContext, items: Iterable[BackupRecord[ManifestHead]]) -> dict[str, retention.Fate]:
     """What retention says of each of these, which are all there are, by name."""
-    return retention.decide([_candidate(target, item) for item in items], rules(target))
+    return retention.decide([_candidate(context, item) for item in items], rules(context))
 
 
-def _candidate(target: Target, item: Known[ManifestHead]) -> retention.Candidate:
+def _candidate(context: BackupContext, item: BackupRecord[ManifestHead]) -> retention.Candidate:
     manifest = item.manifest
-    mine = manifest is not None and target.is_ours(manifest)
+    mine = manifest is not None and context.is_ours(manifest)
     return retention.Candidate(
         name=item.name,
         kind=item.entry.name.kind,
@@ -163,7 +163,7 @@ def _cluster(manifest: ManifestHead | None) -> str | None:
     return manifest.identity.system_identifier if manifest is not None and manifest.identity is not None else None
 
 
-def _why_no_slot(item: Known[ManifestHead], mine: bool) -> str:
+def _why_no_slot(item: BackupRecord[ManifestHead], mine: bool) -> str:
     """Why retention's rules are not for it; "" if they are."""
     if item.state in ("damaged", "differs"):
         return f"{item.state} ({item.detail})"
@@ -185,28 +185,28 @@ def _why_no_slot(item: Known[ManifestHead], mine: bool) -> str:
 # -- one file --------------------------------------------------------------------------------------------------------
 
 
-def know(target: Target, entry: Entry) -> Known[Manifest]:
+def know(context: BackupContext, entry: Entry) -> BackupRecord[Manifest]:
     """An entry with what is kept beside it, its whole manifest checked."""
-    return _know(target, entry, target.directory.manifest)
+    return _know(context, entry, context.directory.manifest)
 
 
-def know_head(target: Target, entry: Entry) -> Known[ManifestHead]:
+def know_head(context: BackupContext, entry: Entry) -> BackupRecord[ManifestHead]:
     """The same for either kind, with the head of its manifest only."""
-    return _know(target, entry, target.directory.manifest_head)
+    return _know(context, entry, context.directory.manifest_head)
 
 
-def know_volume(target: Target, entry: Entry) -> Known[VolumeManifest]:
+def know_volume(context: BackupContext, entry: Entry) -> BackupRecord[VolumeManifest]:
     """The same, for an archive of a volume."""
-    return _know(target, entry, target.directory.volume_manifest)
+    return _know(context, entry, context.directory.volume_manifest)
 
 
-def manifest_of(target: Target, entry: Entry) -> Manifest | VolumeManifest | None:
+def manifest_of(context: BackupContext, entry: Entry) -> Manifest | VolumeManifest | None:
     """The whole manifest of a backup of either kind; None without a good one."""
-    return (know_volume if entry.name.kind == "volume" else know)(target, entry).manifest
+    return (know_volume if entry.name.kind == "volume" else know)(context, entry).manifest
 
 
-def _know(target: Target, entry: Entry, manifest_of: Callable[[str], M | None]) -> Known[M]:
-    verification, marked = target.directory.verification(entry), target.directory.is_marked(entry)
+def _know(context: BackupContext, entry: Entry, manifest_of: Callable[[str], M | None]) -> BackupRecord[M]:
+    verification, marked = context.directory.verification(entry), context.directory.is_marked(entry)
     detail = ""
     try:
         manifest = manifest_of(entry.name.name)
@@ -215,7 +215,7 @@ def _know(target: Target, entry: Entry, manifest_of: Callable[[str], M | None]) 
     if manifest is None:
         unknown: State = "damaged" if detail else "foreign"
         entry, form = _looked_at(entry)
-        return Known(entry, None, verification, unknown, _time_without_manifest(entry), detail, marked, form)
+        return BackupRecord(entry, None, verification, unknown, _time_without_manifest(entry), detail, marked, form)
     state: State = "unverified"
     verification = believed(verification, manifest)
     if wrong := contradictions(entry.name, manifest):
@@ -229,7 +229,7 @@ def _know(target: Target, entry: Entry, manifest_of: Callable[[str], M | None]) 
             state = "differs"
             if verification.verdict in FAITHFUL:
                 state, detail = verification.verdict, verification.said.removesuffix(".")
-    return Known(entry, manifest, verification, state, manifest.created_at, detail, marked)
+    return BackupRecord(entry, manifest, verification, state, manifest.created_at, detail, marked)
 
 
 def _looked_at(entry: Entry) -> tuple[Entry, Form]:

@@ -84,7 +84,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Fate:
     """What becomes of a backup, and why. Slots: "last 3", "daily 2026-11-22", "weekly 2026-W47", "monthly 2026-10"."""
 
     fate: Literal["keep", "remove", "leave"]
@@ -92,7 +92,7 @@ class Verdict:
     slots: tuple[str, ...] = ()
 
 
-def decide(candidates: Iterable[Candidate], rules: Rules, zone: tzinfo | None = None) -> dict[str, Verdict]:
+def decide(candidates: Iterable[Candidate], rules: Rules, zone: tzinfo | None = None) -> dict[str, Fate]:
     """A verdict for each name. `zone` is where days begin at midnight; None is this machine's."""
     newest_first = sorted(candidates, key=lambda one: (one.created_at, one.name), reverse=True)
     good = [one for one in newest_first if not one.left_alone]
@@ -111,12 +111,12 @@ def decide(candidates: Iterable[Candidate], rules: Rules, zone: tzinfo | None = 
     return {one.name: _verdict(one, slots[one.name], reasons[one.name]) for one in newest_first}
 
 
-def _verdict(one: Candidate, slots: list[str], reasons: list[str]) -> Verdict:
+def _verdict(one: Candidate, slots: list[str], reasons: list[str]) -> Fate:
     if one.left_alone:
-        return Verdict("leave", one.left_alone)
+        return Fate("leave", one.left_alone)
     if slots or reasons:
-        return Verdict("keep", "; ".join([*slots, *reasons]), tuple(slots))
-    return Verdict("remove", NO_RULE)
+        return Fate("keep", "; ".join([*slots, *reasons]), tuple(slots))
+    return Fate("remove", NO_RULE)
 
 
 def _series(newest_first: Sequence[Candidate]) -> Iterable[list[Candidate]]:

@@ -29,8 +29,8 @@ from ...postgres.server.session import Server, Session
 from ...progress import Progress
 from .. import disk_space
 from ..catalog import recorded
-from ..catalog.records import Known
-from ..context import TAG, Target
+from ..catalog.records import BackupRecord
+from ..context import TAG, BackupContext
 from ..loading import computed_anew, load_checks
 from ..loading.attempts import Loader, only_with_its_path, settings_of, trusts_path, verdict_on, violations
 from ..loading.psql import LoadFailed, script_of
@@ -47,7 +47,7 @@ LIVE_IS_SLOWER = 1.2
 
 
 @dataclass(frozen=True)
-class Trial:
+class DrillServer:
     """The server in which a drill takes place. `throw_away`: nothing there is anybody's. The second database is for
     definitions that have to be loaded once more."""
 
@@ -63,7 +63,7 @@ class Trial:
 class Rehearsal:
     """A backup in another server, which is there as long as the block. `loaded` is false when nothing came of it."""
 
-    trial: Trial
+    trial: DrillServer
     database: str
     report: Drill
     checks: list[Check] = field(default_factory=list[Check])
@@ -106,8 +106,8 @@ class Rehearsal:
 
 @contextmanager
 def rehearsal(
-    target: Target,
-    known: Known[Manifest],
+    context: BackupContext,
+    record: BackupRecord[Manifest],
     examination: Examination,
     contents: Contents,
     progress: Progress,
@@ -121,18 +121,18 @@ def rehearsal(
     Raises DrillFailed, DiskFull, Busy, ForeignRefused, or what keeps the server from being had: then nothing is known
     of the backup. Whether it is proved is `report.proved`.
     """
-    if on_live_server and known.foreign:
+    if on_live_server and record.foreign:
         raise ForeignRefused(
-            f"{known.name} was not made by `backup`, so it is not tried out on the live server.",
+            f"{record.name} was not made by `backup`, so it is not tried out on the live server.",
             "Drill it in a throw-away server: call it again without on_live_server.",
         )
     began = time.monotonic()
-    with _trial(target, progress, on_live_server) as trial:
+    with _trial(context, progress, on_live_server) as trial:
         report = Drill(proved=None, where=trial.where, server_version="", duration_seconds=0)
         found = Rehearsal(trial, trial.databases[0], report)
         try:
             with _its_own_failures(trial):
-                _Restorer(target, known, examination, progress, found, sample).rehearse(contents)
+                _Restorer(context, record, examination, progress, found, sample).rehearse(contents)
             report.duration_seconds = round(time.monotonic() - began, 3)
             yield found
         except BaseException as error:
@@ -146,28 +146,28 @@ def rehearsal(
 
 
 @contextmanager
-def _trial(target: Target, progress: Progress, on_live_server: bool) -> Generator[Trial]:
+def _trial(context: BackupContext, progress: Progress, on_live_server: bool) -> Generator[DrillServer]:
     if not on_live_server:
-        with throw_away_server(target, progress) as found:
-            yield Trial(found.server, found.where, "postgres", ("drill", "drill_again"), True, found.warnings)
+        with throw_away_server(context, progress) as found:
+            yield DrillServer(found.server, found.where, "postgres", ("drill", "drill_again"), True, found.warnings)
         return
-    require_running(target)
-    with target.server.session(target.maintenance_database, progress=progress) as guard:
+    require_running(context)
+    with context.server.session(context.maintenance_database, progress=progress) as guard:
         if not databases.advisory_lock(guard):
             raise Busy("A restore, a drill or a backup that tidies up is under way on this server.")
         # Another mark than a backup's, which ends what is left of backups before it begins.
-        server = target.server.tagged(f"{TAG} drill")
-        where, now = f"a scratch database on the live {target.describe()}", datetime.now(UTC)
+        server = context.server.tagged(f"{TAG} drill")
+        where, now = f"a scratch database on the live {context.describe()}", datetime.now(UTC)
         first, second = (
-            f"{scratch_prefix(target.database)}{moment:%Y%m%d_%H%M%S}" for moment in (now, now + timedelta(seconds=1))
+            f"{scratch_prefix(context.database)}{moment:%Y%m%d_%H%M%S}" for moment in (now, now + timedelta(seconds=1))
         )
         if len(first.encode()) > databases.NAME_BYTES:
-            raise DrillFailed(f"The name {target.database} is too long: a scratch database's would pass 63 bytes.")
-        yield Trial(server, where, target.maintenance_database, (first, second), throw_away=False)
+            raise DrillFailed(f"The name {context.database} is too long: a scratch database's would pass 63 bytes.")
+        yield DrillServer(server, where, context.maintenance_database, (first, second), throw_away=False)
 
 
 @contextmanager
-def _its_own_failures(trial: Trial) -> Generator[None]:
+def _its_own_failures(trial: DrillServer) -> Generator[None]:
     """What a throw-away server fails of is nothing that is wrong with the live one, as its errors would say."""
     try:
         yield
@@ -186,8 +186,8 @@ def _its_own_failures(trial: Trial) -> Generator[None]:
 class _Restorer:
     """One backup on its way into the other server."""
 
-    target: Target
-    known: Known[Manifest]
+    context: BackupContext
+    record: BackupRecord[Manifest]
     examination: Examination
     progress: Progress
     found: Rehearsal
@@ -202,7 +202,7 @@ class _Restorer:
     @property
     def manifest(self) -> Manifest | None:
         """What tells of the database; None for a file that `backup` did not make."""
-        return None if self.known.foreign else self.known.manifest
+        return None if self.record.foreign else self.record.manifest
 
     def rehearse(self, before: Contents) -> None:
         report, checks, trial = self.found.report, self.found.checks, self.found.trial
@@ -228,13 +228,13 @@ class _Restorer:
         meant = replace(comparison, differences=[*comparison.differences, *staging.loader.other_meanings()])
         comparison = load_checks.without_violations(meant, report.violations)
         excused = staging.of_other_formats() if comparison.differences else set[str]()
-        checks += load_checks.of_contents(comparison, report, foreign=self.known.foreign, excused=excused)
+        checks += load_checks.of_contents(comparison, report, foreign=self.record.foreign, excused=excused)
         restored = load_checks.Restored(
             self.server, self.found.database, trial.maintenance_database, quietly, staging.loader.as_loaded
         )
         lacking = [*staging.warnings, *staging.loader.warnings]
         unlike = [*ungranted, *staging.unlike()]
-        whole = load_checks.of_database(restored, self.manifest, self.target.settings.integrity_table, unlike, lacking)
+        whole = load_checks.of_database(restored, self.manifest, self.context.settings.integrity_table, unlike, lacking)
         checks += [check for check in whole if not (self.sample and check.check == load_checks.INTEGRITY)]
         checks += load_checks.of_structure(restored, self.progress)
         compared = None if self.sample else self.manifest  # a sample lacks rows
@@ -264,7 +264,7 @@ class _Restorer:
         which it is restored in the end, too."""
         if self.manifest is not None:
             return self.manifest.properties
-        with suppress(HostError, ServerError), self.target.server.session(self.target.database) as session:
+        with suppress(HostError, ServerError), self.context.server.session(self.context.database) as session:
             return pg.properties(session)
         return None
 
@@ -274,56 +274,56 @@ class _Restorer:
         if self.found.trial.throw_away:
             named = load_checks.roles_of(properties) if properties else set[str]()
             # What the roles of a file from elsewhere may do nobody knows; it may make its tables as one of them.
-            known = self.manifest.roles if self.manifest else []
-            create_without_login(session, named | {*self.examination.roles}, known)
+            record = self.manifest.roles if self.manifest else []
+            create_without_login(session, named | {*self.examination.roles}, record)
             own = {properties.tablespace} if properties and properties.tablespace else set[str]()
             create_tablespaces(session, contents.tablespaces | own)
 
     def _staging(self, properties: DatabaseProperties | None, quietly: Mapping[str, str]) -> Staging:
-        trial, settings, manifest = self.found.trial, settings_of(self.target, self.manifest), self.manifest
+        trial, settings, manifest = self.found.trial, settings_of(self.context, self.manifest), self.manifest
         safely = trusts_path(settings.get(SEARCH_PATH, ""), properties.owner if properties else "")
         loader = Loader(
             server=self.server,
             maintenance=trial.maintenance_database,
             database=self.found.database,
-            name=self.known.name,
+            name=self.record.name,
             script=self._script,
             settings=settings,
             options=quietly,
             progress=self.progress,
             trusted=(lambda _: True) if trial.throw_away else safely,
             meant=self.manifest.meanings if self.manifest else None,
-            foreign=self.known.foreign,
+            foreign=self.record.foreign,
         )
         written = programs.major(self._written_by)
         return Staging(
-            target=self.target,
+            context=self.context,
             loader=loader,
             again=lambda: trial.databases[1],
-            marker=f"{TAG}: drill of {self.known.name}",
+            marker=f"{TAG}: drill of {self.record.name}",
             properties=properties,
             settings=properties.settings if properties else [],
             public=manifest is None or "public" in (manifest.schemas or ["public"]),
             private=False,
-            foreign=self.known.foreign,
+            foreign=self.record.foreign,
             same_version=written in (0, programs.major(self.found.report.server_version)),
         )
 
     def _load(self, staging: Staging) -> bool:
-        name, report, loader = self.known.name, self.found.report, staging.loader
-        self.progress.stage(f"restoring {name} into {self.found.trial.where}", self.known.entry.bytes)
+        name, report, loader = self.record.name, self.found.report, staging.loader
+        self.progress.stage(f"restoring {name} into {self.found.trial.where}", self.record.entry.bytes)
         began = time.monotonic()
         try:
-            staging.load(self.known.entry.bytes)
+            staging.load(self.record.entry.bytes)
         except LoadFailed as error:
             written, here = programs.major(self._written_by), programs.major(report.server_version)
-            lacking, foreign = loader.warnings, self.known.foreign
+            lacking, foreign = loader.warnings, self.record.foreign
             return self._refused(*verdict_on(error, loader.remedy, written, here, foreign=foreign, lacking=lacking))
         except RestoreFailed as error:
             raise DrillFailed(error.message) from error
         finally:
             self.found.trial.warnings.extend(loader.warnings)
-        if self.known.foreign and loader.search_path == "database":
+        if self.record.foreign and loader.search_path == "database":
             return self._refused("will_not_load", only_with_its_path(loader))
         seconds = time.monotonic() - began
         with self.server.session(self.found.database, loader.options, self.progress) as session:
@@ -335,7 +335,7 @@ class _Restorer:
         report.load_seconds = round(seconds, 3)
         report.restore_seconds = round(seconds * LIVE_IS_SLOWER + 2, 1)
         seen = [one for one, item in zip(report.violations, loader.broken, strict=True) if not item.lacks]
-        told = load_checks.broken(seen, loader.refused, foreign=self.known.foreign) or "; ".join(
+        told = load_checks.broken(seen, loader.refused, foreign=self.record.foreign) or "; ".join(
             filter(None, [f"{seconds:.1f} s, {report.where}", loader.how])
         )
         self.found.checks.append(Check(check=load_checks.LOAD, ok=not report.violations, detail=told))
@@ -350,7 +350,7 @@ class _Restorer:
 
     def _script(self, *, rows: bool = True) -> Iterator[bytes]:
         found = self.examination
-        script = script_of(self.known.entry, found.sha256, found.through, self.progress, rows=rows)
+        script = script_of(self.record.entry, found.sha256, found.through, self.progress, rows=rows)
         return self._sampled(script, ROWS if rows else 0) if self.sample else script
 
     def _sampled(self, script: Iterator[bytes], rows: int) -> Iterator[bytes]:

@@ -24,8 +24,8 @@ from ...postgres.server.counting import count_table
 from ...postgres.server.session import Server
 from ...progress import Progress
 from ..catalog import records
-from ..catalog.records import Known
-from ..context import Target
+from ..catalog.records import BackupRecord
+from ..context import BackupContext
 from ..loading import load_checks
 from ..reading.archive import Archive
 from ..reading.archive_checks import POSTMASTER_PID, is_base_backup
@@ -46,19 +46,19 @@ MAINTENANCE = "template1"
 
 
 def drill_volume(
-    target: Target, known: Known[VolumeManifest], read: Archive, progress: Progress
+    context: BackupContext, record: BackupRecord[VolumeManifest], read: Archive, progress: Progress
 ) -> tuple[Drill, list[Check]]:
     """Try out an archive that was `read` and found whole. Needs the live container's image; it need not run.
 
     The verdict is False only for what is certainly the archive's own fault. Raises DrillImpossible (no Docker, another
     major version), DiskFull, DrillFailed, Busy, or what keeps the container from being had.
     """
-    require_docker(target)
+    require_docker(context)
     began = time.monotonic()
-    with vacant_container(target, progress) as vacant:
-        copy = RecoveredCopy(vacant, known.entry, read, progress)
+    with vacant_container(context, progress) as vacant:
+        copy = RecoveredCopy(vacant, record.entry, read, progress)
         report = Drill(proved=None, where=vacant.where, server_version="", duration_seconds=0)
-        drill = _VolumeDrill(target, known, copy, progress, report)
+        drill = _VolumeDrill(context, record, copy, progress, report)
         with _its_own_failures(vacant):
             drill.run()
     report.warnings = vacant.warnings
@@ -66,9 +66,9 @@ def drill_volume(
     return report, drill.checks
 
 
-def require_docker(target: Target) -> None:
+def require_docker(context: BackupContext) -> None:
     """Raises DrillImpossible unless servers run in containers."""
-    if target.settings.via != "docker":
+    if context.settings.via != "docker":
         raise DrillImpossible(
             "A drill of a whole volume needs Docker: it starts a server in a container that nothing else can reach.",
             "Call it again with level full, which compares every file with the server's own list of them; or drill an "
@@ -96,8 +96,8 @@ class _VolumeDrill:
     """One archive on its way to a running server. `doubts` keep it from being proved, and from passing for sound;
     `uncounted` says why not even one that is sound is proved, `remarks` what else there is to know."""
 
-    target: Target
-    known: Known[VolumeManifest]
+    context: BackupContext
+    record: BackupRecord[VolumeManifest]
     copy: RecoveredCopy
     progress: Progress
     report: Drill
@@ -115,7 +115,7 @@ class _VolumeDrill:
 
     @property
     def manifest(self) -> VolumeManifest | None:
-        return self.known.manifest
+        return self.record.manifest
 
     def run(self) -> None:
         self.report.server_version = self.copy.version()
@@ -172,7 +172,7 @@ class _VolumeDrill:
     # -- while it runs -----------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        configured = self.target.database
+        configured = self.context.database
         if self.manifest is not None and self.manifest.identity is not None:
             configured = self.manifest.identity.database
         with self._giving_up(DUMPED), self.server.session(MAINTENANCE, progress=self.progress) as session:
@@ -245,7 +245,7 @@ class _VolumeDrill:
         raise DrillFailed(f"The dump of {name} is cut off.")
 
     def _compare(self, database: str, dumped: dict[Name, int] | None) -> None:
-        table = self.manifest.integrity_table if self.manifest else self.target.settings.integrity_table
+        table = self.manifest.integrity_table if self.manifest else self.context.settings.integrity_table
         rows, watched = sum((dumped or {}).values()), None
         if dumped is None:
             told = f"there is no database {database} in it to which anybody may connect"
@@ -271,15 +271,15 @@ class _VolumeDrill:
             self.copy.vacant.warnings.append(
                 f"Unlogged tables come back empty unless the server was shut down in an orderly way: {names}."
             )
-        known = volume_checks.counted_when_copied(self.manifest)
-        self._add(volume_checks.of_rows(self.manifest, counted, self.report), doubtful=known)
+        record = volume_checks.counted_when_copied(self.manifest)
+        self._add(volume_checks.of_rows(self.manifest, counted, self.report), doubtful=record)
         self._add(volume_checks.of_integrity(self.manifest, table, watched.rows, watched.why), doubtful=False)
         return watched.rows
 
     def _compare_with_last_full(self, rows: int, table: str, watched: int | None) -> None:
-        if self.manifest is not None and not self.target.is_ours(self.manifest):
+        if self.manifest is not None and not self.context.is_ours(self.manifest):
             return
-        full = records.last_full(self.target, ("sql", "volume"))
+        full = records.last_full(self.context, ("sql", "volume"))
         if full is not None and (told := volume_checks.lost_since(full, rows, table, watched)):
             self.copy.vacant.warnings.append(told)
 

@@ -20,7 +20,7 @@ Name = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Counted:
+class RecoveredRows:
     """Rows of a database that came up again, partitions counted at their root."""
 
     rows: Mapping[Name, int]
@@ -29,7 +29,7 @@ class Counted:
     """Tables of which a count and a dump tell different numbers of rows."""
 
 
-def count(session: Session, dumped: Mapping[Name, int], unread: Collection[Name] = ()) -> Counted:
+def count(session: Session, dumped: Mapping[Name, int], unread: Collection[Name] = ()) -> RecoveredRows:
     """Count the rows of the connected database, of which `dumped` came out of its dump, in which those of the `unread`
     tables are not. Raises ServerError."""
     tables = pg.tables(session)
@@ -39,7 +39,7 @@ def count(session: Session, dumped: Mapping[Name, int], unread: Collection[Name]
     roots = {table.oid: (table.schema, table.name) for table in tables if table.root == table.oid}
     missing = {table.root for table in tables if (table.schema, table.name) in unread}
     _, differences = pg.compare_rows(dumped, tables, counted, missing)
-    return Counted(
+    return RecoveredRows(
         {name: counted.get(oid, 0) for oid, name in roots.items()},
         frozenset(name for oid, name in roots.items() if oid in emptied),
         [f"{d.table}: {rows_told(d.dumped)} in its dump, {rows_told(d.counted)} counted" for d in differences],
@@ -67,7 +67,7 @@ def of_databases(manifest: VolumeManifest | None, database: str, found: list[str
     )
 
 
-def of_rows(manifest: VolumeManifest | None, counted: Counted, report: Drill) -> Check:
+def of_rows(manifest: VolumeManifest | None, counted: RecoveredRows, report: Drill) -> Check:
     """Rows of each table against those counted before and after the copy. Fills `report`: only
     tables that were counted then are compared.
 
@@ -94,13 +94,13 @@ def of_rows(manifest: VolumeManifest | None, counted: Counted, report: Drill) ->
     if manifest is not None and manifest.quiet:
         others = [f"{schema}.{name}" for schema, name in sorted(counted.rows.keys() - names)]
         wrong += [f"{name} was not there" for name in others if name not in uncounted]
-    told, known = wrong or untold, counted_when_copied(manifest)
+    told, record = wrong or untold, counted_when_copied(manifest)
     return Check(
         check=ROWS,
-        ok=False if wrong else None if untold or not known else True,
-        expected="as many rows in each table as were counted" if known else "",
+        ok=False if wrong else None if untold or not record else True,
+        expected="as many rows in each table as were counted" if record else "",
         found=f"{sum(counted.rows.values()):,} rows in {len(counted.rows):,} tables",
-        detail="; ".join(told[:SHOWN]) or ("" if known else "nobody counted them when the copy was made"),
+        detail="; ".join(told[:SHOWN]) or ("" if record else "nobody counted them when the copy was made"),
     )
 
 

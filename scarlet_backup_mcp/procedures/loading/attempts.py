@@ -13,7 +13,7 @@ from ...models.manifest import Manifest
 from ...models.verification import Violation
 from ...postgres.dump import constraints
 from ...postgres.dump.constraints import Broken, Relaxed
-from ...postgres.dump.differences import Difference
+from ...postgres.dump.differences import DumpDifference
 from ...postgres.dump.meanings import Meanings, meanings, other_meanings
 from ...postgres.dump.put_off import PutOff
 from ...postgres.dump.rewriting import UNKNOWN_NAMES, rewritten, with_search_path, with_settings_for_the_data
@@ -21,7 +21,7 @@ from ...postgres.server.effective import SEARCH_PATH, UNPINNED, effective, for_o
 from ...postgres.server.quoting import identifier, literal
 from ...postgres.server.session import Server, Session
 from ...progress import Progress
-from ..context import Target
+from ..context import BackupContext
 from ..disk_space import watched
 from .load_role import LoadRole, trusting
 from .psql import NO_SHARED_MEMORY, LoadFailed, load
@@ -34,7 +34,7 @@ _BAD_SYNTAX = "42601"
 _DEFINITE = re.compile(r"22|23|2F|38|39|3F|42|44|P0")
 
 
-def settings_of(target: Target, manifest: Manifest | None) -> dict[str, str]:
+def settings_of(context: BackupContext, manifest: Manifest | None) -> dict[str, str]:
     """What decides values at a load of this backup (None: of a file that does not tell it), as its database has it.
 
     An older manifest tells only what was set for the database; the rest is as in the live server. Empty where that
@@ -42,8 +42,8 @@ def settings_of(target: Target, manifest: Manifest | None) -> dict[str, str]:
     """
     if manifest is not None and manifest.effective is not None:
         return manifest.effective
-    for database in [target.maintenance_database] if manifest else [target.database, target.maintenance_database]:
-        with suppress(HostError, ServerError), target.server.session(database, UNPINNED) as session:
+    for database in [context.maintenance_database] if manifest else [context.database, context.maintenance_database]:
+        with suppress(HostError, ServerError), context.server.session(database, UNPINNED) as session:
             own = manifest.properties.settings if manifest and manifest.properties else []
             return overlaid(effective(session), own)
     return overlaid({}, manifest.properties.settings) if manifest and manifest.properties else {}
@@ -220,7 +220,7 @@ class Loader:
         self._loads_with_none, self._its_path_failed = False, True
         return replace(self.way, search_path=None)
 
-    def other_meanings(self) -> list[Difference]:
+    def other_meanings(self) -> list[DumpDifference]:
         """What is loaded and uses something else than it did in the backed-up database; but for what data break."""
         if self.meant is None:
             return []

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ...models.manifest import DatabaseProperties, Extension, Manifest, Setting
 from ...models.verification import Check, Difference, Drill, Violation
 from ...postgres.dump.contents import Comparison
-from ...postgres.dump.differences import Difference as Found
+from ...postgres.dump.differences import DumpDifference as Found
 from ...postgres.dump.meanings import MEANING, MEND
 from ...postgres.dump.sample import ROWS as SAMPLED
 from ...postgres.server import amcheck, databases

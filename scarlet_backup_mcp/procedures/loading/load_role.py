@@ -18,7 +18,7 @@ from ...postgres.dump.roles import scram_verifier
 from ...postgres.server.quoting import identifier, literal
 from ...postgres.server.session import Server, Session
 from ...progress import Progress
-from ..context import Target
+from ..context import BackupContext
 from ..own_names import MARK
 from .psql import load
 
@@ -91,22 +91,22 @@ _GRANTS = """SELECT CASE c.relkind WHEN 'S' THEN 'UPDATE ON SEQUENCE ' ELSE 'INS
 
 @contextmanager
 def load_role(
-    target: Target, source: str, extensions: Sequence[tuple[str, str]], tablespaces: Collection[str]
+    context: BackupContext, source: str, extensions: Sequence[tuple[str, str]], tablespaces: Collection[str]
 ) -> Generator[LoadRole]:
     """Make one, which is there as long as the block. Raises ForeignRefused for extensions that may reach outside of a
     database, unless the live database has them, PreflightFailed for those that the server lacks."""
     name, password = f"scarlet_load_{secrets.token_hex(4)}", secrets.token_urlsafe(24)
-    with target.server.session(target.maintenance_database) as session:
-        _check(target, session, source, {extension for extension, _ in extensions})
+    with context.server.session(context.maintenance_database) as session:
+        _check(context, session, source, {extension for extension, _ in extensions})
         session.execute("BEGIN")
         # Its one right: row security of the file's own, which it forces on owners too, hides no row from it.
         session.execute(f"CREATE ROLE {identifier(name)} LOGIN BYPASSRLS PASSWORD {literal(scram_verifier(password))}")
         session.execute(f"COMMENT ON ROLE {identifier(name)} IS {literal(f'{MARK}loads {source}')}")
         session.execute("COMMIT")
     try:
-        yield LoadRole(name, target.server.logged_in_as(name, password), extensions, tablespaces)
+        yield LoadRole(name, context.server.logged_in_as(name, password), extensions, tablespaces)
     finally:
-        with suppress(BackupToolError), target.server.session(target.maintenance_database) as session:
+        with suppress(BackupToolError), context.server.session(context.maintenance_database) as session:
             _drop(session, name)
 
 
@@ -125,17 +125,17 @@ def _drop(session: Session, name: str) -> None:
     session.execute(f"DROP ROLE {identifier(name)}")
 
 
-def _check(target: Target, session: Session, source: str, names: set[str]) -> None:
+def _check(context: BackupContext, session: Session, source: str, names: set[str]) -> None:
     rows = session.rows("SELECT DISTINCT name FROM pg_available_extension_versions")
     if missing := names - {row["name"] for row in rows}:
         raise PreflightFailed(
             f"The server lacks extensions that {source} uses: {', '.join(sorted(missing))}.",
             "Run the database with an image that has them (Scarlet's is pgvector/pgvector:pg15).",
         )
-    known = {row["name"] for row in session.rows("SELECT name FROM pg_available_extension_versions WHERE trusted")}
-    with suppress(ServerError), target.server.session(target.database) as live:
-        known |= {row["name"] for row in live.rows("SELECT extname AS name FROM pg_extension")}
-    if strange := names - known - ALLOWED:
+    record = {row["name"] for row in session.rows("SELECT name FROM pg_available_extension_versions WHERE trusted")}
+    with suppress(ServerError), context.server.session(context.database) as live:
+        record |= {row["name"] for row in live.rows("SELECT extname AS name FROM pg_extension")}
+    if strange := names - record - ALLOWED:
         raise ForeignRefused(
             f"{source} uses extensions that may reach outside of a database: {', '.join(sorted(strange))}.",
             trusting(),

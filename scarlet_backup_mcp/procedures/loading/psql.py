@@ -55,8 +55,8 @@ class LoadFailed(RestoreFailed):
         places = dict(_PLACES.findall(after))
         within = places.get("TABLE") or places.get("DATATYPE") or ""
         table = f"{places.get('SCHEMA', '')}.{within}" if within else ""
-        context = after[max(0, after.find("CONTEXT:  ")) :]
-        function = _FUNCTION.search(context) if "CONTEXT:  " in after else None
+        said_where = after[max(0, after.find("CONTEXT:  ")) :]
+        function = _FUNCTION.search(said_where) if "CONTEXT:  " in after else None
         spelt = (function["sql"] or function["plpgsql"]).rpartition(".")[2] if function else ""
         at = headings.before(int(refused["line"] or 0))
         said = _without_values(refused, stderr, function=spelt, at=at)
@@ -143,9 +143,9 @@ def _without_values(refused: re.Match[str], stderr: str, *, function: str, at: s
     said, sqlstate = refused["message"], refused["sqlstate"]
     if sqlstate.startswith("22"):
         said = re.sub(r'".*', "(a value)", said)
-    place = re.search(r"^CONTEXT:  (COPY [^,]+, line \d+)", stderr[refused.end() :], re.MULTILINE)
-    places = [place[1]] if place else []
-    if not place and sqlstate[:2] not in _OF_ROWS:
+    container_info = re.search(r"^CONTEXT:  (COPY [^,]+, line \d+)", stderr[refused.end() :], re.MULTILINE)
+    places = [container_info[1]] if container_info else []
+    if not container_info and sqlstate[:2] not in _OF_ROWS:
         places += [f"in the function {function}"] if function else []
         places += [f"at {at}"] if at else []
     return f"{said} ({', '.join([sqlstate, *places])})"

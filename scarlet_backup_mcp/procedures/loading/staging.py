@@ -17,7 +17,7 @@ from ...postgres.server import catalogue as pg
 from ...postgres.server.quoting import identifier, literal
 from ...postgres.server.session import OPTIONS, OWN_FORMATS, Server
 from .. import disk_space
-from ..context import Target
+from ..context import BackupContext
 from . import load_checks
 from .attempts import Loader, violations
 
@@ -35,7 +35,7 @@ class Staging:
     this server can't give it.
     """
 
-    target: Target
+    context: BackupContext
     loader: Loader
     again: Callable[[], str]
     marker: str
@@ -191,7 +191,7 @@ class Staging:
         """How a plain pg_dump there writes timestamps and bytea, which depends on settings; empty where it can't be
         asked, or is as ours."""
         try:
-            with self.target.server.session(self.target.database, OWN_FORMATS) as session:
+            with self.context.server.session(self.context.database, OWN_FORMATS) as session:
                 names = ", ".join(f"current_setting({literal(name)}) AS {identifier(name)}" for name in OWN_FORMATS)
                 found: dict[str, str | None] = session.rows(f"SELECT {names}")[0]
         except (HostError, ServerError):

@@ -32,7 +32,7 @@ _OF_A_DATABASE = re.compile(r"(^|/)base/\d+$")
 
 
 @dataclass(frozen=True)
-class Contents:
+class ArchiveContents:
     """What is in an archive. Names are relative to `root`, the directory in it that holds the cluster: none in a base
     backup, `data` in what PROC-004's command made. `odd` are members that a cluster's archive never has, in words."""
 
@@ -80,14 +80,14 @@ class Inventory(MemberHandler):
         if self._keeping is not None:
             self._kept[name] = bytes(self._keeping)
 
-    def contents(self) -> Contents:
+    def contents(self) -> ArchiveContents:
         """What was found so far."""
         versions = [name for name in self._kept if posixpath.basename(name) == PG_VERSION]
         found = posixpath.dirname(min(versions, key=lambda name: name.count("/"), default=""))
         root = _OF_A_DATABASE.sub("", found).rstrip("/")
         start = f"{root}/" if root else ""
         outside = [f"{name} is not in the directory {root}" for name in self._files if not name.startswith(start)]
-        return Contents(
+        return ArchiveContents(
             root,
             {name[len(start) :]: file for name, file in self._files.items() if name.startswith(start)},
             {name[len(start) :]: text for name, text in self._kept.items() if name.startswith(start)},
@@ -102,7 +102,7 @@ class Archive:
     bytes: int
     sha256: str
     tar_bytes: int
-    contents: Contents
+    contents: ArchiveContents
     damage: str | None
     compression_damage: str | None
 
@@ -130,10 +130,10 @@ def read(path: Path, compression: Packing, progress: Progress) -> Archive:
 
 
 @dataclass(frozen=True)
-class Written:
+class ArchiveWritten:
     """What went by while an archive was written. `said` are the lines that its program wrote to stderr."""
 
-    contents: Contents
+    contents: ArchiveContents
     tar_bytes: int
     said: list[str]
 
@@ -148,7 +148,7 @@ def write(
     env: Mapping[str, str],
     total: int | None,
     failure: Callable[[Exit], BackupToolError],
-) -> Written:
+) -> ArchiveWritten:
     """Run a program there whose stdout is an archive of about `total` bytes, and put that, compressed, into `partial`.
 
     Raises what `failure` makes of an exit code that is not 0, DumpIncomplete when it wrote no whole archive, or what
@@ -171,10 +171,10 @@ def write(
     except TarDamaged as error:
         raise DumpIncomplete(f"What {argv[0]} wrote is no whole archive: {error.message}.") from None
     said = [line for line in ended.stderr.splitlines() if line.strip()]
-    return Written(inventory.contents(), reader.bytes, said)
+    return ArchiveWritten(inventory.contents(), reader.bytes, said)
 
 
-def read_back(partial: PartialFile, compression: Compression, written: Written, progress: Progress) -> None:
+def read_back(partial: PartialFile, compression: Compression, written: ArchiveWritten, progress: Progress) -> None:
     """Read the finished file from the disk. Raises DumpFailed unless it is what was written."""
     found = read(partial.path, compression, progress)
     recorded.require_read_back(

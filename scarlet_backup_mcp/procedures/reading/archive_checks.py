@@ -12,9 +12,9 @@ from ...store.directory import Entry
 from ...store.encodings import HEAD
 from ...store.reading import ZSTD_MAGIC, beginning
 from ...store.tar import Member, MemberHandler, TarDamaged, TarReader
-from ..catalog.records import Known
+from ..catalog.records import BackupRecord
 from . import archive_configuration
-from .archive import PG_VERSION, Archive, Contents
+from .archive import PG_VERSION, Archive, ArchiveContents
 from .checks import SHOWN, name_checks, same
 
 CONSISTENT = "consistent"
@@ -24,13 +24,13 @@ POSTMASTER_PID = "postmaster.pid"
 MAGIC = {"gzip": gzip.MAGIC, "zstd": ZSTD_MAGIC}
 
 
-def quick_checks(known: Known[VolumeManifest]) -> list[Check]:
+def quick_checks(record: BackupRecord[VolumeManifest]) -> list[Check]:
     """Name, manifest, size, the compressed stream's and the archive's first bytes."""
-    entry = known.entry
+    entry = record.entry
     magic = MAGIC[entry.name.compression]
     begins = _first_bytes(entry, len(magic))
     return [
-        *name_checks(known),
+        *name_checks(record),
         Check(check="compression", ok=begins == magic, expected=magic.hex(" "), found=begins.hex(" ")),
         _structure_check(beginning(entry.path, entry.name.compression)),
     ]
@@ -49,12 +49,12 @@ def _structure_check(begins: bytes) -> Check:
     return Check(check="structure", ok=bool(first.found), expected=expected, found=first.found or "nothing")
 
 
-def content_checks(known: Known[VolumeManifest], archive: Archive) -> list[Check]:
+def content_checks(record: BackupRecord[VolumeManifest], archive: Archive) -> list[Check]:
     """Everything that the whole content tells."""
-    manifest, contents = known.manifest, archive.contents
+    manifest, contents = record.manifest, archive.contents
     whole = archive.damage is None and archive.compression_damage is None
     checks = [
-        *name_checks(known),
+        *name_checks(record),
         Check(check="compression", ok=archive.compression_damage is None, detail=archive.compression_damage or ""),
         Check(
             check="structure",
@@ -87,7 +87,7 @@ def content_checks(known: Known[VolumeManifest], archive: Archive) -> list[Check
     return checks
 
 
-def is_base_backup(contents: Contents) -> bool:
+def is_base_backup(contents: ArchiveContents) -> bool:
     """Whether pg_basebackup made it, as far as its files tell. A server that has run on a base backup renames the
     label, and leaves the list of files behind, which is then no list of what came after."""
     if POSTMASTER_PID in contents.files:
@@ -96,7 +96,7 @@ def is_base_backup(contents: Contents) -> bool:
     return listed or BACKUP_LABEL in contents.files
 
 
-def base_backup_checks(contents: Contents) -> list[Check]:
+def base_backup_checks(contents: ArchiveContents) -> list[Check]:
     """The archive against the server's own list of what it sent."""
     manifest, why_not = backup_manifest(contents)
     checks = [
@@ -131,7 +131,7 @@ def base_backup_checks(contents: Contents) -> list[Check]:
     ]
 
 
-def backup_manifest(contents: Contents) -> tuple[BackupManifest | None, str]:
+def backup_manifest(contents: ArchiveContents) -> tuple[BackupManifest | None, str]:
     """The archive's backup_manifest, or why there is none that holds."""
     text = contents.kept.get(BACKUP_MANIFEST)
     if text is None:
@@ -142,7 +142,7 @@ def backup_manifest(contents: Contents) -> tuple[BackupManifest | None, str]:
         return None, str(error)
 
 
-def wal_of(contents: Contents) -> list[WalSegment]:
+def wal_of(contents: ArchiveContents) -> list[WalSegment]:
     """The WAL segments as a manifest has them."""
     return [
         WalSegment(name=name, bytes=file.bytes, sha256=file.sha256)
@@ -150,7 +150,7 @@ def wal_of(contents: Contents) -> list[WalSegment]:
     ]
 
 
-def data_directory(contents: Contents) -> Check:
+def data_directory(contents: ArchiveContents) -> Check:
     """Whether it is the data directory of a PostgreSQL cluster at all, and of which major version."""
     missing = [name for name in NEEDED if name not in contents.files]
     version = contents.kept.get(PG_VERSION, b"").decode("ascii", "replace").strip()
@@ -163,7 +163,7 @@ def data_directory(contents: Contents) -> Check:
     )
 
 
-def _copied_how(contents: Contents) -> Check:
+def _copied_how(contents: ArchiveContents) -> Check:
     """Of an archive that pg_basebackup did not make: what tells whether the server ran while it was copied."""
     if POSTMASTER_PID in contents.files:
         return Check(

@@ -8,17 +8,17 @@ from ...errors import BackupNotValid
 from ...models.verification import Check
 from ...postgres.cluster import configuration
 from ...postgres.cluster.configuration import Finding
-from .archive import Contents
+from .archive import ArchiveContents
 
 CONFIGURATION = "configuration"
 
 
-def findings_of(contents: Contents, live: Mapping[str, str] | None = None) -> list[Finding]:
+def findings_of(contents: ArchiveContents, live: Mapping[str, str] | None = None) -> list[Finding]:
     """What its configuration makes a server do, but for settings that the `live` one has, too."""
     return configuration.findings(contents.kept, contents.files, live or {})
 
 
-def check(contents: Contents, *, foreign: bool) -> Check:
+def check(contents: ArchiveContents, *, foreign: bool) -> Check:
     """It counts neither way for a foreign archive, and is the user's own in one of ours."""
     found = findings_of(contents)
     return Check(

@@ -14,8 +14,8 @@ from ...store.directory import Entry
 from ...store.encodings import DESCRIPTIONS, Container, recognise
 from ...store.reading import beginning
 from ..catalog.consistency import contradictions
-from ..catalog.records import CLOCK_SLACK, Known, M
-from .foreign import Choice
+from ..catalog.records import CLOCK_SLACK, BackupRecord, M
+from .foreign import DumpChoice
 from .sql import Examination
 
 HEADER, TRAILER = script.HEADER.decode(), script.TRAILER.decode()
@@ -42,12 +42,12 @@ CONTENTS = "contents"
 """What a script of others' holds besides one dump."""
 
 
-def quick_checks(known: Known[Manifest]) -> list[Check]:
+def quick_checks(record: BackupRecord[Manifest]) -> list[Check]:
     """Name, manifest, size, first and last lines: what a look at the file tells in a moment."""
-    entry = known.entry
+    entry = record.entry
     container = container_of(entry)
     checks = [
-        *name_checks(known),
+        *name_checks(record),
         _encoding_check(container, "level full tells whether that can be undone", readable=None),
     ]
     if entry.name.compression == "none":
@@ -55,32 +55,32 @@ def quick_checks(known: Known[Manifest]) -> list[Check]:
             head = _legible(file.read(EDGE), container)
             file.seek(max(0, entry.bytes - EDGE) // 2 * 2)  # UTF-16 comes in pairs
             tail = _legible(file.read(EDGE), container)
-        last = (_OTHER_LAST_LINES if known.manifest is None else _LAST_LINES).search(tail)
-        uncommented = known.manifest is None and (_is_uncommented(head) or f"\n{TRAILER}\n" in tail)
+        last = (_OTHER_LAST_LINES if record.manifest is None else _LAST_LINES).search(tail)
+        uncommented = record.manifest is None and (_is_uncommented(head) or f"\n{TRAILER}\n" in tail)
         checks += [
-            _header_check(head, foreign=known.manifest is None),
+            _header_check(head, foreign=record.manifest is None),
             _edge_check("trailer", TRAILER, True if last else None if uncommented else False),
         ]
     else:
         head = _legible(beginning(entry.path, entry.name.compression), container)
-        checks.append(_header_check(head, foreign=known.manifest is None))
+        checks.append(_header_check(head, foreign=record.manifest is None))
         checks.append(Check(check="trailer", ok=None, detail="a compressed file's end is looked at by level full"))
     return checks
 
 
 def content_checks(
-    known: Known[Manifest], told: str, found: Examination, certain: bool, choice: Choice | None
+    record: BackupRecord[Manifest], told: str, found: Examination, certain: bool, choice: DumpChoice | None
 ) -> list[Check]:
     """Everything that the whole content tells. `told` is what is known of a file that PowerShell has written; `certain`
     whether it is known, and not just one of several ways, how to undo that. `choice` is what was read of a script that
     others made."""
-    manifest, summary = known.manifest, found.summary
+    manifest, summary = record.manifest, found.summary
     trailer = summary is not None and summary.trailer
     uncommented = choice is not None and choice.uncommented
-    refused = found.refused(foreign=known.foreign)
+    refused = found.refused(foreign=record.foreign)
     checks = [
-        *name_checks(known),
-        _encoding_check(container_of(known.entry), told, certain and found.repair is not None),
+        *name_checks(record),
+        _encoding_check(container_of(record.entry), told, certain and found.repair is not None),
         Check(check="compression", ok=found.compression_damage is None, detail=found.compression_damage or ""),
         Check(check="structure", ok=found.damage is None, expected="a plain dump", detail=_damage(found)),
         Check(check="header", ok=None if uncommented else found.header, expected=HEADER),
@@ -127,15 +127,15 @@ def describe(failed: list[Check]) -> str:
     return "; ".join(f"{c.check}: {c.detail or f'expected {c.expected}, found {c.found}'}" for c in failed)
 
 
-def name_checks(known: Known[M]) -> list[Check]:
+def name_checks(record: BackupRecord[M]) -> list[Check]:
     """Name, size, manifest and time, of a backup of either kind."""
-    entry, manifest = known.entry, known.manifest
+    entry, manifest = record.entry, record.manifest
     checks = [
         Check(
             check="name",
             ok=entry.name.stamp is not None if manifest is not None else None,
             expected="a name with a time, as PROC-004 has it",
-            found=known.name,
+            found=record.name,
         ),
         Check(check="size", ok=entry.bytes > 0, expected="> 0 bytes", found=f"{entry.bytes} bytes"),
         Check(
@@ -143,7 +143,7 @@ def name_checks(known: Known[M]) -> list[Check]:
             ok=manifest is not None,
             expected="there is one",
             found="found" if manifest else "none",
-            detail=known.detail if manifest is None else "",
+            detail=record.detail if manifest is None else "",
         ),
     ]
     if manifest is not None:

@@ -21,7 +21,7 @@ Through = Callable[[Iterator[bytes]], Iterator[bytes]]
 
 
 @dataclass(frozen=True)
-class Choice:
+class DumpChoice:
     """What is read of a script. `refused`: why it can't be restored, though nothing is wrong with it.
 
     `database` is the one that it names, where that is another one; `tables` is how many it makes; `roles` are those
@@ -38,7 +38,7 @@ class Choice:
     tables: int = 0
 
 
-def choose(entry: Entry, repair: Repair | None, database: str, progress: Progress) -> Choice:
+def choose(entry: Entry, repair: Repair | None, database: str, progress: Progress) -> DumpChoice:
     """Read such a script to see what is in it for `database`. What is damaged is told by a second reading."""
     progress.stage(f"looking what {entry.name.name} holds", entry.bytes)
     layout = Layout()
@@ -51,21 +51,21 @@ def choose(entry: Entry, repair: Repair | None, database: str, progress: Progres
     return _choice(layout, database)
 
 
-def _choice(layout: Layout, database: str) -> Choice:
+def _choice(layout: Layout, database: str) -> DumpChoice:
     wanted = {number: dump for number, dump in enumerate(layout.dumps) if dump.database in (None, database)}
     others = sorted({dump.database for dump in layout.dumps if dump.content and dump.database} - {database})
     named = None
     if not any(dump.content for dump in wanted.values()) and others:
         if len(others) > 1:
-            return Choice(refused=f"it holds the databases {_list(others)}, none of which is {database}")
+            return DumpChoice(refused=f"it holds the databases {_list(others)}, none of which is {database}")
         named, others = others[0], []
         wanted = {number: dump for number, dump in enumerate(layout.dumps) if dump.database == named}
     if layout.cluster and not wanted:
-        return Choice(refused="it holds roles and tablespaces only, no database", roles=layout.roles)
+        return DumpChoice(refused="it holds roles and tablespaces only, no database", roles=layout.roles)
     dumps = list(wanted.values())
     headed = any(dump.headed for dump in dumps)
     whole = headed and all(dump.complete or not dump.headed for dump in dumps)
-    return Choice(
+    return DumpChoice(
         way=without_mark if layout.plain or not dumps else Part(frozenset(wanted), headed, whole),
         told=_told(layout, dumps, named or database, others),
         refused=_twice(dumps) or _lacks(dumps),

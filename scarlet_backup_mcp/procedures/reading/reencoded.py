@@ -14,7 +14,7 @@ from ...store.directory import Entry
 from ...store.encodings import DESCRIPTIONS, Container
 from ...store.powershell import Repair, Survey, survey
 from ...store.reading import CompressionDamaged, FileReader, decompress
-from ..catalog.records import Known
+from ..catalog.records import BackupRecord
 
 
 def look(entry: Entry, progress: Progress) -> Survey:
@@ -66,7 +66,7 @@ def how_much(looked: Survey | None) -> str:
     return "Its text can be had back in full"
 
 
-def code_page_needed(known: Known[Manifest], looked: Survey) -> CodePageNeeded:
+def code_page_needed(record: BackupRecord[Manifest], looked: Survey) -> CodePageNeeded:
     """The error where a file can't be read before the caller has named its code page."""
     choices = "; ".join(f"code_page={choice.code_pages[0]}: {', '.join(choice.samples)}" for choice in looked.choices)
-    return CodePageNeeded(f"{known.name}: {looked.why} {choices}.")
+    return CodePageNeeded(f"{record.name}: {looked.why} {choices}.")

@@ -6,11 +6,11 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from ...errors import HostError, PreflightFailed, StoreError, VolumeShared
-from ...hosts import Host, Place, run
+from ...hosts import ContainerInfo, Host, run
 from ...hosts.docker.helper import Sight, helper_container, helpers_of, remove_helpers
 from ...hosts.docker.volumes import running_with
 from ...progress import Progress
-from ..context import Target
+from ..context import BackupContext
 from ..sandbox.lifecycle import owner_of
 
 HELPERS = ".scarlet-helper"
@@ -18,52 +18,54 @@ HELPERS = ".scarlet-helper"
 
 
 @contextmanager
-def helper(target: Target, image: str, sight: Sight, progress: Progress, *, alone: bool = True) -> Generator[Host]:
+def helper(
+    context: BackupContext, image: str, sight: Sight, progress: Progress, *, alone: bool = True
+) -> Generator[Host]:
     """One of that image's, as long as the block; those that killed calls have left are removed first, and what still
     runs in them is ended. Call it under the directory's lock, or say that it is not `alone`: others' then stay. Raises
     HostError or StoreError."""
     if alone:
-        remove_left_helpers(target)
-    with helper_container(image, sight, _owner(target), progress) as host:
+        remove_left_helpers(context)
+    with helper_container(image, sight, _owner(context), progress) as host:
         yield host
 
 
-def remove_left_helpers(target: Target) -> None:
+def remove_left_helpers(context: BackupContext) -> None:
     """Under the directory's lock: what there is then belongs to nobody. Raises HostError or StoreError."""
-    remove_helpers(_owner(target))
+    remove_helpers(_owner(context))
 
 
-def require_sole_writer(place: Place) -> list[str]:
+def require_sole_writer(container_info: ContainerInfo) -> list[str]:
     """Look whether another container can write to the server's data directory: two servers on one volume destroy it.
 
     Gives the names of those that can only read there. Raises VolumeShared, or HostError.
     """
-    mount = place.data_mount
+    mount = container_info.data_mount
     users = running_with(mount.source) if mount is not None else []
-    others = [user for user in users if user.name != place.container and not user.helper]
+    others = [user for user in users if user.name != container_info.container and not user.helper]
     if mount is not None and (writers := [user.name for user in others if user.writable]):
         raise VolumeShared(
-            f"The data of container {place.container} lie in {mount.source}, to which {', '.join(writers)} can write, "
+            f"The data of container {container_info.container} lie in {mount.source}, to which {', '.join(writers)} can write, "
             "too. Two servers there destroy each other's data.",
             f"Stop what is not the server (`docker stop {writers[0]}`), or mount it there read-only; then call again.",
         )
     return [user.name for user in others]
 
 
-def others_with(target: Target, source: str, container: str | None) -> list[str]:
+def others_with(context: BackupContext, source: str, container: str | None) -> list[str]:
     """Names of the containers that run with that volume or directory mounted, but for `container` and this backup
     directory's own helpers: those are killed calls', or a dry run's, which only looks. Raises HostError or StoreError.
     """
     others = [user.name for user in running_with(source) if user.name != container]
-    marked = target.directory.path / HELPERS
+    marked = context.directory.path / HELPERS
     own = helpers_of(owner_of(marked)) if others and marked.is_dir() else []
     return [name for name in others if name not in own]
 
 
-def require_alone(target: Target, source: str, place: Place | None) -> None:
+def require_alone(context: BackupContext, source: str, container_info: ContainerInfo | None) -> None:
     """Raises PreflightFailed where another container than the server's runs on the volume or directory `source`, or
     what `others_with` does."""
-    if others := others_with(target, source, place.container if place else None):
+    if others := others_with(context, source, container_info.container if container_info else None):
         raise PreflightFailed(
             f"Other containers that run have the same volume mounted: {', '.join(others)}.",
             f"Stop them (`docker stop {' '.join(others)}`), then call again.",
@@ -81,10 +83,10 @@ def output(host: Host, argv: list[str], progress: Progress | None = None) -> str
     return said.decode(errors="replace")
 
 
-def _owner(target: Target) -> str:
-    if not target.directory.path.is_dir():
-        target.directory.prepare()
-    marked = target.directory.path / HELPERS
+def _owner(context: BackupContext) -> str:
+    if not context.directory.path.is_dir():
+        context.directory.prepare()
+    marked = context.directory.path / HELPERS
     try:
         marked.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:

@@ -24,7 +24,7 @@ from ...errors import (
     ServerError,
     StoreError,
 )
-from ...hosts import Place
+from ...hosts import ContainerInfo
 from ...hosts.docker.container import DockerHost
 from ...models.common import Model, Utc
 from ...models.manifest import Site
@@ -40,7 +40,7 @@ from ...store.names import JOURNAL
 from ...store.reserved import Reserved
 from ...store.writing import delete, sync_directory, write_atomically
 from .. import disk_space
-from ..context import Target
+from ..context import BackupContext
 from ..loading import load_role
 from ..own_names import is_marked, scratch_databases
 from .helper_container import require_sole_writer
@@ -117,17 +117,20 @@ class VolumeJournal(Model):
         """`mounted`; an older version's journal tells it only in `site`, and of a directory not at all."""
         return self.mounted or self.site.volume
 
-    def is_of(self, place: Place) -> bool:
+    def is_of(self, container_info: ContainerInfo) -> bool:
         """Whether that container, whatever its name, has the volume or directory under its data directory."""
-        mount, same = place.data_mount, place.container_id is not None and place.container_id == self.container_id
+        mount, same = (
+            container_info.data_mount,
+            container_info.container_id is not None and container_info.container_id == self.container_id,
+        )
         return same or (mount is not None and mount.source == self.volume)
 
-    def is_seen_by(self, place: Place) -> bool:
+    def is_seen_by(self, container_info: ContainerInfo) -> bool:
         """The same, and it has it where it was mounted then, and the server its data directory."""
-        mount, site = place.data_mount, self.site
-        if not self.is_of(place) or mount is None or place.data_directory is None:
+        mount, site = container_info.data_mount, self.site
+        if not self.is_of(container_info) or mount is None or container_info.data_directory is None:
             return False
-        now, then = (mount.destination, place.data_directory), (site.mounted_at, site.data_directory)
+        now, then = (mount.destination, container_info.data_directory), (site.mounted_at, site.data_directory)
         return [PurePosixPath(path) for path in now] == [PurePosixPath(path) for path in then]
 
 
@@ -168,79 +171,79 @@ def remove(directory: Path) -> None:
     sync_directory(directory)
 
 
-def waiting(target: Target) -> str | None:
+def waiting(context: BackupContext) -> str | None:
     """In words, with what to do: a restore that is under way, or was cut off. None without one. Raises
     RestoreInterrupted as `read` does."""
-    journal = read(target.directory.path)
+    journal = read(context.directory.path)
     if journal is None:
         return None
     what = f"A restore of {journal.source} into {journal.where} is under way, or was cut off"
-    if _is_of(target, journal):
+    if _is_of(context, journal):
         return f"{what}: unless one is under way, call `backup`, which first finishes it or rolls it back."
     return f"{what}, and shares this backup directory: call `backup` for {journal.where}."
 
 
-def require_running(target: Target) -> Place:
+def require_running(context: BackupContext) -> ContainerInfo:
     """Look at the place before anything is written there: programs can be started, and nobody else writes to its data.
 
     Raises RestoreInterrupted if a journal waits to be settled, what `Host.require_running` raises, or VolumeShared.
     """
     try:
-        place = target.host.require_running()
+        container_info = context.host.require_running()
     except HostError as error:
-        raise _with_journal(target, error) from error
-    require_sole_writer(place)
-    return place
+        raise _with_journal(context, error) from error
+    require_sole_writer(container_info)
+    return container_info
 
 
-def require_database(target: Target, session: Session) -> None:
+def require_database(context: BackupContext, session: Session) -> None:
     """Raises DatabaseMissing, with the databases there are, unless the configured one is there."""
     names = pg.databases(session).keys() - {"template0", "template1"}
-    if target.database not in names:
-        there = nearest(target.database, names)
-        missing = identifier(target.database)
+    if context.database not in names:
+        there = nearest(context.database, names)
+        missing = identifier(context.database)
         raise DatabaseMissing(f"There is no database {missing} on the server. There are: {there}.")
 
 
-def maintenance_session(target: Target, progress: Progress) -> Session:
+def maintenance_session(context: BackupContext, progress: Progress) -> Session:
     """A session beside the database, for what changes databases as wholes.
 
     Raises RestoreInterrupted when the server can't be asked while a journal waits to be settled.
     """
     try:
-        return target.server.session(target.maintenance_database, progress=progress)
+        return context.server.session(context.maintenance_database, progress=progress)
     except (HostError, ServerError) as error:
-        raise _with_journal(target, error) from error
+        raise _with_journal(context, error) from error
 
 
-def _with_journal(target: Target, error: BackupToolError) -> BackupToolError:
-    journal = read(target.directory.path)
+def _with_journal(context: BackupContext, error: BackupToolError) -> BackupToolError:
+    journal = read(context.directory.path)
     if journal is None:
         return error
     remedy = error.remedy
     if isinstance(journal, Journal):  # of a volume it alone tells how the contents come back
-        remedy = f"{remedy} {_only_if_gone(target)}"
+        remedy = f"{remedy} {_only_if_gone(context)}"
     return RestoreInterrupted(
         f"A restore of {journal.source} was cut off, and can't be finished or rolled back now: {error.message}", remedy
     )
 
 
-def _only_if_gone(target: Target) -> str:
+def _only_if_gone(context: BackupContext) -> str:
     """What a database's journal tells but for the services is to be seen by the databases' names as well."""
     return (
-        f"Only if that server can't be had back, remove {target.directory.path / JOURNAL}, and start the services that "
+        f"Only if that server can't be had back, remove {context.directory.path / JOURNAL}, and start the services that "
         "depend on the database by hand."
     )
 
 
-def tidy_up(target: Target, session: Session, *, restoring: bool) -> None:
+def tidy_up(context: BackupContext, session: Session, *, restoring: bool) -> None:
     """Under the directory's lock: finish or roll back a restore that was cut off, and drop scratch databases that
-    killed restores left. `target.settled` tells what was done.
+    killed restores left. `context.settled` tells what was done.
 
     The session then holds the server's restore lock. Raises Busy when another directory's restore holds it, unless
     there is nothing to settle and the caller is not `restoring`.
     """
-    journal = read(target.directory.path)
+    journal = read(context.directory.path)
     if not databases.advisory_lock(session):
         if journal is None and not restoring:
             return
@@ -252,49 +255,53 @@ def tidy_up(target: Target, session: Session, *, restoring: bool) -> None:
                 "Call `backup` or `restore` for that one first.",
             )
     elif journal is not None:
-        target.settled += _settle_what_was_left(target, session, journal, restoring=restoring)
-    target.settled += _sweep(target, session)
+        context.settled += _settle_what_was_left(context, session, journal, restoring=restoring)
+    context.settled += _sweep(context, session)
     load_role.sweep(session)
 
 
-def settle(target: Target, session: Session, journal: Journal) -> tuple[bool, list[DependentReport]]:
+def settle(context: BackupContext, session: Session, journal: Journal) -> tuple[bool, list[DependentReport]]:
     """Finish a restore that was cut off (True) or roll it back (False), as the server is on one side or the other of
     its swap; start what it had stopped; forget the journal. Raises RestoreInterrupted when neither side is there."""
     swapped = side_of_swap(session, journal)
-    reports = start(target, journal.dependents)
+    reports = start(context, journal.dependents)
     if not swapped and journal.source_kind == "backup":
         with suppress(DiskFull):  # it is marked, and swept by a later call
-            disk_space.drop(target.server, session, journal.incoming)
-    remove(target.directory.path)
+            disk_space.drop(context.server, session, journal.incoming)
+    remove(context.directory.path)
     return swapped, reports
 
 
-def _is_of(target: Target, journal: AnyJournal) -> bool:
+def _is_of(context: BackupContext, journal: AnyJournal) -> bool:
     """Whether it is about the configured database, or the volume of its container, as far as a moment's look tells."""
-    docker, place = target.settings.via == "docker", target.known_place
-    container = place.container if place is not None else target.settings.container if docker else None
+    docker, container_info = context.settings.via == "docker", context.known_container_info
+    container = (
+        container_info.container if container_info is not None else context.settings.container if docker else None
+    )
     if isinstance(journal, VolumeJournal):
-        return docker and (journal.container in (None, container) or (place is not None and journal.is_of(place)))
-    return (journal.container, journal.database) == (container, target.database)
+        return docker and (
+            journal.container in (None, container) or (container_info is not None and journal.is_of(container_info))
+        )
+    return (journal.container, journal.database) == (container, context.database)
 
 
-def _settle_what_was_left(target: Target, session: Session, journal: Journal, *, restoring: bool) -> list[str]:
+def _settle_what_was_left(context: BackupContext, session: Session, journal: Journal, *, restoring: bool) -> list[str]:
     what = f"A restore of {journal.source} as {journal.database} in {journal.container or 'a local server'} was cut off"
     same_cluster = pg.server_facts(session).system_identifier == journal.system_identifier
     is_here = same_cluster and any(facts.oid == journal.incoming_oid for facts in pg.databases(session).values())
-    if not is_here and (journal.container, journal.database) != (target.place.container, target.database):
+    if not is_here and (journal.container, journal.database) != (context.container_info.container, context.database):
         if restoring:
             raise RestoreInterrupted(
                 f"{what}, and shares this backup directory.",
-                f"Call `backup` or `restore` for that one first. {_only_if_gone(target)}",
+                f"Call `backup` or `restore` for that one first. {_only_if_gone(context)}",
             )
-        return [f"{what}. It is not this one's: call `backup` or `restore` for that one. {_only_if_gone(target)}"]
+        return [f"{what}. It is not this one's: call `backup` or `restore` for that one. {_only_if_gone(context)}"]
     if not same_cluster:
-        reports = start(target, journal.dependents)
-        remove(target.directory.path)
+        reports = start(context, journal.dependents)
+        remove(context.directory.path)
         told = f"{what}, on a cluster that is no longer this one: there is nothing to settle."
     else:
-        swapped, reports = settle(target, session, journal)
+        swapped, reports = settle(context, session, journal)
         told = f"{what} {'after the swap: it is finished' if swapped else 'before the swap: it is rolled back'} now."
     return [told, *(f"{report.name}: {report.action} {report.detail}".strip() for report in reports)]
 
@@ -316,17 +323,17 @@ def side_of_swap(session: Session, journal: Journal) -> bool:
     )
 
 
-def start(target: Target, containers: list[StoppedContainer]) -> list[DependentReport]:
+def start(context: BackupContext, containers: list[StoppedContainer]) -> list[DependentReport]:
     """Start dependents that were stopped, or what has their names now; those that run already are left alone."""
-    return [_start(target, container) for container in containers]
+    return [_start(context, container) for container in containers]
 
 
-def _start(target: Target, container: StoppedContainer) -> DependentReport:
+def _start(context: BackupContext, container: StoppedContainer) -> DependentReport:
     try:
-        place = _present(container)
-        if place.state == "running":
+        container_info = _present(container)
+        if container_info.state == "running":
             return DependentReport(name=container.name, action="left running")
-        target.host.start_container(place.container_id or container.id)
+        context.host.start_container(container_info.container_id or container.id)
     except ContainerMissing:
         detail = "It was removed meanwhile: `docker compose up -d` makes it anew."
         return DependentReport(name=container.name, action="start failed", detail=detail)
@@ -335,27 +342,27 @@ def _start(target: Target, container: StoppedContainer) -> DependentReport:
     return DependentReport(name=container.name, action="restarted")
 
 
-def _present(container: StoppedContainer) -> Place:
+def _present(container: StoppedContainer) -> ContainerInfo:
     """It, or what Compose has made anew under the same name. Raises ContainerMissing if there is neither."""
     with suppress(ContainerMissing):
         return _look(container.id)
     return _look(container.name)
 
 
-def _look(container: str) -> Place:
+def _look(container: str) -> ContainerInfo:
     host = DockerHost(container)
     try:
-        return host.place()
+        return host.container_info()
     finally:
         host.close()
 
 
-def _sweep(target: Target, session: Session) -> list[str]:
+def _sweep(context: BackupContext, session: Session) -> list[str]:
     told: list[str] = []
-    for scratch in scratch_databases(target, pg.databases(session).values()):
-        if is_marked(scratch) or _is_empty(target, scratch.name):
+    for scratch in scratch_databases(context, pg.databases(session).values()):
+        if is_marked(scratch) or _is_empty(context, scratch.name):
             try:
-                disk_space.drop(target.server, session, scratch.name)
+                disk_space.drop(context.server, session, scratch.name)
                 told.append(f"The scratch database {scratch.name}, left by a restore that was killed, is dropped.")
             except DiskFull as error:
                 told.append(f"{error.message} {error.remedy}")
@@ -364,8 +371,8 @@ def _sweep(target: Target, session: Session) -> list[str]:
     return told
 
 
-def _is_empty(target: Target, name: str) -> bool:
+def _is_empty(context: BackupContext, name: str) -> bool:
     """So is a scratch database whose restore was killed before it had marked it."""
-    with suppress(BackupToolError), target.server.session(name) as session:
+    with suppress(BackupToolError), context.server.session(name) as session:
         return pg.is_empty(session)
     return False

@@ -12,15 +12,15 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
 from ...errors import BackupToolError, Cancelled, RestoreFailed, RestoreInterrupted
-from ...hosts import Place
+from ...hosts import ContainerInfo
 from ...hosts.docker.helper import Sight
 from ...models.results import DependentReport
 from ...progress import Progress
-from ..context import Target
+from ..context import BackupContext
 from . import journal as journals
 from .helper_container import helper, require_alone
 from .journal import StoppedContainer, VolumeJournal
-from .volume_layout import Contents
+from .volume_layout import VolumeLayout
 
 STOP_SECONDS = 120
 """For the server's last checkpoint; one that is killed then recovers when it starts again."""
@@ -40,15 +40,15 @@ REJECTING = "rejecting connections"
 
 
 @contextmanager
-def contents_at(target: Target, journal: VolumeJournal, progress: Progress) -> Generator[Contents]:
+def contents_at(context: BackupContext, journal: VolumeJournal, progress: Progress) -> Generator[VolumeLayout]:
     """The data directory that the journal is about, through a helper container."""
     sight = Sight(journal.container_id, journal.site.volume, journal.site.mounted_at)
-    with helper(target, journal.image_id, sight, progress) as host:
-        yield Contents(host, journal.site.data_directory, journal.stamp)
+    with helper(context, journal.image_id, sight, progress) as host:
+        yield VolumeLayout(host, journal.site.data_directory, journal.stamp)
 
 
 def exchange(
-    target: Target, contents: Contents, journal: VolumeJournal, incoming: str, progress: Progress
+    context: BackupContext, contents: VolumeLayout, journal: VolumeJournal, incoming: str, progress: Progress
 ) -> float | None:
     """Stop what has to be stopped, exchange the contents, start the server; gives the seconds in which it was away, or
     None without a container. Whatever fails, or a cancellation while the server starts, puts all back as it was."""
@@ -56,95 +56,97 @@ def exchange(
     try:
         with progress.uninterrupted():
             for container in journal.dependents:
-                target.host.stop_container(container.id)
+                context.host.stop_container(container.id)
             if journal.container_id is not None:
                 progress.stage("stopping the server")
-                stop(target, journal.container_id)
+                stop(context, journal.container_id)
             progress.stage("exchanging the contents of the volume")
             contents.set_mark()
-            journals.write(target.directory.path, journal.model_copy(update={"exchanging": True}))
-            contents.take_out(lambda: _require_stopped(target, journal))
+            journals.write(context.directory.path, journal.model_copy(update={"exchanging": True}))
+            contents.take_out(lambda: _require_stopped(context, journal))
             contents.put_in(incoming)
             if journal.container_id is None:
                 return None
             progress.stage("starting the server")
-            target.host.start_container(journal.container_id)
-        wait_until_ready(target, progress)
+            context.host.start_container(journal.container_id)
+        wait_until_ready(context, progress)
     except BaseException as error:
         with progress.uninterrupted():
-            roll_back(target, contents, journal, error)
+            roll_back(context, contents, journal, error)
         raise
     return time.monotonic() - began
 
 
-def _end(target: Target, contents: Contents) -> None:
+def _end(context: BackupContext, contents: VolumeLayout) -> None:
     """Forget the journal, then the mark, and those of calls that were killed between the two."""
-    journals.remove(target.directory.path)
+    journals.remove(context.directory.path)
     with suppress(BackupToolError):  # empty directories, in nobody's way
         contents.remove_marks()
 
 
-def stop(target: Target, container_id: str) -> None:
+def stop(context: BackupContext, container_id: str) -> None:
     """Stop the server's container. Raises RestoreFailed if it goes on, or was started again."""
-    before = target.host.place().started_at
-    target.host.stop_container(container_id, STOP_SECONDS)
-    place = target.host.place()
-    if place.state in STOPPED:
+    before = context.host.container_info().started_at
+    context.host.stop_container(container_id, STOP_SECONDS)
+    container_info = context.host.container_info()
+    if container_info.state in STOPPED:
         return
-    if place.started_at != before:
-        raise _started_again(place)
-    raise RestoreFailed(f"The container did not stop: it is {place.state}.")
+    if container_info.started_at != before:
+        raise _started_again(container_info)
+    raise RestoreFailed(f"The container did not stop: it is {container_info.state}.")
 
 
-def _started_again(place: Place) -> RestoreFailed:
-    return RestoreFailed(f"Somebody else has started the container, which was stopped: it is {place.state}.")
+def _started_again(container_info: ContainerInfo) -> RestoreFailed:
+    return RestoreFailed(f"Somebody else has started the container, which was stopped: it is {container_info.state}.")
 
 
-def _require_stopped(target: Target, journal: VolumeJournal) -> None:
+def _require_stopped(context: BackupContext, journal: VolumeJournal) -> None:
     """Raises RestoreFailed if somebody has started the server since it was stopped, PreflightFailed if another one."""
-    place = target.host.place() if journal.container_id is not None else None
-    if place is not None and place.state not in STOPPED:
-        raise _started_again(place)
-    require_alone_on_it(target, journal, place)
+    container_info = context.host.container_info() if journal.container_id is not None else None
+    if container_info is not None and container_info.state not in STOPPED:
+        raise _started_again(container_info)
+    require_alone_on_it(context, journal, container_info)
 
 
-def require_alone_on_it(target: Target, journal: VolumeJournal, place: Place | None) -> None:
+def require_alone_on_it(context: BackupContext, journal: VolumeJournal, container_info: ContainerInfo | None) -> None:
     """Raises what `beside.require_alone` does where another container has the volume, too."""
-    mount = place.data_mount if place else None
+    mount = container_info.data_mount if container_info else None
     source = mount.source if mount else journal.site.volume
     if source:
-        require_alone(target, source, place)
+        require_alone(context, source, container_info)
 
 
-def wait_until_ready(target: Target, progress: Progress) -> None:
+def wait_until_ready(context: BackupContext, progress: Progress) -> None:
     """Until the server answers and its container's health check, if there is one, has had its say. Raises RestoreFailed
     when it ends, or comes to no end of its recovery."""
-    began, first_start = time.monotonic(), target.host.place().started_at
+    began, first_start = time.monotonic(), context.host.container_info().started_at
     while True:
         progress.check()
-        place, waited = target.host.place(), time.monotonic() - began
-        if place.state != "running" or place.started_at != first_start:
-            raise _does_not_come_up(target, place, f"its container is {place.state}, and did not stay up")
-        ready, said = _is_ready(target)
-        if ready and (place.health != "starting" or waited > HEALTH_SECONDS):
+        container_info, waited = context.host.container_info(), time.monotonic() - began
+        if container_info.state != "running" or container_info.started_at != first_start:
+            raise _does_not_come_up(
+                context, container_info, f"its container is {container_info.state}, and did not stay up"
+            )
+        ready, said = _is_ready(context)
+        if ready and (container_info.health != "starting" or waited > HEALTH_SECONDS):
             return
-        given_up = REJECTING not in said and (place.health == "unhealthy" or waited > SILENT_SECONDS)
+        given_up = REJECTING not in said and (container_info.health == "unhealthy" or waited > SILENT_SECONDS)
         if not ready and (given_up or waited > READY_SECONDS):
-            raise _does_not_come_up(target, place, said)
+            raise _does_not_come_up(context, container_info, said)
         time.sleep(0.2)
 
 
-def _is_ready(target: Target) -> tuple[bool, str]:
+def _is_ready(context: BackupContext) -> tuple[bool, str]:
     try:
-        target.server.where.forget()  # another cluster may run there than before
-        return target.server.ready()
+        context.server.where.forget()  # another cluster may run there than before
+        return context.server.ready()
     except BackupToolError as error:
         return False, error.message
 
 
-def _does_not_come_up(target: Target, place: Place, said: str) -> RestoreFailed:
+def _does_not_come_up(context: BackupContext, container_info: ContainerInfo, said: str) -> RestoreFailed:
     try:
-        log = target.host.container_log(place.container_id or "", LOG_LINES).strip()
+        log = context.host.container_log(container_info.container_id or "", LOG_LINES).strip()
     except BackupToolError as error:
         log = error.message
     return RestoreFailed(f"The server does not come up: {said}. Its log ends:\n{log}\n")
@@ -153,10 +155,10 @@ def _does_not_come_up(target: Target, place: Place, said: str) -> RestoreFailed:
 # -- back ------------------------------------------------------------------------------------------------------------
 
 
-def roll_back(target: Target, contents: Contents, journal: VolumeJournal, error: BaseException) -> None:
+def roll_back(context: BackupContext, contents: VolumeLayout, journal: VolumeJournal, error: BaseException) -> None:
     """As it was before, and running if it ran. Raises RestoreInterrupted when that fails: then the journal stays."""
     try:
-        reports = _put_back_somehow(target, contents, journal)
+        reports = _put_back_somehow(context, contents, journal)
     except BackupToolError as problem:
         why = error.message if isinstance(error, BackupToolError) else type(error).__name__
         raise RestoreInterrupted(
@@ -172,57 +174,57 @@ def roll_back(target: Target, contents: Contents, journal: VolumeJournal, error:
             error.message += f" Not everything could be started again: {'; '.join(down)}"
 
 
-def _put_back_somehow(target: Target, contents: Contents, journal: VolumeJournal) -> list[DependentReport]:
+def _put_back_somehow(context: BackupContext, contents: VolumeLayout, journal: VolumeJournal) -> list[DependentReport]:
     """With a new helper, if it was the old one that has failed."""
     try:
-        return put_back(target, contents, journal)
+        return put_back(context, contents, journal)
     except BackupToolError:
-        with contents_at(target, journal, Progress()) as anew:
-            return put_back(target, anew, journal)
+        with contents_at(context, journal, Progress()) as anew:
+            return put_back(context, anew, journal)
 
 
 def put_back(
-    target: Target, contents: Contents, journal: VolumeJournal, *, keep: bool = False
+    context: BackupContext, contents: VolumeLayout, journal: VolumeJournal, *, keep: bool = False
 ) -> list[DependentReport]:
     """Undo what was done, however far it got; start what ran; forget the journal. What can't be started is told. With
     `keep` what was to come in stays beside, with all that has come to lie there meanwhile."""
     if contents.turn_back():
-        if journal.container_id is not None and target.host.place().state not in STOPPED:
-            stop(target, journal.container_id)
+        if journal.container_id is not None and context.host.container_info().state not in STOPPED:
+            stop(context, journal.container_id)
         incoming = contents.set_aside(journal.undo) if journal.undo else contents.incoming
-        contents.put_back(incoming, lambda: _require_stopped(target, journal))
+        contents.put_back(incoming, lambda: _require_stopped(context, journal))
     contents.remove(contents.unpacked, *([] if keep else [contents.incoming]))
     reports: list[DependentReport] = []
     if journal.container_id is not None and journal.was_running:
         server = StoppedContainer(id=journal.container_id, name=journal.container or journal.container_id)
-        reports += journals.start(target, [server])
-        _wait_a_while(target)
-    reports += journals.start(target, journal.dependents)
-    _end(target, contents)
+        reports += journals.start(context, [server])
+        _wait_a_while(context)
+    reports += journals.start(context, journal.dependents)
+    _end(context, contents)
     return reports
 
 
-def _wait_a_while(target: Target) -> None:
+def _wait_a_while(context: BackupContext) -> None:
     """Dependents want a server that answers. One that did not come up before either is nobody's fault here."""
     until = time.monotonic() + AGAIN_SECONDS
     with suppress(BackupToolError):
-        while target.host.place().state in ("running", "restarting") and time.monotonic() < until:
-            if _is_ready(target)[0]:
+        while context.host.container_info().state in ("running", "restarting") and time.monotonic() < until:
+            if _is_ready(context)[0]:
                 return
             time.sleep(0.2)
 
 
-def finish(target: Target, contents: Contents, journal: VolumeJournal) -> list[DependentReport]:
+def finish(context: BackupContext, contents: VolumeLayout, journal: VolumeJournal) -> list[DependentReport]:
     """After the server was seen to run: start dependents, and let only the newest undo point stay."""
-    journals.write(target.directory.path, journal.model_copy(update={"checked": True}))
-    reports = journals.start(target, journal.dependents)
+    journals.write(context.directory.path, journal.model_copy(update={"checked": True}))
+    reports = journals.start(context, journal.dependents)
     stamps = contents.undo_stamps()
     empty = [stamp for stamp in stamps if contents.is_empty(contents.set_aside(stamp))]
     kept = journal.stamp in stamps and journal.stamp not in empty
     older = [stamp for stamp in stamps if stamp != journal.stamp] if kept else []
     contents.remove_dropped()
     contents.remove(*(contents.set_aside(stamp) for stamp in {*empty, *older}), contents.unpacked, contents.incoming)
-    _end(target, contents)
+    _end(context, contents)
     return reports
 
 

@@ -46,7 +46,7 @@ _NAMES = ("-mindepth", "1", "-maxdepth", "1", "-name")
 
 
 @dataclass(frozen=True)
-class Contents:
+class VolumeLayout:
     """A data directory in the container of `host`, and the names of one restore's directories in it."""
 
     host: Host

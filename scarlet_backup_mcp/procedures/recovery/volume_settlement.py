@@ -4,64 +4,69 @@ reach. What is not seen to be gone is never taken for it: then the journal stays
 from __future__ import annotations
 
 from ...errors import BackupToolError, Cancelled, ContainerMissing, RestoreFailed, RestoreInterrupted
-from ...hosts import Place
+from ...hosts import ContainerInfo
 from ...hosts.docker.helper import first_present
 from ...hosts.docker.volumes import engine_id, volume_exists
 from ...progress import Progress
 from ...store.lock import writer_lock
 from ...store.names import JOURNAL
-from ..context import Target
+from ..context import BackupContext
 from . import journal as journals
 from .journal import VolumeJournal
 from .volume_exchange import contents_at, finish, put_back, require_alone_on_it, wait_until_ready
-from .volume_layout import Contents
+from .volume_layout import VolumeLayout
 
 
-def settle_first(target: Target, progress: Progress) -> None:
+def settle_first(context: BackupContext, progress: Progress) -> None:
     """As `settle_volume`, taking the directory's lock where there is something to settle. Raises Busy, too."""
-    if isinstance(journals.read(target.directory.path), VolumeJournal):
-        with writer_lock(target.directory.path, "settle"):
-            settle_volume(target, progress)
+    if isinstance(journals.read(context.directory.path), VolumeJournal):
+        with writer_lock(context.directory.path, "settle"):
+            settle_volume(context, progress)
 
 
-def settle_volume(target: Target, progress: Progress) -> None:
-    """Under the directory's lock: finish or roll back a volume's restore that was cut off. `target.settled` tells what
+def settle_volume(context: BackupContext, progress: Progress) -> None:
+    """Under the directory's lock: finish or roll back a volume's restore that was cut off. `context.settled` tells what
     was done. Raises RestoreInterrupted when it can't be done now.
 
     Once all new contents were in place somebody may have started the server and written: if it comes up on them, the
     restore is finished, since nothing is lost by that.
     """
-    journal = journals.read(target.directory.path)
+    journal = journals.read(context.directory.path)
     if isinstance(journal, VolumeJournal):
-        target.settled += _settle(target, journal, progress)
+        context.settled += _settle(context, journal, progress)
 
 
-def _settle(target: Target, journal: VolumeJournal, progress: Progress) -> list[str]:
+def _settle(context: BackupContext, journal: VolumeJournal, progress: Progress) -> list[str]:
     what = f"A restore of {journal.source} into {journal.where} was cut off"
     try:
-        place = _present_container(target)
-        same_engine = target.settings.via == "docker" and journal.engine in (None, engine_id())
-        if place is not None and _is_anothers(journal, place, same_engine):
+        container_info = _present_container(context)
+        same_engine = context.settings.via == "docker" and journal.engine in (None, engine_id())
+        if container_info is not None and _is_anothers(journal, container_info, same_engine):
             return [f"{what}. It is not this container's: call `backup` or `restore` for that one."]
         progress.stage("settling a restore that was cut off")
         moved = False
-        if place is None or not journal.is_seen_by(place):
-            moved = place is not None and journal.is_of(place)  # its server may have begun a cluster elsewhere in it
-            place = None  # or made anew, with other contents or another view of them
-            if _are_gone(target, journal, same_engine):
-                journals.remove(target.directory.path)
+        if container_info is None or not journal.is_seen_by(container_info):
+            moved = container_info is not None and journal.is_of(
+                container_info
+            )  # its server may have begun a cluster elsewhere in it
+            container_info = None  # or made anew, with other contents or another view of them
+            if _are_gone(context, journal, same_engine):
+                journals.remove(context.directory.path)
                 return [f"{what}, and its volume {journal.volume} is gone since: there is nothing to settle."]
-        now = {"container_id": place.container_id if place else None, "image_id": _image(journal, place)}
+        now = {
+            "container_id": container_info.container_id if container_info else None,
+            "image_id": _image(journal, container_info),
+        }
         journal = journal.model_copy(update=now)
-        require_alone_on_it(target, journal, place)
-        with contents_at(target, journal, progress) as contents:
-            _require_traces(target, contents, journal, same_engine)
-            finished = journal.checked or (contents.is_exchanged and _comes_up(target, journal, progress))
+        require_alone_on_it(context, journal, container_info)
+        with contents_at(context, journal, progress) as contents:
+            _require_traces(context, contents, journal, same_engine)
+            finished = journal.checked or (contents.is_exchanged and _comes_up(context, journal, progress))
             with progress.uninterrupted():
                 if finished:
-                    reports = finish(target, contents, journal)
+                    reports = finish(context, contents, journal)
                 else:
-                    reports = put_back(target, contents, journal, keep=moved)
+                    reports = put_back(context, contents, journal, keep=moved)
             kept = moved and not finished and contents.exists(contents.incoming)
     except Cancelled:
         raise
@@ -78,16 +83,18 @@ def _settle(target: Target, journal: VolumeJournal, progress: Progress) -> list[
     return told
 
 
-def _is_anothers(journal: VolumeJournal, place: Place, same_engine: bool) -> bool:
+def _is_anothers(journal: VolumeJournal, container_info: ContainerInfo, same_engine: bool) -> bool:
     """A container may be called otherwise now; its volume is the one that counts."""
-    if place.kind == "local":
+    if container_info.kind == "local":
         return True
-    return journal.container not in (None, place.container) and not (same_engine and journal.is_of(place))
+    return journal.container not in (None, container_info.container) and not (
+        same_engine and journal.is_of(container_info)
+    )
 
 
-def _image(journal: VolumeJournal, place: Place | None) -> str:
+def _image(journal: VolumeJournal, container_info: ContainerInfo | None) -> str:
     """With what programs see the contents. Raises RestoreInterrupted if it is gone."""
-    found = place.image_id if place else first_present(journal.image_id)
+    found = container_info.image_id if container_info else first_present(journal.image_id)
     if found is None:
         raise RestoreInterrupted(
             f"there is no container with {journal.volume}, and its image is no longer on this machine.",
@@ -96,7 +103,7 @@ def _image(journal: VolumeJournal, place: Place | None) -> str:
     return found
 
 
-def _require_traces(target: Target, contents: Contents, journal: VolumeJournal, same_engine: bool) -> None:
+def _require_traces(context: BackupContext, contents: VolumeLayout, journal: VolumeJournal, same_engine: bool) -> None:
     """Raises RestoreInterrupted where nothing is seen of what the journal tells, though it must be."""
     if journal.checked or (same_engine and not journal.exchanging):
         return
@@ -105,68 +112,68 @@ def _require_traces(target: Target, contents: Contents, journal: VolumeJournal, 
     if any(contents.exists(path) for path in (*old, *others)):
         return
     if not same_engine:
-        raise _elsewhere(target, journal)
+        raise _elsewhere(context, journal)
     names = ", ".join(path.rpartition("/")[2] for path in old)
     raise RestoreInterrupted(
         f"what is in {journal.volume} now is not what that restore left: none of {names} is in it, in one of which the "
         "old contents were.",
         f"Look for those directories wherever {journal.volume} may have been moved or copied to, and mount it again as "
-        f"it was, at {journal.site.mounted_at}; then call again. {_only_if_gone(target, journal)}",
+        f"it was, at {journal.site.mounted_at}; then call again. {_only_if_gone(context, journal)}",
     )
 
 
-def _are_gone(target: Target, journal: VolumeJournal, same_engine: bool) -> bool:
+def _are_gone(context: BackupContext, journal: VolumeJournal, same_engine: bool) -> bool:
     """Whether the contents that no container has any more were removed. Raises RestoreInterrupted where they may be
     there still, but can't be had."""
     mounted, site = journal.volume or "a directory of the engine's machine", journal.site
     if site.volume is None:
         raise RestoreInterrupted(
-            f"its data directory is {mounted}, which the container {target.settings.container} does not have, or not "
+            f"its data directory is {mounted}, which the container {context.settings.container} does not have, or not "
             f"as it had it: at {site.mounted_at}, with PGDATA {site.data_directory}.",
             f"Make the container with {mounted} mounted again so (`docker compose create postgres`), then call again. "
-            + _only_if_gone(target, journal),
+            + _only_if_gone(context, journal),
         )
     if volume_exists(site.volume):
         return False
     if not same_engine:
-        raise _elsewhere(target, journal)
+        raise _elsewhere(context, journal)
     if journal.engine is not None and (journal.removable or not journal.exchanging):
         return True
     raise RestoreInterrupted(
         f"this Docker engine has no volume {mounted}"
         + ("." if journal.removable else ", and what was in it may lie somewhere else still."),
         "Make the volume and the container again as they were (`docker compose create postgres`), or set DOCKER_HOST "
-        f"or DOCKER_CONTEXT to the engine that has it, then call again. {_only_if_gone(target, journal)}",
+        f"or DOCKER_CONTEXT to the engine that has it, then call again. {_only_if_gone(context, journal)}",
     )
 
 
-def _elsewhere(target: Target, journal: VolumeJournal) -> RestoreInterrupted:
+def _elsewhere(context: BackupContext, journal: VolumeJournal) -> RestoreInterrupted:
     return RestoreInterrupted(
         f"this Docker engine is another one than that which had the volume {journal.volume}.",
-        f"Set DOCKER_HOST or DOCKER_CONTEXT to that engine, then call again. {_only_if_gone(target, journal)}",
+        f"Set DOCKER_HOST or DOCKER_CONTEXT to that engine, then call again. {_only_if_gone(context, journal)}",
     )
 
 
-def _only_if_gone(target: Target, journal: VolumeJournal) -> str:
+def _only_if_gone(context: BackupContext, journal: VolumeJournal) -> str:
     stopped = ", ".join(container.name for container in journal.dependents)
     start = f", and start by hand what it had stopped: {stopped}" if stopped else ""
-    return f"Only if the old contents are gone for good, remove {target.directory.path / JOURNAL}{start}."
+    return f"Only if the old contents are gone for good, remove {context.directory.path / JOURNAL}{start}."
 
 
-def _present_container(target: Target) -> Place | None:
+def _present_container(context: BackupContext) -> ContainerInfo | None:
     """The one of that name may have been made anew since."""
     try:
-        return target.host.place()
+        return context.host.container_info()
     except ContainerMissing:
         return None
 
 
-def _comes_up(target: Target, journal: VolumeJournal, progress: Progress) -> bool:
+def _comes_up(context: BackupContext, journal: VolumeJournal, progress: Progress) -> bool:
     if journal.container_id is None:
         return True
     try:
-        target.host.start_container(journal.container_id)
-        wait_until_ready(target, progress)
+        context.host.start_container(journal.container_id)
+        wait_until_ready(context, progress)
     except RestoreFailed:
         return False
     return True

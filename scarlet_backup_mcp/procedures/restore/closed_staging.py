@@ -10,12 +10,12 @@ from ...models.manifest import DatabaseProperties
 from ...postgres.server import databases
 from ...postgres.server.session import Session
 from ...progress import Progress
-from ..context import Target
+from ..context import BackupContext
 
 
 @contextmanager
 def closed_doors(
-    target: Target, name: str, wanted: DatabaseProperties | None, options: Mapping[str, str], progress: Progress
+    context: BackupContext, name: str, wanted: DatabaseProperties | None, options: Mapping[str, str], progress: Progress
 ) -> Generator[Session]:
     """Gives the one session in a staging database; all others are ended, and nobody comes in again before the swap.
 
@@ -25,8 +25,8 @@ def closed_doors(
     limit = -1 if wanted is None else wanted.connection_limit
     alone = {**options, "max_parallel_workers_per_gather": "0"}
     with (
-        target.server.session(name, alone, progress) as inside,
-        target.server.session(target.maintenance_database) as outside,
+        context.server.session(name, alone, progress) as inside,
+        context.server.session(context.maintenance_database) as outside,
     ):
         databases.close_doors(outside, name, inside.pid, limit)
         yield inside

@@ -8,43 +8,47 @@ from ...models.manifest import Manifest
 from ...postgres.dump.brought_code import BroughtCode
 from ...postgres.dump.contents import Contents
 from ...progress import Progress
-from ..catalog.records import Known
-from ..context import Target
-from ..reading.foreign import Choice
+from ..catalog.records import BackupRecord
+from ..context import BackupContext
+from ..reading.foreign import DumpChoice
 from ..sandbox import pg_restore
 from ..verify import sql as verify_sql
 from .size_guard import Size
 
 
 def look(
-    target: Target, known: Known[Manifest], accept_other_database: bool, code_page: CodePage | None, progress: Progress
+    context: BackupContext,
+    record: BackupRecord[Manifest],
+    accept_other_database: bool,
+    code_page: CodePage | None,
+    progress: Progress,
 ) -> tuple[str, Size, list[str]]:
     """Its SHA-256, what it brings, and what is to be told. Of an archive little is known before it is converted.
 
     Raises BackupNotValid for what is no database, and OtherDatabaseRefused for another one.
     """
-    if pg_restore.is_archive(known):
-        told = pg_restore.header(known)
-        _check_database(target, known, told.database if told else None, accept_other_database)
-        later = f"{known.name} is an archive: what it holds is known only after pg_restore has converted it."
-        return pg_restore.digest(known.entry, progress), Size(None, None), [later]
+    if pg_restore.is_archive(record):
+        told = pg_restore.header(record)
+        _check_database(context, record, told.database if told else None, accept_other_database)
+        later = f"{record.name} is an archive: what it holds is known only after pg_restore has converted it."
+        return pg_restore.digest(record.entry, progress), Size(None, None), [later]
     contents, code = Contents(), BroughtCode()
-    reading = verify_sql.full(target, known, progress, contents, code, store=False, code_page=code_page)
+    reading = verify_sql.full(context, record, progress, contents, code, store=False, code_page=code_page)
     assert reading.examination is not None
-    size = brought(target, reading, contents)
+    size = brought(context, reading, contents)
     if reading.choice is None:
         return reading.examination.sha256, size, code.told()
-    _check_database(target, known, reading.choice.database, accept_other_database)
-    check_choice(known, reading.choice)
+    _check_database(context, record, reading.choice.database, accept_other_database)
+    check_choice(record, reading.choice)
     return reading.examination.sha256, size, [*(f"{told}." for told in reading.choice.told), *code.told()]
 
 
-def brought(target: Target, reading: verify_sql.Reading, contents: Contents) -> Size:
+def brought(context: BackupContext, reading: verify_sql.SqlReading, contents: Contents) -> Size:
     """How much a script brings whose reading filled `contents`; nobody knows of one that is not whole."""
     if not reading.whole or (reading.ambiguous is not None and reading.named is None):
         return Size(None, None)
     rows = contents.rows
-    held = [of.rows for (_, name), of in rows.items() if name == target.settings.integrity_table]
+    held = [of.rows for (_, name), of in rows.items() if name == context.settings.integrity_table]
     unknown = any(of.rows is None for of in rows.values())
     return Size(
         None if unknown else sum(of.rows or 0 for of in rows.values()),
@@ -53,12 +57,14 @@ def brought(target: Target, reading: verify_sql.Reading, contents: Contents) -> 
     )
 
 
-def check_choice(known: Known[Manifest], choice: Choice | None) -> None:
+def check_choice(record: BackupRecord[Manifest], choice: DumpChoice | None) -> None:
     """Raises BackupNotValid for a script that can't be restored as a database, though nothing is wrong with it."""
     if choice is not None and choice.refused:
-        raise BackupNotValid(f"{known.name} can't be restored as a database: {choice.refused}.")
+        raise BackupNotValid(f"{record.name} can't be restored as a database: {choice.refused}.")
 
 
-def _check_database(target: Target, known: Known[Manifest], database: str | None, accepted: bool) -> None:
-    if database not in (None, target.database) and not accepted:
-        raise OtherDatabaseRefused(f"{known.name} is a dump of the database {database}, not of {target.database}.")
+def _check_database(
+    context: BackupContext, record: BackupRecord[Manifest], database: str | None, accepted: bool
+) -> None:
+    if database not in (None, context.database) and not accepted:
+        raise OtherDatabaseRefused(f"{record.name} is a dump of the database {database}, not of {context.database}.")

@@ -12,20 +12,20 @@ from ...postgres.server.installation import available_extensions
 from ...postgres.server.quoting import identifier
 from ...postgres.server.session import Session
 from .. import disk_space
-from ..context import Target
+from ..context import BackupContext
 from ..drill.sql import ROOM
 from ..loading.load_checks import roles_of
 from ..own_names import undo_prefix
-from .sql_plan import Plan
+from .sql_plan import SqlPlan
 
 UNDO_POINTS = 2
 
 
-def check_swap(target: Target, session: Session, plan: Plan) -> None:
+def check_swap(context: BackupContext, session: Session, plan: SqlPlan) -> None:
     """What a swap needs, whatever comes in. Raises PreflightFailed."""
-    if len(f"{undo_prefix(target.database)}YYYYMMDD_HHMMSS".encode()) > databases.NAME_BYTES:
+    if len(f"{undo_prefix(context.database)}YYYYMMDD_HHMMSS".encode()) > databases.NAME_BYTES:
         raise PreflightFailed(
-            f"The name {target.database} is too long: an undo point's name would pass PostgreSQL's 63 bytes.",
+            f"The name {context.database} is too long: an undo point's name would pass PostgreSQL's 63 bytes.",
             "Rename the database to 32 bytes or fewer, or restore the file by hand (see the README).",
         )
     if not plan.facts.superuser:
@@ -35,12 +35,12 @@ def check_swap(target: Target, session: Session, plan: Plan) -> None:
         )
     if plan.facts.in_recovery:
         raise PreflightFailed("The server is a standby, which can't be written to.", "Restore on its primary.")
-    if found := databases.obstacles(session, target.database):
+    if found := databases.obstacles(session, context.database):
         raise PreflightFailed(
             f"The live database has a {'; a '.join(found)}, which a swap would break.",
             "Finish or drop it (COMMIT/ROLLBACK PREPARED, pg_drop_replication_slot, DROP SUBSCRIPTION); try again.",
         )
-    if _passes_the_limit(plan) and not plan.wishes.drop_oldest_undo:
+    if _passes_the_limit(plan) and not plan.options.drop_oldest_undo:
         oldest = plan.undo_points[-1]
         raise PreflightFailed(
             f"There are {len(plan.undo_points)} undo points; the oldest is {oldest.name} ({oldest.bytes:,} bytes).",
@@ -48,34 +48,34 @@ def check_swap(target: Target, session: Session, plan: Plan) -> None:
         )
 
 
-def drops_undo(plan: Plan) -> bool:
+def drops_undo(plan: SqlPlan) -> bool:
     """Whether a restore that adds an undo point drops the oldest for it."""
-    return plan.wishes.drop_oldest_undo and _passes_the_limit(plan)
+    return plan.options.drop_oldest_undo and _passes_the_limit(plan)
 
 
-def _passes_the_limit(plan: Plan) -> bool:
+def _passes_the_limit(plan: SqlPlan) -> bool:
     return plan.undo is None and plan.live_oid is not None and len(plan.undo_points) >= UNDO_POINTS
 
 
 def check_load(
-    target: Target,
+    context: BackupContext,
     session: Session,
-    plan: Plan,
+    plan: SqlPlan,
     roles: Iterable[str],
     database_bytes: int,
     made: Iterable[Role] = (),
 ) -> None:
     """What loading a dump needs: room, roles, extensions. `made` are roles as the file would make them. Raises
     PreflightFailed."""
-    _check_room(target, plan, database_bytes)
+    _check_room(context, plan, database_bytes)
     _check_roles(session, plan, roles, made)
     _check_extensions(session, plan.properties.extensions if plan.properties else [])
 
 
-def _check_room(target: Target, plan: Plan, database_bytes: int) -> None:
+def _check_room(context: BackupContext, plan: SqlPlan, database_bytes: int) -> None:
     if plan.facts.data_directory is None:
         return
-    free = target.host.free_bytes(plan.facts.data_directory)
+    free = context.host.free_bytes(plan.facts.data_directory)
     needed = disk_space.needed(database_bytes, ROOM, plan.facts)
     if free is not None and free < needed:
         raise PreflightFailed(
@@ -85,7 +85,7 @@ def _check_room(target: Target, plan: Plan, database_bytes: int) -> None:
         )
 
 
-def _check_roles(session: Session, plan: Plan, named: Iterable[str], made: Iterable[Role]) -> None:
+def _check_roles(session: Session, plan: SqlPlan, named: Iterable[str], made: Iterable[Role]) -> None:
     needed = {*named, *(roles_of(plan.properties) if plan.properties else ())}
     if missing := sorted(needed - role_names(session)):
         recorded = {role.name: role for role in (plan.manifest.roles if plan.manifest else made)}
@@ -118,7 +118,7 @@ def _check_extensions(session: Session, extensions: list[Extension]) -> None:
         )
 
 
-def copy_bytes(plan: Plan) -> int:
+def copy_bytes(plan: SqlPlan) -> int:
     """How large a restored copy may become, estimated."""
     if plan.manifest is not None and plan.manifest.database_bytes is not None:
         return plan.manifest.database_bytes

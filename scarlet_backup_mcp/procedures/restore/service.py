@@ -16,7 +16,7 @@ from ...models.results import DependentReport, Restore
 from ...progress import Progress
 from ...store.lock import writer_lock
 from ..catalog import records
-from ..context import Target
+from ..context import BackupContext
 from ..disk_space import drop_after
 from ..own_names import scratch_prefix, undo_prefix
 from ..recovery import journal as journals
@@ -24,8 +24,8 @@ from ..recovery.journal import VolumeJournal, maintenance_session, tidy_up
 from ..recovery.volume_settlement import settle_first
 from ..sandbox import pg_restore
 from . import preflight, volume_plan, volume_restore
-from .sql_comparison import Work
-from .sql_plan import AS_USUAL, Plan, Wishes, plan
+from .sql_comparison import Staged
+from .sql_plan import AS_USUAL, RestoreOptions, SqlPlan, plan
 from .sql_staging import from_backup, from_undo_point, verified
 from .sql_swap import drop_the_oldest_undo, swap
 from .volume_plan import VolumePlan, is_volume
@@ -50,10 +50,10 @@ class Proposal:
 
 
 def restore(
-    target: Target,
+    context: BackupContext,
     progress: Progress,
     backup: str,
-    wishes: Wishes = AS_USUAL,
+    options: RestoreOptions = AS_USUAL,
     *,
     confirmed: Confirmed | None = None,
 ) -> Restore:
@@ -62,49 +62,49 @@ def restore(
     `confirmed` None means that the caller has the user's consent for whatever `backup` names. Raises BackupToolError;
     its message says when the live database is not as it was.
     """
-    settle_first(target, progress)
-    if not is_volume(target, backup):
-        return _restore_database(target, progress, backup, wishes, confirmed)
-    target.directory.prepare()
-    with writer_lock(target.directory.path, "restore"):
-        _settle_database(target, progress)
-        planned = volume_plan.plan(target, progress, backup, wishes)
+    settle_first(context, progress)
+    if not is_volume(context, backup):
+        return _restore_database(context, progress, backup, options, confirmed)
+    context.directory.prepare()
+    with writer_lock(context.directory.path, "restore"):
+        _settle_database(context, progress)
+        planned = volume_plan.plan(context, progress, backup, options)
         if confirmed is not None and confirmed != _confirms_volume(planned):
             raise ConfirmationStale(f"{planned.source} or the container is not the one that was confirmed.")
-        _announce(target, planned)
-        return volume_restore.restore(target, progress, planned)
+        _announce(context, planned)
+        return volume_restore.restore(context, progress, planned)
 
 
 def _restore_database(
-    target: Target, progress: Progress, backup: str, wishes: Wishes, confirmed: Confirmed | None
+    context: BackupContext, progress: Progress, backup: str, options: RestoreOptions, confirmed: Confirmed | None
 ) -> Restore:
     began = time.monotonic()
     progress.stage("looking at the container")
-    journals.require_running(target)
-    target.directory.prepare()
-    with writer_lock(target.directory.path, "restore"), maintenance_session(target, progress) as guard:
-        tidy_up(target, guard, restoring=True)
-        with journals.reserve(target.directory.path) as reserved:
-            planned = plan(target, progress, backup, guard, wishes)
+    journals.require_running(context)
+    context.directory.prepare()
+    with writer_lock(context.directory.path, "restore"), maintenance_session(context, progress) as guard:
+        tidy_up(context, guard, restoring=True)
+        with journals.reserve(context.directory.path) as reserved:
+            planned = plan(context, progress, backup, guard, options)
             _check_confirmed(planned, confirmed)
-            preflight.check_swap(target, guard, planned)
-            stamp = _free_stamp(target, planned)
-            undo = undo_prefix(target.database) + stamp if planned.live_oid else None
+            preflight.check_swap(context, guard, planned)
+            stamp = _free_stamp(context, planned)
+            undo = undo_prefix(context.database) + stamp if planned.live_oid else None
             if planned.undo is not None:
                 work = from_undo_point(planned)
             else:
-                work = from_backup(target, guard, planned, stamp, progress)
-            work.warnings[:0] = [*target.settled, *planned.warnings]
-            _announce(target, planned)
+                work = from_backup(context, guard, planned, stamp, progress)
+            work.warnings[:0] = [*context.settled, *planned.warnings]
+            _announce(context, planned)
             try:
                 progress.stage("swapping")
                 with progress.uninterrupted():
-                    unavailable, dependents = swap(target, guard, planned, work, undo, reserved)
+                    unavailable, dependents = swap(context, guard, planned, work, undo, reserved)
                     if preflight.drops_undo(planned):
-                        drop_the_oldest_undo(target, guard, planned, work)
+                        drop_the_oldest_undo(context, guard, planned, work)
             except BaseException as error:
                 if planned.undo is None and not work.journalled:
-                    drop_after(error, target.server, target.maintenance_database, work.incoming)
+                    drop_after(error, context.server, context.maintenance_database, work.staging)
                 raise
     return Restore(
         restored=True,
@@ -112,10 +112,10 @@ def _restore_database(
         source=planned.source,
         source_kind="undo_point" if planned.undo else "backup",
         source_created_at=planned.created_at,
-        source_proved_at=_proved_at(target, planned, work),
+        source_proved_at=_proved_at(context, planned, work),
         drill=work.drill,
-        database=target.database,
-        server=target.about,
+        database=context.database,
+        server=context.about,
         undo_point=undo,
         rows_compared=work.rows_compared,
         integrity_rows=work.integrity_rows,
@@ -129,52 +129,52 @@ def _restore_database(
     )
 
 
-def propose(target: Target, progress: Progress, backup: str, wishes: Wishes = AS_USUAL) -> Proposal:
+def propose(context: BackupContext, progress: Progress, backup: str, options: RestoreOptions = AS_USUAL) -> Proposal:
     """What a user has to be asked before a restore, and what the answer is bound to. Raises what a restore would refuse
     with, as far as a moment's look tells; RestoreInterrupted while a volume's restore waits to be settled, since its
     server does not run until then."""
-    if isinstance(journals.read(target.directory.path), VolumeJournal):
-        _refuse_while_one_waits(target)
-    if is_volume(target, backup):
-        volume = volume_plan.plan(target, progress, backup, wishes)
-        return Proposal(volume.source, volume.question(target.settings.integrity_table), _confirms_volume(volume))
-    journals.require_running(target)
-    with target.server.session(target.maintenance_database, progress=progress) as session:
-        planned = plan(target, progress, backup, session, wishes)
-        preflight.check_swap(target, session, planned)
+    if isinstance(journals.read(context.directory.path), VolumeJournal):
+        _refuse_while_one_waits(context)
+    if is_volume(context, backup):
+        volume = volume_plan.plan(context, progress, backup, options)
+        return Proposal(volume.source, volume.question(context.settings.integrity_table), _confirms_volume(volume))
+    journals.require_running(context)
+    with context.server.session(context.maintenance_database, progress=progress) as session:
+        planned = plan(context, progress, backup, session, options)
+        preflight.check_swap(context, session, planned)
     dropping = planned.undo_points[-1].name if preflight.drops_undo(planned) else None
-    question = planned.question(target.settings.integrity_table, dropping)
+    question = planned.question(context.settings.integrity_table, dropping)
     return Proposal(planned.source, question, _confirms(planned))
 
 
-def dry_run(target: Target, progress: Progress, backup: str, wishes: Wishes = AS_USUAL) -> Restore:
+def dry_run(context: BackupContext, progress: Progress, backup: str, options: RestoreOptions = AS_USUAL) -> Restore:
     """Everything that `restore` would check but for a drill, and what it would do. Writes nothing, neither here nor on
     the server."""
     began = time.monotonic()
-    _refuse_while_one_waits(target)
-    if is_volume(target, backup):
-        return volume_restore.dry_run(target, progress, volume_plan.plan(target, progress, backup, wishes))
-    journals.require_running(target)
-    with target.server.session(target.maintenance_database, progress=progress) as session:
-        planned = plan(target, progress, backup, session, wishes)
-        work = Work(incoming=planned.source)
+    _refuse_while_one_waits(context)
+    if is_volume(context, backup):
+        return volume_restore.dry_run(context, progress, volume_plan.plan(context, progress, backup, options))
+    journals.require_running(context)
+    with context.server.session(context.maintenance_database, progress=progress) as session:
+        planned = plan(context, progress, backup, session, options)
+        work = Staged(staging=planned.source)
         work.warnings += planned.warnings
-        preflight.check_swap(target, session, planned)
-        if planned.known is not None and pg_restore.is_archive(planned.known):
-            pg_restore.require_readable(planned.known, progress)
-            work.did("Read the archive", f"{planned.known.entry.bytes:,} bytes; it is converted before it is loaded")
-        elif planned.known is not None:
-            reading = verified(target, planned, planned.known, progress, store=False)
+        preflight.check_swap(context, session, planned)
+        if planned.record is not None and pg_restore.is_archive(planned.record):
+            pg_restore.require_readable(planned.record, progress)
+            work.did("Read the archive", f"{planned.record.entry.bytes:,} bytes; it is converted before it is loaded")
+        elif planned.record is not None:
+            reading = verified(context, planned, planned.record, progress, store=False)
             examination = reading.examination
             assert examination is not None
             work.code_page = examination.code_page
             work.rows_compared = examination.rows
             work.did("Verify the backup in full", f"{examination.bytes:,} bytes, {examination.rows:,} rows")
             made = reading.choice.roles if reading.choice else []
-            preflight.check_load(target, session, planned, examination.roles, preflight.copy_bytes(planned), made)
+            preflight.check_load(context, session, planned, examination.roles, preflight.copy_bytes(planned), made)
         work.did("Look whether the server is ready for it", "room, roles, extensions and names")
-    undo = f"{undo_prefix(target.database)}<time>" if planned.live_oid else None
-    running = [d for d in target.host.dependents() if d.running] if wishes.stop_dependents else []
+    undo = f"{undo_prefix(context.database)}<time>" if planned.live_oid else None
+    running = [d for d in context.host.dependents() if d.running] if options.stop_dependents else []
     for title in _would_do(planned, undo):
         work.steps.append(Step(step="Restore", title=title, ok=None, detail="not done: dry run"))
     return Restore(
@@ -183,9 +183,9 @@ def dry_run(target: Target, progress: Progress, backup: str, wishes: Wishes = AS
         source=planned.source,
         source_kind="undo_point" if planned.undo else "backup",
         source_created_at=planned.created_at,
-        source_proved_at=_proved_at(target, planned, work),
-        database=target.database,
-        server=target.about,
+        source_proved_at=_proved_at(context, planned, work),
+        database=context.database,
+        server=context.about,
         undo_point=undo,
         rows_compared=work.rows_compared,
         integrity_rows=planned.integrity_rows,
@@ -199,16 +199,16 @@ def dry_run(target: Target, progress: Progress, backup: str, wishes: Wishes = AS
     )
 
 
-def _announce(target: Target, planned: Plan | VolumePlan) -> None:
-    target.announce({"source": planned.source, **({"sha256": planned.sha256} if planned.sha256 else {})})
+def _announce(context: BackupContext, planned: SqlPlan | VolumePlan) -> None:
+    context.announce({"source": planned.source, **({"sha256": planned.sha256} if planned.sha256 else {})})
 
 
-def _refuse_while_one_waits(target: Target) -> None:
-    if waiting := journals.waiting(target):
+def _refuse_while_one_waits(context: BackupContext) -> None:
+    if waiting := journals.waiting(context):
         raise RestoreInterrupted(waiting, "Wait until it ends, or do that; then call `restore` again.")
 
 
-def _would_do(planned: Plan, undo: str | None) -> list[str]:
+def _would_do(planned: SqlPlan, undo: str | None) -> list[str]:
     drilling = ["Restore it into a throw-away server and compare"] if planned.drills else []
     loading = (
         []
@@ -219,37 +219,37 @@ def _would_do(planned: Plan, undo: str | None) -> list[str]:
     return [*loading, "Stop the services that depend on the database", keep, "Start those services again"]
 
 
-def _proved_at(target: Target, planned: Plan, work: Work) -> datetime | None:
-    return records.know(target, planned.entry).proved_with(work.code_page) if planned.entry else None
+def _proved_at(context: BackupContext, planned: SqlPlan, work: Staged) -> datetime | None:
+    return records.know(context, planned.entry).proved_with(work.code_page) if planned.entry else None
 
 
 # -- up to the swap --------------------------------------------------------------------------------------------------
 
 
-def _check_confirmed(planned: Plan, confirmed: Confirmed | None) -> None:
+def _check_confirmed(planned: SqlPlan, confirmed: Confirmed | None) -> None:
     if confirmed is not None and confirmed != _confirms(planned):
         raise ConfirmationStale(f"{planned.source} or the live database is not the one that was confirmed.")
 
 
-def _confirms(planned: Plan) -> Confirmed:
+def _confirms(planned: SqlPlan) -> Confirmed:
     return Confirmed(planned.sha256, planned.live_oid)
 
 
 def _confirms_volume(planned: VolumePlan) -> Confirmed:
-    container = planned.place.container_id if planned.place else None
+    container = planned.container_info.container_id if planned.container_info else None
     return Confirmed(planned.sha256, None, container)
 
 
-def _settle_database(target: Target, progress: Progress) -> None:
+def _settle_database(context: BackupContext, progress: Progress) -> None:
     """Before a volume is exchanged: settle a database's restore that was cut off there. Raises RestoreInterrupted."""
-    if journals.read(target.directory.path) is not None:
-        with maintenance_session(target, progress) as guard:
-            tidy_up(target, guard, restoring=True)
+    if journals.read(context.directory.path) is not None:
+        with maintenance_session(context, progress) as guard:
+            tidy_up(context, guard, restoring=True)
 
 
-def _free_stamp(target: Target, planned: Plan) -> str:
+def _free_stamp(context: BackupContext, planned: SqlPlan) -> str:
     """UTC now, to the second; waits for the next one while databases are named after this one."""
-    prefixes = undo_prefix(target.database), scratch_prefix(target.database)
+    prefixes = undo_prefix(context.database), scratch_prefix(context.database)
     while True:
         stamp = f"{datetime.now(UTC):%Y%m%d_%H%M%S}"
         if planned.databases.keys().isdisjoint(prefix + stamp for prefix in prefixes):

@@ -9,7 +9,7 @@ from ...errors import HostError, ServerError, SmallerRefused
 from ...postgres.server import catalogue as pg
 from ...postgres.server.counting import count_rows
 from ...progress import Progress
-from ..context import Target
+from ..context import BackupContext
 
 SECONDS = 20
 """How long all of the live database's rows may take to be counted: a question waits for it."""
@@ -31,13 +31,13 @@ class Size:
         return f"{rows}{tables}{of_those}"
 
 
-def live(target: Target, integrity_rows: int | None, progress: Progress) -> Size:
+def live(context: BackupContext, integrity_rows: int | None, progress: Progress) -> Size:
     """That of the live database. What can't be counted in time, or not behind a migration, is not known."""
     until, number = time.monotonic() + SECONDS, None
     options = {"lock_timeout": "3s", "statement_timeout": f"{SECONDS}s"}
     progress.stage("counting the live database's rows")
     try:
-        with target.server.session(target.database, options, progress) as session:
+        with context.server.session(context.database, options, progress) as session:
             tables = [table for table in pg.tables(session) if not table.in_extension]
             number = len(tables)
             counted = count_rows(session, tables, until=until)

@@ -15,19 +15,19 @@ from ...postgres.server import catalogue as pg
 from ...postgres.server import counting
 from ...postgres.server.session import Session
 from ...progress import Progress
-from ..context import Target
+from ..context import BackupContext
 from ..loading import load_checks
 from ..loading.attempts import Loader
 from ..loading.load_checks import rows_told
 from ..loading.staging import Staging
-from .sql_plan import Plan
+from .sql_plan import SqlPlan
 
 
 @dataclass
-class Work:
+class Staged:
     """What a restore has come to know on its way."""
 
-    incoming: str
+    staging: str
     incoming_oid: int = 0
     rows_compared: int = 0
     integrity_rows: int | None = None
@@ -36,7 +36,7 @@ class Work:
     code_page: CodePage | None = None
     template: bool = False
     journalled: bool = False
-    """Whether the journal tells of `incoming`: what becomes of it is then for whoever settles that to decide."""
+    """Whether the journal tells of `staging`: what becomes of it is then for whoever settles that to decide."""
     steps: list[Step] = field(default_factory=list[Step])
     warnings: list[str] = field(default_factory=list[str])
 
@@ -57,12 +57,12 @@ class Script:
     foreign: bool
 
 
-def require_equal(planned: Plan, work: Work, staging: Staging, script: Script) -> None:
+def require_equal(planned: SqlPlan, work: Staged, staging: Staging, script: Script) -> None:
     """The loaded database holds the rows and definitions of the script. Raises RestoreFailed where it does not, unless
     no proof was wished."""
     comparison = staging.compare(script.contents())
     excused = staging.of_other_formats() if comparison.differences else set[str]()
-    report = Drill(proved=None, where=work.incoming, server_version="", duration_seconds=0)
+    report = Drill(proved=None, where=work.staging, server_version="", duration_seconds=0)
     found = load_checks.of_contents(comparison, report, foreign=script.foreign, excused=excused)
     wrong = "; ".join(check.detail for check in found if check.ok is False)
     shown = "; ".join(str(one) for one in comparison.differences[:3])
@@ -73,7 +73,7 @@ def require_equal(planned: Plan, work: Work, staging: Staging, script: Script) -
             "Give the functions that look for names without a schema a path of their own (ALTER FUNCTION … SET "
             "search_path), then call `backup` again.",
         )
-    if wrong and planned.wishes.drill is not False:
+    if wrong and planned.options.drill is not False:
         raise RestoreFailed(
             f"The loaded database is not what the backup holds: {wrong} ({shown}). The live database is as it was.",
             "Choose another backup. If the user wants this one all the same, call again with drill=false.",
@@ -97,7 +97,7 @@ def require_same_meanings(loader: Loader, *, accepted: bool) -> list[str]:
     return [f"Restored with another meaning; make it anew: {one}." for one in found]
 
 
-def compare_counts(work: Work, loaded: list[TableData], session: Session, progress: Progress) -> None:
+def compare_counts(work: Staged, loaded: list[TableData], session: Session, progress: Progress) -> None:
     """The same number of rows in every table that was loaded, once nobody else is in there. Raises RestoreFailed."""
     progress.stage("comparing the rows of every table")
     tables = pg.tables(session)
@@ -114,12 +114,12 @@ def compare_counts(work: Work, loaded: list[TableData], session: Session, progre
     work.did("Compare the rows of every table", f"{work.rows_compared:,} rows in {len(dumped)} tables")
 
 
-def check_integrity_rows(target: Target, planned: Plan, work: Work, options: Mapping[str, str]) -> None:
+def check_integrity_rows(context: BackupContext, planned: SqlPlan, work: Staged, options: Mapping[str, str]) -> None:
     """PROC-004's step 5 in the new database, by its own search_path."""
     manifest = planned.manifest
-    table = manifest.integrity_table if manifest else target.settings.integrity_table
+    table = manifest.integrity_table if manifest else context.settings.integrity_table
     try:
-        count = counting.count_table(target.server, work.incoming, table, options)
+        count = counting.count_table(context.server, work.staging, table, options)
     except (PermissionDenied, QueryFailed) as error:
         work.warnings.append(f"{table} could not be counted in the restored database: {error.message}")
         return
@@ -128,7 +128,7 @@ def check_integrity_rows(target: Target, planned: Plan, work: Work, options: Map
         raise RestoreFailed(
             f"In the restored database {table} shows {count.told}, not {rows_told(manifest.integrity_rows)}. "
             "The live database is as it was.",
-            _role_settings(target, manifest),
+            _role_settings(context, manifest),
         )
     if found is None and planned.integrity_rows_now is not None:
         raise RestoreFailed(f"The file holds no table {table}, which the live database has. That is as it was.")
@@ -140,8 +140,8 @@ def check_integrity_rows(target: Target, planned: Plan, work: Work, options: Map
     work.did(f"SELECT count(*) FROM {table}, in the new database", count.told)
 
 
-def _role_settings(target: Target, manifest: Manifest) -> str | None:
+def _role_settings(context: BackupContext, manifest: Manifest) -> str | None:
     """A search_path of the role's own is in no dump of a database: how to give it back."""
-    user = target.server.user
+    user = context.server.user
     settings = "; ".join(setting for role in manifest.roles if role.name == user for setting in role.settings)
     return f"The role {user} had settings of its own then. Set them again first: {settings}." if settings else None

@@ -25,8 +25,8 @@ from ...progress import Progress
 from ...store.directory import Entry
 from .. import own_names
 from ..catalog import recorded, records
-from ..catalog.records import Known
-from ..context import Target
+from ..catalog.records import BackupRecord
+from ..context import BackupContext
 from ..reading import checks
 from ..sandbox import pg_restore
 from ..verify import sql as verify_sql
@@ -35,7 +35,7 @@ from .size_guard import Size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
+class RestoreOptions:
     """What a caller of a restore may choose.
 
     `accept_…` and `drop_oldest_undo` are consents. `drill` None: files that `backup` did not make are tried out in a
@@ -56,17 +56,17 @@ class Wishes:
     accept_configuration: bool = False
 
 
-AS_USUAL = Wishes()
+AS_USUAL = RestoreOptions()
 M = TypeVar("M", bound=ManifestHead)
 
 
 @dataclass(frozen=True)
-class Plan:
+class SqlPlan:
     """What would be restored over what. `sha256` and `live_oid` are what a confirmation is bound to."""
 
     source: str
-    wishes: Wishes
-    known: Known[Manifest] | None
+    options: RestoreOptions
+    record: BackupRecord[Manifest] | None
     undo: UndoPoint | None
     created_at: datetime
     database: str
@@ -85,12 +85,12 @@ class Plan:
     @property
     def entry(self) -> Entry | None:
         """The file; None for an undo point."""
-        return self.known.entry if self.known else None
+        return self.record.entry if self.record else None
 
     @property
     def manifest(self) -> Manifest | None:
         """What `backup` has written down of the database; None for an undo point or a foreign file."""
-        return self.known.manifest if self.known and not self.known.foreign else None
+        return self.record.manifest if self.record and not self.record.foreign else None
 
     @property
     def properties(self) -> DatabaseProperties | None:
@@ -100,18 +100,18 @@ class Plan:
     @property
     def drills(self) -> bool:
         """Whether the backup is tried out in a throw-away server first."""
-        if self.known is None or self.wishes.drill is not None:
-            return self.known is not None and bool(self.wishes.drill)
-        return self.known.foreign
+        if self.record is None or self.options.drill is not None:
+            return self.record is not None and bool(self.options.drill)
+        return self.record.foreign
 
     def question(self, table: str, dropping: str | None) -> str:
         """What a user is asked before it is done. `dropping` is the undo point that goes."""
         kind = "the undo point" if self.undo else "the backup"
         inside = "" if self.rows is None else f", {self.rows:,} rows, {self.integrity_rows} in {table}"
-        if self.known is not None:
-            outcome, page = self.known.verification, self.wishes.code_page
+        if self.record is not None:
+            outcome, page = self.record.verification, self.options.code_page
             page = page or (outcome.code_page if outcome else None)
-            proved = self.known.proved_with(page)
+            proved = self.record.proved_with(page)
             read = f" when read with code page {page}" if page else ""
             inside += f", proved by a restore drill on {proved:%Y-%m-%d}{read}" if proved else ", not proved by a drill"
         now = (
@@ -126,7 +126,7 @@ class Plan:
         ]
         if self.live_oid is not None:
             words.append("The present database is kept as an undo point.")
-        if self.wishes.accept_violations and self.known is not None:
+        if self.options.accept_violations and self.record is not None:
             words.append(
                 "Constraints that its rows break do not come back as they were: foreign keys and checks will be NOT "
                 "VALID, unique indexes are left out."
@@ -137,12 +137,12 @@ class Plan:
 
 
 def plan(
-    target: Target,
+    context: BackupContext,
     progress: Progress,
     source: str,
     session: Session,
-    wishes: Wishes,
-) -> Plan:
+    options: RestoreOptions,
+) -> SqlPlan:
     """Resolve `source` (a backup's name, `latest`, or an undo point's name) and look at what it would replace.
 
     `session` is one in the maintenance database. Reads only. Raises RestoreRefused's children, BackupMissing and
@@ -150,46 +150,46 @@ def plan(
     """
     progress.stage("looking at the source and the live database")
     facts, databases = pg.server_facts(session), pg.databases(session)
-    points = own_names.undo_points(target, databases.values())
-    live = databases.get(target.database)
-    now = _integrity(target, target.database) if live else Count(None)
-    undo = _undo_point(target, source, points)
+    points = own_names.undo_points(context, databases.values())
+    live = databases.get(context.database)
+    now = _integrity(context, context.database) if live else Count(None)
+    undo = _undo_point(context, source, points)
     size_now = Size(None, now.rows)
     if undo is not None:
-        if wishes.code_page is not None or wishes.drill or wishes.accept_violations:
+        if options.code_page is not None or options.drill or options.accept_violations:
             raise ArgumentsInvalid(
                 f"{source} is an undo point, a database that is there: it has no code page, no drill is needed, and no "
                 "constraint is checked when it comes back.",
                 "Call it again without code_page, drill and accept_violations.",
             )
-        known, sha256, created, rows = None, None, undo.created_at, None
-        integrity = _integrity(target, undo.name).rows
+        record, sha256, created, rows = None, None, undo.created_at, None
+        integrity = _integrity(context, undo.name).rows
         warnings: list[str] = []
     else:
-        known = _known(target, source, facts)
-        manifest = known.manifest
-        warnings = _check_origin(target, known, facts, wishes)
-        warnings += _newer_volume(target, known)
+        record = _known(context, source, facts)
+        manifest = record.manifest
+        warnings = _check_origin(context, record, facts, options)
+        warnings += _newer_volume(context, record)
         if manifest is not None:
             sha256, brings = manifest.sha256, Size(manifest.rows, manifest.integrity_rows)
         else:
             sha256, brings, told = foreign_source.look(
-                target, known, wishes.accept_other_database, wishes.code_page, progress
+                context, record, options.accept_other_database, options.code_page, progress
             )
             warnings += told
-        size_now = size_guard.live(target, now.rows, progress) if live else size_now
-        table = target.settings.integrity_table
-        warnings += size_guard.check(known.name, brings, size_now, table, accepted=wishes.accept_smaller)
-        created, rows, integrity = known.created_at, brings.rows, brings.integrity_rows
+        size_now = size_guard.live(context, now.rows, progress) if live else size_now
+        table = context.settings.integrity_table
+        warnings += size_guard.check(record.name, brings, size_now, table, accepted=options.accept_smaller)
+        created, rows, integrity = record.created_at, brings.rows, brings.integrity_rows
     warnings += [f"In the present database {now.why}."] if now.why else []
-    return Plan(
-        source=undo.name if undo else known.name if known else source,
-        wishes=wishes,
-        known=known,
+    return SqlPlan(
+        source=undo.name if undo else record.name if record else source,
+        options=options,
+        record=record,
         undo=undo,
         created_at=created,
-        database=target.database,
-        server=target.describe(),
+        database=context.database,
+        server=context.describe(),
         sha256=sha256,
         live_oid=live.oid if live else None,
         rows=rows,
@@ -203,8 +203,8 @@ def plan(
     )
 
 
-def _undo_point(target: Target, source: str, points: list[UndoPoint]) -> UndoPoint | None:
-    if own_names.stamped(own_names.undo_prefix(target.database), source) is None:
+def _undo_point(context: BackupContext, source: str, points: list[UndoPoint]) -> UndoPoint | None:
+    if own_names.stamped(own_names.undo_prefix(context.database), source) is None:
         return None
     found = next((point for point in points if point.name == source), None)
     if found is None:
@@ -213,39 +213,41 @@ def _undo_point(target: Target, source: str, points: list[UndoPoint]) -> UndoPoi
     return found
 
 
-def _known(target: Target, source: str, facts: pg.ServerFacts) -> Known[Manifest]:
+def _known(context: BackupContext, source: str, facts: pg.ServerFacts) -> BackupRecord[Manifest]:
     cluster = facts.system_identifier
-    name = records.latest(target, for_restore=True, cluster=cluster) if source == "latest" else source
-    return records.know(target, target.directory.find(name))
+    name = records.latest(context, for_restore=True, cluster=cluster) if source == "latest" else source
+    return records.know(context, context.directory.find(name))
 
 
-def _check_origin(target: Target, known: Known[Manifest], facts: pg.ServerFacts, wishes: Wishes) -> list[str]:
-    warnings = refuse_damaged(known, wishes)
-    manifest = known.manifest
+def _check_origin(
+    context: BackupContext, record: BackupRecord[Manifest], facts: pg.ServerFacts, options: RestoreOptions
+) -> list[str]:
+    warnings = refuse_damaged(record, options)
+    manifest = record.manifest
     if manifest is None or manifest.identity is None:
-        _refuse_the_useless(known)
+        _refuse_the_useless(record)
         why = (
             "is a repaired copy" if manifest else "has no manifest: this tool did not make it, or its manifest is lost"
         )
-        if not wishes.accept_foreign:
+        if not options.accept_foreign:
             raise ForeignRefused(
-                f"{known.name} {why}. A dump runs as a superuser, so a file from elsewhere can do anything."
+                f"{record.name} {why}. A dump runs as a superuser, so a file from elsewhere can do anything."
             )
         return [
             *warnings,
-            f"{known.name} {why}: it does not tell the database's settings; those of the live database are taken, if "
+            f"{record.name} {why}: it does not tell the database's settings; those of the live database are taken, if "
             "there is one.",
         ]
     identity = manifest.identity
-    if not target.is_ours(manifest) and not wishes.accept_other_database:
+    if not context.is_ours(manifest) and not options.accept_other_database:
         raise OtherDatabaseRefused(
-            f"{known.name} is a backup of {identity.database} in {identity.container or 'a local server'} "
-            f"(project {identity.project}), not of {target.database} in {target.describe()}."
+            f"{record.name} is a backup of {identity.database} in {identity.container or 'a local server'} "
+            f"(project {identity.project}), not of {context.database} in {context.describe()}."
         )
     if identity.system_identifier != facts.system_identifier:
         warnings.append("The backup is of another cluster (a fresh volume since, or another machine).")
     warnings += recorded.not_dumped(manifest)
-    if known.in_future:
+    if record.in_future:
         warnings.append("The backup's time lies in the future: a clock is or was wrong.")
     if manifest.shrunk:
         warnings.append(f"The backup is of a database that had shrunk: {'; '.join(manifest.shrunk_reasons)}.")
@@ -256,46 +258,46 @@ def _check_origin(target: Target, known: Known[Manifest], facts: pg.ServerFacts,
     return warnings
 
 
-def refuse_damaged(known: Known[M], wishes: Wishes) -> list[str]:
+def refuse_damaged(record: BackupRecord[M], options: RestoreOptions) -> list[str]:
     """Gives a warning where a backup that failed a drill is wished all the same. Raises BackupNotValid, and
     ConstraintViolated where that is known and not accepted."""
-    if known.state == "constraint_violated" and not wishes.accept_violations:
-        raise ConstraintViolated(f"{known.name} can't be loaded as it is: {known.detail}.")
-    if known.state == "will_not_load":
-        return [f"In a drill {known.name} could not be loaded: {known.detail}."]
-    if known.state == "damaged":
-        raise BackupNotValid(f"{known.name} is damaged: {known.detail.removesuffix('.')}.")
-    if known.state != "differs":
+    if record.state == "constraint_violated" and not options.accept_violations:
+        raise ConstraintViolated(f"{record.name} can't be loaded as it is: {record.detail}.")
+    if record.state == "will_not_load":
+        return [f"In a drill {record.name} could not be loaded: {record.detail}."]
+    if record.state == "damaged":
+        raise BackupNotValid(f"{record.name} is damaged: {record.detail.removesuffix('.')}.")
+    if record.state != "differs":
         return []
-    if wishes.drill is False:
-        return [f"{known.name} did not bring the same data back in a drill; it is restored as wished."]
+    if options.drill is False:
+        return [f"{record.name} did not bring the same data back in a drill; it is restored as wished."]
     raise BackupNotValid(
-        f"{known.name} did not bring the same data back in a drill.",
+        f"{record.name} did not bring the same data back in a drill.",
         "Choose another backup. If the user wants this one all the same, call again with drill=false.",
     )
 
 
-def _newer_volume(target: Target, known: Known[Manifest]) -> list[str]:
-    volumes = records.ours(target, records.known(target), ("volume",))
-    newest = next((item for item, _ in volumes if item.created_at > known.created_at), None)
+def _newer_volume(context: BackupContext, record: BackupRecord[Manifest]) -> list[str]:
+    volumes = records.ours(context, records.all_backups(context), ("volume",))
+    newest = next((item for item, _ in volumes if item.created_at > record.created_at), None)
     return [f"{newest.name}, a backup of the whole volume, is newer than this one."] if newest else []
 
 
-def _refuse_the_useless(known: Known[Manifest]) -> None:
+def _refuse_the_useless(record: BackupRecord[Manifest]) -> None:
     """A file that can't be restored whoever made it. Raises BackupNotValid."""
-    script = known.form == "script"
-    looked = verify_sql.Reading(checks.quick_checks(known) if script else pg_restore.form_checks(known))
+    script = record.form == "script"
+    looked = verify_sql.SqlReading(checks.quick_checks(record) if script else pg_restore.form_checks(record))
     if not looked.whole:
         wrong = [check for check in looked.failed if check.check != checks.MANIFEST]
         raise BackupNotValid(
-            f"{known.name} can't be restored: {checks.describe(wrong)}.", verify_sql.remedy_for(known, looked)
+            f"{record.name} can't be restored: {checks.describe(wrong)}.", verify_sql.remedy_for(record, looked)
         )
 
 
-def _integrity(target: Target, database: str) -> Count:
+def _integrity(context: BackupContext, database: str) -> Count:
     try:
-        return count_table(target.server, database, target.settings.integrity_table)
+        return count_table(context.server, database, context.settings.integrity_table)
     except ServerError as error:
         return Count(
-            None, f"{target.settings.integrity_table} could not be counted ({error.message.removesuffix('.')})"
+            None, f"{context.settings.integrity_table} could not be counted ({error.message.removesuffix('.')})"
         )

@@ -21,8 +21,8 @@ from ...postgres.server.effective import SEARCH_PATH
 from ...postgres.server.quoting import identifier
 from ...postgres.server.session import OWN_SEARCH_PATH, Session
 from ...progress import Progress
-from ..catalog.records import Known
-from ..context import TAG, Target
+from ..catalog.records import BackupRecord
+from ..context import TAG, BackupContext
 from ..disk_space import drop_after
 from ..drill.sql import Rehearsal, rehearsal
 from ..loading import computed_anew
@@ -36,13 +36,13 @@ from ..sandbox import pg_restore
 from ..verify import sql as verify_sql
 from . import foreign_source, preflight, size_guard
 from .closed_staging import closed_doors
-from .sql_comparison import Script, Work, check_integrity_rows, compare_counts, require_equal, require_same_meanings
-from .sql_plan import Plan
+from .sql_comparison import Script, Staged, check_integrity_rows, compare_counts, require_equal, require_same_meanings
+from .sql_plan import SqlPlan
 
 
-def from_undo_point(planned: Plan) -> Work:
+def from_undo_point(planned: SqlPlan) -> Staged:
     """It is all there."""
-    work = Work(incoming=planned.source, incoming_oid=planned.databases[planned.source].oid)
+    work = Staged(staging=planned.source, incoming_oid=planned.databases[planned.source].oid)
     work.comment = planned.databases[planned.source].comment
     work.integrity_rows = planned.integrity_rows
     work.did("Find the undo point", planned.source)
@@ -50,86 +50,96 @@ def from_undo_point(planned: Plan) -> Work:
 
 
 def verified(
-    target: Target, planned: Plan, known: Known[Manifest], progress: Progress, *extra: Handler, store: bool
-) -> verify_sql.Reading:
+    context: BackupContext,
+    planned: SqlPlan,
+    record: BackupRecord[Manifest],
+    progress: Progress,
+    *extra: Handler,
+    store: bool,
+) -> verify_sql.SqlReading:
     """The backup's file, or the script that it was converted into, read in full.
 
     Raises BackupNotValid, CodePageNeeded, or ConfirmationStale when it changed.
     """
-    code_page = planned.wishes.code_page
-    reading = verify_sql.full(target, known, progress, *extra, store=store, code_page=code_page)
+    code_page = planned.options.code_page
+    reading = verify_sql.full(context, record, progress, *extra, store=store, code_page=code_page)
     if reading.ambiguous is not None and code_page is None:
-        raise reencoded.code_page_needed(known, reading.ambiguous)
+        raise reencoded.code_page_needed(record, reading.ambiguous)
     failed = [check for check in reading.failed if not _excused(planned, check)]
     if failed:
         raise BackupNotValid(
             f"{planned.source} did not pass verification: {checks.describe(failed)}.",
-            verify_sql.remedy_for(known, reading) if known.foreign else None,
+            verify_sql.remedy_for(record, reading) if record.foreign else None,
         )
     assert reading.examination is not None
-    if planned.sha256 != (known.archive or reading.examination.sha256):
+    if planned.sha256 != (record.archive or reading.examination.sha256):
         raise ConfirmationStale(f"{planned.source} changed while it was looked at.", "Call `restore` again.")
     return reading
 
 
-def _excused(planned: Plan, check: Check) -> bool:
+def _excused(planned: SqlPlan, check: Check) -> bool:
     """A wrong clock or a missing manifest is the user's to accept (and was), damage is not."""
     return check.check == checks.CLOCK or (planned.manifest is None and check.check == checks.MANIFEST)
 
 
-def from_backup(target: Target, guard: Session, planned: Plan, stamp: str, progress: Progress) -> Work:
+def from_backup(context: BackupContext, guard: Session, planned: SqlPlan, stamp: str, progress: Progress) -> Staged:
     """Verify, look at the server, try it out first where that is wished, load, compare, and put owner, privileges and
     settings back. Nothing stays when any of it fails."""
-    assert planned.known is not None
-    with pg_restore.as_script(target, planned.known, progress) as script:
-        return _from_script(target, guard, planned, script, stamp, progress)
+    assert planned.record is not None
+    with pg_restore.as_script(context, planned.record, progress) as script:
+        return _from_script(context, guard, planned, script, stamp, progress)
 
 
 def _from_script(
-    target: Target, guard: Session, planned: Plan, known: Known[Manifest], stamp: str, progress: Progress
-) -> Work:
-    work = Work(incoming=scratch_prefix(target.database) + stamp)
+    context: BackupContext,
+    guard: Session,
+    planned: SqlPlan,
+    record: BackupRecord[Manifest],
+    stamp: str,
+    progress: Progress,
+) -> Staged:
+    work = Staged(staging=scratch_prefix(context.database) + stamp)
     contents, code = Contents(), BroughtCode()
-    reading = verified(target, planned, known, progress, contents, code, store=True)
-    reading = replace(reading, sha256=known.archive)
+    reading = verified(context, planned, record, progress, contents, code, store=True)
+    reading = replace(reading, sha256=record.archive)
     examination = reading.examination
     assert examination is not None
     work.code_page = examination.code_page
     work.warnings += [*reading.warnings, *filter(None, [reading.told])]
-    if known.archive is not None:
+    if record.archive is not None:
         work.warnings += code.told()
-        foreign_source.check_choice(known, reading.choice)
-        brings, accepted = foreign_source.brought(target, reading, contents), planned.wishes.accept_smaller
+        foreign_source.check_choice(record, reading.choice)
+        brings, accepted = foreign_source.brought(context, reading, contents), planned.options.accept_smaller
         work.warnings += size_guard.check(
-            known.name, brings, planned.now, target.settings.integrity_table, accepted=accepted
+            record.name, brings, planned.now, context.settings.integrity_table, accepted=accepted
         )
     work.did("Verify the backup in full", f"{examination.bytes:,} bytes, {examination.rows:,} rows")
     made = reading.choice.roles if reading.choice else []
-    preflight.check_load(target, guard, planned, examination.roles, preflight.copy_bytes(planned), made)
+    preflight.check_load(context, guard, planned, examination.roles, preflight.copy_bytes(planned), made)
     work.did("Look whether the server is ready for it", "room, roles, extensions and names")
 
     def of_file(*, rows: bool = True) -> Iterator[bytes]:
-        return script_of(known.entry, examination.sha256, examination.through, progress, rows=rows)
+        return script_of(record.entry, examination.sha256, examination.through, progress, rows=rows)
 
     written_by = (examination.summary and examination.summary.pg_dump_version) or ""
     foreign = planned.manifest is None
     source = Script(of_file, lambda: examination.tables, lambda: contents, written_by, foreign)
-    outcome = planned.known.verification if planned.known else None
+    outcome = planned.record.verification if planned.record else None
     search_path = outcome.search_path if outcome else None
     if not planned.drills:
-        _bring_in(target, planned, work, source, search_path, progress)
+        _bring_in(context, planned, work, source, search_path, progress)
         return work
-    with rehearsal(target, known, examination, contents, progress) as rehearsed:
-        assert planned.known is not None
-        work.warnings += verify_sql.keep(target, planned.known.entry, reading, rehearsed.report)
+    with rehearsal(context, record, examination, contents, progress) as rehearsed:
+        assert planned.record is not None
+        work.warnings += verify_sql.keep(context, planned.record.entry, reading, rehearsed.report)
         _require_proof(planned, work, rehearsed)
         search_path = rehearsed.report.search_path
         if planned.manifest is None:  # whatever else a file from elsewhere did, it did in the throw-away server
             source, extensions = _its_own_dump(rehearsed, progress), rehearsed.extensions()
-            with load_role(target, planned.source, extensions, contents.tablespaces) as role:
-                _bring_in(target, planned, work, source, search_path, progress, role)
+            with load_role(context, planned.source, extensions, contents.tablespaces) as role:
+                _bring_in(context, planned, work, source, search_path, progress, role)
         else:
-            _bring_in(target, planned, work, source, search_path, progress)
+            _bring_in(context, planned, work, source, search_path, progress)
     work.warnings += rehearsed.report.warnings
     return work
 
@@ -142,12 +152,12 @@ def _its_own_dump(rehearsed: Rehearsal, progress: Progress) -> Script:
     return Script(chunks, lambda: rehearsed.tables, lambda: rehearsed.contents, written_by, foreign=False)
 
 
-def _require_proof(planned: Plan, work: Work, rehearsed: Rehearsal) -> None:
+def _require_proof(planned: SqlPlan, work: Staged, rehearsed: Rehearsal) -> None:
     work.drill = rehearsed.report
     detail = rehearsed.report.detail
     verdict = rehearsed.report.verdict
     if verdict == "constraint_violated":
-        if not (rehearsed.loaded and planned.wishes.accept_violations):
+        if not (rehearsed.loaded and planned.options.accept_violations):
             remedy = None if rehearsed.loaded else HOPELESS
             raise ConstraintViolated(f"{planned.source} can't be loaded as it is: {detail}.", remedy)
         work.did(
@@ -165,7 +175,7 @@ def _require_proof(planned: Plan, work: Work, rehearsed: Rehearsal) -> None:
             f"Choose another backup. {at_any_rate}",
         )
     if not rehearsed.loaded or (
-        rehearsed.report.proved is None and not rehearsed.report.sound and planned.wishes.drill
+        rehearsed.report.proved is None and not rehearsed.report.sound and planned.options.drill
     ):
         raise PreflightFailed(f"A drill could not prove {planned.source}: {detail}", at_any_rate)
     if rehearsed.report.proved is None:
@@ -174,9 +184,9 @@ def _require_proof(planned: Plan, work: Work, rehearsed: Rehearsal) -> None:
 
 
 def _bring_in(
-    target: Target,
-    planned: Plan,
-    work: Work,
+    context: BackupContext,
+    planned: SqlPlan,
+    work: Staged,
     script: Script,
     search_path: SearchPath | None,
     progress: Progress,
@@ -184,12 +194,12 @@ def _bring_in(
 ) -> None:
     """Load it into a new database; at once with the database's own search_path where a drill had to. `role` is the one
     that loads it, if it is not us."""
-    wanted = _wanted_properties(target, planned)
+    wanted = _wanted_properties(context, planned)
     # A mark of ours, as on a scratch database that somebody has renamed, is not to go live.
     work.comment = wanted.comment if wanted and not (wanted.comment or "").startswith(MARK) else None
     work.template = wanted is not None and wanted.template
     quietly = databases.quietly(planned.facts.version_num)
-    staging = _staging(target, planned, work, script, wanted, search_path, quietly, progress)
+    staging = _staging(context, planned, work, script, wanted, search_path, quietly, progress)
     staging.loader.role = role
     loader, size = staging.loader, planned.entry.bytes if planned.entry else None
     try:
@@ -201,57 +211,55 @@ def _bring_in(
                 staging.load(size)
         except LoadFailed as error:
             raise as_error(error, loader, foreign=planned.manifest is None) from error
-        if not planned.wishes.accept_violations:
+        if not planned.options.accept_violations:
             refuse_broken(loader, foreign=planned.manifest is None)
         work.incoming_oid = staging.oid
         work.warnings += staging.warnings + loader.warnings + told_of(loader.broken)
-        work.did(
-            "Load it into a new database beside the live one", ", ".join(filter(None, [work.incoming, loader.how]))
-        )
-        work.warnings += require_same_meanings(loader, accepted=planned.wishes.drill is False)
+        work.did("Load it into a new database beside the live one", ", ".join(filter(None, [work.staging, loader.how])))
+        work.warnings += require_same_meanings(loader, accepted=planned.options.drill is False)
         loaded = len(work.steps)
         work.warnings += staging.analyse()
         if planned.manifest is None:
-            _settle_schemas(target, planned, work, quietly)
+            _settle_schemas(context, planned, work, quietly)
         staging.hand_over()
         if wanted is not None:
             progress.stage("putting back owner, privileges and settings")
             work.warnings += [*staging.put_back(), *staging.unlike()]
             work.did("Put back owner, privileges and settings", f"{len(wanted.settings)} settings")
         require_equal(planned, work, staging, script)
-        check_integrity_rows(target, planned, work, quietly)
+        check_integrity_rows(context, planned, work, quietly)
         work.warnings += computed_anew.warnings(
-            computed_anew.unlike_the_backup(target.server, work.incoming, planned.facts, planned.manifest, progress)
+            computed_anew.unlike_the_backup(context.server, work.staging, planned.facts, planned.manifest, progress)
         )
-        with closed_doors(target, work.incoming, wanted, quietly, progress) as session:
+        with closed_doors(context, work.staging, wanted, quietly, progress) as session:
             compare_counts(work, script.tables(), session, progress)
         work.steps.insert(loaded, work.steps.pop())  # as the procedure has them
     except BaseException as error:
-        drop_after(error, target.server, target.maintenance_database, work.incoming)
+        drop_after(error, context.server, context.maintenance_database, work.staging)
         raise
 
 
 def _staging(
-    target: Target,
-    planned: Plan,
-    work: Work,
+    context: BackupContext,
+    planned: SqlPlan,
+    work: Staged,
     script: Script,
     wanted: DatabaseProperties | None,
     search_path: SearchPath | None,
     quietly: Mapping[str, str],
     progress: Progress,
 ) -> Staging:
-    manifest, settings = planned.manifest, settings_of(target, planned.manifest)
+    manifest, settings = planned.manifest, settings_of(context, planned.manifest)
     path = settings.get(SEARCH_PATH, "")
     proved_path = path if path and search_path == "database" and manifest else None
 
     def again() -> str:
-        return f"{scratch_prefix(target.database)}{datetime.now(UTC) + timedelta(seconds=1):%Y%m%d_%H%M%S}"
+        return f"{scratch_prefix(context.database)}{datetime.now(UTC) + timedelta(seconds=1):%Y%m%d_%H%M%S}"
 
     loader = Loader(
-        server=target.server,
-        maintenance=target.maintenance_database,
-        database=work.incoming,
+        server=context.server,
+        maintenance=context.maintenance_database,
+        database=work.staging,
         name=planned.source,
         script=script.chunks,
         settings=settings,
@@ -260,11 +268,11 @@ def _staging(
         trusted=trusts_path(path, wanted.owner if wanted else "") if manifest else None,
         meant=manifest.meanings if manifest else None,
         foreign=manifest is None,
-        way=Way(proved_path, relaxed=planned.wishes.accept_violations),
+        way=Way(proved_path, relaxed=planned.options.accept_violations),
     )
     written = programs.major(script.written_by)
     return Staging(
-        target=target,
+        context=context,
         loader=loader,
         again=again,
         marker=f"{TAG}: scratch of a restore of {planned.source}",
@@ -277,32 +285,32 @@ def _staging(
     )
 
 
-def _wanted_properties(target: Target, planned: Plan) -> DatabaseProperties | None:
+def _wanted_properties(context: BackupContext, planned: SqlPlan) -> DatabaseProperties | None:
     """From the manifest; for a file without one, what the live database has."""
     if planned.properties is not None or planned.live_oid is None:
         return planned.properties
-    with target.server.session(target.database) as session:
+    with context.server.session(context.database) as session:
         return pg.properties(session)
 
 
-def _settle_schemas(target: Target, planned: Plan, work: Work, options: Mapping[str, str]) -> None:
+def _settle_schemas(context: BackupContext, planned: SqlPlan, work: Staged, options: Mapping[str, str]) -> None:
     """What a file without a manifest does not say: whether there was a `public`, and a search_path where there is no
     live database to take it from. Without its search_path Letta finds no table."""
     if planned.live_oid is not None:
-        with target.server.session(target.database) as session:
+        with context.server.session(context.database) as session:
             had_public = "public" in pg.schemas(session)
         if not had_public:
-            with suppress(QueryFailed), target.server.session(work.incoming, options) as session:
+            with suppress(QueryFailed), context.server.session(work.staging, options) as session:
                 session.execute("DROP SCHEMA IF EXISTS public")  # refused, and rightly, when it holds something
         return
-    table = target.settings.integrity_table
-    with target.server.session(work.incoming, {**options, **OWN_SEARCH_PATH}) as session:
+    table = context.settings.integrity_table
+    with context.server.session(work.staging, {**options, **OWN_SEARCH_PATH}) as session:
         if counting.find(session, table) is not None:
             return
-    with target.server.session(work.incoming, options) as session:
+    with context.server.session(work.staging, options) as session:
         holders = [t.schema for t in pg.tables(session) if t.name == table]
         if len(holders) == 1:
-            schema, database = identifier(holders[0]), identifier(work.incoming)
+            schema, database = identifier(holders[0]), identifier(work.staging)
             session.execute(f'ALTER DATABASE {database} SET search_path = {schema}, "$user", public')
             work.warnings.append(
                 f"The file does not tell the database's settings. search_path was set to {schema}, since {table} lies "
@@ -311,5 +319,5 @@ def _settle_schemas(target: Target, planned: Plan, work: Work, options: Mapping[
         else:
             work.warnings.append(
                 f"The file does not tell the database's settings, and {table} is not found by the search_path: "
-                f"set it with ALTER DATABASE {identifier(target.database)} SET search_path = …"
+                f"set it with ALTER DATABASE {identifier(context.database)} SET search_path = …"
             )

@@ -11,59 +11,59 @@ from ...postgres.server import databases
 from ...postgres.server.session import Session
 from ...store.reserved import Reserved
 from .. import disk_space
-from ..context import Target
+from ..context import BackupContext
 from ..recovery import journal as journals
 from ..recovery.journal import Journal, StoppedContainer
 from . import preflight
-from .sql_comparison import Work
-from .sql_plan import Plan
+from .sql_comparison import Staged
+from .sql_plan import SqlPlan
 
 
 def swap(
-    target: Target, guard: Session, planned: Plan, work: Work, undo: str | None, reserved: Reserved
+    context: BackupContext, guard: Session, planned: SqlPlan, work: Staged, undo: str | None, reserved: Reserved
 ) -> tuple[float, list[DependentReport]]:
     """Gives the seconds in which nobody could connect, and what was done to dependents. The journal takes the room that
     is `reserved` for it."""
-    all_dependents = target.host.dependents()
+    all_dependents = context.host.dependents()
     running = [d for d in all_dependents if d.running]
-    stopping = [StoppedContainer(id=d.id, name=d.name) for d in running] if planned.wishes.stop_dependents else []
+    stopping = [StoppedContainer(id=d.id, name=d.name) for d in running] if planned.options.stop_dependents else []
     journal = Journal(
         source=planned.source,
         source_kind="undo_point" if planned.undo else "backup",
-        container=target.place.container,
-        database=target.database,
+        container=context.container_info.container,
+        database=context.database,
         live_oid=planned.live_oid,
-        incoming=work.incoming,
+        incoming=work.staging,
         incoming_oid=work.incoming_oid,
         undo=undo,
         system_identifier=planned.facts.system_identifier,
         dependents=stopping,
         started_at=datetime.now(UTC),
     )
-    journals.write(target.directory.path, journal, reserved)
+    journals.write(context.directory.path, journal, reserved)
     work.journalled = True
     try:
         if planned.undo is None:
-            databases.set_comment(guard, work.incoming, work.comment)
+            databases.set_comment(guard, work.staging, work.comment)
         for container in stopping:
-            target.host.stop_container(container.id)
-        with target.server.session(target.maintenance_database) as ending:
-            began = databases.swap(guard, ending, target.database, work.incoming, undo)
-        with target.server.session(target.database):
+            context.host.stop_container(container.id)
+        with context.server.session(context.maintenance_database) as ending:
+            began = databases.swap(guard, ending, context.database, work.staging, undo)
+        with context.server.session(context.database):
             unavailable = time.monotonic() - began
     except BaseException as error:
-        _settle(target, journal, error)
+        _settle(context, journal, error)
         raise
     if work.template:
-        databases.set_template(guard, target.database, template=True)  # only now: a template can't be dropped
+        databases.set_template(guard, context.database, template=True)  # only now: a template can't be dropped
     work.did("Swap the databases by name, in one transaction", f"{unavailable:.3f} s without connections")
-    reports = journals.start(target, stopping)
+    reports = journals.start(context, stopping)
     reports += [DependentReport(name=d.name, action="left stopped") for d in all_dependents if not d.running]
     reports += [
-        DependentReport(name=d.name, action="left running") for d in running if not planned.wishes.stop_dependents
+        DependentReport(name=d.name, action="left running") for d in running if not planned.options.stop_dependents
     ]
     try:
-        journals.remove(target.directory.path)
+        journals.remove(context.directory.path)
     except StoreError as error:
         work.warnings.append(f"{error.message} The next `backup` or `restore` does, and finds nothing left to do.")
     for report in reports:
@@ -73,11 +73,11 @@ def swap(
     return unavailable, reports
 
 
-def _settle(target: Target, journal: Journal, error: BaseException) -> None:
+def _settle(context: BackupContext, journal: Journal, error: BaseException) -> None:
     """After a failure around the swap: finish or roll back, as the server is on one side or the other of it."""
     try:
-        with target.server.session(target.maintenance_database) as session:
-            swapped, reports = journals.settle(target, session, journal)
+        with context.server.session(context.maintenance_database) as session:
+            swapped, reports = journals.settle(context, session, journal)
     except BackupToolError as problem:
         raise RestoreInterrupted(
             f"The restore was cut off around the swap ({error}), and can't be settled now: {problem.message} "
@@ -98,11 +98,11 @@ def _settle(target: Target, journal: Journal, error: BaseException) -> None:
         error.remedy += " Start by hand what could not be started."
 
 
-def drop_the_oldest_undo(target: Target, guard: Session, planned: Plan, work: Work) -> None:
+def drop_the_oldest_undo(context: BackupContext, guard: Session, planned: SqlPlan, work: Staged) -> None:
     """Only once the restore has succeeded: until then every undo point may be needed."""
     for point in planned.undo_points[preflight.UNDO_POINTS - 1 :]:
         try:
-            disk_space.drop(target.server, guard, point.name)
+            disk_space.drop(context.server, guard, point.name)
             work.did("Drop the oldest undo point, as asked", point.name)
         except BackupToolError as error:
             work.warnings.append(f"The undo point {point.name} could not be dropped: {error.message}")

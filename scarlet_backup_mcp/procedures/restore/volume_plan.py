@@ -16,7 +16,7 @@ from ...errors import (
     OtherDatabaseRefused,
     PreflightFailed,
 )
-from ...hosts import Place
+from ...hosts import ContainerInfo
 from ...hosts.docker.helper import Sight, first_present
 from ...hosts.docker.volumes import volume_exists
 from ...models.manifest import Site, VolumeManifest
@@ -27,15 +27,15 @@ from ...progress import Progress
 from .. import own_names
 from ..backup.volume_copy import site_of
 from ..catalog import records
-from ..catalog.records import Known
-from ..context import Target
+from ..catalog.records import BackupRecord
+from ..context import BackupContext
 from ..own_names import ASIDE, VOLUME_UNDO
 from ..reading import archive, archive_configuration
 from ..reading.archive import Archive
 from ..recovery.helper_container import require_alone
 from . import size_guard
 from .size_guard import Size
-from .sql_plan import Wishes, refuse_damaged
+from .sql_plan import RestoreOptions, refuse_damaged
 
 ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 """The names that Docker gives to volumes that have none: no new container would find one."""
@@ -43,17 +43,17 @@ ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class VolumePlan:
-    """What would come into which data directory. `known` is the archive; None for an undo point, which is of `undo`'s
-    stamp. `place` is the container, None without one. `databases` are those of the server now, if it could be asked.
+    """What would come into which data directory. `record` is the archive; None for an undo point, which is of `undo`'s
+    stamp. `container_info` is the container, None without one. `databases` are those of the server now, if it could be asked.
     `read` is a foreign archive, and `brings` what its configuration would do."""
 
     source: str
-    wishes: Wishes
-    known: Known[VolumeManifest] | None
+    options: RestoreOptions
+    record: BackupRecord[VolumeManifest] | None
     sha256: str | None
     undo: str | None
     created_at: datetime
-    place: Place | None
+    container_info: ContainerInfo | None
     site: Site
     image: str
     databases: list[str]
@@ -65,39 +65,41 @@ class VolumePlan:
     @property
     def manifest(self) -> VolumeManifest | None:
         """What `backup` has written down; None for an undo point or a foreign archive."""
-        return self.known.manifest if self.known else None
+        return self.record.manifest if self.record else None
 
     @property
     def where(self) -> str:
         """The volume, in words."""
         what = f"the volume {self.site.volume}" if self.site.volume else f"what is mounted at {self.site.mounted_at}"
-        return f"{what} of the container {self.place.container}" if self.place else what
+        return f"{what} of the container {self.container_info.container}" if self.container_info else what
 
     @property
     def source_of_mount(self) -> str:
         """The volume, or the directory of the machine that is mounted in its place."""
-        mount = self.place.data_mount if self.place else None
+        mount = self.container_info.data_mount if self.container_info else None
         return mount.source if mount else self.site.volume or ""
 
     @property
     def sight(self) -> Sight:
         """What a helper container has to see."""
-        return Sight(self.place.container_id if self.place else None, self.site.volume, self.site.mounted_at)
+        return Sight(
+            self.container_info.container_id if self.container_info else None, self.site.volume, self.site.mounted_at
+        )
 
     @property
     def drills(self) -> bool:
         """Whether the archive is tried out in a throw-away server first."""
-        if self.known is None or self.wishes.drill is not None:
-            return self.known is not None and bool(self.wishes.drill)
-        return self.known.foreign
+        if self.record is None or self.options.drill is not None:
+            return self.record is not None and bool(self.options.drill)
+        return self.record.foreign
 
     def question(self, table: str) -> str:
         """What a user is asked before it is done."""
         kind, inside = "the undo point", ""
         manifest = self.manifest
-        if self.known is not None:
+        if self.record is not None:
             kind = "the volume backup"
-            proved = self.known.proved_at
+            proved = self.record.proved_at
             inside = f", proved by a restore drill on {proved:%Y-%m-%d}" if proved else ", not proved by a drill"
             if manifest is not None and manifest.rows is not None:
                 inside += f", {manifest.rows:,} rows, {manifest.integrity_rows} in {table}"
@@ -120,65 +122,65 @@ def undo_stamp(source: str) -> str | None:
     return source.removeprefix(VOLUME_UNDO) if own_names.stamped(VOLUME_UNDO, source) else None
 
 
-def is_volume(target: Target, source: str) -> bool:
+def is_volume(context: BackupContext, source: str) -> bool:
     """Whether `source` names a volume's archive or undo point. Raises NameRefused or BackupMissing."""
     if undo_stamp(source) is not None:
         return True
-    if source == "latest" or own_names.stamped(own_names.undo_prefix(target.database), source) is not None:
+    if source == "latest" or own_names.stamped(own_names.undo_prefix(context.database), source) is not None:
         return False
-    return target.directory.find(source).name.kind == "volume"
+    return context.directory.find(source).name.kind == "volume"
 
 
-def plan(target: Target, progress: Progress, source: str, wishes: Wishes) -> VolumePlan:
+def plan(context: BackupContext, progress: Progress, source: str, options: RestoreOptions) -> VolumePlan:
     """Resolve `source` and look at what it would replace. Reads only. Raises RestoreRefused's children, BackupMissing,
     HostError."""
     progress.stage("looking at the source and the volume")
-    if wishes.code_page is not None or wishes.accept_violations:
+    if options.code_page is not None or options.accept_violations:
         raise ArgumentsInvalid(
             f"{source} is of a whole volume: it has no code page, and no constraint is checked when it comes back.",
             "Call it again without code_page and accept_violations.",
         )
-    if target.settings.via == "local":
+    if context.settings.via == "local":
         raise PreflightFailed(
             "A whole volume is restored through Docker only: this tool does not stop and start a server without it.",
             "Stop the server, set its data directory aside, unpack the archive with `tar` in its place and start it; "
             "or restore an SQL backup.",
         )
     undo = undo_stamp(source)
-    known = None if undo else records.know_volume(target, target.directory.find(source))
-    if undo is not None and wishes.drill:
+    record = None if undo else records.know_volume(context, context.directory.find(source))
+    if undo is not None and options.drill:
         raise ArgumentsInvalid(f"{source} is an undo point: no drill is done of it.", "Call it again without drill.")
-    place = _place(target)
-    manifest = known.manifest if known else None
-    site = _site(target, place, manifest)
-    warnings = _check_origin(target, known, wishes) if known else []
-    running = place is not None and place.state == "running"
-    databases, rows, settings = _look(target, site, source if undo else None) if running else ([], None, {})
-    if manifest is not None and target.database in databases:
-        brings, now = Size(manifest.rows, manifest.integrity_rows), size_guard.live(target, rows, progress)
-        table = target.settings.integrity_table
-        warnings += size_guard.check(source, brings, now, table, accepted=wishes.accept_smaller)
+    container_info = _place(context)
+    manifest = record.manifest if record else None
+    site = _site(context, container_info, manifest)
+    warnings = _check_origin(context, record, options) if record else []
+    running = container_info is not None and container_info.state == "running"
+    databases, rows, settings = _look(context, site, source if undo else None) if running else ([], None, {})
+    if manifest is not None and context.database in databases:
+        brings, now = Size(manifest.rows, manifest.integrity_rows), size_guard.live(context, rows, progress)
+        table = context.settings.integrity_table
+        warnings += size_guard.check(source, brings, now, table, accepted=options.accept_smaller)
     read, brought = None, list[Finding]()
-    if known is not None and manifest is None:
-        read = archive.read(known.entry.path, known.entry.name.compression, progress)
+    if record is not None and manifest is None:
+        read = archive.read(record.entry.path, record.entry.name.compression, progress)
         if brought := archive_configuration.findings_of(read.contents, settings):
-            accepted = wishes.accept_configuration
+            accepted = options.accept_configuration
             warnings.append(archive_configuration.on_restore(brought, source, accepted=accepted))
     return VolumePlan(
         source=source,
-        wishes=wishes,
-        known=known,
+        options=options,
+        record=record,
         sha256=manifest.sha256 if manifest else read.sha256 if read else None,
         undo=undo,
-        created_at=known.created_at if known else own_names.stamped(VOLUME_UNDO, source) or datetime.now(UTC),
-        place=place,
+        created_at=record.created_at if record else own_names.stamped(VOLUME_UNDO, source) or datetime.now(UTC),
+        container_info=container_info,
         site=site,
-        image=_image(place, manifest),
+        image=_image(container_info, manifest),
         databases=databases,
         integrity_rows_now=rows,
         warnings=warnings,
         read=read,
-        brings=[] if wishes.accept_configuration else brought,
+        brings=[] if options.accept_configuration else brought,
     )
 
 
@@ -187,33 +189,33 @@ def no_undo_point(source: str, there: list[str]) -> BackupMissing:
     return BackupMissing(f"There is no undo point {source} in the volume.", f"There are: {', '.join(there) or 'none'}.")
 
 
-def _place(target: Target) -> Place | None:
+def _place(context: BackupContext) -> ContainerInfo | None:
     try:
-        place = target.host.place()
+        container_info = context.host.container_info()
     except ContainerMissing:
         return None
-    if place.state in ("paused", "removing"):
+    if container_info.state in ("paused", "removing"):
         raise PreflightFailed(
-            f"The container {place.container} is {place.state}.",
+            f"The container {container_info.container} is {container_info.state}.",
             "Run `docker compose unpause postgres`, then call again.",
         )
-    if place.auto_remove:
+    if container_info.auto_remove:
         raise PreflightFailed(
-            f"The container {place.container} was started with --rm: it would be gone when it is stopped.",
+            f"The container {container_info.container} was started with --rm: it would be gone when it is stopped.",
             "Run the server without --rm, as Compose does, and call `restore` again.",
         )
-    return place
+    return container_info
 
 
-def _site(target: Target, place: Place | None, manifest: VolumeManifest | None) -> Site:
+def _site(context: BackupContext, container_info: ContainerInfo | None, manifest: VolumeManifest | None) -> Site:
     """Where the data directory is; without a container, where it was when the archive was made."""
-    return _site_of_container(target, place) if place else _site_of_backup(target, manifest)
+    return _site_of_container(context, container_info) if container_info else _site_of_backup(context, manifest)
 
 
-def _image(place: Place | None, manifest: VolumeManifest | None) -> str:
+def _image(container_info: ContainerInfo | None, manifest: VolumeManifest | None) -> str:
     """The container's own; without one that of the backup's, or what has its name now."""
-    if place is not None and place.image_id is not None:
-        return place.image_id
+    if container_info is not None and container_info.image_id is not None:
+        return container_info.image_id
     identity = manifest.identity if manifest else None
     names = (identity.image_id, identity.image) if identity else ()
     found = first_present(*names)
@@ -226,11 +228,11 @@ def _image(place: Place | None, manifest: VolumeManifest | None) -> str:
     return found
 
 
-def _site_of_container(target: Target, place: Place) -> Site:
-    site, mount, inside = site_of(place, None), place.data_mount, place.mounts_inside
+def _site_of_container(context: BackupContext, container_info: ContainerInfo) -> Site:
+    site, mount, inside = site_of(container_info, None), container_info.data_mount, container_info.mounts_inside
     if site is None or mount is None or mount.kind not in ("volume", "bind"):
         raise PreflightFailed(
-            f"The data directory {place.data_directory} lies on no volume: it would not outlive the container.",
+            f"The data directory {container_info.data_directory} lies on no volume: it would not outlive the container.",
             "Mount a volume there, as Scarlet's compose.yaml does, and call `restore` again.",
         )
     if inside or not mount.writable:
@@ -238,46 +240,46 @@ def _site_of_container(target: Target, place: Place) -> Site:
             f"{', '.join(m.destination for m in inside)} is mounted inside it" if inside else "it is mounted read-only"
         )
         raise PreflightFailed(
-            f"The contents of {place.data_directory} can't be exchanged: {why}.",
+            f"The contents of {container_info.data_directory} can't be exchanged: {why}.",
             "Mount the volume writable and nothing below the data directory, or restore an SQL backup.",
         )
-    require_alone(target, mount.source, place)
+    require_alone(context, mount.source, container_info)
     return site
 
 
-def _site_of_backup(target: Target, manifest: VolumeManifest | None) -> Site:
+def _site_of_backup(context: BackupContext, manifest: VolumeManifest | None) -> Site:
     remedy = "Run `docker compose create postgres` in Scarlet's directory (or `up -d`), then call `restore` again."
     site, identity = (manifest.site, manifest.identity) if manifest else (None, None)
     if site is None or site.volume is None or identity is None:
         raise ContainerMissing("There is no container, and the source does not tell of which volume it is.", remedy)
-    if identity.container != target.settings.container:
+    if identity.container != context.settings.container:
         raise ContainerMissing(
-            f"There is no container {target.settings.container}, and the backup is of {identity.container}.", remedy
+            f"There is no container {context.settings.container}, and the backup is of {identity.container}.", remedy
         )
     if ANONYMOUS.fullmatch(site.volume) and not volume_exists(site.volume):
         raise ContainerMissing("There is no container, and the backup is of a volume without a name.", remedy)
-    require_alone(target, site.volume, None)
+    require_alone(context, site.volume, None)
     return site
 
 
-def _check_origin(target: Target, known: Known[VolumeManifest], wishes: Wishes) -> list[str]:
-    warnings = refuse_damaged(known, wishes)
-    manifest = known.manifest
+def _check_origin(context: BackupContext, record: BackupRecord[VolumeManifest], options: RestoreOptions) -> list[str]:
+    warnings = refuse_damaged(record, options)
+    manifest = record.manifest
     if manifest is None or manifest.identity is None:
-        if not wishes.accept_foreign:
+        if not options.accept_foreign:
             raise ForeignRefused(
-                f"{known.name} has no manifest: this tool did not make it, or its manifest is lost. A server that runs "
+                f"{record.name} has no manifest: this tool did not make it, or its manifest is lost. A server that runs "
                 "on files from elsewhere does whatever is in them."
             )
-        return [*warnings, f"{known.name} has no manifest: nothing tells whether all its files are there and whole."]
-    if not target.is_ours(manifest) and not wishes.accept_other_database:
+        return [*warnings, f"{record.name} has no manifest: nothing tells whether all its files are there and whole."]
+    if not context.is_ours(manifest) and not options.accept_other_database:
         identity = manifest.identity
         raise OtherDatabaseRefused(
-            f"{known.name} is a backup of the server with {identity.database} in "
-            f"{identity.container or 'a local server'} (project {identity.project}), not of {target.database} in "
-            f"{target.settings.container}."
+            f"{record.name} is a backup of the server with {identity.database} in "
+            f"{identity.container or 'a local server'} (project {identity.project}), not of {context.database} in "
+            f"{context.settings.container}."
         )
-    if known.in_future:
+    if record.in_future:
         warnings.append("The backup's time lies in the future: a clock is or was wrong.")
     if manifest.shrunk:
         warnings.append(f"The backup is of a database that had shrunk: {'; '.join(manifest.shrunk_reasons)}.")
@@ -290,12 +292,12 @@ def _check_origin(target: Target, known: Known[VolumeManifest], wishes: Wishes) 
     return warnings
 
 
-def _look(target: Target, site: Site, undo: str | None) -> tuple[list[str], int | None, dict[str, str]]:
+def _look(context: BackupContext, site: Site, undo: str | None) -> tuple[list[str], int | None, dict[str, str]]:
     """Databases of the live server, rows of the integrity table and what of its settings an archive's are compared
     with, as far as it answers. Raises PreflightFailed when its data directory is another one than the container's
     environment tells, BackupMissing when the undo point is not in it."""
     try:
-        with target.server.session(target.maintenance_database) as session:
+        with context.server.session(context.maintenance_database) as session:
             names, directory = sorted(pg.databases(session)), pg.server_facts(session).data_directory
             settings = live_settings(session)
             points = [point.name for point in own_names.volume_undo_points(pg.entries_beside(session, ASIDE))]
@@ -309,7 +311,7 @@ def _look(target: Target, site: Site, undo: str | None) -> tuple[list[str], int 
             "Set PGDATA in the container's environment to the directory that the server uses.",
         )
     try:
-        rows = count_table(target.server, target.database, target.settings.integrity_table).rows
+        rows = count_table(context.server, context.database, context.settings.integrity_table).rows
     except BackupToolError:
         rows = None
     return names, rows, settings

@@ -9,11 +9,11 @@ from ...postgres.server import catalogue as pg
 from ...postgres.server import programs
 from ...postgres.server.counting import count_table
 from ...postgres.server.installation import databases_of_other_collations
-from ..context import Target
+from ..context import BackupContext
 from ..own_names import VOLUME_UNDO
 from ..reading.archive import Archive
 from ..recovery.helper_container import output
-from ..recovery.volume_layout import PG_VERSION, Contents
+from ..recovery.volume_layout import PG_VERSION, VolumeLayout
 from .volume_plan import VolumePlan, no_undo_point
 
 ROOM = 1.05
@@ -21,7 +21,7 @@ SPARE_BYTES = 64 << 20
 """Free space asked for: the archive's contents, and what a server needs to start."""
 
 
-def look_at_the_volume(planned: VolumePlan, contents: Contents, read: Archive | None) -> str:
+def look_at_the_volume(planned: VolumePlan, contents: VolumeLayout, read: Archive | None) -> str:
     """Gives the account, "uid:gid", to which the files have to belong. Raises PreflightFailed or BackupMissing."""
     if planned.undo is not None:
         if planned.undo not in (stamps := contents.undo_stamps()):
@@ -50,7 +50,7 @@ def look_at_the_volume(planned: VolumePlan, contents: Contents, read: Archive | 
     return _owner(planned, contents)
 
 
-def _ways_to_room(contents: Contents) -> str:
+def _ways_to_room(contents: VolumeLayout) -> str:
     """What to do where the volume's disk is too small. Our own undo point on it would go with this restore."""
     free = "Free space there (with Docker, `docker system df` shows what is used), then call again."
     stamps = contents.undo_stamps()
@@ -63,12 +63,12 @@ def _ways_to_room(contents: Contents) -> str:
     )
 
 
-def _owner(planned: VolumePlan, contents: Contents) -> str:
+def _owner(planned: VolumePlan, contents: VolumeLayout) -> str:
     """Of the present contents; else whom the container's program runs as; else the image's own account."""
     version = f"{contents.directory}/{PG_VERSION}"
     if contents.exists(version):
         return output(contents.host, ["stat", "-c", "%u:%g", version]).strip()
-    account, _, group = (planned.place.user if planned.place else "").partition(":")
+    account, _, group = (planned.container_info.user if planned.container_info else "").partition(":")
     account = account or "postgres"
     uid = output(contents.host, ["id", "-u", account]).strip() if not account.isdigit() else account
     gid = output(contents.host, ["id", "-g", account]).strip() if not account.isdigit() else group or account
@@ -76,7 +76,7 @@ def _owner(planned: VolumePlan, contents: Contents) -> str:
 
 
 @dataclass(frozen=True)
-class Running:
+class ServerFound:
     """The server on what was restored. `integrity_rows` as it counts them; None where there is no such table."""
 
     databases: int
@@ -84,40 +84,42 @@ class Running:
     warnings: list[str]
 
 
-def look_at_the_server(target: Target, planned: VolumePlan) -> Running:
+def look_at_the_server(context: BackupContext, planned: VolumePlan) -> ServerFound:
     """What runs now is what was restored. Raises RestoreFailed if it is not."""
     manifest, warnings, rows = planned.manifest, list[str](), None
-    with target.server.session(target.maintenance_database) as session:
+    with context.server.session(context.maintenance_database) as session:
         facts, databases = pg.server_facts(session), pg.databases(session)
-    table = manifest.integrity_table if manifest is not None else target.settings.integrity_table
-    if target.database in databases:
-        rows = count_table(target.server, target.database, table).rows
+    table = manifest.integrity_table if manifest is not None else context.settings.integrity_table
+    if context.database in databases:
+        rows = count_table(context.server, context.database, table).rows
     else:
-        warnings.append(f"There is no database {target.database} on what was restored: {', '.join(databases)}.")
+        warnings.append(f"There is no database {context.database} on what was restored: {', '.join(databases)}.")
     wrong: list[str] = []
     if manifest is not None and manifest.identity is not None:
         if facts.system_identifier != manifest.identity.system_identifier:
             wrong.append(f"it is the cluster {facts.system_identifier}, not {manifest.identity.system_identifier}")
         if missing := set(manifest.databases) - databases.keys():
             wrong.append(f"the databases {', '.join(sorted(missing))} are missing")
-        ours = manifest.identity.database == target.database
+        ours = manifest.identity.database == context.database
         if ours and manifest.quiet and rows != manifest.integrity_rows:
             wrong.append(f"{table} has {rows} rows instead of {manifest.integrity_rows}")
         if ours and manifest.integrity_rows and not rows:
             wrong.append(f"{table} is empty or missing")
     if wrong:
         raise RestoreFailed(f"The server that came up is not what was restored: {'; '.join(wrong)}.")
-    place = target.host.place()
-    if place.health == "unhealthy":
-        warnings.append(f"The container {place.container} is unhealthy, though its server answers: read its log.")
+    container_info = context.host.container_info()
+    if container_info.health == "unhealthy":
+        warnings.append(
+            f"The container {container_info.container} is unhealthy, though its server answers: read its log."
+        )
     warnings += [
         f"The database {name} was made with another version of its collation: run `REINDEX DATABASE` and `ALTER "
         "DATABASE … REFRESH COLLATION VERSION` in it, or its text indexes may miss rows."
-        for name in _other_collations(target)
+        for name in _other_collations(context)
     ]
-    return Running(len(databases), rows, warnings)
+    return ServerFound(len(databases), rows, warnings)
 
 
-def _other_collations(target: Target) -> list[str]:
-    with target.server.session(target.maintenance_database) as session:
+def _other_collations(context: BackupContext) -> list[str]:
+    with context.server.session(context.maintenance_database) as session:
         return databases_of_other_collations(session)

@@ -21,8 +21,8 @@ from ...models.verification import Check, Drill
 from ...postgres.cluster.configuration import SIGNALS
 from ...progress import Progress
 from ...store.reading import CompressionDamaged, FileReader, decompress
-from ..catalog.records import Known
-from ..context import Target
+from ..catalog.records import BackupRecord
+from ..context import BackupContext
 from ..own_names import VOLUME_UNDO
 from ..reading import archive, archive_checks, archive_configuration, checks
 from ..reading.archive import Archive
@@ -30,16 +30,16 @@ from ..recovery import journal as journals
 from ..recovery.helper_container import helper, require_alone
 from ..recovery.journal import StoppedContainer, VolumeJournal
 from ..recovery.volume_exchange import exchange, finish, roll_back
-from ..recovery.volume_layout import Contents, put_in_of
+from ..recovery.volume_layout import VolumeLayout, put_in_of
 from ..verify.volume import verify_volume
 from .volume_plan import VolumePlan
-from .volume_preflight import Running, look_at_the_server, look_at_the_volume
+from .volume_preflight import ServerFound, look_at_the_server, look_at_the_volume
 
 SHOWN = 5
 
 
 @dataclass
-class Work:
+class VolumeRestored:
     """What a restore has come to know on its way."""
 
     files: int | None = None
@@ -53,26 +53,26 @@ class Work:
         self.steps.append(Step(step="Restore da volume", title=title, ok=True, detail=detail))
 
 
-def restore(target: Target, progress: Progress, planned: VolumePlan) -> Restore:
+def restore(context: BackupContext, progress: Progress, planned: VolumePlan) -> Restore:
     """Do what was planned, under the directory's lock. Raises BackupToolError; its message says when the volume is not
     as it was."""
     began = time.monotonic()
-    work = Work(warnings=[*target.settled, *planned.warnings])
-    read = _verified(target, planned, work, progress)
-    dependents = target.host.dependents() if planned.place else []
-    running = [d for d in dependents if d.running] if planned.wishes.stop_dependents else []
-    if planned.place is None and planned.site.volume is not None:
+    work = VolumeRestored(warnings=[*context.settled, *planned.warnings])
+    read = _verified(context, planned, work, progress)
+    dependents = context.host.dependents() if planned.container_info else []
+    running = [d for d in dependents if d.running] if planned.options.stop_dependents else []
+    if planned.container_info is None and planned.site.volume is not None:
         create_volume(planned.site.volume, planned.site.volume_labels)
-    with helper(target, planned.image, planned.sight, progress) as host:
+    with helper(context, planned.image, planned.sight, progress) as host:
         contents = _contents(host, planned)
         owner = look_at_the_volume(planned, contents, read)
         had_contents = contents.is_there
-        require_alone(target, planned.source_of_mount, planned.place)
+        require_alone(context, planned.source_of_mount, planned.container_info)
         work.did("Look whether the volume is ready for it", "version, room, and nobody else uses it")
         journal = VolumeJournal(
             source=planned.source,
-            container=planned.place.container if planned.place else None,
-            container_id=planned.place.container_id if planned.place else None,
+            container=planned.container_info.container if planned.container_info else None,
+            container_id=planned.container_info.container_id if planned.container_info else None,
             image_id=planned.image,
             site=planned.site,
             mounted=planned.source_of_mount,
@@ -80,27 +80,28 @@ def restore(target: Target, progress: Progress, planned: VolumePlan) -> Restore:
             removable=planned.site.volume is not None and is_removable(planned.site.volume),
             stamp=contents.stamp,
             undo=planned.undo,
-            was_running=planned.place is not None and planned.place.state in ("running", "restarting"),
+            was_running=planned.container_info is not None
+            and planned.container_info.state in ("running", "restarting"),
             dependents=[StoppedContainer(id=d.id, name=d.name) for d in running],
             exchanging=False,
             started_at=datetime.now(UTC),
         )
-        journals.write(target.directory.path, journal)
-        incoming = _bring_in(target, planned, contents, journal, read, owner, work, progress)
-        away = exchange(target, contents, journal, incoming, progress)
+        journals.write(context.directory.path, journal)
+        incoming = _bring_in(context, planned, contents, journal, read, owner, work, progress)
+        away = exchange(context, contents, journal, incoming, progress)
         work.did("Exchange the contents of the volume by renames", f"{away:.1f} s without the server" if away else "")
-        if planned.place is not None:
+        if planned.container_info is not None:
             try:
-                found = _look_at_the_server(target, planned)
+                found = _look_at_the_server(context, planned)
             except BaseException as error:
                 with progress.uninterrupted():
-                    roll_back(target, contents, journal, error)
+                    roll_back(context, contents, journal, error)
                 raise
             work.integrity_rows = found.integrity_rows
             work.warnings += found.warnings
             told_of = f"{found.databases} databases, {found.integrity_rows} rows in the integrity table"
             work.did("Start the server and look at it", told_of)
-        reports = _finish(target, contents, journal, progress)
+        reports = _finish(context, contents, journal, progress)
     for report in reports:
         if report.action == "start failed":
             work.warnings.append(f"{report.name} could not be started again: {report.detail} Start it by hand.")
@@ -108,31 +109,33 @@ def restore(target: Target, progress: Progress, planned: VolumePlan) -> Restore:
     reports += [
         DependentReport(name=d.name, action="left running") for d in dependents if d.running and d not in running
     ]
-    if planned.place is None:
+    if planned.container_info is None:
         work.warnings.append(
             f"There was no container, so no server was seen to run on it: run `docker compose up -d postgres`, which "
             f"takes the volume {planned.site.volume} over, and then `db_integrity`."
         )
     undo = VOLUME_UNDO + contents.stamp if had_contents else None
-    return _report(target, planned, work, began, undo=undo, restored=True, away=away, dependents=reports)
+    return _report(context, planned, work, began, undo=undo, restored=True, away=away, dependents=reports)
 
 
-def dry_run(target: Target, progress: Progress, planned: VolumePlan) -> Restore:
+def dry_run(context: BackupContext, progress: Progress, planned: VolumePlan) -> Restore:
     """Everything that `restore` would check but for a drill, and what it would do. Changes nothing in the volume."""
     began = time.monotonic()
-    work = Work(warnings=list(planned.warnings))
+    work = VolumeRestored(warnings=list(planned.warnings))
     read = _read(planned, work, progress)
-    there = planned.place is not None or (planned.site.volume is not None and volume_exists(planned.site.volume))
+    there = planned.container_info is not None or (
+        planned.site.volume is not None and volume_exists(planned.site.volume)
+    )
     sight = planned.sight if there else Sight(mounted_at=planned.site.mounted_at)
-    with helper(target, planned.image, sight, progress, alone=False) as host:
+    with helper(context, planned.image, sight, progress, alone=False) as host:
         contents = _contents(host, planned)
         look_at_the_volume(planned, contents, read)
         had_contents = contents.is_there
     work.did("Look whether the volume is ready for it", "version, room, and nobody else uses it")
-    dependents = target.host.dependents() if planned.place and planned.wishes.stop_dependents else []
+    dependents = context.host.dependents() if planned.container_info and planned.options.stop_dependents else []
     for title in (
         *(["Restore it into a throw-away server"] if planned.drills else []),
-        *(["Unpack it beside the present contents"] if planned.known else []),
+        *(["Unpack it beside the present contents"] if planned.record else []),
         *(["Comment out what its configuration would do"] if planned.brings else []),
         "Stop the services that depend on the server, and the server",
         "Exchange the contents of the volume by renames",
@@ -141,12 +144,12 @@ def dry_run(target: Target, progress: Progress, planned: VolumePlan) -> Restore:
         work.steps.append(Step(step="Restore da volume", title=title, ok=None, detail="not done: dry run"))
     would = [DependentReport(name=d.name, action="would be restarted") for d in dependents if d.running]
     undo = f"{VOLUME_UNDO}<time>" if had_contents else None
-    return _report(target, planned, work, began, undo=undo, restored=False, away=None, dependents=would)
+    return _report(context, planned, work, began, undo=undo, restored=False, away=None, dependents=would)
 
 
-def _look_at_the_server(target: Target, planned: VolumePlan) -> Running:
+def _look_at_the_server(context: BackupContext, planned: VolumePlan) -> ServerFound:
     try:
-        return look_at_the_server(target, planned)
+        return look_at_the_server(context, planned)
     except ServerError as error:  # whose remedies are for the live server, which has its old contents again by then
         raise RestoreFailed(
             f"The server that came up on {planned.source} can't be used: {error.message.rstrip('. ')}.",
@@ -154,10 +157,12 @@ def _look_at_the_server(target: Target, planned: VolumePlan) -> Running:
         ) from error
 
 
-def _finish(target: Target, contents: Contents, journal: VolumeJournal, progress: Progress) -> list[DependentReport]:
+def _finish(
+    context: BackupContext, contents: VolumeLayout, journal: VolumeJournal, progress: Progress
+) -> list[DependentReport]:
     try:
         with progress.uninterrupted():
-            return finish(target, contents, journal)
+            return finish(context, contents, journal)
     except BackupToolError as error:
         raise RestoreInterrupted(
             f"{journal.source} is restored and the server runs on it, but afterwards something failed: {error.message}",
@@ -168,17 +173,17 @@ def _finish(target: Target, contents: Contents, journal: VolumeJournal, progress
 # -- the steps -------------------------------------------------------------------------------------------------------
 
 
-def _verified(target: Target, planned: VolumePlan, work: Work, progress: Progress) -> Archive | None:
+def _verified(context: BackupContext, planned: VolumePlan, work: VolumeRestored, progress: Progress) -> Archive | None:
     """The archive, read in full, and tried out where that is wished; None for an undo point."""
     read = _read(planned, work, progress)
-    if planned.known is None or read is None or not planned.drills:
+    if planned.record is None or read is None or not planned.drills:
         return read
-    verified = verify_volume(target, progress, planned.known.entry, "drill", for_sql=[])
+    verified = verify_volume(context, progress, planned.record.entry, "drill", for_sql=[])
     work.drill = verified.drill
     told = archive_configuration.warnings_of(verified.checks)  # the plan has told it
     work.warnings += [warning for warning in verified.warnings if warning not in told]
     drill = verified.drill
-    if drill is None or drill.proved is False or (planned.wishes.drill and not drill.sound):
+    if drill is None or drill.proved is False or (planned.options.drill and not drill.sound):
         raise BackupNotValid(
             f"{planned.source} was not proved by a restore drill: {drill.detail if drill else 'it was not begun'}",
             "Choose another backup. If the user wants this one all the same, call again with drill=false.",
@@ -190,52 +195,52 @@ def _verified(target: Target, planned: VolumePlan, work: Work, progress: Progres
     return read
 
 
-def _read(planned: VolumePlan, work: Work, progress: Progress) -> Archive | None:
+def _read(planned: VolumePlan, work: VolumeRestored, progress: Progress) -> Archive | None:
     """Raises BackupNotValid, or ConfirmationStale when it is not the file that its manifest tells of."""
-    known = planned.known
-    if known is None:
+    record = planned.record
+    if record is None:
         work.did("Find the undo point", planned.source)
         return None
-    read = planned.read or archive.read(known.entry.path, known.entry.name.compression, progress)
-    looked = archive_checks.content_checks(known, read)
-    if known.manifest is not None and known.manifest.configuration is None:
+    read = planned.read or archive.read(record.entry.path, record.entry.name.compression, progress)
+    looked = archive_checks.content_checks(record, read)
+    if record.manifest is not None and record.manifest.configuration is None:
         work.warnings += archive_configuration.warnings_of(looked)
     failed = [check for check in looked if check.ok is False]
-    wrong = [check for check in failed if not _excused(known, check)]
+    wrong = [check for check in failed if not _excused(record, check)]
     if wrong:
-        raise BackupNotValid(f"{known.name} did not pass verification: {checks.describe(wrong)}.")
+        raise BackupNotValid(f"{record.name} did not pass verification: {checks.describe(wrong)}.")
     if any(check.check == archive_checks.CONSISTENT for check in failed):
         work.warnings.append(
-            f"{known.name} was copied while its server ran: what comes out of it may be torn, without any error."
+            f"{record.name} was copied while its server ran: what comes out of it may be torn, without any error."
         )
     work.did("Verify the archive in full", f"{read.bytes:,} bytes, {len(read.contents.files):,} files")
     return read
 
 
-def _excused(known: Known[VolumeManifest], check: Check) -> bool:
+def _excused(record: BackupRecord[VolumeManifest], check: Check) -> bool:
     """A wrong clock, a missing manifest and a torn copy are the user's to accept (and were), damage is not."""
     if check.check == checks.CLOCK:
         return True
-    return known.manifest is None and check.check in (checks.MANIFEST, archive_checks.CONSISTENT)
+    return record.manifest is None and check.check in (checks.MANIFEST, archive_checks.CONSISTENT)
 
 
-def _contents(host: Host, planned: VolumePlan) -> Contents:
+def _contents(host: Host, planned: VolumePlan) -> VolumeLayout:
     """With a stamp, UTC now, after which nothing is named there yet."""
     while True:
-        contents = Contents(host, planned.site.data_directory, f"{datetime.now(UTC):%Y%m%d_%H%M%S}")
+        contents = VolumeLayout(host, planned.site.data_directory, f"{datetime.now(UTC):%Y%m%d_%H%M%S}")
         if not contents.exists(contents.aside):
             return contents
         time.sleep(0.2)
 
 
 def _bring_in(
-    target: Target,
+    context: BackupContext,
     planned: VolumePlan,
-    contents: Contents,
+    contents: VolumeLayout,
     journal: VolumeJournal,
     read: Archive | None,
     owner: str,
-    work: Work,
+    work: VolumeRestored,
     progress: Progress,
 ) -> str:
     """The directory with what is to be put in place, read back from the volume. Nothing stays when that fails."""
@@ -259,7 +264,7 @@ def _bring_in(
             )
     except BaseException as error:
         with progress.uninterrupted():
-            roll_back(target, contents, journal, error)
+            roll_back(context, contents, journal, error)
         raise
     work.files = len(expected)
     work.did("Unpack it beside the present contents, and read it back", f"{work.files:,} files")
@@ -269,8 +274,8 @@ def _bring_in(
 def _tar(planned: VolumePlan, read: Archive, progress: Progress) -> Iterator[bytes]:
     """The archive's plain bytes. Raises ConfirmationStale, at the latest at the end, if the file is no longer the one
     that was read."""
-    assert planned.known is not None
-    entry = planned.known.entry
+    assert planned.record is not None
+    entry = planned.record.entry
     progress.stage(f"unpacking {entry.name.name} beside the present contents", entry.bytes)
     raw = FileReader(entry.path, progress.report)
     changed = ConfirmationStale(f"{entry.name.name} changed after it was verified.", "Call `restore` again.")
@@ -286,9 +291,9 @@ def _tar(planned: VolumePlan, read: Archive, progress: Progress) -> Iterator[byt
 
 
 def _report(
-    target: Target,
+    context: BackupContext,
     planned: VolumePlan,
-    work: Work,
+    work: VolumeRestored,
     began: float,
     *,
     undo: str | None,
@@ -304,10 +309,10 @@ def _report(
         source=planned.source,
         source_kind="undo_point" if planned.undo else "backup",
         source_created_at=planned.created_at,
-        source_proved_at=planned.known.proved_at if planned.known else None,
+        source_proved_at=planned.record.proved_at if planned.record else None,
         drill=work.drill,
-        database=target.database,
-        server=target.about,
+        database=context.database,
+        server=context.about,
         undo_point=undo,
         rows_compared=None,
         files_compared=work.files,

@@ -37,7 +37,7 @@ from ...store import sidecars
 from ...store.lock import remove_unused, writer_lock
 from ...store.names import PARTIAL
 from ...store.writing import write_atomically
-from ..context import TAG, Target
+from ..context import TAG, BackupContext
 
 DRILLS = ".scarlet-drill"
 """In the backup directory: the lock of the one drill at a time, and what marks the throw-away servers as its own."""
@@ -90,32 +90,32 @@ class _Likeness:
 
 
 @contextmanager
-def throw_away_server(target: Target, progress: Progress) -> Generator[ThrowAway]:
+def throw_away_server(context: BackupContext, progress: Progress) -> Generator[ThrowAway]:
     """Start one, with the live server's superuser and preloaded libraries. With Docker it is a container of the live
     one's image, and the live one need not run; else a cluster from the same bin directory.
 
     What killed drills left is removed first. Raises Busy while another drill of the backup directory is under way,
-    DirectoryNotWritable, DrillImpossible, ProgramMissing, or what `Target.place` raises.
+    DirectoryNotWritable, DrillImpossible, ProgramMissing, or what `BackupContext.place` raises.
     """
-    with _making_room(target, progress) as (likeness, owner, left):
-        start = _in_container if target.settings.via == "docker" else _as_cluster
-        with start(target, likeness, owner, progress) as ready:
+    with _making_room(context, progress) as (likeness, owner, left):
+        start = _in_container if context.settings.via == "docker" else _as_cluster
+        with start(context, likeness, owner, progress) as ready:
             ready.warnings.extend(left)
             yield ready
 
 
 @contextmanager
-def vacant_container(target: Target, progress: Progress) -> Generator[Vacant]:
+def vacant_container(context: BackupContext, progress: Progress) -> Generator[Vacant]:
     """Start a container of the live one's image, for a server with a data directory that is still to come.
 
     The rest is as with `throw_away_server`.
     """
-    with _making_room(target, progress) as (likeness, owner, left):
-        image, where = _image(target)
+    with _making_room(context, progress) as (likeness, owner, left):
+        image, where = _image(context)
         command = recovery.command(likeness.bin_dir, containers.HOME)
-        like = target.place.container_id
+        like = context.container_info.container_id
         with containers.throw_away_container(image, command, owner, progress, like=like) as container:
-            server = _server(target, container)
+            server = _server(context, container)
             told = [*likeness.warnings, *left, *_unlike(container, where)]
             found = Vacant(container, server, where, likeness.bin_dir, likeness.libraries, told)
             yield found
@@ -123,26 +123,26 @@ def vacant_container(target: Target, progress: Progress) -> Generator[Vacant]:
 
 
 @contextmanager
-def _making_room(target: Target, progress: Progress) -> Generator[tuple[_Likeness, str, list[str]]]:
+def _making_room(context: BackupContext, progress: Progress) -> Generator[tuple[_Likeness, str, list[str]]]:
     """Under the lock: what is known of the live server, the owner's mark, and what was told of leftovers."""
     with ExitStack() as held:
-        owner = _begin(held, target, progress)
-        left = [f"{name}, left by a drill that was killed, is removed." for name in _remove_leftovers(target, owner)]
+        owner = _begin(held, context, progress)
+        left = [f"{name}, left by a drill that was killed, is removed." for name in _remove_leftovers(context, owner)]
         progress.stage("starting a throw-away server")
-        yield _likeness(target, progress), owner, left
+        yield _likeness(context, progress), owner, left
 
 
-def sweep(target: Target) -> list[str]:
+def sweep(context: BackupContext) -> list[str]:
     """Remove what killed drills of this backup directory left; the names of what is gone now.
 
     Does nothing while a drill is under way or when the engine does not answer.
     """
     try:
-        drills = target.directory.path / DRILLS
+        drills = context.directory.path / DRILLS
         if not os.path.exists(drills / OWNER):
             return []
         with writer_lock(drills, "sweep"):
-            return _remove_leftovers(target, owner_of(drills))
+            return _remove_leftovers(context, owner_of(drills))
     except (BackupToolError, OSError) as error:
         log.info("Nothing was swept: %s", error)
         return []
@@ -151,9 +151,9 @@ def sweep(target: Target) -> list[str]:
 # -- one at a time ---------------------------------------------------------------------------------------------------
 
 
-def _begin(held: ExitStack, target: Target, progress: Progress) -> str:
+def _begin(held: ExitStack, context: BackupContext, progress: Progress) -> str:
     """Take the lock; gives what marks the throw-away servers of this backup directory."""
-    directory = target.directory.path
+    directory = context.directory.path
     if not directory.is_dir():
         raise DirectoryNotWritable(f"There is no backup directory {directory}.")
     drills = directory / DRILLS
@@ -187,12 +187,12 @@ def owner_of(drills: Path) -> str:
         raise StoreError(f"{mark} can't be read: {error.strerror or error}.") from error
 
 
-def _remove_leftovers(target: Target, owner: str) -> list[str]:
+def _remove_leftovers(context: BackupContext, owner: str) -> list[str]:
     """Under the lock: what servers there are then belong to nobody. A script into which an archive was converted is
     used without the lock, but `in_use` from its beginning, which is under it."""
-    scripts = (target.directory.path / DRILLS).glob(f"*{PARTIAL}")
+    scripts = (context.directory.path / DRILLS).glob(f"*{PARTIAL}")
     gone = [script.name for script in scripts if remove_unused(script)]
-    docker = target.settings.via == "docker"
+    docker = context.settings.via == "docker"
     return gone + (containers.remove_leftovers(owner) if docker else local_cluster.remove_leftovers(_prefix(owner)))
 
 
@@ -203,9 +203,9 @@ def _prefix(owner: str) -> str:
 # -- the live server -------------------------------------------------------------------------------------------------
 
 
-def _likeness(target: Target, progress: Progress) -> _Likeness:
+def _likeness(context: BackupContext, progress: Progress) -> _Likeness:
     try:
-        with target.server.session(target.maintenance_database, progress=progress) as session:
+        with context.server.session(context.maintenance_database, progress=progress) as session:
             found = installation(session, QUERY_SECONDS)
             return _Likeness(found.bin_dir, found.libraries, found.session_libraries, found.building)
     except (HostError, ServerError) as error:
@@ -221,28 +221,28 @@ def _settings(likeness: _Likeness) -> dict[str, str]:
     return {**sandbox_cluster.SETTINGS, **likeness.building, **preloaded}
 
 
-def _user(target: Target) -> str:
+def _user(context: BackupContext) -> str:
     try:
-        return target.server.user
+        return context.server.user
     except HostError:  # its password lies in a container that does not run
-        return target.settings.user
+        return context.settings.user
 
 
 # -- with Docker -----------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _in_container(target: Target, likeness: _Likeness, owner: str, progress: Progress) -> Generator[ThrowAway]:
-    where = _image(target)[1]
-    seed, told = _seed(target, likeness, progress)
+def _in_container(context: BackupContext, likeness: _Likeness, owner: str, progress: Progress) -> Generator[ThrowAway]:
+    where = _image(context)[1]
+    seed, told = _seed(context, likeness, progress)
     with ExitStack() as held:
         try:
-            container, server = held.enter_context(_started(target, likeness, owner, progress, seed))
+            container, server = held.enter_context(_started(context, likeness, owner, progress, seed))
         except DrillImpossible as error:
             if seed is None:
                 raise
             told = [_without(seed, error)]
-            container, server = held.enter_context(_started(target, likeness, owner, progress, None))
+            container, server = held.enter_context(_started(context, likeness, owner, progress, None))
         warnings = [*likeness.warnings, *told, *_unlike(container, where)]
         ready = ThrowAway(server, where, f"{containers.HOME}/{sandbox_cluster.DATA}", warnings)
         yield ready
@@ -251,26 +251,26 @@ def _in_container(target: Target, likeness: _Likeness, owner: str, progress: Pro
 
 @contextmanager
 def _started(
-    target: Target, likeness: _Likeness, owner: str, progress: Progress, seed: str | None
+    context: BackupContext, likeness: _Likeness, owner: str, progress: Progress, seed: str | None
 ) -> Generator[tuple[containers.ThrowAwayContainer, Server]]:
-    home, (image, where) = containers.HOME, _image(target)
+    home, (image, where) = containers.HOME, _image(context)
     command = sandbox_cluster.command_in_container(
-        likeness.bin_dir, home, _user(target), _settings(likeness), containers.SEED_HOME if seed else ""
+        likeness.bin_dir, home, _user(context), _settings(likeness), containers.SEED_HOME if seed else ""
     )
-    like = target.place.container_id
+    like = context.container_info.container_id
     with containers.throw_away_container(image, command, owner, progress, like=like, seed=seed) as container:
-        server = _server(target, container)
+        server = _server(context, container)
         _wait_until_ready(server, container, where, progress)
         yield container, server
 
 
-def _seed(target: Target, likeness: _Likeness, progress: Progress) -> tuple[str | None, list[str]]:
+def _seed(context: BackupContext, likeness: _Likeness, progress: Progress) -> tuple[str | None, list[str]]:
     """The volume with an empty cluster for this image and these settings, and what there is to tell of it."""
-    if not target.settings.sandbox_cache:
+    if not context.settings.sandbox_cache:
         return None, []
-    command, key = _seed_key(target, likeness)
+    command, key = _seed_key(context, likeness)
     try:
-        found = seeds.seed(_image(target)[0], command, key, target.place.container or "", progress)
+        found = seeds.seed(_image(context)[0], command, key, context.container_info.container or "", progress)
     except HostError as error:
         log.warning("There is no empty cluster to begin with: %s", error.message)
         return None, []
@@ -283,10 +283,10 @@ def _seed(target: Target, likeness: _Likeness, progress: Progress) -> tuple[str 
     ]
 
 
-def _seed_key(target: Target, likeness: _Likeness) -> tuple[list[str], str]:
+def _seed_key(context: BackupContext, likeness: _Likeness) -> tuple[list[str], str]:
     """What makes that cluster, and the key of its volume."""
-    command = sandbox_cluster.seed_command(likeness.bin_dir, containers.HOME, _user(target))
-    key = json.dumps([_image(target)[0], command, _settings(likeness), __version__], sort_keys=True)
+    command = sandbox_cluster.seed_command(likeness.bin_dir, containers.HOME, _user(context))
+    key = json.dumps([_image(context)[0], command, _settings(likeness), __version__], sort_keys=True)
     return command, hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
@@ -302,21 +302,21 @@ def _without(seed: str, error: DrillImpossible) -> str:
     return told
 
 
-def forget_seeds(target: Target, progress: Progress, *, dry_run: bool) -> list[str]:
+def forget_seeds(context: BackupContext, progress: Progress, *, dry_run: bool) -> list[str]:
     """Remove the empty clusters that were kept in volumes for drills of this container and that no drill would use any
     more: made for another image, other settings or another version of this tool; with the cache turned off all of them.
     What there is to tell of them. Does nothing while the engine does not answer, or as long as the server does not
     tell which one a drill would use."""
-    if target.settings.via != "docker" or target.known_place is None:
+    if context.settings.via != "docker" or context.known_container_info is None:
         return []
     why = "no drill of this image, these settings and this version of the tool uses it"
     try:
-        names = seeds.unused(target.place.container or "")
-        if names and not target.settings.sandbox_cache:
+        names = seeds.unused(context.container_info.container or "")
+        if names and not context.settings.sandbox_cache:
             why = "SCARLET_BACKUP_SANDBOX_CACHE is off"
         elif names:
-            likeness = _likeness(target, progress)
-            current = seeds.volume_of(_seed_key(target, likeness)[1])
+            likeness = _likeness(context, progress)
+            current = seeds.volume_of(_seed_key(context, likeness)[1])
             names = [] if likeness.warnings else [name for name in names if name != current]
         gone = names if dry_run else [name for name in names if seeds.remove_seed(name)]
     except HostError as error:
@@ -330,16 +330,16 @@ def _unlike(container: containers.ThrowAwayContainer, where: str) -> list[str]:
     return [f"{where} is not quite like the live one: {container.differs}."] if container.differs else []
 
 
-def _image(target: Target) -> tuple[str, str]:
+def _image(context: BackupContext) -> tuple[str, str]:
     """The live container's, and where a throw-away one of it is, in words."""
-    place = target.place
-    assert place.image_id is not None
-    return place.image_id, f"a throw-away container of {place.image} ({place.image_id[:19]})"
+    container_info = context.container_info
+    assert container_info.image_id is not None
+    return container_info.image_id, f"a throw-away container of {container_info.image} ({container_info.image_id[:19]})"
 
 
-def _server(target: Target, container: containers.ThrowAwayContainer) -> Server:
+def _server(context: BackupContext, container: containers.ThrowAwayContainer) -> Server:
     reached = {"PGHOST": containers.HOME, "PGPORT": sandbox_cluster.PORT}
-    return Server(container.host, _user(target), reached, f"{TAG} drill")
+    return Server(container.host, _user(context), reached, f"{TAG} drill")
 
 
 def _wait_until_ready(server: Server, container: containers.ThrowAwayContainer, where: str, progress: Progress) -> None:
@@ -363,17 +363,17 @@ def _wait_until_ready(server: Server, container: containers.ThrowAwayContainer, 
 
 
 @contextmanager
-def _as_cluster(target: Target, likeness: _Likeness, owner: str, progress: Progress) -> Generator[ThrowAway]:
-    bin_dir = _server_programs(target.settings.bin_dir, likeness)
-    made = local_cluster.Cluster(
-        lambda: bin_dir, user=_user(target), settings=_settings(likeness), prefix=_prefix(owner)
+def _as_cluster(context: BackupContext, likeness: _Likeness, owner: str, progress: Progress) -> Generator[ThrowAway]:
+    bin_dir = _server_programs(context.settings.bin_dir, likeness)
+    made = local_cluster.LocalCluster(
+        lambda: bin_dir, user=_user(context), settings=_settings(likeness), prefix=_prefix(owner)
     )
     where = f"a throw-away cluster of {bin_dir}"
     try:
         made.start(progress)
     except HostError as error:
         raise DrillImpossible(f"{where} did not start. {error.message}") from error
-    host = LocalHost(target.settings.bin_dir, made.environment)  # with the same client programs as the live server
+    host = LocalHost(context.settings.bin_dir, made.environment)  # with the same client programs as the live server
     server = Server(host, made.user, made.environment, f"{TAG} drill")
     ready = ThrowAway(server, where, str(made.data), list(likeness.warnings))
     try:

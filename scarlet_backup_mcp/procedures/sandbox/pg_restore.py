@@ -23,8 +23,8 @@ from ...store.forms import ARCHIVES, DESCRIPTIONS
 from ...store.lock import in_use
 from ...store.reading import CompressionDamaged, Compressor, FileReader, beginning, decompress
 from ...store.writing import PartialFile
-from ..catalog.records import Known
-from ..context import Target
+from ..catalog.records import BackupRecord
+from ..context import BackupContext
 from ..reading.checks import FORM, MANIFEST, describe, name_checks
 from .lifecycle import DRILLS, ThrowAway, throw_away_server
 
@@ -41,46 +41,46 @@ class NotConverted(BackupNotValid):
         self.damaged = damaged
 
 
-def is_archive(known: Known[Manifest]) -> bool:
+def is_archive(record: BackupRecord[Manifest]) -> bool:
     """Whether it is one."""
-    return known.form in ARCHIVES
+    return record.form in ARCHIVES
 
 
-def header(known: Known[Manifest]) -> archives.Header | None:
+def header(record: BackupRecord[Manifest]) -> archives.Header | None:
     """What it tells of itself; None where that can't be read."""
-    entry = known.entry
+    entry = record.entry
     with suppress(StoreError):
-        if known.form == "directory":
+        if record.form == "directory":
             return archives.header(beginning(entry.path / directories.CONTENTS, "none"))
         head = beginning(entry.path, entry.name.compression)
-        return archives.header(head[tarfile.BLOCKSIZE :] if known.form == "tar" else head)
+        return archives.header(head[tarfile.BLOCKSIZE :] if record.form == "tar" else head)
     return None
 
 
-def form_checks(known: Known[Manifest]) -> list[Check]:
+def form_checks(record: BackupRecord[Manifest]) -> list[Check]:
     """Of a file that is no script: what it is."""
-    found = DESCRIPTIONS[known.form]
-    if is_archive(known) and (told := header(known)):
+    found = DESCRIPTIONS[record.form]
+    if is_archive(record) and (told := header(record)):
         found += f", of the database {told.database} in PostgreSQL {told.server_version}"
     detail = "only a drill, which has pg_restore convert it, tells whether all of it is there"
     return [
-        *name_checks(known),
+        *name_checks(record),
         Check(
             check=FORM,
-            ok=None if is_archive(known) else False,
+            ok=None if is_archive(record) else False,
             expected="a dump of PostgreSQL's",
             found=found,
-            detail=detail if is_archive(known) else "",
+            detail=detail if is_archive(record) else "",
         ),
     ]
 
 
-def content_checks(known: Known[Manifest], progress: Progress) -> tuple[list[Check], str]:
+def content_checks(record: BackupRecord[Manifest], progress: Progress) -> tuple[list[Check], str]:
     """The same, after every byte was read; and the SHA-256."""
-    entry = known.entry
-    progress.stage(f"reading {known.name}", entry.bytes)
+    entry = record.entry
+    progress.stage(f"reading {record.name}", entry.bytes)
     damage, sha256 = "", ""
-    if known.form == "directory":
+    if record.form == "directory":
         sha256 = digest(entry, progress)
     else:
         raw = FileReader(entry.path, progress.report)
@@ -90,14 +90,14 @@ def content_checks(known: Known[Manifest], progress: Progress) -> tuple[list[Che
         except CompressionDamaged as error:
             damage = str(error)
         sha256 = raw.sha256
-    return [*form_checks(known), Check(check="compression", ok=not damage, detail=damage)], sha256
+    return [*form_checks(record), Check(check="compression", ok=not damage, detail=damage)], sha256
 
 
-def require_readable(known: Known[Manifest], progress: Progress) -> None:
+def require_readable(record: BackupRecord[Manifest], progress: Progress) -> None:
     """Read every byte. Raises BackupNotValid."""
-    found, _ = content_checks(known, progress)
+    found, _ = content_checks(record, progress)
     if wrong := [check for check in found if check.ok is False and check.check != MANIFEST]:
-        raise BackupNotValid(f"{known.name} did not pass verification: {describe(wrong)}.")
+        raise BackupNotValid(f"{record.name} did not pass verification: {describe(wrong)}.")
 
 
 def digest(entry: Entry, progress: Progress) -> str:
@@ -116,34 +116,36 @@ def digest(entry: Entry, progress: Progress) -> str:
 
 
 @contextmanager
-def as_script(target: Target, known: Known[Manifest], progress: Progress) -> Generator[Known[Manifest]]:
+def as_script(
+    context: BackupContext, record: BackupRecord[Manifest], progress: Progress
+) -> Generator[BackupRecord[Manifest]]:
     """The backup as a script that is there as long as the block: an archive is converted in a throw-away server, which
     has no network; everything else is a script, or will be refused as it is.
 
     Raises NotConverted, or what keeps that server from being had.
     """
-    if not is_archive(known):
-        yield known
+    if not is_archive(record):
+        yield record
         return
     with ExitStack() as held:
-        with throw_away_server(target, progress) as sandbox:
-            directory = target.directory.path / DRILLS
+        with throw_away_server(context, progress) as sandbox:
+            directory = context.directory.path / DRILLS
             partial = held.enter_context(PartialFile(directory / f"{token_hex(8)}.sql.zst"))
             held.enter_context(in_use(partial.path))
-            progress.stage(f"converting {known.name} with pg_restore", known.entry.bytes)
-            sha256 = _convert(known, sandbox, partial, progress)
+            progress.stage(f"converting {record.name} with pg_restore", record.entry.bytes)
+            sha256 = _convert(record, sandbox, partial, progress)
         status = partial.path.stat()
-        name = replace(known.entry.name, compression="zstd")
+        name = replace(record.entry.name, compression="zstd")
         entry = Entry(name, partial.path, status.st_size, status.st_mtime_ns)
-        yield replace(known, entry=entry, form="script", archive=sha256)
+        yield replace(record, entry=entry, form="script", archive=sha256)
 
 
-def _convert(known: Known[Manifest], sandbox: ThrowAway, partial: PartialFile, progress: Progress) -> str:
+def _convert(record: BackupRecord[Manifest], sandbox: ThrowAway, partial: PartialFile, progress: Progress) -> str:
     """Write the script into `partial`, compressed; gives the archive's SHA-256."""
-    host, entry, compressor = sandbox.server.host, known.entry, Compressor("zstd")
+    host, entry, compressor = sandbox.server.host, record.entry, Compressor("zstd")
     raw: FileReader | None = None
     path: str | None = None
-    if known.form == "directory":
+    if record.form == "directory":
         path = str(entry.path)
         if host.kind == "docker":
             inside = posixpath.dirname(sandbox.data_directory)
@@ -151,7 +153,7 @@ def _convert(known: Known[Manifest], sandbox: ThrowAway, partial: PartialFile, p
             path = f"{inside}/{_UNPACKED}"
     else:
         raw = FileReader(entry.path, progress.report)
-    argv = archives.pg_restore(known.form, path)
+    argv = archives.pg_restore(record.form, path)
     source = decompress(iter(raw), entry.name.compression) if raw else None
     try:
         ended = run(
@@ -162,9 +164,9 @@ def _convert(known: Known[Manifest], sandbox: ThrowAway, partial: PartialFile, p
             progress=progress,
         )
     except CompressionDamaged as error:
-        raise NotConverted(f"{known.name} is damaged: {error}.", None, damaged=True) from None
+        raise NotConverted(f"{record.name} is damaged: {error}.", None, damaged=True) from None
     if ended.code != 0:
-        raise _refused(known, ended)
+        raise _refused(record, ended)
     partial.write(compressor.finish())
     partial.finish()
     if raw is None or raw.bytes != entry.bytes:  # pg_restore need not read on to the end
@@ -172,11 +174,11 @@ def _convert(known: Known[Manifest], sandbox: ThrowAway, partial: PartialFile, p
     return raw.sha256
 
 
-def _refused(known: Known[Manifest], ended: Exit) -> NotConverted:
+def _refused(record: BackupRecord[Manifest], ended: Exit) -> NotConverted:
     said = next((line for line in ended.stderr.splitlines() if line.strip()), f"exit code {ended.code}")
-    message = f"pg_restore does not read {known.name}: {said.removeprefix('pg_restore: error: ')}."
+    message = f"pg_restore does not read {record.name}: {said.removeprefix('pg_restore: error: ')}."
     if _NEWER in said:
-        told = header(known)
+        told = header(record)
         by = f" {told.pg_dump_version}" if told else ""
         return NotConverted(
             message,

@@ -10,14 +10,14 @@ from ...models.common import CodePage
 from ...models.verification import Check, Drill, DrillOutcome
 from ...store.directory import DRILL, Entry
 from ..catalog import proved_definitions, records
-from ..context import Target
+from ..context import BackupContext
 from ..reading import checks
 
 DETAIL_LENGTH = 500
 
 
 def keep(
-    target: Target,
+    context: BackupContext,
     entry: Entry,
     sha256: str,
     found: Iterable[Check],
@@ -33,7 +33,7 @@ def keep(
         failed.append(DRILL)
     proved_on = f"PostgreSQL {drilled.server_version}, {drilled.where}" if drilled else None
     try:
-        target.directory.store_verification(
+        context.directory.store_verification(
             entry,
             sha256=sha256,
             failed=failed,
@@ -43,15 +43,15 @@ def keep(
             said=drilled.detail if drilled and verdict in records.FAITHFUL else "",
             search_path=drilled.search_path if drilled else None,
             code_page=code_page,
-            drilled=_outcome(target, drilled) if drilled and entry.name.kind == "sql" else None,
+            drilled=_outcome(context, drilled) if drilled and entry.name.kind == "sql" else None,
         )
     except StoreError as error:
         return [f"The outcome could not be kept beside the backup: {error.message}"]
     return []
 
 
-def _outcome(target: Target, drilled: Drill) -> DrillOutcome:
-    on = proved_definitions.image(target, drilled.server_version)
+def _outcome(context: BackupContext, drilled: Drill) -> DrillOutcome:
+    on = proved_definitions.image(context, drilled.server_version)
     by, now = drilled.proved_by, datetime.now(UTC)
     if by is not None:
         but = drilled.detail[:DETAIL_LENGTH] if drilled.except_recomputed else ""

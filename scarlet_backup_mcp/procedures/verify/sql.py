@@ -19,11 +19,11 @@ from ...store.forms import ARCHIVES
 from ...store.forms import DESCRIPTIONS as DESCRIPTIONS_OF_FORMS
 from ...store.powershell import Survey
 from ..catalog import recorded, records
-from ..catalog.records import Known
-from ..context import Target
+from ..catalog.records import BackupRecord
+from ..context import BackupContext
 from ..drill.sql import Rehearsal, rehearsal
 from ..reading import checks, reencoded
-from ..reading.foreign import Choice, choose
+from ..reading.foreign import DumpChoice, choose
 from ..reading.sql import Examination, examine
 from ..sandbox import pg_restore
 from . import outcomes
@@ -34,7 +34,7 @@ CONVERSION = "conversion"
 
 
 @dataclass(frozen=True)
-class Reading:
+class SqlReading:
     """What checks of a backup gave. `survey` is of a file that PowerShell has written, `named` the code page that the
     caller has named for it; `choice` is what was read of a script that others made."""
 
@@ -43,7 +43,7 @@ class Reading:
     survey: Survey | None = None
     named: CodePage | None = None
     warnings: list[str] = field(default_factory=list[str])
-    choice: Choice | None = None
+    choice: DumpChoice | None = None
     sha256: str | None = None
     """Of an archive, of which a script was read, or none."""
 
@@ -76,7 +76,7 @@ class Reading:
 
 
 def verify(
-    target: Target,
+    context: BackupContext,
     progress: Progress,
     name: str = "latest",
     level: Level = "full",
@@ -92,154 +92,159 @@ def verify(
     NameRefused, BackupMissing, StoreError, and with `drill` what keeps the throw-away server from being had.
     """
     began = time.monotonic()
-    entry = _entry(target, name)
+    entry = _entry(context, name)
     if entry.name.kind == "volume":
         given = [*(["code_page"] if code_page is not None else []), *(["on_live_server"] if on_live_server else [])]
-        return verify_volume(target, progress, entry, level, for_sql=given)
+        return verify_volume(context, progress, entry, level, for_sql=given)
     if (on_live_server and level != "drill") or (code_page is not None and level == "quick"):
         raise ArgumentsInvalid(
             f"Level {level} has no use for {'on_live_server' if on_live_server else 'code_page'}.",
             "Call it again without it, or with level drill.",
         )
-    known = records.know(target, entry)
+    record = records.know(context, entry)
     rehearsed: Rehearsal | None = None
     if level == "quick":
-        progress.stage(f"looking at {known.name}")
-        script = known.form == "script"
-        reading = Reading(checks.quick_checks(known) if script else pg_restore.form_checks(known))
-    elif known.form != "script" and (level == "full" or not pg_restore.is_archive(known)):
-        found, sha256 = pg_restore.content_checks(known, progress)
-        reading = Reading(found, sha256=sha256)
+        progress.stage(f"looking at {record.name}")
+        script = record.form == "script"
+        reading = SqlReading(checks.quick_checks(record) if script else pg_restore.form_checks(record))
+    elif record.form != "script" and (level == "full" or not pg_restore.is_archive(record)):
+        found, sha256 = pg_restore.content_checks(record, progress)
+        reading = SqlReading(found, sha256=sha256)
     elif level == "full":
-        reading = full(target, known, progress, code_page=code_page)
+        reading = full(context, record, progress, code_page=code_page)
     else:
         try:
-            with pg_restore.as_script(target, known, progress) as script:
-                reading, rehearsed = _drilled(target, known, script, progress, code_page, on_live_server, sample)
+            with pg_restore.as_script(context, record, progress) as script:
+                reading, rehearsed = _drilled(context, record, script, progress, code_page, on_live_server, sample)
         except pg_restore.NotConverted as error:
             told = f"{error.message} {error.remedy}"
             converted = Check(check=CONVERSION, ok=False if error.damaged else None, detail=told)
-            reading = Reading([*pg_restore.form_checks(known), converted])
-    return _report(target, known, level, reading, rehearsed, time.monotonic() - began)
+            reading = SqlReading([*pg_restore.form_checks(record), converted])
+    return _report(context, record, level, reading, rehearsed, time.monotonic() - began)
 
 
 def _drilled(
-    target: Target,
-    known: Known[Manifest],
-    script: Known[Manifest],
+    context: BackupContext,
+    record: BackupRecord[Manifest],
+    script: BackupRecord[Manifest],
     progress: Progress,
     code_page: CodePage | None,
     on_live_server: bool,
     sample: bool,
-) -> tuple[Reading, Rehearsal | None]:
-    """`script` is what is read of the backup, which is `known`."""
+) -> tuple[SqlReading, Rehearsal | None]:
+    """`script` is what is read of the backup, which is `record`."""
     contents = Contents()
-    reading = full(target, script, progress, contents, code_page=code_page)
+    reading = full(context, script, progress, contents, code_page=code_page)
     reading = replace(reading, sha256=script.archive)
     if reading.choice is not None and reading.choice.refused:
         reading.checks.append(Check(check=DRILL, ok=None, detail=f"not done: {reading.choice.refused}"))
     elif reading.whole and reading.examination is not None:
         examined = reading.examination
-        with rehearsal(target, script, examined, contents, progress, on_live_server, sample) as rehearsed:
+        with rehearsal(context, script, examined, contents, progress, on_live_server, sample) as rehearsed:
             if not sample or rehearsed.report.proved_by is not None:
-                reading.warnings.extend(keep(target, known.entry, reading, rehearsed.report))
+                reading.warnings.extend(keep(context, record.entry, reading, rehearsed.report))
         return reading, rehearsed
     else:
         reading.checks.append(Check(check=DRILL, ok=None, detail="not done: the file itself is not whole"))
     return reading, None
 
 
-def find(target: Target, name: str) -> Known[Manifest]:
+def find(context: BackupContext, name: str) -> BackupRecord[Manifest]:
     """The SQL backup that `name` (or `latest`) means. Raises BackupNotValid for an archive of a whole volume."""
-    entry = _entry(target, name)
+    entry = _entry(context, name)
     if entry.name.kind == "volume":
         raise BackupNotValid(f"{name} is an archive of a whole volume, no SQL.", "Name an SQL backup.")
-    known = records.know(target, entry)
-    if known.form != "script":
-        raise BackupNotValid(f"{name} is {DESCRIPTIONS_OF_FORMS[known.form]}.", "Name a script (.sql).")
-    return known
+    record = records.know(context, entry)
+    if record.form != "script":
+        raise BackupNotValid(f"{name} is {DESCRIPTIONS_OF_FORMS[record.form]}.", "Name a script (.sql).")
+    return record
 
 
-def _entry(target: Target, name: str) -> Entry:
-    return target.directory.find(records.latest(target) if name == "latest" else name)
+def _entry(context: BackupContext, name: str) -> Entry:
+    return context.directory.find(records.latest(context) if name == "latest" else name)
 
 
 def full(
-    target: Target,
-    known: Known[Manifest],
+    context: BackupContext,
+    record: BackupRecord[Manifest],
     progress: Progress,
     *extra: Handler,
     store: bool = True,
     code_page: CodePage | None = None,
-) -> Reading:
+) -> SqlReading:
     """Every check, and what the reading found. The outcome is kept beside the backup if `store`.
 
     Raises ArgumentsInvalid for a `code_page` that the file has no use for.
     """
-    entry = known.entry
+    entry = record.entry
     looked, repair = None, None
     if (container := checks.container_of(entry)) != "plain":
         looked = reencoded.look(entry, progress)
         repair = reencoded.way_back(container, looked, code_page)
     elif code_page is not None:
         raise ArgumentsInvalid(
-            f"{known.name} was not re-encoded, so it has no code page.", "Call it again without code_page."
+            f"{record.name} was not re-encoded, so it has no code page.", "Call it again without code_page."
         )
-    choice = choose(entry, repair, target.database, progress) if known.manifest is None else None
+    choice = choose(entry, repair, context.database, progress) if record.manifest is None else None
     way = choice.way if choice else None
     examination = examine(entry.path, entry.name.compression, progress, *extra, repair=repair, way=way)
     certain = looked is None or (
         reencoded.fits(looked, code_page) if code_page is not None else looked.repair is not None
     )
     told = reencoded.told(looked, code_page) if looked else ""
-    found = checks.content_checks(known, told, examination, certain, choice)
-    reading = Reading(found, examination, looked, code_page, choice=choice)
-    if store and (known.manifest is not None or known.detail):
-        reading.warnings.extend(keep(target, entry, reading))
+    found = checks.content_checks(record, told, examination, certain, choice)
+    reading = SqlReading(found, examination, looked, code_page, choice=choice)
+    if store and (record.manifest is not None or record.detail):
+        reading.warnings.extend(keep(context, entry, reading))
     return reading
 
 
-def keep(target: Target, entry: Entry, reading: Reading, drilled: Drill | None = None) -> list[str]:
+def keep(context: BackupContext, entry: Entry, reading: SqlReading, drilled: Drill | None = None) -> list[str]:
     """As `verified.keep`."""
     read = reading.examination
     assert read is not None
-    return outcomes.keep(target, entry, reading.sha256 or read.sha256, reading.checks, drilled, read.code_page)
+    return outcomes.keep(context, entry, reading.sha256 or read.sha256, reading.checks, drilled, read.code_page)
 
 
 # -- what is told ----------------------------------------------------------------------------------------------------
 
 
 def _report(
-    target: Target, known: Known[Manifest], level: Level, reading: Reading, rehearsed: Rehearsal | None, seconds: float
+    context: BackupContext,
+    record: BackupRecord[Manifest],
+    level: Level,
+    reading: SqlReading,
+    rehearsed: Rehearsal | None,
+    seconds: float,
 ) -> Verification:
     examination, looked = reading.examination, reading.survey
     drilled = rehearsed.report if rehearsed else None
     shown = [*reading.checks, *(rehearsed.checks if rehearsed else [])]
     failed = [check.check for check in shown if check.ok is False]
     valid = not failed
-    outcome = target.directory.verification(known.entry)
+    outcome = context.directory.verification(record.entry)
     if outcome is not None and examination is not None and outcome.code_page != examination.code_page:
         outcome = None  # it is of what another code page makes of the file
     return Verification(
-        name=known.name,
+        name=record.name,
         verdict=drilled.verdict if drilled else outcome.verdict if outcome else None,
         level=level,
         valid=valid,
         proved=outcome.proved if outcome else None,
         proved_at=outcome.proved_at if outcome else None,
-        foreign=known.foreign,
-        shrunk=known.manifest.shrunk if known.manifest else None,
+        foreign=record.foreign,
+        shrunk=record.manifest.shrunk if record.manifest else None,
         repairable=reading.whole and examination is not None and examination.repair is not None if looked else None,
         code_pages=[
             CodePageChoice(code_pages=list(choice.code_pages), samples=list(choice.samples))
             for choice in (reading.ambiguous.choices if reading.ambiguous else ())
         ],
         drill=drilled,
-        warnings=[*_known_before(known), *reading.warnings],
+        warnings=[*_known_before(record), *reading.warnings],
         checks=shown,
         tables=len(examination.tables) if examination else None,
         rows=examination.rows if examination else None,
-        bytes=known.entry.bytes,
+        bytes=record.entry.bytes,
         sha256=reading.sha256 or (examination.sha256 if examination else None),
         verified_at=datetime.now(UTC),
         duration_seconds=round(seconds, 3),
@@ -251,32 +256,32 @@ def _report(
                 detail="; ".join(failed) or "every check holds",
             )
         ],
-        remedy=remedy_for(known, reading, drilled),
+        remedy=remedy_for(record, reading, drilled),
     )
 
 
-def _known_before(known: Known[Manifest]) -> list[str]:
-    manifest, found = known.manifest, recorded.not_dumped(known.manifest)
+def _known_before(record: BackupRecord[Manifest]) -> list[str]:
+    manifest, found = record.manifest, recorded.not_dumped(record.manifest)
     if manifest is not None and manifest.repaired_from is not None:
         found.append(f"It is a repaired copy of {manifest.repaired_from}. {manifest.repaired_how or ''}".strip())
     return found
 
 
-def remedy_for(known: Known[Manifest], reading: Reading, drilled: Drill | None = None) -> str | None:
+def remedy_for(record: BackupRecord[Manifest], reading: SqlReading, drilled: Drill | None = None) -> str | None:
     """What to do about a backup after these checks; None if nothing has to be done."""
     if drilled is not None and drilled.proved is not True:
         return _remedy_after(drilled)
-    if known.manifest is not None:
+    if record.manifest is not None:
         if not reading.whole:
             return "Don't rely on it: take a new backup with `backup`, and check the disk."
         return "Its time lies in the future: check this machine's clock." if reading.failed else None
     if converted := [check.detail for check in reading.checks if check.check == CONVERSION]:
         return converted[0]
-    if known.form not in ("script", *ARCHIVES):
-        return f"It is {DESCRIPTIONS_OF_FORMS[known.form]}. Nothing is wrong with it, but it can't be restored here."
+    if record.form not in ("script", *ARCHIVES):
+        return f"It is {DESCRIPTIONS_OF_FORMS[record.form]}. Nothing is wrong with it, but it can't be restored here."
     if reading.choice is not None and reading.choice.refused:
         return f"Nothing is wrong with the file, but it can't be restored as a database: {reading.choice.refused}."
-    if known.detail:
+    if record.detail:
         return "Its manifest is damaged, so nothing tells whether its content is whole: call `backup` for a new one."
     if not reading.whole:
         if not reading.fits:
@@ -287,11 +292,11 @@ def remedy_for(known: Known[Manifest], reading: Reading, drilled: Drill | None =
                 "65001 takes its text as it is."
             )
         return "It is damaged: choose another one, or take a new backup with `backup` while the database is there."
-    if pg_restore.is_archive(known):
+    if pg_restore.is_archive(record):
         if drilled is not None:
             return "It can be restored with accept_foreign=true."
         return "Only pg_restore can read all of it, which level drill has it do: call `verify_backup` with level drill."
-    if (container := checks.container_of(known.entry)) != "plain":
+    if (container := checks.container_of(record.entry)) != "plain":
         return (
             f"The file is {DESCRIPTIONS[container]}. {reencoded.how_much(reading.survey)}: `restore` reads it repaired, "
             "and `scarlet-backup-mcp repair` writes a clean copy."

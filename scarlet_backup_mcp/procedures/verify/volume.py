@@ -14,8 +14,8 @@ from ...models.verification import Check, Drill, Verification
 from ...progress import Progress
 from ...store.directory import DRILL, Entry
 from ..catalog import records
-from ..catalog.records import Known
-from ..context import Target
+from ..catalog.records import BackupRecord
+from ..context import BackupContext
 from ..drill.volume import drill_volume, require_docker
 from ..reading import archive, archive_checks, checks
 from ..reading.archive import Archive
@@ -27,7 +27,7 @@ HARMLESS = (checks.MANIFEST, checks.CLOCK, archive_checks.CONSISTENT)
 
 
 def verify_volume(
-    target: Target, progress: Progress, entry: Entry, level: Level, *, for_sql: Sequence[str] = ()
+    context: BackupContext, progress: Progress, entry: Entry, level: Level, *, for_sql: Sequence[str] = ()
 ) -> Verification:
     """Check it and, after `full` or `drill`, keep the outcome beside it. `for_sql` names arguments that were given, but
     are for SQL backups only. Raises ArgumentsInvalid, StoreError, or what `drill_volume` raises."""
@@ -38,29 +38,29 @@ def verify_volume(
             "Call it again without it.",
         )
     if level == "drill":
-        require_docker(target)
-    known = records.know_volume(target, entry)
-    reading = Reading([])
+        require_docker(context)
+    record = records.know_volume(context, entry)
+    reading = ArchiveReading([])
     if level == "quick":
-        progress.stage(f"looking at {known.name}")
-        reading.checks += archive_checks.quick_checks(known)
+        progress.stage(f"looking at {record.name}")
+        reading.checks += archive_checks.quick_checks(record)
     else:
         reading.archive = read = archive.read(entry.path, entry.name.compression, progress)
-        reading.checks += archive_checks.content_checks(known, read)
+        reading.checks += archive_checks.content_checks(record, read)
         reading.warnings += warnings_of(reading.checks)
-        if known.manifest is not None or known.detail:
-            reading.warnings += outcomes.keep(target, entry, read.sha256, reading.checks)
+        if record.manifest is not None or record.detail:
+            reading.warnings += outcomes.keep(context, entry, read.sha256, reading.checks)
         if level == "drill" and reading.drillable:
-            reading.drill, drilled = drill_volume(target, known, read, progress)
-            reading.warnings += outcomes.keep(target, entry, read.sha256, reading.checks, reading.drill)
+            reading.drill, drilled = drill_volume(context, record, read, progress)
+            reading.warnings += outcomes.keep(context, entry, read.sha256, reading.checks, reading.drill)
             reading.checks += drilled
         elif level == "drill":
             reading.checks.append(Check(check=DRILL, ok=None, detail="not done: the file itself is not whole"))
-    return _report(target, known, level, reading, time.monotonic() - began)
+    return _report(context, record, level, reading, time.monotonic() - began)
 
 
 @dataclass
-class Reading:
+class ArchiveReading:
     """What checks of an archive gave."""
 
     checks: list[Check]
@@ -75,26 +75,26 @@ class Reading:
 
 
 def _report(
-    target: Target, known: Known[VolumeManifest], level: Level, reading: Reading, seconds: float
+    context: BackupContext, record: BackupRecord[VolumeManifest], level: Level, reading: ArchiveReading, seconds: float
 ) -> Verification:
     found, read = reading.checks, reading.archive
     failed = [check.check for check in found if check.ok is False]
-    outcome = target.directory.verification(known.entry)
+    outcome = context.directory.verification(record.entry)
     return Verification(
-        name=known.name,
+        name=record.name,
         level=level,
         valid=not failed,
         verdict=reading.drill.verdict if reading.drill else outcome.verdict if outcome else None,
         proved=outcome.proved if outcome else None,
         proved_at=outcome.proved_at if outcome else None,
-        foreign=known.foreign,
-        shrunk=known.manifest.shrunk if known.manifest else None,
+        foreign=record.foreign,
+        shrunk=record.manifest.shrunk if record.manifest else None,
         drill=reading.drill,
         warnings=reading.warnings,
         checks=found,
-        rows=known.manifest.rows if known.manifest else None,
+        rows=record.manifest.rows if record.manifest else None,
         files=len(read.contents.files) if read else None,
-        bytes=known.entry.bytes,
+        bytes=record.entry.bytes,
         sha256=read.sha256 if read else None,
         verified_at=datetime.now(UTC),
         duration_seconds=round(seconds, 3),
@@ -106,11 +106,11 @@ def _report(
                 detail="; ".join(failed) or "every check holds",
             )
         ],
-        remedy=_remedy(known, level, failed, reading.drill),
+        remedy=_remedy(record, level, failed, reading.drill),
     )
 
 
-def _remedy(known: Known[VolumeManifest], level: Level, failed: list[str], drilled: Drill | None) -> str | None:
+def _remedy(record: BackupRecord[VolumeManifest], level: Level, failed: list[str], drilled: Drill | None) -> str | None:
     """What to do about it after these checks; None if nothing has to be done."""
     if drilled is not None and drilled.proved is not True:
         return _remedy_after(drilled)
@@ -122,9 +122,9 @@ def _remedy(known: Known[VolumeManifest], level: Level, failed: list[str], drill
         )
     if wrong:
         return "Don't rely on it: take a new backup with `backup` and kind volume while the database is there."
-    if known.manifest is not None:
+    if record.manifest is not None:
         return "Its time lies in the future: check this machine's clock." if failed else None
-    if known.detail:
+    if record.detail:
         return "Its manifest is damaged, so nothing tells whether its content is whole: call `backup` for a new one."
     if level == "quick":
         return "Call `verify_backup` with level full: it reads all of it."
