@@ -20,7 +20,7 @@ from psycopg import sql
 from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
-    from .helpers_store import Made
+    from .helpers.store import Made
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 MEMORY = PROJECT_ROOT / "scarlet_backup_mcp" / "demo" / "memory.sql"
@@ -103,7 +103,7 @@ def embedded() -> Iterator[EmbeddedServer]:
 @pytest.fixture(scope="module")
 def made(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     """A small database and two good backups of it, which tests copy and leave as they are."""
-    from .helpers_store import made_backups  # which builds on this module
+    from .helpers.store import made_backups  # which builds on this module
 
     with made_backups(embedded, tmp_path_factory.mktemp("made")) as taken:
         yield taken
@@ -207,7 +207,7 @@ def stack(require_docker: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
     project = f"scarlet-test-{secrets.token_hex(4)}"
     directory = tmp_path_factory.mktemp("stack") / "scarlet"
     shutil.copytree(PROJECT_ROOT / "examples", directory)
-    shutil.copy(PROJECT_ROOT / "tests" / "compose.override.yaml", directory / "override.yaml")
+    shutil.copy(PROJECT_ROOT / "tests" / "data" / "compose.override.yaml", directory / "override.yaml")
     running = Stack(project, f"{project}-postgres", f"{project}-letta-server-1", directory, secrets.token_urlsafe(18))
     try:
         running.compose("up", "-d", "--wait", "--pull", "never")

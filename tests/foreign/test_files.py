@@ -46,7 +46,7 @@ from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store import reading
 from scarlet_backup_mcp.summaries import describe
 
-from ..helpers_drill import Databases, Throwaways, bring_back, drill, listed, take
+from ..helpers.drill import Databases, Throwaways, bring_back, drill, listed, take
 
 MEMORY = """
 CREATE SCHEMA s; CREATE EXTENSION vector SCHEMA s; SET search_path = s;

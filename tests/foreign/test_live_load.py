@@ -21,8 +21,8 @@ from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, throw_awa
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 
-from ..helpers_drill import Databases, Throwaways, bring_back, take
-from ..helpers_restore import Watch
+from ..helpers.drill import Databases, Throwaways, bring_back, take
+from ..helpers.restore import Watch
 
 AGENTS = "CREATE TABLE agents (id int PRIMARY KEY, name text); INSERT INTO agents VALUES (1, 'Scarlet'), (2, 'Rhett');"
 # It acts where a restore stages a database, and not where a drill does.

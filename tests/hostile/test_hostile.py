@@ -25,7 +25,7 @@ from scarlet_backup_mcp.procedures.restore.service import dry_run, propose, rest
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 
-from ..helpers_backup_faults import Box, a_box
+from ..helpers.backup_faults import Box, a_box
 
 DATABASE = Path(__file__).parent / "database.sql"
 FEW_LOCKS = ("-c", "max_connections=20", "-c", "max_locks_per_transaction=10", "-c", "max_wal_senders=4")

@@ -12,7 +12,7 @@ from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import RestoreFailed
 from scarlet_backup_mcp.settings import Settings
 
-from ..helpers_drill import Databases, bring_back, drill, take, wrong
+from ..helpers.drill import Databases, bring_back, drill, take, wrong
 
 CITEXT = """
 CREATE TABLE agents (id int PRIMARY KEY, name text); INSERT INTO agents VALUES (1, 'Scarlet'), (2, 'nota');

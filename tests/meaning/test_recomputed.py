@@ -11,7 +11,7 @@ from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.settings import Settings
 
-from ..helpers_drill import Databases, bring_back, drill, take
+from ..helpers.drill import Databases, bring_back, drill, take
 
 MEMORY = "CREATE TABLE agents (id int PRIMARY KEY, name text); INSERT INTO agents VALUES (1, 'Scarlet'), (2, 'nota');"
 DIARY = """

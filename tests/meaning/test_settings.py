@@ -12,8 +12,8 @@ from scarlet_backup_mcp.models.verification import Drill
 from scarlet_backup_mcp.settings import Settings, load_settings
 
 from ..conftest import IMAGE, run_docker, run_docker_quietly
-from ..helpers_drill import bring_back, drill, take
-from ..helpers_restore import wait_for_server
+from ..helpers.drill import bring_back, drill, take
+from ..helpers.restore import wait_for_server
 
 ITALIAN = "it_IT.utf8"
 OPTIONS = ("-e", "POSTGRES_PASSWORD=x", "-e", "TZ=Europe/Rome", "--label", "scarlet-backup-mcp.test=1")

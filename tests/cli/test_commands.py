@@ -1,0 +1,605 @@
+"""The command line as a subprocess: exit codes, data, plain lines, and a real terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from scarlet_backup_mcp.cli.rendering import for_terminal
+from scarlet_backup_mcp.models.common import Model
+from scarlet_backup_mcp.models.results import Backup, ErrorReport, Integrity, Listing, Restore
+from scarlet_backup_mcp.models.verification import Verification
+from scarlet_backup_mcp.settings import PREFIX, Settings, load_settings
+
+from ..conftest import LocalDatabase
+from ..helpers.faces import (
+    environment_of,
+    execute,
+    live_oid,
+    local_backends,
+    local_settings,
+    locked,
+    undo_points,
+    unfinished,
+    until,
+)
+
+AGENTS = 2
+ROWS = 554
+"""In memory.sql."""
+COMMANDS = ["serve", "backup", "verify", "list", "restore", "prune", "keep", "gate", "schedule", "integrity"]
+CONTROLLED = (
+    "import fcntl, os, sys, termios;"
+    "fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
+"""Makes the terminal on stdin the process's own, so that a typed Ctrl-C reaches it."""
+
+M = TypeVar("M", bound=Model)
+
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="terminals and signals of POSIX")
+
+
+class CommandLine:
+    """`python -m scarlet_backup_mcp` with these settings, run elsewhere than in the project."""
+
+    def __init__(self, settings: Settings, directory: Path) -> None:
+        self.directory = directory
+        self.environment = environment_of(settings) | {"TERM": "xterm", "COLUMNS": "200", "LINES": "50"}
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """With pipes, to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "scarlet_backup_mcp", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            env=self.environment | environment,
+            cwd=self.directory,
+            timeout=60,
+            check=False,
+        )
+
+    def answer(self, model: type[M], code: int, *arguments: str) -> M:
+        """With --json: what stdout holds, which is the whole model and nothing else."""
+        done = self.run(*arguments, "--json")
+        assert done.returncode == code, done.stderr
+        found = model.model_validate_json(done.stdout)
+        assert json.loads(done.stdout) == found.model_dump(mode="json", by_alias=True)
+        return found
+
+
+class Terminal:
+    """A process on a pseudo-terminal, and what its screen was sent."""
+
+    def __init__(self, process: subprocess.Popen[bytes], master: int) -> None:
+        self.process, self._master = process, master
+        self.seen = ""
+
+    @property
+    def text(self) -> str:
+        """What was sent, without colours and movements."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.seen)
+
+    def read_until(self, words: str, seconds: float = 20) -> str:
+        """Wait for words."""
+        until(lambda: self._read(0.1) is None or words in self.seen, seconds, f"{words!r} in {self.seen!r}")
+        return self.seen
+
+    def type(self, text: str) -> None:
+        """As a person at the keyboard."""
+        os.write(self._master, text.encode())
+
+    def end(self, seconds: float = 30) -> int:
+        """The exit code, once everything was read."""
+        deadline = time.monotonic() + seconds
+        while self._read(0.1) is not None:
+            assert time.monotonic() < deadline, self.seen
+        return self.process.wait(20)
+
+    def _read(self, seconds: float) -> int | None:
+        """How much came; None at the end."""
+        if not select.select([self._master], [], [], seconds)[0]:
+            return 0 if self.process.poll() is None else None
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:  # Linux tells the end of a terminal so
+            return None
+        self.seen += data.decode("utf-8", "replace")
+        return len(data) or None
+
+
+@contextmanager
+def terminal(command_line: CommandLine, *arguments: str) -> Generator[Terminal]:
+    """The command on a terminal of its own, killed at the end of the block if it still runs."""
+    import pty
+
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", CONTROLLED, "-m", "scarlet_backup_mcp", *arguments],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=command_line.environment,
+        cwd=command_line.directory,
+        start_new_session=True,
+    )
+    os.close(slave)
+    try:
+        yield Terminal(process, master)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+
+
+@pytest.fixture
+def local(local_database: LocalDatabase, tmp_path: Path) -> Settings:
+    return local_settings(local_database, tmp_path / "backups")
+
+
+@pytest.fixture
+def command_line(local: Settings, tmp_path: Path) -> CommandLine:
+    work = tmp_path / "work"
+    work.mkdir(exist_ok=True)
+    return CommandLine(local, work)
+
+
+@pytest.fixture
+def no_engine(tmp_path: Path) -> CommandLine:
+    """Docker is meant, and does not answer."""
+    work = tmp_path / "work"
+    work.mkdir(exist_ok=True)
+    command_line = CommandLine(load_settings(), work)
+    command_line.environment["DOCKER_HOST"] = "tcp://127.0.0.1:1"
+    return command_line
+
+
+def directory_of(settings: Settings) -> Path:
+    assert settings.dir is not None
+    return settings.dir
+
+
+# -- exit codes and data ---------------------------------------------------------------------------------------------
+
+
+def test_whole_job_with_exit_codes_and_data(
+    local_database: LocalDatabase, local: Settings, command_line: CommandLine
+) -> None:
+    made = command_line.answer(Backup, 0, "backup", "--label", "è il primo 🧠")
+    assert (made.safe_to_proceed, made.rows, made.label) == (True, ROWS, "è il primo 🧠")
+    assert command_line.answer(Verification, 0, "verify").name == made.name
+    assert command_line.answer(Verification, 0, "verify", made.name, "--level", "quick").valid
+    assert command_line.answer(Integrity, 0, "integrity").agents == AGENTS
+
+    execute(local_database, "TRUNCATE letta.agents CASCADE")
+    lost = command_line.answer(Integrity, 1, "integrity")
+    assert (lost.healthy, lost.agents) == (False, 0)
+    shrunk = command_line.answer(Backup, 1, "backup", "--compression", "zstd")
+    assert (shrunk.safe_to_proceed, shrunk.shrunk, shrunk.compression) == (False, True, "zstd")
+
+    assert command_line.answer(Restore, 0, "restore", made.name, "--dry-run").restored is False
+    restored = command_line.answer(Restore, 0, "restore", made.name, "--yes")
+    assert (restored.restored, restored.integrity_rows) == (True, AGENTS)
+    assert undo_points(local_database) == [restored.undo_point]
+    listing = command_line.answer(Listing, 0, "list", "--limit", "1")
+    assert (listing.total_backups, [item.name for item in listing.backups]) == (2, [shrunk.name])
+
+    with Path(made.path).open("ab") as file:
+        file.write(b"-- one line more\n")
+    damaged = command_line.answer(Verification, 1, "verify", made.name)
+    assert damaged.valid is False
+    assert list(command_line.directory.iterdir()) == []
+
+
+IMPOSSIBLE = [
+    (("verify", "there_is_none.sql"), "backup_missing"),
+    (("verify", "../x.sql"), "name_refused"),
+    (("verify",), "backup_missing"),
+    (("restore", "there_is_none.sql", "--yes"), "backup_missing"),
+    (("backup", "--label", "x" * 81), "configuration_invalid"),
+    (("backup", "--container", "a b"), "configuration_invalid"),
+    (("backup", "--via", "docker"), "engine_unreachable"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code"), IMPOSSIBLE, ids=[" ".join(words)[:40] for words, _ in IMPOSSIBLE])
+def test_what_can_not_be_done_is_code_2_with_what_to_do(
+    command_line: CommandLine, arguments: Sequence[str], code: str
+) -> None:
+    done = command_line.run(*arguments, "--json", DOCKER_HOST="tcp://127.0.0.1:1")
+    assert done.returncode == 2, done.stderr
+    error = ErrorReport.model_validate_json(done.stdout)
+    assert error.code == code
+    for said in (for_terminal(error.message), for_terminal(error.remedy), error.code):
+        assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_error_without_json_is_on_stderr_only(command_line: CommandLine) -> None:
+    done = command_line.run("verify", "there_is_none.sql")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "(backup_missing)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("bakup",),
+        ("backup", "--labl", "x"),
+        ("backup", "--compression", "rar"),
+        ("backup", "--via", "podman"),
+        ("verify", "--level", "deep"),
+        ("list", "--limit", "0"),
+        ("list", "--limit", "1001"),
+        ("restore",),
+    ],
+    ids=" ".join,
+)
+def test_wrong_command_line_is_code_2(no_engine: CommandLine, arguments: Sequence[str]) -> None:
+    done = no_engine.run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Usage:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@posix_only
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_backup_is_code_130_and_leaves_nothing(
+    local_database: LocalDatabase, local: Settings, command_line: CommandLine, number: int
+) -> None:
+    with locked(local_database):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "scarlet_backup_mcp", "backup", "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=command_line.environment,
+            cwd=command_line.directory,
+        )
+        try:
+            until(lambda: local_backends(local_database), 20, "a backend of ours")
+            process.send_signal(number)
+            out, said = process.communicate(timeout=15)
+        finally:
+            process.kill()
+        assert process.returncode == 130, said
+        assert unfinished(directory_of(local)) == []
+        until(lambda: not local_backends(local_database), 20, "no backend of ours")
+    assert ErrorReport.model_validate_json(out).code == "cancelled"
+    assert b"Traceback" not in said
+    assert list(directory_of(local).glob("*.sql*")) == []
+
+
+# -- settings --------------------------------------------------------------------------------------------------------
+
+UNUSABLE = {
+    "dir": "relative/directory",
+    "via": "podman",
+    "container": "a b",
+    "service": "a b",
+    "project": "a b",
+    "database": "template1",
+    "user": "u" * 64,
+    "dsn": "postgresql://nobody@127.0.0.1:1/nothing",
+    "bin_dir": "relative/bin",
+    "prefix": "../x",
+    "integrity_table": "a\nb",
+    "on_failure": "/no/such-program",
+    "gate_minutes": "0",
+    "gate_level": "quick",
+    "drill_bytes": "-1",
+    "drill_days": "-1",
+    "sandbox_cache": "perhaps",
+    "keep_last": "0",
+    "keep_daily": "-1",
+    "keep_weekly": "many",
+    "keep_monthly": "10001",
+}
+NEVER_REFUSED = {"dsn", "on_failure"}
+"""Whatever text they are, they are tried out only."""
+
+
+def test_every_setting_is_an_option_that_overrides_the_environment(
+    local_database: LocalDatabase, local: Settings, command_line: CommandLine
+) -> None:
+    """What the environment says can't be used, so each option has to count."""
+    assert sorted(UNUSABLE) == sorted(Settings.model_fields)
+    command_line.environment |= {PREFIX + name.upper(): value for name, value in UNUSABLE.items()}
+    refused = command_line.run("backup")
+    assert refused.returncode == 2
+    assert all(PREFIX + name.upper() in refused.stderr for name in UNUSABLE if name not in NEVER_REFUSED)
+
+    options = {
+        "dir": str(local.dir),
+        "via": "local",
+        "container": "some-container",
+        "service": "some-service",
+        "project": "some-project",
+        "database": local_database.name,
+        "user": "postgres",
+        "dsn": local_database.dsn,
+        "bin_dir": str(local.bin_dir),
+        "prefix": "another_name",
+        "integrity_table": "messages",
+        "on_failure": "true",
+        "gate_minutes": "5",
+        "gate_level": "unproved",
+        "drill_bytes": "1",
+        "drill_days": "1",
+        "sandbox_cache": "false",
+        "keep_last": "1",
+        "keep_daily": "2",
+        "keep_weekly": "3",
+        "keep_monthly": "4",
+    }
+    given = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    made = command_line.answer(Backup, 0, "backup", "--prune", *given)
+    assert made.name.startswith("another_name_")
+    assert made.pruned is not None
+    assert "the last 1, one per day for 2 days, per week for 3 weeks, per month for 4 months" in made.pruned.policy
+    assert made.integrity_rows == 300
+    assert made.path == str(directory_of(local) / made.name)
+
+
+def test_wrong_dsn_is_not_shown(command_line: CommandLine) -> None:
+    secret = "a-very-secret-password"
+    for dsn in (f"mysql://postgres:{secret}@127.0.0.1:1/letta", f"host=127.0.0.1 password={secret} port=x"):
+        done = command_line.run("integrity", "--dsn", dsn)
+        assert done.returncode in (1, 2)
+        assert secret not in done.stdout + done.stderr
+
+
+# -- help ------------------------------------------------------------------------------------------------------------
+
+
+def test_help_tells_commands_and_settings(no_engine: CommandLine) -> None:
+    top = no_engine.run("--help")
+    assert top.returncode == 0
+    for command in [*COMMANDS, "demo"]:
+        assert re.search(rf"^  {command} +\S", top.stdout, re.MULTILINE), command
+    for command in COMMANDS:
+        shown = no_engine.run(command, "-h")
+        assert shown.returncode == 0, command
+        for name in Settings.model_fields:
+            assert f"--{name.replace('_', '-')}" in shown.stdout, (command, name)
+            assert PREFIX + name.upper() in shown.stdout, (command, name)
+    version = no_engine.run("--version")
+    assert re.fullmatch(r"scarlet-backup-mcp, version \d+\.\d+\S*\n", version.stdout)
+
+
+@pytest.mark.parametrize("arguments", [(), ("serve",)], ids=["without a command", "serve"])
+def test_it_serves_by_default(no_engine: CommandLine, arguments: Sequence[str]) -> None:
+    client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "0"}}
+    request = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": client}
+    done = subprocess.run(
+        [sys.executable, "-m", "scarlet_backup_mcp", *arguments],
+        input=json.dumps(request) + "\n",
+        capture_output=True,
+        encoding="utf-8",
+        env=no_engine.environment,
+        cwd=no_engine.directory,
+        timeout=20,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["result"]["serverInfo"]["name"] == "scarlet-backup-mcp"
+
+
+# -- without an engine -----------------------------------------------------------------------------------------------
+
+
+def test_list_and_verify_work_without_an_engine(
+    local: Settings, command_line: CommandLine, no_engine: CommandLine
+) -> None:
+    """With Docker meant, this backup is of another database; it can be looked at all the same."""
+    made = command_line.answer(Backup, 0, "backup")
+    listing = no_engine.answer(Listing, 0, "list", "--dir", str(local.dir))
+    assert [(item.name, item.state) for item in listing.backups] == [(made.name, "good")]
+    assert listing.undo_points is None
+    assert any("undo points" in warning for warning in listing.warnings)
+    assert no_engine.answer(Verification, 0, "verify", made.name, "--dir", str(local.dir)).valid
+    looked = no_engine.answer(Integrity, 1, "integrity", "--dir", str(local.dir))
+    assert "engine_unreachable" in [finding.code for finding in looked.findings]
+
+
+def test_list_without_a_directory_warns_and_makes_none(no_engine: CommandLine, tmp_path: Path) -> None:
+    nowhere = tmp_path / "not yet" / "backups"
+    listing = no_engine.answer(Listing, 0, "list", "--dir", str(nowhere))
+    assert (listing.backups, listing.total_backups, listing.newest_good_age_seconds) == ([], 0, None)
+    assert any("does not exist" in warning for warning in listing.warnings)
+    plain = no_engine.run("list", "--dir", str(nowhere))
+    assert "does not exist" in plain.stdout
+    assert not nowhere.parent.exists()
+
+
+def test_without_an_engine_nobody_knows_where_backups_lie(no_engine: CommandLine) -> None:
+    for command in ("backup", "list"):
+        done = no_engine.run(command)
+        assert done.returncode == 2, command
+        assert "(engine_unreachable)" in done.stderr or "(backup_dir_unknown)" in done.stderr, command
+    assert list(no_engine.directory.iterdir()) == [], "never the current directory"
+
+
+# -- pipes -----------------------------------------------------------------------------------------------------------
+
+
+def test_piped_output_is_plain_lines(command_line: CommandLine) -> None:
+    made = command_line.run("backup")
+    assert made.returncode == 0
+    assert re.match(r"Backup letta_backup_\d{8}_\d{6}\.sql: .*, 554 rows in 9 tables", made.stdout)
+    stages = made.stderr.splitlines()
+    assert "dumping" in stages
+    assert len(stages) == len(set(stages)) < 15
+    for arguments in (["verify"], ["list"], ["integrity"], ["restore", "latest", "--dry-run"]):
+        done = command_line.run(*arguments, "--quiet")
+        assert (done.returncode, done.stderr) == (0, ""), arguments
+        assert done.stdout.endswith("\n")
+        assert not set(done.stdout) & set("\x1b━│┃\r"), arguments
+    assert not set(made.stdout + made.stderr) & set("\x1b━│┃\r")
+
+
+def test_restore_through_a_pipe_needs_yes(local_database: LocalDatabase, command_line: CommandLine) -> None:
+    command_line.answer(Backup, 0, "backup")
+    before = live_oid(local_database)
+    error = command_line.answer(ErrorReport, 2, "restore", "latest")
+    assert error.code == "confirmation_needed"
+    assert "--yes" in error.remedy
+    assert live_oid(local_database) == before
+
+
+# -- a terminal ------------------------------------------------------------------------------------------------------
+
+
+@posix_only
+def test_terminal_shows_a_bar_and_tables(command_line: CommandLine) -> None:
+    with terminal(command_line, "backup", "--label", "on a terminal") as screen:
+        assert screen.end() == 0
+        assert "━" in screen.seen
+        assert "PROC-003 may go ahead." in screen.seen
+    with terminal(command_line, "list") as screen:
+        assert screen.end() == 0
+        line = r'[┃│] letta_backup_\d{8}_\d{6}\.sql .*[┃│] good +[┃│] 554 +[┃│] .*"on a terminal"'
+        assert re.search(line, screen.text)
+    with terminal(command_line, "verify") as screen:
+        assert screen.end() == 0
+        assert re.search(r"[┃│] sha256 +[┃│] yes", screen.text)
+    with terminal(command_line, "integrity") as screen:
+        assert screen.end() == 0
+        assert re.search(r"[┃│] letta\.messages +[┃│]", screen.text)
+
+
+@posix_only
+def test_names_are_whole_and_others_backups_told_on_a_terminal_of_any_width(
+    local_database: LocalDatabase, command_line: CommandLine
+) -> None:
+    name = command_line.answer(Backup, 0, "backup").name
+    command_line.environment["SCARLET_BACKUP_DSN"] = local_database.dsn.replace(local_database.name, "another")
+    for columns in ("80", "200"):
+        command_line.environment["COLUMNS"] = columns
+        with terminal(command_line, "list") as screen:
+            assert screen.end() == 0
+        assert name in screen.text
+        assert f"other database {local_database.name}" in screen.text
+
+
+@posix_only
+def test_labels_and_names_are_shown_as_they_are(local: Settings, command_line: CommandLine) -> None:
+    """A label may come from anyone, and a foreign file may have any name: neither is markup to rich."""
+    label, foreign = "[red]x[/red] [/] :smile:", "odd [red] [bold]x.sql"
+    made = command_line.answer(Backup, 0, "backup", "--label", label)
+    (directory_of(local) / foreign).write_bytes(Path(made.path).read_bytes())
+    for arguments, expected, code in [
+        (("list",), (label, foreign), 0),
+        (("verify", foreign), (foreign,), 1),
+        (("restore", foreign, "--accept-foreign", "--dry-run"), (foreign,), 0),
+    ]:
+        with terminal(command_line, *arguments) as screen:
+            assert screen.end() == code, screen.text
+            assert [words for words in expected if words not in screen.text] == [], screen.text
+
+
+def test_control_characters_in_a_label_are_refused(local: Settings, command_line: CommandLine) -> None:
+    for label in ("\x1b[31mred", "a\nb", "\x07"):
+        done = command_line.run("backup", "--label", label)
+        assert done.returncode == 2
+        assert "\x1b" not in done.stdout + done.stderr
+    assert not directory_of(local).exists() or list(directory_of(local).glob("*.sql")) == []
+
+
+@posix_only
+def test_restore_takes_the_exact_words_only(
+    local_database: LocalDatabase, restorable: Backup, command_line: CommandLine
+) -> None:
+    before = live_oid(local_database)
+    name = restorable.name
+    for typed in ("", "y", "restore latest", f"Restore {name}", f"restore  {name}", name):
+        with terminal(command_line, "restore", "latest") as screen:
+            screen.read_until(f"Type 'restore {name}'")
+            screen.type(f"{typed}\r")
+            assert screen.end() == 2, typed
+            assert "confirmation_needed" in screen.text, typed
+    assert live_oid(local_database) == before
+
+
+@pytest.fixture
+def restorable(command_line: CommandLine) -> Backup:
+    return command_line.answer(Backup, 0, "backup")
+
+
+@posix_only
+def test_restore_asks_with_the_facts_and_goes_on(
+    local_database: LocalDatabase, restorable: Backup, command_line: CommandLine
+) -> None:
+    execute(local_database, "TRUNCATE letta.agents CASCADE")
+    with terminal(command_line, "restore", "latest") as screen:
+        question = screen.read_until(f"Type 'restore {restorable.name}'")
+        for fact in (restorable.name, f"{ROWS} rows", f"{AGENTS} in agents", local_database.name, "holds 0"):
+            assert fact in question, fact
+        screen.type(f"restore {restorable.name}\r")
+        assert screen.end() == 0
+        assert f"Restored {restorable.name}" in screen.seen
+    assert len(undo_points(local_database)) == 1
+    assert command_line.answer(Integrity, 0, "integrity").agents == AGENTS
+
+
+@posix_only
+def test_restore_is_stale_when_the_database_changed_under_the_question(
+    local_database: LocalDatabase, restorable: Backup, command_line: CommandLine
+) -> None:
+    with terminal(command_line, "restore", "latest") as screen:
+        screen.read_until(f"Type 'restore {restorable.name}'")
+        assert command_line.run("restore", "latest", "--yes").returncode == 0
+        restored = live_oid(local_database)
+        screen.type(f"restore {restorable.name}\r")
+        assert screen.end() == 2
+        assert "confirmation_stale" in screen.seen
+    assert live_oid(local_database) == restored
+
+
+@posix_only
+def test_key_or_signal_at_the_question_ends_it(
+    local_database: LocalDatabase, restorable: Backup, command_line: CommandLine
+) -> None:
+    before = live_oid(local_database)
+    ends: dict[str, tuple[Callable[[Terminal], None], list[int]]] = {
+        "Ctrl-C": (lambda screen: screen.type("\x03"), [130]),
+        "Ctrl-D": (lambda screen: screen.type("\x04"), [2, 130]),
+        "SIGTERM": (lambda screen: screen.process.send_signal(signal.SIGTERM), [130]),
+    }
+    for name, (end, codes) in ends.items():
+        with terminal(command_line, "restore", "latest") as screen:
+            screen.read_until(f"Type 'restore {restorable.name}'")
+            time.sleep(0.2)
+            end(screen)
+            assert screen.end(15) in codes, name
+            assert "internal_error" not in screen.seen, name
+            assert "Traceback" not in screen.seen, name
+    assert live_oid(local_database) == before
+
+
+@posix_only
+def test_ctrl_c_on_a_terminal_stops_a_backup(
+    local_database: LocalDatabase, local: Settings, command_line: CommandLine
+) -> None:
+    with locked(local_database), terminal(command_line, "backup") as screen:
+        until(lambda: local_backends(local_database), 20, "a backend of ours")
+        screen.type("\x03")
+        assert screen.end(15) == 130, screen.seen
+        assert "Traceback" not in screen.seen
+        until(lambda: not local_backends(local_database), 20, "no backend of ours")
+    assert unfinished(directory_of(local)) == []
+    with contextlib.suppress(FileNotFoundError):
+        assert list(directory_of(local).glob("*.sql*")) == []
