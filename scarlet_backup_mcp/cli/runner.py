@@ -44,7 +44,7 @@ class Audited:
     scheduled: bool = False
 
     def call(self, context: BackupContext, work: Callable[[], M], *, alarmed: bool = True) -> M:
-        """As `audited.call`; without `alarmed` its failure is another call's to sound the alarm for."""
+        """As `calls.call`; without `alarmed` its failure is another call's to sound the alarm for."""
         client = Client(name=SCHEDULE if self.scheduled else "cli", version=__version__)
         on_failure = context.settings.on_failure if self.scheduled and alarmed else None
         return calls.call(context, self.tool, self.arguments, client, work, on_failure)

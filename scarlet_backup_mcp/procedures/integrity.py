@@ -15,6 +15,7 @@ from ..progress import Progress
 from .context import BackupContext
 from .gate import gate
 from .listing import WEEK, list_backups, no_success, remedy_of
+from .proc004 import COUNT_AGENTS, PREREQUISITES
 from .recovery import journal
 from .recovery.helper_container import require_sole_writer
 
@@ -61,11 +62,8 @@ def db_integrity(context: BackupContext, progress: Progress) -> Integrity:
     verdict = gate(context)
     table = context.settings.integrity_table
     looked.steps.append(
-        Step(
-            step="Passo 5",
-            title=f"SELECT count(*) FROM {table}",
-            ok=bool(looked.agents),
-            detail="could not be counted" if looked.agents is None else str(looked.agents),
+        COUNT_AGENTS.titled(f"SELECT count(*) FROM {table}").reported(
+            bool(looked.agents), "could not be counted" if looked.agents is None else str(looked.agents)
         )
     )
     container_info = looked.container_info
@@ -101,15 +99,13 @@ def _look_at_container(context: BackupContext, looked: Looked) -> bool:
         raise
     except BackupToolError as error:
         looked.failed(error)
-        looked.steps.append(
-            Step(step="Prerequisiti", title="Docker and PostgreSQL are running", ok=False, detail=error.message)
-        )
+        looked.steps.append(PREREQUISITES.reported(False, error.message))
         return False
     _note_others_on_the_volume(looked, looked.container_info)
     state = looked.container_info.state or "local"
     health = f" ({looked.container_info.health})" if looked.container_info.health else ""
     detail = f"{looked.container_info.container or 'local server'}: {state}{health}"
-    looked.steps.append(Step(step="Prerequisiti", title="Docker and PostgreSQL are running", ok=True, detail=detail))
+    looked.steps.append(PREREQUISITES.reported(True, detail))
     return True
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from ..errors import BackupToolError, StoreError
 from ..limits import within
 from ..models.audit import AuditEntry
-from ..models.common import Step
 from ..models.manifest import ManifestHead
 from ..models.results import Listed, Listing, UndoPoint
 from ..postgres.server import catalogue as pg
@@ -21,6 +20,7 @@ from .catalog import recorded
 from .catalog.records import DRILL_FAILED, BackupRecord, all_backups, ours, verdicts
 from .context import BackupContext
 from .own_names import ASIDE
+from .proc004 import NEWEST_BACKUPS
 from .recovery import journal
 
 WEEK = 7 * 24 * 3600
@@ -67,14 +67,7 @@ def list_backups(context: BackupContext, limit: int = 10, log: int = 0) -> Listi
         log=calls,
         scheduled=runs,
         warnings=warnings,
-        steps=[
-            Step(
-                step="Passo 4",
-                title="Look at the newest backups",
-                ok=newest is not None,
-                detail=newest.name if newest else "no good backup",
-            )
-        ],
+        steps=[NEWEST_BACKUPS.reported(newest is not None, newest.name if newest else "no good backup")],
     )
 
 

@@ -19,7 +19,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from ..errors import BackupToolError, Cancelled, ConfirmationStale, RestoreInterrupted
-from ..models.common import Step
 from ..models.manifest import ManifestHead
 from ..models.results import Kept, Prune, PruneItem, UndoPoint
 from ..postgres.server import catalogue as pg
@@ -33,6 +32,7 @@ from .catalog import records
 from .catalog.records import BackupRecord
 from .context import BackupContext
 from .own_names import ASIDE
+from .proc004 import RETENTION
 from .recovery import journal as journals
 from .recovery.helper_container import require_alone
 from .recovery.volume_layout import DROPPED, VolumeLayout
@@ -276,14 +276,7 @@ def _report(
             *(f"{item.name} could not be removed: {item.reason}" for item in failed),
             *late.values(),
         ],
-        steps=[
-            Step(
-                step="Politica di Retention Consigliata",
-                title="Keep daily, weekly and monthly backups",
-                ok=None if dry_run else not failed,
-                detail=policy,
-            )
-        ],
+        steps=[RETENTION.reported(None if dry_run else not failed, policy)],
         duration_seconds=round(seconds, 3),
         remedy="Ask the user about what would be removed, then call it again with dry_run=false."
         if confirmation

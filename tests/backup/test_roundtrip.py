@@ -49,7 +49,7 @@ from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 
-from ..conftest import Stack
+from ..conftest import PROJECT_ROOT, Stack
 
 NASTY = PROJECT_ROOT / "tests" / "data" / "nasty.sql"
 OWNER, READER, USER, PUBLIC = 'nasty O\'Brien "the" owner', "nasty роль с пробелом", "nasty user", "nasty PUBLIC"

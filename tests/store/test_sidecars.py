@@ -24,6 +24,7 @@ from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.integrity import db_integrity
 from scarlet_backup_mcp.procedures.sandbox import lifecycle
 from scarlet_backup_mcp.progress import Progress
+from scarlet_backup_mcp.store import owner
 from scarlet_backup_mcp.store.lock import HOLDER, writer_lock
 from scarlet_backup_mcp.store.names import JOURNAL
 from scarlet_backup_mcp.store.sidecars import SMALL, read
@@ -94,8 +95,8 @@ def test_fifos_for_what_lies_beside_a_backup_hang_nothing(made: Made, here: Shel
 def test_a_fifo_for_a_drills_mark_hangs_nothing(here: Shelf) -> None:
     drills = here.directory / lifecycle.DRILLS
     drills.mkdir()
-    fifo(drills / lifecycle.OWNER)
-    assert isinstance(soon(lambda: lifecycle.owner_of(drills)), BackupToolError)
+    fifo(drills / owner.OWNER)
+    assert isinstance(soon(lambda: owner.owner_of(drills)), BackupToolError)
 
 
 def test_a_link_is_no_sidecar(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ _NOT_THE_COPYS = re.compile(r"locale|collat|library|too many|could not find free
 
 def command(bin_dir: str, home: str) -> list[str]:
     """The container's own program: it waits for `home`/READY, becomes the server's parent, and ends as the server
-    does, with the last words of its log on stderr. `bin_dir` as in `trial.command_in_container`."""
+    does, with the last words of its log on stderr. `bin_dir` as in `sandbox.command_in_container`."""
     script = (
         f'until [ -e "$2/{READY}" ]; do sleep 0.2; done; "$1" -D "$2" > "$2/{LOG}" 2>&1; '
         f'code=$?; tail -n 15 "$2/{LOG}" >&2; exit "$code"'

@@ -9,8 +9,6 @@ from .script import Filter, passed_through
 
 EMPTY_PATH = b"SELECT pg_catalog.set_config('search_path', '', false);"
 """With it pg_dump (from 10.3 on) begins: every name in the script is qualified, but not those in functions' bodies."""
-UNKNOWN_NAMES = frozenset({"42883", "42P01", "42704", "3F000"})
-"""SQLSTATEs of a function or operator, a table, a type or another object, and a schema that is not found."""
 _OF_DATA = (b"COPY ", b"INSERT ", b"REFRESH ", b"CREATE INDEX ", b"CREATE UNIQUE INDEX ")
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import PermissionDenied, QueryFailed
-from ..dump.rewriting import UNKNOWN_NAMES
 from .quoting import identifier
 from .session import Session
+from .sqlstates import UNKNOWN_NAMES
 
 SCHEMA = "scarlet_amcheck"
 SHOWN = 20

@@ -6,18 +6,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ...errors import BackupToolError
-from ...models.common import Kind, Step
+from ...models.common import Kind
 from ...models.manifest import Manifest, TableCount, VolumeManifest, rows_by_table
 from ...models.results import Backup
 from ...models.verification import Drill, DrillOutcome
 from ..catalog import proved_definitions, recorded, records
 from ..context import BackupContext
 from ..gate import judge
-
-_STEPS: dict[Kind, tuple[str, str]] = {
-    "sql": ("Passo 3", "Take the SQL backup"),
-    "volume": ("Alternativa: Backup Volume Completo", "Take a backup of the whole volume"),
-}
+from ..proc004 import CHECK_BACKUP, COPY_VOLUME, CREATE_BACKUPS, DUMP, GO_TO_DIRECTORY, PREREQUISITES
 
 
 @dataclass(frozen=True)
@@ -110,21 +106,13 @@ def outcome(
         rows=manifest.rows,
         integrity_rows=manifest.integrity_rows,
         steps=[
-            Step(
-                step="Prerequisiti",
-                title="Docker and PostgreSQL are running",
-                ok=not cold_copy,
-                detail=f"{where} does not run: its files were copied" if cold_copy else where,
+            PREREQUISITES.reported(
+                not cold_copy, f"{where} does not run: its files were copied" if cold_copy else where
             ),
-            Step(step="Passo 1", title="Go to Scarlet's directory", ok=True, detail=str(context.directory.path.parent)),
-            Step(step="Passo 2", title="Create the backup directory", ok=True, detail=str(context.directory.path)),
-            Step(step=_STEPS[manifest.kind][0], title=_STEPS[manifest.kind][1], ok=True, detail=manifest.name),
-            Step(
-                step="Passo 4",
-                title="Check the backup",
-                ok=True,
-                detail=f"{manifest.bytes:,} bytes, {held}, read back in full",
-            ),
+            GO_TO_DIRECTORY.reported(True, str(context.directory.path.parent)),
+            CREATE_BACKUPS.reported(True, str(context.directory.path)),
+            (DUMP if manifest.kind == "sql" else COPY_VOLUME).reported(True, manifest.name),
+            CHECK_BACKUP.reported(True, f"{manifest.bytes:,} bytes, {held}, read back in full"),
         ],
         proved=drill.proved if drill else None,
         proved_by=earlier.by if earlier else None,

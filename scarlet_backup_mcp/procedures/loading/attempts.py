@@ -16,10 +16,11 @@ from ...postgres.dump.constraints import Broken, Relaxed
 from ...postgres.dump.differences import DumpDifference
 from ...postgres.dump.meanings import Meanings, meanings, other_meanings
 from ...postgres.dump.put_off import PutOff
-from ...postgres.dump.rewriting import UNKNOWN_NAMES, rewritten, with_search_path, with_settings_for_the_data
+from ...postgres.dump.rewriting import rewritten, with_search_path, with_settings_for_the_data
 from ...postgres.server.effective import SEARCH_PATH, UNPINNED, effective, for_options, late, overlaid, preamble, usable
 from ...postgres.server.quoting import identifier, literal
 from ...postgres.server.session import Server, Session
+from ...postgres.server.sqlstates import UNKNOWN_NAMES
 from ...progress import Progress
 from ..context import BackupContext
 from ..disk_space import watched

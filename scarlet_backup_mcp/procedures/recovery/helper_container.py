@@ -10,8 +10,8 @@ from ...hosts import ContainerInfo, Host, run
 from ...hosts.docker.helper import Sight, helper_container, helpers_of, remove_helpers
 from ...hosts.docker.volumes import running_with
 from ...progress import Progress
+from ...store.owner import owner_of
 from ..context import BackupContext
-from ..sandbox.lifecycle import owner_of
 
 HELPERS = ".scarlet-helper"
 """In the backup directory: what marks the helpers as its own."""

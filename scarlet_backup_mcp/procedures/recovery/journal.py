@@ -84,10 +84,10 @@ class Journal(Model):
 
 class VolumeJournal(Model):
     """The contents of `site`'s data directory are exchanged. What lies there tells how far that got: see
-    `contents_of_volume`; `stamp` names the directories, `undo` is the stamp of those that come in, if it is an undo.
+    `volume_layout`; `stamp` names the directories, `undo` is the stamp of those that come in, if it is an undo.
     `mounted` is the volume, or the directory of the engine's machine, and `engine` that engine's name for itself (null:
     not known). `removable`: what is in the volume goes with it, as it lies with the engine and nowhere else.
-    `exchanging`: contents may be out of their place, and then the mark that `volume_swap` has set lies beside them.
+    `exchanging`: contents may be out of their place, and then the mark that `volume_exchange` has set lies beside them.
     `checked`: the server was seen to run on the new contents, so that what is left is only to be finished."""
 
     journal_version: Literal["volume 1"] = "volume 1"

@@ -109,7 +109,7 @@ def _require_stopped(context: BackupContext, journal: VolumeJournal) -> None:
 
 
 def require_alone_on_it(context: BackupContext, journal: VolumeJournal, container_info: ContainerInfo | None) -> None:
-    """Raises what `beside.require_alone` does where another container has the volume, too."""
+    """Raises what `helper_container.require_alone` does where another container has the volume, too."""
     mount = container_info.data_mount if container_info else None
     source = mount.source if mount else journal.site.volume
     if source:

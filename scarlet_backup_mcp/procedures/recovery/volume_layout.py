@@ -11,7 +11,7 @@ cluster only where there is no PG_VERSION, and `initdb` only in an empty directo
                                         whole once PG_VERSION is there
     pgsql_tmp_returning_<stamp>         there: they are to come back, and the new ones to go out
     pgsql_tmp_dropped_<stamp>           old contents that are being removed
-    pgsql_tmp_exchange_<stamp>          there: contents may be out of their place (`volume_swap` sets it)
+    pgsql_tmp_exchange_<stamp>          there: contents may be out of their place (`volume_exchange` sets it)
 
 Names that begin with pgsql_tmp are skipped by base backups and left alone by the server (seen on 15.20).
 """

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ...errors import ConfirmationStale, RestoreInterrupted
-from ...models.common import Step
 from ...models.results import DependentReport, Restore
 from ...progress import Progress
 from ...store.lock import writer_lock
@@ -19,6 +18,7 @@ from ..catalog import records
 from ..context import BackupContext
 from ..disk_space import drop_after
 from ..own_names import scratch_prefix, undo_prefix
+from ..proc004 import RESTORE
 from ..recovery import journal as journals
 from ..recovery.journal import VolumeJournal, maintenance_session, tidy_up
 from ..recovery.volume_settlement import settle_first
@@ -176,7 +176,7 @@ def dry_run(context: BackupContext, progress: Progress, backup: str, options: Re
     undo = f"{undo_prefix(context.database)}<time>" if planned.live_oid else None
     running = [d for d in context.host.dependents() if d.running] if options.stop_dependents else []
     for title in _would_do(planned, undo):
-        work.steps.append(Step(step="Restore", title=title, ok=None, detail="not done: dry run"))
+        work.steps.append(RESTORE.titled(title).reported(None, "not done: dry run"))
     return Restore(
         restored=False,
         dry_run=True,

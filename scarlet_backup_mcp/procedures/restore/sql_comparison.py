@@ -20,6 +20,7 @@ from ..loading import load_checks
 from ..loading.attempts import Loader
 from ..loading.load_checks import rows_told
 from ..loading.staging import Staging
+from ..proc004 import RESTORE
 from .sql_plan import SqlPlan
 
 
@@ -42,7 +43,7 @@ class Staged:
 
     def did(self, title: str, detail: str = "") -> None:
         """Note a step that succeeded."""
-        self.steps.append(Step(step="Restore", title=title, ok=True, detail=detail))
+        self.steps.append(RESTORE.titled(title).reported(True, detail))
 
 
 @dataclass(frozen=True)

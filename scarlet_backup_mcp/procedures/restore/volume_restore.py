@@ -24,6 +24,7 @@ from ...store.reading import CompressionDamaged, FileReader, decompress
 from ..catalog.records import BackupRecord
 from ..context import BackupContext
 from ..own_names import VOLUME_UNDO
+from ..proc004 import RESTORE_VOLUME
 from ..reading import archive, archive_checks, archive_configuration, checks
 from ..reading.archive import Archive
 from ..recovery import journal as journals
@@ -50,7 +51,7 @@ class VolumeRestored:
 
     def did(self, title: str, detail: str = "") -> None:
         """Note a step that succeeded."""
-        self.steps.append(Step(step="Restore da volume", title=title, ok=True, detail=detail))
+        self.steps.append(RESTORE_VOLUME.titled(title).reported(True, detail))
 
 
 def restore(context: BackupContext, progress: Progress, planned: VolumePlan) -> Restore:
@@ -141,7 +142,7 @@ def dry_run(context: BackupContext, progress: Progress, planned: VolumePlan) -> 
         "Exchange the contents of the volume by renames",
         "Start the server, look at it, and start those services again",
     ):
-        work.steps.append(Step(step="Restore da volume", title=title, ok=None, detail="not done: dry run"))
+        work.steps.append(RESTORE_VOLUME.titled(title).reported(None, "not done: dry run"))
     would = [DependentReport(name=d.name, action="would be restarted") for d in dependents if d.running]
     undo = f"{VOLUME_UNDO}<time>" if had_contents else None
     return _report(context, planned, work, began, undo=undo, restored=False, away=None, dependents=would)

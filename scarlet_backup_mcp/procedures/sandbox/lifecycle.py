@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import secrets
 import time
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -22,7 +21,6 @@ from ...errors import (
     HostError,
     ProgramMissing,
     ServerError,
-    StoreError,
 )
 from ...hosts.docker import sandbox as containers
 from ...hosts.docker import seeds
@@ -33,15 +31,13 @@ from ...postgres.cluster import sandbox as sandbox_cluster
 from ...postgres.server.installation import installation
 from ...postgres.server.session import Server
 from ...progress import Progress
-from ...store import sidecars
 from ...store.lock import remove_unused, writer_lock
 from ...store.names import PARTIAL
-from ...store.writing import write_atomically
+from ...store.owner import OWNER, owner_of
 from ..context import TAG, BackupContext
 
 DRILLS = ".scarlet-drill"
 """In the backup directory: the lock of the one drill at a time, and what marks the throw-away servers as its own."""
-OWNER = "owner"
 SWEEP_SECONDS = 5
 """How long a drill waits for another call that is just sweeping."""
 START_SECONDS = 60
@@ -173,18 +169,6 @@ def _begin(held: ExitStack, context: BackupContext, progress: Progress) -> str:
             if time.monotonic() > until:
                 raise
             time.sleep(0.2)
-
-
-def owner_of(drills: Path) -> str:
-    """A hash of the directory's path and of a random mark in it: two machines that share an engine may have backup
-    directories of the same path. Under the lock."""
-    mark = drills / OWNER
-    try:
-        if not mark.exists():
-            write_atomically(mark, secrets.token_hex(16).encode())
-        return hashlib.sha256(str(drills).encode() + (sidecars.read(mark) or b"")).hexdigest()[:12]
-    except OSError as error:
-        raise StoreError(f"{mark} can't be read: {error.strerror or error}.") from error
 
 
 def _remove_leftovers(context: BackupContext, owner: str) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from ...errors import ArgumentsInvalid, BackupNotValid
-from ...models.common import CodePage, Level, Step
+from ...models.common import CodePage, Level
 from ...models.manifest import Manifest
 from ...models.verification import Check, CodePageChoice, Drill, Verification
 from ...postgres.dump.contents import Contents
@@ -22,6 +22,7 @@ from ..catalog import recorded, records
 from ..catalog.records import BackupRecord
 from ..context import BackupContext
 from ..drill.sql import Rehearsal, rehearsal
+from ..proc004 import FINAL_CHECK
 from ..reading import checks, reencoded
 from ..reading.foreign import DumpChoice, choose
 from ..reading.sql import Examination, examine
@@ -200,7 +201,7 @@ def full(
 
 
 def keep(context: BackupContext, entry: Entry, reading: SqlReading, drilled: Drill | None = None) -> list[str]:
-    """As `verified.keep`."""
+    """As `outcomes.keep`."""
     read = reading.examination
     assert read is not None
     return outcomes.keep(context, entry, reading.sha256 or read.sha256, reading.checks, drilled, read.code_page)
@@ -248,14 +249,7 @@ def _report(
         sha256=reading.sha256 or (examination.sha256 if examination else None),
         verified_at=datetime.now(UTC),
         duration_seconds=round(seconds, 3),
-        steps=[
-            Step(
-                step="Verifica Finale",
-                title="The file exists, is not empty, has the right time, and holds what it should",
-                ok=valid,
-                detail="; ".join(failed) or "every check holds",
-            )
-        ],
+        steps=[FINAL_CHECK.reported(valid, "; ".join(failed) or "every check holds")],
         remedy=remedy_for(record, reading, drilled),
     )
 

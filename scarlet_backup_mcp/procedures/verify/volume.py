@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ...errors import ArgumentsInvalid
-from ...models.common import Level, Step
+from ...models.common import Level
 from ...models.manifest import VolumeManifest
 from ...models.verification import Check, Drill, Verification
 from ...progress import Progress
@@ -17,6 +17,7 @@ from ..catalog import records
 from ..catalog.records import BackupRecord
 from ..context import BackupContext
 from ..drill.volume import drill_volume, require_docker
+from ..proc004 import FINAL_CHECK_OF_VOLUME
 from ..reading import archive, archive_checks, checks
 from ..reading.archive import Archive
 from ..reading.archive_configuration import warnings_of
@@ -30,7 +31,7 @@ def verify_volume(
     context: BackupContext, progress: Progress, entry: Entry, level: Level, *, for_sql: Sequence[str] = ()
 ) -> Verification:
     """Check it and, after `full` or `drill`, keep the outcome beside it. `for_sql` names arguments that were given, but
-    are for SQL backups only. Raises ArgumentsInvalid, StoreError, or what `drill_volume` raises."""
+    are for SQL backups only. Raises ArgumentsInvalid, StoreError, or what `drill.volume` raises."""
     began = time.monotonic()
     if for_sql:
         raise ArgumentsInvalid(
@@ -98,14 +99,7 @@ def _report(
         sha256=read.sha256 if read else None,
         verified_at=datetime.now(UTC),
         duration_seconds=round(seconds, 3),
-        steps=[
-            Step(
-                step="Verifica Finale",
-                title="The archive exists, is not empty, has the right time, and holds what it should",
-                ok=not failed,
-                detail="; ".join(failed) or "every check holds",
-            )
-        ],
+        steps=[FINAL_CHECK_OF_VOLUME.reported(not failed, "; ".join(failed) or "every check holds")],
         remedy=_remedy(record, level, failed, reading.drill),
     )
 

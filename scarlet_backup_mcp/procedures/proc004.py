@@ -1,0 +1,55 @@
+"""Every step of PROC-004, once: its name there, its title in English, and below which module does it.
+
+| In PROC-004 | Here |
+|---|---|
+| Prerequisiti: the container is Up | `integrity`, `recovery.journal.require_running` |
+| Passo 1 and 2: Scarlet's directory, `backups` in it | `context.BackupContext.directory` |
+| Passo 3: `pg_dump` | `backup.sql_dump` |
+| Passo 4 and Verifica Finale: there, not of size 0, of the right time | `reading.checks`, `listing` |
+| Passo 5: count the agents | `integrity` |
+| Restore da backup SQL | `restore.sql_staging`, `restore.sql_swap` |
+| Alternativa: Backup Volume Completo, and its restore | `backup.volume_copy`, `backup.cold_copy`; `restore.volume_restore` |
+| Troubleshooting: `up -d`, then wait ten seconds | `recovery.volume_exchange.wait_until_ready`; remedies in `errors` |
+| Politica di Retention: keep at least 3 recent backups | `catalog.retention`, `prune` |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..models.common import Step
+
+
+@dataclass(frozen=True)
+class ProcedureStep:
+    """A step that results report. `step` is PROC-004's own heading."""
+
+    step: str
+    title: str
+
+    def reported(self, ok: bool | None, detail: str = "") -> Step:
+        """Report it in a result; `ok` None: it was not needed, not done, or could not be looked at."""
+        return Step(step=self.step, title=self.title, ok=ok, detail=detail)
+
+    def titled(self, title: str) -> ProcedureStep:
+        """Name a part of it, where it has several."""
+        return ProcedureStep(self.step, title)
+
+
+PREREQUISITES = ProcedureStep("Prerequisiti", "Docker and PostgreSQL are running")
+GO_TO_DIRECTORY = ProcedureStep("Passo 1", "Go to Scarlet's directory")
+CREATE_BACKUPS = ProcedureStep("Passo 2", "Create the backup directory")
+DUMP = ProcedureStep("Passo 3", "Take the SQL backup")
+COPY_VOLUME = ProcedureStep("Alternativa: Backup Volume Completo", "Take a backup of the whole volume")
+CHECK_BACKUP = ProcedureStep("Passo 4", "Check the backup")
+NEWEST_BACKUPS = ProcedureStep("Passo 4", "Look at the newest backups")
+COUNT_AGENTS = ProcedureStep("Passo 5", "Count the agents")
+FINAL_CHECK = ProcedureStep(
+    "Verifica Finale", "The file exists, is not empty, has the right time, and holds what it should"
+)
+FINAL_CHECK_OF_VOLUME = FINAL_CHECK.titled(
+    "The archive exists, is not empty, has the right time, and holds what it should"
+)
+RESTORE = ProcedureStep("Restore", "Restore from an SQL backup")
+RESTORE_VOLUME = ProcedureStep("Restore da volume", "Restore from a volume backup")
+RETENTION = ProcedureStep("Politica di Retention Consigliata", "Keep daily, weekly and monthly backups")
