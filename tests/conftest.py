@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .helpers.store import Made
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
-MEMORY = PROJECT_ROOT / "scarlet_backup_mcp" / "demo" / "memory.sql"
+MEMORY = PROJECT_ROOT / "scarlet_backup_mcp" / "cli" / "demo" / "memory.sql"
 IMAGE = "pgvector/pgvector:pg15"
 DOCKER_SECONDS = 120
 """No docker command of these fixtures takes longer, or the test fails instead of hanging."""

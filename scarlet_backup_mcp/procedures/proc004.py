@@ -8,7 +8,8 @@
 | Passo 4 and Verifica Finale: there, not of size 0, of the right time | `reading.checks`, `listing` |
 | Passo 5: count the agents | `integrity` |
 | Restore da backup SQL | `restore.sql_staging`, `restore.sql_swap` |
-| Alternativa: Backup Volume Completo, and its restore | `backup.volume_copy`, `backup.cold_copy`; `restore.volume_restore` |
+| Alternativa: Backup Volume Completo | `backup.volume_copy`, `backup.cold_copy` |
+| Restore da volume | `restore.volume_restore` |
 | Troubleshooting: `up -d`, then wait ten seconds | `recovery.volume_exchange.wait_until_ready`; remedies in `errors` |
 | Politica di Retention: keep at least 3 recent backups | `catalog.retention`, `prune` |
 """

@@ -34,8 +34,9 @@ class DockerHost:
     there; unless `stand_in`, the container of that name has to have them. Several containers with the labels are
     refused: nobody has said which one is meant.
 
-    The container is looked up by `container_info` (and by whatever comes first); after that programs go into the very same
-    one until `container_info` is called again, so one procedure never spans two containers unseen. Threads may share a host.
+    The container is looked up by `container_info` (and by whatever comes first); after that programs go into the very
+    same one until `container_info` is called again, so one procedure never spans two containers unseen. Threads may
+    share a host.
     """
 
     kind: Literal["docker", "local"] = "docker"

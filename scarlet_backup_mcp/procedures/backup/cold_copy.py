@@ -151,21 +151,21 @@ def _mount(container_info: ContainerInfo) -> Mount:
     mount = container_info.data_mount
     if mount is None:
         raise VolumeUnsupported(
-            f"The data directory {container_info.data_directory} of the container {container_info.container} lies in the container "
-            "itself, on no volume that a helper container could read.",
-            f"Start that very container (`docker start {container_info.container}`: a new one would not have the data) and call "
-            "`backup` again.",
+            f"The data directory {container_info.data_directory} of the container {container_info.container} lies in "
+            "the container itself, on no volume that a helper container could read.",
+            f"Start that very container (`docker start {container_info.container}`: a new one would not have the data) "
+            "and call `backup` again.",
         )
     if mount.kind == "tmpfs":
         raise VolumeUnsupported(
-            f"The data directory {container_info.data_directory} of the container {container_info.container} lies in memory, and went "
-            "when it stopped.",
+            f"The data directory {container_info.data_directory} of the container {container_info.container} lies in "
+            "memory, and went when it stopped.",
             "`list_backups` shows what can be restored. Put the data directory on a volume.",
         )
     if container_info.mounts_inside:
         raise VolumeUnsupported(
-            f"Other volumes or directories are mounted inside of the data directory ({_words(container_info.mounts_inside)}), "
-            "and one archive can hold the data directory only.",
+            "Other volumes or directories are mounted inside of the data directory "
+            f"({_words(container_info.mounts_inside)}), and one archive can hold the data directory only.",
             f"Start the server and take an SQL backup with kind sql. {data_directory.BY_HAND}",
         )
     return mount

@@ -44,8 +44,8 @@ def examine(host: Host, container_info: ContainerInfo) -> StoppedCluster:
     if missing := [name for name in NEEDED if not _is_file(host, f"{directory}/{name}")]:
         if left := _left_by_restores(host, directory):
             raise VolumeUnsupported(
-                f"There is no whole cluster of PostgreSQL in {directory} of the container {container_info.container}, but what "
-                f"a restore has set aside: {', '.join(left)}.",
+                f"There is no whole cluster of PostgreSQL in {directory} of the container {container_info.container}, "
+                f"but what a restore has set aside: {', '.join(left)}.",
                 f"A restore was cut off there. Call `backup` with the backup directory in which its {JOURNAL} lies: "
                 f"that finishes it or rolls it back. Only if that file is lost: {BACK_BY_HAND}",
             )

@@ -79,8 +79,8 @@ def dump_error(context: BackupContext, ended: Exit, at: Whereabouts) -> BackupTo
     reason = dump_failures.reason_of(said)
     if kind == "too large":
         return ValueTooLarge(
-            f"{_row(context, said, at)} can't be written into a dump: {reason}. One row of a dump, in which bytea takes "
-            "two characters a byte, holds less than 1 GB."
+            f"{_row(context, said, at)} can't be written into a dump: {reason}. One row of a dump, in which bytea "
+            "takes two characters a byte, holds less than 1 GB."
         )
     if kind == "locks":
         return _too_few_locks(context, at)
@@ -97,8 +97,8 @@ def dump_error(context: BackupContext, ended: Exit, at: Whereabouts) -> BackupTo
     if kind == "limit":
         return DumpFailed(
             f"pg_dump needs larger temporary files than the server lets it have: {reason}.",
-            f"Raise it, as a superuser: `ALTER ROLE {context.server.user} SET temp_file_limit = -1`; then call `backup` "
-            "again.",
+            f"Raise it, as a superuser: `ALTER ROLE {context.server.user} SET temp_file_limit = -1`; then call "
+            "`backup` again.",
         )
     if kind == "changed":
         return ConcurrentChange(f"The schema changed while the dump was taken: {said}")

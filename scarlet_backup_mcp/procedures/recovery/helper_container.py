@@ -45,8 +45,8 @@ def require_sole_writer(container_info: ContainerInfo) -> list[str]:
     others = [user for user in users if user.name != container_info.container and not user.helper]
     if mount is not None and (writers := [user.name for user in others if user.writable]):
         raise VolumeShared(
-            f"The data of container {container_info.container} lie in {mount.source}, to which {', '.join(writers)} can write, "
-            "too. Two servers there destroy each other's data.",
+            f"The data of container {container_info.container} lie in {mount.source}, to which "
+            f"{', '.join(writers)} can write, too. Two servers there destroy each other's data.",
             f"Stop what is not the server (`docker stop {writers[0]}`), or mount it there read-only; then call again.",
         )
     return [user.name for user in others]

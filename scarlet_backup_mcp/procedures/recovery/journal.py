@@ -231,8 +231,8 @@ def _with_journal(context: BackupContext, error: BackupToolError) -> BackupToolE
 def _only_if_gone(context: BackupContext) -> str:
     """What a database's journal tells but for the services is to be seen by the databases' names as well."""
     return (
-        f"Only if that server can't be had back, remove {context.directory.path / JOURNAL}, and start the services that "
-        "depend on the database by hand."
+        f"Only if that server can't be had back, remove {context.directory.path / JOURNAL}, and start the services "
+        "that depend on the database by hand."
     )
 
 

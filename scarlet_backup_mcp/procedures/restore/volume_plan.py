@@ -44,7 +44,7 @@ ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 @dataclass(frozen=True)
 class VolumePlan:
     """What would come into which data directory. `record` is the archive; None for an undo point, which is of `undo`'s
-    stamp. `container_info` is the container, None without one. `databases` are those of the server now, if it could be asked.
+    stamp. `container_info` is None without a container. `databases` are those of the server now, if it could be asked.
     `read` is a foreign archive, and `brings` what its configuration would do."""
 
     source: str
@@ -232,7 +232,8 @@ def _site_of_container(context: BackupContext, container_info: ContainerInfo) ->
     site, mount, inside = site_of(container_info, None), container_info.data_mount, container_info.mounts_inside
     if site is None or mount is None or mount.kind not in ("volume", "bind"):
         raise PreflightFailed(
-            f"The data directory {container_info.data_directory} lies on no volume: it would not outlive the container.",
+            f"The data directory {container_info.data_directory} lies on no volume: it would not outlive the "
+            "container.",
             "Mount a volume there, as Scarlet's compose.yaml does, and call `restore` again.",
         )
     if inside or not mount.writable:
@@ -268,8 +269,8 @@ def _check_origin(context: BackupContext, record: BackupRecord[VolumeManifest], 
     if manifest is None or manifest.identity is None:
         if not options.accept_foreign:
             raise ForeignRefused(
-                f"{record.name} has no manifest: this tool did not make it, or its manifest is lost. A server that runs "
-                "on files from elsewhere does whatever is in them."
+                f"{record.name} has no manifest: this tool did not make it, or its manifest is lost. A server that "
+                "runs on files from elsewhere does whatever is in them."
             )
         return [*warnings, f"{record.name} has no manifest: nothing tells whether all its files are there and whole."]
     if not context.is_ours(manifest) and not options.accept_other_database:

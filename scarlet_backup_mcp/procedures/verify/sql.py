@@ -292,8 +292,8 @@ def remedy_for(record: BackupRecord[Manifest], reading: SqlReading, drilled: Dri
         return "Only pg_restore can read all of it, which level drill has it do: call `verify_backup` with level drill."
     if (container := checks.container_of(record.entry)) != "plain":
         return (
-            f"The file is {DESCRIPTIONS[container]}. {reencoded.how_much(reading.survey)}: `restore` reads it repaired, "
-            "and `scarlet-backup-mcp repair` writes a clean copy."
+            f"The file is {DESCRIPTIONS[container]}. {reencoded.how_much(reading.survey)}: `restore` reads it "
+            "repaired, and `scarlet-backup-mcp repair` writes a clean copy."
         )
     if drilled is not None:
         return "It can be restored with accept_foreign=true."
