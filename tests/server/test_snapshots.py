@@ -24,7 +24,6 @@ def compare(name: str, found: object) -> None:
     assert path.read_text(encoding="utf-8") == text, f"{name} differs: look at it, then SCARLET_TEST_RENEW=1"
 
 
-
 async def test_the_list_of_tools(tmp_path: Path) -> None:
     async with agent(load_settings(dir=tmp_path), "2026-07-28") as it:
         tools = [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in it.tools.values()]
