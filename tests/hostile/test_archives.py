@@ -150,7 +150,11 @@ def test_what_it_would_do_is_told_and_shown_without_escapes(
         assert "\\u001b" not in text
 
 
-@pytest.mark.parametrize("behind", [gzip.compress(bytes(10240)), gzip.compress(b"")[:12], b"\0" * 512])
+@pytest.mark.parametrize(
+    "behind",
+    [gzip.compress(bytes(10240)), gzip.compress(b"")[:12], b"\0" * 512],
+    ids=["another member", "half a header", "zeros"],
+)
 def test_nothing_hides_behind_its_end(context: BackupContext, behind: bytes) -> None:
     send(context, None, behind)
     found = verify(context, Progress(), NAME, "full")
