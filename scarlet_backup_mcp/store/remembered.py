@@ -22,8 +22,8 @@ def remember(container: str, directory: Path) -> None:
     known = _read()
     if known.get(container) != str(directory):
         with suppress(OSError, StoreError):
-            container_info = user_state_path("scarlet-backup-mcp", appauthor=False, ensure_exists=True)
-            write_atomically(container_info / FILE, json.dumps({**known, container: str(directory)}, indent=1).encode())
+            place = user_state_path("scarlet-backup-mcp", appauthor=False, ensure_exists=True)
+            write_atomically(place / FILE, json.dumps({**known, container: str(directory)}, indent=1).encode())
 
 
 def recall(container: str) -> Path | None:

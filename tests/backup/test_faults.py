@@ -734,8 +734,8 @@ def test_settings_of_the_database_or_the_role_do_not_change_a_dump(
     box: Box, directory: Path, copy: str, of: str
 ) -> None:
     before = success(box, directory, database=copy)
-    container_info = of.format(database=copy)
-    box.psql("\n".join(f"ALTER {container_info} SET {setting};" for setting in SETTINGS), "postgres")
+    place = of.format(database=copy)
+    box.psql("\n".join(f"ALTER {place} SET {setting};" for setting in SETTINGS), "postgres")
     after = success(box, directory, database=copy)
     assert contents(manifest(directory, after.name)) == contents(manifest(directory, before.name))
 

@@ -306,31 +306,31 @@ def local(embedded: EmbeddedServer) -> Place:
 def nasty(request: pytest.FixtureRequest) -> Iterator[Place]:
     """Each server with the nasty database as a template; its roles are dropped afterwards."""
     server = request.getfixturevalue("embedded" if request.param == "embedded" else "stack")
-    container_info = embedded_place(server) if isinstance(server, EmbeddedServer) else docker_place(server)
+    place = embedded_place(server) if isinstance(server, EmbeddedServer) else docker_place(server)
     try:
-        container_info.run("".join(f"CREATE ROLE {identifier(role)};" for role in ROLES), "postgres")
-        container_info.create(TEMPLATE)
-        container_info.run(NASTY.read_text(encoding="utf-8"), TEMPLATE)
-        yield container_info
+        place.run("".join(f"CREATE ROLE {identifier(role)};" for role in ROLES), "postgres")
+        place.create(TEMPLATE)
+        place.run(NASTY.read_text(encoding="utf-8"), TEMPLATE)
+        yield place
     finally:
-        container_info.remove(TEMPLATE)
-        container_info.run("".join(f"DROP ROLE IF EXISTS {identifier(role)};" for role in ROLES), "postgres")
+        place.remove(TEMPLATE)
+        place.run("".join(f"DROP ROLE IF EXISTS {identifier(role)};" for role in ROLES), "postgres")
 
 
 @dataclass(frozen=True)
 class Fresh:
     """Makes databases that are dropped at the end of the test."""
 
-    container_info: Place
+    place: Place
     directory: Path
     names: list[str] = field(default_factory=list[str])
 
     def __call__(self, name: str | None = None, statements: str = "", options: str = "", **settings: str) -> Settings:
         """Settings for a new database with these statements run in it; `name` None: one of its own."""
         name = name or f"roundtrip_{secrets.token_hex(4)}"
-        self.container_info.create(name, options)
+        self.place.create(name, options)
         self.names.append(name)
-        made = self.container_info.settings(name, self.directory, **settings)
+        made = self.place.settings(name, self.directory, **settings)
         for statement in filter(str.strip, statements.split(";\n")):
             query(made, statement)
         return made

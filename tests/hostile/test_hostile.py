@@ -40,12 +40,6 @@ SELECT format('CREATE TABLE t%1$s (a int PRIMARY KEY, b int UNIQUE, c int UNIQUE
 
 LOGGED = ("-c", "log_statement=all", "-c", "log_line_prefix=%a|%d|", "-c", "log_min_messages=warning")
 PROCEDURES = Path(__file__).parents[2] / "scarlet_backup_mcp" / "procedures"
-NOT_YET = {
-    "drill/sql.py",
-    "restore/sql_staging.py",
-    *(f"loading/{name}.py" for name in ("attempts", "load_role", "staging")),
-}
-"""Procedures with statements of their own."""
 _STATEMENT = re.compile(r"^scarlet-backup-mcp[^|\n]*\|letta\|LOG:  statement: (.*(?:\n\t.*)*)", re.MULTILINE)
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
 _COUNTED = re.compile(r'COPY ("\w+"|\w+)\.("\w+"|\w+) (\([^()]*\) )?TO STDOUT( \(ENCODING ?\))?;?', re.IGNORECASE)
@@ -164,7 +158,7 @@ def test_statements_stand_in_modules_that_ask_the_server_and_nowhere_else() -> N
         ]
         if any(isinstance(text, ast.Constant | ast.JoinedStr) for text in texts):
             found.add(path.relative_to(PROCEDURES).as_posix())
-    assert found <= NOT_YET
+    assert found == set()
 
 
 def test_a_view_that_stands_before_the_integrity_table_is_a_finding(box: Box, directory: Path) -> None:

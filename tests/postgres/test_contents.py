@@ -574,7 +574,7 @@ SELECT lo_from_bytea(4711, '\\x00ff');
 
 @dataclass(frozen=True)
 class Base:
-    container_info: Place
+    place: Place
     name: str
     dump: bytes
     again: bytes
@@ -681,32 +681,32 @@ CHANGES = [
 
 @pytest.mark.parametrize(("change", "what"), CHANGES)
 def test_a_change_is_found_and_named(base: Base, change: str, what: str) -> None:
-    with base.container_info.database(base.name) as name:
-        base.container_info.psql(name, change.encode())
-        found = verdict(base.dump, base.container_info.pg_dump(name), base.again)
+    with base.place.database(base.name) as name:
+        base.place.psql(name, change.encode())
+        found = verdict(base.dump, base.place.pg_dump(name), base.again)
     assert what in named(found)
     assert not found.equal
 
 
 def test_a_cast_alone_is_a_difference(base: Base) -> None:
     change = b"ALTER TABLE s.agents ALTER doubled SET EXPRESSION AS (id * (2)::int2)"
-    with base.container_info.database(base.name) as name:
-        base.container_info.psql(name, change)
-        after = base.container_info.pg_dump(name)
+    with base.place.database(base.name) as name:
+        base.place.psql(name, change)
+        after = base.place.pg_dump(name)
     assert named(compared(base.dump, after)) == ["TABLE s.agents"]
     assert named(verdict(base.dump, after, base.again)) == ["TABLE s.agents"]
 
 
 def test_what_a_server_rewrites_is_equal(base: Base) -> None:
-    found = verdict(base.dump, base.again, base.container_info.loaded(base.dump))
+    found = verdict(base.dump, base.again, base.place.loaded(base.dump))
     assert found.differences == []
     assert {"DOMAIN s.code", "TABLE s.agents", "VIEW s.named"} <= {item.what for item in found.rewritten}
     assert (found.equal, found.rows_compared) == (True, 40)
 
 
 def test_updates_deletes_and_another_time_zone_make_no_difference(base: Base) -> None:
-    with base.container_info.database(base.name) as name:
-        base.container_info.psql(
+    with base.place.database(base.name) as name:
+        base.place.psql(
             name,
             f"""ALTER DATABASE {name} SET timezone TO 'Asia/Kathmandu';
             SET session_replication_role = replica;
@@ -715,11 +715,11 @@ def test_updates_deletes_and_another_time_zone_make_no_difference(base: Base) ->
             UPDATE s.agents SET note = 'n' WHERE id % 3 = 0; DELETE FROM s.notes WHERE agent % 2 = 0 OR agent > 4;
             INSERT INTO s.notes SELECT 1 + i % 4, repeat('n', i) FROM generate_series(500, 600) AS i;""".encode(),
         )
-        before = base.container_info.pg_dump(name)
+        before = base.place.pg_dump(name)
         assert b"+05:45" in before
-        base.container_info.psql("postgres", f"ALTER DATABASE {name} RESET timezone".encode())
-        utc = base.container_info.pg_dump(name)
-    once = base.container_info.loaded(before)
+        base.place.psql("postgres", f"ALTER DATABASE {name} RESET timezone".encode())
+        utc = base.place.pg_dump(name)
+    once = base.place.loaded(before)
     assert verdict(utc, once, once).equal
 
 
@@ -729,8 +729,8 @@ def test_a_dump_without_owners_and_with_inserts_is_compared_with_one_of_the_same
         ("--column-inserts",),
         ("--rows-per-insert=7", "--clean", "--if-exists"),
     ):
-        before = base.container_info.pg_dump(base.name, *options)
-        after = base.container_info.loaded(before, *read(before).options)
+        before = base.place.pg_dump(base.name, *options)
+        after = base.place.loaded(before, *read(before).options)
         found = verdict(before, after, after)
         assert ({*named(found)}, found.complete, found.rows_compared) == (set(), True, 40)
 
@@ -851,7 +851,7 @@ def test_a_change_is_found_in_a_dump_of_another_form(
 
 
 def test_other_comments_and_none_make_no_difference(base: Base) -> None:
-    verbose = base.container_info.pg_dump(base.name, "--verbose")
+    verbose = base.place.pg_dump(base.name, "--verbose")
     assert b"-- TOC entry" in verbose
     assert compared(verbose, base.dump).equal
     found = verdict(stripped(base.dump), base.again, base.again)

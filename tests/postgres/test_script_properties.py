@@ -210,12 +210,12 @@ def test_a_dump_cut_anywhere_reads_the_same_in_any_chunks(length: int, sizes: li
 
 @given(st.integers(0, len(DUMP) - 1), st.binary(max_size=3), st.lists(st.integers(0, 60), max_size=20))
 def test_a_changed_dump_reads_the_same_in_any_chunks_and_is_never_the_same(
-    container_info: int, instead: bytes, sizes: list[int]
+    place: int, instead: bytes, sizes: list[int]
 ) -> None:
-    text = DUMP[:container_info] + instead + DUMP[container_info + 1 :]
+    text = DUMP[:place] + instead + DUMP[place + 1 :]
     result = outcome(cut(text, sizes))
     assert result == outcome([text])
-    volatile = any(line.start() <= container_info < line.end() for line in VOLATILE.finditer(DUMP))
+    volatile = any(line.start() <= place < line.end() for line in VOLATILE.finditer(DUMP))
     if isinstance(result[1], Summary) and text != DUMP and not volatile:
         assert result[3:5] != outcome([DUMP])[3:5]
 

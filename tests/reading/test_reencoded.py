@@ -208,16 +208,16 @@ def untouched(origin: Origin) -> Iterator[LocalDatabase]:
 
 
 @pytest.fixture
-def container_info(origin: Origin, untouched: LocalDatabase, tmp_path: Path) -> Place:
+def place(origin: Origin, untouched: LocalDatabase, tmp_path: Path) -> Place:
     """An empty directory for backups."""
     return Place(origin, untouched, shelf(untouched, tmp_path / "backups"))
 
 
 @pytest.fixture
-def live(origin: Origin, container_info: Place) -> Iterator[Place]:
+def live(origin: Origin, place: Place) -> Iterator[Place]:
     """The same with a live database that the test may change."""
     with moved_on(origin) as database:
-        yield replace(container_info, database=database, shelf=shelf(database, container_info.shelf.directory))
+        yield replace(place, database=database, shelf=shelf(database, place.shelf.directory))
 
 
 # -- whole files: told, proved, restored -----------------------------------------------------------------------------
@@ -225,13 +225,13 @@ def live(origin: Origin, container_info: Place) -> Iterator[Place]:
 
 @pytest.mark.parametrize(("container", "page", "suffix"), KINDS)
 def test_it_is_told_what_happened_to_a_file_and_that_it_can_be_undone(
-    container_info: Place, container: Container, page: CodePage, suffix: str
+    place: Place, container: Container, page: CodePage, suffix: str
 ) -> None:
-    content = mangle(container_info.origin.dump, page, container)
-    path = container_info.put(content, OLD + suffix)
+    content = mangle(place.origin.dump, page, container)
+    path = place.put(content, OLD + suffix)
     stored = path.read_bytes()
 
-    quick, full = container_info.verify(path.name, "quick"), container_info.verify(path.name)
+    quick, full = place.verify(path.name, "quick"), place.verify(path.name)
 
     for report in (quick, full):
         assert (report.valid, report.foreign, report.shrunk, report.code_pages) == (False, True, None, [])
@@ -244,38 +244,38 @@ def test_it_is_told_what_happened_to_a_file_and_that_it_can_be_undone(
     assert encoding.ok is True
     assert WORDS[container] in encoding.detail
     assert re.search("as it came" if page == 65001 else rf"code page .*\b{page}\b", encoding.detail)
-    assert full.rows == rows_of(container_info.origin.dump)
+    assert full.rows == rows_of(place.origin.dump)
     assert path.read_bytes() == stored
     assert files(path.parent) == {path.name}
 
 
 @pytest.mark.parametrize("suffix", ["", ".zst"])
 @pytest.mark.parametrize("container", WORDS)
-def test_a_listing_says_what_wrote_a_file(container_info: Place, container: Container, suffix: str) -> None:
-    path = container_info.put(mangle(container_info.origin.dump, 850, container), OLD + suffix)
-    listed = container_info.shelf.listed(path.name)
+def test_a_listing_says_what_wrote_a_file(place: Place, container: Container, suffix: str) -> None:
+    path = place.put(mangle(place.origin.dump, 850, container), OLD + suffix)
+    listed = place.shelf.listed(path.name)
     assert (listed.state, listed.proved_at, listed.verified) == ("foreign", None, None)
     assert WORDS[container] in listed.detail
 
 
-def test_what_went_through_a_terminal_is_told(container_info: Place) -> None:
-    container_info.put(through_terminal(container_info.origin.dump))
-    report = container_info.verify()
+def test_what_went_through_a_terminal_is_told(place: Place) -> None:
+    place.put(through_terminal(place.origin.dump))
+    report = place.verify()
     assert report.repairable is True
     assert "a terminal" in check_of(report, "encoding").detail
 
 
 @pytest.mark.parametrize("name", [OLD, f"{OLD}.zst"])
-def test_a_drill_proves_a_file_and_the_date_is_kept(container_info: Place, name: str) -> None:
-    path = container_info.put(mangle(container_info.origin.dump, 850, "utf-16le"), name)
+def test_a_drill_proves_a_file_and_the_date_is_kept(place: Place, name: str) -> None:
+    path = place.put(mangle(place.origin.dump, 850, "utf-16le"), name)
     stored = path.read_bytes()
-    report = container_info.verify(name, "drill")
+    report = place.verify(name, "drill")
     assert (report.proved, report.valid, report.foreign, report.repairable) == (True, False, True, True)
     assert report.drill is not None
-    assert (report.drill.differences, report.drill.rows_compared) == ([], rows_of(container_info.origin.dump))
-    listed = container_info.shelf.listed(name)
+    assert (report.drill.differences, report.drill.rows_compared) == ([], rows_of(place.origin.dump))
+    listed = place.shelf.listed(name)
     assert (listed.state, listed.proved_at) == ("foreign", report.proved_at)
-    assert container_info.verify(name).proved is True, "reading it again forgets nothing"
+    assert place.verify(name).proved is True, "reading it again forgets nothing"
     assert path.read_bytes() == stored
 
 
@@ -319,44 +319,44 @@ def test_a_lost_database_is_brought_back_from_a_file(live: Place) -> None:
     assert live.differences(live.origin.dump) == []
 
 
-def test_a_dry_run_writes_nothing(container_info: Place) -> None:
-    path = container_info.put(mangle(container_info.origin.dump, 850, "utf-16le"))
-    told = container_info.dry_run(accept_foreign=True)
-    assert told.rows_compared == rows_of(container_info.origin.dump)
+def test_a_dry_run_writes_nothing(place: Place) -> None:
+    path = place.put(mangle(place.origin.dump, 850, "utf-16le"))
+    told = place.dry_run(accept_foreign=True)
+    assert told.rows_compared == rows_of(place.origin.dump)
     assert {item.name for item in path.parent.iterdir()} == {OLD}
 
 
 # -- the code page can't be told -------------------------------------------------------------------------------------
 
 
-def test_little_evidence_is_a_choice_and_nothing_is_done_before_it_is_made(container_info: Place) -> None:
-    container_info.put(mangle(container_info.origin.saying("perché"), 850, "utf-16le"))
-    report = container_info.verify()
+def test_little_evidence_is_a_choice_and_nothing_is_done_before_it_is_made(place: Place) -> None:
+    place.put(mangle(place.origin.saying("perché"), 850, "utf-16le"))
+    report = place.verify()
     choices = {tuple(choice.code_pages): choice.samples for choice in report.code_pages}
     assert choices == {(850, 858): ["perché"], (65001,): ["perch├®"]}
     assert check_of(report, "encoding").ok is False
     assert "code_page" in (report.remedy or "")
-    errors = [container_info.fails(CodePageNeeded, accept_foreign=True)]
+    errors = [place.fails(CodePageNeeded, accept_foreign=True)]
     with pytest.raises(CodePageNeeded) as caught:
-        container_info.repair()
+        place.repair()
     for error in [*errors, caught.value]:
         assert all(choice in error.message for choice in ("code_page=850: perché", "code_page=65001: perch├®"))
         assert "code_page" in error.remedy
-    assert files(container_info.shelf.directory) == {OLD}
+    assert files(place.shelf.directory) == {OLD}
 
 
-def test_two_single_byte_pages_are_a_choice(container_info: Place) -> None:
+def test_two_single_byte_pages_are_a_choice(place: Place) -> None:
     """`Ã©` is what page 1252 makes of `é`; and the bytes that it is in page 850 are UTF-8, too."""
-    container_info.put(mangle(container_info.origin.saying("é"), 1252, "utf-16le"))
-    choices = {tuple(choice.code_pages): choice.samples for choice in container_info.verify().code_pages}
+    place.put(mangle(place.origin.saying("é"), 1252, "utf-16le"))
+    choices = {tuple(choice.code_pages): choice.samples for choice in place.verify().code_pages}
     assert choices == {(850, 858): ["Ǹ"], (1252,): ["é"], (65001,): ["Ã©"]}
-    error = container_info.fails(CodePageNeeded, accept_foreign=True)
+    error = place.fails(CodePageNeeded, accept_foreign=True)
     assert all(words in error.message for words in ("code_page=850: Ǹ", "code_page=1252: é", "code_page=65001: Ã©"))
 
 
-def test_with_its_code_page_named_a_file_is_recoverable(container_info: Place) -> None:
-    container_info.put(mangle(container_info.origin.saying("perché"), 850, "utf-16le"))
-    report = container_info.verify(code_page=850)
+def test_with_its_code_page_named_a_file_is_recoverable(place: Place) -> None:
+    place.put(mangle(place.origin.saying("perché"), 850, "utf-16le"))
+    report = place.verify(code_page=850)
     assert check_of(report, "encoding").ok is True
     assert report.repairable is True
     assert "code_page" not in (report.remedy or "")
@@ -376,27 +376,27 @@ def test_a_restore_and_a_repair_take_the_named_page(live: Place) -> None:
 
 
 @pytest.mark.parametrize("word", ["perché", "però è così, più città, virtù, caffè, già, là"])
-def test_a_page_that_does_not_fit_is_refused_and_not_called_damage(container_info: Place, word: str) -> None:
-    container_info.put(mangle(container_info.origin.saying(word), 850, "utf-16le"))
-    report = container_info.verify(code_page=1250)
-    error = container_info.fails(BackupNotValid, accept_foreign=True, code_page=1250)
+def test_a_page_that_does_not_fit_is_refused_and_not_called_damage(place: Place, word: str) -> None:
+    place.put(mangle(place.origin.saying(word), 850, "utf-16le"))
+    report = place.verify(code_page=1250)
+    error = place.fails(BackupNotValid, accept_foreign=True, code_page=1250)
     with pytest.raises(BackupNotValid) as caught:
-        container_info.repair(code_page=1250)
+        place.repair(code_page=1250)
     assert "code page 1250" in check_of(report, "structure").detail
     assert all("code page 1250" in found.message for found in (error, caught.value))
     for remedy in (report.remedy or "", error.remedy, caught.value.remedy):
         assert "code_page" in remedy
         assert "damaged" not in remedy
     assert check_of(report, "encoding").ok is False
-    assert files(container_info.shelf.directory) == {OLD}
+    assert files(place.shelf.directory) == {OLD}
 
 
-def test_what_is_told_is_true_of_the_page_that_was_named(container_info: Place) -> None:
+def test_what_is_told_is_true_of_the_page_that_was_named(place: Place) -> None:
     """The database may have held mojibake: then 65001 is right, and what was done is not what page 850 would do."""
-    container_info.put(mangle(container_info.origin.dump, 850, "utf-16le"))
-    report = container_info.verify(code_page=65001)
-    done = container_info.repair(code_page=65001)
-    assert container_info.shelf.file(COPY).read_bytes() != container_info.origin.dump
+    place.put(mangle(place.origin.dump, 850, "utf-16le"))
+    report = place.verify(code_page=65001)
+    done = place.repair(code_page=65001)
+    assert place.shelf.file(COPY).read_bytes() != place.origin.dump
     assert all("was read with code page 850" not in told for told in (check_of(report, "encoding").detail, done.found))
 
 
@@ -410,10 +410,10 @@ def test_a_drill_with_one_page_proves_nothing_of_another(live: Place) -> None:
 
 
 @pytest.mark.parametrize("level", ["quick", "full", "drill"])
-def test_a_file_that_was_not_re_encoded_has_no_code_page(container_info: Place, level: Level) -> None:
-    container_info.put(container_info.origin.dump)
+def test_a_file_that_was_not_re_encoded_has_no_code_page(place: Place, level: Level) -> None:
+    place.put(place.origin.dump)
     with pytest.raises(ArgumentsInvalid) as caught:
-        container_info.verify(OLD, level, code_page=850)
+        place.verify(OLD, level, code_page=850)
     assert "code_page" in caught.value.message + caught.value.remedy
 
 
@@ -434,68 +434,64 @@ def cut_in_a_row(dump: bytes) -> int:
     return dump.index(b"\n", dump.index(b"COPY letta.messages") + 400) + 40
 
 
-def proves_lost(container_info: Place, *words: str) -> tuple[Verification, BackupToolError, BackupToolError]:
+def proves_lost(place: Place, *words: str) -> tuple[Verification, BackupToolError, BackupToolError]:
     """Nothing of it is restored or repaired, it is told why, and no remedy promises that a code page would help."""
-    report = container_info.verify()
+    report = place.verify()
     assert (report.valid, report.repairable) == (False, False)
     told = " ".join(f"{check.found} {check.detail}" for check in report.checks if check.check != "manifest")
     assert all(word in told for word in words), told
-    refused = container_info.fails(BackupNotValid, accept_foreign=True)
+    refused = place.fails(BackupNotValid, accept_foreign=True)
     with pytest.raises(BackupToolError) as caught:
-        container_info.repair()
+        place.repair()
     assert type(caught.value) is BackupNotValid, caught.value.message
     for remedy in (report.remedy or "", refused.remedy, caught.value.remedy):
         assert remedy
         assert "code_page" not in remedy
         assert "in full" not in remedy
     assert report.code_pages == []
-    assert files(container_info.shelf.directory) == {OLD}
+    assert files(place.shelf.directory) == {OLD}
     return report, refused, caught.value
 
 
 @pytest.mark.parametrize("container", ["utf-16le", "crlf"])
-def test_an_archive_is_lost(container_info: Place, container: Container) -> None:
-    container_info.put(mangle(pg_dump(container_info.origin.database, "-Fc"), 850, container))
-    _, _, unrepaired = proves_lost(container_info, "archive (pg_dump -Fc)", "can't be had back")
+def test_an_archive_is_lost(place: Place, container: Container) -> None:
+    place.put(mangle(pg_dump(place.origin.database, "-Fc"), 850, container))
+    _, _, unrepaired = proves_lost(place, "archive (pg_dump -Fc)", "can't be had back")
     assert "archive" in unrepaired.message
 
 
-def test_nothing_in_a_message_is_obeyed_by_a_terminal(container_info: Place) -> None:
-    container_info.put(mangle(pg_dump(container_info.origin.database, "-Fc"), 850, "utf-16le"))
-    told = [container_info.fails(BackupNotValid, accept_foreign=True).message]
-    for report in (container_info.verify(OLD, "quick"), container_info.verify()):
+def test_nothing_in_a_message_is_obeyed_by_a_terminal(place: Place) -> None:
+    place.put(mangle(pg_dump(place.origin.database, "-Fc"), 850, "utf-16le"))
+    told = [place.fails(BackupNotValid, accept_foreign=True).message]
+    for report in (place.verify(OLD, "quick"), place.verify()):
         told += [words for check in report.checks for words in (check.found, check.detail)]
     assert [words for words in told if not words.isprintable()] == []
 
 
-def test_that_there_is_no_manifest_is_no_reason_against_a_repair(container_info: Place) -> None:
-    container_info.put(mangle(container_info.origin.dump, 850, "utf-16le")[:-2000])
+def test_that_there_is_no_manifest_is_no_reason_against_a_repair(place: Place) -> None:
+    place.put(mangle(place.origin.dump, 850, "utf-16le")[:-2000])
     with pytest.raises(BackupNotValid) as caught:
-        container_info.repair()
+        place.repair()
     assert "manifest" not in caught.value.message
 
 
 @pytest.mark.parametrize("where", ["within a UTF-16 unit", "within a line", "at the end of a line"])
 @pytest.mark.parametrize("page", [850, 65001])
-def test_a_file_that_was_cut_off_is_told_with_what_is_whole_before(
-    container_info: Place, page: CodePage, where: str
-) -> None:
-    dump = container_info.origin.dump
+def test_a_file_that_was_cut_off_is_told_with_what_is_whole_before(place: Place, page: CodePage, where: str) -> None:
+    dump = place.origin.dump
     at = cut_in_a_row(dump) if where != "at the end of a line" else dump.rindex(b"\n", 0, cut_in_a_row(dump)) + 1
     file = mangle(dump[:at], page, "utf-16le")
     ends = {"within a UTF-16 unit": file[:-5], "within a line": file[:-4], "at the end of a line": file}
-    container_info.put(ends[where])
+    place.put(ends[where])
     words = {"within a UTF-16 unit": "within a character", "within a line": "the last line has no end"}
     assert 0 < rows_of(dump[:at]) < rows_of(dump)
-    proves_lost(
-        container_info, words.get(where, "the script ends inside the COPY data"), f"hold {rows_of(dump[:at])} rows"
-    )
+    proves_lost(place, words.get(where, "the script ends inside the COPY data"), f"hold {rows_of(dump[:at])} rows")
 
 
-def test_a_file_without_the_trailer_is_told(container_info: Place) -> None:
-    dump = container_info.origin.dump
-    container_info.put(mangle(dump[: dump.rindex(b"--\n-- PostgreSQL database dump complete")], 850, "utf-16le"))
-    report, refused, _ = proves_lost(container_info)
+def test_a_file_without_the_trailer_is_told(place: Place) -> None:
+    dump = place.origin.dump
+    place.put(mangle(dump[: dump.rindex(b"--\n-- PostgreSQL database dump complete")], 850, "utf-16le"))
+    report, refused, _ = proves_lost(place)
     assert {check.check for check in report.checks if check.ok is False} == {"manifest", "trailer"}
     assert report.rows == rows_of(dump)
     assert "trailer" in refused.message
@@ -519,46 +515,46 @@ def test_a_compressed_file_that_was_cut_off_is_told_to_be_that(live: Place, leng
 
 
 @pytest.mark.parametrize("appended", [b"-- appended by hand\n", b"SELECT 1;\r\n"])
-def test_plain_bytes_after_utf16_are_told_with_what_is_whole_before(container_info: Place, appended: bytes) -> None:
-    container_info.put(mangle(container_info.origin.dump, 850, "utf-16le") + appended)
-    proves_lost(container_info, f"hold {rows_of(container_info.origin.dump)} rows")
+def test_plain_bytes_after_utf16_are_told_with_what_is_whole_before(place: Place, appended: bytes) -> None:
+    place.put(mangle(place.origin.dump, 850, "utf-16le") + appended)
+    proves_lost(place, f"hold {rows_of(place.origin.dump)} rows")
 
 
-def test_a_second_dump_after_the_first_is_told(container_info: Place) -> None:
-    once = mangle(container_info.origin.dump, 850, "utf-16le")
-    container_info.put(once + once.removeprefix(b"\xff\xfe"))
-    report = container_info.verify()
+def test_a_second_dump_after_the_first_is_told(place: Place) -> None:
+    once = mangle(place.origin.dump, 850, "utf-16le")
+    place.put(once + once.removeprefix(b"\xff\xfe"))
+    report = place.verify()
     assert check_of(report, "contents").ok is None
-    for refuse in (lambda: container_info.restore(accept_foreign=True), container_info.repair):
+    for refuse in (lambda: place.restore(accept_foreign=True), place.repair):
         with pytest.raises(BackupNotValid, match="holds the same tables twice"):
             refuse()
 
 
 @pytest.mark.parametrize("container", WORDS)
-def test_a_carriage_return_within_a_line_is_told_with_its_line(container_info: Place, container: Container) -> None:
-    at = cut_in_a_row(container_info.origin.dump)
-    whole, codec = mangle(container_info.origin.dump, 850, container), CODECS.get(container, "utf-8")
-    middle = len(mangle(container_info.origin.dump[:at], 850, container)) - len("\r\n".encode(codec))
-    container_info.put(whole[:middle] + "\r".encode(codec) + whole[middle:])
-    line = container_info.origin.dump.count(b"\n", 0, at) + 1
-    rows = rows_of(container_info.origin.dump[:at])
-    proves_lost(container_info, f"line {line}: a carriage return within a line", f"hold {rows} rows")
+def test_a_carriage_return_within_a_line_is_told_with_its_line(place: Place, container: Container) -> None:
+    at = cut_in_a_row(place.origin.dump)
+    whole, codec = mangle(place.origin.dump, 850, container), CODECS.get(container, "utf-8")
+    middle = len(mangle(place.origin.dump[:at], 850, container)) - len("\r\n".encode(codec))
+    place.put(whole[:middle] + "\r".encode(codec) + whole[middle:])
+    line = place.origin.dump.count(b"\n", 0, at) + 1
+    rows = rows_of(place.origin.dump[:at])
+    proves_lost(place, f"line {line}: a carriage return within a line", f"hold {rows} rows")
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf", b"\xff\xfe\r\0\n\0", b"\r\n"])
-def test_a_file_of_a_mark_or_a_line_end_only_is_no_backup(container_info: Place, content: bytes) -> None:
-    container_info.put(content)
-    proves_lost(container_info)
+def test_a_file_of_a_mark_or_a_line_end_only_is_no_backup(place: Place, content: bytes) -> None:
+    place.put(content)
+    proves_lost(place)
 
 
-def test_replaced_looking_question_marks_are_told_and_not_called_had_back_in_full(container_info: Place) -> None:
-    container_info.put(mangle(container_info.origin.dump.decode().encode("ascii", "replace"), 850, "utf-16le"))
-    report = container_info.verify()
+def test_replaced_looking_question_marks_are_told_and_not_called_had_back_in_full(place: Place) -> None:
+    place.put(mangle(place.origin.dump.decode().encode("ascii", "replace"), 850, "utf-16le"))
+    report = place.verify()
     assert re.search(r"\d+ question marks may stand for characters that are lost: .*Perch\?", str(report.checks))
     assert "in full" not in (report.remedy or "")
-    made = container_info.repair()
-    listed = container_info.shelf.listed(made.name)
-    for told in (listed.detail, " ".join(container_info.verify(made.name).warnings)):
+    made = place.repair()
+    listed = place.shelf.listed(made.name)
+    for told in (listed.detail, " ".join(place.verify(made.name).warnings)):
         assert "may stand for characters that are lost" in told
 
 
@@ -578,16 +574,16 @@ def test_replacement_characters_are_left_to_the_caller(live: Place) -> None:
 
 @pytest.mark.parametrize(("container", "page", "suffix"), KINDS)
 def test_a_repaired_copy_is_the_dump_byte_for_byte(
-    container_info: Place, container: Container, page: CodePage, suffix: str
+    place: Place, container: Container, page: CodePage, suffix: str
 ) -> None:
-    path = container_info.put(mangle(container_info.origin.dump, page, container), OLD + suffix)
+    path = place.put(mangle(place.origin.dump, page, container), OLD + suffix)
     before = (path.read_bytes(), path.stat().st_mtime_ns)
-    done = container_info.repair(path.name)
-    assert (done.name, done.repaired_from, done.rows) == (COPY + suffix, path.name, rows_of(container_info.origin.dump))
-    content = container_info.shelf.file(done.name).read_bytes()
+    done = place.repair(path.name)
+    assert (done.name, done.repaired_from, done.rows) == (COPY + suffix, path.name, rows_of(place.origin.dump))
+    content = place.shelf.file(done.name).read_bytes()
     if suffix:
         content = zstandard.ZstdDecompressor().stream_reader(content).read()
-    assert content == container_info.origin.dump
+    assert content == place.origin.dump
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
     beside = {f"{done.name}.manifest.json", f"{done.name}.verified.json"}
     assert files(path.parent) == {path.name, done.name, *beside}
@@ -626,28 +622,28 @@ def test_a_repaired_copy_is_proved_and_restored_like_any_foreign_file(live: Plac
     assert live.differences(live.origin.dump) == []
 
 
-def test_any_flipped_bit_of_a_repaired_copy_is_found(container_info: Place) -> None:
-    container_info.put(mangle(container_info.origin.dump, 850, "utf-16le"))
-    container_info.repair()
-    copy = container_info.shelf.file(COPY)
-    for at in (0, cut_in_a_row(container_info.origin.dump), len(container_info.origin.dump) - 1):
-        harmed = bytearray(container_info.origin.dump)
+def test_any_flipped_bit_of_a_repaired_copy_is_found(place: Place) -> None:
+    place.put(mangle(place.origin.dump, 850, "utf-16le"))
+    place.repair()
+    copy = place.shelf.file(COPY)
+    for at in (0, cut_in_a_row(place.origin.dump), len(place.origin.dump) - 1):
+        harmed = bytearray(place.origin.dump)
         harmed[at] ^= 1
         copy.write_bytes(harmed)
-        report = container_info.verify(COPY)
+        report = place.verify(COPY)
         assert not report.valid
         assert check_of(report, "sha256").ok is False
-        assert container_info.shelf.state(COPY) == "damaged"
+        assert place.shelf.state(COPY) == "damaged"
 
 
-def test_a_second_repair_is_refused_and_leaves_the_first(container_info: Place) -> None:
-    container_info.put(mangle(container_info.origin.dump, 850, "utf-16le"))
-    container_info.repair()
-    before = {path: path.read_bytes() for path in container_info.shelf.directory.glob("*.sql*")}
+def test_a_second_repair_is_refused_and_leaves_the_first(place: Place) -> None:
+    place.put(mangle(place.origin.dump, 850, "utf-16le"))
+    place.repair()
+    before = {path: path.read_bytes() for path in place.shelf.directory.glob("*.sql*")}
     with pytest.raises(BackupNotValid) as caught:
-        container_info.repair()
+        place.repair()
     assert f"{COPY} is there already" in caught.value.message
-    assert {path: path.read_bytes() for path in container_info.shelf.directory.glob("*.sql*")} == before
+    assert {path: path.read_bytes() for path in place.shelf.directory.glob("*.sql*")} == before
 
 
 @pytest.mark.parametrize(
@@ -655,33 +651,33 @@ def test_a_second_repair_is_refused_and_leaves_the_first(container_info: Place) 
     ["letta old.sql", "backup_20251399_999999.sql", "è" * 90 + ".sql", "b" * 196 + ".sql"],
     ids=["words", "no such time", "long and not ASCII", "as long as can be"],
 )
-def test_a_copy_of_a_file_whose_name_has_no_time_has_that_of_the_file(container_info: Place, name: str) -> None:
-    path = container_info.put(mangle(container_info.origin.dump, 850, "utf-16le"), name)
+def test_a_copy_of_a_file_whose_name_has_no_time_has_that_of_the_file(place: Place, name: str) -> None:
+    path = place.put(mangle(place.origin.dump, 850, "utf-16le"), name)
     os.utime(path, (1_700_000_000, 1_700_000_000))
-    done = container_info.repair(name)
+    done = place.repair(name)
     assert done.name.endswith(f"_repaired_{datetime.fromtimestamp(1_700_000_000):%Y%m%d_%H%M%S}.sql")
-    assert container_info.verify(done.name).valid
-    assert container_info.shelf.listed(done.name).repaired_from == name
+    assert place.verify(done.name).valid
+    assert place.shelf.listed(done.name).repaired_from == name
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_what_was_not_re_encoded_is_refused_and_only_called_usable_if_it_is(container_info: Place, whole: bool) -> None:
-    container_info.put(container_info.origin.dump if whole else container_info.origin.dump[:5000])
+def test_what_was_not_re_encoded_is_refused_and_only_called_usable_if_it_is(place: Place, whole: bool) -> None:
+    place.put(place.origin.dump if whole else place.origin.dump[:5000])
     with pytest.raises(BackupNotValid) as caught:
-        container_info.repair()
+        place.repair()
     assert "nothing to repair" in caught.value.message
     assert whole or "Use it" not in caught.value.remedy
-    assert files(container_info.shelf.directory) == {OLD}
+    assert files(place.shelf.directory) == {OLD}
 
 
 @pytest.mark.parametrize("stage", ["finding out", "reading", "writing", f"reading {COPY}"])
-def test_a_cancelled_repair_leaves_nothing(container_info: Place, stage: str) -> None:
-    container_info.put(mangle(container_info.origin.dump, 850, "utf-16le"))
+def test_a_cancelled_repair_leaves_nothing(place: Place, stage: str) -> None:
+    place.put(mangle(place.origin.dump, 850, "utf-16le"))
     watch = Watch(stage, lambda progress: progress.cancel())
     with pytest.raises(Cancelled):
-        container_info.repair(progress=watch)
+        place.repair(progress=watch)
     assert watch.reached(stage)
-    assert files(container_info.shelf.directory) == {OLD}
+    assert files(place.shelf.directory) == {OLD}
 
 
 KILLED = """
@@ -704,28 +700,28 @@ KILLED = """
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")
 @pytest.mark.parametrize("step", ["finish", "publish"])
-def test_a_killed_repair_leaves_nothing_that_looks_like_a_backup(container_info: Place, step: str) -> None:
+def test_a_killed_repair_leaves_nothing_that_looks_like_a_backup(place: Place, step: str) -> None:
     """It dies when the copy is written, or when its manifest lies there and it has its name not yet."""
-    path = container_info.put(mangle(container_info.origin.dump, 850, "utf-16le"))
+    path = place.put(mangle(place.origin.dump, 850, "utf-16le"))
     command = [sys.executable, "-c", textwrap.dedent(KILLED), OLD, step]
-    ended = subprocess.run(command, env=environment_of(container_info.shelf.settings), capture_output=True, check=False)
+    ended = subprocess.run(command, env=environment_of(place.shelf.settings), capture_output=True, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     assert f"{COPY}.partial" in files(path.parent)
-    states = {item.name: item.state for item in container_info.shelf.listing().backups}
+    states = {item.name: item.state for item in place.shelf.listing().backups}
     assert states == {OLD: "foreign", f"{COPY}.partial": "partial"}
-    container_info.repair()
-    assert container_info.shelf.file(COPY).read_bytes() == container_info.origin.dump
+    place.repair()
+    assert place.shelf.file(COPY).read_bytes() == place.origin.dump
     assert f"{COPY}.partial" not in files(path.parent)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="mounts a tmpfs")
-def test_a_full_disk_leaves_a_good_copy_or_nothing(container_info: Place, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_a_good_copy_or_nothing(place: Place, tmp_path: Path) -> None:
     """With each number of free pages the copy, its manifest, or what is kept of its verification, fits or doesn't."""
     outcomes: set[str] = set()
-    pages = -(-len(container_info.origin.dump) // os.sysconf("SC_PAGESIZE"))
+    pages = -(-len(place.origin.dump) // os.sysconf("SC_PAGESIZE"))
     with tmpfs(tmp_path / "small", 2 << 20) as small:
-        here = Place(container_info.origin, container_info.database, shelf(container_info.database, small))
-        here.put(mangle(container_info.origin.dump, 850, "utf-16le"))
+        here = Place(place.origin, place.database, shelf(place.database, small))
+        here.put(mangle(place.origin.dump, 850, "utf-16le"))
         for free in (0, *range(pages - 2, pages + 6)):
             before = files(small)
             watch = Watch("writing", lambda _, leaving=free: fill(small, leaving))
@@ -772,24 +768,24 @@ async def test_an_agent_is_shown_the_choices_and_names_one(live: Place) -> None:
     assert live.differences(dump) == []
 
 
-def command_line(container_info: Place, *arguments: str) -> subprocess.CompletedProcess[str]:
+def command_line(place: Place, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "scarlet_backup_mcp", *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
-        env=environment_of(container_info.shelf.settings) | {"PYTHONIOENCODING": "utf-8"},
+        env=environment_of(place.shelf.settings) | {"PYTHONIOENCODING": "utf-8"},
         timeout=60,
         check=False,
     )
 
 
-def test_a_person_is_shown_the_choices_as_options(container_info: Place) -> None:
-    container_info.put(mangle(container_info.origin.saying("perché"), 850, "utf-16le"))
-    looked = command_line(container_info, "verify", OLD)
+def test_a_person_is_shown_the_choices_as_options(place: Place) -> None:
+    place.put(mangle(place.origin.saying("perché"), 850, "utf-16le"))
+    looked = command_line(place, "verify", OLD)
     refused = [
-        command_line(container_info, "repair", OLD),
-        command_line(container_info, "restore", OLD, "--yes", "--accept-foreign"),
+        command_line(place, "repair", OLD),
+        command_line(place, "restore", OLD, "--yes", "--accept-foreign"),
     ]
     assert looked.returncode == 1
     assert [ended.returncode for ended in refused] == [2, 2]
@@ -823,13 +819,13 @@ def test_a_person_repairs_verifies_and_restores(live: Place) -> None:
     assert live.differences(dump) == []
 
 
-def test_the_command_line_says_what_a_plain_file_has_no_use_for_as_an_option(container_info: Place) -> None:
-    container_info.put(container_info.origin.dump)
-    ended = command_line(container_info, "verify", OLD, "--code-page", "850")
+def test_the_command_line_says_what_a_plain_file_has_no_use_for_as_an_option(place: Place) -> None:
+    place.put(place.origin.dump)
+    ended = command_line(place, "verify", OLD, "--code-page", "850")
     assert ended.returncode == 2
     assert "--code-page" in ended.stderr
     assert "code_page." not in ended.stderr
-    assert command_line(container_info, "verify", OLD, "--code-page", "1251").returncode == 2
+    assert command_line(place, "verify", OLD, "--code-page", "1251").returncode == 2
 
 
 # -- memory ----------------------------------------------------------------------------------------------------------
@@ -845,13 +841,13 @@ MEASURED = """
 """
 
 
-def put_large(container_info: Place, size: int) -> int:
+def put_large(place: Place, size: int) -> int:
     """A file of some `size` bytes in UTF-16: a dump with many rows like those of the messages. Gives its rows."""
-    dump = container_info.origin.dump
+    dump = place.origin.dump
     begin = dump.index(b"\n", dump.index(b"COPY letta.messages")) + 1
     row_end = dump.index(b"\n", begin) + 1
     rows = mangle(dump[begin:row_end] * 500, 850, "utf-16le", mark=False)
-    with container_info.put(mangle(dump[:begin], 850, "utf-16le")).open("ab") as file:
+    with place.put(mangle(dump[:begin], 850, "utf-16le")).open("ab") as file:
         for _ in range(times := size // len(rows)):
             file.write(rows)
         file.write(mangle(dump[begin:], 850, "utf-16le", mark=False))
@@ -859,12 +855,12 @@ def put_large(container_info: Place, size: int) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="The peak that /proc tells is of this program only.")
-def test_a_large_file_is_verified_and_repaired_in_little_memory(container_info: Place) -> None:
-    rows = put_large(container_info, 100 << 20)
+def test_a_large_file_is_verified_and_repaired_in_little_memory(place: Place) -> None:
+    rows = put_large(place, 100 << 20)
     for command, code in (("verify", 1), ("repair", 0)):
         ended = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(MEASURED), command, OLD, "--json"],
-            env=environment_of(container_info.shelf.settings),
+            env=environment_of(place.shelf.settings),
             capture_output=True,
             encoding="utf-8",
             check=False,

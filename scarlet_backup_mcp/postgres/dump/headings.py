@@ -28,8 +28,8 @@ class Headings:
 
     def before(self, line: int) -> str:
         """The last object named before that line, 1-based, for example "INDEX public.agents_name"; "" for none."""
-        container_info = bisect_right(self._at, line)
-        return self._names[container_info - 1] if container_info else ""
+        place = bisect_right(self._at, line)
+        return self._names[place - 1] if place else ""
 
     def _note(self, data: bytes) -> None:
         whole = data.rfind(b"\n") + 1

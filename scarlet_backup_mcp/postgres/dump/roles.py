@@ -149,7 +149,7 @@ def _grantees(keys: list[bytes], offset: int) -> list[int]:
     preposition = b"TO" if granting else b"FROM"
     places = [at + 1 for at in _outside(keys, preposition)[:1]]
     places += [at + 2 for at in _outside(keys, b"GRANTED") if keys[at + 1] == b"BY"]
-    return [container_info + offset for container_info in places]
+    return [place + offset for place in places]
 
 
 def _outside(keys: list[bytes], key: bytes) -> list[int]:

@@ -128,6 +128,16 @@ def drop_table(session: Session, name: str) -> None:
     session.execute(f"DROP TABLE IF EXISTS {name} CASCADE")
 
 
+def drop_public(session: Session) -> None:
+    """Drop the schema `public` of the connected database. Raises QueryFailed when it holds something."""
+    session.execute("DROP SCHEMA IF EXISTS public")
+
+
+def set_search_path(session: Session, name: str, schema: str) -> None:
+    """Let sessions of a database look in that schema first, and then where they do by default."""
+    session.execute(f'ALTER DATABASE {identifier(name)} SET search_path = {identifier(schema)}, "$user", public')
+
+
 def set_template(session: Session, name: str, *, template: bool) -> None:
     """Say whether other databases may be made from it."""
     session.execute(f"ALTER DATABASE {identifier(name)} WITH IS_TEMPLATE {template}")
@@ -199,9 +209,9 @@ def apply_setting(server: Server, database: str, setting: Setting, options: Mapp
     A list such as search_path, given as one literal, would become one name, so the value is set first and stored FROM
     CURRENT (seen on 15.20).
     """
-    container_info = f"DATABASE {identifier(database)}"
+    place = f"DATABASE {identifier(database)}"
     if setting.role is not None:
-        container_info = f"ROLE {identifier(setting.role)} IN {container_info}"
+        place = f"ROLE {identifier(setting.role)} IN {place}"
     name = ".".join(identifier(part) for part in setting.name.split("."))
     with server.session(database, options) as session:
         session.execute("BEGIN")
@@ -209,10 +219,10 @@ def apply_setting(server: Server, database: str, setting: Setting, options: Mapp
             if setting.name in ("role", "session_authorization") or setting.name.endswith("_timeout"):
                 raise QueryFailed("it would change who we are, or end us", sqlstate="55P02")
             session.execute(f"SELECT set_config({literal(setting.name)}, {literal(setting.value)}, false)")
-            session.execute(f"ALTER {container_info} SET {name} FROM CURRENT")
+            session.execute(f"ALTER {place} SET {name} FROM CURRENT")
         except QueryFailed:  # some can only be set when a connection begins
             session.execute("ROLLBACK")
-            session.execute(f"ALTER {container_info} SET {name} TO {literal(setting.value)}")
+            session.execute(f"ALTER {place} SET {name} TO {literal(setting.value)}")
         else:
             session.execute("COMMIT")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from ...errors import PermissionDenied, QueryFailed
 from ...models.manifest import Setting
-from .quoting import literal
+from .quoting import identifier, literal
 from .session import OWN_FORMATS, OWN_SEARCH_PATH, Session
 
 UNPINNED: Mapping[str, str | None] = {**OWN_SEARCH_PATH, **OWN_FORMATS}
@@ -47,6 +47,12 @@ def effective(session: Session) -> dict[str, str]:
     found: dict[str, str | None] = session.rows(f"SELECT {', '.join(asked)}")[0]
     values = {name: found[f"n{at}"] for at, name in enumerate(names)}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def current_settings(session: Session, names: Iterable[str]) -> dict[str, str]:
+    """Those settings, as the session has them."""
+    wanted = ", ".join(f"current_setting({literal(name)}) AS {identifier(name)}" for name in names)
+    return session.rows(f"SELECT {wanted}")[0]
 
 
 def overlaid(base: Mapping[str, str], settings: Iterable[Setting]) -> dict[str, str]:

@@ -38,6 +38,18 @@ def available_extensions(session: Session, names: Iterable[str]) -> set[str]:
     return {row["name"] for row in rows}
 
 
+def trusted_extensions(session: Session) -> set[str]:
+    """Those that their authors mark as safe in the hands of a database's owner."""
+    return {row["name"] for row in session.rows("SELECT name FROM pg_available_extension_versions WHERE trusted")}
+
+
+def extensions_of(session: Session) -> list[tuple[str, str]]:
+    """Name and schema of each in the connected database, in the order in which they were made; without plpgsql."""
+    query = """SELECT e.extname AS name, n.nspname AS schema FROM pg_extension e
+               JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname <> 'plpgsql' ORDER BY e.oid"""
+    return [(row["name"], row["schema"]) for row in session.rows(query)]
+
+
 def databases_of_other_collations(session: Session) -> list[str]:
     """Databases that were made with another version of their collation than the server has now; none before 15, which
     does not tell."""

@@ -257,13 +257,13 @@ def _prove(
 
 
 def _checked_compression(kind: Kind, compression: Compression | None) -> Compression:
-    record: list[Compression] = [of for of_kind, of in SUFFIXES if of_kind == kind]
-    if compression is not None and compression not in record:
+    known: list[Compression] = [of for of_kind, of in SUFFIXES if of_kind == kind]
+    if compression is not None and compression not in known:
         raise ArgumentsInvalid(
             f"A backup of kind {kind} can't have compression {compression}.",
-            f"Call it again with compression {' or '.join(record)}, or without it.",
+            f"Call it again with compression {' or '.join(known)}, or without it.",
         )
-    return compression or record[0]
+    return compression or known[0]
 
 
 def _checked_label(label: str | None) -> str | None:

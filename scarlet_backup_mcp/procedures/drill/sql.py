@@ -25,6 +25,7 @@ from ...postgres.dump.script import ScriptReader, strip_restrict
 from ...postgres.server import catalogue as pg
 from ...postgres.server import databases, programs
 from ...postgres.server.effective import SEARCH_PATH
+from ...postgres.server.installation import extensions_of
 from ...postgres.server.session import Server, Session
 from ...progress import Progress
 from .. import disk_space
@@ -82,9 +83,8 @@ class Rehearsal:
 
     def extensions(self) -> list[tuple[str, str]]:
         """Name and schema of each, in the order in which they were made."""
-        query = """SELECT e.extname AS name, n.nspname AS schema FROM pg_extension e
-                   JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname <> 'plpgsql' ORDER BY e.oid"""
-        return [(row["name"], row["schema"]) for row in self.trial.server.rows(self.database, query)]
+        with self.trial.server.session(self.database) as session:
+            return extensions_of(session)
 
     def _dump(self, progress: Progress) -> Iterator[bytes]:
         digests, refusals, contents = BlockDigests(), Refusals(), Contents()
@@ -274,8 +274,8 @@ class _Restorer:
         if self.found.trial.throw_away:
             named = load_checks.roles_of(properties) if properties else set[str]()
             # What the roles of a file from elsewhere may do nobody knows; it may make its tables as one of them.
-            record = self.manifest.roles if self.manifest else []
-            create_without_login(session, named | {*self.examination.roles}, record)
+            known = self.manifest.roles if self.manifest else []
+            create_without_login(session, named | {*self.examination.roles}, known)
             own = {properties.tablespace} if properties and properties.tablespace else set[str]()
             create_tablespaces(session, contents.tablespaces | own)
 

@@ -271,8 +271,8 @@ class _VolumeDrill:
             self.copy.vacant.warnings.append(
                 f"Unlogged tables come back empty unless the server was shut down in an orderly way: {names}."
             )
-        record = volume_checks.counted_when_copied(self.manifest)
-        self._add(volume_checks.of_rows(self.manifest, counted, self.report), doubtful=record)
+        known = volume_checks.counted_when_copied(self.manifest)
+        self._add(volume_checks.of_rows(self.manifest, counted, self.report), doubtful=known)
         self._add(volume_checks.of_integrity(self.manifest, table, watched.rows, watched.why), doubtful=False)
         return watched.rows
 

@@ -94,13 +94,13 @@ def of_rows(manifest: VolumeManifest | None, counted: RecoveredRows, report: Dri
     if manifest is not None and manifest.quiet:
         others = [f"{schema}.{name}" for schema, name in sorted(counted.rows.keys() - names)]
         wrong += [f"{name} was not there" for name in others if name not in uncounted]
-    told, record = wrong or untold, counted_when_copied(manifest)
+    told, known = wrong or untold, counted_when_copied(manifest)
     return Check(
         check=ROWS,
-        ok=False if wrong else None if untold or not record else True,
-        expected="as many rows in each table as were counted" if record else "",
+        ok=False if wrong else None if untold or not known else True,
+        expected="as many rows in each table as were counted" if known else "",
         found=f"{sum(counted.rows.values()):,} rows in {len(counted.rows):,} tables",
-        detail="; ".join(told[:SHOWN]) or ("" if record else "nobody counted them when the copy was made"),
+        detail="; ".join(told[:SHOWN]) or ("" if known else "nobody counted them when the copy was made"),
     )
 
 

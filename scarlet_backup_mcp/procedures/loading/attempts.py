@@ -18,7 +18,8 @@ from ...postgres.dump.meanings import Meanings, meanings, other_meanings
 from ...postgres.dump.put_off import PutOff
 from ...postgres.dump.rewriting import rewritten, with_search_path, with_settings_for_the_data
 from ...postgres.server.effective import SEARCH_PATH, UNPINNED, effective, for_options, late, overlaid, preamble, usable
-from ...postgres.server.quoting import identifier, literal
+from ...postgres.server.quoting import identifier
+from ...postgres.server.search_paths import functions_named, schemas_of_others
 from ...postgres.server.session import Server, Session
 from ...postgres.server.sqlstates import UNKNOWN_NAMES
 from ...progress import Progress
@@ -245,28 +246,21 @@ class Loader:
         if error.sqlstate not in UNKNOWN_NAMES or not error.function:
             return ""
         with self.server.session(self.database, self.options) as session:
-            rows = session.rows(
-                f"""SELECT p.oid::regprocedure::text AS name, e.extname AS extension,
-                           CASE p.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END AS kind
-                    FROM pg_proc p LEFT JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
-                      AND d.deptype = 'e' LEFT JOIN pg_extension e ON e.oid = d.refobjid
-                    WHERE p.proname = {literal(error.function)} AND p.pronamespace <> 'pg_catalog'::regnamespace
-                    ORDER BY 1"""
-            )
+            functions = functions_named(session, error.function)
         path = self.path or "…"
         where, again = "the live database", "call `backup` again"
         if self.foreign:
             where, again = "the database that it was dumped from", "dump that again"
         own = " ".join(
-            f"ALTER {row['kind']} {row['name']} SET search_path = {path};" for row in rows if row["extension"] is None
+            f"ALTER {one.kind} {one.name} SET search_path = {path};" for one in functions if one.extension is None
         )
         if own:
             return f"Run this in {where}, then {again}: {own}"
-        theirs = next((row for row in rows if row["extension"]), None)
+        theirs = next((one for one in functions if one.extension), None)
         if theirs is None:
             return ""
         return (
-            f"{theirs['name']} belongs to the extension {theirs['extension']}, whose functions no dump changes. Use it "
+            f"{theirs.name} belongs to the extension {theirs.extension}, whose functions no dump changes. Use it "
             f"through a function of your own that is made with SET search_path = {path}; then {again}."
         )
 
@@ -275,19 +269,7 @@ def trusts_path(path: str, owner: str) -> Callable[[Session], bool]:
     """Whether nobody but superusers and the database's `owner` owns the schemas of that search_path: a function there
     that fits better wins over pg_catalog's, and a load runs as a superuser."""
 
-    def trusted(session: Session) -> bool:
-        session.execute(f"SELECT pg_catalog.set_config('search_path', {literal(path)}, false)")
-        schemas = session.rows("SELECT pg_catalog.current_schemas(false) AS schemas")[0]["schemas"]
-        session.execute("SELECT pg_catalog.set_config('search_path', 'pg_catalog', false)")
-        names = ", ".join(literal(name) for name in schemas) or "NULL"
-        rows = session.rows(
-            f"""SELECT n.nspname AS name FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner
-                WHERE n.nspname IN ({names})
-                  AND NOT (r.rolsuper OR r.rolname IN ({literal(owner)}, 'pg_database_owner'))"""
-        )
-        return not rows
-
-    return trusted
+    return lambda session: not schemas_of_others(session, path, owner)
 
 
 def violations(loader: Loader, *, with_keys: bool) -> list[Violation]:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from ...errors import BackupToolError, ForeignRefused, PreflightFailed, ServerError
 from ...postgres.dump.roles import scram_verifier
-from ...postgres.server.quoting import identifier, literal
+from ...postgres.server import login_roles
+from ...postgres.server.installation import available_extensions, extensions_of, trusted_extensions
 from ...postgres.server.session import Server, Session
 from ...progress import Progress
 from ..context import BackupContext
@@ -48,19 +49,10 @@ class LoadRole:
     def prepare(self, server: Server, maintenance: str, database: str, options: Mapping[str, str]) -> str:
         """Give it an empty database, in which nothing of anybody's can run yet, as the superuser of `server`. Gives ""
         once it can connect, else what the server said."""
-        role = identifier(self.name)
         with server.session(maintenance) as session:
-            session.execute(f"ALTER DATABASE {identifier(database)} OWNER TO {role}")
-            session.execute(f"ALTER DATABASE {identifier(database)} CONNECTION LIMIT -1")
-            for tablespace in self.tablespaces:
-                session.execute(f"GRANT CREATE ON TABLESPACE {identifier(tablespace)} TO {role}")
+            login_roles.give_database(session, self.name, database, self.tablespaces)
         with server.session(database, options) as session:
-            for schema in sorted(self.schemas):
-                session.execute(f"CREATE SCHEMA {identifier(schema)} AUTHORIZATION {role}")
-            for name, schema in self.extensions:
-                session.execute(f"CREATE EXTENSION {identifier(name)} SCHEMA {identifier(schema)}")
-            for row in session.rows(_GRANTS):
-                session.execute(f"GRANT {row['what']} TO {role}")
+            login_roles.equip(session, self.name, sorted(self.schemas), self.extensions)
         try:
             self.server.session(database).close()
         except ServerError as error:
@@ -72,21 +64,8 @@ class LoadRole:
     ) -> None:
         """Have the superuser of `server` take over what the role has made, and do what was put off. Nothing of that
         runs what the file has defined. Raises LoadFailed."""
-        role = identifier(self.name)
-        script = [
-            b"SELECT pg_catalog.set_config('search_path', '', false);",
-            f"REASSIGN OWNED BY {role} TO {identifier(server.user)};".encode(),
-            f"DROP OWNED BY {role};".encode(),
-            f"ALTER DATABASE {identifier(database)} CONNECTION LIMIT 0;".encode(),
-            *statements,
-        ]
+        script = [*login_roles.taking_over(self.name, server.user, database), *statements]
         load(server, database, "what the file says of owners and privileges", _lines(script), options, progress)
-
-
-# What an extension has made, and its users may fill or use.
-_GRANTS = """SELECT CASE c.relkind WHEN 'S' THEN 'UPDATE ON SEQUENCE ' ELSE 'INSERT ON ' END || c.oid::regclass AS what
-             FROM pg_extension e, unnest(e.extconfig) AS config JOIN pg_class c ON c.oid = config
-             UNION ALL SELECT 'USAGE ON FOREIGN DATA WRAPPER ' || quote_ident(fdwname) FROM pg_foreign_data_wrapper"""
 
 
 @contextmanager
@@ -98,44 +77,31 @@ def load_role(
     name, password = f"scarlet_load_{secrets.token_hex(4)}", secrets.token_urlsafe(24)
     with context.server.session(context.maintenance_database) as session:
         _check(context, session, source, {extension for extension, _ in extensions})
-        session.execute("BEGIN")
-        # Its one right: row security of the file's own, which it forces on owners too, hides no row from it.
-        session.execute(f"CREATE ROLE {identifier(name)} LOGIN BYPASSRLS PASSWORD {literal(scram_verifier(password))}")
-        session.execute(f"COMMENT ON ROLE {identifier(name)} IS {literal(f'{MARK}loads {source}')}")
-        session.execute("COMMIT")
+        login_roles.create(session, name, scram_verifier(password), f"{MARK}loads {source}")
     try:
         yield LoadRole(name, context.server.logged_in_as(name, password), extensions, tablespaces)
     finally:
         with suppress(BackupToolError), context.server.session(context.maintenance_database) as session:
-            _drop(session, name)
+            login_roles.drop(session, name)
 
 
 def sweep(session: Session) -> None:
     """Drop those that killed restores left. Their databases are gone, and the server's restore lock is held."""
-    rows = session.rows(
-        f"SELECT rolname AS name FROM pg_roles WHERE starts_with(shobj_description(oid, 'pg_authid'), {literal(MARK)})"
-    )
-    for row in rows:
+    for name in login_roles.commented(session, MARK):
         with suppress(BackupToolError):
-            _drop(session, row["name"])
-
-
-def _drop(session: Session, name: str) -> None:
-    session.execute(f"DROP OWNED BY {identifier(name)}")  # rights on tablespaces, and in this database nothing
-    session.execute(f"DROP ROLE {identifier(name)}")
+            login_roles.drop(session, name)
 
 
 def _check(context: BackupContext, session: Session, source: str, names: set[str]) -> None:
-    rows = session.rows("SELECT DISTINCT name FROM pg_available_extension_versions")
-    if missing := names - {row["name"] for row in rows}:
+    if missing := names - available_extensions(session, names):
         raise PreflightFailed(
             f"The server lacks extensions that {source} uses: {', '.join(sorted(missing))}.",
             "Run the database with an image that has them (Scarlet's is pgvector/pgvector:pg15).",
         )
-    record = {row["name"] for row in session.rows("SELECT name FROM pg_available_extension_versions WHERE trusted")}
+    known = trusted_extensions(session)
     with suppress(ServerError), context.server.session(context.database) as live:
-        record |= {row["name"] for row in live.rows("SELECT extname AS name FROM pg_extension")}
-    if strange := names - record - ALLOWED:
+        known |= {name for name, _ in extensions_of(live)}
+    if strange := names - known - ALLOWED:
         raise ForeignRefused(
             f"{source} uses extensions that may reach outside of a database: {', '.join(sorted(strange))}.",
             trusting(),

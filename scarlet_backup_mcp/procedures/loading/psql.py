@@ -143,9 +143,9 @@ def _without_values(refused: re.Match[str], stderr: str, *, function: str, at: s
     said, sqlstate = refused["message"], refused["sqlstate"]
     if sqlstate.startswith("22"):
         said = re.sub(r'".*', "(a value)", said)
-    container_info = re.search(r"^CONTEXT:  (COPY [^,]+, line \d+)", stderr[refused.end() :], re.MULTILINE)
-    places = [container_info[1]] if container_info else []
-    if not container_info and sqlstate[:2] not in _OF_ROWS:
+    place = re.search(r"^CONTEXT:  (COPY [^,]+, line \d+)", stderr[refused.end() :], re.MULTILINE)
+    places = [place[1]] if place else []
+    if not place and sqlstate[:2] not in _OF_ROWS:
         places += [f"in the function {function}"] if function else []
         places += [f"at {at}"] if at else []
     return f"{said} ({', '.join([sqlstate, *places])})"

@@ -14,7 +14,7 @@ from ...postgres.dump.contents import Comparison, Contents, compare, confirm
 from ...postgres.dump.script import ScriptDamaged, ScriptReader
 from ...postgres.server import analysing, databases, programs
 from ...postgres.server import catalogue as pg
-from ...postgres.server.quoting import identifier, literal
+from ...postgres.server.effective import current_settings
 from ...postgres.server.session import OPTIONS, OWN_FORMATS, Server
 from .. import disk_space
 from ..context import BackupContext
@@ -116,7 +116,7 @@ class Staging:
             oid, warnings = databases.create(session, name, self.properties, self.marker, private=self.private)
         if not self.public:
             with self.server.session(name, loader.options) as inside:
-                inside.execute("DROP SCHEMA IF EXISTS public")
+                databases.drop_public(inside)
         warnings += databases.apply_settings(self.server, name, self.settings, loader.options)
         if loader.role is None or not (
             hindered := loader.role.prepare(self.server, loader.maintenance, name, loader.options)
@@ -192,8 +192,7 @@ class Staging:
         asked, or is as ours."""
         try:
             with self.context.server.session(self.context.database, OWN_FORMATS) as session:
-                names = ", ".join(f"current_setting({literal(name)}) AS {identifier(name)}" for name in OWN_FORMATS)
-                found: dict[str, str | None] = session.rows(f"SELECT {names}")[0]
+                found: dict[str, str | None] = {**current_settings(session, OWN_FORMATS)}
         except (HostError, ServerError):
             return {}
         return {} if all(found[name] == OPTIONS[name] for name in found) else found

@@ -301,7 +301,7 @@ def _settle_schemas(context: BackupContext, planned: SqlPlan, work: Staged, opti
             had_public = "public" in pg.schemas(session)
         if not had_public:
             with suppress(QueryFailed), context.server.session(work.staging, options) as session:
-                session.execute("DROP SCHEMA IF EXISTS public")  # refused, and rightly, when it holds something
+                databases.drop_public(session)  # refused, and rightly, when it holds something
         return
     table = context.settings.integrity_table
     with context.server.session(work.staging, {**options, **OWN_SEARCH_PATH}) as session:
@@ -310,8 +310,8 @@ def _settle_schemas(context: BackupContext, planned: SqlPlan, work: Staged, opti
     with context.server.session(work.staging, options) as session:
         holders = [t.schema for t in pg.tables(session) if t.name == table]
         if len(holders) == 1:
-            schema, database = identifier(holders[0]), identifier(work.staging)
-            session.execute(f'ALTER DATABASE {database} SET search_path = {schema}, "$user", public')
+            schema = identifier(holders[0])
+            databases.set_search_path(session, work.staging, holders[0])
             work.warnings.append(
                 f"The file does not tell the database's settings. search_path was set to {schema}, since {table} lies "
                 "there; set others again by hand."

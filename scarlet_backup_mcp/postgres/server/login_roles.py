@@ -1,0 +1,69 @@
+"""Roles that are made for one load and dropped after it, and what they own meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .quoting import identifier, literal
+from .session import Session
+
+# What an extension has made, and its users may fill or use.
+_GRANTS = """SELECT CASE c.relkind WHEN 'S' THEN 'UPDATE ON SEQUENCE ' ELSE 'INSERT ON ' END || c.oid::regclass AS what
+             FROM pg_extension e, unnest(e.extconfig) AS config JOIN pg_class c ON c.oid = config
+             UNION ALL SELECT 'USAGE ON FOREIGN DATA WRAPPER ' || quote_ident(fdwname) FROM pg_foreign_data_wrapper"""
+
+
+def create(session: Session, name: str, verifier: str, comment: str) -> None:
+    """Make a role that can log in; `verifier` is its password's, for SCRAM.
+
+    Its one right is BYPASSRLS: row security of the file's own, which it forces on owners too, hides no row from it.
+    """
+    session.execute("BEGIN")
+    session.execute(f"CREATE ROLE {identifier(name)} LOGIN BYPASSRLS PASSWORD {literal(verifier)}")
+    session.execute(f"COMMENT ON ROLE {identifier(name)} IS {literal(comment)}")
+    session.execute("COMMIT")
+
+
+def commented(session: Session, beginning: str) -> list[str]:
+    """Name the roles whose comment begins so."""
+    rows = session.rows(
+        "SELECT rolname AS name FROM pg_roles "
+        f"WHERE starts_with(shobj_description(oid, 'pg_authid'), {literal(beginning)})"
+    )
+    return [row["name"] for row in rows]
+
+
+def drop(session: Session, name: str) -> None:
+    """Drop a role with its rights on tablespaces; in the connected database it owns nothing any more."""
+    session.execute(f"DROP OWNED BY {identifier(name)}")
+    session.execute(f"DROP ROLE {identifier(name)}")
+
+
+def give_database(session: Session, name: str, database: str, tablespaces: Iterable[str]) -> None:
+    """Let the role own an empty database and connect to it, and use the tablespaces."""
+    session.execute(f"ALTER DATABASE {identifier(database)} OWNER TO {identifier(name)}")
+    session.execute(f"ALTER DATABASE {identifier(database)} CONNECTION LIMIT -1")
+    for tablespace in tablespaces:
+        session.execute(f"GRANT CREATE ON TABLESPACE {identifier(tablespace)} TO {identifier(name)}")
+
+
+def equip(session: Session, name: str, schemas: Iterable[str], extensions: Iterable[tuple[str, str]]) -> None:
+    """Make in the connected database the role's `schemas`, and the `extensions` (name and schema) that it may use."""
+    for schema in schemas:
+        session.execute(f"CREATE SCHEMA {identifier(schema)} AUTHORIZATION {identifier(name)}")
+    for extension, schema in extensions:
+        session.execute(f"CREATE EXTENSION {identifier(extension)} SCHEMA {identifier(schema)}")
+    for row in session.rows(_GRANTS):
+        session.execute(f"GRANT {row['what']} TO {identifier(name)}")
+
+
+def taking_over(name: str, by: str, database: str) -> list[bytes]:
+    """Statements for psql, with which `by` takes over all that the role owns in the connected `database`, and which let
+    nobody but superusers in again."""
+    statements = (
+        "SELECT pg_catalog.set_config('search_path', '', false);",
+        f"REASSIGN OWNED BY {identifier(name)} TO {identifier(by)};",
+        f"DROP OWNED BY {identifier(name)};",
+        f"ALTER DATABASE {identifier(database)} CONNECTION LIMIT 0;",
+    )
+    return [statement.encode() for statement in statements]
