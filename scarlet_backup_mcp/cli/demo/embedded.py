@@ -48,8 +48,8 @@ def wheel_bin_dir() -> Path:
     return Path(found.submodule_search_locations[0]) / "pginstall" / "bin"
 
 
-def copy_programs(bin_dir: Path, context: Path) -> Path:
-    """Copy the wheel's tree (41 MB) under `context`; the new bin directory.
+def copy_programs(bin_dir: Path, target: Path) -> Path:
+    """Copy the wheel's tree (41 MB) under `target`; the new bin directory.
 
     The layout stays as it is: the programs look for their libraries relative to where they lie.
     """
@@ -57,5 +57,5 @@ def copy_programs(bin_dir: Path, context: Path) -> Path:
     unneeded = shutil.ignore_patterns("include", "__pycache__", "*.py")
     for tree in (package, package.with_name(f"{package.name}.libs")):
         if tree.is_dir():
-            shutil.copytree(tree, context / "programs" / tree.name, symlinks=True, ignore=unneeded)
-    return context / "programs" / package.name / bin_dir.relative_to(package)
+            shutil.copytree(tree, target / "programs" / tree.name, symlinks=True, ignore=unneeded)
+    return target / "programs" / package.name / bin_dir.relative_to(package)
