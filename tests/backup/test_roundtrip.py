@@ -704,16 +704,16 @@ def test_two_backups_in_a_second_have_a_name_each(fresh: Fresh) -> None:
 PEAK = """
 import json, resource, sys
 from pathlib import Path
-from scarlet_backup_mcp.procedures.backup import backup
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.verify import verify
+from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.context import BackupContext
+from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 
-with Target(load_settings()) as target:
-    taken = backup(target, Progress())
-with Target(load_settings()) as target:
-    report = verify(target, Progress(), taken.name)
+with BackupContext(load_settings()) as context:
+    taken = backup(context, Progress())
+with BackupContext(load_settings()) as context:
+    report = verify(context, Progress(), taken.name)
 # What getrusage tells can be the parent's: on Linux it goes from one program to the next through vfork and exec.
 status = Path("/proc/self/status")
 if status.exists():

@@ -684,7 +684,7 @@ KILLED = """
     import json, os, signal, sys
     from pathlib import Path
     from scarlet_backup_mcp.procedures.repair import repair
-    from scarlet_backup_mcp.procedures.target import Target
+    from scarlet_backup_mcp.procedures.context import BackupContext
     from scarlet_backup_mcp.progress import Progress
     from scarlet_backup_mcp.settings import load_settings
     from scarlet_backup_mcp.store.writing import PartialFile
@@ -693,8 +693,8 @@ KILLED = """
         os.kill(os.getpid(), signal.SIGKILL)
 
     setattr(PartialFile, sys.argv[2], die)
-    with Target(load_settings()) as target:
-        repair(target, Progress(), sys.argv[1])
+    with BackupContext(load_settings()) as context:
+        repair(context, Progress(), sys.argv[1])
 """
 
 
@@ -833,7 +833,7 @@ def test_the_command_line_says_what_a_plain_file_has_no_use_for_as_an_option(pla
 
 MEASURED = """
     import sys
-    from scarlet_backup_mcp.cli import main
+    from scarlet_backup_mcp.cli.commands import main
     try:
         main(sys.argv[1:])
     finally:

@@ -37,13 +37,14 @@ Options = dict[str, str]
 
 HOLD = """
 import json, sys, time
-from scarlet_backup_mcp.procedures.target import Target
-from scarlet_backup_mcp.procedures.throw_away import throw_away_server
+from scarlet_backup_mcp.procedures.context import BackupContext
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import throw_away_server
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 
-with Target(load_settings(**json.loads(sys.argv[1]))) as target, throw_away_server(target, Progress()) as ready:
-    print(json.dumps([ready.server.host.place().container, ready.data_directory]), flush=True)
+settings = load_settings(**json.loads(sys.argv[1]))
+with BackupContext(settings) as context, throw_away_server(context, Progress()) as ready:
+    print(json.dumps([ready.server.host.container_info().container, ready.data_directory]), flush=True)
     time.sleep(60)
 """
 """A drill under way: tells the container's name and the data directory."""
