@@ -54,7 +54,7 @@ def codes(of: type[BackupToolError]) -> Iterator[type[BackupToolError]]:
 def test_errors() -> None:
     def rows() -> Iterator[tuple[str, ...]]:
         yield "code", "meaning", "remedy, unless a more fitting one is known"
-        for error in codes(BackupToolError):
+        for error in [*codes(BackupToolError)][1:]:
             yield (
                 f"`{error.code}`",
                 (inspect.getdoc(error) or "").partition("\n\n")[0].replace("\n", " "),

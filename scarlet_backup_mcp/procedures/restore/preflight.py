@@ -26,7 +26,7 @@ def check_swap(context: BackupContext, session: Session, plan: SqlPlan) -> None:
     if len(f"{undo_prefix(context.database)}YYYYMMDD_HHMMSS".encode()) > databases.NAME_BYTES:
         raise PreflightFailed(
             f"The name {context.database} is too long: an undo point's name would pass PostgreSQL's 63 bytes.",
-            "Rename the database to 32 bytes or fewer, or restore the file by hand (see the README).",
+            "Rename the database to 32 bytes or fewer, or restore the file by hand (docs/by-hand.md).",
         )
     if not plan.facts.superuser:
         raise PreflightFailed(
