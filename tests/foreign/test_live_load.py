@@ -89,6 +89,34 @@ def test_no_command_of_a_file_runs_though_it_would_in_a_staging_database_only(da
         mark.unlink(missing_ok=True)
 
 
+SETTING = "EXECUTE format('ALTER DATABASE %I SET search_path = evil', current_database());"
+
+
+def test_settings_that_a_file_gives_the_staging_database_do_not_go_live(databases: Databases) -> None:
+    settings = databases.make(AGENTS + TRAP.format(act=SETTING))
+    databases.psql(f"ALTER DATABASE {settings.database} SET work_mem = '5MB'", "postgres")
+    name = databases.pg_dump(settings).name
+    restored = bring_back(settings, name, accept_foreign=True)
+    assert unexpected(restored) == []
+    found = databases.psql("SELECT unnest(setconfig) FROM pg_db_role_setting", settings.database).splitlines()
+    assert "work_mem=5MB" in found
+    assert not [setting for setting in found if "evil" in setting]
+
+
+def test_a_file_that_speaks_of_a_schema_public_that_the_live_database_lacks(databases: Databases) -> None:
+    settings = databases.make(
+        "CREATE SCHEMA letta; CREATE TABLE letta.agents (id int PRIMARY KEY);"
+        "INSERT INTO letta.agents VALUES (1); COMMENT ON SCHEMA public IS 'of the file';"
+        "GRANT CREATE ON SCHEMA public TO PUBLIC;"
+    )
+    databases.psql(f"ALTER DATABASE {settings.database} SET search_path = letta", "postgres")
+    name = databases.pg_dump(settings).name
+    databases.psql("DROP SCHEMA public", settings.database)
+    restored = bring_back(settings, name, accept_foreign=True)
+    assert restored.integrity_rows == 1
+    assert databases.psql("SELECT count(*) FROM pg_namespace WHERE nspname = 'public'", settings.database) == "0"
+
+
 def test_a_value_that_a_check_changes_in_a_staging_database_does_not_go_live(databases: Databases) -> None:
     settings = databases.make(AGENTS + TRAP.format(act="UPDATE public.agents SET name = 'LIE';"))
     ours, foreign = take(settings).name, databases.pg_dump(settings).name
@@ -177,7 +205,7 @@ def test_names_in_another_encoding_are_handed_over(databases: Databases) -> None
     assert databases.psql(told, settings.database) == "così"
 
 
-def test_a_server_that_does_not_let_the_role_in_loads_it_as_a_superuser_and_says_so(
+def test_a_server_that_does_not_let_the_role_in_is_told_and_nothing_is_loaded(
     databases: Databases, embedded: EmbeddedServer
 ) -> None:
     settings = databases.make(AGENTS)
@@ -188,12 +216,14 @@ def test_a_server_that_does_not_let_the_role_in_loads_it_as_a_superuser_and_says
     try:
         hba.write_bytes(rejecting.encode() + before)
         databases.psql("SELECT pg_reload_conf()", "postgres")
-        restored = bring_back(settings, name, accept_foreign=True)
+        with pytest.raises(ForeignRefused, match="lets no role without rights in") as refused:
+            bring_back(settings, name, accept_foreign=True)
+        beside = databases.beside(settings)
     finally:
         hba.write_bytes(before)
         databases.psql("SELECT pg_reload_conf()", "postgres")
-    assert restored.integrity_rows == 2
-    assert "does not let a role without rights in" in " ".join(restored.warnings)
+    assert "drill=false" in refused.value.remedy
+    assert beside == [settings.database]
 
 
 CODE = """
@@ -242,6 +272,6 @@ def test_code_that_a_file_brings_is_named_in_the_dry_run_and_in_the_question(dat
 def test_what_a_superuser_does_afterwards_runs_nothing_that_a_file_has_defined(statement: bytes, at_once: bool) -> None:
     put_off = PutOff(["s"])
     assert list(put_off.rewrite(b"CREATE SCHEMA s;")) == list(put_off.rewrite(b"CREATE EXTENSION v SCHEMA s;")) == []
-    assert (list(put_off.rewrite(statement)), put_off.statements) == (
+    assert (list(put_off.rewrite(statement)), put_off.owners + put_off.statements) == (
         ([statement], []) if at_once else ([], [statement])
     )

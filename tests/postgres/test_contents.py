@@ -993,3 +993,18 @@ def test_a_dump_of_a_newer_version_is_equal_after_a_reload(local: Place, old: Pl
     found = verdict(before, after, old.loaded(without.script), same_version=False)
     assert (found.differences, found.complete, found.equal) == ([], True, True)
     assert "SEQUENCE letta.message_seq_id" in [item.what for item in found.rewritten]
+
+
+def test_a_cast_of_an_operand_is_not_taken_for_one_of_an_arrays_element() -> None:
+    array = "ARRAY['a'::character varying, 'b'::character varying]"
+    elements = "ARRAY[('a'::character varying)::text, ('b'::character varying)::text]"
+    one, rewritten, other = (
+        Definition("o", (f"CREATE TABLE s.t (CHECK (k = ANY ({kept}) AND {distinct}));".encode(),))
+        for kept, distinct in (
+            (f"({array})::text[]", "n IS DISTINCT FROM m"),
+            (elements, "n IS DISTINCT FROM m"),
+            (elements, "(n)::text IS DISTINCT FROM (m)::text"),
+        )
+    )
+    assert alike(one, rewritten)
+    assert not alike(one, other)

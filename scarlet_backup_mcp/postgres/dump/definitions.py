@@ -136,32 +136,39 @@ def alike(one: Definition, other: Definition) -> bool:
     return (
         one.owner == other.owner
         and sorted(map(_light, one.statements)) == sorted(map(_light, other.statements))
-        and _same_casts(_casts(one), _casts(other))
+        and _casts(one) == _casts(other)
     )
 
 
-def _same_casts(one: Counter[bytes], other: Counter[bytes]) -> bool:
-    """Whether all that one has more often are casts of arrays, and the other has those of their elements instead."""
-    ones, others = one - other, other - one
-    arrays = {_element(name) for name in (*ones, *others)} - {b""}
-    elements = {name for name in (*ones, *others) if not _element(name)}
-    return elements == arrays
-
-
 def _casts(definition: Definition) -> Counter[bytes]:
-    """How often it casts to each type, spelt as `format_type` does; but for those of negative numbers."""
+    """How often it casts to each type, spelt as `format_type` does; but for those of negative numbers. The cast of a
+    whole `ARRAY[…]` counts as one of each of its elements."""
     found: Counter[bytes] = Counter()
     for sql in definition.statements:
         words = _words(sql)
         for at, word in enumerate(words):
-            if word == b"::" and not (at and _NEGATIVE.fullmatch(words[at - 1])):
-                found[b" ".join(words[at + 1 : _end_of_type(words, at + 1)])] += 1
+            if word != b"::" or (at and _NEGATIVE.fullmatch(words[at - 1])):
+                continue
+            name = b" ".join(words[at + 1 : _end_of_type(words, at + 1)])
+            element = name.removesuffix(b" [ ]")
+            elements = _elements(words, at) if element != name else None
+            found[name if elements is None else element] += 1 if elements is None else elements
     return found
 
 
-def _element(name: bytes) -> bytes:
-    """The type of an array's elements; empty for what is no array."""
-    return name.removesuffix(b" [ ]") if name.endswith(b" [ ]") else b""
+def _elements(words: list[bytes], end: int) -> int | None:
+    """How many elements the `ARRAY[…]` has that ends before `end`, perhaps in parentheses; None: none ends there."""
+    while words[end - 1 : end] == [b")"]:
+        end -= 1
+    if words[end - 1 : end] != [b"]"]:
+        return None
+    depth, commas = 0, 0
+    for at in range(end - 1, 0, -1):
+        depth += (words[at] in (b"]", b")")) - (words[at] in (b"[", b"("))
+        commas += words[at] == b"," and depth == 1
+        if not depth:
+            return (0 if at == end - 2 else commas + 1) if words[at - 1].upper() == b"ARRAY" else None
+    return None
 
 
 def _light(sql: bytes) -> list[bytes]:

@@ -26,14 +26,16 @@ _OWN = "only what is PostgreSQL's own"
 
 def meanings(session: Session) -> dict[str, list[str]]:
     """Of every constraint, index, partition key, default, policy, view, rule, trigger, statistics object, domain,
-    publication and function with a parsed body; extensions bring theirs along."""
+    publication and function with a parsed body. Not of what extensions bring along, nor of foreign keys: no name
+    decides which operators these have."""
     rows = session.rows(
         """WITH used AS (
                SELECT d.classid, d.objid, d.refclassid, d.refobjid FROM pg_depend d
                LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
                LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
                LEFT JOIN pg_type t ON d.classid = 'pg_type'::regclass AND t.oid = d.objid
-               WHERE d.deptype IN ('n', 'a')
+               LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid
+               WHERE d.deptype IN ('n', 'a') AND k.contype IS DISTINCT FROM 'f'
                  AND (d.classid IN ('pg_constraint'::regclass, 'pg_attrdef'::regclass, 'pg_policy'::regclass,
                                     'pg_rewrite'::regclass, 'pg_trigger'::regclass, 'pg_statistic_ext'::regclass,
                                     'pg_publication_rel'::regclass)

@@ -9,9 +9,9 @@ from .encodings import codec_set_by
 from .lexer import tokens, unquote
 from .refusals import readable
 
-# Owners, privileges and comments; and what acts by itself once it is there, or tells others of rows.
 _OWNER = re.compile(r"ALTER [^,]* OWNER TO \S+$", re.DOTALL)
 _ARGUMENTS = re.compile(r"\([^()]*\)")
+# Privileges and comments; and what acts by itself once it is there, or tells others of rows.
 _PUT_OFF = re.compile(
     r"ALTER DEFAULT PRIVILEGES |GRANT |REVOKE |(?:RE)?SET SESSION AUTHORIZATION|COMMENT ON |"
     r"SECURITY LABEL |(?:CREATE|ALTER) (?:PUBLICATION|SUBSCRIPTION) ",
@@ -26,27 +26,32 @@ class PutOff:
 
     def __init__(self, schemas: Collection[str]) -> None:
         self._schemas = {*schemas}
+        self.owners: list[bytes] = []
+        """Statements that give what was made to its owner; they come first."""
         self._afterwards: list[bytes] = []
         self._last: list[bytes] = []
         self._codec = "utf-8"
 
     @property
     def statements(self) -> list[bytes]:
-        """What is left to do, in the order of the script but for event triggers, which come last."""
+        """What is left to do then, in the order of the script but for event triggers, which come last."""
         return [*self._afterwards, *self._last]
 
     def rewrite(self, sql: bytes) -> Iterator[bytes]:
         """For `rewriting.rewritten`."""
         if codec := codec_set_by(sql):
             self._codec = codec
-            self._afterwards.append(sql)  # names in it are as the script writes them
+            self.owners.append(sql)  # names are as the script writes them
+            self._afterwards.append(sql)
         words = tokens(sql) if sql[:1] in b"ACGRS" else []
         form = readable(words)
         if _LAST.match(form):
             self._last.append(sql)
-        # Only this one action: a second one, behind a comma, could run what users have defined.
-        elif _PUT_OFF.match(form) or _OWNER.match(_ARGUMENTS.sub("", form)):
+        elif _PUT_OFF.match(form):
             self._afterwards.append(sql)
+        # Only this one action: a second one, behind a comma, could run what users have defined.
+        elif _OWNER.match(_ARGUMENTS.sub("", form)):
+            self.owners.append(sql)
         elif not (form.startswith("CREATE EXTENSION ") or self._is_there(words)):
             yield sql
 

@@ -33,7 +33,7 @@ def installation(session: Session, timeout: float) -> Installation:
 
 def available_extensions(session: Session, names: Iterable[str]) -> set[str]:
     """Those of `names` that can be created."""
-    wanted = ", ".join(literal(name) for name in names)
+    wanted = ", ".join(literal(name) for name in names) or "NULL"
     rows = session.rows(f"SELECT name FROM pg_available_extensions WHERE name IN ({wanted})")
     return {row["name"] for row in rows}
 

@@ -24,11 +24,13 @@ def create(session: Session, name: str, verifier: str, comment: str) -> None:
     session.execute("COMMIT")
 
 
-def commented(session: Session, beginning: str) -> list[str]:
-    """Name the roles whose comment begins so."""
+def unused(session: Session, beginning: str) -> list[str]:
+    """Name the roles whose comment begins so, and which neither own a database nor are connected."""
     rows = session.rows(
-        "SELECT rolname AS name FROM pg_roles "
-        f"WHERE starts_with(shobj_description(oid, 'pg_authid'), {literal(beginning)})"
+        f"""SELECT rolname AS name FROM pg_roles r
+            WHERE starts_with(shobj_description(r.oid, 'pg_authid'), {literal(beginning)})
+              AND NOT EXISTS (SELECT FROM pg_database WHERE datdba = r.oid)
+              AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE usesysid = r.oid)"""
     )
     return [row["name"] for row in rows]
 
@@ -58,12 +60,13 @@ def equip(session: Session, name: str, schemas: Iterable[str], extensions: Itera
 
 
 def taking_over(name: str, by: str, database: str) -> list[bytes]:
-    """Statements for psql, with which `by` takes over all that the role owns in the connected `database`, and which let
-    nobody but superusers in again."""
+    """Statements for psql: `by` takes over what the role owns in the connected `database`; what the role may have set
+    for that, and whom it may have let in, is undone."""
     statements = (
         "SELECT pg_catalog.set_config('search_path', '', false);",
         f"REASSIGN OWNED BY {identifier(name)} TO {identifier(by)};",
         f"DROP OWNED BY {identifier(name)};",
-        f"ALTER DATABASE {identifier(database)} CONNECTION LIMIT 0;",
+        f"ALTER DATABASE {identifier(database)} RESET ALL;",
+        f"ALTER DATABASE {identifier(database)} WITH IS_TEMPLATE false ALLOW_CONNECTIONS true CONNECTION LIMIT 0;",
     )
     return [statement.encode() for statement in statements]

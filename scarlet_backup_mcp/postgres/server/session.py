@@ -284,7 +284,7 @@ def connection_error(ended: Exit, database: str) -> Exception:
         return DatabaseMissing(f"There is no database {identifier(database)} on the server.")
     if re.search(
         r"password authentication failed|no password supplied|role .* does not exist|permission denied|"
-        r"no pg_hba.conf entry|authentication failed|is not permitted to log in",
+        r"no pg_hba.conf entry|pg_hba.conf rejects|authentication failed|is not permitted to log in",
         text,
     ):
         return PermissionDenied(f"The server refused the connection: {said}")

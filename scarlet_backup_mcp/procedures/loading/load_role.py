@@ -13,7 +13,8 @@ from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from ...errors import BackupToolError, ForeignRefused, PreflightFailed, ServerError
+from ...errors import BackupToolError, ForeignRefused, PermissionDenied, PreflightFailed, ServerError
+from ...postgres.dump.put_off import PutOff
 from ...postgres.dump.roles import scram_verifier
 from ...postgres.server import login_roles
 from ...postgres.server.installation import available_extensions, extensions_of, trusted_extensions
@@ -46,34 +47,46 @@ class LoadRole:
         """Those that are made for the extensions."""
         return {schema for _, schema in self.extensions} - {"public", "pg_catalog"}
 
-    def prepare(self, server: Server, maintenance: str, database: str, options: Mapping[str, str]) -> str:
-        """Give it an empty database, in which nothing of anybody's can run yet, as the superuser of `server`. Gives ""
-        once it can connect, else what the server said."""
+    def prepare(self, server: Server, maintenance: str, database: str, options: Mapping[str, str]) -> None:
+        """Give it an empty database, in which nothing of anybody's can run yet, as the superuser of `server`. Raises
+        ForeignRefused where the server does not let it in."""
         with server.session(maintenance) as session:
             login_roles.give_database(session, self.name, database, self.tablespaces)
         with server.session(database, options) as session:
             login_roles.equip(session, self.name, sorted(self.schemas), self.extensions)
         try:
             self.server.session(database).close()
-        except ServerError as error:
-            return error.message
-        return ""
+        except PermissionDenied as error:
+            raise ForeignRefused(
+                f"The server lets no role without rights in, as which a file from elsewhere is loaded: {error.message}",
+                f"Add a line for it to pg_hba.conf, as `local all all scram-sha-256`. {trusting()}",
+            ) from error
 
     def hand_over(
-        self, server: Server, database: str, statements: Iterable[bytes], options: Mapping[str, str], progress: Progress
+        self, server: Server, database: str, put_off: PutOff, options: Mapping[str, str], progress: Progress
     ) -> None:
         """Have the superuser of `server` take over what the role has made, and do what was put off. Nothing of that
-        runs what the file has defined. Raises LoadFailed."""
-        script = [*login_roles.taking_over(self.name, server.user, database), *statements]
+        runs what the file has defined, nor do settings stay that the role has given the database. Raises LoadFailed.
+
+        Owners come first, each in a transaction of its own: REASSIGN locks all that is left at once.
+        """
+        script = [*put_off.owners, *login_roles.taking_over(self.name, server.user, database), *put_off.statements]
         load(server, database, "what the file says of owners and privileges", _lines(script), options, progress)
 
 
 @contextmanager
 def load_role(
-    context: BackupContext, source: str, extensions: Sequence[tuple[str, str]], tablespaces: Collection[str]
+    context: BackupContext,
+    source: str,
+    extensions: Sequence[tuple[str, str]],
+    tablespaces: Collection[str],
+    warnings: list[str],
 ) -> Generator[LoadRole]:
-    """Make one, which is there as long as the block. Raises ForeignRefused for extensions that may reach outside of a
-    database, unless the live database has them, PreflightFailed for those that the server lacks."""
+    """Make one, which is there as long as the block; `warnings` tells if it stays.
+
+    Raises ForeignRefused for extensions that may reach outside of a database, unless the live database has them, and
+    PreflightFailed for those that the server lacks.
+    """
     name, password = f"scarlet_load_{secrets.token_hex(4)}", secrets.token_urlsafe(24)
     with context.server.session(context.maintenance_database) as session:
         _check(context, session, source, {extension for extension, _ in extensions})
@@ -81,13 +94,17 @@ def load_role(
     try:
         yield LoadRole(name, context.server.logged_in_as(name, password), extensions, tablespaces)
     finally:
-        with suppress(BackupToolError), context.server.session(context.maintenance_database) as session:
-            login_roles.drop(session, name)
+        try:
+            with context.server.session(context.maintenance_database) as session:
+                login_roles.drop(session, name)
+        except BackupToolError as error:
+            warnings.append(f"The role {name} could not be dropped, the next `backup` does it: {error.message}")
 
 
 def sweep(session: Session) -> None:
-    """Drop those that killed restores left. Their databases are gone, and the server's restore lock is held."""
-    for name in login_roles.commented(session, MARK):
+    """Drop those that killed restores left, whose databases are gone. A restore under way whose maintenance database is
+    another one is not kept out by the restore lock: its role is in use."""
+    for name in login_roles.unused(session, MARK):
         with suppress(BackupToolError):
             login_roles.drop(session, name)
 

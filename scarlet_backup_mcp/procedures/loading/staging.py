@@ -118,16 +118,9 @@ class Staging:
             with self.server.session(name, loader.options) as inside:
                 databases.drop_public(inside)
         warnings += databases.apply_settings(self.server, name, self.settings, loader.options)
-        if loader.role is None or not (
-            hindered := loader.role.prepare(self.server, loader.maintenance, name, loader.options)
-        ):
-            return oid, warnings
-        loader.role = None
-        with self.server.session(loader.maintenance) as session:
-            disk_space.drop(self.server, session, name)
-        oid, warnings = self._create(name)
-        told = f"The server does not let a role without rights in ({hindered.removesuffix('.')})"
-        return oid, [*warnings, f"{told}, so what the file has defined ran with a superuser's rights at the load."]
+        if loader.role is not None:
+            loader.role.prepare(self.server, loader.maintenance, name, loader.options)
+        return oid, warnings
 
     def _anew(self) -> None:
         with self.server.session(self.loader.maintenance) as session:
@@ -137,7 +130,10 @@ class Staging:
     def _hand_over(self, name: str) -> None:
         loader = self.loader
         if loader.role is not None and loader.put_off is not None:
-            loader.role.hand_over(self.server, name, loader.put_off.statements, loader.options, loader.progress)
+            loader.role.hand_over(self.server, name, loader.put_off, loader.options, loader.progress)
+            with self.server.session(loader.maintenance) as session:
+                databases.set_comment(session, name, self.marker)
+            databases.apply_settings(self.server, name, self.settings, loader.options)
 
     def _compare(self, before: Contents, formats: Mapping[str, str | None]) -> Comparison:
         after = self._dump(self.name, before, formats)

@@ -27,7 +27,7 @@ from ..disk_space import drop_after
 from ..drill.sql import Rehearsal, rehearsal
 from ..loading import computed_anew
 from ..loading.attempts import HOPELESS, Loader, Way, as_error, refuse_broken, settings_of, told_of, trusts_path
-from ..loading.load_role import LoadRole, load_role
+from ..loading.load_role import LoadRole, load_role, trusting
 from ..loading.psql import LoadFailed, script_of
 from ..loading.staging import Staging
 from ..own_names import MARK, scratch_prefix
@@ -136,7 +136,7 @@ def _from_script(
         search_path = rehearsed.report.search_path
         if planned.manifest is None:  # whatever else a file from elsewhere did, it did in the throw-away server
             source, extensions = _its_own_dump(rehearsed, progress), rehearsed.extensions()
-            with load_role(context, planned.source, extensions, contents.tablespaces) as role:
+            with load_role(context, planned.source, extensions, contents.tablespaces, work.warnings) as role:
                 _bring_in(context, planned, work, source, search_path, progress, role)
         else:
             _bring_in(context, planned, work, source, search_path, progress)
@@ -169,6 +169,8 @@ def _require_proof(planned: SqlPlan, work: Staged, rehearsed: Rehearsal) -> None
             f"{planned.source} could not be loaded in a drill. {detail}", "Do what it says, or choose another backup."
         )
     at_any_rate = "If the user wants it all the same, call again with drill=false: then it is loaded as it is."
+    if planned.manifest is None:
+        at_any_rate = trusting()
     if rehearsed.report.proved is False:
         raise BackupNotValid(
             f"{planned.source} did not bring the same data back in a drill: {detail}",
@@ -219,14 +221,17 @@ def _bring_in(
         work.warnings += require_same_meanings(loader, accepted=planned.options.drill is False)
         loaded = len(work.steps)
         work.warnings += staging.analyse()
-        if planned.manifest is None:
-            _settle_schemas(context, planned, work, quietly)
-        staging.hand_over()
+        try:
+            staging.hand_over()
+        except LoadFailed as error:
+            raise as_error(error, loader, foreign=True) from error
         if wanted is not None:
             progress.stage("putting back owner, privileges and settings")
             work.warnings += [*staging.put_back(), *staging.unlike()]
             work.did("Put back owner, privileges and settings", f"{len(wanted.settings)} settings")
         require_equal(planned, work, staging, script)
+        if planned.manifest is None:
+            _settle_schemas(context, planned, work, quietly)
         check_integrity_rows(context, planned, work, quietly)
         work.warnings += computed_anew.warnings(
             computed_anew.unlike_the_backup(context.server, work.staging, planned.facts, planned.manifest, progress)
