@@ -89,7 +89,7 @@ class Mind:
         """Where a restore keeps its journal."""
         return self.directory / "restore.journal.json"
 
-    def target(self) -> BackupContext:
+    def context(self) -> BackupContext:
         """A new one, as each call has."""
         return BackupContext(self.settings)
 

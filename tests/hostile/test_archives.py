@@ -108,7 +108,7 @@ UNSAFE: dict[str, tuple[Callable[[Sent], None], str]] = {
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackupContext]:
+def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackupContext]:
     settings = load_settings(
         dir=tmp_path_factory.mktemp("archives"), via="local", dsn="postgresql://127.0.0.1:1/letta", database="letta"
     )

@@ -92,7 +92,7 @@ def saved(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mi
     directory = tmp_path_factory.mktemp("saved") / "backups"
     mind = Mind(stack.container, f"mind_{secrets.token_hex(4)}", directory)
     mind.make()
-    with mind.target() as context:
+    with mind.context() as context:
         made = backup(context, Progress())
     mind.psql("UPDATE marker SET was = 'live'")
     yield replace(mind, saved=made.name)
@@ -127,7 +127,7 @@ def test_a_dump_over_a_stalled_connection_ends(saved: Mind, proxy: Proxy, monkey
     began: list[float] = []
 
     def take() -> None:
-        with saved.target() as context:
+        with saved.context() as context:
             backup(context, Watch("dumping", stalled(proxy, began)))
 
     error = through(proxy, monkeypatch, take)
@@ -145,7 +145,7 @@ def test_a_restore_over_a_stalled_connection_ends(
     before, began = saved.fingerprint(), list[float]()
 
     def put_back() -> None:
-        with saved.target() as context:
+        with saved.context() as context:
             options = RestoreOptions(drill=False, stop_dependents=False)
             restore(context, Watch(stage, stalled(proxy, began), done), saved.saved, options)
 
@@ -154,7 +154,7 @@ def test_a_restore_over_a_stalled_connection_ends(
     assert isinstance(error, (EngineUnreachable, RestoreInterrupted))
     proxy.stalled = False
     assert_idle(saved)
-    with saved.target() as context:
+    with saved.context() as context:
         backup(context, Progress())
     assert saved.fingerprint() == before
     assert list(saved.databases()) == [saved.name]
@@ -164,7 +164,7 @@ def test_a_program_that_is_silent_for_long_is_waited_for(
     saved: Mind, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", proxy.address)
-    with saved.target() as context, context.server.session(saved.name) as session:
+    with saved.context() as context, context.server.session(saved.name) as session:
         began = time.monotonic()
         session.execute("SELECT pg_sleep(7)")
     assert time.monotonic() - began > 3 * SILENCE
@@ -178,7 +178,7 @@ def test_an_engine_that_wakes_within_40_seconds_ends_nothing(
     monkeypatch.setattr(engines, "SILENCE_SECONDS", REAL_SILENCE / 5)
     monkeypatch.setattr(exec_stream, "SILENCE_SECONDS", REAL_SILENCE / 5)
     monkeypatch.setattr(engines, "PING_SECONDS", REAL_PING / 5)
-    with saved.target() as context, context.server.session(saved.name) as session:
+    with saved.context() as context, context.server.session(saved.name) as session:
         timer = threading.Timer(40 / 5, proxy.wake)
         proxy.stall()
         timer.start()
@@ -191,7 +191,7 @@ def test_a_container_that_is_lost_when_a_load_begins_is_told_as_that(saved: Mind
         run_docker("kill", saved.container)
 
     try:
-        with saved.target() as context, pytest.raises(ContainerLost) as caught:
+        with saved.context() as context, pytest.raises(ContainerLost) as caught:
             restore(context, Watch("loading", lose), saved.saved, RestoreOptions(drill=False, stop_dependents=False))
         assert "during" in caught.value.message
     finally:

@@ -57,7 +57,7 @@ def a_mind(container: str, directory: Path) -> Generator[Mind]:
     """A memory with many rows, backed up and then changed."""
     mind = Mind(container, f"mind_{secrets.token_hex(4)}", directory)
     mind.make(ROWS)
-    with mind.target() as context:
+    with mind.context() as context:
         made = backup(context, Progress())
     mind.psql("UPDATE marker SET was = 'live'")
     yield replace(mind, saved=made.name)
@@ -92,7 +92,7 @@ def empty(mind: Mind) -> None:
 
 
 def put_back(mind: Mind, progress: Progress) -> Restore:
-    with mind.target() as context:
+    with mind.context() as context:
         return restore(context, progress, mind.saved, RestoreOptions(drill=False))
 
 
@@ -139,12 +139,12 @@ def test_a_disk_without_room_for_a_checkpoint_keeps_the_scratch_database_until_t
     assert len(left) == 1
     assert left[0] in error.message
     fill(mind, 8)
-    with mind.target() as context:
+    with mind.context() as context:
         told = " ".join(backup(context, Progress()).warnings)
     assert f"{left[0]} can't be dropped now" in told
     assert (scratch(mind), crashes(mind)) == (left, 0)
     empty(mind)
-    with mind.target() as context:
+    with mind.context() as context:
         told = " ".join(backup(context, Progress()).warnings)
     assert f"{left[0]}, left by a restore that was killed, is dropped" in told
     assert scratch(mind) == []
@@ -159,7 +159,7 @@ def test_a_load_is_stopped_before_the_room_is_gone(mind: Mind, monkeypatch: pyte
 
 def test_a_copy_of_the_cluster_does_not_begin_without_room_for_its_checkpoint(mind: Mind) -> None:
     fill(mind, 8)
-    with mind.target() as context, pytest.raises(DiskFull) as caught:
+    with mind.context() as context, pytest.raises(DiskFull) as caught:
         backup(context, Progress(), kind="volume")
     assert "An SQL backup needs no checkpoint" in caught.value.remedy
     assert crashes(mind) == 0
@@ -168,7 +168,7 @@ def test_a_copy_of_the_cluster_does_not_begin_without_room_for_its_checkpoint(mi
 def test_an_undo_point_that_may_go_goes_on_a_full_disk_too(mind: Mind) -> None:
     point = mind.set_aside("aside")
     fill(mind, 8)
-    with mind.target() as context:
+    with mind.context() as context:
         done = prune(context, Progress(), dry_run=False, include_undo=True)
     assert [item.name for item in done.items if item.action == "removed"] == [point]
     assert (mind.undo_points(), crashes(mind)) == ([], 0)
@@ -178,20 +178,20 @@ def test_an_undo_point_that_can_not_go_is_none_any_more_and_goes_later(mind: Min
     point = mind.set_aside("aside")
     mind.psql("DROP TABLE letta.many", point)
     fill(mind, 8)
-    with mind.target() as context:
+    with mind.context() as context:
         done = prune(context, Progress(), dry_run=False, include_undo=True)
     assert [item.name for item in done.items if item.action == "not removed"] == [point]
-    with mind.target() as context:
+    with mind.context() as context:
         assert list_backups(context).undo_points == []
     empty(mind)
-    with mind.target() as context:
+    with mind.context() as context:
         assert point in " ".join(backup(context, Progress()).warnings)
     assert (mind.undo_points(), crashes(mind)) == ([], 0)
 
 
 def test_a_drill_on_the_live_server_takes_the_same_care(mind: Mind) -> None:
     before = mind.fingerprint()
-    with mind.target() as context, pytest.raises(DiskFull):
+    with mind.context() as context, pytest.raises(DiskFull):
         verify(context, Watch("restoring", lambda _: fill(mind, 4), 40 << 20), mind.saved, "drill", on_live_server=True)
     assert (mind.fingerprint(), scratch(mind), crashes(mind)) == (before, [], 0)
 

@@ -121,7 +121,7 @@ class SmallServer:
 
 
 def take(mind: Mind, **options: Any) -> Backup:
-    with mind.target() as context:
+    with mind.context() as context:
         return backup(context, Progress(), **options)
 
 
@@ -136,7 +136,7 @@ def put_back(
     **consents: bool,
 ) -> Restore:
     """Leaves the dependents alone unless it is told otherwise: stopping them takes its time."""
-    with mind.target() as context:
+    with mind.context() as context:
         wished = replace(RestoreOptions(stop_dependents=stop_dependents, drill=drill), **consents)
         return restore(context, progress or Progress(), source, wished, confirmed=confirmed)
 
@@ -152,7 +152,7 @@ def refusal(
     """Both a dry run and a restore refuse, for the same reason, before anything is made, and change nothing."""
     around, files = mind.around(), listing(mind.directory)
     watch = Watch()
-    with mind.target() as context, pytest.raises(kind) as dry:
+    with mind.context() as context, pytest.raises(kind) as dry:
         dry_run(
             context,
             watch,
@@ -607,7 +607,7 @@ def test_latest_never_means_a_shrunk_backup_and_the_refusal_names_the_full_one(m
     error = refusal(mind, BackupMissing, "latest")
     assert mind.saved in error.message
     assert mind.saved in error.remedy
-    with mind.target() as context:
+    with mind.context() as context:
         told = dry_run(context, Progress(), shrunk.name)
     assert any("shrunk" in warning for warning in told.warnings)
 
@@ -692,7 +692,7 @@ def test_name_that_leaves_no_room_for_an_undo_points_is_refused(mind: Mind) -> N
     settings = load_settings(dir=mind.directory, container=mind.container, database="è" + "m" * 31)
     name = foreign(mind, b"")
     for call in (dry_run, restore):
-        with type(mind.target())(settings) as context, pytest.raises(PreflightFailed, match="too long"):
+        with type(mind.context())(settings) as context, pytest.raises(PreflightFailed, match="too long"):
             call(context, Progress(), name, RestoreOptions(accept_foreign=True))
 
 
@@ -701,7 +701,7 @@ def test_name_that_leaves_no_room_for_an_undo_points_is_refused(mind: Mind) -> N
 
 def test_dry_run_tells_what_would_be_done_and_changes_nothing(mind: Mind, stack: Stack) -> None:
     around, files, was_started = mind.around(), listing(mind.directory), started_at(stack.dependent)
-    with mind.target() as context:
+    with mind.context() as context:
         told = dry_run(context, Progress(), "latest")
     assert (told.restored, told.dry_run, told.source) == (False, True, mind.saved)
     assert (told.rows_compared, told.integrity_rows, told.integrity_rows_before) == (304, 3, 3)
@@ -895,7 +895,7 @@ def test_journal_is_told_of_while_the_server_is_down_and_settled_when_it_is_up(m
             lambda context: backup(context, Progress()),
         ]
         for call in calls:
-            with mind.target() as context, pytest.raises(RestoreInterrupted) as raised:
+            with mind.context() as context, pytest.raises(RestoreInterrupted) as raised:
                 call(context)
             assert raised.value.remedy
     finally:
@@ -910,7 +910,7 @@ def test_journal_is_told_of_while_the_server_is_down_and_settled_when_it_is_up(m
 def test_dry_run_leaves_a_journal_alone_and_says_so(mind: Mind) -> None:
     leave_a_journal(mind)
     around, files = mind.around(), listing(mind.directory)
-    with mind.target() as context, pytest.raises(RestoreInterrupted):
+    with mind.context() as context, pytest.raises(RestoreInterrupted):
         dry_run(context, Progress(), mind.saved)
     assert (mind.around(), listing(mind.directory)) == (around, files)
 

@@ -40,7 +40,7 @@ def saved(require_docker: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
         box.psql("CREATE ROLE plain LOGIN; GRANT pg_write_all_data TO plain;", "postgres")
         mind = Mind(box.name, f"mind_{secrets.token_hex(4)}", tmp_path_factory.mktemp("saved") / "backups")
         mind.make(f"ALTER DATABASE {mind.name} CONNECTION LIMIT 40;")
-        with mind.target() as context:
+        with mind.context() as context:
             made = backup(context, Progress())
         yield box, replace(mind, saved=made.name)
 
@@ -58,7 +58,7 @@ def box(saved: tuple[Box, Mind]) -> Box:
 
 
 def put_back(mind: Mind, progress: Progress | None = None) -> Restore:
-    with mind.target() as context:
+    with mind.context() as context:
         return restore(context, progress or Progress(), mind.saved, RestoreOptions(drill=False, stop_dependents=False))
 
 
@@ -158,7 +158,7 @@ def test_a_full_backup_directory_is_told_before_anything_is_loaded(mind: Mind, t
         full = replace(mind, directory=directory)
         for path in mind.directory.glob(f"{mind.saved}*"):
             (directory / path.name).write_bytes(path.read_bytes())
-        with full.target() as context:
+        with full.context() as context:
             context.directory.prepare()
         seen = Watch()
         filler = fill(directory, leaving=1)
@@ -187,7 +187,7 @@ def test_a_restore_that_can_not_be_settled_keeps_both_databases(
             put_back(mind)
     assert len(mind.databases()) == len(before) + 1
     assert mind.journal.exists()
-    with mind.target() as context:
+    with mind.context() as context:
         assert any("rolled back" in warning for warning in backup(context, Progress(), verify="full").warnings)
     assert mind.databases() == before
     assert put_back(mind).restored
@@ -197,7 +197,7 @@ def test_an_undo_point_with_a_mark_of_ours_stays_one(box: Box, mind: Mind) -> No
     """As the database has that somebody has finished a restore with by hand."""
     box.psql(f"COMMENT ON DATABASE {mind.name} IS 'scarlet-backup-mcp: scratch of a restore of x.sql'", "postgres")
     undo = put_back(mind).undo_point
-    with mind.target() as context:
+    with mind.context() as context:
         backup(context, Progress(), verify="full")
         assert undo in [point.name for point in list_backups(context).undo_points or []]
         assert restore(context, Progress(), undo or "", RestoreOptions(stop_dependents=False)).restored
