@@ -61,11 +61,11 @@ class Recomputed(Model):
     schema_: str = Field(alias="schema")
     name: str
     view: bool = Field(description="A materialised view.")
-    key: str = Field(default="", description="The columns that tell rows apart; of a view all.")
+    key: str = Field(default="", description="The primary key's columns; empty without one.")
     rows: int = 0
     digests: dict[str, str] = Field(default={}, description='By column; "" is a whole row of a view.')
     sample: dict[str, str] = Field(default={}, description="Of some rows: a digest by that of the key.")
-    keys: dict[str, str] = Field(default={}, exclude=True, description="The keys themselves; they are not kept.")
+    keys: dict[str, str] = Field(default={}, exclude=True, description="Primary keys themselves; they are not kept.")
     why_not: str = Field(default="", description="Why it could not be read.")
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)

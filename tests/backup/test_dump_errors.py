@@ -140,7 +140,7 @@ def test_a_full_disk_for_temporary_files_and_a_limit_on_them_are_told(box: Box, 
         assert (error.code, "No space left on device" in error.message) == ("disk_full", True), error
     with box.pg_dump_is(f'PGOPTIONS="$PGOPTIONS {spill} -c temp_file_limit=0" exec $REAL "$@"'):
         error = failure(box, directory, database="spilling")
-        assert "ALTER ROLE postgres SET temp_file_limit" in error.remedy, error
+        assert 'ALTER ROLE "postgres" SET temp_file_limit' in error.remedy, error
     box.psql("ALTER DATABASE spilling SET work_mem = '64kB'; ALTER DATABASE spilling SET temp_tablespaces = 'spill'")
     error = failure(box, directory, database="spilling")  # a look of ours
     assert (error.code, error.remedy.startswith("Free space")) == ("query_failed", True), error
@@ -164,6 +164,10 @@ COPY = "pg_dump: detail: Command was: COPY public.t (a) TO stdout;"
         ("ERROR:  invalid page in block 3 of relation base/1/2", "damage", "data_damaged"),
         ('ERROR:  could not read block 3 in file "base/1/2": read only 0 of 8192 bytes', "damage", "data_damaged"),
         ('ERROR:  could not open file "base/1/2": No such file or directory', "damage", "data_damaged"),
+        ('ERROR:  could not open file "base/1/2": Too many open files in system', "other", "dump_failed"),
+        ('ERROR:  could not open file "base/1/2": Permission denied', "other", "dump_failed"),
+        ('ERROR:  could not open file "base/pgsql_tmp/a": No space left on device', "spilled", "disk_full"),
+        ('ERROR:  could not read block 3 in file "base/1/2": Input/output error', "damage", "data_damaged"),
         ("ERROR:  missing chunk number 0 for toast value 1 in pg_toast_2", "damage", "data_damaged"),
         ("ERROR:  compressed pglz data is corrupt", "damage", "data_damaged"),
         (
@@ -201,6 +205,14 @@ def test_each_failure_has_a_remedy_that_leads_on(said: str, kind: Kind, code: st
     for again in re.finditer(r"(\S+)[^.;]*`backup`", error.remedy):
         before = error.remedy[: again.start()] + again[0]
         assert re.search(r"Wait|Set|Free|Raise|Stop|kind|mend", before + error.remedy[again.end() :][:20]), error.remedy
+
+
+def test_the_role_that_a_remedy_changes_is_quoted(tmp_path: Path) -> None:
+    shown = f"pg_dump: detail: ERROR:  temporary file size exceeds temp_file_limit (1kB)\n{COPY}"
+    dsn = 'postgresql://Max-"1"@127.0.0.1:1/letta'
+    with BackupContext(load_settings(dir=tmp_path, via="local", dsn=dsn)) as context:
+        error = dump_error(context, Exit(1, shown), Whereabouts("public", "t", 3, "0-0-1", 7, superuser=True))
+    assert '`ALTER ROLE "Max-""1""" SET temp_file_limit = -1`' in error.remedy
 
 
 def test_no_error_of_a_dump_sends_to_a_look_that_finds_nothing() -> None:

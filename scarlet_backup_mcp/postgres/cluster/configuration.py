@@ -52,6 +52,7 @@ _RISKS: Mapping[str, str] = {
     "fsync": "lets rows be lost when the power fails",
     "full_page_writes": "lets rows be lost when the power fails",
     "ignore_checksum_failure": "passes over damaged pages",
+    "ignore_invalid_pages": "passes over damaged pages",
     "zero_damaged_pages": "throws the rows of damaged pages away",
 }
 _OFF, _ON, _INSIDE = r"(?i:of|f|n|0).*", r"(?i:on|t|y|1).*", r"(?!/|.*\.\.).*"
@@ -68,6 +69,7 @@ _HARMLESS: Mapping[str, str] = {
     "fsync": _ON,
     "full_page_writes": _ON,
     "ignore_checksum_failure": _OFF,
+    "ignore_invalid_pages": _OFF,
     "zero_damaged_pages": _OFF,
 }
 """Values that are a server's own, or within the data directory. An empty one is harmless everywhere."""
@@ -233,7 +235,8 @@ def _of_rule(fields: list[str]) -> str:
     plain = [field.replace('"', "") for field in fields]
     if {"ldap", "radius"} & set(plain[3:6]):
         return "sends passwords to another server"
-    if plain[0].startswith("host") and "trust" in plain[4:6]:
+    # By `ident` the machine that connects says who it is.
+    if plain[0].startswith("host") and {"trust", "ident"} & set(plain[4:6]):
         address, mask = plain[3], plain[4]
         if address not in _LOOPBACK and _MASKED.get(address) != mask:
             return "lets others than this machine in without a password"

@@ -117,7 +117,7 @@ def end_connections(session: Session, name: str, but: int = 0) -> None:
 
 def drop(session: Session, name: str) -> None:
     """Drop a database, its connections first. Begins with a checkpoint, which takes the server down where its disk has
-    no room for that (seen on 15.20): see `procedures.room`."""
+    no room for that (seen on 15.20): see `procedures.disk_space`."""
     if session.rows(f"SELECT FROM pg_database WHERE datname = {literal(name)} AND datistemplate"):
         set_template(session, name, template=False)  # or it can't be dropped
     session.execute(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)")

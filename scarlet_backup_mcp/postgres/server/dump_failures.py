@@ -22,6 +22,8 @@ KEY_LENGTH = 80
 ENGLISH = {"lc_messages": "C"}
 """Options for sessions of superusers, who alone may set it."""
 
+_NOT_THE_FILES = r"[^\n]*: (?:Too many open files|Permission denied|Operation not permitted|Cannot allocate memory)"
+"""Why the operating system does not open a file that may be whole."""
 # In this order: a message may hold words of a later one, in the statement that it shows.
 _KINDS: tuple[tuple[Kind, str], ...] = (
     ("denied", r"permission denied|row-level security"),
@@ -31,14 +33,15 @@ _KINDS: tuple[tuple[Kind, str], ...] = (
         "too large",
         r"invalid memory alloc request size \d{1,10}\b|Cannot enlarge string buffer|array size exceeds the maximum",
     ),
+    ("spilled", r"No space left on device|could not extend file"),
     (
         "damage",
-        r"invalid page in block|could not (?:read|open) (?:block|file)|missing chunk number|unexpected chunk number|"
-        r"unexpected chunk size|found toasted toast chunk|compressed \w+ data is corrupt|could not access status of|"
+        rf"invalid page in block|could not (?:read|open) (?:block|file)(?!{_NOT_THE_FILES})|"
+        r"missing chunk number|unexpected chunk number|unexpected chunk size|found toasted toast chunk|"
+        r"compressed \w+ data is corrupt|could not access status of|"
         r"page verification failed|uncommitted xmin|found xm(?:in|ax) .* from before|"
         r"invalid memory alloc request size \d{11}",
     ),
-    ("spilled", r"No space left on device|could not extend file"),
     ("limit", r"exceeds temp_file_limit"),
     ("changed", r"cache lookup failed|does not exist|could not open relation|could not find|out of sync"),
 )

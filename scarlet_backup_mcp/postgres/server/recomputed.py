@@ -7,6 +7,9 @@ has become read-only nothing can be made that would run later (seen on 15.20 wit
 alone it would have undone). The function's body is parsed when it is made, which locks the table: what was looked up of
 it then stays true. At the end everything is rolled back, settings that were changed meanwhile included.
 
+To make the function fires event triggers, whose code would run with our own rights: where one would fire, nothing is
+made.
+
 A virtual generated column (18 and newer) is stored nowhere and can use PostgreSQL's own functions only: it is what its
 definition says.
 """
@@ -14,24 +17,28 @@ definition says.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import PermissionDenied, QueryFailed, TableLocked
+from ...errors import PermissionDenied, QueryFailed, ServerError, TableLocked
 from ...models.manifest import Recomputed
 from ...progress import Progress
 from .catalogue import ServerFacts
 from .counting import LOCK_WAIT
 from .databases import quietly
-from .quoting import identifier, literal
+from .quoting import identifier, literal, qualified
 from .session import Server, Session
 
 KEPT = 100
 """So many rows of each table, chosen by their keys, are kept with digests of their own, to name some that differ."""
 SHOWN = 3
 _KEY_LENGTH = 80
-_PATIENCE = {**LOCK_WAIT, "statement_timeout": "15min"}
+_PATIENCE = {**LOCK_WAIT, "statement_timeout": "1min"}
+"""For looks at the catalogue; what reads rows has the time that is left."""
+_GRACE_SECONDS = 10
+"""After which a statement that does not heed statement_timeout (its code can catch that) ends with its session."""
 _FORMATS: Mapping[str, str] = {
     "DateStyle": "ISO",
     "IntervalStyle": "postgres",
@@ -47,39 +54,62 @@ _NONE = "0" * 32
 @dataclass(frozen=True)
 class _Computed:
     """A table or materialised view, and what of it is computed; `schema` and `name` are of its topmost partitioned
-    table `root`, if it has one, and `quoted` is its own name. `reader` is the role that reads it."""
+    table `root`, if it has one. `reader` is the role that reads it. `has_primary`: the key is the primary one."""
 
     oid: int
     root: int
     schema: str
     name: str
-    quoted: str
+    own_schema: str
+    own_name: str
     view: bool
     owner: int
     reader: str
     columns: list[str]
     key: list[str]
+    has_primary: bool
+
+    @property
+    def quoted(self) -> str:
+        """Its own name. psql counts a bare `begin` or `case` in a function's body, and waits for its `end`."""
+        return qualified(self.own_schema, self.own_name)
 
 
 def recomputed(
-    server: Server, database: str, facts: ServerFacts, progress: Progress, snapshot: str | None = None
+    server: Server,
+    database: str,
+    facts: ServerFacts,
+    progress: Progress,
+    seconds: float,
+    snapshot: str | None = None,
 ) -> list[Recomputed]:
     """Digests of it in a snapshot that a session keeps exported (None: as it is now), of partitions under the topmost
-    table. `facts` are of that server and the connecting role.
+    table. `facts` are of that server and the connecting role; `seconds` is the time for all of it.
 
-    What could not be read says why. Raises what keeps the server from answering at all.
+    What could not be read says why. Raises ServerError or HostError only where nothing could be.
     """
     # The function is in no statistics: by them it is told what was written since a backup.
+    until = time.monotonic() + seconds
     options = {
         **_PATIENCE,
         **_FORMATS,
         **({**quietly(facts.version_num), "track_counts": "off"} if facts.superuser else {}),
     }
     merged: dict[int, Recomputed] = {}
-    with server.session(database, options, progress) as session:
-        for one in _computed(session):
-            found = _read(session, one, snapshot)
-            merged[one.root] = _merged(merged[one.root], found) if one.root in merged else found
+    try:
+        with server.session(database, options, progress) as session:
+            fires = _event_trigger(session, facts)
+            for one in _computed(session):
+                left = until - time.monotonic()
+                if fires:
+                    found = _named(one, f"reading it would run the event trigger {fires}")
+                elif left <= 0:
+                    found = _named(one, "it was not reached in time")
+                else:
+                    found = _read(session, one, snapshot, left)
+                merged[one.root] = _merged(merged[one.root], found) if one.root in merged else found
+    except ValueError as error:
+        raise ServerError(f"What the server sent can't be read: {error}.") from error
     return list(merged.values())
 
 
@@ -107,8 +137,10 @@ def _unlike(one: Recomputed, other: Recomputed) -> str:
         return ""
     named = [column for column in columns if column != _WHOLE]
     what = f"column{'s' if len(named) > 1 else ''} {', '.join(named)}" if named else "which values stand together"
-    rows = [other.keys[hashed] for hashed in other.sample if _differs(one, hashed, other.sample[hashed])]
-    where = f", e.g. where {'the row' if one.view else other.key} is {', '.join(rows[:SHOWN])}" if rows else ""
+    rows = [hashed for hashed in other.sample if _differs(one, hashed, other.sample[hashed])]
+    keys = [other.keys[hashed] for hashed in rows if hashed in other.keys]
+    where = f", in {len(rows):,} of {len(other.sample):,} rows that were looked at one by one" if rows else ""
+    where = f", e.g. where {other.key} is {', '.join(keys[:SHOWN])}" if keys and other.key else where
     return f", {what}: other values{where}{stale}"
 
 
@@ -124,13 +156,14 @@ def _differs(one: Recomputed, hashed: str, digest: str) -> bool:
 
 
 def _computed(session: Session) -> list[_Computed]:
-    """What there is of it. A key without generated columns is the primary one, else all that is not generated."""
+    """What there is of it. The key is the primary one, if that has no generated columns, else all that is not
+    generated."""
     rows = session.rows(
         """SELECT c.oid::bigint AS oid, r.oid::bigint AS root, n.nspname AS schema, r.relname AS name,
-                  format('%I.%I', own.nspname, c.relname) AS quoted, c.relkind = 'm' AS view,
+                  own.nspname AS own_schema, c.relname AS own_name, c.relkind = 'm' AS view,
                   c.relowner::bigint AS owner,
                   CASE WHEN o.rolsuper THEN 'pg_read_all_data' ELSE o.rolname END AS reader,
-                  a.columns, coalesce(k.key, a.others, '{}') AS key
+                  a.columns, coalesce(k.key, a.others, '{}') AS key, k.key IS NOT NULL AS has_primary
            FROM pg_class c JOIN pg_namespace own ON own.oid = c.relnamespace JOIN pg_roles o ON o.oid = c.relowner
            JOIN pg_class r ON r.oid = coalesce(pg_partition_root(c.oid)::oid, c.oid)
            JOIN pg_namespace n ON n.oid = r.relnamespace
@@ -153,30 +186,55 @@ def _computed(session: Session) -> list[_Computed]:
     return [_Computed(**row) for row in rows]
 
 
-def _read(session: Session, one: _Computed, snapshot: str | None) -> Recomputed:
-    found = Recomputed(schema=one.schema, name=one.name, view=one.view, key=f"({', '.join(one.key)})")
+def _event_trigger(session: Session, facts: ServerFacts) -> str:
+    """The name of one that would run when a function is made in this session, whose settings are those of `quietly`;
+    "" for none."""
+    if facts.superuser and facts.version_num >= 170000:
+        return ""
+    found = session.rows(
+        f"""SELECT evtname AS name FROM pg_event_trigger
+            WHERE evtenabled IN ('A', 'R'{"" if facts.superuser else ", 'O'"}) AND evtevent ~ '^ddl_command_'
+              AND (evttags IS NULL OR evttags && '{{CREATE FUNCTION,ALTER FUNCTION}}')
+            ORDER BY evtname LIMIT 1"""
+    )
+    return found[0]["name"] if found else ""
+
+
+def _named(one: _Computed, why_not: str = "") -> Recomputed:
+    """It, with nothing read of it yet."""
+    key = f"({', '.join(one.key)})" if one.has_primary else ""
+    return Recomputed(schema=one.schema, name=one.name, view=one.view, key=key, why_not=why_not)
+
+
+def _read(session: Session, one: _Computed, snapshot: str | None, seconds: float) -> Recomputed:
+    session.execute(f"SET statement_timeout = '{max(1, round(seconds * 1000))}ms'")
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
     try:
         if snapshot is not None:
             session.execute(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}")
-        answer = _answer(session, one)
+        found = _found(one, _answer(session, one, seconds + _GRACE_SECONDS))
     except (QueryFailed, PermissionDenied, TableLocked) as error:
-        return found.model_copy(update={"why_not": error.message.removesuffix(".")})
-    finally:
-        session.execute("ROLLBACK")
+        found = _named(one, error.message.removesuffix("."))
+    except ValueError:  # no JSON: the server has not understood what was sent as it was meant
+        found = _named(one, "what the server sent of it can't be read")
+    session.execute("ROLLBACK")
+    return found
+
+
+def _found(one: _Computed, answer: dict[str, Any]) -> Recomputed:
     columns = [*one.columns, *([_WHOLE] if one.view else [])]
-    sample: list[tuple[str, str, str]] = answer["sample"] or []
-    return found.model_copy(
+    sample: list[tuple[str, str | None, str]] = answer["sample"] or []
+    return _named(one).model_copy(
         update={
             "rows": answer["rows"],
             "digests": {column: _hex(sums) for column, sums in zip(columns, answer["digests"], strict=True)},
             "sample": {hashed: digest for hashed, _, digest in sample},
-            "keys": {hashed: key for hashed, key, _ in sample},
+            "keys": {hashed: key for hashed, key, _ in sample if key is not None},
         }
     )
 
 
-def _answer(session: Session, one: _Computed) -> dict[str, Any]:
+def _answer(session: Session, one: _Computed, timeout: float) -> dict[str, Any]:
     function = "pg_temp.scarlet_backup_recomputed()"
     session.execute(
         f"CREATE FUNCTION {function} RETURNS pg_catalog.text SECURITY DEFINER BEGIN ATOMIC {_query(one)}; END"
@@ -189,19 +247,24 @@ def _answer(session: Session, one: _Computed) -> dict[str, Any]:
         raise QueryFailed("it was changed meanwhile", sqlstate="55006")  # "object not in prerequisite state"
     session.execute(f"ALTER FUNCTION {function} OWNER TO {identifier(one.reader)}")
     session.execute("SET TRANSACTION READ ONLY")
-    return json.loads(session.execute(f"SELECT {function}"))
+    return json.loads(session.execute(f"SELECT {function}", timeout))
 
 
 def _query(one: _Computed) -> str:
-    """One that has all of it in a JSON object. Each column is hashed with the row's key, in text form."""
+    """One that has all of it in a JSON object. Each column is hashed with the row's key, in text form.
+
+    The digests are an ARRAY: a function, json_build_array too, takes 100 arguments at most. Only a primary key is
+    shown, since other columns may hold secrets.
+    """
     key, values = (_row(one.columns),) * 2 if one.view else (_row(one.key), _row(one.columns))
     hashed = [_row([column] if one.view else [*one.key, column]) for column in one.columns]
     hashed += [key] if one.view else []
-    sums = ", ".join(f"json_build_array(sum({_hash(part, 0)}), sum({_hash(part, 1)}))" for part in hashed)
+    sums = ", ".join(f"[sum({_hash(part, 0)}), sum({_hash(part, 1)})]" for part in hashed)
+    shown = f"left({key}::text, {_KEY_LENGTH})" if one.has_primary else "NULL::text"
     return f"""SELECT json_build_object(
-            'rows', count(*), 'digests', json_build_array({sums}),
-            'sample', (SELECT json_agg(json_build_array(hash::text, left(key, {_KEY_LENGTH}), digest::text))
-                       FROM (SELECT {_hash(key, 0)} AS hash, {key}::text AS key, {_hash(values, 0)} AS digest
+            'rows', count(*), 'digests', to_json(ARRAY[{sums}]),
+            'sample', (SELECT json_agg(json_build_array(hash::text, shown, digest::text))
+                       FROM (SELECT {_hash(key, 0)} AS hash, {shown} AS shown, {_hash(values, 0)} AS digest
                              FROM ONLY {one.quoted} ORDER BY 1, 3 LIMIT {KEPT}) AS kept))::text
         FROM ONLY {one.quoted}"""
 
@@ -226,6 +289,7 @@ def _merged(one: Recomputed, other: Recomputed) -> Recomputed:
     kept = dict(sorted({**one.sample, **other.sample}.items(), key=lambda item: int(item[0]))[:KEPT])
     return one.model_copy(
         update={
+            "key": one.key if one.key == other.key else "",
             "rows": one.rows + other.rows,
             "digests": {c: _sum(one.digests.get(c, _NONE), other.digests.get(c, _NONE)) for c in columns},
             "sample": kept,

@@ -22,6 +22,7 @@ from ...errors import (
 from ...hosts import Exit
 from ...hosts.endings import lost
 from ...postgres.server import dump_failures, programs
+from ...postgres.server.quoting import identifier
 from ..context import BackupContext
 
 
@@ -97,8 +98,8 @@ def dump_error(context: BackupContext, ended: Exit, at: Whereabouts) -> BackupTo
     if kind == "limit":
         return DumpFailed(
             f"pg_dump needs larger temporary files than the server lets it have: {reason}.",
-            f"Raise it, as a superuser: `ALTER ROLE {context.server.user} SET temp_file_limit = -1`; then call "
-            "`backup` again.",
+            f"Raise it, as a superuser: `ALTER ROLE {identifier(context.server.user)} SET temp_file_limit = -1`; then "
+            "call `backup` again.",
         )
     if kind == "changed":
         return ConcurrentChange(f"The schema changed while the dump was taken: {said}")

@@ -24,7 +24,7 @@ HOW = (
 
 def image(context: BackupContext, server_version: str) -> str:
     """What a proof is bound to: the image of the container, or the version of a server that runs in none. Raises what
-    `BackupContext.place` raises."""
+    `BackupContext.container_info` raises."""
     number = f"PostgreSQL {server_version.split()[0]}"  # packagers add words of their own to it
     return context.container_info.image_id or number if context.settings.via == "docker" else number
 

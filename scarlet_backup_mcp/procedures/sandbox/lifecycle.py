@@ -91,7 +91,7 @@ def throw_away_server(context: BackupContext, progress: Progress) -> Generator[T
     one's image, and the live one need not run; else a cluster from the same bin directory.
 
     What killed drills left is removed first. Raises Busy while another drill of the backup directory is under way,
-    DirectoryNotWritable, DrillImpossible, ProgramMissing, or what `BackupContext.place` raises.
+    DirectoryNotWritable, DrillImpossible, ProgramMissing, or what `BackupContext.container_info` raises.
     """
     with _making_room(context, progress) as (likeness, owner, left):
         start = _in_container if context.settings.via == "docker" else _as_cluster
