@@ -275,3 +275,17 @@ def test_what_a_superuser_does_afterwards_runs_nothing_that_a_file_has_defined(s
     assert (list(put_off.rewrite(statement)), put_off.owners + put_off.statements) == (
         ([statement], []) if at_once else ([], [statement])
     )
+
+
+def test_what_a_file_computes_in_another_way_on_the_live_server_is_told(databases: Databases) -> None:
+    settings = databases.make(
+        AGENTS
+        + r"""
+        CREATE FUNCTION named(text) RETURNS text IMMUTABLE LANGUAGE sql AS
+          $$ SELECT CASE WHEN current_database() LIKE '%\_restore\_%' THEN 'LIE' ELSE $1 END $$;
+        ALTER TABLE agents ADD told text GENERATED ALWAYS AS (named(name)) STORED;
+        """
+    )
+    name = databases.pg_dump(settings).name
+    restored = bring_back(settings, name, accept_foreign=True)
+    assert [told for told in unexpected(restored) if "public.agents, column told" in told]

@@ -237,7 +237,7 @@ class _Restorer:
         whole = load_checks.of_database(restored, self.manifest, self.context.settings.integrity_table, unlike, lacking)
         checks += [check for check in whole if not (self.sample and check.check == load_checks.INTEGRITY)]
         checks += load_checks.of_structure(restored, self.progress)
-        compared = None if self.sample else self.manifest  # a sample lacks rows
+        compared = self.manifest.recomputed if self.manifest and not self.sample else None  # a sample lacks rows
         report.except_recomputed = computed_anew.unlike_the_backup(
             self.server, self.found.database, facts, compared, self.progress
         )

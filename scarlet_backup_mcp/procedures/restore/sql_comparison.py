@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ...errors import PermissionDenied, QueryFailed, RestoreFailed
 from ...models.common import CodePage, Step
-from ...models.manifest import Manifest, TableData, rows_by_table
+from ...models.manifest import Manifest, Recomputed, TableData, rows_by_table
 from ...models.verification import Drill
 from ...postgres.dump.contents import Contents
 from ...postgres.dump.meanings import MEND
@@ -48,12 +48,14 @@ class Staged:
 
 @dataclass(frozen=True)
 class Script:
-    """What is loaded, from its beginning at each call, and the tables and contents in it, which may be known only at
-    its end. `foreign`: others wrote it, with a pg_dump of the version `written_by` ("" if nobody knows)."""
+    """What is loaded, from its beginning at each call; the tables and contents in it, which may be known only at its
+    end; and what a load computed from it before (None: nobody knows). `foreign`: others wrote it, with a pg_dump of the
+    version `written_by` ("" if nobody knows)."""
 
     chunks: Callable[..., Iterator[bytes]]
     tables: Callable[[], list[TableData]]
     contents: Callable[[], Contents]
+    recomputed: Callable[[], list[Recomputed] | None]
     written_by: str
     foreign: bool
 

@@ -123,7 +123,8 @@ def _from_script(
 
     written_by = (examination.summary and examination.summary.pg_dump_version) or ""
     foreign = planned.manifest is None
-    source = Script(of_file, lambda: examination.tables, lambda: contents, written_by, foreign)
+    before = planned.manifest.recomputed if planned.manifest else None
+    source = Script(of_file, lambda: examination.tables, lambda: contents, lambda: before, written_by, foreign)
     outcome = planned.record.verification if planned.record else None
     search_path = outcome.search_path if outcome else None
     if not planned.drills:
@@ -149,7 +150,15 @@ def _its_own_dump(rehearsed: Rehearsal, progress: Progress) -> Script:
         return rehearsed.script(progress, rows=rows)
 
     written_by = rehearsed.report.server_version
-    return Script(chunks, lambda: rehearsed.tables, lambda: rehearsed.contents, written_by, foreign=False)
+    server, database = rehearsed.trial.server, rehearsed.database
+    return Script(
+        chunks,
+        lambda: rehearsed.tables,
+        lambda: rehearsed.contents,
+        lambda: computed_anew.in_the_sandbox(server, database, progress),
+        written_by,
+        foreign=False,
+    )
 
 
 def _require_proof(planned: SqlPlan, work: Staged, rehearsed: Rehearsal) -> None:
@@ -234,7 +243,7 @@ def _bring_in(
             _settle_schemas(context, planned, work, quietly)
         check_integrity_rows(context, planned, work, quietly)
         work.warnings += computed_anew.warnings(
-            computed_anew.unlike_the_backup(context.server, work.staging, planned.facts, planned.manifest, progress)
+            computed_anew.unlike_the_backup(context.server, work.staging, planned.facts, script.recomputed(), progress)
         )
         with closed_doors(context, work.staging, wanted, quietly, progress) as session:
             compare_counts(work, script.tables(), session, progress)
