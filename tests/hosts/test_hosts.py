@@ -615,6 +615,7 @@ class TestContainerEndsDuringARun:
         assert output == b"begun\ndone\n"
 
 
+@pytest.mark.long
 def test_60_short_runs_beside_busy_threads_lose_nothing(container: str) -> None:
     """docker-py's own readers lose output here: https://github.com/docker/docker-py/issues/3332."""
     host = DockerHost(container, "postgres", "none")

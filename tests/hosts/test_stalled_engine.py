@@ -138,7 +138,13 @@ def test_a_dump_over_a_stalled_connection_ends(saved: Mind, proxy: Proxy, monkey
     assert_idle(saved)
 
 
-@pytest.mark.parametrize(("stage", "done"), [("loading", -1), ("loading", 1 << 20), ("swapping", -1)])
+@pytest.mark.parametrize(
+    ("stage", "done"),
+    [
+        ("loading", -1),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in (("loading", 1 << 20), ("swapping", -1))),
+    ],
+)
 def test_a_restore_over_a_stalled_connection_ends(
     saved: Mind, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, stage: str, done: int
 ) -> None:

@@ -229,6 +229,7 @@ def test_a_look_that_fails_costs_no_backup_and_is_told(databases: Databases) -> 
 def test_a_look_at_what_was_restored_that_fails_is_told_of_each(replaced: Settings) -> None:
     with BackupContext(replaced) as context:
         manifest = context.directory.manifest(take(replaced, verify="full").name)
+        assert manifest is not None
         with context.server.session(replaced.database) as session:
             facts = server_facts(session)
         found = unlike_the_backup(context.server, "not there", facts, manifest.recomputed, Progress())

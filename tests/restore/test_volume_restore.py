@@ -164,6 +164,7 @@ def test_server_that_answers_but_is_unhealthy_is_told_of(seventeen: tuple[Rig, B
     assert any("is unhealthy, though its server answers" in warning for warning in done.warnings)
 
 
+@pytest.mark.long
 def test_18_in_a_directory_of_its_volume(require_docker: None, tmp_path: Path) -> None:
     with a_volume() as volume, a_rig(tmp_path, "-v", f"{volume}:{ABOVE}", image=PG18) as rig:
         destroy_restore_and_undo(rig, rig.take())
