@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +19,14 @@ import pytest
 from psycopg import sql
 
 from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.procedures.context import BackupContext
+from scarlet_backup_mcp.procedures.drill import sql as drills
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, throw_away_server
+from scarlet_backup_mcp.progress import Progress
+from scarlet_backup_mcp.settings import load_settings
 
 if TYPE_CHECKING:
+    from .helpers.drill import Databases, Throwaways
     from .helpers.store import Made
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
@@ -122,6 +129,39 @@ def local_database(embedded: EmbeddedServer) -> Iterator[LocalDatabase]:
         names = connection.execute("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [name]).fetchall()
         for (found,) in names:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(found)))
+
+
+@pytest.fixture
+def databases(embedded: EmbeddedServer, tmp_path: Path) -> Iterator[Databases]:
+    """Makes databases on the embedded server and backups of them; they are dropped with what lies beside them."""
+    from .helpers.drill import Databases  # which builds on this module
+
+    made = Databases(embedded, tmp_path)
+    yield made
+    made.drop()
+
+
+@pytest.fixture(scope="module")
+def running(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAway]:
+    """A throw-away server beside the embedded one."""
+    directory = tmp_path_factory.mktemp("running")
+    settings = load_settings(via="local", dsn=embedded.dsn(), bin_dir=embedded.bin_dir, dir=directory)
+    with BackupContext(settings) as context, throw_away_server(context, Progress()) as ready:
+        yield ready
+
+
+@pytest.fixture
+def shared(running: ThrowAway, monkeypatch: pytest.MonkeyPatch) -> Throwaways:
+    """Drills take place in that one server, one after the other: to make one takes longer than most of them."""
+    from .helpers.drill import Throwaways
+
+    kept = Throwaways()
+
+    def given(context: BackupContext, progress: Progress) -> AbstractContextManager[ThrowAway]:
+        return kept.shared(running)
+
+    monkeypatch.setattr(drills, "throw_away_server", given)
+    return kept
 
 
 def load(database: LocalDatabase, script: Path) -> None:

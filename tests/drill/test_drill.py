@@ -8,7 +8,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,33 +105,6 @@ INSERT INTO notes SELECT i, 1, repeat('late', i % 40) FROM generate_series(2001,
 UPDATE notes SET body = 'short' WHERE id % 11 = 0;
 """
 """Two dumps of it are never byte for byte the same; the second is of rows in another order."""
-
-
-@pytest.fixture
-def databases(embedded: EmbeddedServer, tmp_path: Path) -> Iterator[Databases]:
-    made = Databases(embedded, tmp_path)
-    yield made
-    made.drop()
-
-
-@pytest.fixture(scope="module")
-def running(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAway]:
-    directory = tmp_path_factory.mktemp("running")
-    settings = load_settings(via="local", dsn=embedded.dsn(), bin_dir=embedded.bin_dir, dir=directory)
-    with BackupContext(settings) as context, throw_away_server(context, Progress()) as ready:
-        yield ready
-
-
-@pytest.fixture
-def shared(running: ThrowAway, monkeypatch: pytest.MonkeyPatch) -> Throwaways:
-    """Drills take place in one throw-away server, one after the other: to make it takes longer than most of them."""
-    kept = Throwaways()
-
-    def given(context: BackupContext, progress: Progress) -> AbstractContextManager[ThrowAway]:
-        return kept.shared(running)
-
-    monkeypatch.setattr(drills, "throw_away_server", given)
-    return kept
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ from scarlet_backup_mcp.procedures.sandbox import pg_restore
 from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, sweep, throw_away_server
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
-from scarlet_backup_mcp.settings import Settings, load_settings
+from scarlet_backup_mcp.settings import Settings
 from scarlet_backup_mcp.store import reading
 from scarlet_backup_mcp.summaries import describe
 
@@ -59,14 +59,6 @@ SELECT lo_from_bytea(4711, '\\x00ff');
 COMMENT ON DATABASE :"DBNAME" IS 'mind';
 """
 ROWS = 43
-
-
-@pytest.fixture(scope="module")
-def running(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAway]:
-    directory = tmp_path_factory.mktemp("running")
-    settings = load_settings(via="local", dsn=embedded.dsn(), bin_dir=embedded.bin_dir, dir=directory)
-    with BackupContext(settings) as context, throw_away_server(context, Progress()) as ready:
-        yield ready
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,16 @@ from scarlet_backup_mcp.errors import ForeignRefused, RestoreFailed
 from scarlet_backup_mcp.models.results import Restore
 from scarlet_backup_mcp.postgres.dump.put_off import PutOff
 from scarlet_backup_mcp.procedures.context import BackupContext
-from scarlet_backup_mcp.procedures.drill import sql as drills
 from scarlet_backup_mcp.procedures.restore.service import dry_run, propose
 from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
-from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, throw_away_server
 from scarlet_backup_mcp.progress import Progress
-from scarlet_backup_mcp.settings import Settings, load_settings
+from scarlet_backup_mcp.settings import Settings
 
-from ..helpers.drill import Databases, Throwaways, bring_back, take
+from ..helpers.drill import Databases, bring_back, take
 from ..helpers.restore import Watch
+
+pytestmark = pytest.mark.usefixtures("shared")
+"""One throw-away server for all drills here."""
 
 AGENTS = "CREATE TABLE agents (id int PRIMARY KEY, name text); INSERT INTO agents VALUES (1, 'Scarlet'), (2, 'Rhett');"
 # It acts where a restore stages a database, and not where a drill does.
@@ -37,25 +37,6 @@ CREATE TABLE zz (id int CHECK (quiet(id))); INSERT INTO zz VALUES (1);
 COMMAND = """BEGIN RESET ROLE; RESET SESSION AUTHORIZATION; COPY (SELECT 1) TO PROGRAM 'cat > {mark}';
   EXCEPTION WHEN OTHERS THEN NULL; END;"""
 ROLES = "SELECT count(*) FROM pg_roles WHERE starts_with(rolname, 'scarlet_load')"
-
-
-@pytest.fixture(scope="module")
-def running(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAway]:
-    directory = tmp_path_factory.mktemp("running")
-    settings = load_settings(via="local", dsn=embedded.dsn(), bin_dir=embedded.bin_dir, dir=directory)
-    with BackupContext(settings) as context, throw_away_server(context, Progress()) as ready:
-        yield ready
-
-
-@pytest.fixture(autouse=True)
-def shared(running: ThrowAway, monkeypatch: pytest.MonkeyPatch) -> Throwaways:
-    kept = Throwaways()
-
-    def given(context: BackupContext, progress: Progress) -> AbstractContextManager[ThrowAway]:
-        return kept.shared(running)
-
-    monkeypatch.setattr(drills, "throw_away_server", given)
-    return kept
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import pytest
 
 from scarlet_backup_mcp import summaries
-from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import ArgumentsInvalid, BackupMissing, ConstraintViolated, RestoreFailed, WillNotLoad
 from scarlet_backup_mcp.hosts import Host
 from scarlet_backup_mcp.models.common import Verdict
@@ -95,27 +94,6 @@ def box(container: Box, beside: ThrowAway, monkeypatch: pytest.MonkeyPatch) -> B
     """The container, with one throw-away container for all drills of its backups."""
     _share(beside, monkeypatch)
     return container
-
-
-@pytest.fixture
-def databases(embedded: EmbeddedServer, tmp_path: Path) -> Iterator[Databases]:
-    made = Databases(embedded, tmp_path)
-    yield made
-    made.drop()
-
-
-@pytest.fixture(scope="module")
-def running(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAway]:
-    directory = tmp_path_factory.mktemp("running")
-    settings = load_settings(via="local", dsn=embedded.dsn(), bin_dir=embedded.bin_dir, dir=directory)
-    with BackupContext(settings) as context, throw_away_server(context, Progress()) as ready:
-        yield ready
-
-
-@pytest.fixture
-def shared(running: ThrowAway, monkeypatch: pytest.MonkeyPatch) -> Throwaways:
-    """Drills on the embedded server take place in one throw-away server, one after the other."""
-    return _share(running, monkeypatch)
 
 
 def _share(ready: ThrowAway, monkeypatch: pytest.MonkeyPatch) -> Throwaways:

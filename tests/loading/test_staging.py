@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-
-from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.models.verification import Check, Drill
 from scarlet_backup_mcp.procedures.loading import load_checks
 from scarlet_backup_mcp.procedures.own_names import MARK
@@ -18,13 +13,6 @@ from ..helpers.restore import Watch
 
 AGENTS = "CREATE TABLE agents (id int PRIMARY KEY); INSERT INTO agents VALUES (1), (2);"
 STEPS = ("making", "analysing", "dumping what was restored")
-
-
-@pytest.fixture
-def databases(embedded: EmbeddedServer, tmp_path: Path) -> Iterator[Databases]:
-    made = Databases(embedded, tmp_path)
-    yield made
-    made.drop()
 
 
 def test_a_drill_and_a_restore_take_the_same_steps(databases: Databases) -> None:

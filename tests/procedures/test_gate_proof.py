@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.models.results import Backup, Gate
 from scarlet_backup_mcp.models.verification import Drill
 from scarlet_backup_mcp.postgres.dump.definitions_digest import Called, called_functions
@@ -20,14 +17,17 @@ from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.drill import sql as drills
 from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.sandbox import lifecycle
-from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, throw_away_server
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import throw_away_server
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
-from scarlet_backup_mcp.settings import Settings, load_settings
+from scarlet_backup_mcp.settings import Settings
 from scarlet_backup_mcp.store.names import VERIFIED
 from scarlet_backup_mcp.summaries import describe
 
-from ..helpers.drill import Databases, Throwaways, drill, listed, take
+from ..helpers.drill import Databases, drill, listed, take
+
+pytestmark = pytest.mark.usefixtures("shared")
+"""One throw-away server for all drills here."""
 
 AGENTS = """
 CREATE SEQUENCE counted;
@@ -45,33 +45,6 @@ CREATE MATERIALIZED VIEW normed AS SELECT norm(name) AS name FROM names;
 """
 """From 17 on a materialised view is filled with a safe search_path, in which `norm` does not find `lower_case` as soon
 as there is a row: no search_path of a load helps."""
-
-
-@pytest.fixture
-def databases(embedded: EmbeddedServer, tmp_path: Path) -> Iterator[Databases]:
-    made = Databases(embedded, tmp_path)
-    yield made
-    made.drop()
-
-
-@pytest.fixture(scope="module")
-def running(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAway]:
-    directory = tmp_path_factory.mktemp("running")
-    settings = load_settings(via="local", dsn=embedded.dsn(), bin_dir=embedded.bin_dir, dir=directory)
-    with BackupContext(settings) as context, throw_away_server(context, Progress()) as ready:
-        yield ready
-
-
-@pytest.fixture(autouse=True)
-def shared(running: ThrowAway, monkeypatch: pytest.MonkeyPatch) -> Throwaways:
-    """One throw-away server for all drills here."""
-    kept = Throwaways()
-
-    def given(context: BackupContext, progress: Progress) -> AbstractContextManager[ThrowAway]:
-        return kept.shared(running)
-
-    monkeypatch.setattr(drills, "throw_away_server", given)
-    return kept
 
 
 @pytest.fixture
