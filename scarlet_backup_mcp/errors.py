@@ -412,6 +412,11 @@ class WillNotLoad(RestoreFailed):
     """The server refused a part of a backup whose file is whole."""
 
     code = "will_not_load"
+    default_remedy = (
+        "In the live database change the object that the message names, so that it needs nothing that a dump lacks (a "
+        "function in pg_catalog, for example, is in none), then call `backup` again. Where that database is lost, "
+        "choose another backup."
+    )
 
 
 class ConstraintViolated(RestoreFailed):

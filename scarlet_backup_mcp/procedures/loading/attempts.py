@@ -376,5 +376,5 @@ def verdict_on(
         )
     if _DEFINITE.match(error.sqlstate):
         said = f"The file is whole, but the server refuses a part of it: {error.said}."
-        return "will_not_load", f"{said} {remedy}".strip()
+        return "will_not_load", f"{said} {remedy or ('' if foreign else WillNotLoad.default_remedy)}".strip()
     return "unknown", f"It could not be told, since the server for the drill did not take all of it: {error.said}."

@@ -309,7 +309,7 @@ def _remedy_after(drilled: Drill) -> str:
             "accept_violations=true."
         )
     if drilled.verdict == "will_not_load":
-        return f"Nothing is wrong with the file. {drilled.detail}"
+        return drilled.detail
     if drilled.proved_by == "sample":
         return f"Of it {drilled.detail}; call `verify_backup` with level drill to have all of it tried."
     if drilled.sound:
