@@ -89,7 +89,7 @@ _INCLUDES = ("include", "include_if_exists", "include_dir")
 
 
 @dataclass(frozen=True)
-class Finding:
+class ConfigurationFinding:
     """A line of a configuration file, 1-based, and what it makes the server do. `line` is 0 where it is the file as a
     whole. `what` is a setting, with its value where that is a library or a place: a command may hold a secret."""
 
@@ -108,33 +108,35 @@ class Finding:
         return not self.line and self.file not in SIGNALS
 
 
-def findings(files: Mapping[str, bytes], names: Iterable[str], live: Mapping[str, str]) -> list[Finding]:
+def findings(files: Mapping[str, bytes], names: Iterable[str], live: Mapping[str, str]) -> list[ConfigurationFinding]:
     """What is to be told of the configuration in a data directory that holds files called `names`, of which `files`
     could be read. Nothing is told of a setting that has the same value in `live`."""
     there = set(names)
     found = [
-        Finding(name, 0, name, "has the server recover or follow another one") for name in SIGNALS if name in there
+        ConfigurationFinding(name, 0, name, "has the server recover or follow another one")
+        for name in SIGNALS
+        if name in there
     ]
     for name in (MAIN, AUTO, HBA, IDENT):
         if name in there and name not in files:
-            found.append(Finding(name, 0, name, "is too large to be looked at"))
+            found.append(ConfigurationFinding(name, 0, name, "is too large to be looked at"))
     read = set[str]()
     for name in (MAIN, AUTO):
         found += _of_settings(name, files, there, live, read)
     for name, reason in ((HBA, _of_rule), (IDENT, _of_mapping)):
         for line, text in _joined(files.get(name, b"")):
             if why := reason(fields := [field for field in _FIELD.findall(text) if not field.startswith("#")]):
-                found.append(Finding(name, line, _rule(fields), why))
+                found.append(ConfigurationFinding(name, line, _rule(fields), why))
     return found
 
 
-def told(found: list[Finding]) -> str:
+def told(found: list[ConfigurationFinding]) -> str:
     """In words."""
     more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return "; ".join(str(finding) for finding in found[:SHOWN]) + more
 
 
-def disarmed(files: Mapping[str, bytes], found: Iterable[Finding]) -> dict[str, bytes]:
+def disarmed(files: Mapping[str, bytes], found: Iterable[ConfigurationFinding]) -> dict[str, bytes]:
     """Those of `files` that change, with the lines that were `found` commented out."""
     lines = dict[str, dict[int, str]]()
     for finding in found:
@@ -171,7 +173,7 @@ def of_roles(session: Session) -> list[str]:
 
 def _of_settings(
     file: str, files: Mapping[str, bytes], there: set[str], live: Mapping[str, str], read: set[str]
-) -> Iterator[Finding]:
+) -> Iterator[ConfigurationFinding]:
     """Of one file and those that it includes: each is looked at once, as a server refuses circles."""
     read.add(file)
     for number, line in enumerate(files.get(file, b"").split(b"\n"), 1):
@@ -182,13 +184,13 @@ def _of_settings(
         if name in _INCLUDES:
             included = _included(file, name, value, there)
             if included is None or included - files.keys():
-                yield Finding(file, number, f"{name} {_shown(value)}", "reads settings from another file")
+                yield ConfigurationFinding(file, number, f"{name} {_shown(value)}", "reads settings from another file")
                 continue
             for other in sorted(included - read):
                 yield from _of_settings(other, files, there, live, read)
         elif (why := _RISKS.get(name)) and not _is_harmless(name, value) and live.get(name) != value:
             shown = f"{name} = {_shown(value)}" if why in (_LIBRARY, _PLACE) else name
-            yield Finding(file, number, shown, why)
+            yield ConfigurationFinding(file, number, shown, why)
 
 
 def _included(file: str, how: str, value: str, there: set[str]) -> set[str] | None:

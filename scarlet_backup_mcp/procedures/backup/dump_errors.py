@@ -33,7 +33,7 @@ class ConcurrentChange(DumpFailed):
 
 
 @dataclass(frozen=True)
-class Whereabouts:
+class DumpPosition:
     """How far a dump had come: the table whose rows were read, how many of them, and the snapshot."""
 
     schema: str
@@ -64,7 +64,7 @@ def lost_on_the_way(context: BackupContext, ended: Exit, program: str, what: str
     return None
 
 
-def dump_error(context: BackupContext, ended: Exit, at: Whereabouts) -> BackupToolError:
+def dump_error(context: BackupContext, ended: Exit, at: DumpPosition) -> BackupToolError:
     """The error of a pg_dump that ended with another exit code than 0."""
     said = ended.stderr.strip()
     lost = lost_on_the_way(context, ended, "pg_dump", "dump")
@@ -106,7 +106,7 @@ def dump_error(context: BackupContext, ended: Exit, at: Whereabouts) -> BackupTo
     return DumpFailed(f"pg_dump failed with exit code {ended.code}: {said or 'it said nothing'}")
 
 
-def _row(context: BackupContext, said: str, at: Whereabouts) -> str:
+def _row(context: BackupContext, said: str, at: DumpPosition) -> str:
     """The table whose rows were read, and which of them, in words."""
     table = dump_failures.table_of(said)
     if table is None:
@@ -122,7 +122,7 @@ def _row(context: BackupContext, said: str, at: Whereabouts) -> str:
     return f"In the table {schema}.{name} the row{where} behind the first {rows:,}"
 
 
-def _too_few_locks(context: BackupContext, at: Whereabouts) -> TooFewLocks:
+def _too_few_locks(context: BackupContext, at: DumpPosition) -> TooFewLocks:
     told, remedy = "", None
     with suppress(ServerError, HostError), context.server.session(context.maintenance_database) as session:
         table = dump_failures.lock_table(session)

@@ -24,7 +24,7 @@ from ...store.reading import Compressor
 from ...store.writing import PartialFile
 from ..context import BackupContext
 from ..reading.sql import table_data
-from .dump_errors import ConcurrentChange, Whereabouts, dump_error
+from .dump_errors import ConcurrentChange, DumpPosition, dump_error
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def stream(
     try:
         ended = run(context.host, argv, env=environment, sink=sink, progress=progress)
         if ended.code != 0:
-            raise dump_error(context, ended, shown.whereabouts(snapshot))
+            raise dump_error(context, ended, shown.position(snapshot))
         partial.write(compressor.finish())
         summary = reader.finish()
     except ScriptDamaged as error:
@@ -148,10 +148,10 @@ class _DumpProgress(Handler):
         self._done = self._present = self._size = self._rows = 0
         self._name, self._target = "", CopyTarget("", "", ())
 
-    def whereabouts(self, snapshot: Snapshot) -> Whereabouts:
+    def position(self, snapshot: Snapshot) -> DumpPosition:
         """How far it has come."""
         at, server = self._target, snapshot.server
-        return Whereabouts(at.schema, at.name, self._rows, snapshot.name, len(snapshot.tables), server.superuser)
+        return DumpPosition(at.schema, at.name, self._rows, snapshot.name, len(snapshot.tables), server.superuser)
 
     def copy_begin(self, target: CopyTarget, line: int) -> None:
         self._target, self._rows = target, 0

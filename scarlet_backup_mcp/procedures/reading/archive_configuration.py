@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from ...errors import BackupNotValid
 from ...models.verification import Check
 from ...postgres.cluster import configuration
-from ...postgres.cluster.configuration import Finding
+from ...postgres.cluster.configuration import ConfigurationFinding
 from .archive import ArchiveContents
 
 CONFIGURATION = "configuration"
 
 
-def findings_of(contents: ArchiveContents, live: Mapping[str, str] | None = None) -> list[Finding]:
+def findings_of(contents: ArchiveContents, live: Mapping[str, str] | None = None) -> list[ConfigurationFinding]:
     """What its configuration makes a server do, but for settings that the `live` one has, too."""
     return configuration.findings(contents.kept, contents.files, live or {})
 
@@ -39,7 +39,7 @@ def named(told: str) -> str:
     return f"Look at the configuration that it brings: {told}."
 
 
-def on_restore(found: list[Finding], name: str, *, accepted: bool) -> str:
+def on_restore(found: list[ConfigurationFinding], name: str, *, accepted: bool) -> str:
     """A warning, of what a foreign archive brings. Raises BackupNotValid where that can't be told."""
     told = configuration.told(found)
     if accepted:

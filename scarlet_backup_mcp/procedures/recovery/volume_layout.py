@@ -27,7 +27,7 @@ from ...errors import HostError, RestoreFailed
 from ...hosts import Host, run
 from ...postgres.cluster import configuration
 from ...postgres.cluster.base_backup import BACKUP_MANIFEST, File
-from ...postgres.cluster.configuration import SIGNALS, Finding
+from ...postgres.cluster.configuration import SIGNALS, ConfigurationFinding
 from ...progress import Progress
 from ..own_names import ASIDE, PREFIX
 from .helper_container import output
@@ -163,7 +163,9 @@ class VolumeLayout:
         self._do(["mv", "--", self.outgoing, self.aside])
         self._do(["sync"])
 
-    def disarm(self, kept: Mapping[str, bytes], found: Sequence[Finding], progress: Progress) -> dict[str, File]:
+    def disarm(
+        self, kept: Mapping[str, bytes], found: Sequence[ConfigurationFinding], progress: Progress
+    ) -> dict[str, File]:
         """Comment out in `incoming` what was `found` of its configuration, whose files `kept` has. Gives those that
         changed, as they are then. Raises HostError."""
         for name in SIGNALS:

@@ -20,7 +20,7 @@ from ...hosts import ContainerInfo
 from ...hosts.docker.helper import Sight, first_present
 from ...hosts.docker.volumes import volume_exists
 from ...models.manifest import Site, VolumeManifest
-from ...postgres.cluster.configuration import Finding, live_settings
+from ...postgres.cluster.configuration import ConfigurationFinding, live_settings
 from ...postgres.server import catalogue as pg
 from ...postgres.server.counting import count_table
 from ...progress import Progress
@@ -60,7 +60,7 @@ class VolumePlan:
     integrity_rows_now: int | None
     warnings: list[str]
     read: Archive | None = None
-    brings: list[Finding] = field(default_factory=list[Finding])
+    brings: list[ConfigurationFinding] = field(default_factory=list[ConfigurationFinding])
 
     @property
     def manifest(self) -> VolumeManifest | None:
@@ -160,7 +160,7 @@ def plan(context: BackupContext, progress: Progress, source: str, options: Resto
         brings, now = Size(manifest.rows, manifest.integrity_rows), size_guard.live(context, rows, progress)
         table = context.settings.integrity_table
         warnings += size_guard.check(source, brings, now, table, accepted=options.accept_smaller)
-    read, brought = None, list[Finding]()
+    read, brought = None, list[ConfigurationFinding]()
     if record is not None and manifest is None:
         read = archive.read(record.entry.path, record.entry.name.compression, progress)
         if brought := archive_configuration.findings_of(read.contents, settings):
