@@ -224,7 +224,11 @@ def round_trip(
     drop(settings)
     restored = bring_back(settings, first.name)
     assert restored.rows_compared == first.rows
-    assert restored.warnings == [] or first.shrunk
+    # Before 17 its event trigger, which always fires, keeps what is computed anew from being read.
+    unread = [
+        told for told in restored.warnings if told.endswith("reading it would run the event trigger nasty_always.")
+    ]
+    assert restored.warnings == unread or first.shrunk
     after = content(settings)
     assert_same(before, after, rewritten)
     second = good_backup(settings, compression, after)
