@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
-SHOWN = 5
+from .wording import shortened
 
 
 def nearest(sought: str, names: Iterable[str]) -> str:
     """The names that are most like the one that was sought, in words: "a, b, c and 4 more", or "none"."""
     near = sorted(names, key=lambda name: (-SequenceMatcher(None, sought, name).ratio(), name))
-    more = f" and {len(near) - SHOWN} more" if len(near) > SHOWN else ""
-    return f"{', '.join(near[:SHOWN])}{more}" if near else "none"
+    return shortened(near) or "none"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
+from ...wording import shortened
 from .encodings import codec_set_by
 from .lexer import tokens, unquote
 from .script import Handler
 
-SHOWN = 5
 _MODIFIERS = frozenset(
     {b"OR", b"REPLACE", b"UNIQUE", b"UNLOGGED", b"CONSTRAINT", b"RECURSIVE", b"ONLY", b"IF", b"NOT", b"EXISTS"}
 )
@@ -58,9 +58,9 @@ class BroughtCode(Handler):
             f"{', '.join(sorted(used))} for {of}" for of, names in self._calls.items() if (used := names & {*functions})
         ]
         runs += [f"materialised view {name}" for name in self._found.get(_LISTED[b"MATERIALIZED VIEW"], [])]
-        there = [f"{what} {_list(names)}" for what, names in self._found.items() if what != "materialised views"]
+        there = [f"{what} {shortened(names)}" for what, names in self._found.items() if what != "materialised views"]
         return [
-            *([f"Code of its own runs while it is loaded: {_list(runs)}."] if runs else []),
+            *([f"Code of its own runs while it is loaded: {shortened(runs)}."] if runs else []),
             *([f"It brings code, which runs for whoever uses the database: {'; '.join(there)}."] if there else []),
         ]
 
@@ -80,9 +80,3 @@ class BroughtCode(Handler):
             if words[at] == b"(":
                 begin = at - 3 if words[at - 2 : at - 1] == [b"."] else at - 1
                 yield self._name(words, max(begin, 0))
-
-
-def _list(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

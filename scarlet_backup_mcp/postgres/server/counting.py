@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...errors import QueryFailed, ServerError
+from ...wording import shortened
 from .catalogue import Table
 from .quoting import identifier, literal, qualified
 from .session import OWN_SEARCH_PATH, Server, Session
@@ -23,7 +24,6 @@ BATCH = 100
 """Tables counted in one transaction: as many locks are held at once."""
 LOCK_WAIT = {"lock_timeout": "5s"}
 """How long a count waits behind a migration: nothing but a comparison depends on it."""
-SHOWN = 5
 _KINDS = {
     "v": "a view",
     "m": "a materialised view",
@@ -123,8 +123,7 @@ class Count:
 
 def listed(failed: Sequence[Uncounted]) -> str:
     """The first few in words."""
-    more = f" and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
-    return "; ".join(str(lost) for lost in failed[:SHOWN]) + more
+    return shortened(failed, separator="; ")
 
 
 def count_rows(

@@ -16,6 +16,7 @@ from ...postgres.server import catalogue as pg
 from ...postgres.server.counting import count_table
 from ...postgres.server.session import Server
 from ...progress import Progress
+from ...wording import shortened
 
 LOAD, ROWS, OBJECTS = "drill_load", "drill_rows", "drill_objects"
 SETTINGS = "drill_settings"
@@ -65,14 +66,14 @@ def of_contents(comparison: Comparison, report: Drill, *, foreign: bool, excused
             ok=False if wrong_rows else True if complete else None,
             expected="the same rows in every table, in any order",
             found=f"{comparison.rows_compared:,} rows compared",
-            detail=_list(wrong_rows) or _incomplete(comparison, sorted(open_rows)),
+            detail=shortened(wrong_rows, SHOWN) or _incomplete(comparison, sorted(open_rows)),
         ),
         Check(
             check=OBJECTS,
             ok=True if not wrong_objects else None if foreign and not lost else False,
             expected="the same definitions",
             found=f"{comparison.objects_compared:,} objects compared",
-            detail=_list(wrong_objects) + _to_mend(wrong_objects) or _normalised(len(comparison.rewritten)),
+            detail=shortened(wrong_objects, SHOWN) + _to_mend(wrong_objects) or _normalised(len(comparison.rewritten)),
         ),
     ]
 
@@ -97,7 +98,7 @@ def conclude(report: Drill, checks: list[Check], lacking: list[str], *, sample: 
 
 def broken(violations: list[Violation], said: list[str], *, foreign: bool) -> str:
     """In words, what rows of the database break, and what the server `said`; "" for nothing."""
-    names = _list([f"{found.constraint} of {found.table}" for found in violations])
+    names = shortened((f"{found.constraint} of {found.table}" for found in violations), SHOWN)
     who = "its rows break" if foreign else "the database held rows that break"
     faithful = "" if foreign else "; the backup is faithful"
     return f"{who} {names}{faithful} ({'; '.join(said)})" if names else ""
@@ -209,18 +210,13 @@ def _difference(found: Found) -> Difference:
     return Difference(what=found.what, backup=found.before, restored=found.after)
 
 
-def _list(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
-
-
 def _incomplete(comparison: Comparison, spelt: list[str]) -> str:
     told = [
         (comparison.by_number, "only the number of rows could be compared of"),
         (comparison.not_compared, "rows could not be compared of"),
         (spelt, "as many, but perhaps dumped with another TimeZone or bytea_output:"),
     ]
-    return "; ".join(f"{words} {_list(names)}" for names, words in told if names)
+    return "; ".join(f"{words} {shortened(names, SHOWN)}" for names, words in told if names)
 
 
 def _to_mend(wrong: list[str]) -> str:

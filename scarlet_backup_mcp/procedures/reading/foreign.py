@@ -14,8 +14,8 @@ from ...progress import Progress
 from ...store.directory import Entry
 from ...store.powershell import Irreparable, Repair
 from ...store.reading import CompressionDamaged, FileReader, decompress
+from ...wording import shortened
 
-SHOWN = 5
 Through = Callable[[Iterator[bytes]], Iterator[bytes]]
 """A script's bytes in, what is read of it out."""
 
@@ -57,7 +57,7 @@ def _choice(layout: Layout, database: str) -> DumpChoice:
     named = None
     if not any(dump.content for dump in wanted.values()) and others:
         if len(others) > 1:
-            return DumpChoice(refused=f"it holds the databases {_list(others)}, none of which is {database}")
+            return DumpChoice(refused=f"it holds the databases {shortened(others)}, none of which is {database}")
         named, others = others[0], []
         wanted = {number: dump for number, dump in enumerate(layout.dumps) if dump.database == named}
     if layout.cluster and not wanted:
@@ -85,11 +85,11 @@ def _told(layout: Layout, dumps: list[Dump], database: str, others: list[str]) -
         held = "a dump and statements outside of it" if alone else f"{len(dumps)} dumps"
         told.append(f"It holds {held}, which are taken as one")
     if left_out := [statement for dump in dumps for statement in dump.left_out]:
-        told.append(f"What it says of the database itself is left out: {_list(left_out)}")
+        told.append(f"What it says of the database itself is left out: {shortened(left_out)}")
     if others:
-        told.append(f"It holds other databases, too, which are left out: {_list(others)}")
+        told.append(f"It holds other databases, too, which are left out: {shortened(others)}")
     if layout.cluster and layout.roles:
-        told.append(f"Its roles are left out: {_list(role.name for role in layout.roles)}")
+        told.append(f"Its roles are left out: {shortened(role.name for role in layout.roles)}")
     return told
 
 
@@ -125,10 +125,4 @@ def _lacks(dumps: list[Dump]) -> str:
 
 
 def _tables(names: Iterable[Name]) -> str:
-    return _list(sorted(".".join(filter(None, name)) for name in names))
-
-
-def _list(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return shortened(sorted(".".join(filter(None, name)) for name in names))
