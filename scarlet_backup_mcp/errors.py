@@ -1,77 +1,53 @@
-"""Everything that can go wrong, as one tree.
+"""Everything that can go wrong, as one tree (its codes are in docs/errors.md).
 
-Each class has a stable `code` an agent can branch on, a sentence on what happened and a `remedy`: the next tool
-call or command. Messages never hold a secret.
-
-BackupToolError
-├── ConfigurationError            configuration_invalid
-│   └── BackupDirUnknown          backup_dir_unknown
-├── HostError                     host_failed
-│   ├── EngineUnreachable         engine_unreachable
-│   ├── ContainerMissing          container_missing
-│   ├── ContainerAmbiguous        container_ambiguous
-│   ├── VolumeShared              volume_shared
-│   ├── ContainerNotRunning       container_not_running
-│   ├── ContainerPaused           container_paused
-│   ├── ContainerLost             container_lost
-│   └── ProgramMissing            program_missing
-├── ServerError                   server_failed
-│   ├── ServerUnreachable         server_unreachable
-│   ├── WrongServer               wrong_server
-│   ├── ServerUnsupported         server_unsupported
-│   ├── VolumeUnsupported         volume_unsupported
-│   ├── DatabaseMissing           database_missing
-│   ├── PermissionDenied          permission_denied
-│   ├── TableLocked               table_locked
-│   └── QueryFailed               query_failed
-├── StoreError                    store_failed
-│   ├── DirectoryNotWritable      directory_not_writable
-│   ├── DiskFull                  disk_full
-│   ├── NameRefused               name_refused
-│   ├── BackupMissing             backup_missing
-│   ├── CodePageNeeded            code_page_needed
-│   └── Busy                      busy
-├── DumpFailed                    dump_failed
-│   ├── DumpIncomplete            dump_incomplete
-│   ├── ValueTooLarge             value_too_large
-│   ├── TooFewLocks               too_few_locks
-│   └── DataDamaged               data_damaged
-├── DrillFailed                   drill_failed
-│   └── DrillImpossible           drill_impossible
-├── RestoreRefused                restore_refused
-│   ├── BackupNotValid            backup_not_valid
-│   ├── ForeignRefused            foreign_refused
-│   ├── OtherDatabaseRefused      other_database_refused
-│   ├── SmallerRefused            smaller_refused
-│   ├── ConfirmationNeeded        confirmation_needed
-│   ├── ConfirmationStale         confirmation_stale
-│   └── PreflightFailed           preflight_failed
-├── RestoreFailed                 restore_failed
-│   ├── WillNotLoad               will_not_load
-│   ├── ConstraintViolated        constraint_violated
-│   └── RestoreInterrupted        restore_interrupted
-├── ScheduleFailed                schedule_failed
-├── ArgumentsInvalid              arguments_invalid
-├── JobUnknown                    job_unknown
-├── Cancelled                     cancelled
-└── InternalError                 internal_error
+Each class has a stable `code` that an agent can branch on, a sentence on what happened, and a remedy: what to do, in
+words, and where a call would help that call as data. Words never spell a call; each face does that in its own terms.
+Messages never hold a secret.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
 from .redaction import printable
 
 
+@dataclass(frozen=True, kw_only=True)
+class NextCall:
+    """A call that would help. Without a `tool` it is the present one again, with these arguments changed (None: left
+    out); a face knows the rest of them."""
+
+    tool: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def after(self, tool: str, arguments: Mapping[str, Any]) -> NextCall:
+        """Spell out the whole call, after one of `tool` with these `arguments`."""
+        if self.tool:
+            return self
+        changed = {**arguments, **self.arguments}
+        return NextCall(tool=tool, arguments={name: value for name, value in changed.items() if value is not None})
+
+
+def again(**changed: Any) -> NextCall:
+    """Suggest the present call once more, with these arguments changed."""
+    return NextCall(arguments=changed)
+
+
 class BackupToolError(Exception):
-    """The root. `message` says what happened in one or two sentences, `remedy` what to do next."""
+    """The root. `message` says what happened in one or two sentences, `remedy` what to do next, `next_call` with which
+    call, if one helps. The default call goes with the default remedy only."""
 
     code = "backup_tool_error"
-    default_remedy = "Read the message, mend the cause and call the tool again."
+    default_remedy = "Fix what the message names, then try again."
+    default_next_call: NextCall | None = None
 
-    def __init__(self, message: str, remedy: str | None = None) -> None:
+    def __init__(self, message: str, remedy: str | None = None, next_call: NextCall | None = None) -> None:
         super().__init__(message)
         self.message = printable(message)
         self.remedy = printable(remedy or self.default_remedy)
+        self.next_call = next_call if remedy or next_call else self.default_next_call
 
     def __str__(self) -> str:
         return f"{self.message} ({self.code}) What to do: {self.remedy}"
@@ -89,8 +65,8 @@ class BackupDirUnknown(ConfigurationError):
 
     code = "backup_dir_unknown"
     default_remedy = (
-        "Set SCARLET_BACKUP_DIR to an absolute directory on this machine (for Scarlet: the `backups` folder "
-        "beside her compose.yaml), or pass --dir on the command line."
+        "Set SCARLET_BACKUP_DIR to an absolute directory on this machine (for Scarlet: the `backups` folder next "
+        "to her compose.yaml), or pass --dir on the command line."
     )
 
 
@@ -122,8 +98,8 @@ class ContainerAmbiguous(HostError):
 
     code = "container_ambiguous"
     default_remedy = (
-        "Set SCARLET_BACKUP_CONTAINER (--container) to the one that is meant, or remove those that are not: with "
-        "Compose, `docker compose up -d --scale postgres=1`."
+        "Set SCARLET_BACKUP_CONTAINER (--container) to the one you mean, or remove the others: with Compose, "
+        "`docker compose up -d --scale postgres=1`."
     )
 
 
@@ -131,7 +107,8 @@ class VolumeShared(HostError):
     """Another container that runs can write to the server's data directory."""
 
     code = "volume_shared"
-    default_remedy = "Stop the other containers, or mount the volume read-only in them; then call again."
+    default_remedy = "Stop the other containers, or mount the volume read-only in them; then try again."
+    default_next_call = again()
 
 
 class ContainerNotRunning(HostError):
@@ -185,8 +162,8 @@ class WrongServer(ServerError):
 
     code = "wrong_server"
     default_remedy = (
-        "Look with `docker ps` which servers run, and whether two share a volume or a socket directory; stop the one "
-        "that is not meant. A server that was restarted meanwhile is only to be called again."
+        "See with `docker ps` which servers run, and whether two of them share a volume or a socket directory; "
+        "stop the one you do not mean. If the server was only restarted meanwhile, just try again."
     )
 
 
@@ -201,14 +178,16 @@ class VolumeUnsupported(ServerError):
     """The server, as it is set up, can't be copied as a whole while it runs."""
 
     code = "volume_unsupported"
-    default_remedy = "Take an SQL backup with kind sql, which needs no set-up."
+    default_remedy = "Take an SQL backup, which needs no such set-up."
+    default_next_call = again(kind="sql")
 
 
 class DatabaseMissing(ServerError):
     """The configured database does not exist on the server."""
 
     code = "database_missing"
-    default_remedy = "Check SCARLET_BACKUP_DATABASE; to bring a lost database back call `restore`."
+    default_remedy = "Check SCARLET_BACKUP_DATABASE. A database that was lost comes back by a restore."
+    default_next_call = NextCall(tool="list_backups")
 
 
 class PermissionDenied(ServerError):
@@ -222,7 +201,8 @@ class TableLocked(ServerError):
     """Something waited too long for a lock that a migration holds, most likely."""
 
     code = "table_locked"
-    default_remedy = "Wait until the migration has ended, then call again; `SELECT * FROM pg_locks` shows who holds it."
+    default_remedy = "Wait until the migration has ended, then try again; `SELECT * FROM pg_locks` shows who holds it."
+    default_next_call = again()
 
 
 class QueryFailed(ServerError):
@@ -252,28 +232,31 @@ class DiskFull(StoreError):
     """There is not enough room."""
 
     code = "disk_full"
-    default_remedy = "Free space (`list_backups` shows the sizes of the backups there are), then try again."
+    default_remedy = "Free some space (the list of backups shows their sizes), then try again."
+    default_next_call = NextCall(tool="list_backups")
 
 
 class NameRefused(StoreError):
     """A name is not the base name of a backup in the backup directory."""
 
     code = "name_refused"
-    default_remedy = "Use a name exactly as `list_backups` shows it, without any directory."
+    default_remedy = "Use a name exactly as the list of backups shows it, without a directory."
+    default_next_call = NextCall(tool="list_backups")
 
 
 class BackupMissing(StoreError):
     """There is no such backup."""
 
     code = "backup_missing"
-    default_remedy = "Call `list_backups` for the names there are, or `backup` to make one."
+    default_remedy = "See which backups there are, or take a new one."
+    default_next_call = NextCall(tool="list_backups")
 
 
 class CodePageNeeded(StoreError):
     """What PowerShell did to a file can be undone in several ways, with different texts."""
 
     code = "code_page_needed"
-    default_remedy = "Call it again with code_page= the page whose words read right."
+    default_remedy = "Try again with the code page whose words read right."
 
 
 class Busy(StoreError):
@@ -281,6 +264,7 @@ class Busy(StoreError):
 
     code = "busy"
     default_remedy = "Wait until it ends, then try again."
+    default_next_call = again()
 
 
 class DumpFailed(BackupToolError):
@@ -288,8 +272,8 @@ class DumpFailed(BackupToolError):
 
     code = "dump_failed"
     default_remedy = (
-        "Read what it says and the server's log (in Docker: `docker compose logs postgres`), and mend that. Meanwhile "
-        "`backup` with the other kind may do: sql reads every row, volume copies the files as they are."
+        "Read the message and the server's log (in Docker: `docker compose logs postgres`), and fix the cause. "
+        "Meanwhile a backup of the other kind may work: sql reads every row, volume copies the files as they are."
     )
 
 
@@ -304,9 +288,10 @@ class ValueTooLarge(DumpFailed):
 
     code = "value_too_large"
     default_remedy = (
-        "Call `backup` with kind volume, which copies the files whatever is in them. For an SQL backup keep that value "
-        "in pieces, or as a large object."
+        "Take a backup of kind volume, which copies the files whatever is in them. For an SQL backup keep that "
+        "value in pieces, or as a large object."
     )
+    default_next_call = again(kind="volume")
 
 
 class TooFewLocks(DumpFailed):
@@ -314,10 +299,10 @@ class TooFewLocks(DumpFailed):
 
     code = "too_few_locks"
     default_remedy = (
-        "Set max_locks_per_transaction to a higher value (`ALTER SYSTEM SET`, or `command: postgres -c …` in "
-        "compose.yaml) and restart the server; then call `backup` again. Or take one with kind volume, which needs no "
-        "such locks."
+        "Raise max_locks_per_transaction (`ALTER SYSTEM SET`, or `command: postgres -c …` in compose.yaml) and "
+        "restart the server; then try again. Or take a backup of kind volume, which needs no such locks."
     )
+    default_next_call = again(kind="volume")
 
 
 class DataDamaged(DumpFailed):
@@ -325,24 +310,25 @@ class DataDamaged(DumpFailed):
 
     code = "data_damaged"
     default_remedy = (
-        "Keep every older backup (`list_backups`). Stop the container and call `backup` with kind volume: a cold copy "
-        "holds all files as they are. Check the disk. Then restore the last good backup; what is newer and can still "
-        "be read comes out table by table (`COPY … TO`), of a damaged page with `SET zero_damaged_pages = on`."
+        "Keep every older backup. Stop the container and take a backup of kind volume: a cold copy holds all "
+        "files as they are. Check the disk. Then restore the last good backup; what is newer and still readable "
+        "comes out table by table (`COPY … TO`), from a damaged page with `SET zero_damaged_pages = on`."
     )
+    default_next_call = again(kind="volume")
 
 
 class DrillFailed(BackupToolError):
     """A restore drill could not be done, so it tells nothing of the backup. The live database is as it was."""
 
     code = "drill_failed"
-    default_remedy = "Read the message and mend the cause; `verify_backup` with level full needs no server."
+    default_remedy = "Read the message and fix the cause. A full verification needs no server."
 
 
 class DrillImpossible(DrillFailed):
     """The throw-away server could not be started."""
 
     code = "drill_impossible"
-    default_remedy = "Read what it says and mend the cause; `verify_backup` with level=full needs no throw-away server."
+    default_remedy = "Read the message and fix the cause. A full verification needs no sandbox."
 
 
 class RestoreRefused(BackupToolError):
@@ -355,21 +341,24 @@ class BackupNotValid(RestoreRefused):
     """The source did not pass verification."""
 
     code = "backup_not_valid"
-    default_remedy = "Choose another backup: `list_backups` shows which ones are good."
+    default_remedy = "Choose another backup; the list shows which ones are good."
+    default_next_call = NextCall(tool="list_backups")
 
 
 class ForeignRefused(RestoreRefused):
     """The source has no manifest of ours."""
 
     code = "foreign_refused"
-    default_remedy = "If you know where the file comes from and trust it, call again with accept_foreign=true."
+    default_remedy = "If the user knows where the file comes from and trusts it, accept it as a foreign one."
+    default_next_call = again(accept_foreign=True)
 
 
 class OtherDatabaseRefused(RestoreRefused):
     """The source is a backup of another database."""
 
     code = "other_database_refused"
-    default_remedy = "If it is meant to replace this database, call again with accept_other_database=true."
+    default_remedy = "If it is meant to replace this database, accept that it is from another one."
+    default_next_call = again(accept_other_database=True)
 
 
 class SmallerRefused(RestoreRefused):
@@ -377,9 +366,10 @@ class SmallerRefused(RestoreRefused):
 
     code = "smaller_refused"
     default_remedy = (
-        "Choose another backup (`list_backups` tells their rows), or, if the user wants exactly this, call again with "
-        "accept_smaller=true."
+        "Choose another backup (the list shows their rows), or, if the user wants exactly this one, accept that "
+        "it is smaller."
     )
+    default_next_call = again(accept_smaller=True)
 
 
 class ConfirmationNeeded(RestoreRefused):
@@ -405,7 +395,8 @@ class RestoreFailed(BackupToolError):
     """A restore was begun and failed. The message says what state the database is in."""
 
     code = "restore_failed"
-    default_remedy = "The live database is as it was. Read the message, mend the cause and call `restore` again."
+    default_remedy = "The live database is as it was. Fix the cause, then restore again."
+    default_next_call = again()
 
 
 class WillNotLoad(RestoreFailed):
@@ -413,9 +404,9 @@ class WillNotLoad(RestoreFailed):
 
     code = "will_not_load"
     default_remedy = (
-        "In the live database change the object that the message names, so that it needs nothing that a dump lacks (a "
-        "function in pg_catalog, for example, is in none), then call `backup` again. Where that database is lost, "
-        "choose another backup."
+        "In the live database change the object that the message names, so that it needs nothing that a dump "
+        "lacks (a function in pg_catalog, for example, is in none), then take a new backup. If that database is "
+        "lost, choose another backup."
     )
 
 
@@ -424,38 +415,40 @@ class ConstraintViolated(RestoreFailed):
 
     code = "constraint_violated"
     default_remedy = (
-        "`verify_backup` with level drill names the rows. If the user agrees, call `restore` again with "
-        "accept_violations=true: foreign keys and checks that the rows break become NOT VALID, unique indexes are left "
-        "out."
+        "A drill names the rows. If the user agrees, restore with the violations accepted: foreign keys and "
+        "checks that the rows break become NOT VALID, unique indexes are left out."
     )
+    default_next_call = again(accept_violations=True)
 
 
 class RestoreInterrupted(RestoreFailed):
     """An earlier restore was cut off and can't be tidied up yet."""
 
     code = "restore_interrupted"
-    default_remedy = "Start the server (in Docker: `docker compose up -d postgres`), then call `restore` again."
+    default_remedy = "Start the server (in Docker: `docker compose up -d postgres`), then try again."
+    default_next_call = again()
 
 
 class ScheduleFailed(BackupToolError):
     """The system's scheduler refused. What was registered before is as it was, unless the message says otherwise."""
 
     code = "schedule_failed"
-    default_remedy = "Read what the scheduler says and mend the cause, or register by hand what `schedule` prints."
+    default_remedy = "Read what the scheduler says and fix the cause, or register by hand what `schedule` prints."
 
 
 class ArgumentsInvalid(BackupToolError):
     """A tool was called with arguments that its input schema does not have. Nothing was done."""
 
     code = "arguments_invalid"
-    default_remedy = "Call it again with arguments as its input schema has them."
+    default_remedy = "Correct the arguments that the message names."
 
 
 class JobUnknown(BackupToolError):
     """No job of that number is known to this server."""
 
     code = "job_unknown"
-    default_remedy = "Call `list_backups`: it shows this server's running jobs, and the backup if the job has ended."
+    default_remedy = "The list of backups shows the running jobs of this server, and the backup if the job has ended."
+    default_next_call = NextCall(tool="list_backups")
 
 
 class Cancelled(BackupToolError):
@@ -469,4 +462,5 @@ class InternalError(BackupToolError):
     """An error nobody foresaw. Its traceback is in the server's log on stderr."""
 
     code = "internal_error"
-    default_remedy = "Read the log on stderr; `list_backups` and `db_integrity` tell what was done and what there is."
+    default_remedy = "Read the log on stderr. The list of backups and a check of the database show what was done."
+    default_next_call = NextCall(tool="db_integrity")

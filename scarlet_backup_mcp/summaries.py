@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+
+from .errors import NextCall
 from .models.audit import AuditEntry
 from .models.common import Model, Verdict
-from .models.results import Backup, Gate, Integrity, Kept, Listed, Listing, Prune, Repaired, Restore, Running
+from .models.results import (
+    Backup,
+    ErrorReport,
+    Gate,
+    Integrity,
+    Kept,
+    Listed,
+    Listing,
+    Prune,
+    Repaired,
+    Restore,
+    Running,
+)
 from .models.verification import Drill, Verification
 from .redaction import printable
 
@@ -25,14 +41,34 @@ def age(seconds: float) -> str:
     return f"{seconds / 86400:.0f} days"
 
 
-def describe(result: Model) -> str:
-    """A result in words: what happened first, then what to know, then what to do."""
-    if isinstance(result, Running):
-        return f"Still running after {result.elapsed_seconds:.0f} s: {result.stage}.\n{result.remedy}"
+def as_tool_call(call: NextCall) -> str:
+    """A call as agents read it: `restore(backup="letta_20261130.sql", dry_run=true)`."""
+    arguments = (f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in call.arguments.items())
+    return f"{call.tool}({', '.join(arguments)})"
+
+
+def describe(result: Model, spell: Callable[[NextCall], str] = as_tool_call) -> str:
+    """A result in words: what happened first, then what to know, then what to do. `spell` writes a call as the caller
+    would make it."""
     lines = _LINES[type(result)](result)  # type: ignore[arg-type]
     if server := getattr(result, "server", ""):
         lines.insert(1, f"{server[0].upper()}{server[1:]}.")
+    lines.append(_next(getattr(result, "next_call", None), spell))
     return printable("\n".join(line for line in lines if line))
+
+
+def describe_error(report: ErrorReport, spell: Callable[[NextCall], str] = as_tool_call) -> str:
+    """An error in words, with what to do."""
+    lines = [report.message, f"What to do: {report.remedy}", _next(report.next_call, spell), f"({report.code})"]
+    return printable("\n".join(line for line in lines if line))
+
+
+def _next(call: NextCall | None, spell: Callable[[NextCall], str]) -> str:
+    return f"Next: {spell(call)}" if call else ""
+
+
+def _running(result: Running) -> list[str]:
+    return [f"Still running after {result.elapsed_seconds:.0f} s: {result.stage}.", result.remedy]
 
 
 def _backup(result: Backup) -> list[str]:
@@ -275,6 +311,7 @@ def _warnings(warnings: list[str]) -> list[str]:
 
 
 _LINES = {
+    Running: _running,
     Backup: _backup,
     Verification: _verification,
     Listing: _listing,

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import click
 
 from .. import __version__, summaries
-from ..errors import BackupToolError, ConfigurationError
+from ..errors import ConfigurationError
 from ..logs import log_to_stderr
 from ..models.common import BackupLevel, CodePage, Compression, Kind, Level
 from ..models.results import Backup, Prune, Repaired, Restore
@@ -23,18 +23,17 @@ from ..models.verification import Verification
 from ..procedures import integrity, listing
 from ..procedures import prune as retention
 from ..procedures import repair as repairs
-from ..procedures.backup import service as backups
+from ..procedures.backup_and_prune import backup_and_prune
+from ..procedures.call_notes import CallNotes
 from ..procedures.context import BackupContext
 from ..procedures.gate import gate
-from ..procedures.recovery.volume_settlement import settle_first
 from ..procedures.restore import service as restores
-from ..procedures.restore.sql_plan import RestoreOptions
+from ..procedures.restore.options import RestoreOptions
 from ..procedures.verify import sql as verify_sql
 from ..progress import Progress
 from ..schedules import Every, ScheduleReport, System, Weekday, job_name, lines, schedule, unschedule
 from ..settings import PREFIX, Settings
-from ..store.lock import patiently
-from .runner import BAD, PATIENCE_SECONDS, Audited, ask, errors, run, settings_of
+from .runner import BAD, Call, ask, errors, run, settings_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 log = logging.getLogger(__name__)
@@ -104,7 +103,7 @@ class _Schedulable(click.Command):
                     f"The command line of the job {found['scheduled']} is wrong: {error.format_message()}",
                     "`scarlet-backup-mcp schedule --install` writes it anew.",
                 )
-                Audited("backup", {}, scheduled=True).sound(wrong, found)
+                Call("backup", scheduled=True).sound(wrong, found)
             raise
 
 
@@ -157,38 +156,14 @@ def backup(
         "verify": verify,
         "keep": keep,
     }
-    audit = Audited("backup", {**arguments, "prune": prune, "scheduled": scheduled}, scheduled=scheduled is not None)
-    patience = PATIENCE_SECONDS if audit.scheduled else 0
+    call = Call("backup", {**arguments, "prune": prune, "scheduled": scheduled}, scheduled=scheduled is not None)
 
-    def work(context: BackupContext, progress: Progress) -> Backup:
-        made = backups.backup(context, progress, **arguments, patience_seconds=patience)
-        if prune:
-            of_pruning = Audited("prune_backups", {}, scheduled=audit.scheduled)
-            _prune_after(context, progress, made, of_pruning, patience)
-        return made
+    def work(context: BackupContext, progress: Progress, notes: CallNotes) -> Backup:
+        return backup_and_prune(context, progress, call.client, notes, then_prune=prune, **arguments)
 
-    result = run(work, common, as_json, quiet, audit)
+    result = run(work, call, common, as_json, quiet)
     fit = result.good if scheduled is not None else result.safe_to_proceed
     sys.exit(0 if fit and result.not_pruned is None else BAD)
-
-
-def _prune_after(
-    context: BackupContext, progress: Progress, made: Backup, audit: Audited, patience_seconds: float
-) -> None:
-    """Retention after a backup, which is there whatever comes of it: the alarm is the backup's."""
-
-    def work() -> Prune:
-        return patiently(progress, lambda: retention.prune(context, progress, dry_run=False), patience_seconds)
-
-    try:
-        made.pruned = audit.call(context, work, alarmed=False)
-        failed = [item for item in made.pruned.items if item.action == "not removed"]
-        made.not_pruned = "; ".join(f"{item.name}: {item.reason}" for item in failed) or None
-    except BackupToolError as error:
-        made.not_pruned = f"{error.message} {error.remedy}"
-    except Exception as error:
-        log.exception("pruning failed")
-        made.not_pruned = f"It failed unexpectedly ({type(error).__name__})."
 
 
 @main.command("verify")
@@ -215,11 +190,11 @@ def verify_(
 ) -> None:
     """Check a backup (PROC-004 step 4). Exit code 1: it is not valid, or a drill did not prove it."""
 
-    def work(context: BackupContext, progress: Progress) -> Verification:
+    def work(context: BackupContext, progress: Progress, _: CallNotes) -> Verification:
         return verify_sql.verify(context, progress, backup, level, code_page=code_page, on_live_server=on_live_server)
 
     arguments = {"backup": backup, "level": level, "code_page": code_page, "on_live_server": on_live_server}
-    result = run(work, common, as_json, quiet, Audited("verify_backup", arguments) if level != "quick" else None)
+    result = run(work, Call("verify_backup", arguments), common, as_json, quiet)
     proved = level != "drill" or (result.drill is not None and result.drill.proved is True)
     sys.exit(0 if proved and (result.valid or (level == "drill" and result.foreign)) else BAD)
 
@@ -232,10 +207,10 @@ def verify_(
 def repair_(backup: str, code_page: CodePage | None, as_json: bool, quiet: bool, **common: Any) -> None:
     """Write a clean copy of an old BACKUP that PowerShell re-encoded, with a manifest. The original stays as it is."""
 
-    def work(context: BackupContext, progress: Progress) -> Repaired:
-        return repairs.repair(context, progress, backup, code_page=code_page)
+    def work(context: BackupContext, progress: Progress, notes: CallNotes) -> Repaired:
+        return repairs.repair(context, progress, backup, code_page=code_page, notes=notes)
 
-    run(work, common, as_json, quiet, Audited("repair", {"backup": backup, "code_page": code_page}))
+    run(work, Call("repair", {"backup": backup, "code_page": code_page}), common, as_json, quiet)
 
 
 @main.command("list")
@@ -245,7 +220,13 @@ def repair_(backup: str, code_page: CodePage | None, as_json: bool, quiet: bool,
 @_settings_options
 def list_(limit: int, log: int, as_json: bool, quiet: bool, **common: Any) -> None:
     """Show the backups and undo points there are, newest first."""
-    run(lambda context, _: listing.list_backups(context, limit, log), common, as_json, quiet)
+    run(
+        lambda context, _progress, _notes: listing.list_backups(context, limit, log),
+        Call("list_backups"),
+        common,
+        as_json,
+        quiet,
+    )
 
 
 @main.command()
@@ -299,17 +280,15 @@ def restore(
         accept_configuration=accept_configuration,
     )
 
-    def work(context: BackupContext, progress: Progress) -> Restore:
+    def work(context: BackupContext, progress: Progress, notes: CallNotes) -> Restore:
         if dry_run:
             return restores.dry_run(context, progress, backup, options)
-        settle_first(context, progress)
-        proposal = restores.propose(context, progress, backup, options)
+        proposal = restores.propose(context, progress, backup, options, notes=notes)
         if not yes:
-            ask(progress, " ".join([*context.settled, proposal.question]), f"restore {proposal.source}")
-        return restores.restore(context, progress, proposal.source, options, confirmed=proposal.confirms)
+            ask(progress, proposal.question, f"restore {proposal.source}")
+        return restores.restore(context, progress, proposal.source, options, confirmed=proposal.confirms, notes=notes)
 
-    audit = None if dry_run else Audited("restore", {"backup": backup, **asdict(options)})
-    run(work, common, as_json, quiet, audit)
+    run(work, Call("restore", {"backup": backup, "dry_run": dry_run, **asdict(options)}), common, as_json, quiet)
 
 
 @main.command("prune")
@@ -321,18 +300,18 @@ def restore(
 def prune_(dry_run: bool, yes: bool, include_undo: bool, as_json: bool, quiet: bool, **common: Any) -> None:
     """Remove the backups that retention no longer keeps. Exit code 1: not all of them could be removed."""
 
-    def work(context: BackupContext, progress: Progress) -> Prune:
+    def work(context: BackupContext, progress: Progress, notes: CallNotes) -> Prune:
         would = retention.prune(context, progress, include_undo=include_undo)
         if dry_run or would.confirmation is None:
             return would
         if not yes:
             ask(progress, summaries.question_before_pruning(would), would.confirmation)
         return retention.prune(
-            context, progress, dry_run=False, include_undo=include_undo, confirmed=would.confirmation
+            context, progress, dry_run=False, include_undo=include_undo, confirmed=would.confirmation, notes=notes
         )
 
-    audit = None if dry_run else Audited("prune_backups", {"include_undo": include_undo})
-    result = run(work, common, as_json, quiet, audit)
+    call = Call("prune_backups", {"dry_run": dry_run, "include_undo": include_undo})
+    result = run(work, call, common, as_json, quiet)
     sys.exit(BAD if any(item.action == "not removed" for item in result.items) else 0)
 
 
@@ -343,8 +322,8 @@ def prune_(dry_run: bool, yes: bool, include_undo: bool, as_json: bool, quiet: b
 @_settings_options
 def keep_(backup: str, off: bool, as_json: bool, quiet: bool, **common: Any) -> None:
     """Mark BACKUP so that retention never removes it."""
-    audit = Audited("keep", {"backup": backup, "off": off})
-    run(lambda context, _: retention.keep(context, backup, not off), common, as_json, quiet, audit)
+    call = Call("keep", {"backup": backup, "off": off})
+    run(lambda context, _progress, _notes: retention.keep(context, backup, not off), call, common, as_json, quiet)
 
 
 @main.command("gate")
@@ -352,7 +331,7 @@ def keep_(backup: str, off: bool, as_json: bool, quiet: bool, **common: Any) -> 
 @_settings_options
 def gate_(as_json: bool, quiet: bool, **common: Any) -> None:
     """Whether PROC-003 may go ahead now, for use in scripts. Exit code 0: it may; 1: it must not, and why."""
-    result = run(lambda context, _: gate(context), common, as_json, quiet)
+    result = run(lambda context, _progress, _notes: gate(context), Call("gate"), common, as_json, quiet)
     sys.exit(0 if result.safe_to_proceed else BAD)
 
 
@@ -401,7 +380,7 @@ def schedule_(
         settings = settings_of(common)
         name = job or job_name(settings, every, kind)
 
-        def work() -> ScheduleReport:
+        def work(_: CallNotes | None = None) -> ScheduleReport:
             if remove:
                 return unschedule(name, system=system)
             return schedule(
@@ -413,12 +392,11 @@ def schedule_(
             if not remove:
                 arguments |= {"every": every, "at": at, "weekday": on if every == "weekly" else None, "kind": kind}
                 arguments |= {"compression": compression, "verify": verify, "prune": prune}
-            audit = Audited("schedule", arguments)
             with BackupContext(settings) as context:
-                told = audit.call(context, work)
+                report = Call("schedule", arguments).make(context, work)
         else:
-            told = work()
-        click.echo(told.model_dump_json(indent=1) if as_json else "\n".join(lines(told)))
+            report = work()
+        click.echo(report.model_dump_json(indent=1) if as_json else "\n".join(lines(report)))
 
 
 @main.command("integrity")
@@ -426,7 +404,13 @@ def schedule_(
 @_settings_options
 def integrity_(as_json: bool, quiet: bool, **common: Any) -> None:
     """Check container, server and database (PROC-004 step 5). Exit code 1: something is wrong."""
-    result = run(integrity.db_integrity, common, as_json, quiet)
+    result = run(
+        lambda context, progress, _notes: integrity.db_integrity(context, progress),
+        Call("db_integrity"),
+        common,
+        as_json,
+        quiet,
+    )
     sys.exit(0 if result.healthy else BAD)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 
 import click
@@ -18,6 +17,7 @@ from ..models.results import Integrity, Listing
 from ..models.verification import Verification
 from ..progress import Progress, State
 from ..redaction import printable, printable_json
+from .next_command import command_line
 
 
 class PipedProgress(Progress):
@@ -76,18 +76,6 @@ class TerminalProgress(Progress):
 
 TABLE_WIDTH = 120
 """Columns: with fewer a table of backups would cut off their names, which other commands ask for."""
-_COMMANDS = {"list_backups": "list", "verify_backup": "verify", "prune_backups": "prune", "db_integrity": "integrity"}
-
-
-def for_terminal(text: str) -> str:
-    """A remedy's tools as commands: "`list_backups`" is `list` here; its parameters as options: "accept_foreign=true"
-    is --accept-foreign, "drill=false" --no-drill."""
-    text = re.sub(r"`(\w+)`", lambda found: f"`{_COMMANDS.get(found[1], found[1])}`", text)
-    text = text.replace("with dry_run=false", "without --dry-run").replace("without code_page", "without --code-page")
-    text = text.replace("and accept_violations", "and --accept-violations")
-    text = re.sub(r"code_page= ?", "--code-page ", text)
-    text = text.replace("without on_live_server", "without --on-live-server").replace("drill=false", "--no-drill")
-    return re.sub(r"\b(\w+)=true", lambda found: "--" + found[1].replace("_", "-"), text)
 
 
 def print_result(result: Model, as_json: bool) -> None:
@@ -99,7 +87,7 @@ def print_result(result: Model, as_json: bool) -> None:
     elif sys.stdout.isatty() and isinstance(result, Verification):
         _print_verification(result)
     else:
-        click.echo(for_terminal(summaries.describe(result)))
+        click.echo(summaries.describe(result, command_line))
         if sys.stdout.isatty() and isinstance(result, Integrity) and result.tables:
             _print_tables(result)
 
@@ -107,7 +95,7 @@ def print_result(result: Model, as_json: bool) -> None:
 def _print_listing(listing: Listing) -> None:
     console = Console()
     if console.width < TABLE_WIDTH:
-        click.echo(for_terminal(summaries.describe(listing)))
+        click.echo(summaries.describe(listing, command_line))
         return
     names = [item.name for item in (*listing.backups, *(listing.undo_points or []))]
     table = Table(title=Text(printable(listing.directory)))
@@ -126,7 +114,7 @@ def _print_listing(listing: Listing) -> None:
     for line in summaries.calls(listing.log):
         console.print(printable(line), markup=False, highlight=False)
     for warning in listing.warnings:
-        console.print(f"Warning: {for_terminal(printable(warning))}", style="yellow", markup=False)
+        console.print(f"Warning: {printable(warning)}", style="yellow", markup=False)
 
 
 def _print_tables(result: Integrity) -> None:
@@ -143,7 +131,7 @@ def _print_verification(result: Verification) -> None:
         holds = {True: "yes", False: "NO", None: "-"}[check.ok]
         _add_row(table, check.check, holds, check.expected, check.found, check.detail)
     Console().print(table)
-    click.echo(for_terminal(summaries.describe(result)))
+    click.echo(summaries.describe(result, command_line))
 
 
 def _add_row(table: Table, *cells: str) -> None:

@@ -8,71 +8,74 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, TypeVar
 
 import click
 
-from .. import __version__
+from .. import __version__, summaries
 from ..errors import BackupToolError, Cancelled, ConfirmationNeeded, InternalError
 from ..models.audit import Client
 from ..models.common import Model
 from ..models.results import ErrorReport
 from ..procedures.audit import calls, failure_hook
+from ..procedures.call_notes import CallNotes
 from ..procedures.context import BackupContext
 from ..progress import Progress
 from ..redaction import printable, printable_json, text
 from ..settings import PREFIX, Settings, load_settings
 from ..store.audit import SCHEDULE
-from .rendering import PipedProgress, TerminalProgress, for_terminal, print_result
+from .next_command import command_line, given
+from .rendering import PipedProgress, TerminalProgress, print_result
 
 BAD, IMPOSSIBLE, STOPPED = 1, 2, 130
-PATIENCE_SECONDS = 1800.0
-"""How long a scheduled run waits for another call before each of its parts: two jobs may be caught up at once."""
 log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Model)
 
 
 @dataclass(frozen=True)
-class Audited:
-    """A call for the audit log; one that a scheduler began sounds the alarm when it fails."""
+class Call:
+    """A command as a call of a tool; one that a scheduler began sounds the alarm when it fails."""
 
     tool: str
-    arguments: Mapping[str, object]
+    arguments: Mapping[str, object] = field(default_factory=dict[str, object])
     scheduled: bool = False
 
-    def call(self, context: BackupContext, work: Callable[[], M], *, alarmed: bool = True) -> M:
-        """As `calls.call`; without `alarmed` its failure is another call's to sound the alarm for."""
-        client = Client(name=SCHEDULE if self.scheduled else "cli", version=__version__)
-        on_failure = context.settings.on_failure if self.scheduled and alarmed else None
-        return calls.call(context, self.tool, self.arguments, client, work, on_failure)
+    @property
+    def client(self) -> Client:
+        """Who calls."""
+        return Client(name=SCHEDULE if self.scheduled else "cli", version=__version__)
+
+    def make(self, context: BackupContext, work: Callable[[CallNotes], M]) -> M:
+        """Do `work` with its line in the audit log, see `calls.call`."""
+        on_failure = context.settings.on_failure if self.scheduled else None
+        return calls.call(context, self.tool, self.arguments, self.client, work, on_failure)
 
     def sound(self, error: BackupToolError, options: Mapping[str, Any]) -> None:
-        """For what keeps it from being called at all."""
+        """Sound the alarm for what keeps it from being called at all."""
         command = options.get("setting_on_failure") or os.environ.get(f"{PREFIX}ON_FAILURE")
         if self.scheduled and command:
-            told = failure_hook.Alarm(
+            alarm = failure_hook.Alarm(
                 tool=self.tool, outcome="error", code=error.code, message=text(error.message), remedy=error.remedy
             )
-            failure_hook.sound(command, told)
+            failure_hook.sound(command, alarm)
 
 
 def run(
-    work: Callable[[BackupContext, Progress], M],
+    work: Callable[[BackupContext, Progress, CallNotes], M],
+    call: Call,
     options: dict[str, Any],
     as_json: bool,
     quiet: bool,
-    audit: Audited | None = None,
 ) -> M:
     """Do it and print what it gives; exits where that fails. `options` are the settings' own."""
-    with errors(as_json):
+    with errors(as_json, call):
         try:
             found = BackupContext(settings_of(options))
         except BackupToolError as error:
-            if audit is not None:
-                audit.sound(error, options)
+            call.sound(error, options)
             raise
         progress = TerminalProgress() if not quiet and sys.stderr.isatty() else PipedProgress(quiet)
 
@@ -80,7 +83,7 @@ def run(
             progress.cancel()  # with the procedure's clean-up, except in the moments of a swap
 
         with _on_signals(cancel), progress, found as context:
-            result = audit.call(context, lambda: work(context, progress)) if audit else work(context, progress)
+            result = call.make(context, lambda notes: work(context, progress, notes))
         print_result(result, as_json)
         return result
 
@@ -93,7 +96,7 @@ def settings_of(options: dict[str, Any]) -> Settings:
 def ask(progress: Progress, question: str, words: str) -> None:
     """Go on only if a person types these words. Raises ConfirmationNeeded or Cancelled."""
     if not sys.stdin.isatty():
-        raise ConfirmationNeeded("It is not done without a word of yours, and nobody can be asked here.", "Add --yes.")
+        raise ConfirmationNeeded("This needs confirmation, and no terminal is attached.", "Add --yes.")
     if isinstance(progress, TerminalProgress):
         progress.pause()
     click.echo(printable(question), err=True)
@@ -101,30 +104,28 @@ def ask(progress: Progress, question: str, words: str) -> None:
         with _on_signals(signal.default_int_handler):
             typed = click.prompt(f"Type '{printable(words)}' to go on", err=True, default="", show_default=False)
     except (click.Abort, KeyboardInterrupt, EOFError):
-        raise Cancelled("It was stopped at the question; nothing was changed.") from None
+        raise Cancelled("Stopped at the question; nothing was changed.") from None
     if typed != words:
-        raise ConfirmationNeeded("It was not confirmed; nothing was changed.", "Run it again and type the words.")
+        raise ConfirmationNeeded("Not confirmed; nothing was changed.", "Run it again and type the words.")
 
 
 @contextmanager
-def errors(as_json: bool) -> Any:
-    """What is raised in the block is told, and is the exit code."""
+def errors(as_json: bool, call: Call | None = None) -> Any:
+    """Print what is raised in the block, and exit with its code."""
     try:
         yield
     except BackupToolError as error:
-        _fail(error, as_json)
+        _fail(error, as_json, call)
     except Exception as error:
         log.exception("failed")
-        _fail(InternalError(f"It failed unexpectedly ({type(error).__name__})."), as_json)
+        _fail(InternalError(f"It failed unexpectedly ({type(error).__name__})."), as_json, call)
 
 
-def _fail(error: BackupToolError, as_json: bool) -> None:
+def _fail(error: BackupToolError, as_json: bool, call: Call | None) -> None:
+    report = ErrorReport.of(error, call.tool if call else "", given())
     if as_json:
-        told = ErrorReport(code=error.code, message=error.message, remedy=error.remedy)
-        click.echo(printable_json(told.model_dump_json(indent=1)))
-    click.echo(
-        f"Error: {for_terminal(error.message)}\nWhat to do: {for_terminal(error.remedy)}\n({error.code})", err=True
-    )
+        click.echo(printable_json(report.model_dump_json(indent=1)))
+    click.echo(f"Error: {summaries.describe_error(report, command_line)}", err=True)
     sys.exit(STOPPED if isinstance(error, Cancelled) else IMPOSSIBLE)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from ..errors import BackupToolError, NextCall
 from .audit import AuditEntry
 from .common import CodePage, Compression, DrillMode, Kind, Model, Packing, State, Step, Utc
 from .manifest import Extension, TableCount
@@ -22,6 +24,7 @@ class Running(Model):
     progress: float | None = Field(description="Between 0 and 1, of the present stage; null when unknown.")
     elapsed_seconds: float
     remedy: str
+    next_call: NextCall | None = None
 
 
 class PruneItem(Model):
@@ -61,6 +64,7 @@ class Prune(Model):
     steps: list[Step]
     duration_seconds: float
     remedy: str | None = None
+    next_call: NextCall | None = None
 
 
 class Backup(Model):
@@ -222,6 +226,7 @@ class Restore(Model):
     warnings: list[str]
     duration_seconds: float
     remedy: str | None = None
+    next_call: NextCall | None = None
 
 
 class Repaired(Model):
@@ -240,6 +245,7 @@ class Repaired(Model):
     integrity_rows: int | None
     duration_seconds: float
     remedy: str
+    next_call: NextCall | None = None
 
 
 class Finding(Model):
@@ -249,6 +255,7 @@ class Finding(Model):
     code: str
     message: str
     remedy: str = ""
+    next_call: NextCall | None = None
     evidence: dict[str, Any] = {}
 
 
@@ -304,3 +311,10 @@ class ErrorReport(Model):
     code: str
     message: str
     remedy: str
+    next_call: NextCall | None = Field(default=None, description="A call that follows the remedy, if one does.")
+
+    @classmethod
+    def of(cls, error: BackupToolError, tool: str, arguments: Mapping[str, Any]) -> ErrorReport:
+        """Report the error of a call of `tool` with these arguments."""
+        next_call = error.next_call and error.next_call.after(tool, arguments)
+        return cls(code=error.code, message=error.message, remedy=error.remedy, next_call=next_call)

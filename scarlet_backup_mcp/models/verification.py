@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from ..errors import NextCall
 from .common import CodePage, DrillMode, Level, Model, SearchPath, Step, Utc, Verdict
 
 
@@ -120,6 +121,7 @@ class Verification(Model):
     duration_seconds: float
     steps: list[Step]
     remedy: str | None = None
+    next_call: NextCall | None = None
 
 
 class DrillOutcome(Model):

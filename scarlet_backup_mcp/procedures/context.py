@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from urllib.parse import urlsplit
@@ -35,10 +35,6 @@ class BackupContext:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.database = settings.database
-        self.settled: list[str] = []
-        """What this call has finished, rolled back or removed for calls that were killed, in sentences."""
-        self.announce: Callable[[Mapping[str, str]], None] = lambda doomed: None
-        """Tells the audit log what is about to be replaced or removed, with digests: once killed, a call can't."""
         self._connection: dict[str, str] = environment_of(settings.dsn.get_secret_value()) if settings.dsn else {}
         named = self._connection.pop("PGDATABASE", self.database)
         if settings.via == "local" and named != self.database and "database" in settings.model_fields_set:

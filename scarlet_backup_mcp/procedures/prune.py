@@ -28,6 +28,7 @@ from ..progress import Progress
 from ..store.directory import Entry
 from ..store.lock import writer_lock
 from . import disk_space, own_names
+from .call_notes import CallNotes
 from .catalog import records
 from .catalog.records import BackupRecord
 from .context import BackupContext
@@ -71,6 +72,7 @@ def prune(
     dry_run: bool = True,
     include_undo: bool = False,
     confirmed: str | None = None,
+    notes: CallNotes | None = None,
 ) -> Prune:
     """Tell what the rules keep, and unless it is a `dry_run` remove the rest; with `include_undo` every undo point too.
 
@@ -94,18 +96,19 @@ def prune(
             items = _plan(context, progress, session)
         seeds = lifecycle.forget_seeds(context, progress, dry_run=True)
         return _report(context, items, seeds, time.monotonic() - began, dry_run=True)
+    notes = notes or CallNotes()
     context.directory.prepare()
-    with writer_lock(context.directory.path, "prune"), _server(context, progress, include_undo) as session:
-        context.settled += context.directory.sweep().told
+    with writer_lock(context.directory.path, "prune"), _server(context, progress, include_undo, notes) as session:
+        notes.settled += context.directory.sweep().told
         items = _plan(context, progress, session)
         if confirmed is not None and confirmed != (_confirmation(items) or ""):
             raise ConfirmationStale(
                 "What the rules let go is not exactly what was confirmed; nothing was removed.",
                 "Call it again with dry_run=true, and ask the user about what it tells now.",
             )
-        items = _remove(context, progress, items, session)
-        context.settled += lifecycle.forget_seeds(context, progress, dry_run=False)
-    return _report(context, items, context.settled, time.monotonic() - began, dry_run=False)
+        items = _remove(context, progress, items, session, notes)
+        notes.settled += lifecycle.forget_seeds(context, progress, dry_run=False)
+    return _report(context, items, notes.settled, time.monotonic() - began, dry_run=False)
 
 
 def keep(context: BackupContext, name: str, on: bool) -> Kept:
@@ -118,16 +121,16 @@ def keep(context: BackupContext, name: str, on: bool) -> Kept:
 
 
 @contextmanager
-def _server(context: BackupContext, progress: Progress, wanted: bool) -> Generator[Session | None]:
+def _server(context: BackupContext, progress: Progress, wanted: bool, notes: CallNotes) -> Generator[Session | None]:
     """With the server's restore lock, and a restore that was cut off settled; None where it is not `wanted`."""
     if not wanted:
         yield None
         return
-    settle_volume(context, progress)
+    settle_volume(context, progress, notes)
     journals.require_running(context)
     with journals.maintenance_session(context, progress) as session:
-        journals.tidy_up(context, session, restoring=True)
-        _finish_drops(context, session)
+        journals.tidy_up(context, session, notes, restoring=True)
+        _finish_drops(context, session, notes)
         yield session
 
 
@@ -189,11 +192,13 @@ def _confirmation(items: Sequence[_Item]) -> str | None:
     return f"prune {hashlib.sha256(''.join(lines).encode()).hexdigest()[:16]}" if lines else None
 
 
-def _remove(context: BackupContext, progress: Progress, items: list[_Item], session: Session | None) -> list[_Item]:
+def _remove(
+    context: BackupContext, progress: Progress, items: list[_Item], session: Session | None, notes: CallNotes
+) -> list[_Item]:
     """Oldest first; gives what became of all."""
     going = [item for item in reversed(items) if item.going]
     became: dict[str, _Item] = {}
-    context.announce({item.told.name: item.identity for item in going})
+    notes.announce({item.told.name: item.identity for item in going})
     try:
         progress.stage("removing what no rule keeps", len(going))
         for item in going:
@@ -230,7 +235,7 @@ def _set_aside(context: BackupContext, session: Session, stamp: str) -> VolumeLa
     return VolumeLayout(context.host, pg.server_facts(session).data_directory or "", stamp)
 
 
-def _finish_drops(context: BackupContext, session: Session) -> None:
+def _finish_drops(context: BackupContext, session: Session, notes: CallNotes) -> None:
     """Of undo points of volumes whose removal was cut off, do the rest. What can't be removed stops nothing."""
     left = pg.entries_beside(session, DROPPED)
     if not left:
@@ -241,8 +246,8 @@ def _finish_drops(context: BackupContext, session: Session) -> None:
     except BackupToolError as error:
         said = f": {error.message}"
     there = pg.entries_beside(session, DROPPED)
-    context.settled += [f"{name}, left by a call that was killed, is removed." for name in left if name not in there]
-    context.settled += [f"{name} in the data directory can't be removed{said or '.'}" for name in there]
+    notes.settled += [f"{name}, left by a call that was killed, is removed." for name in left if name not in there]
+    notes.settled += [f"{name} in the data directory can't be removed{said or '.'}" for name in there]
 
 
 # -- what is told ----------------------------------------------------------------------------------------------------

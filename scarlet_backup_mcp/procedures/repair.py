@@ -22,6 +22,7 @@ from ..store.reading import CompressionDamaged, Compressor, FileReader, decompre
 from ..store.writing import PartialFile
 from .backup.service import read_back
 from .backup.sql_dump import DumpWritten
+from .call_notes import CallNotes
 from .catalog.records import BackupRecord
 from .context import BackupContext
 from .reading import checks, reencoded
@@ -30,7 +31,14 @@ from .restore import foreign_source
 from .verify import sql as verify_sql
 
 
-def repair(context: BackupContext, progress: Progress, name: str, *, code_page: CodePage | None = None) -> Repaired:
+def repair(
+    context: BackupContext,
+    progress: Progress,
+    name: str,
+    *,
+    code_page: CodePage | None = None,
+    notes: CallNotes | None = None,
+) -> Repaired:
     """Write what the dump was before PowerShell had it, under a name of its own and with a manifest.
 
     The manifest proves the copy's content; of the database it tells nothing, since the original does not either.
@@ -47,7 +55,7 @@ def repair(context: BackupContext, progress: Progress, name: str, *, code_page: 
         )
     context.directory.prepare()
     with writer_lock(context.directory.path, "repair"):
-        context.settled += context.directory.sweep().told
+        (notes or CallNotes()).settled += context.directory.sweep().told
         reading = verify_sql.full(context, record, progress, store=False, code_page=code_page)
         if reading.ambiguous is not None and code_page is None:
             raise reencoded.code_page_needed(record, reading.ambiguous)

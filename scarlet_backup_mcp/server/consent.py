@@ -9,24 +9,27 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated, Any
 
 from mcp.server.elicitation import ElicitationResult
-from mcp.server.mcpserver import Context, Elicit
+from mcp.server.mcpserver import Context, Elicit, Resolve
 from pydantic import BaseModel, Field
 
 from .. import summaries
-from ..errors import BackupToolError, ConfirmationNeeded, ConfirmationStale
+from ..errors import BackupToolError, ConfirmationNeeded, ConfirmationStale, again
+from ..models.audit import Client
 from ..models.common import CodePage
 from ..models.results import ErrorReport
 from ..procedures import prune as retention
+from ..procedures.audit import calls
+from ..procedures.call_notes import CallNotes
 from ..procedures.context import BackupContext
 from ..procedures.restore import service as restores
-from ..procedures.restore.service import Confirmed
-from ..procedures.restore.sql_plan import RestoreOptions
+from ..procedures.restore.options import Confirmed, Proposal, RestoreOptions
 from ..progress import Progress
 from ..redaction import printable
-from .tool_calls import App, Question, app_of, in_thread, report
+from .tool_calls import App, Question, app_of, client_of, in_thread, report
 
 QUESTION_SECONDS = 600
 MODERN = "2026-07-28"
@@ -46,16 +49,12 @@ class Refused(Confirm):
 
     def as_error(self) -> BackupToolError:
         """To be raised by the call."""
-        error = BackupToolError(self.error.message, self.error.remedy)
+        error = BackupToolError(self.error.message, self.error.remedy, self.error.next_call)
         error.code = self.error.code
         return error
 
 
-async def confirm_restore(
-    ctx: Context[App],
-    backup: str,
-    confirmation: str | None,
-    dry_run: bool,
+def restore_options(
     accept_foreign: bool,
     accept_other_database: bool,
     accept_violations: bool,
@@ -65,29 +64,40 @@ async def confirm_restore(
     drill: bool | None,
     code_page: CodePage | None,
     accept_smaller: bool,
-    job: str | None,
-) -> Confirm | Elicit[Confirm]:
-    """Decides what the user has to be asked before a restore. On 2026-07-28 it runs twice for one question."""
-    if dry_run or job is not None or confirmation is not None:
-        return Confirm(confirm=True)
-    options = RestoreOptions(
+) -> RestoreOptions:
+    """What the caller of `restore` has chosen, for its question and for itself."""
+    return RestoreOptions(
         accept_foreign=accept_foreign,
         accept_other_database=accept_other_database,
+        accept_violations=accept_violations,
+        accept_configuration=accept_configuration,
         stop_dependents=stop_dependents,
         drop_oldest_undo=drop_oldest_undo,
         drill=drill,
         code_page=code_page,
         accept_smaller=accept_smaller,
-        accept_violations=accept_violations,
-        accept_configuration=accept_configuration,
     )
 
+
+async def confirm_restore(
+    ctx: Context[App],
+    backup: str,
+    confirmation: str | None,
+    dry_run: bool,
+    job: str | None,
+    options: Annotated[RestoreOptions, Resolve(restore_options)],
+) -> Confirm | Elicit[Confirm]:
+    """Decides what the user has to be asked before a restore. On 2026-07-28 it runs twice for one question."""
+    if dry_run or job is not None or confirmation is not None:
+        return Confirm(confirm=True)
+    client = client_of(ctx)
+
     def propose(context: BackupContext) -> _Asked:
-        proposal = restores.propose(context, Progress(), backup, options)
+        proposal = _proposal(context, client, backup, options)
         return proposal.source, proposal.question, proposal.confirms
 
     def how_to_confirm(context: BackupContext) -> ConfirmationNeeded:
-        return _how_to_confirm(context, backup, options, "this client can't ask the user")
+        return _how_to_confirm(context, client, backup, options, "this client can't ask the user")
 
     return await _ask(ctx, ("restore", backup, options), propose, how_to_confirm)
 
@@ -108,8 +118,9 @@ async def confirm_prune(
             return None
         return ConfirmationNeeded(
             "Backups are removed for good, and this client can't ask the user.",
-            "Call it with dry_run=true, get the user's consent to that list, then call again with dry_run=false and "
-            "the `confirmation` that it tells.",
+            "Make a dry run and show the user its list. If the user agrees to it, call again without the dry run and "
+            "with the confirmation that the dry run gave.",
+            again(dry_run=True),
         )
 
     return await _ask(ctx, ("prune", include_undo), propose, how_to_confirm)
@@ -131,7 +142,8 @@ async def consent(
     if confirmation is not None:
         if confirmation != f"restore {backup}" or backup == "latest":
             why = "the confirmation given does not name this backup"
-            raise await in_thread(app.settings, lambda context: _how_to_confirm(context, backup, options, why))
+            client = client_of(ctx)
+            raise await in_thread(app.settings, lambda context: _how_to_confirm(context, client, backup, options, why))
         return backup, None
     agreed = _agreed(answer, question)
     return agreed.subject, agreed.confirms
@@ -193,12 +205,21 @@ def _key(ctx: Context[App], *what: object) -> tuple[object, ...]:
     return (ctx.request_id, *what) if one_call else what
 
 
-def _how_to_confirm(context: BackupContext, backup: str, options: RestoreOptions, why: str) -> ConfirmationNeeded:
+def _how_to_confirm(
+    context: BackupContext, client: Client, backup: str, options: RestoreOptions, why: str
+) -> ConfirmationNeeded:
     """Raises what the restore would refuse with, as `restores.propose` does."""
-    proposal = restores.propose(context, Progress(), backup, options)
+    proposal = _proposal(context, client, backup, options)
     name = proposal.source
     return ConfirmationNeeded(
         f"A restore replaces what is there, and {why}.",
-        f'Ask the user: "{proposal.question}" With their consent call again with backup="{name}" and '
-        f'confirmation="restore {name}".',
+        f'Ask the user: "{proposal.question}" If the user agrees, call again with the confirmation "restore {name}".',
+        again(backup=name, confirmation=f"restore {name}"),
     )
+
+
+def _proposal(context: BackupContext, client: Client, backup: str, options: RestoreOptions) -> Proposal:
+    def propose(notes: CallNotes) -> Proposal:
+        return restores.propose(context, Progress(), backup, options, notes=notes)
+
+    return calls.before_asking(context, "restore", {"backup": backup, **asdict(options)}, client, propose)

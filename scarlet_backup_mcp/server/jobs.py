@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from ..errors import BackupToolError, InternalError, JobUnknown
+from ..errors import BackupToolError, InternalError, JobUnknown, NextCall
 from ..models.common import Model
 from ..models.results import JobState, Running
 from ..progress import Progress, State
@@ -58,9 +58,10 @@ class JobProgress(Progress):
 class Job:
     """One procedure under way. `result` or `error` is there once it is done."""
 
-    def __init__(self, tool: str, work: Callable[[Progress], Model]) -> None:
+    def __init__(self, tool: str, arguments: Mapping[str, Any], work: Callable[[Progress], Model]) -> None:
         self.id = f"{tool}-{secrets.token_hex(4)}"
         self.tool = tool
+        self.arguments = arguments
         self.progress = JobProgress()
         self.result: Model | None = None
         self.error: BackupToolError | None = None
@@ -96,10 +97,8 @@ class Job:
             stage=describe(state),
             progress=self.progress.fraction,
             elapsed_seconds=round(self.elapsed, 1),
-            remedy=(
-                f'The work goes on. Call `{self.tool}` again with the same arguments and job="{self.id}" to wait for '
-                "its result."
-            ),
+            remedy="The work goes on. Call again with the same arguments and this job to wait for its result.",
+            next_call=NextCall(tool=self.tool, arguments={**self.arguments, "job": self.id}),
         )
 
 
@@ -116,12 +115,12 @@ class Jobs:
         self._tasks = tasks
         self._jobs: dict[str, Job] = {}
 
-    def start(self, tool: str, work: Callable[[Progress], Model]) -> Job:
+    def start(self, tool: str, arguments: Mapping[str, Any], work: Callable[[Progress], Model]) -> Job:
         """Begin a procedure in a thread; gives its job at once."""
         ended = [job.id for job in self._jobs.values() if job.done.is_set()]
         for old in ended[: max(0, len(ended) - KEPT + 1)]:
             del self._jobs[old]
-        job = Job(tool, work)
+        job = Job(tool, arguments, work)
         self._jobs[job.id] = job
         self._tasks.start_soon(job.run)
         return job

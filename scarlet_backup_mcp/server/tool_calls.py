@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from ..models.common import Model
 from ..models.results import Backup, ErrorReport, Integrity, Listing, Prune, Restore, Running
 from ..models.verification import Verification
 from ..procedures.audit import calls
+from ..procedures.call_notes import CallNotes
 from ..procedures.context import BackupContext
 from ..progress import Progress
 from ..settings import Settings
@@ -89,6 +91,23 @@ class App:
     questions: dict[tuple[object, ...], Question] = field(default_factory=dict[tuple[object, ...], Question])
 
 
+@dataclass(frozen=True)
+class Call:
+    """The call that is under way: its tool, and the arguments that a suggestion to call again has to repeat."""
+
+    tool: str
+    arguments: Mapping[str, Any]
+
+
+CALL: ContextVar[Call] = ContextVar("CALL")
+_OF_ONE_CALL = ("job", "wait_seconds", "confirmation")
+
+
+def begin(tool: str, arguments: Mapping[str, Any]) -> None:
+    """Remember the call that is under way."""
+    CALL.set(Call(tool, {name: value for name, value in arguments.items() if name not in _OF_ONE_CALL}))
+
+
 def app_of(ctx: Context[App]) -> App:
     """What the tools share, from a call's context."""
     return ctx.request_context.lifespan_context
@@ -120,46 +139,47 @@ def client_of(ctx: Context[App]) -> Client:
 
 async def long_call(
     ctx: Context[App],
-    tool: str,
-    work: Callable[[BackupContext, Progress], Model],
+    work: Callable[[BackupContext, Progress, CallNotes], Model],
+    arguments: Mapping[str, object],
     seconds: float,
     job: str | None,
-    audit: Mapping[str, object] | None = None,
 ) -> CallToolResult:
-    """Begin a job of `tool`, or take up `job`, and wait for it. `audit` are the arguments of a call that changes
-    something, for the audit log."""
-    app, client = app_of(ctx), client_of(ctx)
+    """Begin a job of the present call, or take up `job`, and wait for it. `arguments` are all that it has, as the audit
+    log wants them."""
+    app, client, call = app_of(ctx), client_of(ctx), CALL.get()
 
     def run(progress: Progress) -> Model:
         with BackupContext(app.settings) as context:
-            if audit is None:
-                return work(context, progress)
-            return calls.call(context, tool, audit, client, lambda: work(context, progress))
+            return calls.call(context, call.tool, arguments, client, lambda notes: work(context, progress, notes))
 
     async def tell(number: float, message: str) -> None:
         await ctx.report_progress(number, message=message)
 
     try:
-        waiting_for = app.jobs.get(tool, job) if job is not None else app.jobs.start(tool, run)
+        if job is None:
+            waiting_for = app.jobs.start(call.tool, call.arguments, run)
+        else:
+            waiting_for = app.jobs.get(call.tool, job)
+            begin(call.tool, waiting_for.arguments)
         return answered(await app.jobs.wait(waiting_for, seconds, tell))
     except BackupToolError as error:
-        return failed(report(error))
+        return failed(error)
 
 
-async def refused(ctx: Context[App], tool: str, audit: Mapping[str, object], error: BackupToolError) -> CallToolResult:
+async def refused(ctx: Context[App], arguments: Mapping[str, object], error: BackupToolError) -> CallToolResult:
     """A call that was not made, with its line in the audit log."""
-    client = client_of(ctx)
+    client, tool = client_of(ctx), CALL.get().tool
 
     def refuse(context: BackupContext) -> Model:
-        def work() -> Model:
+        def work(_: CallNotes) -> Model:
             raise error
 
-        return calls.call(context, tool, audit, client, work)
+        return calls.call(context, tool, arguments, client, work)
 
     try:
         return answered(await in_thread(app_of(ctx).settings, refuse))
-    except BackupToolError as told:
-        return failed(report(told))
+    except BackupToolError as raised:
+        return failed(raised)
 
 
 async def short_call(
@@ -171,7 +191,7 @@ async def short_call(
     try:
         return answered(finish(await in_thread(app_of(ctx).settings, lambda context: work(context, Progress()))))
     except BackupToolError as error:
-        return failed(report(error))
+        return failed(error)
 
 
 def answered(result: Model) -> CallToolResult:
@@ -183,14 +203,16 @@ def answered(result: Model) -> CallToolResult:
 
 
 def report(error: BackupToolError) -> ErrorReport:
-    """An error as data."""
-    return ErrorReport(code=error.code, message=error.message, remedy=error.remedy)
+    """An error of the present call as data."""
+    call = CALL.get()
+    return ErrorReport.of(error, call.tool, call.arguments)
 
 
-def failed(error: ErrorReport) -> CallToolResult:
-    """An error as text and data."""
+def failed(error: BackupToolError) -> CallToolResult:
+    """An error of the present call as text and data."""
+    told = report(error)
     return CallToolResult(
-        content=[TextContent(text=f"{error.message}\nWhat to do: {error.remedy}\n({error.code})")],
-        structured_content=error.model_dump(mode="json"),
+        content=[TextContent(text=summaries.describe_error(told))],
+        structured_content=told.model_dump(mode="json"),
         is_error=True,
     )

@@ -25,15 +25,16 @@ from ..models.common import BackupLevel, CodePage, Compression, Kind, Level, Mod
 from ..procedures import integrity, listing
 from ..procedures import prune as retention
 from ..procedures.backup import service as backups
+from ..procedures.call_notes import CallNotes
 from ..procedures.catalog import records
 from ..procedures.context import BackupContext
 from ..procedures.gate import gate
 from ..procedures.restore import service as restores
-from ..procedures.restore.sql_plan import RestoreOptions
+from ..procedures.restore.options import RestoreOptions
 from ..procedures.verify import sql as verify_sql
 from ..progress import Progress
 from ..settings import Settings
-from .consent import Confirm, confirm_prune, confirm_restore, consent, consent_to_prune
+from .consent import Confirm, confirm_prune, confirm_restore, consent, consent_to_prune, restore_options
 from .jobs import Jobs
 from .tool_calls import (
     App,
@@ -44,11 +45,11 @@ from .tool_calls import (
     RestoreAnswer,
     VerifyAnswer,
     app_of,
+    begin,
     failed,
     in_thread,
     long_call,
     refused,
-    report,
     short_call,
 )
 
@@ -185,20 +186,19 @@ async def backup(
     whether new definitions load again, and changes nothing in the database.
     Go on with PROC-003 only if `safe_to_proceed` is true; else follow `reasons`."""
 
-    def work(context: BackupContext, progress: Progress) -> Model:
-        return backups.backup(
-            context,
-            progress,
-            kind=kind,
-            label=label,
-            compression=compression,
-            accept_smaller=accept_smaller,
-            verify=verify,
-            keep=keep,
-        )
+    arguments: dict[str, Any] = {
+        "kind": kind,
+        "label": label,
+        "compression": compression,
+        "accept_smaller": accept_smaller,
+        "verify": verify,
+        "keep": keep,
+    }
 
-    audit = {"kind": kind, "label": label, "compression": compression, "accept_smaller": accept_smaller}
-    return await long_call(ctx, "backup", work, wait_seconds, job, {**audit, "verify": verify, "keep": keep})
+    def work(context: BackupContext, progress: Progress, notes: CallNotes) -> Model:
+        return backups.backup(context, progress, **arguments, notes=notes)
+
+    return await long_call(ctx, work, arguments, wait_seconds, job)
 
 
 async def verify_backup(
@@ -227,11 +227,11 @@ async def verify_backup(
     `backup` did not make is never valid, but SQL can be `proved`). Old files made with PowerShell's '>' are read as
     what they were before; `encoding` among the checks says how."""
 
-    def work(context: BackupContext, progress: Progress) -> Model:
+    def work(context: BackupContext, progress: Progress, _: CallNotes) -> Model:
         return verify_sql.verify(context, progress, backup, level, code_page=code_page, on_live_server=on_live_server)
 
-    audit = {"backup": backup, "level": level, "code_page": code_page, "on_live_server": on_live_server}
-    return await long_call(ctx, "verify_backup", work, wait_seconds, job, audit if level != "quick" else None)
+    arguments = {"backup": backup, "level": level, "code_page": code_page, "on_live_server": on_live_server}
+    return await long_call(ctx, work, arguments, wait_seconds, job)
 
 
 async def list_backups(
@@ -261,6 +261,7 @@ async def restore(
             "backup (refused if shrunk, or if it did not load in a drill)."
         ),
     ],
+    options: Annotated[RestoreOptions, Resolve(restore_options)],
     answer: Annotated[ElicitationResult[Confirm], Resolve(confirm_restore)],
     dry_run: Annotated[
         bool, Field(description="Check everything and tell what would be done, but change nothing; asks nobody.")
@@ -311,33 +312,22 @@ async def restore(
     database, compared, and then swapped in; the present database is kept as an undo point (`undo_point`): restore that
     name to undo. Until the swap nothing live is touched. A volume's backup replaces every database of the server, which
     is stopped for some seconds. Call it with dry_run=true first, and db_integrity after it."""
-    options = RestoreOptions(
-        accept_foreign=accept_foreign,
-        accept_other_database=accept_other_database,
-        stop_dependents=stop_dependents,
-        drop_oldest_undo=drop_oldest_undo,
-        drill=drill,
-        code_page=code_page,
-        accept_smaller=accept_smaller,
-        accept_violations=accept_violations,
-        accept_configuration=accept_configuration,
-    )
+    arguments = {"backup": backup, "dry_run": dry_run, **asdict(options)}
     if job is not None or dry_run:
 
-        def rehearse(context: BackupContext, progress: Progress) -> Model:
+        def rehearse(context: BackupContext, progress: Progress, _: CallNotes) -> Model:
             return restores.dry_run(context, progress, backup, options)
 
-        return await long_call(ctx, "restore", rehearse, wait_seconds, job)
-    audit = {"backup": backup, **asdict(options)}
+        return await long_call(ctx, rehearse, arguments, wait_seconds, job)
     try:
         name, confirmed = await consent(ctx, answer, backup, confirmation, options)
     except BackupToolError as error:
-        return await refused(ctx, "restore", audit, error)
+        return await refused(ctx, arguments, error)
 
-    def work(context: BackupContext, progress: Progress) -> Model:
-        return restores.restore(context, progress, name, options, confirmed=confirmed)
+    def work(context: BackupContext, progress: Progress, notes: CallNotes) -> Model:
+        return restores.restore(context, progress, name, options, confirmed=confirmed, notes=notes)
 
-    return await long_call(ctx, "restore", work, wait_seconds, None, audit)
+    return await long_call(ctx, work, arguments, wait_seconds, None)
 
 
 async def prune_backups(
@@ -364,22 +354,24 @@ async def prune_backups(
     weeks, a month for 3 months; each kind apart). A dry run unless dry_run=false, which asks the user first. Never
     removed: the newest proved one, the last good one, the last full one before a shrink, marked ones, and whatever is
     damaged or not made by `backup`, which is told instead. Call it only when the user wants room or order."""
+    arguments = {"dry_run": dry_run, "include_undo": include_undo}
     if job is not None or dry_run:
 
-        def rehearse(context: BackupContext, progress: Progress) -> Model:
+        def rehearse(context: BackupContext, progress: Progress, _: CallNotes) -> Model:
             return retention.prune(context, progress, include_undo=include_undo)
 
-        return await long_call(ctx, "prune_backups", rehearse, wait_seconds, job)
-    audit = {"include_undo": include_undo}
+        return await long_call(ctx, rehearse, arguments, wait_seconds, job)
     try:
         confirmed = consent_to_prune(ctx, answer, confirmation, include_undo)
     except BackupToolError as error:
-        return await refused(ctx, "prune_backups", audit, error)
+        return await refused(ctx, arguments, error)
 
-    def work(context: BackupContext, progress: Progress) -> Model:
-        return retention.prune(context, progress, dry_run=False, include_undo=include_undo, confirmed=confirmed)
+    def work(context: BackupContext, progress: Progress, notes: CallNotes) -> Model:
+        return retention.prune(
+            context, progress, dry_run=False, include_undo=include_undo, confirmed=confirmed, notes=notes
+        )
 
-    return await long_call(ctx, "prune_backups", work, wait_seconds, None, audit)
+    return await long_call(ctx, work, arguments, wait_seconds, None)
 
 
 async def db_integrity(
@@ -428,16 +420,18 @@ class StrictTool(Tool):
 
     async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> Any:
         """As `Tool.run`."""
+        begin(self.name, arguments)
         try:
             self.fn_metadata.validate_arguments(arguments)
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
             known = ", ".join(self.parameters["properties"])
-            told = ArgumentsInvalid(
-                f"{self.name} was not called, since its arguments are wrong: {wrong}.",
-                f"Call it again with arguments as its input schema has them ({known}).",
+            return failed(
+                ArgumentsInvalid(
+                    f"{self.name} was not called, since its arguments are wrong: {wrong}.",
+                    f"Correct them; its parameters are {known}.",
+                )
             )
-            return failed(report(told))
         return await super().run(arguments, context, convert_result)
 
 

@@ -31,6 +31,7 @@ from scarlet_backup_mcp.models.results import Kept
 from scarlet_backup_mcp.procedures.audit import calls
 from scarlet_backup_mcp.procedures.audit.failure_hook import Alarm, sound
 from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.call_notes import CallNotes
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.listing import no_success, remedy_of
 from scarlet_backup_mcp.progress import Progress
@@ -460,10 +461,10 @@ def test_backup_is_in_the_log_with_its_digest_and_no_password_is(local_database:
     chosen = {"via": "local", "dsn": dsn, "bin_dir": local_database.bin_dir, "dir": directory}
     with BackupContext(Settings.model_validate(chosen)) as context:
         result = calls.call(
-            context, "backup", {"dsn": dsn, "label": password}, CLI, lambda: backup(context, Progress())
+            context, "backup", {"dsn": dsn, "label": password}, CLI, lambda _: backup(context, Progress())
         )
 
-        def fail() -> Any:
+        def fail(_: CallNotes) -> Any:
             raise RestoreRefused(f"{dsn} and {password} are not right.")
 
         with pytest.raises(RestoreRefused):
@@ -486,7 +487,7 @@ def test_label_is_hidden_while_nobody_knows_the_container_s_password_and_no_engi
     with socket.create_server(("127.0.0.1", 0)) as engine:
         monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{engine.getsockname()[1]}")
         with BackupContext(load_settings(dir=str(tmp_path))) as context:
-            calls.call(context, "keep", {"label": "free text"}, CLI, lambda: Kept(name="x", keep=True))
+            calls.call(context, "keep", {"label": "free text"}, CLI, lambda _: Kept(name="x", keep=True))
         engine.settimeout(0)
         with pytest.raises(BlockingIOError):
             engine.accept()
@@ -503,7 +504,7 @@ def test_label_that_holds_the_password_of_a_file_in_the_container_never_shows_it
     def refused(label: str) -> None:
         """No server runs there, and at last no container."""
         with BackupContext(load_settings(dir=tmp_path, container=name)) as context, pytest.raises(BackupToolError):
-            calls.call(context, "backup", {"label": label}, CLI, lambda: backup(context, Progress(), label=label))
+            calls.call(context, "backup", {"label": label}, CLI, lambda _: backup(context, Progress(), label=label))
 
     try:
         run_docker("run", "-d", "--name", name, *options, *held)
@@ -621,7 +622,7 @@ def test_alarm_comes_for_errors_and_for_bad_results(tmp_path: Path, local_databa
     with BackupContext(Settings.model_validate(chosen)) as context:
         command = listener(tmp_path / "told")
 
-        def take() -> Any:
+        def take(*_: CallNotes) -> Any:
             return backup(context, Progress())
 
         calls.call(context, "backup", {}, scheduled, take, command)
@@ -629,13 +630,13 @@ def test_alarm_comes_for_errors_and_for_bad_results(tmp_path: Path, local_databa
         worse = take().model_copy(
             update={"good": False, "safe_to_proceed": False, "reasons": ["It has shrunk."], "warnings": []}
         )
-        result = calls.call(context, "backup", {}, scheduled, lambda: worse, "/no/such-program")
+        result = calls.call(context, "backup", {}, scheduled, lambda _: worse, "/no/such-program")
         assert "could not be started" in result.warnings[0]
-        calls.call(context, "backup", {}, scheduled, lambda: worse, command)
+        calls.call(context, "backup", {}, scheduled, lambda _: worse, command)
         found = told()
         assert (found["outcome"], found["message"], found["directory"]) == ("bad", "It has shrunk.", str(directory))
 
-        def fail() -> Any:
+        def fail(_: CallNotes) -> Any:
             raise BackupToolError("No.", "Do it.")
 
         with pytest.raises(BackupToolError):

@@ -18,7 +18,6 @@ from typing import TypeVar
 
 import pytest
 
-from scarlet_backup_mcp.cli.rendering import for_terminal
 from scarlet_backup_mcp.models.common import Model
 from scarlet_backup_mcp.models.results import Backup, ErrorReport, Integrity, Listing, Restore
 from scarlet_backup_mcp.models.verification import Verification
@@ -224,7 +223,7 @@ def test_what_can_not_be_done_is_code_2_with_what_to_do(
     assert done.returncode == 2, done.stderr
     error = ErrorReport.model_validate_json(done.stdout)
     assert error.code == code
-    for said in (for_terminal(error.message), for_terminal(error.remedy), error.code):
+    for said in (error.message, error.remedy, error.code):
         assert said in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -34,8 +34,8 @@ from scarlet_backup_mcp.postgres.server.quoting import identifier
 from scarlet_backup_mcp.procedures.catalog.records import latest
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.drill import sql as drills
+from scarlet_backup_mcp.procedures.restore.options import RestoreOptions
 from scarlet_backup_mcp.procedures.restore.service import dry_run
-from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.procedures.sandbox.lifecycle import DRILLS, ThrowAway, owner_of, throw_away_server
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress

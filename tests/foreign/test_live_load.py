@@ -13,8 +13,8 @@ from scarlet_backup_mcp.errors import ForeignRefused, RestoreFailed
 from scarlet_backup_mcp.models.results import Restore
 from scarlet_backup_mcp.postgres.dump.put_off import PutOff
 from scarlet_backup_mcp.procedures.context import BackupContext
+from scarlet_backup_mcp.procedures.restore.options import RestoreOptions
 from scarlet_backup_mcp.procedures.restore.service import dry_run, propose
-from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings
 

@@ -155,7 +155,7 @@ def error_of(result: CallToolResult) -> dict[str, Any]:
     """The error that a failed call brings."""
     assert result.is_error, text_of(result)
     error = content_of(result)
-    assert sorted(error) == ["code", "message", "remedy"]
+    assert sorted(error) == ["code", "message", "next_call", "remedy"]
     assert all(isinstance(value, str) and value for value in error.values())
     assert all(value in text_of(result) for value in error.values())
     return error

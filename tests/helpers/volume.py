@@ -23,13 +23,14 @@ from typing import Any, TypeVar
 from scarlet_backup_mcp.hosts.docker.container import DockerHost
 from scarlet_backup_mcp.models.results import Backup, Restore
 from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.call_notes import CallNotes
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.own_names import ASIDE, VOLUME_UNDO
 from scarlet_backup_mcp.procedures.recovery import journal as journals
 from scarlet_backup_mcp.procedures.recovery import volume_settlement
 from scarlet_backup_mcp.procedures.recovery.volume_layout import VolumeLayout
 from scarlet_backup_mcp.procedures.restore import service as restoring
-from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
+from scarlet_backup_mcp.procedures.restore.options import RestoreOptions
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
 
@@ -161,9 +162,10 @@ class Rig:
 
     def settle(self) -> list[str]:
         """What a call does first of all; gives what it tells of that."""
+        notes = CallNotes()
         with BackupContext(self.settings) as context:
-            volume_settlement.settle_first(context, Progress())
-            return context.settled
+            volume_settlement.settle_first(context, Progress(), notes)
+        return notes.settled
 
     def create(self, *options: str, image: str = IMAGE, start: bool = False) -> None:
         """Make the container; with `start`, let it run."""

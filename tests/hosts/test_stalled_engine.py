@@ -18,8 +18,8 @@ from scarlet_backup_mcp.errors import BackupToolError, ContainerLost, EngineUnre
 from scarlet_backup_mcp.hosts.docker import engine as engines
 from scarlet_backup_mcp.hosts.docker import exec_stream
 from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.restore.options import RestoreOptions
 from scarlet_backup_mcp.procedures.restore.service import restore
-from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.progress import Progress
 
 from ..conftest import Stack, run_docker

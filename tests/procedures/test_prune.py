@@ -24,6 +24,7 @@ from scarlet_backup_mcp.errors import BackupMissing, Busy, Cancelled, Confirmati
 from scarlet_backup_mcp.models.results import Kept, Prune
 from scarlet_backup_mcp.procedures import prune
 from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.call_notes import CallNotes
 from scarlet_backup_mcp.procedures.catalog import records
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.progress import Progress, State
@@ -267,9 +268,8 @@ def test_what_is_about_to_go_is_announced_with_its_digest(made: Made, here: Shel
     names = fill(here, made, 3)
     announced: list[Mapping[str, str]] = []
     with BackupContext(here.settings) as context:
-        context.announce = announced.append
         digests = {name: records.know(context, context.directory.find(name)).manifest for name in names}
-        prune.prune(context, Progress(), dry_run=False)
+        prune.prune(context, Progress(), dry_run=False, notes=CallNotes(announce=announced.append))
     gone = digests[names[2]]
     assert gone is not None
     assert announced == [{names[2]: gone.sha256}]

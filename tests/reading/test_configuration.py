@@ -14,8 +14,8 @@ from scarlet_backup_mcp.postgres.cluster.configuration import disarmed, findings
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.reading import archive_configuration
 from scarlet_backup_mcp.procedures.reading.archive import LONGEST, read
+from scarlet_backup_mcp.procedures.restore.options import RestoreOptions
 from scarlet_backup_mcp.procedures.restore.service import dry_run, propose
-from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 

@@ -41,8 +41,8 @@ from scarlet_backup_mcp.postgres.dump.digests import BlockDigests
 from scarlet_backup_mcp.postgres.dump.script import ScriptReader, read_script
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.repair import repair
+from scarlet_backup_mcp.procedures.restore.options import RestoreOptions
 from scarlet_backup_mcp.procedures.restore.service import dry_run, restore
-from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.store.encodings import Container

@@ -42,8 +42,8 @@ from scarlet_backup_mcp.postgres.server.session import Session
 from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.recovery import journal as journals
-from scarlet_backup_mcp.procedures.restore.service import Confirmed, dry_run, restore
-from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
+from scarlet_backup_mcp.procedures.restore.options import Confirmed, RestoreOptions
+from scarlet_backup_mcp.procedures.restore.service import dry_run, restore
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 

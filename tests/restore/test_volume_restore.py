@@ -48,7 +48,7 @@ from scarlet_backup_mcp.procedures.recovery.helper_container import HELPERS
 from scarlet_backup_mcp.procedures.recovery.journal import StoppedContainer
 from scarlet_backup_mcp.procedures.restore import service as restoring
 from scarlet_backup_mcp.procedures.restore import volume_preflight
-from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
+from scarlet_backup_mcp.procedures.restore.options import RestoreOptions
 from scarlet_backup_mcp.procedures.sandbox.lifecycle import owner_of
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.store.audit import read

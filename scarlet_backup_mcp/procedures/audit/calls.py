@@ -13,10 +13,14 @@ from ...models.results import Backup, Kept, Prune, Repaired, Restore
 from ...models.verification import Verification
 from ...redaction import HIDDEN, text
 from ...store.audit import SCHEDULE, Record, audited
+from ..call_notes import CallNotes
 from ..context import BackupContext
 from .failure_hook import Alarm, sound
 
 M = TypeVar("M", bound=Model)
+T = TypeVar("T")
+READING = frozenset({"list_backups", "db_integrity", "gate"})
+"""What changes nothing whatever its arguments; neither does a dry run, or a quick look at a backup."""
 
 
 def call(
@@ -24,27 +28,32 @@ def call(
     tool: str,
     arguments: Mapping[str, object],
     client: Client,
-    work: Callable[[], M],
+    work: Callable[[CallNotes], M],
     on_failure: str | None = None,
 ) -> M:
-    """What `work` gives, audited in the target's directory; what it raises goes on.
+    """Do `work`; a call that may change something gets its line in the audit log of the backup directory. What `work`
+    raises goes on.
 
     `on_failure` is run when it raises or its result is bad. What is wrong with the log or that command is a warning of
     the result, where it has warnings. A label is hidden in the log as long as the password that it may hold is unknown.
     """
+    notes = CallNotes()
+    if tool in READING or arguments.get("dry_run") or arguments.get("level") == "quick":
+        return work(notes)
+    arguments = {name: value for name, value in arguments.items() if name != "dry_run"}
     try:
         where, shown = (lambda: context.directory.path), {**arguments, **_hidden(context, arguments)}
         begin = context.settings.dir is not None or context.known_container_info is not None
         with audited(where, tool, shown, client, context.secrets, begin=begin) as record:
             try:
-                context.announce = record.announce
-                result = work()
+                notes.announce = record.announce
+                result = work(notes)
             except BackupToolError as error:
-                error.message = " ".join([*context.settled, error.message])
+                error.message = " ".join([*notes.settled, error.message])
                 raise
             finally:
                 shown |= {**arguments, **_hidden(context, arguments)}
-            _account(context, result, record, scheduled=client.name == SCHEDULE)
+            _account(notes, result, record, scheduled=client.name == SCHEDULE)
     except Exception as error:
         if on_failure is not None:
             known = error if isinstance(error, BackupToolError) else InternalError("It failed unexpectedly.")
@@ -59,18 +68,37 @@ def call(
     return result
 
 
+def before_asking(
+    context: BackupContext,
+    tool: str,
+    arguments: Mapping[str, object],
+    client: Client,
+    work: Callable[[CallNotes], T],
+) -> T:
+    """Do what comes before a question. It changes nothing, except that it may settle what killed calls left: then that
+    gets a line in the audit log."""
+    notes = CallNotes()
+    try:
+        return work(notes)
+    finally:
+        if notes.settled:
+            shown = {**arguments, **_hidden(context, arguments)}
+            with audited(lambda: context.directory.path, tool, shown, client, context.secrets) as record:
+                record.message = " ".join(notes.settled)
+
+
 def _hidden(context: BackupContext, arguments: Mapping[str, object]) -> dict[str, object]:
     """What stands in the log for free text that can't be searched for secrets yet."""
     return {"label": HIDDEN} if arguments.get("label") and not context.secrets_are_known else {}
 
 
-def _account(context: BackupContext, result: Model, record: Record, *, scheduled: bool) -> None:
+def _account(notes: CallNotes, result: Model, record: Record, *, scheduled: bool) -> None:
     """What there was before and after, and whether the result is what a user needs: of a schedule a good backup, though
     it may not open the gate, since the database is in use."""
     if isinstance(result, Backup):
         not_pruned = [f"Not pruned: {result.not_pruned}"] if result.not_pruned else []
         record.good = (result.good if scheduled else result.safe_to_proceed) and not not_pruned
-        record.message = " ".join([*context.settled, *not_pruned, *result.reasons])
+        record.message = " ".join([*notes.settled, *not_pruned, *result.reasons])
         record.after = {"backup": result.name, "sha256": result.sha256}
     elif isinstance(result, Verification):
         record.good = (
@@ -83,11 +111,11 @@ def _account(context: BackupContext, result: Model, record: Record, *, scheduled
         record.good = not any(item.action == "not removed" for item in result.items)
         gone = {item.name for item in result.items if item.action == "removed"}
         record.before = {name: digest for name, digest in record.before.items() if name in gone}
-        record.message = " ".join(context.settled)
+        record.message = " ".join(notes.settled)
     elif isinstance(result, Kept):
         record.before = {"backup": result.name}
     elif isinstance(result, Restore):
-        record.message = " ".join(context.settled)
+        record.message = " ".join(notes.settled)
         record.after = {"undo_point": result.undo_point} if result.undo_point else {}
 
 

@@ -31,6 +31,7 @@ from ...progress import Progress
 from ...store.lock import patiently, writer_lock
 from ...store.names import SUFFIXES
 from ...store.writing import PartialFile
+from ..call_notes import CallNotes
 from ..catalog import proved_definitions, recorded
 from ..catalog.recorded import Order
 from ..catalog.records import last_full
@@ -64,6 +65,7 @@ def backup(
     verify: BackupLevel = "auto",
     keep: bool = False,
     patience_seconds: float = 0,
+    notes: CallNotes | None = None,
 ) -> Backup:
     """Take one backup, of the database (`sql`) or of the whole cluster (`volume`): where its container has stopped, a
     cold copy of the files.
@@ -78,7 +80,7 @@ def backup(
     """
     order = Order(_checked_label(label), _checked_compression(kind, compression), accept_smaller, keep)
     try:
-        take = partial(_take, context, progress, kind, order, verify, patience_seconds)
+        take = partial(_take, context, progress, kind, order, verify, patience_seconds, notes or CallNotes())
         return patiently(progress, take, patience_seconds)
     except (ContainerNotRunning, ContainerPaused, ContainerLost, ServerUnreachable) as error:
         if kind != "volume" or context.settings.via != "docker":
@@ -87,25 +89,29 @@ def backup(
 
 
 def _take(
-    context: BackupContext, progress: Progress, kind: Kind, order: Order, verify: BackupLevel, patience_seconds: float
+    context: BackupContext,
+    progress: Progress,
+    kind: Kind,
+    order: Order,
+    verify: BackupLevel,
+    patience_seconds: float,
+    notes: CallNotes,
 ) -> Backup:
     began = time.monotonic()
     directory = context.directory
     directory.prepare()  # before all that can fail: the audit log is to tell of the very first failure, too
-    settle_first(context, progress)
+    settle_first(context, progress, notes)
     progress.stage("looking at the container")
     stopped = cold_copy.stopped(context) if kind == "volume" else None
     container_info = stopped or require_running(context)
     valid = True
     with writer_lock(directory.path, "backup"):
-        context.settled += directory.sweep().told
+        notes.settled += directory.sweep().told
         if stopped is None:
-            _tidy_up(context, progress)
+            _tidy_up(context, progress, notes)
         if order.label and any(secret in order.label for secret in context.secrets()):
             raise ConfigurationError("The label holds the database's password, and labels are shown.", "Use another.")
-        context.settled += [
-            f"{name}, left by a drill that was killed, is removed." for name in lifecycle.sweep(context)
-        ]
+        notes.settled += [f"{name}, left by a drill that was killed, is removed." for name in lifecycle.sweep(context)]
         try:
             if stopped is not None:
                 manifest, said = cold_copy.copy(context, progress, order)
@@ -120,14 +126,14 @@ def _take(
             f"The container {container_info.container} is {container_info.health}: read `docker compose logs postgres`."
         )
     proof = _proof(context, manifest, verify if valid or verify == "drill" else "full", progress, patience_seconds)
-    warnings = [*context.settled, *directory.warnings(), *said]
+    warnings = [*notes.settled, *directory.warnings(), *said]
     return outcome(context, manifest, valid, proof, warnings, time.monotonic() - began)
 
 
-def _tidy_up(context: BackupContext, progress: Progress) -> None:
+def _tidy_up(context: BackupContext, progress: Progress, notes: CallNotes) -> None:
     """What killed calls have left on the server. Raises ServerUnreachable."""
     with maintenance_session(context, progress) as session:
-        tidy_up(context, session, restoring=False)
+        tidy_up(context, session, notes, restoring=False)
         require_database(context, session)
         pg.terminate_backends(session, tag=context.server.tag)
 

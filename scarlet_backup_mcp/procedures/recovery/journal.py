@@ -40,6 +40,7 @@ from ...store.names import JOURNAL
 from ...store.reserved import Reserved
 from ...store.writing import delete, sync_directory, write_atomically
 from .. import disk_space
+from ..call_notes import CallNotes
 from ..context import BackupContext
 from ..loading import load_role
 from ..own_names import is_marked, scratch_databases
@@ -236,9 +237,9 @@ def _only_if_gone(context: BackupContext) -> str:
     )
 
 
-def tidy_up(context: BackupContext, session: Session, *, restoring: bool) -> None:
+def tidy_up(context: BackupContext, session: Session, notes: CallNotes, *, restoring: bool) -> None:
     """Under the directory's lock: finish or roll back a restore that was cut off, and drop scratch databases that
-    killed restores left. `context.settled` tells what was done.
+    killed restores left. `notes.settled` says what was done.
 
     The session then holds the server's restore lock. Raises Busy when another directory's restore holds it, unless
     there is nothing to settle and the caller is not `restoring`.
@@ -255,8 +256,8 @@ def tidy_up(context: BackupContext, session: Session, *, restoring: bool) -> Non
                 "Call `backup` or `restore` for that one first.",
             )
     elif journal is not None:
-        context.settled += _settle_what_was_left(context, session, journal, restoring=restoring)
-    context.settled += _sweep(context, session)
+        notes.settled += _settle_what_was_left(context, session, journal, restoring=restoring)
+    notes.settled += _sweep(context, session)
     load_role.sweep(session)
 
 

@@ -10,6 +10,7 @@ from ...hosts.docker.volumes import engine_id, volume_exists
 from ...progress import Progress
 from ...store.lock import writer_lock
 from ...store.names import JOURNAL
+from ..call_notes import CallNotes
 from ..context import BackupContext
 from . import journal as journals
 from .journal import VolumeJournal
@@ -17,15 +18,15 @@ from .volume_exchange import contents_at, finish, put_back, require_alone_on_it,
 from .volume_layout import VolumeLayout
 
 
-def settle_first(context: BackupContext, progress: Progress) -> None:
+def settle_first(context: BackupContext, progress: Progress, notes: CallNotes) -> None:
     """As `settle_volume`, taking the directory's lock where there is something to settle. Raises Busy, too."""
     if isinstance(journals.read(context.directory.path), VolumeJournal):
         with writer_lock(context.directory.path, "settle"):
-            settle_volume(context, progress)
+            settle_volume(context, progress, notes)
 
 
-def settle_volume(context: BackupContext, progress: Progress) -> None:
-    """Under the directory's lock: finish or roll back a volume's restore that was cut off. `context.settled` tells what
+def settle_volume(context: BackupContext, progress: Progress, notes: CallNotes) -> None:
+    """Finish or roll back a volume's restore that was cut off, under the directory's lock. `notes.settled` says what
     was done. Raises RestoreInterrupted when it can't be done now.
 
     Once all new contents were in place somebody may have started the server and written: if it comes up on them, the
@@ -33,7 +34,7 @@ def settle_volume(context: BackupContext, progress: Progress) -> None:
     """
     journal = journals.read(context.directory.path)
     if isinstance(journal, VolumeJournal):
-        context.settled += _settle(context, journal, progress)
+        notes.settled += _settle(context, journal, progress)
 
 
 def _settle(context: BackupContext, journal: VolumeJournal, progress: Progress) -> list[str]:

@@ -15,7 +15,6 @@ from ...errors import (
     OtherDatabaseRefused,
     ServerError,
 )
-from ...models.common import CodePage
 from ...models.manifest import DatabaseProperties, Manifest, ManifestHead
 from ...models.results import UndoPoint
 from ...postgres.server import catalogue as pg
@@ -31,32 +30,9 @@ from ..reading import checks
 from ..sandbox import pg_restore
 from ..verify import sql as verify_sql
 from . import foreign_source, size_guard
+from .options import RestoreOptions
 from .size_guard import Size
 
-
-@dataclass(frozen=True, kw_only=True)
-class RestoreOptions:
-    """What a caller of a restore may choose.
-
-    `accept_…` and `drop_oldest_undo` are consents. `drill` None: files that `backup` did not make are tried out in a
-    throw-away server first, and what is restored is that server's own dump; True: any backup has to prove itself
-    first; False: none. `code_page` is for files that PowerShell has written. `accept_violations` is the consent to
-    constraints that the backup's rows break not coming back as they were, `accept_configuration` to all that a foreign
-    archive of a volume makes its server do.
-    """
-
-    accept_foreign: bool = False
-    accept_other_database: bool = False
-    stop_dependents: bool = True
-    drop_oldest_undo: bool = False
-    drill: bool | None = None
-    code_page: CodePage | None = None
-    accept_smaller: bool = False
-    accept_violations: bool = False
-    accept_configuration: bool = False
-
-
-AS_USUAL = RestoreOptions()
 M = TypeVar("M", bound=ManifestHead)
 
 
@@ -81,6 +57,11 @@ class SqlPlan:
     databases: dict[str, pg.DatabaseFacts]
     facts: pg.ServerFacts
     warnings: list[str]
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What the audit log keeps of the source."""
+        return {"source": self.source, **({"sha256": self.sha256} if self.sha256 else {})}
 
     @property
     def entry(self) -> Entry | None:

@@ -34,8 +34,9 @@ from ..reading import archive, archive_configuration
 from ..reading.archive import Archive
 from ..recovery.helper_container import require_alone
 from . import size_guard
+from .options import RestoreOptions
 from .size_guard import Size
-from .sql_plan import RestoreOptions, refuse_damaged
+from .sql_plan import refuse_damaged
 
 ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 """The names that Docker gives to volumes that have none: no new container would find one."""
@@ -61,6 +62,11 @@ class VolumePlan:
     warnings: list[str]
     read: Archive | None = None
     brings: list[ConfigurationFinding] = field(default_factory=list[ConfigurationFinding])
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What the audit log keeps of the source."""
+        return {"source": self.source, **({"sha256": self.sha256} if self.sha256 else {})}
 
     @property
     def manifest(self) -> VolumeManifest | None:

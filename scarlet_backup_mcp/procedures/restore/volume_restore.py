@@ -20,7 +20,9 @@ from ...models.results import DependentReport, Restore
 from ...models.verification import Check, Drill
 from ...postgres.cluster.configuration import SIGNALS
 from ...progress import Progress
+from ...store.lock import writer_lock
 from ...store.reading import CompressionDamaged, FileReader, decompress
+from ..call_notes import CallNotes
 from ..catalog.records import BackupRecord
 from ..context import BackupContext
 from ..own_names import VOLUME_UNDO
@@ -29,11 +31,12 @@ from ..reading import archive, archive_checks, archive_configuration, checks
 from ..reading.archive import Archive
 from ..recovery import journal as journals
 from ..recovery.helper_container import helper, require_alone
-from ..recovery.journal import StoppedContainer, VolumeJournal
+from ..recovery.journal import StoppedContainer, VolumeJournal, maintenance_session, tidy_up
 from ..recovery.volume_exchange import exchange, finish, roll_back
 from ..recovery.volume_layout import VolumeLayout, put_in_of
 from ..verify.volume import verify_volume
-from .volume_plan import VolumePlan
+from .options import Confirmed, Proposal, RestoreOptions
+from .volume_plan import VolumePlan, plan
 from .volume_preflight import ServerFound, look_at_the_server, look_at_the_volume
 
 SHOWN = 5
@@ -54,11 +57,79 @@ class VolumeRestored:
         self.steps.append(RESTORE_VOLUME.titled(title).reported(True, detail))
 
 
-def restore(context: BackupContext, progress: Progress, planned: VolumePlan) -> Restore:
-    """Do what was planned, under the directory's lock. Raises BackupToolError; its message says when the volume is not
-    as it was."""
+@dataclass(frozen=True)
+class VolumeRestore:
+    """A restore of the whole volume from an archive or an undo point."""
+
+    context: BackupContext
+    progress: Progress
+    source: str
+    options: RestoreOptions
+    notes: CallNotes
+
+    def propose(self) -> Proposal:
+        """Write the question. Raises RestoreRefused's children and HostError."""
+        planned = self._plan()
+        return Proposal(planned.source, planned.question(self.context.settings.integrity_table), _confirms(planned))
+
+    def dry_run(self) -> Restore:
+        """Check everything that `run` would check except for a drill. Changes nothing in the volume."""
+        context, progress, planned = self.context, self.progress, self._plan()
+        began = time.monotonic()
+        work = VolumeRestored(warnings=list(planned.warnings))
+        read = _read(planned, work, progress)
+        there = planned.container_info is not None or (
+            planned.site.volume is not None and volume_exists(planned.site.volume)
+        )
+        sight = planned.sight if there else Sight(mounted_at=planned.site.mounted_at)
+        with helper(context, planned.image, sight, progress, alone=False) as host:
+            contents = _contents(host, planned)
+            look_at_the_volume(planned, contents, read)
+            had_contents = contents.is_there
+        work.did("Look whether the volume is ready for it", "version, room, and nobody else uses it")
+        dependents = context.host.dependents() if planned.container_info and planned.options.stop_dependents else []
+        for title in (
+            *(["Restore it into a throw-away server"] if planned.drills else []),
+            *(["Unpack it beside the present contents"] if planned.record else []),
+            *(["Comment out what its configuration would do"] if planned.brings else []),
+            "Stop the services that depend on the server, and the server",
+            "Exchange the contents of the volume by renames",
+            "Start the server, look at it, and start those services again",
+        ):
+            work.steps.append(RESTORE_VOLUME.titled(title).reported(None, "not done: dry run"))
+        would = [DependentReport(name=d.name, action="would be restarted") for d in dependents if d.running]
+        undo = f"{VOLUME_UNDO}<time>" if had_contents else None
+        return _report(context, planned, work, began, undo=undo, restored=False, away=None, dependents=would)
+
+    def run(self, confirmed: Confirmed | None) -> Restore:
+        """Do it. Raises BackupToolError; its message says when the volume is not as it was."""
+        context, progress = self.context, self.progress
+        context.directory.prepare()
+        with writer_lock(context.directory.path, "restore"):
+            self._settle_database()
+            planned = self._plan()
+            if confirmed is not None and confirmed != _confirms(planned):
+                raise ConfirmationStale(f"{planned.source} or the container is not the one that was confirmed.")
+            self.notes.announce(planned.identity)
+            return _restore(context, progress, planned, [*self.notes.settled, *planned.warnings])
+
+    def _plan(self) -> VolumePlan:
+        return plan(self.context, self.progress, self.source, self.options)
+
+    def _settle_database(self) -> None:
+        """Settle a database's restore that was cut off there. Raises RestoreInterrupted."""
+        if journals.read(self.context.directory.path) is not None:
+            with maintenance_session(self.context, self.progress) as guard:
+                tidy_up(self.context, guard, self.notes, restoring=True)
+
+
+def _confirms(planned: VolumePlan) -> Confirmed:
+    return Confirmed(planned.sha256, None, planned.container_info.container_id if planned.container_info else None)
+
+
+def _restore(context: BackupContext, progress: Progress, planned: VolumePlan, warnings: list[str]) -> Restore:
     began = time.monotonic()
-    work = VolumeRestored(warnings=[*context.settled, *planned.warnings])
+    work = VolumeRestored(warnings=warnings)
     read = _verified(context, planned, work, progress)
     dependents = context.host.dependents() if planned.container_info else []
     running = [d for d in dependents if d.running] if planned.options.stop_dependents else []
@@ -117,35 +188,6 @@ def restore(context: BackupContext, progress: Progress, planned: VolumePlan) -> 
         )
     undo = VOLUME_UNDO + contents.stamp if had_contents else None
     return _report(context, planned, work, began, undo=undo, restored=True, away=away, dependents=reports)
-
-
-def dry_run(context: BackupContext, progress: Progress, planned: VolumePlan) -> Restore:
-    """Everything that `restore` would check but for a drill, and what it would do. Changes nothing in the volume."""
-    began = time.monotonic()
-    work = VolumeRestored(warnings=list(planned.warnings))
-    read = _read(planned, work, progress)
-    there = planned.container_info is not None or (
-        planned.site.volume is not None and volume_exists(planned.site.volume)
-    )
-    sight = planned.sight if there else Sight(mounted_at=planned.site.mounted_at)
-    with helper(context, planned.image, sight, progress, alone=False) as host:
-        contents = _contents(host, planned)
-        look_at_the_volume(planned, contents, read)
-        had_contents = contents.is_there
-    work.did("Look whether the volume is ready for it", "version, room, and nobody else uses it")
-    dependents = context.host.dependents() if planned.container_info and planned.options.stop_dependents else []
-    for title in (
-        *(["Restore it into a throw-away server"] if planned.drills else []),
-        *(["Unpack it beside the present contents"] if planned.record else []),
-        *(["Comment out what its configuration would do"] if planned.brings else []),
-        "Stop the services that depend on the server, and the server",
-        "Exchange the contents of the volume by renames",
-        "Start the server, look at it, and start those services again",
-    ):
-        work.steps.append(RESTORE_VOLUME.titled(title).reported(None, "not done: dry run"))
-    would = [DependentReport(name=d.name, action="would be restarted") for d in dependents if d.running]
-    undo = f"{VOLUME_UNDO}<time>" if had_contents else None
-    return _report(context, planned, work, began, undo=undo, restored=False, away=None, dependents=would)
 
 
 def _look_at_the_server(context: BackupContext, planned: VolumePlan) -> ServerFound:

@@ -1,0 +1,62 @@
+"""A call that would help, as a command line that can be pasted."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping
+from typing import Any, cast
+
+import click
+from click.core import ParameterSource
+
+from ..errors import NextCall
+from ..redaction import HIDDEN
+
+COMMANDS = {"list_backups": "list", "verify_backup": "verify", "prune_backups": "prune", "db_integrity": "integrity"}
+"""The commands whose names are not those of their tools."""
+_OF_ONE_RUN = ("as_json", "quiet", "scheduled")
+
+
+def given() -> dict[str, Any]:
+    """The arguments that were written on the present command line, but for its settings."""
+    return {name: value for name, value in _written().items() if not name.startswith("setting_")}
+
+
+def command_line(call: NextCall) -> str:
+    """Write the call as a command, with the settings of the present command line. Secrets are left out."""
+    group = cast(click.Group, click.get_current_context().find_root().command)
+    name = COMMANDS.get(call.tool, call.tool)
+    settings = {name: value for name, value in _written().items() if name.startswith("setting_")}
+    if "setting_dsn" in settings:
+        settings["setting_dsn"] = HIDDEN
+    words = ["scarlet-backup-mcp", name, *_spelled(group.commands[name], {**call.arguments, **settings})]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def _spelled(command: click.Command, arguments: Mapping[str, Any]) -> list[str]:
+    words: list[str] = []
+    for parameter in command.params:
+        value = arguments.get(parameter.name or "")
+        if value is None:
+            continue
+        if isinstance(parameter, click.Argument):
+            words.insert(0, str(value))
+        elif value is True:
+            words.append(parameter.opts[0])
+        elif value is False:
+            words += parameter.secondary_opts[:1]
+        else:
+            words += [parameter.opts[0], str(value)]
+    return words
+
+
+def _written() -> dict[str, Any]:
+    """What stands on the command line itself: not defaults, and not what the environment says."""
+    context = click.get_current_context()
+    return {
+        name: value
+        for name, value in context.params.items()
+        if name not in _OF_ONE_RUN and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }

@@ -1,0 +1,55 @@
+"""What a caller of `restore` may choose, what a user is asked, and what a yes is bound to."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ...models.common import CodePage
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreOptions:
+    """What a caller of a restore may choose.
+
+    `accept_…` and `drop_oldest_undo` are consents. `drill` None: a file that `backup` did not make is first restored
+    into a sandbox, and what then goes live is that sandbox's own dump; True: every backup has to prove itself first;
+    False: none. `code_page` is for files that PowerShell re-encoded. `accept_violations` is the consent that
+    constraints which the backup's rows break do not come back as they were, `accept_configuration` the consent to
+    everything that a foreign volume archive makes its server run or load.
+    """
+
+    accept_foreign: bool = False
+    accept_other_database: bool = False
+    stop_dependents: bool = True
+    drop_oldest_undo: bool = False
+    drill: bool | None = None
+    code_page: CodePage | None = None
+    accept_smaller: bool = False
+    accept_violations: bool = False
+    accept_configuration: bool = False
+
+    def arguments(self) -> dict[str, Any]:
+        """List the arguments that a caller has to repeat to get these options: those that are not the defaults."""
+        return {name: value for name, value in asdict(self).items() if value != getattr(AS_USUAL, name)}
+
+
+AS_USUAL = RestoreOptions()
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """What a user said yes to: this very content over this very database, or into this very container's volume."""
+
+    sha256: str | None
+    live_oid: int | None
+    container_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a user is asked before a restore of `source`, and what a yes is bound to."""
+
+    source: str
+    question: str
+    confirms: Confirmed
