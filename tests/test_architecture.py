@@ -40,5 +40,5 @@ def test_modules_that_do_a_step_of_the_procedure_are_there() -> None:
 def is_module(name: str) -> bool:
     """Whether `a.b`, perhaps with a name in it behind, is a module among the procedures, or `a` one of the package."""
     parts = name.split(".")
-    paths = [Path(*parts[:end]).with_suffix(".py") for end in range(len(parts), 0, -1)]
-    return any(is_there(path.as_posix()) for path in paths)
+    paths = [Path(*parts[:end]) for end in range(len(parts), 0, -1)]
+    return any(is_there(f"{path.as_posix()}.py") or is_there(f"{path.as_posix()}/__init__.py") for path in paths)

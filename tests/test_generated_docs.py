@@ -47,7 +47,7 @@ def test_settings() -> None:
 def codes(of: type[BackupToolError]) -> Iterator[type[BackupToolError]]:
     yield of
     for below in of.__subclasses__():
-        if below.__module__ == errors.__name__:
+        if below.__module__.startswith(errors.__name__):
             yield from codes(below)
 
 

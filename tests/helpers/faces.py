@@ -156,8 +156,9 @@ def error_of(result: CallToolResult) -> dict[str, Any]:
     assert result.is_error, text_of(result)
     error = content_of(result)
     assert sorted(error) == ["code", "message", "next_call", "remedy"]
-    assert all(isinstance(value, str) and value for value in error.values())
-    assert all(value in text_of(result) for value in error.values())
+    words = [error[name] for name in ("code", "message", "remedy")]
+    assert all(isinstance(value, str) and value and value in text_of(result) for value in words)
+    assert error["next_call"] is None or f"Next: {error['next_call']['tool']}(" in text_of(result)
     return error
 
 

@@ -47,7 +47,7 @@ def require_sole_writer(container_info: ContainerInfo) -> list[str]:
         raise VolumeShared(
             f"The data of container {container_info.container} lie in {mount.source}, to which "
             f"{', '.join(writers)} can write, too. Two servers there destroy each other's data.",
-            f"Stop what is not the server (`docker stop {writers[0]}`), or mount it there read-only; then call again.",
+            f"Stop what is not the server (`docker stop {writers[0]}`), or mount it there read-only; then try again.",
         )
     return [user.name for user in others]
 
@@ -68,7 +68,7 @@ def require_alone(context: BackupContext, source: str, container_info: Container
     if others := others_with(context, source, container_info.container if container_info else None):
         raise PreflightFailed(
             f"Other containers that run have the same volume mounted: {', '.join(others)}.",
-            f"Stop them (`docker stop {' '.join(others)}`), then call again.",
+            f"Stop them (`docker stop {' '.join(others)}`), then try again.",
         )
 
 

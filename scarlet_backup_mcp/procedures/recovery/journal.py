@@ -180,8 +180,8 @@ def waiting(context: BackupContext) -> str | None:
         return None
     what = f"A restore of {journal.source} into {journal.where} is under way, or was cut off"
     if _is_of(context, journal):
-        return f"{what}: unless one is under way, call `backup`, which first finishes it or rolls it back."
-    return f"{what}, and shares this backup directory: call `backup` for {journal.where}."
+        return f"{what}: unless it is still running, the next backup first finishes it or rolls it back."
+    return f"{what}, and shares this backup directory: take a backup of {journal.where}."
 
 
 def require_running(context: BackupContext) -> ContainerInfo:
@@ -253,7 +253,7 @@ def tidy_up(context: BackupContext, session: Session, notes: CallNotes, *, resto
         if restoring:
             raise RestoreInterrupted(
                 f"A restore of {journal.source} into {journal.where} was cut off, and shares this backup directory.",
-                "Call `backup` or `restore` for that one first.",
+                "Take a backup of that one first, or restore it.",
             )
     elif journal is not None:
         notes.settled += _settle_what_was_left(context, session, journal, restoring=restoring)
@@ -294,9 +294,9 @@ def _settle_what_was_left(context: BackupContext, session: Session, journal: Jou
         if restoring:
             raise RestoreInterrupted(
                 f"{what}, and shares this backup directory.",
-                f"Call `backup` or `restore` for that one first. {_only_if_gone(context)}",
+                f"Take a backup of that one first, or restore it. {_only_if_gone(context)}",
             )
-        return [f"{what}. It is not this one's: call `backup` or `restore` for that one. {_only_if_gone(context)}"]
+        return [f"{what}. It is another database's: take a backup of that one, or restore it. {_only_if_gone(context)}"]
     if not same_cluster:
         reports = start(context, journal.dependents)
         remove(context.directory.path)

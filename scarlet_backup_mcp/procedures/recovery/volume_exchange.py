@@ -11,7 +11,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
-from ...errors import BackupToolError, Cancelled, RestoreFailed, RestoreInterrupted
+from ...errors import BackupToolError, Cancelled, NextCall, RestoreFailed, RestoreInterrupted
 from ...hosts import ContainerInfo
 from ...hosts.docker.helper import Sight
 from ...models.results import DependentReport
@@ -164,7 +164,8 @@ def roll_back(context: BackupContext, contents: VolumeLayout, journal: VolumeJou
         raise RestoreInterrupted(
             f"The restore failed ({why}), and the old contents could not be put back yet: {problem.message} What is "
             f"not in {contents.directory} of them is in {contents.aside}, {contents.returning} or {contents.outgoing}.",
-            "Mend what the message names, then call `restore` or `backup`: it goes on putting them back.",
+            "Fix what the message names. The next backup or restore goes on putting them back.",
+            NextCall(tool="backup"),
         ) from error
     down = [f"{report.name}: {report.detail}" for report in reports if report.action == "start failed"]
     if isinstance(error, BackupToolError):

@@ -43,7 +43,7 @@ def _settle(context: BackupContext, journal: VolumeJournal, progress: Progress) 
         container_info = _present_container(context)
         same_engine = context.settings.via == "docker" and journal.engine in (None, engine_id())
         if container_info is not None and _is_anothers(journal, container_info, same_engine):
-            return [f"{what}. It is not this container's: call `backup` or `restore` for that one."]
+            return [f"{what}. It is not this container's: take a backup of that one, or restore it."]
         progress.stage("settling a restore that was cut off")
         moved = False
         if container_info is None or not journal.is_seen_by(container_info):
@@ -99,7 +99,7 @@ def _image(journal: VolumeJournal, container_info: ContainerInfo | None) -> str:
     if found is None:
         raise RestoreInterrupted(
             f"there is no container with {journal.volume}, and its image is no longer on this machine.",
-            "Run `docker compose create postgres` in Scarlet's directory, which makes the container, then call again.",
+            "Run `docker compose create postgres` in Scarlet's directory, which makes the container, then try again.",
         )
     return found
 
@@ -119,7 +119,7 @@ def _require_traces(context: BackupContext, contents: VolumeLayout, journal: Vol
         f"what is in {journal.volume} now is not what that restore left: none of {names} is in it, in one of which the "
         "old contents were.",
         f"Look for those directories wherever {journal.volume} may have been moved or copied to, and mount it again as "
-        f"it was, at {journal.site.mounted_at}; then call again. {_only_if_gone(context, journal)}",
+        f"it was, at {journal.site.mounted_at}; then try again. {_only_if_gone(context, journal)}",
     )
 
 
@@ -131,7 +131,7 @@ def _are_gone(context: BackupContext, journal: VolumeJournal, same_engine: bool)
         raise RestoreInterrupted(
             f"its data directory is {mounted}, which the container {context.settings.container} does not have, or not "
             f"as it had it: at {site.mounted_at}, with PGDATA {site.data_directory}.",
-            f"Make the container with {mounted} mounted again so (`docker compose create postgres`), then call again. "
+            f"Make the container with {mounted} mounted again so (`docker compose create postgres`), then try again. "
             + _only_if_gone(context, journal),
         )
     if volume_exists(site.volume):
@@ -144,14 +144,14 @@ def _are_gone(context: BackupContext, journal: VolumeJournal, same_engine: bool)
         f"this Docker engine has no volume {mounted}"
         + ("." if journal.removable else ", and what was in it may lie somewhere else still."),
         "Make the volume and the container again as they were (`docker compose create postgres`), or set DOCKER_HOST "
-        f"or DOCKER_CONTEXT to the engine that has it, then call again. {_only_if_gone(context, journal)}",
+        f"or DOCKER_CONTEXT to the engine that has it, then try again. {_only_if_gone(context, journal)}",
     )
 
 
 def _elsewhere(context: BackupContext, journal: VolumeJournal) -> RestoreInterrupted:
     return RestoreInterrupted(
         f"this Docker engine is another one than that which had the volume {journal.volume}.",
-        f"Set DOCKER_HOST or DOCKER_CONTEXT to that engine, then call again. {_only_if_gone(context, journal)}",
+        f"Set DOCKER_HOST or DOCKER_CONTEXT to that engine, then try again. {_only_if_gone(context, journal)}",
     )
 
 

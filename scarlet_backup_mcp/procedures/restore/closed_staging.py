@@ -34,5 +34,5 @@ def closed_doors(
             raise RestoreFailed(
                 f"Somebody else was in the new database while it was compared: {'; '.join(others)}. The live database "
                 "is as it was.",
-                "End that program's connections, then call `restore` again.",
+                "End that program's connections, then restore again.",
             )

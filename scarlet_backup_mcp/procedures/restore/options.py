@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
+from ...errors import NextCall, again
 from ...models.common import CodePage
 
 
@@ -29,12 +29,19 @@ class RestoreOptions:
     accept_violations: bool = False
     accept_configuration: bool = False
 
-    def arguments(self) -> dict[str, Any]:
-        """List the arguments that a caller has to repeat to get these options: those that are not the defaults."""
-        return {name: value for name, value in asdict(self).items() if value != getattr(AS_USUAL, name)}
+    def call(self, source: str) -> NextCall:
+        """Suggest the restore of `source` with these options; defaults are left out."""
+        chosen = {name: value for name, value in asdict(self).items() if value != getattr(AS_USUAL, name)}
+        return NextCall(tool="restore", arguments={"backup": source, **chosen})
 
 
 AS_USUAL = RestoreOptions()
+UNDO = "To undo this, restore the undo point."
+WITHOUT_DRILL = (
+    "Choose another backup. If the user wants this one all the same, restore it without a drill.",
+    again(drill=False),
+)
+"""The remedy for a backup that a drill did not prove, and the call that follows it."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ...errors import PreflightFailed
+from ...errors import PreflightFailed, again
 from ...models.manifest import Extension, Role
 from ...postgres.dump.roles import role_names
 from ...postgres.server import databases
@@ -44,7 +44,8 @@ def check_swap(context: BackupContext, session: Session, plan: SqlPlan) -> None:
         oldest = plan.undo_points[-1]
         raise PreflightFailed(
             f"There are {len(plan.undo_points)} undo points; the oldest is {oldest.name} ({oldest.bytes:,} bytes).",
-            f"If the user agrees that {oldest.name} may go, call again with drop_oldest_undo=true.",
+            f"If the user agrees, let this restore drop {oldest.name}.",
+            again(drop_oldest_undo=True),
         )
 
 

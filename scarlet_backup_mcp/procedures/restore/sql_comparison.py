@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ...errors import PermissionDenied, QueryFailed, RestoreFailed
+from ...errors import PermissionDenied, QueryFailed, RestoreFailed, again
 from ...models.common import CodePage, Step
 from ...models.manifest import Manifest, Recomputed, TableData, rows_by_table
 from ...models.verification import Drill
@@ -21,6 +21,7 @@ from ..loading.attempts import Loader
 from ..loading.load_checks import rows_told
 from ..loading.staging import Staging
 from ..proc004 import RESTORE
+from .options import WITHOUT_DRILL
 from .sql_plan import SqlPlan
 
 
@@ -74,12 +75,12 @@ def require_equal(planned: SqlPlan, work: Staged, staging: Staging, script: Scri
             f"Loaded with the database's own search_path, it is not what it was: {shown}. The live database is as it "
             "was.",
             "Give the functions that look for names without a schema a path of their own (ALTER FUNCTION … SET "
-            "search_path), then call `backup` again.",
+            "search_path), then take a new backup.",
         )
     if wrong and planned.options.drill is not False:
         raise RestoreFailed(
             f"The loaded database is not what the backup holds: {wrong} ({shown}). The live database is as it was.",
-            "Choose another backup. If the user wants this one all the same, call again with drill=false.",
+            *WITHOUT_DRILL,
         )
     if wrong:
         work.warnings.append(f"The database is not what the backup holds: {wrong} ({shown}).")
@@ -95,7 +96,9 @@ def require_same_meanings(loader: Loader, *, accepted: bool) -> list[str]:
         raise RestoreFailed(
             f"Names came to mean something else in what was loaded: {'; '.join(found[:3])}. The live database is as "
             "it was.",
-            f"If it is still there, {MEND}. Or call again with drill=false, and make those objects anew afterwards.",
+            f"If the original database is still there, {MEND}. Or restore without a drill, and recreate those objects "
+            "afterwards.",
+            again(drill=False),
         )
     return [f"Restored with another meaning; make it anew: {one}." for one in found]
 

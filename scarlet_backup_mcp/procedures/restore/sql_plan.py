@@ -14,6 +14,7 @@ from ...errors import (
     ForeignRefused,
     OtherDatabaseRefused,
     ServerError,
+    again,
 )
 from ...models.manifest import DatabaseProperties, Manifest, ManifestHead
 from ...models.results import UndoPoint
@@ -30,7 +31,7 @@ from ..reading import checks
 from ..sandbox import pg_restore
 from ..verify import sql as verify_sql
 from . import foreign_source, size_guard
-from .options import RestoreOptions
+from .options import WITHOUT_DRILL, RestoreOptions
 from .size_guard import Size
 
 M = TypeVar("M", bound=ManifestHead)
@@ -139,9 +140,10 @@ def plan(
     if undo is not None:
         if options.code_page is not None or options.drill or options.accept_violations:
             raise ArgumentsInvalid(
-                f"{source} is an undo point, a database that is there: it has no code page, no drill is needed, and no "
+                f"{source} is an undo point, a database that still exists: it has no code page, needs no drill, and no "
                 "constraint is checked when it comes back.",
-                "Call it again without code_page, drill and accept_violations.",
+                "Leave these three arguments out.",
+                again(code_page=None, drill=None, accept_violations=None),
             )
         record, sha256, created, rows = None, None, undo.created_at, None
         integrity = _integrity(context, undo.name).rows
@@ -251,10 +253,10 @@ def refuse_damaged(record: BackupRecord[M], options: RestoreOptions) -> list[str
     if record.state != "differs":
         return []
     if options.drill is False:
-        return [f"{record.name} did not bring the same data back in a drill; it is restored as wished."]
+        return [f"{record.name} did not bring the same data back in a drill; it is restored all the same, as asked."]
     raise BackupNotValid(
         f"{record.name} did not bring the same data back in a drill.",
-        "Choose another backup. If the user wants this one all the same, call again with drill=false.",
+        *WITHOUT_DRILL,
     )
 
 

@@ -25,7 +25,7 @@ from ..recovery import journal as journals
 from ..recovery.journal import maintenance_session, tidy_up
 from ..sandbox import pg_restore
 from . import preflight
-from .options import Confirmed, Proposal, RestoreOptions
+from .options import AS_USUAL, UNDO, Confirmed, Proposal, RestoreOptions
 from .sql_comparison import Staged
 from .sql_plan import SqlPlan, plan
 from .sql_staging import from_backup, from_undo_point, verified
@@ -73,7 +73,8 @@ class SqlRestore:
             update={
                 "integrity_rows": planned.integrity_rows,
                 "dependents": [DependentReport(name=d.name, action="would be restarted") for d in running],
-                "remedy": "Call `restore` again with dry_run=false to do it.",
+                "remedy": "To do it, restore without the dry run.",
+                "next_call": self.options.call(planned.source),
             }
         )
 
@@ -115,7 +116,8 @@ class SqlRestore:
                 "dry_run": False,
                 "unavailable_seconds": round(unavailable, 3),
                 "dependents": dependents,
-                "remedy": f'To undo this, call `restore` with backup="{undo}".' if undo else None,
+                "remedy": UNDO if undo else None,
+                "next_call": AS_USUAL.call(undo) if undo else None,
             }
         )
 

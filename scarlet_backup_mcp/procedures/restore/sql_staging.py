@@ -7,7 +7,15 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from ...errors import BackupNotValid, ConfirmationStale, ConstraintViolated, PreflightFailed, QueryFailed, WillNotLoad
+from ...errors import (
+    BackupNotValid,
+    ConfirmationStale,
+    ConstraintViolated,
+    PreflightFailed,
+    QueryFailed,
+    WillNotLoad,
+    again,
+)
 from ...hosts.endings import still_there
 from ...models.common import SearchPath
 from ...models.manifest import DatabaseProperties, Manifest
@@ -73,7 +81,7 @@ def verified(
         )
     assert reading.examination is not None
     if planned.sha256 != (record.archive or reading.examination.sha256):
-        raise ConfirmationStale(f"{planned.source} changed while it was looked at.", "Call `restore` again.")
+        raise ConfirmationStale(f"{planned.source} changed while it was read.", "Restore again.", again())
     return reading
 
 

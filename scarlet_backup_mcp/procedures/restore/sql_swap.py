@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from ...errors import BackupToolError, RestoreFailed, RestoreInterrupted, StoreError
+from ...errors import BackupToolError, NextCall, RestoreFailed, RestoreInterrupted, StoreError
 from ...models.results import DependentReport
 from ...postgres.server import databases
 from ...postgres.server.session import Session
@@ -91,7 +91,8 @@ def _settle(context: BackupContext, journal: Journal, error: BaseException) -> N
     if swapped:
         raise RestoreFailed(
             f"The databases were swapped, but afterwards something failed: {error}{down}",
-            f'Call `db_integrity`; to undo the restore call `restore` with backup="{journal.undo}".',
+            f"Check the database. To undo the restore, restore {journal.undo}.",
+            NextCall(tool="db_integrity"),
         ) from error
     if down and isinstance(error, BackupToolError):
         error.message += down

@@ -15,6 +15,7 @@ from ...errors import (
     ForeignRefused,
     OtherDatabaseRefused,
     PreflightFailed,
+    again,
 )
 from ...hosts import ContainerInfo
 from ...hosts.docker.helper import Sight, first_present
@@ -143,8 +144,10 @@ def plan(context: BackupContext, progress: Progress, source: str, options: Resto
     progress.stage("looking at the source and the volume")
     if options.code_page is not None or options.accept_violations:
         raise ArgumentsInvalid(
-            f"{source} is of a whole volume: it has no code page, and no constraint is checked when it comes back.",
-            "Call it again without code_page and accept_violations.",
+            f"{source} is a backup of a whole volume: it has no code page, and no constraint is checked when it comes "
+            "back.",
+            "Leave these two arguments out.",
+            again(code_page=None, accept_violations=None),
         )
     if context.settings.via == "local":
         raise PreflightFailed(
@@ -155,7 +158,7 @@ def plan(context: BackupContext, progress: Progress, source: str, options: Resto
     undo = undo_stamp(source)
     record = None if undo else records.know_volume(context, context.directory.find(source))
     if undo is not None and options.drill:
-        raise ArgumentsInvalid(f"{source} is an undo point: no drill is done of it.", "Call it again without drill.")
+        raise ArgumentsInvalid(f"{source} is an undo point: it has no drill.", "Leave it out.", again(drill=None))
     container_info = _place(context)
     manifest = record.manifest if record else None
     site = _site(context, container_info, manifest)
@@ -203,12 +206,12 @@ def _place(context: BackupContext) -> ContainerInfo | None:
     if container_info.state in ("paused", "removing"):
         raise PreflightFailed(
             f"The container {container_info.container} is {container_info.state}.",
-            "Run `docker compose unpause postgres`, then call again.",
+            "Run `docker compose unpause postgres`, then try again.",
         )
     if container_info.auto_remove:
         raise PreflightFailed(
             f"The container {container_info.container} was started with --rm: it would be gone when it is stopped.",
-            "Run the server without --rm, as Compose does, and call `restore` again.",
+            "Run the server without --rm, as Compose does, and restore again.",
         )
     return container_info
 
@@ -229,7 +232,7 @@ def _image(container_info: ContainerInfo | None, manifest: VolumeManifest | None
         name = (identity.image if identity else None) or "the server's image"
         raise PreflightFailed(
             f"There is no container, and the image {name} is not on this machine.",
-            f"Run `docker pull {name}`, or `docker compose create postgres` in Scarlet's directory; then call again.",
+            f"Run `docker pull {name}`, or `docker compose create postgres` in Scarlet's directory; then try again.",
         )
     return found
 
@@ -240,7 +243,7 @@ def _site_of_container(context: BackupContext, container_info: ContainerInfo) ->
         raise PreflightFailed(
             f"The data directory {container_info.data_directory} lies on no volume: it would not outlive the "
             "container.",
-            "Mount a volume there, as Scarlet's compose.yaml does, and call `restore` again.",
+            "Mount a volume there, as Scarlet's compose.yaml does, and restore again.",
         )
     if inside or not mount.writable:
         why = (
@@ -255,10 +258,10 @@ def _site_of_container(context: BackupContext, container_info: ContainerInfo) ->
 
 
 def _site_of_backup(context: BackupContext, manifest: VolumeManifest | None) -> Site:
-    remedy = "Run `docker compose create postgres` in Scarlet's directory (or `up -d`), then call `restore` again."
+    remedy = "Run `docker compose create postgres` in Scarlet's directory (or `up -d`), then restore again."
     site, identity = (manifest.site, manifest.identity) if manifest else (None, None)
     if site is None or site.volume is None or identity is None:
-        raise ContainerMissing("There is no container, and the source does not tell of which volume it is.", remedy)
+        raise ContainerMissing("There is no container, and the source does not say which volume it is of.", remedy)
     if identity.container != context.settings.container:
         raise ContainerMissing(
             f"There is no container {context.settings.container}, and the backup is of {identity.container}.", remedy

@@ -44,7 +44,7 @@ def look_at_the_volume(planned: VolumePlan, contents: VolumeLayout, read: Archiv
             f"{planned.source} is a data directory of PostgreSQL {version}; the container's image is of {there}, which "
             "can't start on it.",
             f"Set the image in compose.yaml to one of PostgreSQL {version} (Scarlet's: pgvector/pgvector:pg{version}), "
-            "run `docker compose up -d postgres`, then call again; or restore an SQL backup, which moves between "
+            "run `docker compose up -d postgres`, then try again; or restore an SQL backup, which moves between "
             "versions.",
         )
     return _owner(planned, contents)
@@ -52,7 +52,7 @@ def look_at_the_volume(planned: VolumePlan, contents: VolumeLayout, read: Archiv
 
 def _ways_to_room(contents: VolumeLayout) -> str:
     """What to do where the volume's disk is too small. Our own undo point on it would go with this restore."""
-    free = "Free space there (with Docker, `docker system df` shows what is used), then call again."
+    free = "Free space there (with Docker, `docker system df` shows what is used), then try again."
     stamps = contents.undo_stamps()
     if not stamps or not contents.is_there:
         return free

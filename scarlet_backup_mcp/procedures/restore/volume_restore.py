@@ -10,7 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from ...errors import BackupNotValid, BackupToolError, ConfirmationStale, RestoreFailed, RestoreInterrupted, ServerError
+from ...errors import (
+    BackupNotValid,
+    BackupToolError,
+    ConfirmationStale,
+    NextCall,
+    RestoreFailed,
+    RestoreInterrupted,
+    ServerError,
+    again,
+)
 from ...hosts import Host
 from ...hosts.docker.helper import Sight
 from ...hosts.docker.volumes import create_volume, engine_id, is_removable, volume_exists
@@ -35,7 +44,7 @@ from ..recovery.journal import StoppedContainer, VolumeJournal, maintenance_sess
 from ..recovery.volume_exchange import exchange, finish, roll_back
 from ..recovery.volume_layout import VolumeLayout, put_in_of
 from ..verify.volume import verify_volume
-from .options import Confirmed, Proposal, RestoreOptions
+from .options import AS_USUAL, UNDO, WITHOUT_DRILL, Confirmed, Proposal, RestoreOptions
 from .volume_plan import VolumePlan, plan
 from .volume_preflight import ServerFound, look_at_the_server, look_at_the_volume
 
@@ -209,7 +218,8 @@ def _finish(
     except BackupToolError as error:
         raise RestoreInterrupted(
             f"{journal.source} is restored and the server runs on it, but afterwards something failed: {error.message}",
-            "Call `restore` or `backup`: it first does what is left to be done.",
+            "The next backup or restore first does what is left to be done.",
+            NextCall(tool="backup"),
         ) from error
 
 
@@ -229,7 +239,7 @@ def _verified(context: BackupContext, planned: VolumePlan, work: VolumeRestored,
     if drill is None or drill.proved is False or (planned.options.drill and not drill.sound):
         raise BackupNotValid(
             f"{planned.source} was not proved by a restore drill: {drill.detail if drill else 'it was not begun'}",
-            "Choose another backup. If the user wants this one all the same, call again with drill=false.",
+            *WITHOUT_DRILL,
         )
     work.warnings += drill.warnings
     if drill.proved is None:
@@ -321,7 +331,7 @@ def _tar(planned: VolumePlan, read: Archive, progress: Progress) -> Iterator[byt
     entry = planned.record.entry
     progress.stage(f"unpacking {entry.name.name} beside the present contents", entry.bytes)
     raw = FileReader(entry.path, progress.report)
-    changed = ConfirmationStale(f"{entry.name.name} changed after it was verified.", "Call `restore` again.")
+    changed = ConfirmationStale(f"{entry.name.name} changed after it was verified.", "Restore again.", again())
     try:
         yield from decompress(iter(raw), entry.name.compression, single=True)
     except CompressionDamaged:
@@ -344,7 +354,10 @@ def _report(
     away: float | None,
     dependents: list[DependentReport],
 ) -> Restore:
-    remedy = f'To undo this, call `restore` with backup="{undo}".' if undo else None
+    if not restored:
+        remedy, next_call = "To do it, restore without the dry run.", planned.options.call(planned.source)
+    else:
+        remedy, next_call = (UNDO, AS_USUAL.call(undo)) if undo else (None, None)
     return Restore(
         restored=restored,
         dry_run=not restored,
@@ -370,5 +383,6 @@ def _report(
         steps=work.steps,
         warnings=work.warnings,
         duration_seconds=round(time.monotonic() - began, 3),
-        remedy=remedy if restored else "Call `restore` again with dry_run=false to do it.",
+        remedy=remedy,
+        next_call=next_call,
     )

@@ -1,0 +1,69 @@
+"""Errors of taking and drilling backups."""
+
+from __future__ import annotations
+
+from .base import BackupToolError, again
+
+
+class DumpFailed(BackupToolError):
+    """pg_dump or pg_basebackup failed, or what it wrote does not hold. No backup was made."""
+
+    code = "dump_failed"
+    default_remedy = (
+        "Read the message and the server's log (in Docker: `docker compose logs postgres`), and fix the cause. "
+        "Meanwhile a backup of the other kind may work: sql reads every row, volume copies the files as they are."
+    )
+
+
+class DumpIncomplete(DumpFailed):
+    """The dump ended without an error, but is not all there."""
+
+    code = "dump_incomplete"
+
+
+class ValueTooLarge(DumpFailed):
+    """A row is larger than what one row of a dump can hold."""
+
+    code = "value_too_large"
+    default_remedy = (
+        "Take a backup of kind volume, which copies the files whatever is in them. For an SQL backup keep that "
+        "value in pieces, or as a large object."
+    )
+    default_next_call = again(kind="volume")
+
+
+class TooFewLocks(DumpFailed):
+    """There are more tables than the server has room for locks."""
+
+    code = "too_few_locks"
+    default_remedy = (
+        "Raise max_locks_per_transaction (`ALTER SYSTEM SET`, or `command: postgres -c …` in compose.yaml) and "
+        "restart the server; then try again. Or take a backup of kind volume, which needs no such locks."
+    )
+    default_next_call = again(kind="volume")
+
+
+class DataDamaged(DumpFailed):
+    """The server could not read its own files."""
+
+    code = "data_damaged"
+    default_remedy = (
+        "Keep every older backup. Stop the container and take a backup of kind volume: a cold copy holds all "
+        "files as they are. Check the disk. Then restore the last good backup; what is newer and still readable "
+        "comes out table by table (`COPY … TO`), from a damaged page with `SET zero_damaged_pages = on`."
+    )
+    default_next_call = again(kind="volume")
+
+
+class DrillFailed(BackupToolError):
+    """A restore drill could not be done, so it tells nothing of the backup. The live database is as it was."""
+
+    code = "drill_failed"
+    default_remedy = "Read the message and fix the cause. A full verification needs no server."
+
+
+class DrillImpossible(DrillFailed):
+    """The throw-away server could not be started."""
+
+    code = "drill_impossible"
+    default_remedy = "Read the message and fix the cause. A full verification needs no sandbox."

@@ -1,0 +1,202 @@
+"""Errors of the places that a call works with: the host, the PostgreSQL server, the backup directory."""
+
+from __future__ import annotations
+
+from .base import BackupToolError, NextCall, again
+
+
+class HostError(BackupToolError):
+    """The place where PostgreSQL's programs run did not do its part."""
+
+    code = "host_failed"
+
+
+class EngineUnreachable(HostError):
+    """No Docker engine answers."""
+
+    code = "engine_unreachable"
+    default_remedy = "Start Docker Desktop (or the docker service), wait until `docker ps` answers, then try again."
+
+
+class ContainerMissing(HostError):
+    """No container has the configured name or Compose labels."""
+
+    code = "container_missing"
+    default_remedy = (
+        "Run `docker compose up -d postgres` in Scarlet's directory, or set SCARLET_BACKUP_CONTAINER to the "
+        "container's name as `docker ps -a` shows it."
+    )
+
+
+class ContainerAmbiguous(HostError):
+    """Several containers could be the one that is meant."""
+
+    code = "container_ambiguous"
+    default_remedy = (
+        "Set SCARLET_BACKUP_CONTAINER (--container) to the one you mean, or remove the others: with Compose, "
+        "`docker compose up -d --scale postgres=1`."
+    )
+
+
+class VolumeShared(HostError):
+    """Another container that runs can write to the server's data directory."""
+
+    code = "volume_shared"
+    default_remedy = "Stop the other containers, or mount the volume read-only in them; then try again."
+    default_next_call = again()
+
+
+class ContainerNotRunning(HostError):
+    """The container exists but does not run."""
+
+    code = "container_not_running"
+    default_remedy = "Run `docker compose up -d postgres` in Scarlet's directory, wait ten seconds, then try again."
+
+
+class ContainerPaused(HostError):
+    """The container is paused: nothing in it can answer."""
+
+    code = "container_paused"
+    default_remedy = "Run `docker compose unpause postgres` in Scarlet's directory, then try again."
+
+
+class ContainerLost(HostError):
+    """The container or the engine went away while a program ran in it."""
+
+    code = "container_lost"
+    default_remedy = (
+        "See why the container stopped (`docker logs`), start it with `docker compose up -d postgres`, then try again."
+    )
+
+
+class ProgramMissing(HostError):
+    """A program that is needed is not in the container or the bin directory."""
+
+    code = "program_missing"
+    default_remedy = "Use a PostgreSQL image with its client programs, or set SCARLET_BACKUP_BIN_DIR."
+
+
+class ServerError(BackupToolError):
+    """The PostgreSQL server refused or failed."""
+
+    code = "server_failed"
+
+
+class ServerUnreachable(ServerError):
+    """The server does not accept connections."""
+
+    code = "server_unreachable"
+    default_remedy = (
+        "Wait until `pg_isready` says that it accepts connections, or read its log (in Docker: `docker compose exec "
+        "postgres pg_isready`, `docker compose logs postgres`); then try again."
+    )
+
+
+class WrongServer(ServerError):
+    """The server that answered is not the one that was named. Nothing was read from it or written to it."""
+
+    code = "wrong_server"
+    default_remedy = (
+        "See with `docker ps` which servers run, and whether two of them share a volume or a socket directory; "
+        "stop the one you do not mean. If the server was only restarted meanwhile, just try again."
+    )
+
+
+class ServerUnsupported(ServerError):
+    """The server's version is older than what this tool was made for."""
+
+    code = "server_unsupported"
+    default_remedy = "Use PostgreSQL 14 or newer."
+
+
+class VolumeUnsupported(ServerError):
+    """The server, as it is set up, can't be copied as a whole while it runs."""
+
+    code = "volume_unsupported"
+    default_remedy = "Take an SQL backup, which needs no such set-up."
+    default_next_call = again(kind="sql")
+
+
+class DatabaseMissing(ServerError):
+    """The configured database does not exist on the server."""
+
+    code = "database_missing"
+    default_remedy = "Check SCARLET_BACKUP_DATABASE. A database that was lost comes back by a restore."
+    default_next_call = NextCall(tool="list_backups")
+
+
+class PermissionDenied(ServerError):
+    """The configured role may not do this."""
+
+    code = "permission_denied"
+    default_remedy = "Set SCARLET_BACKUP_USER to a superuser (PROC-004 uses `postgres`)."
+
+
+class TableLocked(ServerError):
+    """Something waited too long for a lock that a migration holds, most likely."""
+
+    code = "table_locked"
+    default_remedy = "Wait until the migration has ended, then try again; `SELECT * FROM pg_locks` shows who holds it."
+    default_next_call = again()
+
+
+class QueryFailed(ServerError):
+    """A query of ours failed. `sqlstate` is the server's five-character code."""
+
+    code = "query_failed"
+
+    def __init__(self, message: str, remedy: str | None = None, *, sqlstate: str = "") -> None:
+        super().__init__(message, remedy)
+        self.sqlstate = sqlstate
+
+
+class StoreError(BackupToolError):
+    """The backup directory did not do its part."""
+
+    code = "store_failed"
+
+
+class DirectoryNotWritable(StoreError):
+    """The backup directory can't be made or written to."""
+
+    code = "directory_not_writable"
+    default_remedy = "Give this user write access to the directory, or set SCARLET_BACKUP_DIR to another one."
+
+
+class DiskFull(StoreError):
+    """There is not enough room."""
+
+    code = "disk_full"
+    default_remedy = "Free some space (the list of backups shows their sizes), then try again."
+    default_next_call = NextCall(tool="list_backups")
+
+
+class NameRefused(StoreError):
+    """A name is not the base name of a backup in the backup directory."""
+
+    code = "name_refused"
+    default_remedy = "Use a name exactly as the list of backups shows it, without a directory."
+    default_next_call = NextCall(tool="list_backups")
+
+
+class BackupMissing(StoreError):
+    """There is no such backup."""
+
+    code = "backup_missing"
+    default_remedy = "See which backups there are, or take a new one."
+    default_next_call = NextCall(tool="list_backups")
+
+
+class CodePageNeeded(StoreError):
+    """What PowerShell did to a file can be undone in several ways, with different texts."""
+
+    code = "code_page_needed"
+    default_remedy = "Try again with the code page whose words read right."
+
+
+class Busy(StoreError):
+    """Another backup, restore or prune holds the lock."""
+
+    code = "busy"
+    default_remedy = "Wait until it ends, then try again."
+    default_next_call = again()
