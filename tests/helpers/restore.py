@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
 
-from ..conftest import docker, run_docker, run_docker_quietly
+from .containers import docker, psql_in, run_docker
 
 SMALL_MEMORY = """
 CREATE SCHEMA letta;
@@ -95,8 +94,7 @@ class Mind:
 
     def psql(self, statements: str, database: str | None = None) -> str:
         """Run SQL as an ordinary client would, with the database's own settings; the unaligned rows."""
-        psql = ("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database or self.name)
-        return run_docker("exec", "-i", self.container, *psql, "-f", "-", stdin=statements).strip()
+        return psql_in(self.container, statements, database or self.name).strip()
 
     def databases(self) -> dict[str, str]:
         """Name → OID of the database and of all that restores made beside it."""
@@ -199,14 +197,6 @@ class Watch(Progress):
 def started_at(container: str) -> str:
     """When a container was last started; as long as that is the same it was not restarted."""
     return run_docker("inspect", "--format", "{{.State.StartedAt}}", container).strip()
-
-
-def wait_for_server(container: str) -> None:
-    """Wait until PostgreSQL accepts connections over TCP: on the local socket a first start answers too early."""
-    deadline = time.monotonic() + 60
-    while not run_docker_quietly("exec", container, "pg_isready", "-h", "127.0.0.1", "-U", "postgres"):
-        assert time.monotonic() < deadline, f"PostgreSQL in {container} does not come up."
-        time.sleep(0.1)
 
 
 def listing(directory: Path) -> dict[str, tuple[int, int]]:

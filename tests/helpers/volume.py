@@ -13,7 +13,6 @@ import secrets
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +32,8 @@ from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
 
-from ..conftest import IMAGE, PROJECT_ROOT, Stack, require_image, run_docker, run_docker_quietly
+from ..conftest import IMAGE, PROJECT_ROOT, Stack, require_image
+from .containers import psql_in, run_docker, run_docker_quietly, wait_for_server
 from .restore_killer import after, before, die
 
 R = TypeVar("R")
@@ -101,8 +101,7 @@ class Rig:
 
     def psql(self, statements: str, database: str = "letta") -> str:
         """Run SQL as the superuser; the unaligned rows."""
-        psql = ("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-f", "-")
-        return run_docker("exec", "-i", self.container, *psql, stdin=statements).removesuffix("\n")
+        return psql_in(self.container, statements, database)
 
     def content(self) -> str:
         """Roles with their passwords, settings, databases, and the rows of every table of every database."""
@@ -119,10 +118,7 @@ class Rig:
 
     def wait(self) -> None:
         """Until the server accepts connections."""
-        deadline = time.monotonic() + 60
-        while not run_docker_quietly("exec", self.container, "pg_isready", "-h", "127.0.0.1", "-U", "postgres"):
-            assert time.monotonic() < deadline, f"PostgreSQL in {self.container} does not come up."
-            time.sleep(0.1)
+        wait_for_server(self.container)
 
     def sh(self, script: str) -> str:
         """A shell script in the container, as root; what it prints."""

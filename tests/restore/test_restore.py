@@ -47,8 +47,9 @@ from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 
-from ..conftest import IMAGE, PROJECT_ROOT, Stack, run_docker, run_docker_quietly
-from ..helpers.restore import Mind, Watch, listing, started_at, wait_for_server
+from ..conftest import IMAGE, PROJECT_ROOT, Stack
+from ..helpers.containers import run_docker, run_docker_quietly, wait_for_server
+from ..helpers.restore import Mind, Watch, listing, started_at
 from ..helpers.sampling import sampled
 
 IMPOSSIBLE = b"ALTER TABLE letta.agents ADD CONSTRAINT impossible CHECK ((id < 0));\n"

@@ -54,7 +54,8 @@ from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.store.audit import read
 from scarlet_backup_mcp.store.names import JOURNAL
 
-from ..conftest import IMAGE, PROJECT_ROOT, docker, run_docker, run_docker_quietly
+from ..conftest import IMAGE, PROJECT_ROOT
+from ..helpers.containers import docker, run_docker, run_docker_quietly
 from ..helpers.faces import User, agent, environment_of
 from ..helpers.restore import Watch, started_at
 from ..helpers.sampling import sampled
