@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from scarlet_backup_mcp.errors import (
+    BackupToolError,
+)
 from scarlet_backup_mcp.models.manifest import DatabaseProperties
+from scarlet_backup_mcp.models.results import Backup, Restore
 from scarlet_backup_mcp.postgres.dump.digests import RowDigest, RowDigests
 from scarlet_backup_mcp.postgres.dump.script import RESTRICT_LINE, Handler, read_script
 from scarlet_backup_mcp.postgres.server import catalogue as pg
+from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.context import BackupContext
+from scarlet_backup_mcp.procedures.restore.service import Confirmed, dry_run, restore
+from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
 
@@ -202,3 +212,66 @@ def started_at(container: str) -> str:
 def listing(directory: Path) -> dict[str, tuple[int, int]]:
     """Size and modification time of all that lies in a directory, and of itself."""
     return {path.name: (path.stat().st_size, path.stat().st_mtime_ns) for path in [directory, *directory.iterdir()]}
+
+
+IMPOSSIBLE = b"ALTER TABLE letta.agents ADD CONSTRAINT impossible CHECK ((id < 0));\n"
+TRAILER = b"--\n-- PostgreSQL database dump complete\n--\n"
+UNAVAILABLE = 5
+"""Seconds: what a swap takes at most on a busy machine (0.2 s on a quiet one)."""
+
+
+def take(mind: Mind, **options: Any) -> Backup:
+    with mind.context() as context:
+        return backup(context, Progress(), **options)
+
+
+def put_back(
+    mind: Mind,
+    source: str,
+    progress: Progress | None = None,
+    *,
+    confirmed: Confirmed | None = None,
+    stop_dependents: bool = False,
+    drill: bool | None = None,
+    **consents: bool,
+) -> Restore:
+    """Leaves the dependents alone unless it is told otherwise: stopping them takes its time."""
+    with mind.context() as context:
+        wished = replace(RestoreOptions(stop_dependents=stop_dependents, drill=drill), **consents)
+        return restore(context, progress or Progress(), source, wished, confirmed=confirmed)
+
+
+def refusal(
+    mind: Mind,
+    kind: type[BackupToolError],
+    source: str,
+    *,
+    accept_foreign: bool = False,
+    accept_other_database: bool = False,
+) -> BackupToolError:
+    """Both a dry run and a restore refuse, for the same reason, before anything is made, and change nothing."""
+    around, files = mind.around(), listing(mind.directory)
+    watch = Watch()
+    with mind.context() as context, pytest.raises(kind) as dry:
+        dry_run(
+            context,
+            watch,
+            source,
+            RestoreOptions(accept_foreign=accept_foreign, accept_other_database=accept_other_database),
+        )
+    assert listing(mind.directory) == files
+    with pytest.raises(kind) as real:
+        put_back(mind, source, watch, accept_foreign=accept_foreign, accept_other_database=accept_other_database)
+    assert mind.around() == around
+    assert not watch.reached("making")
+    assert (dry.type, str(dry.value)) == (kind, str(real.value))
+    return real.value
+
+
+def foreign(mind: Mind, before_the_trailer: bytes) -> str:
+    """A file without a manifest: the backup with something more at its end."""
+    script = (mind.directory / mind.saved).read_bytes()
+    assert script.count(TRAILER) == 1
+    name = "from_elsewhere_20260101_000000.sql"
+    (mind.directory / name).write_bytes(script.replace(TRAILER, before_the_trailer + TRAILER))
+    return name

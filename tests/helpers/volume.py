@@ -8,6 +8,7 @@ restores, and ends itself with SIGKILL at that moment; with exit code 0 only whe
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import shutil
@@ -20,12 +21,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from scarlet_backup_mcp.hosts.docker.container import DockerHost
-from scarlet_backup_mcp.models.results import Backup, Restore
+from scarlet_backup_mcp.models.results import Backup, DependentReport, Restore
 from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.own_names import ASIDE, VOLUME_UNDO
 from scarlet_backup_mcp.procedures.recovery import journal as journals
 from scarlet_backup_mcp.procedures.recovery import volume_settlement
+from scarlet_backup_mcp.procedures.recovery.journal import StoppedContainer
 from scarlet_backup_mcp.procedures.recovery.volume_layout import VolumeLayout
 from scarlet_backup_mcp.procedures.restore import service as restoring
 from scarlet_backup_mcp.procedures.restore.sql_plan import RestoreOptions
@@ -33,7 +35,8 @@ from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
 
 from ..conftest import IMAGE, PROJECT_ROOT, Stack, require_image
-from .containers import psql_in, run_docker, run_docker_quietly, wait_for_server
+from .containers import docker, psql_in, run_docker, run_docker_quietly, wait_for_server
+from .faces import environment_of
 from .restore_killer import after, before, die
 
 R = TypeVar("R")
@@ -313,3 +316,60 @@ def main(moment: str, backup: str, settings: dict[str, str]) -> None:
 
 if __name__ == "__main__":
     main(**json.loads(sys.argv[1]))
+
+
+ABOVE = "/var/lib/postgresql"
+
+
+def undo_of(rig: Rig) -> str | None:
+    """The name of the undo point that there is."""
+    return next((VOLUME_UNDO + name.removeprefix(ASIDE) for name in rig.aside()), None)
+
+
+def remove(rig: Rig, made: Backup) -> None:
+    """A backup that is of no use to other tests."""
+    for path in rig.directory.glob(f"{made.name}*"):
+        path.unlink()
+
+
+def users(rig: Rig) -> list[str]:
+    """Names of the containers that have the volume."""
+    return run_docker("ps", "-a", "--filter", f"volume={rig.volume()}", "--format", "{{.Names}}").split()
+
+
+def start(rig: Rig, stopped: StoppedContainer) -> list[DependentReport]:
+    with BackupContext(rig.settings) as context:
+        return journals.start(context, [stopped])
+
+
+def change_a_byte(file: Path) -> None:
+    """Near its end. Called twice it is as it was."""
+    with file.open("r+b") as opened:
+        opened.seek(-2000, 2)
+        byte = opened.read(1)[0]
+        opened.seek(-2000, 2)
+        opened.write(bytes([byte ^ 1]))
+
+
+def compose(rig: Rig, *arguments: str) -> str:
+    """`docker compose`, with what it says on stderr."""
+    assert rig.stack is not None
+    files = ("-f", str(rig.stack.directory / "compose.yaml"), "-f", str(rig.stack.directory / "override.yaml"))
+    environment = {"SCARLET_CONTAINER": rig.container, "POSTGRES_PASSWORD": rig.stack.password}
+    done = docker(("compose", "-p", rig.stack.project, *files, *arguments), env={**os.environ, **environment})
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stderr.decode()
+
+
+def command(rig: Rig, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line, with nobody to be asked."""
+    return subprocess.run(
+        [sys.executable, "-m", "scarlet_backup_mcp", *arguments],
+        env=environment_of(rig.settings),
+        cwd=PROJECT_ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
