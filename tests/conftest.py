@@ -6,7 +6,6 @@ import os
 import secrets
 import shutil
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -25,6 +24,8 @@ from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, throw_awa
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 
+from .helpers.containers import psql_in, run_docker, run_docker_quietly, wait_for_server
+
 if TYPE_CHECKING:
     from .helpers.drill import Databases, Throwaways
     from .helpers.store import Made
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 MEMORY = PROJECT_ROOT / "scarlet_backup_mcp" / "cli" / "demo" / "memory.sql"
 IMAGE = "pgvector/pgvector:pg15"
-DOCKER_SECONDS = 120
-"""No docker command of these fixtures takes longer, or the test fails instead of hanging."""
 
 
 @pytest.fixture(scope="session")
@@ -196,8 +195,7 @@ class Stack:
 
     def psql(self, statements: str, database: str = "letta") -> str:
         """Run SQL in the container; the unaligned rows. Raises AssertionError with the server's error."""
-        psql = ("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-f", "-")
-        return run_docker("exec", "-i", self.container, *psql, stdin=statements).removesuffix("\n")
+        return psql_in(self.container, statements, database)
 
     def state(self, container: str) -> str:
         """Docker's word for a container's state: running, paused, exited …"""
@@ -211,10 +209,7 @@ class Stack:
                 run_docker("unpause", name)
         if any(state not in ("running", "paused") for state in states.values()):
             self.compose("up", "-d", "--wait", "--pull", "never")
-        deadline = time.monotonic() + 30
-        while not run_docker_quietly("exec", self.container, "pg_isready", "-h", "127.0.0.1", "-U", "postgres"):
-            assert time.monotonic() < deadline, f"PostgreSQL in {self.container} does not come up."
-            time.sleep(0.1)
+        wait_for_server(self.container)
 
     @property
     def containers(self) -> tuple[str, str]:
@@ -279,26 +274,3 @@ def docker_missing() -> str | None:
     if not run_docker_quietly("image", "inspect", "--format", "{{.Id}}", IMAGE):
         return f"The image is not here: docker pull {IMAGE}"
     return None
-
-
-def run_docker(*arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> str:
-    """Run a docker command; its stdout. Raises AssertionError with its stderr when it fails."""
-    done = docker(arguments, stdin, env)
-    assert done.returncode == 0, f"docker {arguments[0]}: {done.stderr.decode(errors='replace')}"
-    return done.stdout.decode()
-
-
-def run_docker_quietly(*arguments: str) -> str:
-    """The same, but "" where it fails."""
-    done = docker(arguments)
-    return done.stdout.decode().strip() if done.returncode == 0 else ""
-
-
-def docker(
-    arguments: tuple[str, ...], stdin: str = "", env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[bytes]:
-    """Bytes, not text: Python would change line ends, which a test may be about."""
-    command = ["docker", *arguments]
-    return subprocess.run(
-        command, input=stdin.encode(), capture_output=True, env=env, timeout=DOCKER_SECONDS, check=False
-    )

@@ -50,7 +50,8 @@ from scarlet_backup_mcp.store.audit import (
     read,
 )
 
-from ..conftest import IMAGE, PROJECT_ROOT, LocalDatabase, run_docker, run_docker_quietly
+from ..conftest import IMAGE, PROJECT_ROOT, LocalDatabase
+from ..helpers.containers import run_docker, run_docker_quietly
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files, limits or signals.")
 CLI = Client(name="cli", version="1")

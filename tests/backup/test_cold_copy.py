@@ -41,8 +41,9 @@ from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store.names import JOURNAL
 
-from ..conftest import IMAGE, MEMORY, docker, require_image, run_docker, run_docker_quietly
+from ..conftest import IMAGE, MEMORY, require_image
 from ..helpers.backup_faults import Box, tmpfs
+from ..helpers.containers import docker, run_docker, run_docker_quietly
 from ..helpers.store import Shelf, waiting_journal
 
 LABEL = ("--label", "scarlet-backup-mcp.test=1")

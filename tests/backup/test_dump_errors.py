@@ -18,8 +18,8 @@ from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 
-from ..conftest import run_docker
 from ..helpers.backup_faults import Box, a_box, failure, success
+from ..helpers.containers import run_docker
 
 SMALL = ("fsync=off", "autovacuum=off", "max_connections=20", "max_wal_senders=4")
 SPILL = ("--tmpfs", "/spill:size=64k,mode=777")

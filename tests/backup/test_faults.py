@@ -27,7 +27,7 @@ from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import load_settings
 from scarlet_backup_mcp.store.directory import BackupDirectory
 
-from ..conftest import IMAGE, MEMORY, run_docker
+from ..conftest import IMAGE, MEMORY
 from ..helpers.backup_faults import (
     SICK,
     SOON_SECONDS,
@@ -44,6 +44,7 @@ from ..helpers.backup_faults import (
     success,
     tmpfs,
 )
+from ..helpers.containers import run_docker
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="uses signals, tmpfs and sh")
 

@@ -47,8 +47,9 @@ from scarlet_backup_mcp.settings import Settings
 from scarlet_backup_mcp.store import gzip
 from scarlet_backup_mcp.store.audit import AUDIT
 
-from ..conftest import MEMORY, PROJECT_ROOT, LocalDatabase, docker, run_docker
+from ..conftest import MEMORY, PROJECT_ROOT, LocalDatabase
 from ..helpers.backup_faults import Box, a_box
+from ..helpers.containers import docker, run_docker
 from ..helpers.faces import agent, environment_of, until
 from ..helpers.restore import Watch
 from ..helpers.store import Shelf, execute, shelf, small_database

@@ -42,7 +42,8 @@ from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 
 from ..backup.test_roundtrip import NASTY, ROLES, properties_of
-from ..conftest import IMAGE, MEMORY, Stack, run_docker
+from ..conftest import IMAGE, MEMORY, Stack
+from ..helpers.containers import run_docker
 from ..helpers.drill import (
     RESTORED,
     Databases,

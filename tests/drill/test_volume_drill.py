@@ -34,8 +34,9 @@ from scarlet_backup_mcp.store import gzip
 from scarlet_backup_mcp.store.directory import BackupDirectory
 
 from ..backup.test_volume_copy import BALANCES, a_segment, a_table, check, flipped, packed, write_load
-from ..conftest import MEMORY, require_image, run_docker, run_docker_quietly
+from ..conftest import MEMORY, require_image
 from ..helpers.backup_faults import Box
+from ..helpers.containers import run_docker, run_docker_quietly
 from ..helpers.drill import bring_back, drill, listed, take
 from ..helpers.restore import Watch
 

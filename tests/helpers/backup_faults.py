@@ -26,7 +26,8 @@ from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store.audit import AUDIT, AUDIT_LOCK
 from scarlet_backup_mcp.store.directory import BackupDirectory
 
-from ..conftest import IMAGE, PROJECT_ROOT, run_docker, run_docker_quietly
+from ..conftest import IMAGE, PROJECT_ROOT
+from .containers import psql_in, run_docker, run_docker_quietly, wait_for_server
 
 TAG = "scarlet-backup-mcp"
 """What application_name begins with for every program that a backup starts."""
@@ -79,8 +80,7 @@ class Box:
 
     def psql(self, statements: str, database: str = "letta") -> str:
         """Run SQL as the superuser; the unaligned rows. Raises AssertionError with the server's error."""
-        psql = ("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-f", "-")
-        return run_docker("exec", "-i", self.name, *psql, stdin=statements).removesuffix("\n")
+        return psql_in(self.name, statements, database)
 
     def sh(self, script: str, stdin: str = "") -> str:
         """Run a shell script in it as root."""
@@ -110,11 +110,7 @@ class Box:
 
     def wait_until_ready(self) -> None:
         """Until the server accepts connections."""
-        # Over TCP: while the cluster is being made, a server for that purpose answers on the local socket.
-        deadline = time.monotonic() + 60
-        while not run_docker_quietly("exec", self.name, "pg_isready", "-h", "127.0.0.1", "-U", "postgres"):
-            assert time.monotonic() < deadline, f"PostgreSQL in {self.name} does not come up."
-            time.sleep(0.1)
+        wait_for_server(self.name)
 
     def at_work(self) -> list[str]:
         """What a backup has running in there: programs by their environment, and backends by their name."""

@@ -34,7 +34,8 @@ from pydantic import SecretStr
 from scarlet_backup_mcp.server.tools import create_server
 from scarlet_backup_mcp.settings import PREFIX, Settings, load_settings
 
-from ..conftest import PROJECT_ROOT, LocalDatabase, Stack, run_docker
+from ..conftest import PROJECT_ROOT, LocalDatabase, Stack
+from .containers import run_docker
 
 jsonschema: Any = importlib.import_module("jsonschema")  # comes with mcp, and has no types
 

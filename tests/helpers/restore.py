@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from scarlet_backup_mcp.errors import (
+    BackupToolError,
+)
 from scarlet_backup_mcp.models.manifest import DatabaseProperties
+from scarlet_backup_mcp.models.results import Backup, Restore
 from scarlet_backup_mcp.postgres.dump.digests import RowDigest, RowDigests
 from scarlet_backup_mcp.postgres.dump.script import RESTRICT_LINE, Handler, read_script
 from scarlet_backup_mcp.postgres.server import catalogue as pg
+from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.context import BackupContext
+from scarlet_backup_mcp.procedures.restore.options import Confirmed, RestoreOptions
+from scarlet_backup_mcp.procedures.restore.service import dry_run, restore
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
 
-from ..conftest import docker, run_docker, run_docker_quietly
+from .containers import docker, psql_in, run_docker
 
 SMALL_MEMORY = """
 CREATE SCHEMA letta;
@@ -95,8 +104,7 @@ class Mind:
 
     def psql(self, statements: str, database: str | None = None) -> str:
         """Run SQL as an ordinary client would, with the database's own settings; the unaligned rows."""
-        psql = ("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database or self.name)
-        return run_docker("exec", "-i", self.container, *psql, "-f", "-", stdin=statements).strip()
+        return psql_in(self.container, statements, database or self.name).strip()
 
     def databases(self) -> dict[str, str]:
         """Name → OID of the database and of all that restores made beside it."""
@@ -201,14 +209,69 @@ def started_at(container: str) -> str:
     return run_docker("inspect", "--format", "{{.State.StartedAt}}", container).strip()
 
 
-def wait_for_server(container: str) -> None:
-    """Wait until PostgreSQL accepts connections over TCP: on the local socket a first start answers too early."""
-    deadline = time.monotonic() + 60
-    while not run_docker_quietly("exec", container, "pg_isready", "-h", "127.0.0.1", "-U", "postgres"):
-        assert time.monotonic() < deadline, f"PostgreSQL in {container} does not come up."
-        time.sleep(0.1)
-
-
 def listing(directory: Path) -> dict[str, tuple[int, int]]:
     """Size and modification time of all that lies in a directory, and of itself."""
     return {path.name: (path.stat().st_size, path.stat().st_mtime_ns) for path in [directory, *directory.iterdir()]}
+
+
+IMPOSSIBLE = b"ALTER TABLE letta.agents ADD CONSTRAINT impossible CHECK ((id < 0));\n"
+TRAILER = b"--\n-- PostgreSQL database dump complete\n--\n"
+UNAVAILABLE = 5
+"""Seconds: what a swap takes at most on a busy machine (0.2 s on a quiet one)."""
+
+
+def take(mind: Mind, **options: Any) -> Backup:
+    with mind.context() as context:
+        return backup(context, Progress(), **options)
+
+
+def put_back(
+    mind: Mind,
+    source: str,
+    progress: Progress | None = None,
+    *,
+    confirmed: Confirmed | None = None,
+    stop_dependents: bool = False,
+    drill: bool | None = None,
+    **consents: bool,
+) -> Restore:
+    """Leaves the dependents alone unless it is told otherwise: stopping them takes its time."""
+    with mind.context() as context:
+        wished = replace(RestoreOptions(stop_dependents=stop_dependents, drill=drill), **consents)
+        return restore(context, progress or Progress(), source, wished, confirmed=confirmed)
+
+
+def refusal(
+    mind: Mind,
+    kind: type[BackupToolError],
+    source: str,
+    *,
+    accept_foreign: bool = False,
+    accept_other_database: bool = False,
+) -> BackupToolError:
+    """Both a dry run and a restore refuse, for the same reason, before anything is made, and change nothing."""
+    around, files = mind.around(), listing(mind.directory)
+    watch = Watch()
+    with mind.context() as context, pytest.raises(kind) as dry:
+        dry_run(
+            context,
+            watch,
+            source,
+            RestoreOptions(accept_foreign=accept_foreign, accept_other_database=accept_other_database),
+        )
+    assert listing(mind.directory) == files
+    with pytest.raises(kind) as real:
+        put_back(mind, source, watch, accept_foreign=accept_foreign, accept_other_database=accept_other_database)
+    assert mind.around() == around
+    assert not watch.reached("making")
+    assert (dry.type, str(dry.value)) == (kind, str(real.value))
+    return real.value
+
+
+def foreign(mind: Mind, before_the_trailer: bytes) -> str:
+    """A file without a manifest: the backup with something more at its end."""
+    script = (mind.directory / mind.saved).read_bytes()
+    assert script.count(TRAILER) == 1
+    name = "from_elsewhere_20260101_000000.sql"
+    (mind.directory / name).write_bytes(script.replace(TRAILER, before_the_trailer + TRAILER))
+    return name

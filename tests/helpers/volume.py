@@ -8,12 +8,12 @@ restores, and ends itself with SIGKILL at that moment; with exit code 0 only whe
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,20 +21,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from scarlet_backup_mcp.hosts.docker.container import DockerHost
-from scarlet_backup_mcp.models.results import Backup, Restore
+from scarlet_backup_mcp.models.results import Backup, DependentReport, Restore
 from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.call_notes import CallNotes
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.own_names import ASIDE, VOLUME_UNDO
 from scarlet_backup_mcp.procedures.recovery import journal as journals
 from scarlet_backup_mcp.procedures.recovery import volume_settlement
+from scarlet_backup_mcp.procedures.recovery.journal import StoppedContainer
 from scarlet_backup_mcp.procedures.recovery.volume_layout import VolumeLayout
 from scarlet_backup_mcp.procedures.restore import service as restoring
 from scarlet_backup_mcp.procedures.restore.options import RestoreOptions
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
 
-from ..conftest import IMAGE, PROJECT_ROOT, Stack, require_image, run_docker, run_docker_quietly
+from ..conftest import IMAGE, PROJECT_ROOT, Stack, require_image
+from .containers import docker, psql_in, run_docker, run_docker_quietly, wait_for_server
+from .faces import environment_of
 from .restore_killer import after, before, die
 
 R = TypeVar("R")
@@ -102,8 +105,7 @@ class Rig:
 
     def psql(self, statements: str, database: str = "letta") -> str:
         """Run SQL as the superuser; the unaligned rows."""
-        psql = ("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-f", "-")
-        return run_docker("exec", "-i", self.container, *psql, stdin=statements).removesuffix("\n")
+        return psql_in(self.container, statements, database)
 
     def content(self) -> str:
         """Roles with their passwords, settings, databases, and the rows of every table of every database."""
@@ -120,10 +122,7 @@ class Rig:
 
     def wait(self) -> None:
         """Until the server accepts connections."""
-        deadline = time.monotonic() + 60
-        while not run_docker_quietly("exec", self.container, "pg_isready", "-h", "127.0.0.1", "-U", "postgres"):
-            assert time.monotonic() < deadline, f"PostgreSQL in {self.container} does not come up."
-            time.sleep(0.1)
+        wait_for_server(self.container)
 
     def sh(self, script: str) -> str:
         """A shell script in the container, as root; what it prints."""
@@ -319,3 +318,60 @@ def main(moment: str, backup: str, settings: dict[str, str]) -> None:
 
 if __name__ == "__main__":
     main(**json.loads(sys.argv[1]))
+
+
+ABOVE = "/var/lib/postgresql"
+
+
+def undo_of(rig: Rig) -> str | None:
+    """The name of the undo point that there is."""
+    return next((VOLUME_UNDO + name.removeprefix(ASIDE) for name in rig.aside()), None)
+
+
+def remove(rig: Rig, made: Backup) -> None:
+    """A backup that is of no use to other tests."""
+    for path in rig.directory.glob(f"{made.name}*"):
+        path.unlink()
+
+
+def users(rig: Rig) -> list[str]:
+    """Names of the containers that have the volume."""
+    return run_docker("ps", "-a", "--filter", f"volume={rig.volume()}", "--format", "{{.Names}}").split()
+
+
+def start(rig: Rig, stopped: StoppedContainer) -> list[DependentReport]:
+    with BackupContext(rig.settings) as context:
+        return journals.start(context, [stopped])
+
+
+def change_a_byte(file: Path) -> None:
+    """Near its end. Called twice it is as it was."""
+    with file.open("r+b") as opened:
+        opened.seek(-2000, 2)
+        byte = opened.read(1)[0]
+        opened.seek(-2000, 2)
+        opened.write(bytes([byte ^ 1]))
+
+
+def compose(rig: Rig, *arguments: str) -> str:
+    """`docker compose`, with what it says on stderr."""
+    assert rig.stack is not None
+    files = ("-f", str(rig.stack.directory / "compose.yaml"), "-f", str(rig.stack.directory / "override.yaml"))
+    environment = {"SCARLET_CONTAINER": rig.container, "POSTGRES_PASSWORD": rig.stack.password}
+    done = docker(("compose", "-p", rig.stack.project, *files, *arguments), env={**os.environ, **environment})
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stderr.decode()
+
+
+def command(rig: Rig, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line, with nobody to be asked."""
+    return subprocess.run(
+        [sys.executable, "-m", "scarlet_backup_mcp", *arguments],
+        env=environment_of(rig.settings),
+        cwd=PROJECT_ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )

@@ -41,8 +41,9 @@ from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 
-from ..conftest import IMAGE, LocalDatabase, Stack, run_docker
+from ..conftest import IMAGE, LocalDatabase, Stack
 from ..helpers.backup_faults import Box
+from ..helpers.containers import run_docker
 from ..helpers.faces import local_settings
 
 LABEL = ("--label", "scarlet-backup-mcp.test=1")

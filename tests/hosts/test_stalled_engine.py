@@ -22,7 +22,8 @@ from scarlet_backup_mcp.procedures.restore.options import RestoreOptions
 from scarlet_backup_mcp.procedures.restore.service import restore
 from scarlet_backup_mcp.progress import Progress
 
-from ..conftest import Stack, run_docker
+from ..conftest import Stack
+from ..helpers.containers import run_docker
 from ..helpers.restore import Mind, Watch
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="stands in front of a Unix socket")

@@ -32,9 +32,9 @@ from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 
-from ..conftest import IMAGE, run_docker
+from ..conftest import IMAGE
+from ..helpers.containers import psql_in, run_docker, wait_for_server
 from ..helpers.drill import Databases, Throwaways, bring_back, drill, listed, take, wrong
-from ..helpers.restore import wait_for_server
 
 AGENTS = "CREATE TABLE agents (id int PRIMARY KEY); INSERT INTO agents VALUES (1), (2);"
 NORM = "CREATE FUNCTION norm(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT lower($1)';"
@@ -66,8 +66,7 @@ class Box:
 
     def psql(self, statements: str, database: str) -> str:
         """Run SQL; the unaligned rows."""
-        psql = ("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-f", "-")
-        return run_docker("exec", "-i", self.container, *psql, stdin=statements).strip()
+        return psql_in(self.container, statements, database).strip()
 
 
 @pytest.fixture(scope="module")

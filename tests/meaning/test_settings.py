@@ -11,9 +11,9 @@ import pytest
 from scarlet_backup_mcp.models.verification import Drill
 from scarlet_backup_mcp.settings import Settings, load_settings
 
-from ..conftest import IMAGE, run_docker, run_docker_quietly
+from ..conftest import IMAGE
+from ..helpers.containers import psql_in, run_docker, run_docker_quietly, wait_for_server
 from ..helpers.drill import bring_back, drill, take
-from ..helpers.restore import wait_for_server
 
 ITALIAN = "it_IT.utf8"
 OPTIONS = ("-e", "POSTGRES_PASSWORD=x", "-e", "TZ=Europe/Rome", "--label", "scarlet-backup-mcp.test=1")
@@ -45,8 +45,7 @@ SELECT string_agg(id::text, ',' ORDER BY id) FROM events WHERE day(at) = '2026-0
 
 
 def psql(container: str, statements: str, database: str = "letta") -> str:
-    run = ("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-f", "-")
-    return run_docker("exec", "-i", container, *run, stdin=statements).strip()
+    return psql_in(container, statements, database).strip()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from scarlet_backup_mcp.postgres.dump.definitions import Definition, alike
 from scarlet_backup_mcp.postgres.dump.script import Handler, read_script, strip_restrict
 from scarlet_backup_mcp.postgres.server.quoting import identifier
 
-from ..conftest import MEMORY, PROJECT_ROOT, Stack, run_docker
+from ..conftest import MEMORY, PROJECT_ROOT, Stack
+from ..helpers.containers import run_docker
 
 NASTY = PROJECT_ROOT / "tests" / "data" / "nasty.sql"
 ROLES = ('nasty O\'Brien "the" owner', "nasty роль с пробелом", "nasty user", "nasty PUBLIC")

@@ -12,8 +12,9 @@ from scarlet_backup_mcp import summaries
 from scarlet_backup_mcp.postgres.cluster import recovery
 from scarlet_backup_mcp.postgres.dump.too_large import is_too_large, too_large_table, without_rows_of
 
-from ..conftest import IMAGE, run_docker, run_docker_quietly
+from ..conftest import IMAGE
 from ..helpers.backup_faults import Box
+from ..helpers.containers import run_docker, run_docker_quietly
 from ..helpers.drill import drill, take
 
 # Compressed it takes 2 MB; lz4 takes the fewest seconds for it.

@@ -27,7 +27,8 @@ from scarlet_backup_mcp.procedures.restore.service import propose, restore
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.store.names import JOURNAL
 
-from ..conftest import MEMORY, LocalDatabase, load, run_docker
+from ..conftest import MEMORY, LocalDatabase, load
+from ..helpers.containers import run_docker
 from ..helpers.faces import until
 from ..helpers.store import Shelf, execute, shelf, small_database, waiting_journal
 from ..helpers.volume import Rig, a_rig

@@ -22,7 +22,8 @@ from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store.names import JOURNAL
 from scarlet_backup_mcp.summaries import describe
 
-from ..conftest import LocalDatabase, Stack, run_docker
+from ..conftest import LocalDatabase, Stack
+from ..helpers.containers import run_docker
 from ..helpers.store import Made, Shelf, execute, shelf, small_database, waiting_journal
 
 

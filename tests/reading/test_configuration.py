@@ -19,7 +19,7 @@ from scarlet_backup_mcp.procedures.restore.service import dry_run, propose
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 
-from ..conftest import run_docker
+from ..helpers.containers import run_docker
 from ..helpers.volume import Rig, a_rig
 
 FOREIGN = "postgres_volume_20260101_010101.tar.gz"

@@ -22,8 +22,9 @@ from scarlet_backup_mcp.procedures.restore.service import restore
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 
-from ..conftest import IMAGE, docker, run_docker, run_docker_quietly
-from ..helpers.restore import Mind, Watch, wait_for_server
+from ..conftest import IMAGE
+from ..helpers.containers import docker, run_docker, run_docker_quietly, wait_for_server
+from ..helpers.restore import Mind, Watch
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs containers with a tmpfs")
 

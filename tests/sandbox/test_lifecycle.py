@@ -29,8 +29,9 @@ from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, owner_of,
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 
-from ..conftest import IMAGE, Stack, run_docker
-from ..helpers.restore import started_at, wait_for_server
+from ..conftest import IMAGE, Stack
+from ..helpers.containers import run_docker, wait_for_server
+from ..helpers.restore import started_at
 
 TEST_LABEL = "scarlet-backup-mcp.test=1"
 Options = dict[str, str]

@@ -21,7 +21,8 @@ from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, throw_awa
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 
-from ..conftest import IMAGE, run_docker, run_docker_quietly
+from ..conftest import IMAGE
+from ..helpers.containers import run_docker, run_docker_quietly
 from ..helpers.drill import take
 
 MEMORY_KB = 70_001 + 2 * secrets.randbelow(9999)

@@ -18,7 +18,8 @@ from mcp.shared.exceptions import MCPError
 
 from scarlet_backup_mcp.settings import PREFIX, Settings, load_settings
 
-from ..conftest import LocalDatabase, Stack, run_docker
+from ..conftest import LocalDatabase, Stack
+from ..helpers.containers import run_docker
 from ..helpers.faces import (
     ERAS,
     Agent,

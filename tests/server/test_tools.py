@@ -635,7 +635,7 @@ async def test_long_call_goes_on_as_a_job(local_database: LocalDatabase, local: 
             running = await it.call("backup", wait_seconds=0.3, label="long")
             assert running["status"] == "running"
             job = running["job"]
-            assert running["next_call"]["arguments"] == {"job": job}
+            assert running["next_call"]["arguments"] == {"label": "long", "job": job}
             listing = await it.call("list_backups")
             assert [(each["job"], each["tool"]) for each in listing["jobs"]] == [(job, "backup")]
             assert [each["name"] for each in listing["backups"] if each["state"] != "partial"] == []
