@@ -30,6 +30,7 @@ BackupToolError
 │   ├── NameRefused               name_refused
 │   ├── BackupMissing             backup_missing
 │   ├── CodePageNeeded            code_page_needed
+│   ├── NewerVersion              newer_version
 │   └── Busy                      busy
 ├── DumpFailed                    dump_failed
 │   ├── DumpIncomplete            dump_incomplete
@@ -274,6 +275,13 @@ class CodePageNeeded(StoreError):
 
     code = "code_page_needed"
     default_remedy = "Call it again with code_page= the page whose words read right."
+
+
+class NewerVersion(StoreError):
+    """A newer version of this tool wrote it, in a way that this one does not know. It was left as it is."""
+
+    code = "newer_version"
+    default_remedy = "Update scarlet-backup-mcp on this machine, then call again."
 
 
 class Busy(StoreError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from .audit import AuditEntry
 from .common import CodePage, Compression, DrillMode, Kind, Model, Packing, State, Step, Utc
@@ -259,8 +259,6 @@ class TableSize(Model):
     name: str
     estimated_rows: int | None = Field(description="pg_class.reltuples; null when never analysed.")
     bytes: int
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
 class Gate(Model):
