@@ -194,6 +194,13 @@ class CodePageNeeded(StoreError):
     default_remedy = "Try again with the code page whose words read right."
 
 
+class NewerVersion(StoreError):
+    """A newer version of this tool wrote it, in a way that this one does not know. It was left as it is."""
+
+    code = "newer_version"
+    default_remedy = "Update scarlet-backup-mcp on this machine, then try again."
+
+
 class Busy(StoreError):
     """Another backup, restore or prune holds the lock."""
 

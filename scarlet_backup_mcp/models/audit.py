@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
-from .common import Model, Utc
+from .common import Model, Utc, unknown_as
 
 
 class Client(Model):
@@ -19,8 +19,7 @@ class Client(Model):
 class AuditEntry(Model):
     """One call. `before` and `after` name what it worked on and what it left, with SHA-256 digests where there are."""
 
-    # A line of a later version may hold more, and is still to be shown.
-    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(extra="ignore")
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     call: str = Field(
@@ -30,7 +29,7 @@ class AuditEntry(Model):
     tool: str
     arguments: dict[str, JsonValue] = Field(description="Without secrets.")
     client: Client
-    outcome: Literal["begun", "ok", "bad", "error"] = Field(
+    outcome: Annotated[Literal["begun", "ok", "bad", "error"], unknown_as("bad")] = Field(
         description="'begun': it has not ended, so it is under way or was killed. 'bad': it was done, but its result "
         "is not what a user needs, such as a backup that has shrunk."
     )

@@ -5,7 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 Utc = Annotated[datetime, PlainSerializer(lambda t: t.isoformat().replace("+00:00", "Z"), when_used="json")]
 
@@ -35,8 +43,17 @@ DrillMode = Literal["full", "sample"]
 
 
 State = Literal[
-    "good", "unverified", "damaged", "foreign", "partial", "differs", "will_not_load", "constraint_violated"
+    "good",
+    "unverified",
+    "damaged",
+    "foreign",
+    "newer",
+    "partial",
+    "differs",
+    "will_not_load",
+    "constraint_violated",
 ]
+"""What is known of a backup. "newer": its manifest is of a higher version than this tool reads."""
 
 
 Verdict = Literal["proved", "sound", "differs", "damaged", "will_not_load", "constraint_violated", "unknown"]
@@ -48,9 +65,27 @@ SearchPath = Literal["empty", "database"]
 
 
 class Model(BaseModel):
-    """The base of all: unknown fields are an error."""
+    """The base of all: unknown fields are an error. Who reads a kept file passes over those of a newer version."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class OpenModel(Model):
+    """The base of what is read, changed and written again: a newer version's fields stay in it."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+def unknown_as(fallback: object) -> WrapValidator:
+    """Read a word that only a newer version knows as `fallback`. For words that decide nothing by themselves."""
+
+    def read(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return handler(value)
+        except ValidationError:
+            return fallback
+
+    return WrapValidator(read)
 
 
 class Step(Model):

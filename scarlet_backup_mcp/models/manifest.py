@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from .common import Compression, Kind, Model, Utc
+from .common import Compression, Kind, Model, OpenModel, Utc
 
 
 class TableData(Model):
@@ -22,8 +22,6 @@ class TableData(Model):
     rows: int
     bytes: int
     sha256: str
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
 def rows_by_table(tables: Iterable[TableData]) -> dict[tuple[str, str], int]:
@@ -41,8 +39,6 @@ class TableCount(Model):
     name: str
     rows: int
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-
 
 class NotDumped(Model):
     """Rows of one table that a dump lacks, since pg_dump leaves them out."""
@@ -50,8 +46,6 @@ class NotDumped(Model):
     schema_: str = Field(alias="schema")
     name: str
     rows: int | None = Field(description="null: they could not be counted; the role may not read the table.")
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
 class Recomputed(Model):
@@ -68,8 +62,6 @@ class Recomputed(Model):
     keys: dict[str, str] = Field(default={}, exclude=True, description="Primary keys themselves; they are not kept.")
     why_not: str = Field(default="", description="Why it could not be read.")
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-
 
 class Extension(Model):
     """An installed extension."""
@@ -77,8 +69,6 @@ class Extension(Model):
     name: str
     schema_: str = Field(alias="schema")
     version: str
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
 class Setting(Model):
@@ -142,7 +132,7 @@ class Identity(Model):
     database_oid: int | None = Field(description="null in a cold copy, which can't be asked.")
     server_version: str
     server_version_num: int
-    via: Literal["docker", "local"]
+    via: str = Field(description="docker or local; a newer version may know more.")
     container: str | None
     container_id: str | None
     image: str | None
@@ -152,7 +142,11 @@ class Identity(Model):
 
 
 class ManifestHead(Model):
-    """The fields with which a manifest begins: what a listing needs."""
+    """The fields with which a manifest begins: what a listing needs.
+
+    A version may add fields, which older ones pass over. `manifest_version` rises only where they would misjudge the
+    backup by that; the field itself, `name` and the seal (see `store.manifests`) stay as they are in every version.
+    """
 
     manifest_version: Literal[1] = 1
     name: str
@@ -244,10 +238,8 @@ class CopiedTable(Model):
     rows: int
     rows_after: int | None = Field(description="null: the table was gone by then.")
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-
-class Site(Model):
+class Site(OpenModel):
     """Where a container has its data directory: what has to be known to put it back where there is no container."""
 
     data_directory: str = Field(description="In the container, e.g. /var/lib/postgresql/data.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from ..errors import BackupToolError, NextCall
 from .audit import AuditEntry
@@ -266,8 +266,6 @@ class TableSize(Model):
     name: str
     estimated_rows: int | None = Field(description="pg_class.reltuples; null when never analysed.")
     bytes: int
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
 class Gate(Model):

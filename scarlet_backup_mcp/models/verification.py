@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from ..errors import NextCall
-from .common import CodePage, DrillMode, Level, Model, SearchPath, Step, Utc, Verdict
+from .common import CodePage, DrillMode, Level, Model, SearchPath, Step, Utc, Verdict, unknown_as
 
 
 class Check(Model):
@@ -127,10 +127,14 @@ class Verification(Model):
 class DrillOutcome(Model):
     """What the last drill of an SQL backup has shown of its definitions."""
 
-    by: DrillMode | None = Field(description="null: it could not load them, or not as they were.")
+    by: Annotated[DrillMode | None, unknown_as(None)] = Field(
+        description="null: it could not load them, or not as they were."
+    )
     at: Utc
     on: str = Field(description="Id of the image it was done in; without one the server's version.")
-    verdict: Verdict | None = Field(default=None, description="Where it could not: the drill's; null: an older file.")
+    verdict: Annotated[Verdict | None, unknown_as(None)] = Field(
+        default=None, description="Where it could not: the drill's; null: an older file."
+    )
     detail: str = Field(default="", description="Why not; or what is not all as it was, though it is proved.")
 
 
@@ -141,15 +145,17 @@ class StoredVerification(Model):
     `proved` is the verdict of the last drill that had one, on the server `proved_on`; it stays when the same content is
     verified in full again, and so do that drill's own `verdict`, `said` and `search_path`."""
 
-    level: Level
+    level: Annotated[Level, unknown_as("quick")]
     valid: bool
     proved: bool | None = None
     proved_at: Utc | None = None
     proved_on: str | None = None
     drilled: DrillOutcome | None = None
-    verdict: Verdict | None = None
+    verdict: Annotated[Verdict | None, unknown_as(None)] = None
     said: str = Field(default="", description="By a drill that could not load it: why.")
-    search_path: SearchPath | None = Field(default=None, description="With which the last drill could load it.")
+    search_path: Annotated[SearchPath | None, unknown_as(None)] = Field(
+        default=None, description="With which the last drill could load it."
+    )
     code_page: CodePage | None = Field(default=None, description="With which a file of PowerShell's was read for this.")
     verified_at: Utc
     sha256: str | None

@@ -19,7 +19,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from ..errors import BackupToolError, Cancelled, ConfirmationStale, RestoreInterrupted
-from ..models.manifest import ManifestHead
 from ..models.results import Kept, Prune, PruneItem, UndoPoint
 from ..postgres.server import catalogue as pg
 from ..postgres.server import databases
@@ -30,7 +29,6 @@ from ..store.lock import writer_lock
 from . import disk_space, own_names
 from .call_notes import CallNotes
 from .catalog import records
-from .catalog.records import BackupRecord
 from .context import BackupContext
 from .own_names import ASIDE
 from .proc004 import RETENTION
@@ -141,8 +139,10 @@ def _plan(context: BackupContext, progress: Progress, session: Session | None) -
     """Newest first, undo points (only with a session) last. Manifests are read whole: one that is damaged anywhere
     fills no slot."""
     progress.stage("looking at the backups")
-    everything: list[BackupRecord[ManifestHead]] = [
-        records.know_volume(context, item.entry)
+    everything = [
+        item
+        if item.state == "newer"
+        else records.know_volume(context, item.entry)
         if item.entry.name.kind == "volume"
         else records.know(context, item.entry)
         for item in records.all_backups(context)

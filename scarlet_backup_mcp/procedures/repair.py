@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
-from .. import __version__
 from ..errors import BackupNotValid, DumpFailed
-from ..models.common import CodePage, Compression
+from ..models.common import CodePage
 from ..models.manifest import Manifest
 from ..models.results import Repaired
 from ..postgres.dump.contents import Contents, Rows
@@ -23,6 +21,8 @@ from ..store.writing import PartialFile
 from .backup.service import read_back
 from .backup.sql_dump import DumpWritten
 from .call_notes import CallNotes
+from .catalog import recorded
+from .catalog.recorded import Order
 from .catalog.records import BackupRecord
 from .context import BackupContext
 from .reading import checks, reencoded
@@ -88,7 +88,7 @@ def _write(
     context: BackupContext, record: BackupRecord[Manifest], found: Examination, how: str, progress: Progress
 ) -> Manifest:
     assert found.repair is not None
-    compression: Compression = "zstd" if record.entry.name.compression == "zstd" else "none"
+    order = Order(None, "zstd" if record.entry.name.compression == "zstd" else "none")
     final = context.directory.path / names.repaired_name(record.entry.name, record.created_at.astimezone())
     if final.exists():
         raise BackupNotValid(
@@ -98,7 +98,7 @@ def _write(
     progress.stage(f"writing {final.name}", record.entry.bytes)
     with PartialFile(final) as partial:
         raw = FileReader(record.entry.path, progress.report)
-        digests, contents, compressor = BlockDigests(), Contents(), Compressor(compression)
+        digests, contents, compressor = BlockDigests(), Contents(), Compressor(order.compression)
         reader = ScriptReader(digests, contents)
         changed = DumpFailed(f"{record.name} changed while it was read.", "Try again when nothing writes to it.")
         try:
@@ -120,8 +120,8 @@ def _write(
             pg_dump_version=summary.pg_dump_version or "unknown",
             warnings=[],
         )
-        read_back(partial, compression, written, progress)
-        manifest = _manifest(context, record, partial, written, contents.rows, how)
+        read_back(partial, order.compression, written, progress)
+        manifest = _manifest(context, record, partial, order, written, contents.rows, how)
         with progress.uninterrupted():
             context.directory.publish(partial, manifest, failed=[])
     return manifest
@@ -131,6 +131,7 @@ def _manifest(
     context: BackupContext,
     record: BackupRecord[Manifest],
     partial: PartialFile,
+    order: Order,
     written: DumpWritten,
     rows: Mapping[tuple[str, str], Rows],
     how: str,
@@ -138,33 +139,16 @@ def _manifest(
     """`rows` also of tables that are filled by INSERT statements; `how` it was repaired, in words."""
     table = context.settings.integrity_table
     found = [of.rows for (_, name), of in rows.items() if name == table]
-    integrity_rows = found[0] if len(found) == 1 else None
-    shrunk = found == [0] or not found
+    shrunk = [f"the table {table} is empty or not there"] if found in ([0], []) else []
     return Manifest(
-        name=partial.final.name,
-        kind="sql",
-        compression="zstd" if record.entry.name.compression == "zstd" else "none",
-        created_at=record.created_at,
-        finished_at=datetime.now(UTC),
-        label=None,
+        **recorded.file_fields(context, partial, order, "sql", record.created_at),
+        **recorded.row_fields(sum(of.rows or 0 for of in rows.values()), found[0] if len(found) == 1 else None, shrunk),
+        **written.fields,
         repaired_from=record.name,
         repaired_how=how,
         identity=None,
-        pg_dump_version=written.pg_dump_version,
-        tool_version=__version__,
-        bytes=partial.bytes,
-        sha256=partial.sha256,
-        script_bytes=written.script_bytes,
-        tables=written.tables,
-        rows=sum(of.rows or 0 for of in rows.values()),
-        rest_sha256=written.rest_sha256,
         schemas=None,
         properties=None,
         roles=[],
         database_bytes=None,
-        integrity_table=table,
-        integrity_rows=integrity_rows,
-        shrunk=shrunk,
-        shrunk_reasons=[f"the table {table} is empty or not there"] if shrunk else [],
-        last_full=None,
     )

@@ -222,7 +222,7 @@ def _entries(directory: Path) -> Iterator[AuditEntry | None]:
     seen: set[str] = set()
     for line in _lines(directory):
         try:
-            entry = AuditEntry.model_validate_json(line)
+            entry = AuditEntry.model_validate_json(line, extra="ignore")
         except ValidationError:
             yield None
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import time
@@ -10,11 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
-from ..errors import BackupMissing, DirectoryNotWritable, DiskFull, NameRefused, StoreError
+from ..errors import BackupMissing, DirectoryNotWritable, DiskFull, NameRefused, NewerVersion, StoreError
 from ..models.common import CodePage, Compression, Kind, SearchPath, Verdict
 from ..models.manifest import Manifest, ManifestHead, VolumeManifest
 from ..models.verification import DrillOutcome, StoredVerification
@@ -126,7 +128,8 @@ class BackupDirectory:
         return _entry(parsed, path)
 
     def manifest(self, name: str) -> Manifest | None:
-        """The manifest of a backup; None without one. Raises StoreError when it can't be read as one."""
+        """The manifest of a backup; None without one. Raises StoreError when it can't be read as one, NewerVersion
+        when a later version of this tool has to."""
         return self._manifest(name, Manifest)
 
     def volume_manifest(self, name: str) -> VolumeManifest | None:
@@ -170,12 +173,16 @@ class BackupDirectory:
 
     def verification(self, entry: Entry) -> StoredVerification | None:
         """The last outcome of `full` or `drill` that is of this very content and manifest; None without one."""
+        return self._verification(entry)[0]
+
+    def _verification(self, entry: Entry) -> tuple[StoredVerification | None, dict[str, Any]]:
+        """The same, and as it is written."""
         with suppress(ValidationError, StoreError):
-            text = sidecars.read(self.path / (entry.name.name + names.VERIFIED))
-            found = None if text is None else StoredVerification.model_validate_json(text)
-            if found is not None and _bound_to(found) == (entry.bytes, entry.mtime_ns, *self._manifest_status(entry)):
-                return found
-        return None
+            text = sidecars.read(self.path / (entry.name.name + names.VERIFIED)) or b""
+            found = StoredVerification.model_validate_json(text, extra="ignore")
+            if _bound_to(found) == (entry.bytes, entry.mtime_ns, *self._manifest_status(entry)):
+                return found, from_json(text)
+        return None, {}
 
     def store_verification(
         self,
@@ -197,16 +204,19 @@ class BackupDirectory:
         `search_path` with which it could load the file; None keeps an earlier one of the same content, read
         with the same `code_page`, so that what a drill has found wrong is not made good by reading the file once more.
         A verdict "unknown" takes no other one back.
-        The same holds for what a drill has shown of its definitions (`drilled`).
+        The same holds for what a drill has shown of its definitions (`drilled`), and for what a newer version of this
+        tool has written of that content.
         Raises StoreError; BackupMissing when the file is gone, beside whose place nothing is left to lie then.
         """
         if not any(os.path.lexists(f"{entry.path}{end}") for end in ("", names.PARTIAL)):
             raise BackupMissing(f"{entry.name.name} was removed meanwhile.")
         now = datetime.now(UTC)
         manifest_bytes, manifest_mtime_ns = self._manifest_status(entry)
-        earlier = self.verification(entry)
+        earlier, written = self._verification(entry)
         proved_at = now if proved is not None else None
-        if earlier is not None and (earlier.sha256, earlier.code_page) == (sha256, code_page):
+        if earlier is not None and (earlier.sha256, earlier.code_page) != (sha256, code_page):
+            earlier = None
+        if earlier is not None:
             drilled = drilled or earlier.drilled
             if proved is None:
                 proved, proved_at, proved_on = earlier.proved, earlier.proved_at, earlier.proved_on
@@ -233,8 +243,10 @@ class BackupDirectory:
             manifest_mtime_ns=manifest_mtime_ns,
             failed_checks=failed,
         )
-        path = self.path / (entry.name.name + names.VERIFIED)
-        write_atomically(path, outcome.model_dump_json(indent=1).encode())
+        content = outcome.model_dump(mode="json")
+        if earlier is not None:
+            content = _over(written, earlier.model_dump(mode="json"), content)
+        write_atomically(self.path / (entry.name.name + names.VERIFIED), json.dumps(content, indent=1).encode())
 
     # -- changing it: only under the lock --------------------------------------------------------------------------
 
@@ -315,6 +327,8 @@ class BackupDirectory:
     def _checked(self, name: str, read: Callable[[], H]) -> H:
         try:
             found = read()
+        except manifests.ManifestNewer as error:
+            raise NewerVersion(f"{name} was made by a newer version of this tool: {error}.") from error
         except manifests.ManifestDamaged as error:
             raise StoreError(
                 f"The manifest of {name} {error}.",
@@ -343,6 +357,11 @@ def _is_temporary(name: str) -> bool:
         return False
     beside = next((final.removesuffix(end) for end in removal.BESIDE if final.endswith(end)), "")
     return final == names.JOURNAL or names.parse(beside) is not None
+
+
+def _over(written: dict[str, Any], read: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """`now`, where that is not what was `read` of what was `written`: what is unchanged or unknown here stays."""
+    return now | {name: value for name, value in written.items() if name not in now or now[name] == read[name]}
 
 
 def _bound_to(outcome: StoredVerification) -> tuple[int, int, int, int]:

@@ -22,6 +22,10 @@ class ManifestDamaged(Exception):
     """The text is no manifest, or not the one that was written."""
 
 
+class ManifestNewer(Exception):
+    """The manifest is whole, and of a higher version than this one reads."""
+
+
 def seal(manifest: ManifestHead) -> bytes:
     """A manifest as the bytes of its file."""
     content = manifest.model_dump(mode="json", by_alias=True)
@@ -29,25 +33,32 @@ def seal(manifest: ManifestHead) -> bytes:
 
 
 def unseal(text: bytes, model: type[M]) -> M:
-    """The manifest of that kind in a file's bytes. Raises ManifestDamaged."""
+    """The manifest of that kind in a file's bytes, without fields of a newer version. Raises ManifestDamaged or
+    ManifestNewer."""
     try:
         content = _OBJECT.validate_json(text)
         if content.pop(DIGEST, None) != _digest(content):
             raise ManifestDamaged("is damaged: it is not what was written")
-        return model.model_validate(content)
+        _require_known_version(content)
+        return model.model_validate(content, extra="ignore")
     except (ValidationError, ValueError) as error:
-        raise ManifestDamaged("can't be read: it is damaged or was written by another version of this tool") from error
+        raise ManifestDamaged("can't be read: it is damaged") from error
 
 
 def head(beginning: bytes) -> ManifestHead:
-    """The head of a manifest whose file begins so. Raises ManifestDamaged."""
+    """The head of a manifest whose file begins so. Raises ManifestDamaged or ManifestNewer."""
     try:
-        content = from_json(beginning, allow_partial=True)
-        return ManifestHead.model_validate(
-            {name: content[name] for name in ManifestHead.model_fields if name in content}
-        )
-    except (ValidationError, ValueError, KeyError, TypeError) as error:
-        raise ManifestDamaged("can't be read: it is damaged or was written by another version of this tool") from error
+        content = _OBJECT.validate_python(from_json(beginning, allow_partial=True))
+        _require_known_version(content)
+        return ManifestHead.model_validate(content, extra="ignore")
+    except (ValidationError, ValueError) as error:
+        raise ManifestDamaged("can't be read: it is damaged") from error
+
+
+def _require_known_version(content: dict[str, Any]) -> None:
+    version, known = content.get("manifest_version"), ManifestHead.model_fields["manifest_version"].default
+    if isinstance(version, int) and version > known:
+        raise ManifestNewer(f"its manifest is of version {version}, and this one reads {known}")
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_state_path
 from pydantic import TypeAdapter, ValidationError
@@ -14,7 +15,7 @@ from . import sidecars
 from .writing import write_atomically
 
 FILE = "directories.json"
-_FILE = TypeAdapter(dict[str, str])
+_FILE = TypeAdapter(dict[str, Any])
 
 
 def remember(container: str, directory: Path) -> None:
@@ -29,10 +30,10 @@ def remember(container: str, directory: Path) -> None:
 def recall(container: str) -> Path | None:
     """The directory that was kept for a container, if it is still there."""
     known = _read().get(container)
-    return Path(known) if known is not None and Path(known).is_dir() else None
+    return Path(known) if isinstance(known, str) and Path(known).is_dir() else None
 
 
-def _read() -> dict[str, str]:
+def _read() -> dict[str, Any]:
     try:
         file = user_state_path("scarlet-backup-mcp", appauthor=False) / FILE
         return _FILE.validate_json(sidecars.read(file) or b"{}")

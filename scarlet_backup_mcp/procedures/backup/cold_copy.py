@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from ... import __version__
 from ...errors import (
     BackupToolError,
     ContainerLost,
@@ -25,7 +24,7 @@ from ...store.writing import PartialFile
 from ..catalog import recorded
 from ..catalog.recorded import Order
 from ..context import BackupContext
-from ..reading import archive, archive_checks, archive_configuration, checks
+from ..reading import archive, archive_checks, checks
 from ..reading.archive import ArchiveContents
 from ..recovery.helper_container import helper, others_with
 from ..recovery.journal import require_running
@@ -100,12 +99,9 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
         partial.finish()
         archive.read_back(partial, compression, written, progress)
         manifest = VolumeManifest(
-            name=name,
-            kind="volume",
-            compression=compression,
-            created_at=created_at,
-            finished_at=datetime.now(UTC),
-            label=order.label,
+            **recorded.file_fields(context, partial, order, "volume", created_at),
+            **recorded.row_fields(None, None),
+            **volume_copy.fields_of(written),
             identity=recorded.identity(
                 context,
                 system_identifier=cluster.control.system_identifier,
@@ -115,27 +111,14 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
             ),
             cold=True,
             pg_basebackup_version=None,
-            tool_version=__version__,
-            bytes=partial.bytes,
-            sha256=partial.sha256,
             site=volume_copy.site_of(container_info, None),
             databases=[],
             cluster_bytes=None,
             tables=[],
             quiet=None,
-            tar_bytes=written.tar_bytes,
-            files=len(written.contents.files),
             backup_manifest_sha256=None,
             start_lsn=None,
             end_lsn=None,
-            wal=archive_checks.wal_of(written.contents),
-            configuration=[str(finding) for finding in archive_configuration.findings_of(written.contents)],
-            rows=None,
-            integrity_table=context.settings.integrity_table,
-            integrity_rows=None,
-            shrunk=False,
-            shrunk_reasons=[],
-            last_full=None,
         )
         progress.check()
         with progress.uninterrupted():

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 
-from ... import __version__
 from ...errors import (
     ArgumentsInvalid,
     BackupToolError,
@@ -163,38 +161,20 @@ def _dump(context: BackupContext, progress: Progress, order: Order) -> tuple[Man
         if refused:
             written.warnings.append(f"`restore` will refuse to load this backup: {refused}.")
         rows, last = sum(table.rows for table in written.tables), last_full(context)
-        shrunk = recorded.shrunk_reasons(context, rows, counts.integrity, last, order.accept_smaller)
         manifest = Manifest(
-            name=name,
-            kind="sql",
-            compression=compression,
-            created_at=snapshot.taken_at,
-            finished_at=datetime.now(UTC),
-            label=order.label,
+            **recorded.file_fields(context, partial, order, "sql", snapshot.taken_at),
+            **recorded.measured(context, rows, counts.integrity, last, accept_smaller=order.accept_smaller),
+            **written.fields,
             identity=recorded.identity_of_running(context, snapshot.server, snapshot.database),
-            pg_dump_version=written.pg_dump_version,
-            tool_version=__version__,
-            bytes=partial.bytes,
-            sha256=partial.sha256,
-            script_bytes=written.script_bytes,
-            tables=written.tables,
-            rows=rows,
-            rest_sha256=written.rest_sha256,
             schemas=snapshot.schemas,
             properties=snapshot.properties,
             effective=snapshot.effective,
             meanings=snapshot.meanings,
             roles=snapshot.roles,
             database_bytes=snapshot.database.bytes or 0,
-            integrity_table=context.settings.integrity_table,
             not_dumped=counts.not_dumped,
             activity=snapshot.activity,
             recomputed=computed,
-            integrity_rows=counts.integrity.rows,
-            shrunk=bool(shrunk),
-            shrunk_reasons=shrunk,
-            last_full=last.name if last else None,
-            definitions_sha256=written.definitions_sha256,
         )
         progress.check()
         with progress.uninterrupted():

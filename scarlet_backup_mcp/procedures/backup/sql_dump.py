@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from ...errors import DumpIncomplete
 from ...hosts import run
@@ -22,6 +23,7 @@ from ...postgres.server.session import Session
 from ...progress import Progress
 from ...store.reading import Compressor
 from ...store.writing import PartialFile
+from ..catalog import recorded
 from ..context import BackupContext
 from ..reading.sql import table_data
 from .dump_errors import ConcurrentChange, DumpPosition, dump_error
@@ -61,8 +63,6 @@ def take_snapshot(context: BackupContext, session: Session, progress: Progress) 
     snapshots.begin(session)
     name = snapshots.export(session)
     tables = pg.tables(session)
-    if watched is not None and not watched.no_table and watched.oid not in {table.oid for table in tables}:
-        watched = None
     return Snapshot(
         name=name,
         taken_at=datetime.now(UTC),
@@ -75,7 +75,7 @@ def take_snapshot(context: BackupContext, session: Session, progress: Progress) 
         schemas=pg.schemas(session),
         tables=tables,
         undumped=pg.undumped_tables(session),
-        watched=watched,
+        watched=recorded.watched_of(tables, watched),
         activity=written,
         calls_functions=called_functions(session).any,
     )
@@ -91,6 +91,11 @@ class DumpWritten:
     pg_dump_version: str
     warnings: list[str]
     definitions_sha256: str | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What the manifest tells of it: all but the warnings."""
+        return {name: value for name, value in vars(self).items() if name != "warnings"}
 
 
 def stream(

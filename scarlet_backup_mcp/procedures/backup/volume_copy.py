@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
-from ... import __version__
 from ...errors import (
     BackupToolError,
     DataDamaged,
@@ -36,7 +36,7 @@ from ..catalog.recorded import Order
 from ..catalog.records import last_full
 from ..context import BackupContext
 from ..reading import archive, archive_checks, archive_configuration, checks
-from ..reading.archive import ArchiveContents
+from ..reading.archive import ArchiveContents, ArchiveWritten
 from .dump_errors import lost_on_the_way
 
 ROOM = 0.6
@@ -106,19 +106,12 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
             rows = min(before.rows, after.rows)
             integrity = min(before.integrity, after.integrity, key=lambda counted: counted.rows or 0)
             last = last_full(context, ("sql", "volume"))
-            shrunk = recorded.shrunk_reasons(context, rows, integrity, last, order.accept_smaller)
             manifest = VolumeManifest(
-                name=name,
-                kind="volume",
-                compression=compression,
-                created_at=before.at,
-                finished_at=datetime.now(UTC),
-                label=order.label,
+                **recorded.file_fields(context, partial, order, "volume", before.at),
+                **recorded.measured(context, rows, integrity, last, accept_smaller=order.accept_smaller),
+                **fields_of(written),
                 identity=recorded.identity_of_running(context, before.server, before.databases[context.database]),
                 pg_basebackup_version=version,
-                tool_version=__version__,
-                bytes=partial.bytes,
-                sha256=partial.sha256,
                 site=site_of(context.container_info, before.server.data_directory),
                 databases=sorted(before.databases.keys() & after.databases.keys()),
                 cluster_bytes=before.cluster_bytes,
@@ -127,19 +120,9 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
                 unlogged=sorted({*before.unlogged, *after.unlogged}),
                 activity=before.activity,
                 quiet=after is before,
-                tar_bytes=written.tar_bytes,
-                files=len(contents.files),
                 backup_manifest_sha256=contents.files[BACKUP_MANIFEST].sha256,
                 start_lsn=listed.wal_ranges[0].start,
                 end_lsn=listed.wal_ranges[-1].end,
-                wal=archive_checks.wal_of(contents),
-                configuration=[str(finding) for finding in archive_configuration.findings_of(contents)],
-                rows=rows,
-                integrity_table=context.settings.integrity_table,
-                integrity_rows=integrity.rows,
-                shrunk=bool(shrunk),
-                shrunk_reasons=shrunk,
-                last_full=last.name if last else None,
             )
             progress.check()
             with progress.uninterrupted():
@@ -154,6 +137,17 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
     return manifest, said
 
 
+def fields_of(written: ArchiveWritten) -> dict[str, Any]:
+    """What the manifest tells of an archive by itself."""
+    contents = written.contents
+    return {
+        "tar_bytes": written.tar_bytes,
+        "files": len(contents.files),
+        "wal": archive_checks.wal_of(contents),
+        "configuration": [str(finding) for finding in archive_configuration.findings_of(contents)],
+    }
+
+
 def _look(context: BackupContext, progress: Progress, before: ServerState | None = None) -> ServerState:
     """Count the configured database's rows, in a snapshot of their own. The copy is of a moment between two looks.
 
@@ -166,10 +160,9 @@ def _look(context: BackupContext, progress: Progress, before: ServerState | None
             return before
         progress.stage("counting the rows of the database")
         with context.server.session(context.database, {**counting.LOCK_WAIT, **OWN_SEARCH_PATH}, progress) as other:
-            watched = counting.find(other, context.settings.integrity_table)
+            found = counting.find(other, context.settings.integrity_table)
             tables = pg.tables(session, sizes=False)
-            if watched is not None and not watched.no_table and watched.oid not in {table.oid for table in tables}:
-                watched = None
+            watched = recorded.watched_of(tables, found)
             emptied = unlogged_tables(session)
             at = datetime.now(UTC)
             of = {table.oid: table for table in [*(watched.tables if watched else []), *tables]}

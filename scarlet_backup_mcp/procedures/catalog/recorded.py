@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
+from ... import __version__
 from ...errors import DiskFull, DumpFailed
 from ...hosts import free_bytes_of
-from ...models.common import Compression
+from ...models.common import Compression, Kind
 from ...models.manifest import Identity, Manifest, ManifestHead
 from ...postgres.server import catalogue as pg
-from ...postgres.server.counting import Count
+from ...postgres.server.counting import Count, Relation
 from ...store.writing import PartialFile
 from ..context import BackupContext
 
@@ -22,6 +26,37 @@ class Order:
     compression: Compression
     accept_smaller: bool = False
     keep: bool = False
+
+
+def file_fields(
+    context: BackupContext, partial: PartialFile, order: Order, kind: Kind, created_at: datetime
+) -> dict[str, Any]:
+    """What a manifest of either kind tells of a finished file."""
+    return {
+        "name": partial.final.name,
+        "kind": kind,
+        "compression": order.compression,
+        "created_at": created_at,
+        "finished_at": datetime.now(UTC),
+        "label": order.label,
+        "tool_version": __version__,
+        "bytes": partial.bytes,
+        "sha256": partial.sha256,
+        "integrity_table": context.settings.integrity_table,
+    }
+
+
+def row_fields(
+    rows: int | None, integrity_rows: int | None, shrunk: Sequence[str] = (), last: ManifestHead | None = None
+) -> dict[str, Any]:
+    """What it tells of the rows. `shrunk` is why they count as too few; `last` is what they were measured against."""
+    return {
+        "rows": rows,
+        "integrity_rows": integrity_rows,
+        "shrunk": bool(shrunk),
+        "shrunk_reasons": list(shrunk),
+        "last_full": last.name if last else None,
+    }
 
 
 def identity(
@@ -56,6 +91,12 @@ def identity_of_running(context: BackupContext, server: pg.ServerFacts, database
     )
 
 
+def watched_of(tables: Iterable[pg.Table], watched: Relation | None) -> Relation | None:
+    """The integrity table, as it was found before a snapshot of `tables`; None where it is not in that snapshot."""
+    gone = watched is not None and not watched.no_table and watched.oid not in {table.oid for table in tables}
+    return None if gone else watched
+
+
 def not_dumped(manifest: ManifestHead | None) -> list[str]:
     """In words, the rows that pg_dump has left out of an SQL backup, if there are any."""
     if not (isinstance(manifest, Manifest) and manifest.not_dumped):
@@ -69,19 +110,19 @@ def not_dumped(manifest: ManifestHead | None) -> list[str]:
     return [f"{manifest.name} lacks rows of {tables}, {why}. A backup of kind volume has them."]
 
 
-def shrunk_reasons(
-    context: BackupContext, rows: int, integrity: Count, last: ManifestHead | None, accept_smaller: bool
-) -> list[str]:
-    """Why a backup counts as shrunk (nothing: it doesn't). `last` is the full backup that it is measured against."""
-    reasons: list[str] = []
+def measured(
+    context: BackupContext, rows: int, integrity: Count, last: ManifestHead | None, *, accept_smaller: bool
+) -> dict[str, Any]:
+    """The `row_fields` of a backup that is measured against the `last` full one."""
+    shrunk: list[str] = []
     table = context.settings.integrity_table
     if integrity.rows is None:
-        reasons.append(integrity.why or f"the table {table} is missing (or SCARLET_BACKUP_INTEGRITY_TABLE is wrong)")
+        shrunk.append(integrity.why or f"the table {table} is missing (or SCARLET_BACKUP_INTEGRITY_TABLE is wrong)")
     elif integrity.rows == 0:
-        reasons.append(f"the table {table} is empty")
+        shrunk.append(f"the table {table} is empty")
     if last is not None and last.rows is not None and rows * 2 < last.rows and not accept_smaller:
-        reasons.append(f"{rows:,} rows, while {last.name} holds {last.rows:,}")
-    return reasons
+        shrunk.append(f"{rows:,} rows, while {last.name} holds {last.rows:,}")
+    return row_fields(rows, integrity.rows, shrunk, last)
 
 
 def require_room(context: BackupContext, needed: int, what: str) -> None:

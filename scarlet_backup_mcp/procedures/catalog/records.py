@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
-from ...errors import BackupMissing, StoreError
+from ...errors import BackupMissing, NewerVersion, StoreError
 from ...models.common import CodePage, Kind, State
 from ...models.manifest import Manifest, ManifestHead, VolumeManifest
 from ...models.verification import StoredVerification
@@ -106,7 +106,8 @@ def latest(context: BackupContext, *, for_restore: bool = False, cluster: str | 
     """The name that `latest` means: that of the newest SQL backup, of those of the `cluster` with that system
     identifier if there are any. A restore never means a shrunk one by it, or one that a drill could not load. Raises
     BackupMissing."""
-    every = ours(context, all_backups(context))
+    everything = all_backups(context)
+    every = ours(context, everything)
     mine = [item for item in every if _cluster(item[1]) == cluster] or every
     if not mine:
         raise BackupMissing(
@@ -114,6 +115,12 @@ def latest(context: BackupContext, *, for_restore: bool = False, cluster: str | 
             "Call `backup` first; `list_backups` shows what else lies there.",
         )
     newest, manifest = mine[0]
+    later = [item for item in everything if item.entry.name.kind == "sql" and item.created_at > newest.created_at]
+    if for_restore and (unread := [item for item in later if item.state == "newer"]):
+        raise NewerVersion(
+            f"{unread[0].name} is later than {newest.name}, the newest one that can be read here. {unread[0].detail}.",
+            f"{NewerVersion.default_remedy} If you want the earlier one, name it: {newest.name!r}.",
+        )
     unfit = newest.state in FAITHFUL
     if for_restore and (manifest.shrunk or unfit):
         better = next((item.name for item, of in (*mine, *every) if not of.shrunk and item.state not in FAITHFUL), None)
@@ -165,7 +172,7 @@ def _cluster(manifest: ManifestHead | None) -> str | None:
 
 def _why_no_slot(item: BackupRecord[ManifestHead], mine: bool) -> str:
     """Why retention's rules are not for it; "" if they are."""
-    if item.state in ("damaged", "differs"):
+    if item.state in ("damaged", "differs", "newer"):
         return f"{item.state} ({item.detail})"
     if item.manifest is None:
         return "foreign: `backup` did not make it, or its manifest is lost"
@@ -186,8 +193,8 @@ def _why_no_slot(item: BackupRecord[ManifestHead], mine: bool) -> str:
 
 
 def know(context: BackupContext, entry: Entry) -> BackupRecord[Manifest]:
-    """An entry with what is kept beside it, its whole manifest checked."""
-    return _know(context, entry, context.directory.manifest)
+    """An entry with what is kept beside it, its whole manifest checked. Raises NewerVersion."""
+    return _readable(_know(context, entry, context.directory.manifest))
 
 
 def know_head(context: BackupContext, entry: Entry) -> BackupRecord[ManifestHead]:
@@ -196,8 +203,8 @@ def know_head(context: BackupContext, entry: Entry) -> BackupRecord[ManifestHead
 
 
 def know_volume(context: BackupContext, entry: Entry) -> BackupRecord[VolumeManifest]:
-    """The same, for an archive of a volume."""
-    return _know(context, entry, context.directory.volume_manifest)
+    """The same as `know`, for an archive of a volume."""
+    return _readable(_know(context, entry, context.directory.volume_manifest))
 
 
 def manifest_of(context: BackupContext, entry: Entry) -> Manifest | VolumeManifest | None:
@@ -205,15 +212,23 @@ def manifest_of(context: BackupContext, entry: Entry) -> Manifest | VolumeManife
     return (know_volume if entry.name.kind == "volume" else know)(context, entry).manifest
 
 
+def _readable(record: BackupRecord[M]) -> BackupRecord[M]:
+    """Raises NewerVersion where nothing can be done with it here."""
+    if record.state == "newer":
+        raise NewerVersion(f"{record.detail}.")
+    return record
+
+
 def _know(context: BackupContext, entry: Entry, manifest_of: Callable[[str], M | None]) -> BackupRecord[M]:
     verification, marked = context.directory.verification(entry), context.directory.is_marked(entry)
+    unknown: State = "foreign"
     detail = ""
     try:
         manifest = manifest_of(entry.name.name)
     except StoreError as error:
         manifest, detail = None, error.message.removesuffix(".")
+        unknown = "newer" if isinstance(error, NewerVersion) else "damaged"
     if manifest is None:
-        unknown: State = "damaged" if detail else "foreign"
         entry, form = _looked_at(entry)
         return BackupRecord(entry, None, verification, unknown, _time_without_manifest(entry), detail, marked, form)
     state: State = "unverified"

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from ...errors import (
     BackupToolError,
@@ -26,7 +27,7 @@ from ...errors import (
 )
 from ...hosts import ContainerInfo
 from ...hosts.docker.container import DockerHost
-from ...models.common import Model, Utc
+from ...models.common import OpenModel, Utc
 from ...models.manifest import Site
 from ...models.results import DependentReport
 from ...nearest import nearest
@@ -54,19 +55,19 @@ BACK_BY_HAND = (
 """How the contents come back where no journal tells it."""
 
 
-class StoppedContainer(Model):
+class StoppedContainer(OpenModel):
     """A dependent that ran before the restore stopped it."""
 
     id: str
     name: str
 
 
-class Journal(Model):
+class Journal(OpenModel):
     """`incoming` takes the place of `database`, whose present one becomes `undo`. OIDs are of `system_identifier`'s."""
 
     journal_version: Literal[1] = 1
     source: str
-    source_kind: Literal["backup", "undo_point"]
+    source_kind: str
     container: str | None
     database: str
     live_oid: int | None
@@ -83,7 +84,7 @@ class Journal(Model):
         return self.container or f"the database {self.database} of a local server"
 
 
-class VolumeJournal(Model):
+class VolumeJournal(OpenModel):
     """The contents of `site`'s data directory are exchanged. What lies there tells how far that got: see
     `volume_layout`; `stamp` names the directories, `undo` is the stamp of those that come in, if it is an undo.
     `mounted` is the volume, or the directory of the engine's machine, and `engine` that engine's name for itself (null:
@@ -154,16 +155,34 @@ def write(directory: Path, journal: AnyJournal, room: Reserved | None = None) ->
 
 
 def read(directory: Path) -> AnyJournal | None:
-    """The journal of a restore that has not ended; None without one. Raises RestoreInterrupted if it is unreadable."""
+    """The journal of a restore that has not ended; None without one. Raises RestoreInterrupted if it is unreadable or
+    of a newer version of this tool."""
+    text = None
     try:
         text = sidecars.read(directory / JOURNAL)
         return None if text is None else _READER.validate_json(text)
     except (ValidationError, StoreError) as error:
+        if _is_newer(text or b""):
+            raise RestoreInterrupted(
+                f"{directory / JOURNAL} is of a restore by a newer version of this tool, which is under way or was cut "
+                "off.",
+                "Unless it is under way, update scarlet-backup-mcp on this machine and call `backup`, which first "
+                "finishes that restore or rolls it back. Leave the file as it is.",
+            ) from error
         raise RestoreInterrupted(
             f"{directory / JOURNAL} can't be read: a restore was cut off and left it.",
             f"Look into the server's data directory first. {BACK_BY_HAND} Then see with `docker compose ps` that all "
             "services run and with `db_integrity` that the database is whole, and remove that file.",
         ) from error
+
+
+def _is_newer(text: bytes) -> bool:
+    """Whether that is a journal of a higher version than this one reads."""
+    try:
+        version = str(from_json(text)["journal_version"]).removeprefix("volume ")
+    except (ValueError, KeyError, TypeError):
+        return False
+    return version.isdecimal() and int(version) > 1
 
 
 def remove(directory: Path) -> None:
