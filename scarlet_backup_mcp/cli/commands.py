@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, get_args
 
 import click
 
 from .. import __version__, summaries
-from ..errors import ConfigurationError
 from ..logs import log_to_stderr
 from ..models.common import BackupLevel, CodePage, Compression, Kind, Level
 from ..models.results import Backup, Prune, Repaired, Restore
@@ -32,37 +30,10 @@ from ..procedures.restore.options import RestoreOptions
 from ..procedures.verify import sql as verify_sql
 from ..progress import Progress
 from ..schedules import Every, ScheduleReport, System, Weekday, job_name, lines, schedule, unschedule
-from ..settings import PREFIX, Settings
+from .common_options import Schedulable, code_page_option, output_options, settings_options
 from .runner import BAD, Call, ask, errors, run, settings_of
 
-F = TypeVar("F", bound=Callable[..., Any])
 log = logging.getLogger(__name__)
-
-
-def _settings_options(command: F) -> F:
-    """Each setting as an option of the command."""
-    for name, field in reversed(Settings.model_fields.items()):
-        choice = click.Choice(get_args(field.annotation)) if get_origin(field.annotation) is Literal else str
-        help_text = f"{field.description} [{PREFIX}{name.upper()}]"
-        command = click.option(f"--{name.replace('_', '-')}", f"setting_{name}", type=choice, help=help_text)(command)
-    return command
-
-
-def _output_options(command: F) -> F:
-    command = click.option("--json", "as_json", is_flag=True, help="The whole result as JSON on stdout.")(command)
-    return click.option("--quiet", is_flag=True, help="No progress on stderr.")(command)
-
-
-def _code_page_option(command: F) -> F:
-    def number(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
-        return None if value is None else int(value)
-
-    return click.option(
-        "--code-page",
-        type=click.Choice([str(page) for page in get_args(CodePage)]),
-        callback=number,
-        help="For a file of PowerShell's whose code page can't be told: the one whose words read right.",
-    )(command)
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -76,38 +47,16 @@ def main(ctx: click.Context) -> None:
 
 
 @main.command()
-@_settings_options
+@settings_options
 def serve(**common: Any) -> None:
     """Serve MCP over stdio, for an agent or an inspector."""
     with errors(as_json=False):
-        from ..server.tools import serve as serve_stdio  # takes most of a second to import: not for the other commands
+        from ..server.stdio import serve as serve_stdio  # takes most of a second to import: not for the other commands
 
         serve_stdio(settings_of(common))
 
 
-class _Schedulable(click.Command):
-    """A command whose wrong command line sounds the alarm when a scheduler began it: nobody reads its usage there."""
-
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
-    ) -> click.Context:
-        """As `click.Command.make_context`."""
-        given = list(args)
-        try:
-            return super().make_context(info_name, args, parent, **extra)
-        except click.UsageError as error:
-            extra |= {"resilient_parsing": True, "ignore_unknown_options": True, "allow_extra_args": True}
-            found = super().make_context(info_name, given, parent, **extra).params
-            if found.get("scheduled"):
-                wrong = ConfigurationError(
-                    f"The command line of the job {found['scheduled']} is wrong: {error.format_message()}",
-                    "`scarlet-backup-mcp schedule --install` writes it anew.",
-                )
-                Call("backup", scheduled=True).sound(wrong, found)
-            raise
-
-
-@main.command(cls=_Schedulable)
+@main.command(cls=Schedulable)
 @click.option(
     "--kind",
     type=click.Choice(get_args(Kind)),
@@ -132,8 +81,8 @@ class _Schedulable(click.Command):
 @click.option("--keep", is_flag=True, help="Mark it so that retention never removes it.")
 @click.option("--prune", is_flag=True, help="Then remove what retention no longer keeps, without asking.")
 @click.option("--scheduled", hidden=True, help="Name of the job of a scheduler that runs this.")
-@_output_options
-@_settings_options
+@output_options
+@settings_options
 def backup(
     kind: Kind,
     label: str | None,
@@ -175,10 +124,10 @@ def backup(
     show_default=True,
     help="drill: restore it into a throw-away server and compare.",
 )
-@_code_page_option
+@code_page_option
 @click.option("--on-live-server", is_flag=True, help="Drill in a scratch database of the live server.")
-@_output_options
-@_settings_options
+@output_options
+@settings_options
 def verify_(
     backup: str,
     level: Level,
@@ -201,9 +150,9 @@ def verify_(
 
 @main.command("repair")
 @click.argument("backup")
-@_code_page_option
-@_output_options
-@_settings_options
+@code_page_option
+@output_options
+@settings_options
 def repair_(backup: str, code_page: CodePage | None, as_json: bool, quiet: bool, **common: Any) -> None:
     """Write a clean copy of an old BACKUP that PowerShell re-encoded, with a manifest. The original stays as it is."""
 
@@ -216,8 +165,8 @@ def repair_(backup: str, code_page: CodePage | None, as_json: bool, quiet: bool,
 @main.command("list")
 @click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True)
 @click.option("--log", type=click.IntRange(0, 1000), default=0, help="How many of the last calls to show.")
-@_output_options
-@_settings_options
+@output_options
+@settings_options
 def list_(limit: int, log: int, as_json: bool, quiet: bool, **common: Any) -> None:
     """Show the backups and undo points there are, newest first."""
     run(
@@ -246,10 +195,10 @@ def list_(limit: int, log: int, as_json: bool, quiet: bool, **common: Any) -> No
     default=None,
     help="Try it out in a throw-away server first. [default: only a file that `backup` did not make]",
 )
-@_code_page_option
+@code_page_option
 @click.option("--accept-smaller", is_flag=True, help="Restore it though it holds less than half of what it replaces.")
-@_output_options
-@_settings_options
+@output_options
+@settings_options
 def restore(
     backup: str,
     dry_run: bool,
@@ -295,8 +244,8 @@ def restore(
 @click.option("--dry-run", is_flag=True, help="Only tell what would go.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--include-undo", is_flag=True, help="Drop every undo point, too.")
-@_output_options
-@_settings_options
+@output_options
+@settings_options
 def prune_(dry_run: bool, yes: bool, include_undo: bool, as_json: bool, quiet: bool, **common: Any) -> None:
     """Remove the backups that retention no longer keeps. Exit code 1: not all of them could be removed."""
 
@@ -318,8 +267,8 @@ def prune_(dry_run: bool, yes: bool, include_undo: bool, as_json: bool, quiet: b
 @main.command("keep")
 @click.argument("backup")
 @click.option("--off", is_flag=True, help="Take the mark away.")
-@_output_options
-@_settings_options
+@output_options
+@settings_options
 def keep_(backup: str, off: bool, as_json: bool, quiet: bool, **common: Any) -> None:
     """Mark BACKUP so that retention never removes it."""
     call = Call("keep", {"backup": backup, "off": off})
@@ -327,8 +276,8 @@ def keep_(backup: str, off: bool, as_json: bool, quiet: bool, **common: Any) -> 
 
 
 @main.command("gate")
-@_output_options
-@_settings_options
+@output_options
+@settings_options
 def gate_(as_json: bool, quiet: bool, **common: Any) -> None:
     """Whether PROC-003 may go ahead now, for use in scripts. Exit code 0: it may; 1: it must not, and why."""
     result = run(lambda context, _progress, _notes: gate(context), Call("gate"), common, as_json, quiet)
@@ -349,7 +298,7 @@ def gate_(as_json: bool, quiet: bool, **common: Any) -> None:
 @click.option("--verify", type=click.Choice(get_args(BackupLevel)), default="auto", show_default=True)
 @click.option("--prune/--no-prune", default=True, show_default=True, help="Retention after each run.")
 @click.option("--json", "as_json", is_flag=True, help="The whole result as JSON on stdout.")
-@_settings_options
+@settings_options
 def schedule_(
     every: Every,
     at: str,
@@ -400,8 +349,8 @@ def schedule_(
 
 
 @main.command("integrity")
-@_output_options
-@_settings_options
+@output_options
+@settings_options
 def integrity_(as_json: bool, quiet: bool, **common: Any) -> None:
     """Check container, server and database (PROC-004 step 5). Exit code 1: something is wrong."""
     result = run(

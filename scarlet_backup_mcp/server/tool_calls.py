@@ -91,6 +91,10 @@ class App:
     questions: dict[tuple[object, ...], Question] = field(default_factory=dict[tuple[object, ...], Question])
 
 
+ALIVE: list[App] = []
+"""Apps whose jobs have to be ended when a signal ends the process."""
+
+
 @dataclass(frozen=True)
 class Call:
     """The call that is under way: its tool, and the arguments that a suggestion to call again has to repeat."""

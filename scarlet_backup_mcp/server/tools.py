@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, TypeVar
@@ -14,13 +11,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import anyio
 from mcp.server.mcpserver import Context, ElicitationResult, MCPServer, Resolve
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError
-from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, ToolAnnotations
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from .. import __version__
-from ..errors import ArgumentsInvalid, BackupToolError
-from ..logs import log_to_stderr
+from ..errors import BackupToolError
 from ..models.common import BackupLevel, CodePage, Compression, Kind, Level, Model
 from ..procedures import integrity, listing
 from ..procedures import prune as retention
@@ -36,7 +31,9 @@ from ..progress import Progress
 from ..settings import Settings
 from .consent import Confirm, confirm_prune, confirm_restore, consent, consent_to_prune, restore_options
 from .jobs import Jobs
+from .strict_tool import strict_tool
 from .tool_calls import (
+    ALIVE,
     App,
     BackupAnswer,
     IntegrityAnswer,
@@ -45,8 +42,6 @@ from .tool_calls import (
     RestoreAnswer,
     VerifyAnswer,
     app_of,
-    begin,
-    failed,
     in_thread,
     long_call,
     refused,
@@ -89,11 +84,11 @@ def create_server(settings: Settings) -> MCPServer[App]:
     async def lifespan(_: MCPServer[App]) -> AsyncGenerator[App]:
         async with anyio.create_task_group() as tasks:
             app = App(settings, Jobs(tasks))
-            _ALIVE.append(app)
+            ALIVE.append(app)
             try:
                 yield app
             finally:
-                _ALIVE.remove(app)
+                ALIVE.remove(app)
                 with anyio.CancelScope(shield=True):
                     await app.jobs.shut_down()
                 tasks.cancel_scope.cancel()
@@ -107,12 +102,12 @@ def create_server(settings: Settings) -> MCPServer[App]:
         lifespan=lifespan,
         log_level="WARNING",
         tools=[
-            _tool(backup, "Back up Scarlet's memory", NOT_DESTRUCTIVE),
-            _tool(verify_backup, "Verify a backup", NOT_DESTRUCTIVE),
-            _tool(list_backups, "List backups", READ_ONLY),
-            _tool(restore, "Restore Scarlet's memory", DESTRUCTIVE),
-            _tool(db_integrity, "Check the database", READ_ONLY),
-            _tool(prune_backups, "Remove old backups", DESTRUCTIVE),
+            strict_tool(backup, "Back up Scarlet's memory", NOT_DESTRUCTIVE),
+            strict_tool(verify_backup, "Verify a backup", NOT_DESTRUCTIVE),
+            strict_tool(list_backups, "List backups", READ_ONLY),
+            strict_tool(restore, "Restore Scarlet's memory", DESTRUCTIVE),
+            strict_tool(db_integrity, "Check the database", READ_ONLY),
+            strict_tool(prune_backups, "Remove old backups", DESTRUCTIVE),
         ],
     )
     server.resource(
@@ -134,10 +129,6 @@ def create_server(settings: Settings) -> MCPServer[App]:
     )(gate_now)
     server.prompt(title="Prepare for PROC-003")(prepare_for_proc_003)
     return server
-
-
-_ALIVE: list[App] = []
-"""Apps whose jobs have to be ended when a signal ends the process."""
 
 
 # -- tools -----------------------------------------------------------------------------------------------------------
@@ -412,62 +403,3 @@ def prepare_for_proc_003() -> str:
         "'before PROC-003' and verify 'drill'. If safe_to_proceed is false, stop and tell me the reasons. If it is "
         "true, tell me the backup's name, size, rows and agents, and only then go on with PROC-003."
     )
-
-
-class StrictTool(Tool):
-    """A tool that refuses arguments it does not know: the SDK would ignore them (seen with mcp 2.3.0), and a misspelt
-    `dry_run` must not become a restore. What is wrong with arguments is told like any other error."""
-
-    async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> Any:
-        """As `Tool.run`."""
-        begin(self.name, arguments)
-        try:
-            self.fn_metadata.validate_arguments(arguments)
-        except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
-            known = ", ".join(self.parameters["properties"])
-            return failed(
-                ArgumentsInvalid(
-                    f"{self.name} was not called, since its arguments are wrong: {wrong}.",
-                    f"Correct them; its parameters are {known}.",
-                )
-            )
-        return await super().run(arguments, context, convert_result)
-
-
-def _tool(function: Callable[..., Any], title: str, annotations: ToolAnnotations) -> StrictTool:
-    tool = StrictTool.from_function(function, title=title, annotations=annotations)
-    assert isinstance(tool, StrictTool)
-    arguments = tool.fn_metadata.arg_model
-    arguments.model_config["extra"] = "forbid"
-    arguments.model_config["coerce_numbers_to_str"] = True  # some clients guess that a label of digits is a number
-    arguments.model_rebuild(force=True)
-    tool.parameters = arguments.model_json_schema(by_alias=True)
-    return tool
-
-
-# -- serving ---------------------------------------------------------------------------------------------------------
-
-
-def serve(settings: Settings) -> None:
-    """Serve over stdio until its end of input or a signal. Nothing but protocol goes to stdout."""
-    log_to_stderr("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    anyio.run(_serve, create_server(settings))
-    sys.stderr.flush()
-    os._exit(0)  # a worker thread that is still blocked must not keep the process
-
-
-async def _serve(server: MCPServer[App]) -> None:
-    async with anyio.create_task_group() as tasks:
-        if os.name != "nt":  # Windows has no signal receiver, and ends a process without asking
-            tasks.start_soon(_end_on_signal)
-        await server.run_stdio_async()
-        tasks.cancel_scope.cancel()
-
-
-async def _end_on_signal() -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            for app in list(_ALIVE):
-                await app.jobs.shut_down()
-            os._exit(128 + number)

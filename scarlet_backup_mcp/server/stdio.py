@@ -1,0 +1,39 @@
+"""Serving MCP over stdio, to an orderly end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import anyio
+from mcp.server.mcpserver import MCPServer
+
+from ..logs import log_to_stderr
+from ..settings import Settings
+from .tool_calls import ALIVE, App
+from .tools import create_server
+
+
+def serve(settings: Settings) -> None:
+    """Serve over stdio until its end of input or a signal. Nothing but protocol goes to stdout."""
+    log_to_stderr("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    anyio.run(_serve, create_server(settings))
+    sys.stderr.flush()
+    os._exit(0)  # a worker thread that is still blocked must not keep the process
+
+
+async def _serve(server: MCPServer[App]) -> None:
+    async with anyio.create_task_group() as tasks:
+        if os.name != "nt":  # Windows has no signal receiver, and ends a process without asking
+            tasks.start_soon(_end_on_signal)
+        await server.run_stdio_async()
+        tasks.cancel_scope.cancel()
+
+
+async def _end_on_signal() -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            for app in list(ALIVE):
+                await app.jobs.shut_down()
+            os._exit(128 + number)
