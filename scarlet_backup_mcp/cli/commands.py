@@ -26,7 +26,7 @@ from ..procedures.call_notes import CallNotes
 from ..procedures.context import BackupContext
 from ..procedures.gate import gate
 from ..procedures.restore import service as restores
-from ..procedures.restore.options import RestoreOptions
+from ..procedures.restore.options import RestoreDrill, RestoreOptions
 from ..procedures.verify import sql as verify_sql
 from ..progress import Progress
 from ..schedules import Every, ScheduleReport, System, Weekday, job_name, lines, schedule, unschedule
@@ -191,9 +191,11 @@ def list_(limit: int, log: int, as_json: bool, quiet: bool, **common: Any) -> No
 @click.option("--stop-dependents/--leave-dependents", default=True, show_default=True)
 @click.option("--drop-oldest-undo", is_flag=True, help="Drop the oldest undo point when there are two.")
 @click.option(
-    "--drill/--no-drill",
-    default=None,
-    help="Try it out in a throw-away server first. [default: only a file that `backup` did not make]",
+    "--drill",
+    type=click.Choice(get_args(RestoreDrill)),
+    default="auto",
+    show_default=True,
+    help="Restore it into a sandbox first; auto: only a file that `backup` did not make.",
 )
 @code_page_option
 @click.option("--accept-smaller", is_flag=True, help="Restore it though it holds less than half of what it replaces.")
@@ -209,7 +211,7 @@ def restore(
     accept_configuration: bool,
     stop_dependents: bool,
     drop_oldest_undo: bool,
-    drill: bool | None,
+    drill: RestoreDrill,
     code_page: CodePage | None,
     accept_smaller: bool,
     as_json: bool,

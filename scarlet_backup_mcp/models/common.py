@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
 )
 
@@ -37,6 +39,15 @@ BackupLevel = Literal["auto", "full", "drill"]
 
 CodePage = Literal[437, 850, 852, 858, 1250, 1252, 65001]
 """Code pages of Windows that PowerShell may have decoded a dump with; 65001 is UTF-8."""
+
+
+CodePageText = Annotated[
+    CodePage,
+    BeforeValidator(lambda page: int(page) if isinstance(page, str) and page.isdecimal() else page),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "enum": [str(page) for page in get_args(CodePage)]}),
+]
+"""The same as tools take and give it: as text, since some hosts refuse an enum that is not of strings."""
 
 
 DrillMode = Literal["full", "sample"]

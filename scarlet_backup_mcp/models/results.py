@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ..errors import BackupToolError, NextCall
 from .audit import AuditEntry
-from .common import CodePage, Compression, DrillMode, Kind, Model, Packing, State, Step, Utc
+from .common import CodePageText, Compression, DrillMode, Kind, Model, Packing, State, Step, Utc
 from .manifest import Extension, TableCount
 from .verification import Drill, StoredVerification
 
@@ -18,7 +18,7 @@ class Running(Model):
     """A long call that goes on: call the same tool again with this job."""
 
     status: Literal["running"] = "running"
-    job: str = Field(description="Call the same tool again with the same arguments and this `job` to wait for it.")
+    job: str = Field(description="Call the same tool again with this job alone to wait for it.")
     tool: str
     stage: str
     progress: float | None = Field(description="Between 0 and 1, of the present stage; null when unknown.")
@@ -237,7 +237,7 @@ class Repaired(Model):
     path: str
     repaired_from: str
     found: str = Field(description="What had happened to the file, and how it was undone.")
-    code_page: CodePage
+    code_page: CodePageText
     bytes: int
     sha256: str
     tables: int

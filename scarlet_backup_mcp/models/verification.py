@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ..errors import NextCall
-from .common import CodePage, DrillMode, Level, Model, SearchPath, Step, Utc, Verdict, unknown_as
+from .common import CodePage, CodePageText, DrillMode, Level, Model, SearchPath, Step, Utc, Verdict, unknown_as
 
 
 class Check(Model):
@@ -85,7 +85,7 @@ class Drill(Model):
 class CodePageChoice(Model):
     """Code pages that give a PowerShell file the same text, with words of it."""
 
-    code_pages: list[CodePage]
+    code_pages: list[CodePageText]
     samples: list[str]
 
 

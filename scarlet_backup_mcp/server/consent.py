@@ -17,7 +17,7 @@ from mcp.server.mcpserver import Context, Elicit, Resolve
 from pydantic import BaseModel, Field
 
 from .. import summaries
-from ..errors import BackupToolError, ConfirmationNeeded, ConfirmationStale, again
+from ..errors import ArgumentsInvalid, BackupToolError, ConfirmationNeeded, ConfirmationStale, again
 from ..models.audit import Client
 from ..models.common import CodePage
 from ..models.results import ErrorReport
@@ -26,7 +26,7 @@ from ..procedures.audit import calls
 from ..procedures.call_notes import CallNotes
 from ..procedures.context import BackupContext
 from ..procedures.restore import service as restores
-from ..procedures.restore.options import Confirmed, Proposal, RestoreOptions
+from ..procedures.restore.options import Confirmed, Proposal, RestoreDrill, RestoreOptions
 from ..progress import Progress
 from ..redaction import printable
 from .tool_calls import App, Question, app_of, client_of, in_thread, report
@@ -61,7 +61,7 @@ def restore_options(
     accept_configuration: bool,
     stop_dependents: bool,
     drop_oldest_undo: bool,
-    drill: bool | None,
+    drill: RestoreDrill,
     code_page: CodePage | None,
     accept_smaller: bool,
 ) -> RestoreOptions:
@@ -81,14 +81,16 @@ def restore_options(
 
 async def confirm_restore(
     ctx: Context[App],
-    backup: str,
+    backup: str | None,
     confirmation: str | None,
     dry_run: bool,
     job: str | None,
     options: Annotated[RestoreOptions, Resolve(restore_options)],
 ) -> Confirm | Elicit[Confirm]:
-    """Decides what the user has to be asked before a restore. On 2026-07-28 it runs twice for one question."""
-    if dry_run or job is not None or confirmation is not None:
+    """Decide what the user has to be asked before a restore. On 2026-07-28 it runs twice for one question."""
+    if backup is None and job is None:
+        return Refused(confirm=False, error=report(ArgumentsInvalid("restore was not called: backup is missing.")))
+    if backup is None or dry_run or job is not None or confirmation is not None:
         return Confirm(confirm=True)
     client = client_of(ctx)
 
@@ -105,7 +107,7 @@ async def confirm_restore(
 async def confirm_prune(
     ctx: Context[App], confirmation: str | None, dry_run: bool, include_undo: bool, job: str | None
 ) -> Confirm | Elicit[Confirm]:
-    """Decides what the user has to be asked before backups are removed."""
+    """Decide what the user has to be asked before backups are removed."""
     if dry_run or job is not None or confirmation is not None:
         return Confirm(confirm=True)
 

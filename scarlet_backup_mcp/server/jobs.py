@@ -97,8 +97,8 @@ class Job:
             stage=describe(state),
             progress=self.progress.fraction,
             elapsed_seconds=round(self.elapsed, 1),
-            remedy="The work goes on. Call again with the same arguments and this job to wait for its result.",
-            next_call=NextCall(tool=self.tool, arguments={**self.arguments, "job": self.id}),
+            remedy="The work goes on. Call again with this job alone to wait for its result.",
+            next_call=NextCall(tool=self.tool, arguments={"job": self.id}),
         )
 
 

@@ -14,7 +14,7 @@ from mcp.types import CallToolResult, TextContent
 from pydantic import ConfigDict, RootModel
 
 from .. import summaries
-from ..errors import BackupToolError, InternalError
+from ..errors import ArgumentsInvalid, BackupToolError, InternalError, NextCall
 from ..models.audit import Client
 from ..models.common import Model
 from ..models.results import Backup, ErrorReport, Integrity, Listing, Prune, Restore, Running
@@ -164,6 +164,12 @@ async def long_call(
             waiting_for = app.jobs.start(call.tool, call.arguments, run)
         else:
             waiting_for = app.jobs.get(call.tool, job)
+            if others := [name for name, value in call.arguments.items() if waiting_for.arguments.get(name) != value]:
+                raise ArgumentsInvalid(
+                    f"The job {job} was begun with other arguments: {', '.join(others)}.",
+                    "Call again with the job alone.",
+                    NextCall(tool=call.tool, arguments={"job": job}),
+                )
             begin(call.tool, waiting_for.arguments)
         return answered(await app.jobs.wait(waiting_for, seconds, tell))
     except BackupToolError as error:

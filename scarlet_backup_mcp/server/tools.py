@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import anyio
 from mcp.server.mcpserver import Context, ElicitationResult, MCPServer, Resolve
@@ -16,7 +16,9 @@ from pydantic import Field
 
 from .. import __version__
 from ..errors import BackupToolError
-from ..models.common import BackupLevel, CodePage, Compression, Kind, Level, Model
+from ..models.common import BackupLevel, CodePageText, Compression, Kind, Level, Model
+from ..models.results import Backup, Integrity, Listing, Prune, Restore
+from ..models.verification import Verification
 from ..procedures import integrity, listing
 from ..procedures import prune as retention
 from ..procedures.backup import service as backups
@@ -25,7 +27,7 @@ from ..procedures.catalog import records
 from ..procedures.context import BackupContext
 from ..procedures.gate import gate
 from ..procedures.restore import service as restores
-from ..procedures.restore.options import RestoreOptions
+from ..procedures.restore.options import RestoreDrill, RestoreOptions
 from ..procedures.verify import sql as verify_sql
 from ..progress import Progress
 from ..settings import Settings
@@ -55,19 +57,18 @@ INSTRUCTIONS = """\
 Backs up, verifies and restores Scarlet's PostgreSQL memory (PROC-004). Before PROC-003 or any other destructive work
 call `backup` and go on only if `safe_to_proceed` is true. To bring the memory back
 call `restore`; it asks the user first and keeps the present database as an undo point. When something does not work,
-call `db_integrity`. Errors carry a `code` and a `remedy`: follow the remedy. A long call may answer status "running"
-with a `job`: call the same tool again with the same arguments and that job."""
+call `db_integrity`. Errors carry a `code`, a `remedy` and often the `next_call` that follows it: make that call when
+what the remedy asks for holds. A long call may answer status "running" with a `job`: call the same tool with that job
+alone to wait on."""
 
 Wait = Annotated[
-    float, Field(ge=0, le=3600, description="Seconds to wait before answering status 'running'; 0: until done.")
+    float,
+    Field(ge=0, le=3600, description="Seconds until it answers 'running'; 0: wait to the end. Many hosts cut at 60."),
 ]
-JobParameter = Annotated[
-    str | None,
-    Field(max_length=80, description="A job to go on waiting for, of a call with the same arguments: nothing begins."),
-]
+JobParameter = Annotated[str | None, Field(max_length=80, description="Wait on for this job; give nothing else.")]
 CodePageParameter = Annotated[
-    CodePage | None,
-    Field(description="Only for an old file of PowerShell's whose code page can't be told: the right one of those."),
+    CodePageText | None,
+    Field(description="Code page of an old PowerShell-made dump; needed only when reported as ambiguous."),
 ]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 NOT_DESTRUCTIVE = ToolAnnotations(
@@ -75,6 +76,14 @@ NOT_DESTRUCTIVE = ToolAnnotations(
 )
 READ_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 DESTRUCTIVE = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=False)
+
+# What an agent branches on in each answer; its output schema describes these.
+BACKUP_FIELDS = ("name", "safe_to_proceed", "reasons", "good", "shrunk", "warnings")
+VERIFY_FIELDS = ("name", "valid", "proved", "foreign", "warnings")
+LIST_FIELDS = ("backups", "undo_points", "total_backups", "warnings")
+RESTORE_FIELDS = ("restored", "dry_run", "undo_point", "warnings")
+INTEGRITY_FIELDS = ("healthy", "safe_to_proceed", "agents", "findings")
+PRUNE_FIELDS = ("removed", "items", "confirmation", "warnings")
 
 
 def create_server(settings: Settings) -> MCPServer[App]:
@@ -102,12 +111,12 @@ def create_server(settings: Settings) -> MCPServer[App]:
         lifespan=lifespan,
         log_level="WARNING",
         tools=[
-            strict_tool(backup, "Back up Scarlet's memory", NOT_DESTRUCTIVE),
-            strict_tool(verify_backup, "Verify a backup", NOT_DESTRUCTIVE),
-            strict_tool(list_backups, "List backups", READ_ONLY),
-            strict_tool(restore, "Restore Scarlet's memory", DESTRUCTIVE),
-            strict_tool(db_integrity, "Check the database", READ_ONLY),
-            strict_tool(prune_backups, "Remove old backups", DESTRUCTIVE),
+            strict_tool(backup, "Back up Scarlet's memory", NOT_DESTRUCTIVE, Backup, BACKUP_FIELDS),
+            strict_tool(verify_backup, "Verify a backup", NOT_DESTRUCTIVE, Verification, VERIFY_FIELDS),
+            strict_tool(list_backups, "List backups", READ_ONLY, Listing, LIST_FIELDS),
+            strict_tool(restore, "Restore Scarlet's memory", DESTRUCTIVE, Restore, RESTORE_FIELDS),
+            strict_tool(db_integrity, "Check the database", READ_ONLY, Integrity, INTEGRITY_FIELDS),
+            strict_tool(prune_backups, "Remove old backups", DESTRUCTIVE, Prune, PRUNE_FIELDS),
         ],
     )
     server.resource(
@@ -139,44 +148,31 @@ async def backup(
     kind: Annotated[
         Kind,
         Field(
-            description="'sql': Scarlet's database, portable and what PROC-003 needs. 'volume': every file of the "
-            "server, all its databases and roles (PROC-004's volume backup), for the same major version; of a "
-            "container that is stopped it is a cold copy."
+            description="'sql': the database, portable; what PROC-003 needs. 'volume': all files of the server, for "
+            "the same major version; of a stopped container a cold copy."
         ),
     ] = "sql",
-    label: Annotated[
-        str | None, Field(max_length=80, description="Free text kept with the backup, e.g. 'before PROC-003'.")
-    ] = None,
+    label: Annotated[str | None, Field(max_length=80, description="Free text kept with it.")] = None,
     compression: Annotated[
-        Compression | None,
-        Field(
-            description="null: the plain .sql or the .tar.gz of PROC-004. SQL: 'none' or 'zstd', a quarter the size; "
-            "volume: 'gzip' or 'zstd'."
-        ),
+        Compression | None, Field(description="SQL: 'none' (default) or 'zstd'. Volume: 'gzip' (default) or 'zstd'.")
     ] = None,
     accept_smaller: Annotated[
-        bool,
-        Field(
-            description="Only when the user says that a loss of more than half of all rows is meant: not 'shrunk' then."
-        ),
+        bool, Field(description="The user says that losing over half of the rows is intended.")
     ] = False,
-    keep: Annotated[bool, Field(description="Mark it so that retention never removes it.")] = False,
+    keep: Annotated[bool, Field(description="Retention never removes it.")] = False,
     verify: Annotated[
         BackupLevel,
         Field(
-            description="'full' reads the file back; 'drill' also restores it into a throw-away server and compares, "
-            "which takes as long as a restore; 'auto' does so when definitions are new, or weekly."
+            description="'full': read back. 'drill': also restored into a sandbox and compared. 'auto': a drill when "
+            "definitions are new, or weekly."
         ),
     ] = "auto",
     wait_seconds: Wait = 50,
     job: JobParameter = None,
 ) -> Annotated[CallToolResult, BackupAnswer]:
-    """Take a backup of Scarlet's database (PROC-004 steps 1 to 4). Call it before PROC-003, Docker updates, migrations
-    and at least once a week; with kind 'volume' too before changes to the server or its Docker volume. It writes one
-    new file and a manifest into the backup directory, reads the file back in full, tries out in a throw-away server
-    whether new definitions load again, and changes nothing in the database.
-    Go on with PROC-003 only if `safe_to_proceed` is true; else follow `reasons`."""
-
+    """Back up Scarlet's database (PROC-004 steps 1 to 4): before PROC-003, Docker updates and migrations, and weekly.
+    Writes a new file, reads it back, and changes nothing in the database. Go on with PROC-003 only if
+    `safe_to_proceed` is true; else follow `reasons`."""
     arguments: dict[str, Any] = {
         "kind": kind,
         "label": label,
@@ -194,29 +190,24 @@ async def backup(
 
 async def verify_backup(
     ctx: Context[App],
-    backup: Annotated[Name, Field(description="A file name as list_backups shows it, or 'latest'.")] = "latest",
+    backup: Annotated[Name, Field(description="A name from list_backups, or 'latest'.")] = "latest",
     level: Annotated[
         Level,
         Field(
-            description="'quick': name, size, first and last lines. 'full': every byte against the manifest. 'drill': "
-            "restored into a throw-away server, dumped again and compared; takes as long as a restore."
+            description="'quick': name, size, both ends. 'full': every byte. 'drill': restored into a sandbox and "
+            "compared, as slow as a restore."
         ),
     ] = "full",
     code_page: CodePageParameter = None,
     on_live_server: Annotated[
-        bool,
-        Field(
-            description="With 'drill', where no throw-away server can be made: use a scratch database on the live one."
-        ),
+        bool, Field(description="Drill in a scratch database of the live server, where no sandbox can be made.")
     ] = False,
     wait_seconds: Wait = 50,
     job: JobParameter = None,
 ) -> Annotated[CallToolResult, VerifyAnswer]:
-    """Check that a backup is whole (PROC-004 step 4 and final verification); with level 'drill' that it brings the same
-    data back (`proved`). 'quick' and 'full' need no Docker. Neither the backup nor the live database is changed. The
-    outcome is kept and shown by list_backups. If `valid` is false don't rely on it: follow `remedy` (a file that
-    `backup` did not make is never valid, but SQL can be `proved`). Old files made with PowerShell's '>' are read as
-    what they were before; `encoding` among the checks says how."""
+    """Check that a backup is whole (PROC-004 step 4); with level 'drill' that it brings the same data back (`proved`).
+    Changes neither backup nor database. If `valid` is false, follow `remedy` (a file that `backup` did not make is
+    never valid, but SQL can be `proved`)."""
 
     def work(context: BackupContext, progress: Progress, _: CallNotes) -> Model:
         return verify_sql.verify(context, progress, backup, level, code_page=code_page, on_live_server=on_live_server)
@@ -227,14 +218,11 @@ async def verify_backup(
 
 async def list_backups(
     ctx: Context[App],
-    limit: Annotated[int, Field(ge=1, le=1000, description="How many to show, newest first.")] = 10,
-    log: Annotated[
-        int, Field(ge=0, le=1000, description="How many of the last calls in the audit log to show, newest first.")
-    ] = 0,
+    limit: Annotated[int, Field(ge=1, le=1000, description="How many, newest first.")] = 10,
+    log: Annotated[int, Field(ge=0, le=1000, description="Also this many of the last calls.")] = 0,
 ) -> Annotated[CallToolResult, ListAnswer]:
-    """Show the backups there are, of both kinds, newest first, with age, size, state and how each was verified; undo
-    points of earlier restores; running jobs; and a warning when the newest good SQL backup is over a week old. Changes
-    nothing and works while Docker is down. Use a name it shows for verify_backup or restore."""
+    """Show backups with age, size, state and how each was verified; undo points of earlier restores; running jobs.
+    Changes nothing and works while Docker is down."""
 
     def work(context: BackupContext, _: Progress) -> Model:
         return listing.list_backups(context, limit, log)
@@ -245,73 +233,66 @@ async def list_backups(
 
 async def restore(
     ctx: Context[App],
-    backup: Annotated[
-        Name,
-        Field(
-            description="A name of a file or an undo point as list_backups shows it, or 'latest': the newest SQL "
-            "backup (refused if shrunk, or if it did not load in a drill)."
-        ),
-    ],
     options: Annotated[RestoreOptions, Resolve(restore_options)],
     answer: Annotated[ElicitationResult[Confirm], Resolve(confirm_restore)],
-    dry_run: Annotated[
-        bool, Field(description="Check everything and tell what would be done, but change nothing; asks nobody.")
-    ] = False,
+    backup: Annotated[
+        Name | None,
+        Field(
+            description="Required: a file or undo point from list_backups, or 'latest' (the newest SQL backup; refused "
+            "if shrunk)."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, Field(description="Check and report only; asks nobody.")] = False,
     confirmation: Annotated[
         str | None,
         Field(
             max_length=220,
-            description="Only for clients that can't ask the user, after the user agreed: 'restore <file name>'.",
+            description="Only if this client can't ask the user, after the user agreed: 'restore <name>'.",
         ),
     ] = None,
     accept_foreign: Annotated[
-        bool, Field(description="Take a file that `backup` did not make: only if the user knows where it comes from.")
+        bool, Field(description="Take a file that `backup` did not make; the user trusts it.")
     ] = False,
     accept_other_database: Annotated[
-        bool, Field(description="Take a backup of another database or project, if the user wants that.")
+        bool, Field(description="Take another database's backup; the user wants it.")
     ] = False,
     accept_violations: Annotated[
-        bool,
-        Field(description="Load rows that break constraints, if the user agrees: those constraints do not come back."),
+        bool, Field(description="Load rows that break constraints, which then do not come back; the user agrees.")
     ] = False,
     accept_configuration: Annotated[
-        bool,
-        Field(description="Let what a foreign volume's configuration runs and loads take effect, if the user agrees."),
+        bool, Field(description="Let what a foreign volume's configuration runs take effect; the user agrees.")
     ] = False,
     stop_dependents: Annotated[
-        bool, Field(description="Stop the Compose services that depend on the database for the swap, then start them.")
+        bool, Field(description="Stop the Compose services that use the database for the swap, then start them.")
     ] = True,
     drop_oldest_undo: Annotated[
-        bool, Field(description="SQL: drop the oldest undo point when there are two already, if the user agrees.")
+        bool, Field(description="Drop the oldest of two undo points; the user agrees.")
     ] = False,
     drill: Annotated[
-        bool | None,
-        Field(
-            description="Try it out in a throw-away server first. null: only a file that `backup` did not make (and of "
-            "SQL what is restored is that server's own dump). true: any. false: none, if the user trusts the file."
-        ),
-    ] = None,
+        RestoreDrill,
+        Field(description="Restore into a sandbox first: 'auto' for files that `backup` did not make."),
+    ] = "auto",
     code_page: CodePageParameter = None,
     accept_smaller: Annotated[
-        bool, Field(description="Take one with less than half of what it replaces, if the user wants that.")
+        bool, Field(description="Take one with under half of what it replaces; the user wants it.")
     ] = False,
     wait_seconds: Wait = 50,
     job: JobParameter = None,
 ) -> Annotated[CallToolResult, RestoreAnswer]:
-    """Bring Scarlet's database back from a backup or an undo point (PROC-004 "Restore", PROC-003 rollback).
-    Destructive: it replaces the live database, and asks the user first. The backup is verified, loaded beside the live
-    database, compared, and then swapped in; the present database is kept as an undo point (`undo_point`): restore that
-    name to undo. Until the swap nothing live is touched. A volume's backup replaces every database of the server, which
-    is stopped for some seconds. Call it with dry_run=true first, and db_integrity after it."""
+    """Bring Scarlet's database back (PROC-004 "Restore", PROC-003 rollback). Destructive: replaces the live database,
+    after asking the user. The backup is verified, loaded beside the live database, compared, then swapped in; the
+    present database is kept: restore `undo_point` to undo. A volume's backup replaces every database of the server.
+    Make a dry run first, and call db_integrity afterwards."""
     arguments = {"backup": backup, "dry_run": dry_run, **asdict(options)}
+    source = backup or ""  # without one there is a job, or the answer is a refusal
     if job is not None or dry_run:
 
         def rehearse(context: BackupContext, progress: Progress, _: CallNotes) -> Model:
-            return restores.dry_run(context, progress, backup, options)
+            return restores.dry_run(context, progress, source, options)
 
         return await long_call(ctx, rehearse, arguments, wait_seconds, job)
     try:
-        name, confirmed = await consent(ctx, answer, backup, confirmation, options)
+        name, confirmed = await consent(ctx, answer, source, confirmation, options)
     except BackupToolError as error:
         return await refused(ctx, arguments, error)
 
@@ -324,27 +305,23 @@ async def restore(
 async def prune_backups(
     ctx: Context[App],
     answer: Annotated[ElicitationResult[Confirm], Resolve(confirm_prune)],
-    dry_run: Annotated[
-        bool, Field(description="Only tell what each rule keeps and what would go; asks nobody. The default.")
-    ] = True,
-    include_undo: Annotated[
-        bool, Field(description="Drop every undo point of earlier restores too, if the user wants that room.")
-    ] = False,
+    dry_run: Annotated[bool, Field(description="Only report what would go; asks nobody.")] = True,
+    include_undo: Annotated[bool, Field(description="Also drop every undo point; the user wants that room.")] = False,
     confirmation: Annotated[
         str | None,
         Field(
             max_length=80,
-            description="Only for clients that can't ask the user, after the user agreed to a dry run's list: its "
+            description="Only if this client can't ask the user, after the user agreed to a dry run's list: its "
             "`confirmation`.",
         ),
     ] = None,
     wait_seconds: Wait = 50,
     job: JobParameter = None,
 ) -> Annotated[CallToolResult, PruneAnswer]:
-    """Remove backups that retention no longer keeps (PROC-004's policy: the last 3, one a day for 7 days, a week for 4
-    weeks, a month for 3 months; each kind apart). A dry run unless dry_run=false, which asks the user first. Never
-    removed: the newest proved one, the last good one, the last full one before a shrink, marked ones, and whatever is
-    damaged or not made by `backup`, which is told instead. Call it only when the user wants room or order."""
+    """Remove backups that retention no longer keeps (PROC-004: the last 3, one a day for 7 days, a week for 4 weeks, a
+    month for 3 months; each kind apart). With dry_run=false it asks the user first. Never removes the newest proved,
+    the last good, the last full one before a shrink, kept, damaged or foreign ones. Call it only when the user wants
+    room or order."""
     arguments = {"dry_run": dry_run, "include_undo": include_undo}
     if job is not None or dry_run:
 
@@ -365,14 +342,10 @@ async def prune_backups(
     return await long_call(ctx, work, arguments, wait_seconds, None)
 
 
-async def db_integrity(
-    ctx: Context[App],
-    level: Annotated[Literal["quick"], Field(description="'quick' takes a moment.")] = "quick",
-) -> Annotated[CallToolResult, IntegrityAnswer]:
-    """Check container, server and database (PROC-004 prerequisites, step 5 and troubleshooting): state and health,
-    version, the number of agents, sizes, extensions, the newest backup's age; and whether PROC-003 may go ahead on the
-    backups there are (`safe_to_proceed`, with reasons in `gate`). Changes nothing. Problems come as `findings`, each
-    with a remedy. Call it first when anything fails, after a restore, and just before PROC-003."""
+async def db_integrity(ctx: Context[App]) -> Annotated[CallToolResult, IntegrityAnswer]:
+    """Check container, server and database (PROC-004 prerequisites, step 5, troubleshooting): health, agents, sizes,
+    the newest backup; and whether PROC-003 may go ahead (`safe_to_proceed`). Problems are `findings` with remedies.
+    Changes nothing. Call it when anything fails, after a restore, and just before PROC-003."""
 
     def work(context: BackupContext, progress: Progress) -> Model:
         return integrity.db_integrity(context, progress)

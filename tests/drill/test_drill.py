@@ -25,6 +25,7 @@ from scarlet_backup_mcp.errors import (
     ForeignRefused,
     PreflightFailed,
     RestoreFailed,
+    again,
 )
 from scarlet_backup_mcp.hosts.docker import sandbox as containers
 from scarlet_backup_mcp.hosts.docker.engine import find_endpoint
@@ -193,8 +194,8 @@ def test_backup_that_a_drill_found_wrong_stays_so_whatever_is_read_of_it(
         assert read.proved is False
     with pytest.raises(BackupNotValid, match="did not bring the same data back in a drill") as refused:
         bring_back(settings, second.name)
-    assert "drill=false" in refused.value.remedy
-    assert bring_back(settings, second.name, drill=False).integrity_rows == 3
+    assert refused.value.next_call == again(drill="never")
+    assert bring_back(settings, second.name, drill="never").integrity_rows == 3
     found = drill(settings, second.name)
     assert (found.valid, found.proved, listed(settings, second.name).state) == (True, True, "good")
 
@@ -598,7 +599,7 @@ def test_an_error_of_a_load_shows_no_value(databases: Databases, shared: Throwaw
     assert "(22P02, COPY agents, line 1)" in found.model_dump_json()
     assert "sk-hidden" not in found.model_dump_json()
     with pytest.raises(RestoreFailed) as refused:
-        bring_back(settings, name, accept_foreign=True, drill=False)
+        bring_back(settings, name, accept_foreign=True, drill="never")
     assert "sk-hidden" not in str(refused.value)
 
 
@@ -645,23 +646,23 @@ def test_restore_with_a_drill_loads_the_backup_once_it_is_proved(databases: Data
     name = take(settings).name
     databases.psql("DELETE FROM agents", settings.database)
     with BackupContext(settings) as context:
-        planned = dry_run(context, Progress(), name, RestoreOptions(drill=True))
+        planned = dry_run(context, Progress(), name, RestoreOptions(drill="always"))
         without = dry_run(context, Progress(), name)
     title = "Restore it into a throw-away server and compare"
     assert [step.title for step in planned.steps if step not in without.steps] == [title]
     assert (planned.drill, planned.source_proved_at, shared.found) == (None, None, [])
 
     with pytest.raises(BackupNotValid, match=r"did not bring the same data back in a drill: .*rows of public\.moods"):
-        bring_back(settings, name, shared.tampering("TRUNCATE public.moods"), drill=True)
+        bring_back(settings, name, shared.tampering("TRUNCATE public.moods"), drill="always")
     assert databases.beside(settings) == [settings.database]
     assert databases.psql("SELECT count(*) FROM agents", settings.database) == "0"
     assert listed(settings, name).state == "differs"
 
     with pytest.raises(BackupNotValid, match="did not bring the same data back"):
-        bring_back(settings, name, drill=True)
+        bring_back(settings, name, drill="always")
     assert drill(settings, name).proved
     watch = Watch()
-    restored = bring_back(settings, name, watch, drill=True)
+    restored = bring_back(settings, name, watch, drill="always")
     assert restored.drill is not None
     assert (restored.drill.proved, restored.rows_compared, restored.integrity_rows) == (True, 5, 3)
     assert restored.source_proved_at == listed(settings, name).proved_at
@@ -699,7 +700,7 @@ def test_a_foreign_file_does_what_it_does_in_the_throw_away_server_only(
     name = databases.foreign(settings, earlier)
     with BackupContext(settings) as context:
         planned = dry_run(context, Progress(), name, RestoreOptions(accept_foreign=True))
-        direct = dry_run(context, Progress(), name, RestoreOptions(accept_foreign=True, drill=False))
+        direct = dry_run(context, Progress(), name, RestoreOptions(accept_foreign=True, drill="never"))
     assert len([step for step in planned.steps if "throw-away server" in step.title]) == 1
     assert len(planned.steps) == len(direct.steps) + 1
     seen: list[str] = []
@@ -719,7 +720,7 @@ def test_a_foreign_file_does_what_it_does_in_the_throw_away_server_only(
     ours = "SELECT nspname FROM pg_namespace WHERE nspname ~ 'scarlet|amcheck' UNION SELECT extname FROM pg_extension"
     assert databases.psql(ours, settings.database) == "plpgsql"
     try:
-        restored = bring_back(settings, name, accept_foreign=True, drill=False)
+        restored = bring_back(settings, name, accept_foreign=True, drill="never")
         assert (restored.drill, restored.rows_compared, marked()) == (None, 3, "1")
     finally:
         databases.roles.append(mark)
@@ -732,12 +733,12 @@ def test_a_foreign_file_that_a_drill_refuses_is_not_loaded(databases: Databases,
     watch = shared.tampering("DELETE FROM public.agents WHERE id = 2")
     with pytest.raises(BackupNotValid, match="did not bring the same data back in a drill: drill_rows") as refused:
         bring_back(settings, name, watch, accept_foreign=True)
-    assert "drill=false" in refused.value.remedy
+    assert refused.value.next_call == again(drill="never")
     assert "a restore drill did not bring the same data back" in listed(settings, name).detail
     assert listed(settings, name).proved_at is None
     assert databases.beside(settings) == [settings.database]
     assert databases.psql("SELECT count(*) FROM agents", settings.database) == "2"
-    assert bring_back(settings, name, accept_foreign=True, drill=False).integrity_rows == 3
+    assert bring_back(settings, name, accept_foreign=True, drill="never").integrity_rows == 3
 
 
 # -- on the live server ----------------------------------------------------------------------------------------------

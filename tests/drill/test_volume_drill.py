@@ -295,7 +295,7 @@ def test_archive_of_a_stopped_server_comes_up_unproved_and_can_be_restored(kept:
     run_docker("create", "--pull", "never", "--name", name, *LABELLED, IMAGE.format(15))
     try:
         settings = settings.model_copy(update={"container": name})
-        done = bring_back(settings, OLD_STOPPED, accept_foreign=True, drill=True)
+        done = bring_back(settings, OLD_STOPPED, accept_foreign=True, drill="always")
     finally:
         run_docker("rm", "-fv", name)
     drilled = told(done)

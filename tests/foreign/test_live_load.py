@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
-from scarlet_backup_mcp.errors import ForeignRefused, RestoreFailed
+from scarlet_backup_mcp.errors import ForeignRefused, RestoreFailed, again
 from scarlet_backup_mcp.models.results import Restore
 from scarlet_backup_mcp.postgres.dump.put_off import PutOff
 from scarlet_backup_mcp.procedures.context import BackupContext
@@ -64,7 +64,7 @@ def test_no_command_of_a_file_runs_though_it_would_in_a_staging_database_only(da
     assert (restored.rows_compared, unexpected(restored), mark.exists()) == (3, [], False)
     assert databases.psql("SELECT count(*) FROM pg_class WHERE relowner <> 10", settings.database) == "0"
     try:
-        bring_back(settings, name, accept_foreign=True, drill=False)
+        bring_back(settings, name, accept_foreign=True, drill="never")
         assert mark.exists()
     finally:
         mark.unlink(missing_ok=True)
@@ -104,10 +104,10 @@ def test_a_value_that_a_check_changes_in_a_staging_database_does_not_go_live(dat
     for name in (foreign, ours):
         with pytest.raises(RestoreFailed, match=r"not what the backup holds: rows of public\.agents") as refused:
             bring_back(settings, name, accept_foreign=True)
-        assert "drill=false" in refused.value.remedy
+        assert refused.value.next_call == again(drill="never")
         assert databases.beside(settings) == [settings.database]
     assert names(databases, settings) == "Scarlet Rhett"
-    restored = bring_back(settings, ours, drill=False)
+    restored = bring_back(settings, ours, drill="never")
     assert "not what the backup holds: rows of public.agents" in " ".join(restored.warnings)
 
 
@@ -170,9 +170,9 @@ def test_what_takes_a_superuser_is_not_loaded_unless_its_maker_is_trusted(
     databases.psql("DROP EXTENSION IF EXISTS dblink", settings.database)  # what a database has already may be made
     with pytest.raises((RestoreFailed, ForeignRefused), match=said) as refused:
         bring_back(settings, name, accept_foreign=True)
-    assert "drill=false" in refused.value.remedy
+    assert refused.value.next_call == again(drill="never")
     assert databases.beside(settings) == [settings.database]
-    assert bring_back(settings, name, accept_foreign=True, drill=False).integrity_rows == 2
+    assert bring_back(settings, name, accept_foreign=True, drill="never").integrity_rows == 2
 
 
 def test_names_in_another_encoding_are_handed_over(databases: Databases) -> None:
@@ -203,7 +203,7 @@ def test_a_server_that_does_not_let_the_role_in_is_told_and_nothing_is_loaded(
     finally:
         hba.write_bytes(before)
         databases.psql("SELECT pg_reload_conf()", "postgres")
-    assert "drill=false" in refused.value.remedy
+    assert refused.value.next_call == again(drill="never")
     assert beside == [settings.database]
 
 

@@ -20,7 +20,7 @@ from scarlet_backup_mcp.postgres.dump.script import RESTRICT_LINE, Handler, read
 from scarlet_backup_mcp.postgres.server import catalogue as pg
 from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.context import BackupContext
-from scarlet_backup_mcp.procedures.restore.options import Confirmed, RestoreOptions
+from scarlet_backup_mcp.procedures.restore.options import Confirmed, RestoreDrill, RestoreOptions
 from scarlet_backup_mcp.procedures.restore.service import dry_run, restore
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
@@ -232,7 +232,7 @@ def put_back(
     *,
     confirmed: Confirmed | None = None,
     stop_dependents: bool = False,
-    drill: bool | None = None,
+    drill: RestoreDrill = "auto",
     **consents: bool,
 ) -> Restore:
     """Leaves the dependents alone unless it is told otherwise: stopping them takes its time."""

@@ -153,7 +153,7 @@ def test_a_restore_over_a_stalled_connection_ends(
 
     def put_back() -> None:
         with saved.context() as context:
-            options = RestoreOptions(drill=False, stop_dependents=False)
+            options = RestoreOptions(drill="never", stop_dependents=False)
             restore(context, Watch(stage, stalled(proxy, began), done), saved.saved, options)
 
     error = through(proxy, monkeypatch, put_back)
@@ -199,7 +199,7 @@ def test_a_container_that_is_lost_when_a_load_begins_is_told_as_that(saved: Mind
 
     try:
         with saved.context() as context, pytest.raises(ContainerLost) as caught:
-            restore(context, Watch("loading", lose), saved.saved, RestoreOptions(drill=False, stop_dependents=False))
+            restore(context, Watch("loading", lose), saved.saved, RestoreOptions(drill="never", stop_dependents=False))
         assert "during" in caught.value.message
     finally:
         stack.bring_up()

@@ -16,7 +16,14 @@ from typing import Any, Protocol
 import pytest
 
 from scarlet_backup_mcp import summaries
-from scarlet_backup_mcp.errors import ArgumentsInvalid, BackupMissing, ConstraintViolated, RestoreFailed, WillNotLoad
+from scarlet_backup_mcp.errors import (
+    ArgumentsInvalid,
+    BackupMissing,
+    ConstraintViolated,
+    RestoreFailed,
+    WillNotLoad,
+    again,
+)
 from scarlet_backup_mcp.hosts import Host
 from scarlet_backup_mcp.models.common import Verdict
 from scarlet_backup_mcp.models.verification import Verification
@@ -327,7 +334,7 @@ def test_rows_that_break_constraints_are_named_and_come_back_if_that_is_accepted
         bring_back(settings, name)
     broken = "tiny of public.small, low of public.limits, c_p_fkey of public.children"
     assert f"The database held rows that break {broken}; the backup is faithful." in failed.value.message
-    assert "accept_violations=true" in failed.value.remedy
+    assert failed.value.next_call == again(accept_violations=True)
 
     found = drill(settings, name)
     assert (verdict(found), found.proved, list(wrong(found))) == (
@@ -402,7 +409,7 @@ def test_a_unique_index_that_rows_break_is_left_out_and_what_rests_on_it(
     told = {item.constraint: (item.kind, item.rows, item.keys) for item in found.drill.violations}
     assert verdict(found)[0] == "constraint_violated"
     assert told == {"parents_pkey": ("unique index", 2, ["1"]), "c_p_fkey": ("foreign key", None, [])}
-    done = bring_back(settings, name, accept_violations=True, drill=True)
+    done = bring_back(settings, name, accept_violations=True, drill="always")
     assert all_rows(databases, settings) == before
     left_out = [warning for warning in done.warnings if "was left out" in warning]
     assert len(left_out) == len(told)
@@ -455,9 +462,9 @@ def test_a_path_of_other_owners_is_used_only_as_a_drill_did(databases: Databases
         bring_back(settings, name)
     assert "norm(text) does not exist" in refused.value.message
     assert "(42883, in the function norm3, at TABLE DATA public.docs)" in refused.value.message
-    assert "drill=true" in refused.value.remedy
+    assert refused.value.next_call == again(drill="always")
     assert databases.beside(settings) == [settings.database]
-    assert bring_back(settings, name, drill=True).rows_compared == 3
+    assert bring_back(settings, name, drill="always").rows_compared == 3
     assert all_rows(databases, settings) == before
     assert listed(settings, name).proved_at is not None
 
@@ -494,7 +501,7 @@ def test_a_foreign_file_that_only_its_path_loads_is_not_proved_and_the_way_out_i
         with pytest.raises(WillNotLoad, match="norm") as refused:
             bring_back(settings, name, accept_foreign=True, drill=drilled)
         assert statement in str(refused.value)
-        assert "drill=true" not in refused.value.remedy
+        assert refused.value.next_call is None
     assert databases.beside(settings) == [settings.database]
     databases.psql(statement, settings.database)
     name = databases.pg_dump(settings, name="again.sql").name

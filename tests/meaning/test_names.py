@@ -90,7 +90,7 @@ def test_where_no_path_brings_the_meaning_back_it_differs(databases: Databases) 
     ):
         assert told[what].backup == "operator ext.=(ext.citext,ext.citext)", told.keys()
         assert told[what].restored == "only what is PostgreSQL's own"
-    restored = bring_back(settings, name, drill=False)
+    restored = bring_back(settings, name, drill="never")
     assert sum("another meaning" in warning for warning in restored.warnings) >= 4
 
 
@@ -112,5 +112,5 @@ def test_where_the_path_does_not_load_it_comes_back_as_it_loads(databases: Datab
     assert found is not None
     assert (found.verdict, found.search_path, found.rows_compared) == ("differs", "empty", 5)
     assert all(item.what.startswith(("meaning of ", "TABLE ", "POLICY ")) for item in found.differences)
-    bring_back(settings, name, drill=False)
+    bring_back(settings, name, drill="never")
     assert databases.psql("SELECT v FROM public.fussy", settings.database) == "V"

@@ -258,7 +258,7 @@ def test_a_foreign_archives_configuration_is_named_and_commented_out(rigs: tuple
 
 def test_it_takes_effect_if_that_is_accepted_and_in_a_backup_of_ours(rigs: tuple[Rig, Backup]) -> None:
     rig, made = rigs
-    done = rig.restore(FOREIGN, accept_foreign=True, accept_configuration=True, drill=False)
+    done = rig.restore(FOREIGN, accept_foreign=True, accept_configuration=True, drill="never")
     assert any("that it brings takes effect: " in warning for warning in done.warnings)
     assert archives(rig) == f"on 7000 auto_explain {ARCHIVED}"
     question = rig.call(propose, made.name).question

@@ -303,7 +303,7 @@ def test_a_restore_goes_through_a_drill_and_brings_the_dumped_database_back(
 @pytest.mark.parametrize("name", [OLD, f"{OLD}.zst"])
 def test_a_restore_without_a_drill_brings_the_same_back(live: Place, name: str) -> None:
     live.put(mangle(live.origin.dump, 437, "utf-16le"), name)
-    done = live.restore(name, accept_foreign=True, drill=False)
+    done = live.restore(name, accept_foreign=True, drill="never")
     assert (done.drill, done.source_proved_at) == (None, None)
     assert live.differences(live.origin.dump) == []
     assert files(live.shelf.directory) == {name}
@@ -313,7 +313,7 @@ def test_a_lost_database_is_brought_back_from_a_file(live: Place) -> None:
     live.put(mangle(live.origin.dump, 850, "utf-16le"))
     with psycopg.connect(live.database.server.dsn(), autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(live.database.name)))
-    done = live.restore(accept_foreign=True, drill=False)
+    done = live.restore(accept_foreign=True, drill="never")
     assert (done.undo_point, done.integrity_rows) == (None, 2)
     assert any('search_path was set to "letta"' in warning for warning in done.warnings)
     assert live.differences(live.origin.dump) == []
@@ -371,7 +371,7 @@ def test_a_restore_and_a_repair_take_the_named_page(live: Place) -> None:
     assert live.shelf.file(COPY).read_bytes() == dump
     live.restore(accept_foreign=True, code_page=850)
     assert live.differences(dump) == []
-    live.restore(accept_foreign=True, code_page=65001, drill=False)
+    live.restore(accept_foreign=True, code_page=65001, drill="never")
     assert live.differences(live.origin.saying("perch├®")) == [], "what the caller has named is what is done"
 
 
@@ -405,7 +405,7 @@ def test_a_drill_with_one_page_proves_nothing_of_another(live: Place) -> None:
     assert live.verify(OLD, "drill", code_page=850).proved is True
     assert live.verify(code_page=65001).proved is None
     assert live.verify(code_page=850).proved is True
-    done = live.restore(accept_foreign=True, code_page=65001, drill=False)
+    done = live.restore(accept_foreign=True, code_page=65001, drill="never")
     assert done.source_proved_at is None
 
 
@@ -420,7 +420,7 @@ def test_a_file_that_was_not_re_encoded_has_no_code_page(place: Place, level: Le
 def test_neither_a_plain_file_nor_an_undo_point_is_restored_with_a_code_page(live: Place) -> None:
     live.put(live.origin.dump)
     assert "code_page" in live.fails(ArgumentsInvalid, accept_foreign=True, code_page=850).remedy
-    undo = live.restore(accept_foreign=True, drill=False).undo_point
+    undo = live.restore(accept_foreign=True, drill="never").undo_point
     assert undo is not None
     with pytest.raises(ArgumentsInvalid):
         live.restore(undo, code_page=850)
@@ -565,7 +565,7 @@ def test_replacement_characters_are_left_to_the_caller(live: Place) -> None:
     assert [choice.code_pages for choice in report.code_pages] == [[65001]]
     assert "replacement characters (U+FFFD)" in check_of(report, "encoding").detail
     assert "65001" in live.fails(CodePageNeeded, accept_foreign=True).message
-    live.restore(accept_foreign=True, code_page=65001, drill=False)
+    live.restore(accept_foreign=True, code_page=65001, drill="never")
     assert live.differences(dump) == []
 
 
@@ -617,7 +617,7 @@ def test_a_repaired_copy_is_proved_and_restored_like_any_foreign_file(live: Plac
     report = live.verify(COPY, "drill")
     assert (report.proved, report.valid, report.foreign) == (True, True, True)
     assert live.shelf.listed(COPY).proved_at == report.proved_at
-    done = live.restore(COPY, accept_foreign=True, drill=False)
+    done = live.restore(COPY, accept_foreign=True, drill="never")
     assert done.source_proved_at == report.proved_at
     assert live.differences(live.origin.dump) == []
 

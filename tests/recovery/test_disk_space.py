@@ -94,7 +94,7 @@ def empty(mind: Mind) -> None:
 
 def put_back(mind: Mind, progress: Progress) -> Restore:
     with mind.context() as context:
-        return restore(context, progress, mind.saved, RestoreOptions(drill=False))
+        return restore(context, progress, mind.saved, RestoreOptions(drill="never"))
 
 
 def failure(mind: Mind, progress: Progress) -> BackupToolError:

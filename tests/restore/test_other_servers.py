@@ -13,6 +13,7 @@ from scarlet_backup_mcp.errors import (
     BackupMissing,
     OtherDatabaseRefused,
     PreflightFailed,
+    again,
 )
 from scarlet_backup_mcp.procedures.restore.options import RestoreOptions
 from scarlet_backup_mcp.procedures.restore.service import dry_run, restore
@@ -61,7 +62,7 @@ def test_backup_of_another_container_is_refused_unless_it_is_meant(other: Mind, 
     there.make_changed()
     error = refusal(there, OtherDatabaseRefused, mind.saved)
     assert mind.container in error.message
-    assert "accept_other_database=true" in error.remedy
+    assert error.next_call == again(accept_other_database=True)
     with pytest.raises(BackupMissing):
         put_back(there, "latest")
     done = put_back(there, mind.saved, accept_other_database=True)

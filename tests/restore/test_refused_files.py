@@ -15,6 +15,7 @@ from scarlet_backup_mcp.errors import (
     ConfirmationStale,
     ForeignRefused,
     RestoreFailed,
+    again,
 )
 from scarlet_backup_mcp.procedures.restore.options import Confirmed
 from scarlet_backup_mcp.procedures.restore.service import dry_run
@@ -41,7 +42,7 @@ def test_cut_file_is_refused(mind: Mind) -> None:
 
 def test_foreign_file_is_restored_only_on_word_and_keeps_the_live_settings(mind: Mind) -> None:
     name = foreign(mind, b"")
-    assert "accept_foreign=true" in refusal(mind, ForeignRefused, name).remedy
+    assert refusal(mind, ForeignRefused, name).next_call == again(accept_foreign=True)
     comment = f"COMMENT ON DATABASE {mind.name} IS 'live'; ALTER DATABASE {mind.name} CONNECTION LIMIT 5;"
     mind.psql(comment + f"ALTER DATABASE {mind.name} SET timezone TO 'Asia/Tokyo';")
     properties = mind.content().properties
@@ -55,7 +56,7 @@ def test_foreign_file_into_a_missing_database_is_of_use_to_its_clients(mind: Min
     """Without its search_path Letta would find no table, and the restore would look like a success."""
     name = foreign(mind, b"")
     mind.psql(f"DROP DATABASE {mind.name} WITH (FORCE)", "postgres")
-    done = put_back(mind, name, accept_foreign=True, drill=False)
+    done = put_back(mind, name, accept_foreign=True, drill="never")
     assert mind.fingerprint() == mind.saved_fingerprint
     assert str(done.integrity_rows) == mind.psql("SELECT count(*) FROM agents")
     assert "search_path was set" in " ".join(done.warnings)
@@ -64,7 +65,7 @@ def test_foreign_file_into_a_missing_database_is_of_use_to_its_clients(mind: Min
 def test_foreign_file_does_not_bring_back_a_schema_that_was_dropped(mind: Mind) -> None:
     schemas = mind.content().schemas
     assert "public" not in schemas
-    put_back(mind, foreign(mind, b""), accept_foreign=True, drill=False)
+    put_back(mind, foreign(mind, b""), accept_foreign=True, drill="never")
     assert mind.content().schemas == schemas
 
 
@@ -94,7 +95,7 @@ def test_foreign_file_that_does_more_than_a_dump_is_refused_with_each_line(mind:
 def test_load_that_fails_half_way_leaves_the_live_database_alone(mind: Mind) -> None:
     around = mind.around()
     with pytest.raises(RestoreFailed, match="impossible") as raised:
-        put_back(mind, foreign(mind, IMPOSSIBLE), accept_foreign=True, drill=False)
+        put_back(mind, foreign(mind, IMPOSSIBLE), accept_foreign=True, drill="never")
     assert "live database is as it was" in str(raised.value)
     assert mind.around() == around
     assert not mind.journal.exists()

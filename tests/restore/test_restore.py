@@ -17,6 +17,7 @@ from scarlet_backup_mcp.errors import (
     Busy,
     PreflightFailed,
     RestoreFailed,
+    again,
 )
 from scarlet_backup_mcp.models.common import Compression
 from scarlet_backup_mcp.procedures.restore.options import Confirmed
@@ -121,10 +122,10 @@ def test_oldest_undo_point_is_dropped_only_on_word_and_after_success(mind: Mind)
     oldest, newer = mind.set_aside("old", "20250101_000000"), mind.set_aside("newer")
     error = refusal(mind, PreflightFailed, mind.saved)
     assert oldest in error.message
-    assert "drop_oldest_undo=true" in error.remedy
+    assert error.next_call == again(drop_oldest_undo=True)
 
     with pytest.raises(RestoreFailed):
-        put_back(mind, foreign(mind, IMPOSSIBLE), drop_oldest_undo=True, accept_foreign=True, drill=False)
+        put_back(mind, foreign(mind, IMPOSSIBLE), drop_oldest_undo=True, accept_foreign=True, drill="never")
     assert mind.undo_points() == [oldest, newer]
 
     done = put_back(mind, mind.saved, drop_oldest_undo=True)

@@ -59,7 +59,9 @@ def box(saved: tuple[Box, Mind]) -> Box:
 
 def put_back(mind: Mind, progress: Progress | None = None) -> Restore:
     with mind.context() as context:
-        return restore(context, progress or Progress(), mind.saved, RestoreOptions(drill=False, stop_dependents=False))
+        return restore(
+            context, progress or Progress(), mind.saved, RestoreOptions(drill="never", stop_dependents=False)
+        )
 
 
 def staging(mind: Mind) -> str:

@@ -260,7 +260,7 @@ def test_sources_that_do_not_fit_are_refused(changed_volume: tuple[Rig, Backup],
         rig.restore(saved.name)
     change_a_byte(file)
     with pytest.raises(BackupNotValid, match=r"compression|structure|files"):
-        rig.restore(foreign.name, accept_foreign=True, drill=False)
+        rig.restore(foreign.name, accept_foreign=True, drill="never")
     foreign.unlink()
     (rig.directory / f"{of_17.name}.manifest.json").write_text("{}")
     with pytest.raises(BackupNotValid, match=r"is damaged: The manifest of .*: it is not what was written\. \("):
@@ -283,7 +283,7 @@ def test_proc_004s_own_archive_is_restored_when_that_is_accepted(changed_volume:
     rig.make_live()
     with pytest.raises(ForeignRefused, match="no manifest"):
         rig.restore(name)
-    done = rig.restore(name, accept_foreign=True, drill=False)
+    done = rig.restore(name, accept_foreign=True, drill="never")
     assert any("may be torn" in warning for warning in done.warnings)
     assert rig.was() == "saved"
     rig.assert_tidy(done.undo_point)

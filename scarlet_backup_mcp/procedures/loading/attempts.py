@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from ...errors import ConstraintViolated, HostError, RestoreFailed, ServerError, WillNotLoad
+from ...errors import ConstraintViolated, HostError, RestoreFailed, ServerError, WillNotLoad, again
 from ...models.common import SearchPath, Verdict
 from ...models.manifest import Manifest
 from ...models.verification import Violation
@@ -25,7 +25,7 @@ from ...postgres.server.sqlstates import UNKNOWN_NAMES
 from ...progress import Progress
 from ..context import BackupContext
 from ..disk_space import watched
-from .load_role import LoadRole, trusting
+from .load_role import TRUSTING, LoadRole
 from .psql import NO_SHARED_MEMORY, LoadFailed, load
 
 HOPELESS = "Mend the rows in the live database, then call `backup` again."
@@ -331,16 +331,16 @@ def as_error(error: LoadFailed, loader: Loader, *, foreign: bool) -> RestoreFail
     """What a restore that could not load its source raises."""
     untouched = "The live database is as it was."
     if error.sqlstate == "42501" and loader.role is not None:
-        return RestoreFailed(f"{error.message}: that takes a superuser. {untouched}", trusting())
+        return RestoreFailed(f"{error.message}: that takes a superuser. {untouched}", TRUSTING, again(drill="never"))
     if error.sqlstate in constraints.VIOLATIONS:
         what = f"{error.constraint} of {error.table}" if error.constraint else "a constraint"
         told = violated([what], foreign=foreign)
         return ConstraintViolated(f"{told} {error.message} {untouched}", HOPELESS)
     if error.sqlstate in UNKNOWN_NAMES and (loader.remedy or not foreign):
         unsure = not foreign and loader.way.search_path is None and loader.path
-        drill = "Call again with drill=true: if it loads in a throw-away server, it is loaded in the same way here."
+        drill = "Restore it with a drill: if it loads in the sandbox, it is loaded in the same way here."
         remedy = " Or: ".join(filter(None, [drill if unsure else "", loader.remedy]))
-        return WillNotLoad(f"{error.message} {untouched}", remedy or None)
+        return WillNotLoad(f"{error.message} {untouched}", remedy or None, again(drill="always") if unsure else None)
     return error
 
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from ...errors import BackupToolError, ForeignRefused, PermissionDenied, PreflightFailed, ServerError
+from ...errors import BackupToolError, ForeignRefused, PermissionDenied, PreflightFailed, ServerError, again
 from ...postgres.dump.put_off import PutOff
 from ...postgres.dump.roles import scram_verifier
 from ...postgres.server import login_roles
@@ -59,7 +59,8 @@ class LoadRole:
         except PermissionDenied as error:
             raise ForeignRefused(
                 f"The server lets no role without rights in, as which a file from elsewhere is loaded: {error.message}",
-                f"Add a line for it to pg_hba.conf, as `local all all scram-sha-256`. {trusting()}",
+                f"Add a line for it to pg_hba.conf, as `local all all scram-sha-256`. {TRUSTING}",
+                again(drill="never"),
             ) from error
 
     def hand_over(
@@ -121,16 +122,16 @@ def _check(context: BackupContext, session: Session, source: str, names: set[str
     if strange := names - known - ALLOWED:
         raise ForeignRefused(
             f"{source} uses extensions that may reach outside of a database: {', '.join(sorted(strange))}.",
-            trusting(),
+            TRUSTING,
+            again(drill="never"),
         )
 
 
-def trusting() -> str:
-    """How a file is loaded by those who trust whoever made it."""
-    return (
-        "Only if the user trusts whoever made the file, call again with drill=false: then it is loaded as it is, and "
-        "what is in it runs with a superuser's rights."
-    )
+TRUSTING = (
+    "Only if the user trusts whoever made the file, restore it without a drill: then it is loaded as it is, and what "
+    "is in it runs with a superuser's rights."
+)
+"""How a file is loaded by those who trust whoever made it; the call is this one with drill `never`."""
 
 
 def _lines(statements: Iterable[bytes]) -> Generator[bytes]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from ...errors import NextCall, again
 from ...models.common import CodePage
+from ..catalog.records import BackupRecord
+
+RestoreDrill = Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreOptions:
     """What a caller of a restore may choose.
 
-    `accept_…` and `drop_oldest_undo` are consents. `drill` None: a file that `backup` did not make is first restored
-    into a sandbox, and what then goes live is that sandbox's own dump; True: every backup has to prove itself first;
-    False: none. `code_page` is for files that PowerShell re-encoded. `accept_violations` is the consent that
+    `accept_…` and `drop_oldest_undo` are consents. `drill` "auto": a file that `backup` did not make is first restored
+    into a sandbox, and what then goes live is that sandbox's own dump; "always": every backup has to prove itself
+    first; "never": none. `code_page` is for files that PowerShell re-encoded. `accept_violations` is the consent that
     constraints which the backup's rows break do not come back as they were, `accept_configuration` the consent to
     everything that a foreign volume archive makes its server run or load.
     """
@@ -23,11 +27,17 @@ class RestoreOptions:
     accept_other_database: bool = False
     stop_dependents: bool = True
     drop_oldest_undo: bool = False
-    drill: bool | None = None
+    drill: RestoreDrill = "auto"
     code_page: CodePage | None = None
     accept_smaller: bool = False
     accept_violations: bool = False
     accept_configuration: bool = False
+
+    def drills(self, record: BackupRecord[Any] | None) -> bool:
+        """Whether a backup is first restored into a sandbox; an undo point, which has no record, never is."""
+        if record is None:
+            return False
+        return record.foreign if self.drill == "auto" else self.drill == "always"
 
     def call(self, source: str) -> NextCall:
         """Suggest the restore of `source` with these options; defaults are left out."""
@@ -39,7 +49,7 @@ AS_USUAL = RestoreOptions()
 UNDO = "To undo this, restore the undo point."
 WITHOUT_DRILL = (
     "Choose another backup. If the user wants this one all the same, restore it without a drill.",
-    again(drill=False),
+    again(drill="never"),
 )
 """The remedy for a backup that a drill did not prove, and the call that follows it."""
 

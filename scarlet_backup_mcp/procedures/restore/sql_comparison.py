@@ -77,7 +77,7 @@ def require_equal(planned: SqlPlan, work: Staged, staging: Staging, script: Scri
             "Give the functions that look for names without a schema a path of their own (ALTER FUNCTION … SET "
             "search_path), then take a new backup.",
         )
-    if wrong and planned.options.drill is not False:
+    if wrong and planned.options.drill != "never":
         raise RestoreFailed(
             f"The loaded database is not what the backup holds: {wrong} ({shown}). The live database is as it was.",
             *WITHOUT_DRILL,
@@ -98,7 +98,7 @@ def require_same_meanings(loader: Loader, *, accepted: bool) -> list[str]:
             "it was.",
             f"If the original database is still there, {MEND}. Or restore without a drill, and recreate those objects "
             "afterwards.",
-            again(drill=False),
+            again(drill="never"),
         )
     return [f"Restored with another meaning; make it anew: {one}." for one in found]
 

@@ -82,9 +82,7 @@ class SqlPlan:
     @property
     def drills(self) -> bool:
         """Whether the backup is tried out in a throw-away server first."""
-        if self.record is None or self.options.drill is not None:
-            return self.record is not None and bool(self.options.drill)
-        return self.record.foreign
+        return self.options.drills(self.record)
 
     def question(self, table: str, dropping: str | None) -> str:
         """What a user is asked before it is done. `dropping` is the undo point that goes."""
@@ -138,7 +136,7 @@ def plan(
     undo = _undo_point(context, source, points)
     size_now = Size(None, now.rows)
     if undo is not None:
-        if options.code_page is not None or options.drill or options.accept_violations:
+        if options.code_page is not None or options.drill == "always" or options.accept_violations:
             raise ArgumentsInvalid(
                 f"{source} is an undo point, a database that still exists: it has no code page, needs no drill, and no "
                 "constraint is checked when it comes back.",
@@ -252,7 +250,7 @@ def refuse_damaged(record: BackupRecord[M], options: RestoreOptions) -> list[str
         raise BackupNotValid(f"{record.name} is damaged: {record.detail.removesuffix('.')}.")
     if record.state != "differs":
         return []
-    if options.drill is False:
+    if options.drill == "never":
         return [f"{record.name} did not bring the same data back in a drill; it is restored all the same, as asked."]
     raise BackupNotValid(
         f"{record.name} did not bring the same data back in a drill.",

@@ -35,7 +35,7 @@ from ..disk_space import drop_after
 from ..drill.sql import Rehearsal, rehearsal
 from ..loading import computed_anew
 from ..loading.attempts import HOPELESS, Loader, Way, as_error, refuse_broken, settings_of, told_of, trusts_path
-from ..loading.load_role import LoadRole, load_role, trusting
+from ..loading.load_role import TRUSTING, LoadRole, load_role
 from ..loading.psql import LoadFailed, script_of
 from ..loading.staging import Staging
 from ..own_names import MARK, scratch_prefix
@@ -185,18 +185,19 @@ def _require_proof(planned: SqlPlan, work: Staged, rehearsed: Rehearsal) -> None
         raise WillNotLoad(
             f"{planned.source} could not be loaded in a drill. {detail}", "Do what it says, or choose another backup."
         )
-    at_any_rate = "If the user wants it all the same, call again with drill=false: then it is loaded as it is."
+    at_any_rate = "If the user wants it all the same, restore it without a drill: then it is loaded as it is."
     if planned.manifest is None:
-        at_any_rate = trusting()
+        at_any_rate = TRUSTING
     if rehearsed.report.proved is False:
         raise BackupNotValid(
             f"{planned.source} did not bring the same data back in a drill: {detail}",
             f"Choose another backup. {at_any_rate}",
+            again(drill="never"),
         )
     if not rehearsed.loaded or (
-        rehearsed.report.proved is None and not rehearsed.report.sound and planned.options.drill
+        rehearsed.report.proved is None and not rehearsed.report.sound and planned.options.drill == "always"
     ):
-        raise PreflightFailed(f"A drill could not prove {planned.source}: {detail}", at_any_rate)
+        raise PreflightFailed(f"A drill could not prove {planned.source}: {detail}", at_any_rate, again(drill="never"))
     if rehearsed.report.proved is None:
         work.warnings.append(f"A drill could not prove {planned.source}: {detail}")
     work.did("Restore it into a throw-away server and compare", f"{rehearsed.report.rows_compared:,} rows")
@@ -235,7 +236,7 @@ def _bring_in(
         work.incoming_oid = staging.oid
         work.warnings += staging.warnings + loader.warnings + told_of(loader.broken)
         work.did("Load it into a new database beside the live one", ", ".join(filter(None, [work.staging, loader.how])))
-        work.warnings += require_same_meanings(loader, accepted=planned.options.drill is False)
+        work.warnings += require_same_meanings(loader, accepted=planned.options.drill == "never")
         loaded = len(work.steps)
         work.warnings += staging.analyse()
         try:

@@ -96,9 +96,7 @@ class VolumePlan:
     @property
     def drills(self) -> bool:
         """Whether the archive is tried out in a throw-away server first."""
-        if self.record is None or self.options.drill is not None:
-            return self.record is not None and bool(self.options.drill)
-        return self.record.foreign
+        return self.options.drills(self.record)
 
     def question(self, table: str) -> str:
         """What a user is asked before it is done."""
@@ -157,7 +155,7 @@ def plan(context: BackupContext, progress: Progress, source: str, options: Resto
         )
     undo = undo_stamp(source)
     record = None if undo else records.know_volume(context, context.directory.find(source))
-    if undo is not None and options.drill:
+    if undo is not None and options.drill == "always":
         raise ArgumentsInvalid(f"{source} is an undo point: it has no drill.", "Leave it out.", again(drill=None))
     container_info = _place(context)
     manifest = record.manifest if record else None

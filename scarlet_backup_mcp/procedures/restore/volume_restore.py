@@ -236,7 +236,7 @@ def _verified(context: BackupContext, planned: VolumePlan, work: VolumeRestored,
     told = archive_configuration.warnings_of(verified.checks)  # the plan has told it
     work.warnings += [warning for warning in verified.warnings if warning not in told]
     drill = verified.drill
-    if drill is None or drill.proved is False or (planned.options.drill and not drill.sound):
+    if drill is None or drill.proved is False or (planned.options.drill == "always" and not drill.sound):
         raise BackupNotValid(
             f"{planned.source} was not proved by a restore drill: {drill.detail if drill else 'it was not begun'}",
             *WITHOUT_DRILL,

@@ -382,6 +382,6 @@ def _server_programs(bin_dir: Path | None, likeness: _Likeness) -> Path:
         raise ProgramMissing(
             error.message,
             "Set SCARLET_BACKUP_BIN_DIR to the bin directory of a PostgreSQL server installation. Without one, "
-            "`verify_backup` with on_live_server=true drills in a scratch database on the live server, and `restore` "
-            "with drill=false tries nothing out.",
+            "verification can drill in a scratch database on the live server (on_live_server), and a restore can do "
+            "without a drill.",
         ) from error
