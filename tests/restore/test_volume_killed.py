@@ -235,24 +235,27 @@ def test_contents_come_back_wherever_they_are_mounted_and_the_journal_goes_witho
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("face", ["terminal", "dialog", "typed"])
 async def test_what_was_settled_is_told_also_by_a_call_of_which_nothing_comes(
-    changed_volume: tuple[Rig, Backup],
+    changed_volume: tuple[Rig, Backup], face: str
 ) -> None:
     rig, saved = changed_volume
     undo = undo_of(rig)
     rig.killed("when PG_VERSION is out", saved.name)
-    user = User()
-    async with agent(rig.settings, "2025-11-25", user) as it:
-        waits = await it.fail("restore", backup=saved.name)
-        assert waits["code"] == "restore_interrupted"
-        assert "call `backup`" in waits["message"]
-    assert user.questions == []
-    done = command(rig, "restore", saved.name)
-    assert done.returncode == 2
-    assert "it is rolled back now" in done.stderr
-    assert "confirmation_needed" in done.stderr
-    (last,) = read(rig.directory, 1).entries
-    assert (last.tool, last.code) == ("restore", "confirmation_needed")
-    assert "it is rolled back now" in last.message
+    if face == "terminal":
+        done = command(rig, "restore", saved.name)
+        assert done.returncode == 2
+        assert "it is rolled back now" in done.stderr
+        assert "confirmation_needed" in done.stderr
+    else:
+        user = User("decline") if face == "dialog" else None
+        async with agent(rig.settings, "2025-11-25", user) as it:
+            refused = await it.fail("restore", backup=saved.name)
+        asked = user.questions[0] if user else refused["remedy"]
+        assert re.search("it is rolled back now.* Restore the volume backup ", asked)
+        assert refused["code"] == "confirmation_needed"
+    assert [entry.tool for entry in read(rig.directory, 4).entries if "it is rolled back now" in entry.message] == [
+        "restore"
+    ]
     assert rig.was() == "live"
     rig.assert_tidy(undo)
