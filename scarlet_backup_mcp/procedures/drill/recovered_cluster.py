@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ...errors import ContainerLost, DiskFull, DrillFailed, DrillImpossible, HostError
+from ...errors import ContainerLost, DrillFailed, DrillImpossible, HostError
 from ...hosts import missing_program, run
 from ...models.verification import Check
 from ...postgres.cluster import controldata, recovery
@@ -20,6 +20,7 @@ from ...store.reading import CompressionDamaged, FileReader, decompress
 from ..reading.archive import PG_VERSION, Archive
 from ..reading.archive_checks import is_base_backup
 from ..sandbox.lifecycle import Vacant
+from .own_server import require_room
 
 VERIFIED = "pg_verifybackup"
 ROOM = 1.1
@@ -61,11 +62,7 @@ class RecoveredCopy:
     def unpack(self) -> None:
         """Raises DiskFull without room for it, DrillFailed when the file is not the one that was read."""
         needed, free = int(self.read.tar_bytes * ROOM), self.vacant.container.host.free_bytes(self.vacant.home)
-        if free is not None and free < needed:
-            raise DiskFull(
-                f"There are {free:,} bytes free for {self.vacant.where}; a drill needs {needed:,}.",
-                "Free space there (`docker system df` shows what is used), then try again.",
-            )
+        require_room(self.vacant.where, free, needed)
         self.progress.stage(f"unpacking {self.entry.name.name} in {self.vacant.where}", self.entry.bytes)
         self._do(recovery.unpack(self.vacant.home), _content(self.entry, self.read.sha256, self.progress))
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from ...errors import Busy, DiskFull, DrillFailed, ForeignRefused, HostError, RestoreFailed, ServerError
+from ...errors import Busy, DrillFailed, ForeignRefused, HostError, RestoreFailed, ServerError
 from ...hosts import output_of
 from ...models.common import Verdict
 from ...models.manifest import DatabaseProperties, Manifest, TableData
@@ -40,6 +40,7 @@ from ..own_names import scratch_prefix
 from ..reading.sql import Examination, table_data
 from ..recovery.journal import require_running
 from ..sandbox.lifecycle import throw_away_server
+from .own_server import its_own_failures, require_room
 
 ROOM = 1.2
 """Free space asked for, in sizes of the database."""
@@ -131,7 +132,7 @@ def rehearsal(
         report = Drill(proved=None, where=trial.where, server_version="", duration_seconds=0)
         found = Rehearsal(trial, trial.databases[0], report)
         try:
-            with _its_own_failures(trial):
+            with its_own_failures(trial.where) if trial.throw_away else nullcontext():
                 _Restorer(context, record, examination, progress, found, sample).rehearse(contents)
             report.duration_seconds = round(time.monotonic() - began, 3)
             yield found
@@ -164,19 +165,6 @@ def _trial(context: BackupContext, progress: Progress, on_live_server: bool) -> 
         if len(first.encode()) > databases.NAME_BYTES:
             raise DrillFailed(f"The name {context.database} is too long: a scratch database's would pass 63 bytes.")
         yield DrillServer(server, where, context.maintenance_database, (first, second), throw_away=False)
-
-
-@contextmanager
-def _its_own_failures(trial: DrillServer) -> Generator[None]:
-    """What a throw-away server fails of is nothing that is wrong with the live one, as its errors would say."""
-    try:
-        yield
-    except (HostError, ServerError) as error:
-        if not trial.throw_away:
-            raise
-        raise DrillFailed(
-            f"The drill came to no end, since something failed in {trial.where}: {error.message}"
-        ) from error
 
 
 # -- the steps -------------------------------------------------------------------------------------------------------
@@ -253,11 +241,7 @@ class _Restorer:
         size = max(self.examination.script_bytes, (self.manifest and self.manifest.database_bytes) or 0)
         needed = disk_space.needed(0 if self.sample else size, ROOM, facts)
         free = self.server.host.free_bytes(facts.data_directory) if facts.data_directory else None
-        if free is not None and free < needed:
-            raise DiskFull(
-                f"There are {free:,} bytes free for {self.found.trial.where}; a drill needs {needed:,}.",
-                "Free space there (with Docker, `docker system df` shows what is used), then try again.",
-            )
+        require_room(self.found.trial.where, free, needed)
 
     def _wanted(self) -> DatabaseProperties | None:
         """The properties that the database is to have; for a file that does not tell them the live database's, with

@@ -29,8 +29,9 @@ from ..context import BackupContext
 from ..loading import load_checks
 from ..reading.archive import Archive
 from ..reading.archive_checks import POSTMASTER_PID, is_base_backup
-from ..sandbox.lifecycle import Vacant, vacant_container
+from ..sandbox.lifecycle import vacant_container
 from . import volume_checks
+from .own_server import its_own_failures
 from .recovered_cluster import VERIFIED, RecoveredCopy
 from .volume_checks import Name
 
@@ -59,7 +60,7 @@ def drill_volume(
         copy = RecoveredCopy(vacant, record.entry, read, progress)
         report = Drill(proved=None, where=vacant.where, server_version="", duration_seconds=0)
         drill = _VolumeDrill(context, record, copy, progress, report)
-        with _its_own_failures(vacant):
+        with its_own_failures(vacant.where):
             drill.run()
     report.warnings = vacant.warnings
     report.duration_seconds = round(time.monotonic() - began, 3)
@@ -74,17 +75,6 @@ def require_docker(context: BackupContext) -> None:
             "Call it again with level full, which compares every file with the server's own list of them; or drill an "
             "SQL backup, which needs no Docker.",
         )
-
-
-@contextmanager
-def _its_own_failures(vacant: Vacant) -> Generator[None]:
-    """What a throw-away server fails of is nothing that is wrong with the live one, as its errors would say."""
-    try:
-        yield
-    except (HostError, ServerError) as error:
-        raise DrillFailed(
-            f"The drill came to no end, since something failed in {vacant.where}: {error.message}"
-        ) from error
 
 
 class _Stop(Exception):
@@ -134,13 +124,11 @@ class _VolumeDrill:
             pass
         wrong = [check for check in self.checks if check.ok is False]
         failed = [f"{check.check}: {check.detail}" for check in wrong]
+        remarks = [] if failed else self.remarks
+        load_checks.judge(self.report, failed, self.doubts, [] if failed else self.uncounted, remarks)
         self.report.sound = not failed and not self.doubts
-        self.report.proved = False if failed else None if self.doubts or self.uncounted else True
-        if wrong:
-            self.report.verdict = "damaged" if any(check.check in OF_THE_FILES for check in wrong) else "differs"
-        else:
-            self.report.verdict = "unknown" if self.doubts else "sound" if self.uncounted else "proved"
-        self.report.detail = "; ".join(failed or [*self.doubts, *self.uncounted, *self.remarks])
+        if any(check.check in OF_THE_FILES for check in wrong):
+            self.report.verdict = "damaged"
 
     def _look_at_configuration(self) -> None:
         if fault := self.copy.configuration_fault():
