@@ -198,7 +198,7 @@ class _Restorer:
 
     def rehearse(self, before: Contents) -> None:
         report, checks, trial = self.found.report, self.found.checks, self.found.trial
-        self.progress.stage("creating an empty database for the drill")
+        self.progress.stage("making an empty database for the drill")
         properties = self._wanted()
         with self.server.session(trial.maintenance_database, progress=self.progress) as session:
             facts = pg.server_facts(session)
