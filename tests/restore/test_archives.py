@@ -242,7 +242,7 @@ def test_device_is_refused() -> None:
 
 
 def test_something_behind_the_end_is_refused() -> None:
-    with pytest.raises(TarDamaged, match="behind its end"):
+    with pytest.raises(TarDamaged, match="follows its end"):
         collect(archive({"a": b"x"}) + archive({"b": b"y"}))
 
 
