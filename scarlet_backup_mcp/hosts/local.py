@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import IO, Literal
 
 from ..errors import HostError, ProgramMissing
-from . import CHUNK, POLL, ContainerInfo, Dependent, Exit, OutputQueue, Tail, free_bytes_of
+from . import CHUNK, POLL, ContainerInfo, Dependent, Exit, free_bytes_of
 from .docker.engine import is_loopback
+from .output import OutputQueue, Tail
 
 GRACE_SECONDS = 5.0
 """How long after TERM to send KILL."""

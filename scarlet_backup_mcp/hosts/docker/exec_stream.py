@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...errors import EngineUnreachable, HostError
-from .. import CHUNK, POLL, TAIL_BYTES, Exit, OutputQueue, Tail
+from .. import CHUNK, POLL, Exit
+from ..output import TAIL_BYTES, OutputQueue, Tail
 from .engine import SILENCE_SECONDS, Engine
 
 

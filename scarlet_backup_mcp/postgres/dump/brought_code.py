@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from ...wording import shortened
 from .encodings import codec_set_by
+from .events import Handler
 from .lexer import tokens, unquote
-from .script import Handler
 
 _MODIFIERS = frozenset(
     {b"OR", b"REPLACE", b"UNIQUE", b"UNLOGGED", b"CONSTRAINT", b"RECURSIVE", b"ONLY", b"IF", b"NOT", b"EXISTS"}

@@ -16,11 +16,12 @@ from .definitions import OUTSIDE, Definition, ObjectKey, beginning, heading, par
 from .differences import DumpDifference, Rewritten, differing, shown, unequal
 from .digests import RowDigests
 from .encodings import codec_set_by
+from .events import Handler, Target
 from .form import AUTHORIZATION, STANDARD_COMMENT, Form
 from .inserts import INSERT, InsertDigests
 from .large_objects import DEFINES, EMPTY, LargeObjects, is_large_object
 from .lexer import unquote
-from .script import RESTRICT_LINE, TRAILER, Handler, Target
+from .script import RESTRICT_LINE, TRAILER
 
 _DATA = frozenset({"TABLE DATA", "BLOBS", "STATISTICS DATA"})
 """Entry types that define nothing: rows, content of large objects, the planner's statistics."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from ...models.manifest import DatabaseProperties, Role, TableData
 from ..server.session import Session
+from .events import Handler
 from .inserts import INSERT
 from .large_objects import DEFINES
-from .script import Handler
 
 _OF_CONTENT = (
     b"SELECT pg_catalog.setval(",

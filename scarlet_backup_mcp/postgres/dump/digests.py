@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import xxhash
 
-from .script import RESTRICT_LINE, Handler, Target
+from .events import Handler, Target
+from .script import RESTRICT_LINE
 
 _VOLATILE_COMMENT = re.compile(rb"-- Dumped (?:from database|by pg_dump) version .*\n?")
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import xxhash
 
 from .digests import RowDigest, reordering
+from .events import Target
 from .lexer import tokens, unquote
-from .script import Target
 
 INSERT = re.compile(rb"INSERT\s+INTO\b", re.IGNORECASE)
 _OVERRIDING = [b"OVERRIDING", b"SYSTEM", b"VALUE"]

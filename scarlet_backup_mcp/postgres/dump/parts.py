@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 
 from ...models.manifest import Role
 from .encodings import codec_set_by
+from .events import Handler, Target
 from .lexer import tokens, unquote
 from .refusals import excerpt, readable
-from .script import HEADER, RESTRICT_LINE, TRAILER, Handler, ScriptReader, Target
+from .script import HEADER, RESTRICT_LINE, TRAILER, ScriptReader
 
 CLUSTER = b"-- PostgreSQL database cluster dump"
 """The first comment of pg_dumpall."""

@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...redaction import printable
+from .events import Handler
 from .lexer import TOKEN, tokens, unquote
-from .script import RESTRICT_LINE, Handler
+from .script import RESTRICT_LINE
 
 MOST = 100
 """Number of refusals to keep; `Refusals.count` counts them all."""

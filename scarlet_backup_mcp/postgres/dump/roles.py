@@ -12,8 +12,8 @@ from ...models.manifest import Role
 from ..server.quoting import identifier
 from ..server.session import Session
 from .encodings import codec_set_by
+from .events import Handler
 from .lexer import tokens, unquote
-from .script import Handler
 
 _NOT_ROLES = frozenset({b"CURRENT_USER", b"CURRENT_ROLE", b"SESSION_USER", b"USER", b"DEFAULT", b"NONE"})
 

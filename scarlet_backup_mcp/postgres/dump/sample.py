@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from .lexer import tokens
-from .script import Handler, ScriptReader
+from .script import Filter, passed_through
 
 ROWS = 1000
 """Number of rows to keep of each block of COPY data."""
@@ -16,9 +16,9 @@ _ON_CONSTRAINT = b"COMMENT ON CONSTRAINT "
 _FILLS_LARGE_OBJECT = re.compile(rb"SELECT pg_catalog\.(?:lo_open|lowrite|lo_close)\(")
 
 
-class _Sample(Handler):
+class _Sample(Filter):
     def __init__(self, rows: int) -> None:
-        self.out: list[bytes] = []
+        super().__init__()
         self._rows = self._left = rows
         self._comments: list[bytes] = []
         self._foreign_keys: set[tuple[bytes, ...]] = set()
@@ -78,14 +78,8 @@ def sampled(chunks: Iterable[bytes], rows: int = ROWS) -> Iterator[bytes]:
     (`dumpConstraint` in pg_dump.c). Backslash commands are left out. Raises ScriptDamaged, and what `chunks` raises.
     """
     kept = _Sample(rows)
-    reader = ScriptReader(kept)
-    for chunk in chunks:
-        reader.feed(chunk)
-        if kept.out:
-            yield b"".join(kept.out)
-            kept.out.clear()
-    reader.finish()
-    yield b"".join((*kept.out, *kept.finish()))
+    yield from passed_through(kept, chunks)
+    yield b"".join(kept.finish())
 
 
 def _index(words: list[bytes], word: bytes) -> int:

@@ -12,9 +12,10 @@ from ...models.common import Compression
 from ...models.manifest import Activity, DatabaseProperties, NotDumped, Role, TableData, rows_by_table
 from ...postgres.dump.definitions_digest import DefinitionsDigest, called_functions, definitions_sha256
 from ...postgres.dump.digests import BlockDigests
+from ...postgres.dump.events import Handler, ScriptDamaged
+from ...postgres.dump.events import Target as CopyTarget
 from ...postgres.dump.meanings import meanings
-from ...postgres.dump.script import Handler, ScriptDamaged, ScriptReader
-from ...postgres.dump.script import Target as CopyTarget
+from ...postgres.dump.script import ScriptReader
 from ...postgres.server import catalogue as pg
 from ...postgres.server import counting, dump_failures, programs, snapshots
 from ...postgres.server.activity import activity

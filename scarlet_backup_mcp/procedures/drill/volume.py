@@ -16,8 +16,9 @@ from ...models.manifest import VolumeManifest
 from ...models.verification import Check, Drill
 from ...postgres.cluster import configuration, recovery
 from ...postgres.cluster.controldata import ControlDataDamaged
-from ...postgres.dump.script import Handler, ScriptDamaged, ScriptReader
-from ...postgres.dump.script import Target as CopyTarget
+from ...postgres.dump.events import Handler, ScriptDamaged
+from ...postgres.dump.events import Target as CopyTarget
+from ...postgres.dump.script import ScriptReader
 from ...postgres.dump.too_large import too_large_table, without_rows_of
 from ...postgres.server import catalogue as pg
 from ...postgres.server import databases, programs
