@@ -1,4 +1,4 @@
-"""Answers that are wanted within a time or not at all."""
+"""Limit how long to wait for an answer."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 def within(seconds: float, ask: Callable[[], T]) -> T | None:
-    """What `ask` gives, or None when it takes longer: it then goes on in its thread, and its answer is thrown away.
+    """Return what `ask` returns, or None if it takes longer: it then goes on in its thread, and its answer is lost.
 
-    What it raises is raised here.
+    Raises what `ask` raises.
     """
     answers: list[T] = []
     errors: list[BaseException] = []

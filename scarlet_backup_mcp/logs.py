@@ -1,4 +1,4 @@
-"""The log on stderr, which may be a terminal: what it tells of files and servers moves no cursor there."""
+"""The log on stderr, which may be a terminal: control characters from files and servers are escaped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class _Printable(logging.Formatter):
 
 
 def log_to_stderr(form: str) -> None:
-    """Warnings and errors, in that form of `logging.Formatter`; nothing where a log is set up already."""
+    """Log warnings and errors to stderr in that format of `logging.Formatter`, unless logging is set up already."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Printable(form))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

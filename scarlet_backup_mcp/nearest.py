@@ -1,4 +1,4 @@
-"""What there is, where a name that was given is not."""
+"""Suggest existing names in place of one that does not exist."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from .wording import shortened
 
 
 def nearest(sought: str, names: Iterable[str]) -> str:
-    """The names that are most like the one that was sought, in words: "a, b, c and 4 more", or "none"."""
+    """List the names most like the one sought, as text: "a, b, c and 4 more", or "none"."""
     near = sorted(names, key=lambda name: (-SequenceMatcher(None, sought, name).ratio(), name))
     return shortened(near) or "none"

@@ -16,7 +16,7 @@ from .errors import Cancelled
 
 @dataclass(frozen=True)
 class State:
-    """A moment of a procedure: the stage's title, how much of `total` is done (bytes, or 0/None), a short detail."""
+    """How far a procedure is: the stage's title, how much of `total` is done (bytes, or 0/None), a short detail."""
 
     stage: str = "starting"
     done: float = 0
@@ -33,17 +33,17 @@ class Progress:
         self._deferred = 0
 
     def stage(self, title: str, total: float | None = None) -> None:
-        """A new stage begins; `total` is what `report` will count up to, if known."""
+        """Begin a stage; `total` is what `report` will count up to, if known."""
         self.check()
         self._update(State(title, 0, total))
 
     def report(self, done: float, detail: str = "") -> None:
-        """How far the present stage is."""
+        """Report how far the current stage is."""
         self.check()
         self._update(State(self.state.stage, done, self.state.total, detail or self.state.detail))
 
     def check(self) -> None:
-        """Raise `Cancelled` if the caller has asked to stop and this is no moment that must not be stopped."""
+        """Raise `Cancelled` if the caller has asked to stop, unless this moment must not be interrupted."""
         if self._cancel.is_set() and not self._deferred:
             raise Cancelled("The call was cancelled.")
 
@@ -58,7 +58,7 @@ class Progress:
 
     @contextmanager
     def uninterrupted(self) -> Generator[None]:
-        """Cancellation waits until the end of this block."""
+        """Defer cancellation until the end of this block."""
         self._deferred += 1
         try:
             yield
@@ -70,4 +70,4 @@ class Progress:
         self.show(state)
 
     def show(self, state: State) -> None:
-        """Overridden by the faces. Called in the procedure's thread, as often as `report` is."""
+        """Show the state; overridden by the faces. Called in the procedure's thread, as often as `report`."""

@@ -1,4 +1,4 @@
-"""Where the database, its container and the backups are: environment variables, each also a command line option."""
+"""Settings that locate the database, its container and the backups: environment variables and command line options."""
 
 from __future__ import annotations
 
@@ -16,39 +16,41 @@ PREFIX = "SCARLET_BACKUP_"
 
 
 class Settings(BaseSettings):
-    """All settings. `dir` unset means: `backups` in the directory that Compose's label names."""
+    """All settings. If `dir` is unset, it is `backups` in the directory that Compose's label names."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
 
-    dir: Path | None = Field(None, description="Directory of the backups, absolute.")
+    dir: Path | None = Field(None, description="Backup directory, as an absolute path.")
     via: Literal["docker", "local"] = Field("docker", description="Where PostgreSQL's client programs run.")
-    container: str = Field("abiogenesis-postgres", description="Name of the container.")
-    service: str = Field("postgres", description="Compose service, used when no container has that name.")
-    project: str = Field("scarlet", description="Compose project, used when no container has that name.")
-    database: str = Field("letta", description="Name of the database.")
+    container: str = Field("abiogenesis-postgres", description="Container name.")
+    service: str = Field("postgres", description="Compose service, used if no container has that name.")
+    project: str = Field("scarlet", description="Compose project, used if no container has that name.")
+    database: str = Field("letta", description="Database name.")
     user: str = Field("postgres", description="Role to connect as.")
     dsn: SecretStr | None = Field(None, description="With via=local: connection URI of the server.")
-    bin_dir: Path | None = Field(None, description="With via=local: directory of pg_dump and psql (default: PATH).")
+    bin_dir: Path | None = Field(None, description="With via=local: directory of pg_dump and psql; default: PATH.")
     prefix: str = Field("letta_backup", description="First part of a backup's file name.")
-    integrity_table: str = Field("agents", description="Table that must not be empty, found by search_path.")
+    integrity_table: str = Field("agents", description="Table that must not be empty, found through search_path.")
     on_failure: str | None = Field(
-        None, description="Command for a scheduled run that failed; it gets the error as JSON on stdin."
+        None, description="Command to run if a scheduled run fails; it gets the error as JSON on stdin."
     )
-    gate_minutes: int = Field(60, ge=1, le=100_000, description="Age up to which a backup opens the gate to PROC-003.")
+    gate_minutes: int = Field(
+        60, ge=1, le=100_000, description="Maximum age in minutes of a backup that opens the gate to PROC-003."
+    )
     gate_level: Literal["full", "proved", "unproved"] = Field(
         "full",
-        description="What such a backup has to be: read in full, its definitions proved by a drill (full); drilled "
-        "itself (proved); or just read in full (unproved).",
+        description="What such a backup must have passed: a full read, with its definitions proved by a drill (full); "
+        "its own drill (proved); or a full read only (unproved).",
     )
     drill_bytes: int = Field(
-        1_000_000_000, ge=0, description="Size of a dump above which `backup` drills a sample of new definitions."
+        1_000_000_000, ge=0, description="Dump size above which `backup` drills new definitions with a sample of rows."
     )
-    drill_days: int = Field(7, ge=0, le=10_000, description="Days after which `backup` makes a full drill again.")
+    drill_days: int = Field(7, ge=0, le=10_000, description="Days after which `backup` runs a full drill again.")
     sandbox_cache: bool = Field(True, description="Keep an empty cluster for drills in a Docker volume.")
-    keep_last: int = Field(3, ge=1, le=10_000, description="Newest backups that retention always keeps.")
-    keep_daily: int = Field(7, ge=0, le=10_000, description="Days of which retention keeps one backup each.")
-    keep_weekly: int = Field(4, ge=0, le=10_000, description="Weeks of which retention keeps one backup each.")
-    keep_monthly: int = Field(3, ge=0, le=10_000, description="Months of which retention keeps one backup each.")
+    keep_last: int = Field(3, ge=1, le=10_000, description="How many of the newest backups retention always keeps.")
+    keep_daily: int = Field(7, ge=0, le=10_000, description="For how many days retention keeps one backup a day.")
+    keep_weekly: int = Field(4, ge=0, le=10_000, description="For how many weeks retention keeps one backup a week.")
+    keep_monthly: int = Field(3, ge=0, le=10_000, description="For how many months retention keeps one a month.")
 
     @field_validator("dir", "bin_dir")
     @classmethod
@@ -60,7 +62,7 @@ class Settings(BaseSettings):
         except RuntimeError as error:
             raise ValueError(f"an absolute path is needed ({error})") from None
         if not value.is_absolute():
-            raise ValueError("an absolute path is needed, since an IDE's current directory is arbitrary")
+            raise ValueError("an absolute path is needed, because an IDE's current directory is arbitrary")
         return value
 
     @field_validator("prefix")
@@ -99,14 +101,15 @@ class Settings(BaseSettings):
 
 
 def load_settings(**options: Any) -> Settings:
-    """Settings from the environment, overridden by the `options` that are not None.
+    """Read the settings from the environment, overridden by the `options` that are not None.
 
-    Raises ConfigurationError that names each wrong variable, its value and what is allowed.
+    Raises ConfigurationError, naming each wrong variable, its value and what is allowed.
     """
     names = {PREFIX + name.upper() for name in Settings.model_fields}
     if unknown := sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in names):
         raise ConfigurationError(
-            f"There is no setting {', '.join(unknown)}.", f"Correct or unset it; there are {', '.join(sorted(names))}."
+            f"There is no setting {', '.join(unknown)}.",
+            f"Correct or unset it. The settings are {', '.join(sorted(names))}.",
         )
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})

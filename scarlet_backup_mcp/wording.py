@@ -1,4 +1,4 @@
-"""Lists as sentences have them."""
+"""Word lists for sentences."""
 
 from __future__ import annotations
 

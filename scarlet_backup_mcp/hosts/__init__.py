@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -14,21 +13,17 @@ from ..errors import ProgramMissing
 from ..progress import Progress
 
 CHUNK = 1 << 20
-"""Bytes moved at a time."""
+"""Bytes to move at a time."""
 POLL = 0.25
-"""Seconds between two looks at cancellation while a program is silent."""
-WAITING_CHUNKS = 8
-"""Chunks of output that may wait for a slow caller."""
-TAIL_BYTES = 64 << 10
-"""How much of stderr is kept."""
+"""Seconds between two checks for cancellation while a program is silent."""
 
 
 @dataclass(frozen=True)
 class Exit:
     """How a program ended.
 
-    `code` is None where nobody can tell any more (the container or the engine went away), and 128 + n after signal n:
-    137 also when the whole container was killed. `stderr` is the last 64 KiB of it, as text.
+    `code` is None if it can't be known any more (the container or the engine went away), and 128 + n after signal n:
+    137 also when the whole container was killed. `stderr` is its last 64 KiB, as text.
     """
 
     code: int | None
@@ -36,15 +31,15 @@ class Exit:
 
 
 class Process(Protocol):
-    """A program under way. Its output is read by a thread of its own, so that it is never blocked by a slow caller
-    for longer than the caller takes; `read` and `write` may be called from different threads."""
+    """A running program. A thread reads its output, so a slow caller delays it no longer than necessary; `read` and
+    `write` may be called from different threads."""
 
     def read(self, timeout: float | None = None) -> bytes | None:
-        """The next chunk of stdout; None when `timeout` seconds passed without any.
+        """Return the next chunk of stdout; None after `timeout` seconds without any.
 
-        Gives b"" when the program has ended and all its output was read, again and again. A program that closes its
-        stdout early and works on is still running, so its input must still be fed. Raises EngineUnreachable when
-        nothing can be heard of it any more.
+        Returns b"", on every call, once the program has ended and all its output was read. A program that closes its
+        stdout early but works on is still running, so its input must still be fed. Raises EngineUnreachable when
+        contact with it is lost.
         """
         ...
 
@@ -57,13 +52,14 @@ class Process(Protocol):
         ...
 
     def kill(self) -> None:
-        """End the program where it runs (TERM, then KILL after 5 s) and return when it is gone; its output is thrown
-        away. Harmless when it has ended; never raises. From any thread. Where it can't be reached (a paused
-        container, an engine that does not answer) this returns after 10 s and goes on trying in the background."""
+        """End the program where it runs (TERM, then KILL after 5 s), discard its output, and return when it is gone.
+
+        Harmless when it has ended; never raises. From any thread. If it can't be reached (a paused container, an
+        engine that does not answer) this returns after 10 s and keeps trying in the background."""
         ...
 
     def wait(self) -> Exit:
-        """Throw away what is left of stdout, wait for the end and release everything; a write under way fails.
+        """Discard what is left of stdout, wait for the end and release everything; a pending write fails.
 
         Does not end the input: call `end_input` or `kill` first, or a program that reads stdin never ends.
         """
@@ -72,7 +68,7 @@ class Process(Protocol):
 
 @dataclass(frozen=True)
 class Dependent:
-    """A container that depends on the database's service. `running` is its state when it was looked at."""
+    """A container that depends on the database's service. `running` is its state at that time."""
 
     id: str
     name: str
@@ -85,7 +81,7 @@ class Mount:
     """A volume (`source` is its name) or a directory of the machine, as a container sees it."""
 
     kind: str
-    """Docker's word: volume, bind, tmpfs …"""
+    """Docker's term: volume, bind, tmpfs …"""
     source: str
     destination: str
     writable: bool = True
@@ -93,13 +89,13 @@ class Mount:
 
 @dataclass(frozen=True)
 class ContainerInfo:
-    """What is known of the place. Container fields are None on a local host."""
+    """What is known about the container. On a local host, all its fields are None."""
 
     kind: Literal["docker", "local"]
     container: str | None = None
     container_id: str | None = None
     state: str | None = None
-    """Docker's word: created, running, paused, restarting, removing, exited, dead."""
+    """Docker's term: created, running, paused, restarting, removing, exited, dead."""
     health: str | None = None
     """starting, healthy, unhealthy; None without a health check."""
     started_at: str | None = None
@@ -108,16 +104,16 @@ class ContainerInfo:
     project: str | None = None
     service: str | None = None
     user: str = ""
-    """As whom the container's program is started; "" is root."""
+    """The account that the container's program is started as; "" is root."""
     data_directory: str | None = None
-    """PGDATA, as the container's environment has it."""
+    """PGDATA from the container's environment."""
     mounts: tuple[Mount, ...] = ()
     working_dir: str | None = None
-    """Compose's project directory, as the machine that ran Compose spells it."""
+    """Compose's project directory, in the spelling of the machine that ran Compose."""
     engine_local: bool = True
     """Whether the engine shares this machine's file system."""
     engine: str | None = None
-    """The engine's address, unless it is this machine's default one."""
+    """The engine's address, unless it is this machine's default."""
     auto_remove: bool = False
     """Whether the engine removes the container as soon as it stops."""
     environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
@@ -125,7 +121,7 @@ class ContainerInfo:
 
     @property
     def data_mount(self) -> Mount | None:
-        """What is mounted at or above the data directory: the deepest; None where it lies in the container itself."""
+        """The mount that holds the data directory; None if that lies in the container itself."""
         if self.data_directory is None:
             return None
         above = [m for m in self.mounts if PurePosixPath(self.data_directory).is_relative_to(m.destination)]
@@ -133,7 +129,7 @@ class ContainerInfo:
 
     @property
     def mounts_inside(self) -> list[Mount]:
-        """What is mounted below the data directory."""
+        """The mounts below the data directory."""
         if self.data_directory is None:
             return []
         inside = PurePosixPath(self.data_directory)
@@ -141,7 +137,7 @@ class ContainerInfo:
 
     @property
     def volume(self) -> str | None:
-        """Name of the volume that the data directory lies in."""
+        """Name of the volume that holds the data directory."""
         mount = self.data_mount
         return mount.source if mount is not None and mount.kind == "volume" else None
 
@@ -152,27 +148,27 @@ class Host(Protocol):
     kind: Literal["docker", "local"]
 
     def container_info(self) -> ContainerInfo:
-        """Look at it now. Raises EngineUnreachable or ContainerMissing; a stopped container is a `state`."""
+        """Inspect the container now, running or not. Raises EngineUnreachable or ContainerMissing."""
         ...
 
     def require_running(self) -> ContainerInfo:
-        """The same, but raises ContainerNotRunning or ContainerPaused unless programs can be started."""
+        """Inspect the container, and raise ContainerNotRunning or ContainerPaused unless programs can be started."""
         ...
 
     def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False) -> Process:
-        """Start a program: never a shell string. Raises HostError."""
+        """Start a program, never through a shell. Raises HostError."""
         ...
 
     def free_bytes(self, directory: str) -> int | None:
-        """Free bytes where `directory` lies, as the programs see it; None where that can't be told."""
+        """Return the free bytes where `directory` lies, as the programs see it; None if unknown."""
         ...
 
     def dependents(self) -> list[Dependent]:
-        """Containers of the same Compose project that depend on this service. Empty on a local host."""
+        """List the containers of the same Compose project that depend on this service; [] on a local host."""
         ...
 
     def stop_container(self, container_id: str, seconds: int = 10) -> None:
-        """Stop a container: its stop signal, and KILL after `seconds`."""
+        """Stop a container: its stop signal, then KILL after `seconds`."""
         ...
 
     def start_container(self, container_id: str) -> None:
@@ -180,7 +176,7 @@ class Host(Protocol):
         ...
 
     def container_log(self, container_id: str, lines: int) -> str:
-        """The last lines that a container's own program wrote."""
+        """Return the last lines that a container's own program wrote."""
         ...
 
     def close(self) -> None:
@@ -198,13 +194,12 @@ def run(
     progress: Progress | None = None,
     look: Callable[[], None] = lambda: None,
 ) -> Exit:
-    """Run a program to its end: `source` goes to its stdin, its stdout to `sink`; `look` is called all the while, every
-    quarter of a second at least.
+    """Run a program to its end: feed it `source`, pass its stdout to `sink`, and call `look` all the while.
 
     When `source`, `sink`, `look` or the progress's cancellation raises, the program is killed *before* its input ends
-    (an end of input would look like a complete one), the rest of its output is thrown away, and the exception goes on.
-    A program that stops reading early is no error here: its exit code tells. Look at `Exit.code`: anything but 0
-    means that neither what went in nor what came out can be relied on.
+    (an end would make partial input look complete), the rest of its output is discarded, and the exception goes on.
+    A program that stops reading early is no error here; its exit code tells. Check `Exit.code`: unless it is 0,
+    neither the input nor the output can be relied on.
     """
     progress = progress or Progress()
     progress.check()
@@ -227,7 +222,7 @@ def run(
         ended = process.wait()
         if feed is not None:
             feed.join()
-    progress.check()  # what ended because of a cancellation has not ended well
+    progress.check()  # an end that a cancellation caused is no good end
     return ended
 
 
@@ -239,8 +234,9 @@ def output_of(
     env: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Generator[bytes, None, Exit]:
-    """A program's stdout in chunks, as fast as they are taken, each seen by `watch` first; its `Exit` is what the
-    generator returns. The program is killed when the generator is closed before, or `watch` or the progress raises.
+    """Yield a program's stdout in chunks, after passing each to `watch`; return its `Exit`.
+
+    The program is killed if the generator is closed early, or if `watch` or the progress raises.
     """
     progress = progress or Progress()
     progress.check()
@@ -298,85 +294,28 @@ class _Feed:
                 self._process.end_input()
 
     def stop(self) -> None:
-        """No more chunks are wanted. Input is then left open: only a source that came to its end ends it."""
+        """Stop feeding, and leave the input open: only a source that was read to its end closes it."""
         with self._ending:
             self._stopped = True
 
     def join(self) -> None:
-        """Called after the process's `wait`, which makes a blocked write fail. Leaves a source that hangs to itself."""
+        """Wait for the thread, but not for a source that hangs. Call after `Process.wait`: it fails a blocked write."""
         self._thread.join(timeout=5)
 
 
 def missing_program(argv: Sequence[str], ended: Exit) -> ProgramMissing | None:
-    """The error to raise when a program could not be started at all, else None.
+    """Return the error to raise if a program could not be started at all, else None.
 
-    A shell tells it by exit code 127 (not found) or 126 (found, but not to be run), and so does a container
-    runtime; PostgreSQL's own programs use neither.
+    Shells and container runtimes then end with code 127 (not found) or 126 (found, but not executable); PostgreSQL's
+    own programs use neither.
     """
     if ended.code not in (126, 127):
         return None
     return ProgramMissing(f"{argv[0]} could not be started: {ended.stderr.strip() or f'exit code {ended.code}'}.")
 
 
-class OutputQueue:
-    """Between a process's reader thread and its caller: at most 8 chunks wait, so memory stays flat."""
-
-    def __init__(self) -> None:
-        self._chunks: deque[bytes] = deque()
-        self._changed = threading.Condition()
-        self._ended = False
-        self._discarding = False
-
-    def put(self, chunk: bytes) -> None:
-        """Called by the reader thread. Blocks while the queue is full, unless its content is not wanted any more."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._discarding or len(self._chunks) < WAITING_CHUNKS)
-            if chunk and not self._discarding:
-                self._chunks.append(chunk)
-                self._changed.notify_all()
-
-    def end(self) -> None:
-        """Called by the reader thread, last."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def discard(self) -> None:
-        """Throw away what waits and what is still to come. From any thread."""
-        with self._changed:
-            self._discarding = True
-            self._chunks.clear()
-            self._changed.notify_all()
-
-    def get(self, timeout: float | None) -> bytes | None:
-        """As `Process.read`."""
-        with self._changed:
-            self._changed.wait_for(lambda: bool(self._chunks) or self._ended, timeout)
-            if self._chunks:
-                chunk = self._chunks.popleft()
-                self._changed.notify_all()
-                return chunk
-            return b"" if self._ended else None
-
-
-class Tail:
-    """The last 64 KiB of a stream."""
-
-    def __init__(self) -> None:
-        self._kept = bytearray()
-
-    def add(self, data: bytes) -> None:
-        """Append, and forget what is too old."""
-        self._kept += data
-        del self._kept[:-TAIL_BYTES]
-
-    def text(self) -> str:
-        """What is kept, as UTF-8; bytes that are none show as U+FFFD."""
-        return self._kept.decode("utf-8", errors="replace")
-
-
 def free_bytes_of(directory: Path) -> int | None:
-    """Free bytes for this user where `directory` lies on this machine; None where that can't be told."""
+    """Return this user's free bytes where `directory` lies on this machine; None if unknown."""
     try:
         return shutil.disk_usage(directory).free
     except OSError:
@@ -391,9 +330,7 @@ __all__ = [
     "Exit",
     "Host",
     "Mount",
-    "OutputQueue",
     "Process",
-    "Tail",
     "free_bytes_of",
     "missing_program",
     "output_of",

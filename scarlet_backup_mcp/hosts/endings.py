@@ -1,4 +1,4 @@
-"""What the end of a program means where the place it ran in went away."""
+"""Tell a program that ended by itself from one whose container or engine went away."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from . import Exit, Host
 
 KILLED = 137
 """Exit code of a program that was killed, as when memory runs out."""
-_AFTER_A_KILL = "See whether memory ran out there (`dmesg` tells) or somebody restarted it, then try again."
+_AFTER_A_KILL = "Find out whether it ran out of memory (see `dmesg`) or somebody restarted it, then try again."
 
 
 def lost(host: Host, ended: Exit, during: str) -> HostError | None:
-    """The error when the container or its engine went away under a program, or before it began, or when only the
-    program was killed; None: it ended itself.
+    """Return the error to raise if something else ended a program; None if it ended by itself.
 
-    `during` completes the sentence, for example "the load".
+    The container or its engine went away, before or while it ran, or only the program was killed. `during` completes
+    the sentence, for example "the load".
     """
     try:
         host.require_running()
@@ -28,14 +28,14 @@ def lost(host: Host, ended: Exit, during: str) -> HostError | None:
     if ended.code is None:
         return ContainerLost(f"The container or its engine went away during {during}. {ended.stderr.strip()}".strip())
     if ended.code == KILLED:
-        error = HostError if host.kind == "local" else ContainerLost  # it may have been started anew
+        error = HostError if host.kind == "local" else ContainerLost  # it may have been restarted
         return error(f"The program was killed during {during}. {ended.stderr.strip()}".strip(), _AFTER_A_KILL)
     return None
 
 
 @contextmanager
 def still_there(during: str) -> Generator[None]:
-    """A container that no program can be started in any more was lost: it ran before. `during` as for `lost`."""
+    """Raise ContainerLost when a container that was running is found stopped or missing. `during` as for `lost`."""
     try:
         yield
     except (ContainerMissing, ContainerNotRunning) as error:

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import IO, Literal
 
 from ..errors import HostError, ProgramMissing
-from . import CHUNK, POLL, ContainerInfo, Dependent, Exit, OutputQueue, Tail, free_bytes_of
+from . import CHUNK, POLL, ContainerInfo, Dependent, Exit, free_bytes_of
 from .docker.engine import is_loopback
+from .output import OutputQueue, Tail
 
 GRACE_SECONDS = 5.0
-"""Between TERM and KILL."""
+"""How long after TERM to send KILL."""
 
 
 class LocalHost:
-    """A `Host` that takes programs from `bin_dir` (else from PATH) and gives them `environment`: PGHOST, PGUSER …
+    """Run programs from `bin_dir` (or PATH) on this machine, with `environment` added: PGHOST, PGUSER …
 
     No PG* variable of our own environment reaches a program: it might point at another server.
     """
@@ -32,15 +33,15 @@ class LocalHost:
         self._bin_dir, self._environment = bin_dir, dict(environment)
 
     def container_info(self) -> ContainerInfo:
-        """As `Host.place`: nothing is known but that it is here."""
+        """Return an empty description: there is no container."""
         return ContainerInfo(kind="local")
 
     def require_running(self) -> ContainerInfo:
-        """As `Host.require_running`: this machine runs."""
+        """Return the same empty description: this machine is running."""
         return self.container_info()
 
     def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False) -> LocalProcess:
-        """As `Host.start`. `argv[0]` is a bare name or an absolute path. Raises ProgramMissing or HostError."""
+        """Start a program. `argv[0]` is a bare name or an absolute path. Raises ProgramMissing or HostError."""
         program = self._find(argv[0])
         inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("PG")}
         try:
@@ -49,30 +50,30 @@ class LocalHost:
             raise HostError(f"{program} could not be started: {error}") from error
 
     def free_bytes(self, directory: str) -> int | None:
-        """As `Host.free_bytes`; None unless the server is reached by a socket or a loopback address."""
+        """Return the free bytes where `directory` lies; None unless the server is on this machine, by its address."""
         return free_bytes_of(Path(directory)) if self._server_is_here() else None
 
     def dependents(self) -> list[Dependent]:
-        """As `Host.dependents`."""
+        """Return []: there are no containers here."""
         return []
 
     def stop_container(self, container_id: str, seconds: int = 10) -> None:
-        """Raises HostError: there are no containers here."""
+        """Raise HostError: there are no containers here."""
         raise HostError(f"A local server has no container {container_id} that could be stopped.")
 
     def start_container(self, container_id: str) -> None:
-        """Raises HostError: there are no containers here."""
+        """Raise HostError: there are no containers here."""
         raise HostError(f"A local server has no container {container_id} that could be started.")
 
     def container_log(self, container_id: str, lines: int) -> str:
-        """Raises HostError: there are no containers here."""
+        """Raise HostError: there are no containers here."""
         raise HostError(f"A local server has no container {container_id} with a log.")
 
     def close(self) -> None:
-        """As `Host.close`: nothing is held."""
+        """Do nothing: there is no connection to close."""
 
     def _find(self, program: str) -> Path:
-        """Not by `shutil.which`, which on Windows looks into the current directory first."""
+        """Find a program, but not with `shutil.which`: on Windows it searches the current directory first."""
         file_name = program if sys.platform != "win32" or program.lower().endswith(".exe") else f"{program}.exe"
         if self._bin_dir is not None:
             directories = [self._bin_dir]
@@ -98,9 +99,9 @@ def start_apart(
     stderr: int | IO[bytes],
     env: Mapping[str, str],
 ) -> subprocess.Popen[bytes]:
-    """A program in a session (on Windows: a process group) of its own, its pipes unbuffered, out of Ctrl-C's reach.
+    """Start a program in its own session (on Windows: process group), out of Ctrl-C's reach, with unbuffered pipes.
 
-    On POSIX it runs with SIGINT blocked: between fork and setsid a child is still in the terminal's group, and a
+    On POSIX it starts with SIGINT blocked: between fork and setsid a child is still in the terminal's group, and a
     Ctrl-C in that moment ended it (seen). Raises OSError.
     """
     if sys.platform == "win32":
@@ -118,7 +119,7 @@ def start_apart(
 
 
 class LocalProcess:
-    """A `Process` on this machine, in a session of its own: the terminal's Ctrl-C does not reach it."""
+    """A program on this machine, in its own session: the terminal's Ctrl-C does not reach it."""
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str], stdin: bool) -> None:
         self._output, self._errors = OutputQueue(), Tail()
@@ -135,11 +136,11 @@ class LocalProcess:
         threading.Thread(target=self._read_streams, name=argv[0], daemon=True).start()
 
     def read(self, timeout: float | None = None) -> bytes | None:
-        """As `Process.read`."""
+        """Return the next chunk of stdout; None after `timeout` seconds without any, b"" at the end."""
         return self._output.get(timeout)
 
     def write(self, data: bytes) -> None:
-        """As `Process.write`."""
+        """Feed stdin. Raises OSError when the program takes no more."""
         with self._stdin_use:
             pipe = self._popen.stdin
             if pipe is None or pipe.closed:
@@ -149,14 +150,14 @@ class LocalProcess:
                 rest = rest[pipe.write(rest) :]
 
     def end_input(self) -> None:
-        """As `Process.end_input`."""
+        """Close stdin: the program sees the end of its input."""
         if self._popen.stdin is not None and self._stdin_use.acquire(timeout=GRACE_SECONDS):
             with contextlib.suppress(OSError):
                 self._popen.stdin.close()
             self._stdin_use.release()
 
     def kill(self) -> None:
-        """As `Process.kill`. A thread does the work, so that no interrupt of the caller leaves it half done."""
+        """End the program, in a thread, so that interrupting the caller does not leave it half done."""
         if self._ended.is_set():
             return
         self._output.discard()
@@ -166,11 +167,11 @@ class LocalProcess:
         killer.join()
 
     def wait(self) -> Exit:
-        """As `Process.wait`."""
+        """Wait for the end, discarding stdout, and release everything."""
         self._output.discard()
         while not self._ended.wait(POLL) and not self._killed:
             pass
-        self._ended.wait(GRACE_SECONDS)  # a stranger to its group may hold its stdout for longer
+        self._ended.wait(GRACE_SECONDS)  # a process outside its group may hold its stdout for longer
         code = self._popen.wait()
         self.end_input()
         return Exit(128 - code if code < 0 else code, self._errors.text())
@@ -192,7 +193,7 @@ class LocalProcess:
             self._errors.add(chunk)
 
     def _end_program(self) -> None:
-        """Stopped first, so that no program of a pipeline takes the death of another for the end of its input."""
+        """Signal the group, stopped first, so that no part of a pipeline takes another's death for the end of input."""
         if sys.platform == "win32":
             self._popen.kill()
             self._popen.wait()

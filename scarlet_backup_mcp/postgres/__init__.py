@@ -1,4 +1,4 @@
-"""What PostgreSQL is asked and how its files read: `dump`, `server`, `cluster`. Knows no Docker.
+"""PostgreSQL: how to read its dumps (`dump`), query its servers (`server`) and handle its files (`cluster`). No Docker.
 
 Procedures import it; programs run through the protocol of `hosts`.
 """

@@ -11,7 +11,8 @@ from ..models.manifest import Manifest
 from ..models.results import Repaired
 from ..postgres.dump.contents import Contents, Rows
 from ..postgres.dump.digests import BlockDigests
-from ..postgres.dump.script import ScriptDamaged, ScriptReader
+from ..postgres.dump.events import ScriptDamaged
+from ..postgres.dump.script import ScriptReader
 from ..progress import Progress
 from ..store import names
 from ..store.lock import writer_lock

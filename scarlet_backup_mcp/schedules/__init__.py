@@ -1,8 +1,8 @@
-"""Scheduled backups: a job of the system's own scheduler, printed or registered.
+"""Scheduled backups: jobs for the system's own scheduler, printed or registered.
 
-`schedule` describes a job, and with `install` registers it in place of an earlier one of its name; `unschedule` takes
-it out. A run appends its result to the audit log of the backup directory, and `store.audit.last_runs` gives the last
-ones of each job.
+`schedule` describes a job, and with `install` registers it in place of an earlier one of its name; `unschedule` removes
+it. A run appends its result to the audit log of the backup directory, and `store.audit.last_runs` returns the last
+runs of each job.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ __all__ = [
 
 
 REPLACED = (
-    "It is in place of the earlier job of this name. One of another database, directory, kind (--kind) or period "
-    "(--daily, --weekly) has a name of its own."
+    "It replaces the earlier job of this name. A job for another database, directory, kind (--kind) or period "
+    "(--daily, --weekly) has its own name."
 )
 
 
@@ -68,7 +68,7 @@ _SCHEDULERS: dict[System, _Scheduler] = {"windows": windows, "systemd": systemd,
 
 
 def system_here() -> System:
-    """The scheduler of this machine; on Linux without a running systemd, cron."""
+    """Return the scheduler of this machine; cron on Linux without a running systemd."""
     if sys.platform == "win32":
         return "windows"
     if sys.platform == "darwin":
@@ -87,23 +87,23 @@ def schedule(
     system: System | None = None,
     install: bool = False,
 ) -> ScheduleReport:
-    """Describe the job, and with `install` register it: once more with the same words changes nothing. That it is in
-    place of an earlier one of its name is the first of the notes.
+    """Describe the job, and with `install` register it; registering the same job again changes nothing.
 
-    `options` are those of the command `backup`. Raises ConfigurationError, ScheduleFailed or StoreError.
+    If it replaces an earlier one of its name, the first note says so. `options` are those of the command `backup`.
+    Raises ConfigurationError, ScheduleFailed or StoreError.
     """
     system = system or system_here()
     job, scheduler = job_for(settings, every, at, kind=kind, weekday=weekday, options=options), _SCHEDULERS[system]
     files, notes = scheduler.files(job), scheduler.notes(job)
     if install:
         if system != system_here() and system != "cron":
-            raise ScheduleFailed(f"This machine has no {system}.", f"Leave out --system: here it is {system_here()}.")
+            raise ScheduleFailed(f"This machine has no {system}.", f"Leave out --system to use {system_here()}.")
         require_runnable(job)
         with _files_of(system):
             replaced = scheduler.install(job)
         if replaced:
             notes.insert(0, REPLACED)
-    elsewhere = [] if system == system_here() else ["Its paths are those of this machine."]
+    elsewhere = [] if system == system_here() else ["The paths in it are those of this machine."]
     return ScheduleReport(
         system=system,
         name=job.name,
@@ -115,7 +115,7 @@ def schedule(
 
 
 def unschedule(name: str, *, system: System | None = None) -> ScheduleReport:
-    """Take the job of this name out, as `job_name` gives it. Raises ConfigurationError or ScheduleFailed."""
+    """Remove the job of this name (see `job_name`). Raises ConfigurationError or ScheduleFailed."""
     require_job_name(name)
     system = system or system_here()
     with _files_of(system):
@@ -125,19 +125,19 @@ def unschedule(name: str, *, system: System | None = None) -> ScheduleReport:
 
 @contextmanager
 def _files_of(system: System) -> Generator[None]:
-    """What a scheduler's files and directories refuse, as ScheduleFailed."""
+    """Turn an OSError of the scheduler's files and directories into ScheduleFailed."""
     try:
         yield
     except OSError as error:
         where = f" of {error.filename}" if error.filename else ""
         raise ScheduleFailed(
             f"The files of {system} can't be changed{where}: {error.strerror or error}.",
-            "Mend that, and call it again: it does what is left to do.",
+            "Fix that, then call it again: it does the rest.",
         ) from error
 
 
 def without_console() -> None:
-    """Give a process without standard streams, as pythonw.exe is on Windows, streams that lead nowhere."""
+    """Give a process without standard streams, like Windows' pythonw.exe, streams that discard everything."""
     nowhere = Path(os.devnull)
     sys.stdout = sys.stdout or nowhere.open("w", encoding="utf-8")
     sys.stderr = sys.stderr or nowhere.open("w", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""cron: lines in the user's own table (crontab(1), crontab(5)). Nobody catches up a run that was missed."""
+"""cron: lines in the user's own crontab (crontab(1), crontab(5)). Missed runs are not made up for."""
 
 from __future__ import annotations
 
@@ -15,27 +15,26 @@ WEEKDAYS = {"sunday": 0, "monday": 1, "tuesday": 2, "wednesday": 3, "thursday": 
 
 
 def files(job: ScheduledJob) -> list[JobFile]:
-    """The lines, between their markers."""
+    """Return the job's lines, between their markers."""
     return [JobFile(path="crontab", text="\n".join([_begin(job.name), _line(job), _end(job.name)]) + "\n")]
 
 
 def commands(name: str) -> list[str]:
-    """What registers them by hand."""
+    """Return the command that registers the lines by hand."""
     return ["crontab -e"]
 
 
 def notes(job: ScheduledJob) -> list[str]:
-    """What to know of it."""
+    """Return what the user should know about cron jobs."""
     return [
-        "cron does not catch up: a run that was due while the machine was off or asleep is lost. Choose systemd or "
-        "launchd where there is one.",
-        "What a failed run says is mailed to you if this machine can send mail; the audit log has it in any case.",
+        "cron does not make up for missed runs: one that was due while the machine was off or asleep is lost. Prefer "
+        "systemd or launchd where available.",
+        "The output of a failed run is mailed to you if this machine can send mail; the audit log has it in any case.",
     ]
 
 
 def install(job: ScheduledJob) -> bool:
-    """Put the lines into the table; the rest of it stays as it is. Gives whether they are in place of others of that
-    name.
+    """Put the lines into the crontab and leave the rest of it alone; tell whether they replaced others of that name.
 
     Raises ScheduleFailed, or ConfigurationError for a command that cron would refuse.
     """
@@ -52,7 +51,7 @@ def install(job: ScheduledJob) -> bool:
 
 
 def remove(name: str) -> bool:
-    """Take the lines out again; False when they are not there. Raises ScheduleFailed."""
+    """Remove the job's lines; False if there are none. Raises ScheduleFailed."""
     rest = _without(_table(), name)
     if rest is not None:
         require_success(["crontab", "-"], rest)
@@ -62,13 +61,13 @@ def remove(name: str) -> bool:
 def _line(job: ScheduledJob) -> str:
     words = [*(f"{name}={shlex.quote(value)}" for name, value in job.environment.items()), shlex.join(job.argv)]
     command = f"{' '.join(words)} >/dev/null"
-    # A bare % is a line end to cron, and of two backslashes it drops one (seen with 3.0pl1). Backslashes stand within
-    # single quotes only, which are closed and opened again after one that would have another or a % behind it.
+    # To cron a bare % is a line end, and it drops one of two backslashes (seen with 3.0pl1). Backslashes only occur in
+    # single quotes; after one that another or a % would follow, the quotes are closed and opened again.
     command = re.sub(r"\\(?=[\\%])", r"\\''", command).replace("%", r"\%")
     if len(command.encode()) > LONGEST_COMMAND:
         raise ConfigurationError(
-            f"The command has {len(command.encode())} bytes; cron takes {LONGEST_COMMAND}.",
-            "Use shorter paths; where SCARLET_BACKUP_BIN_DIR is set, PATH need not stand in it.",
+            f"The command has {len(command.encode())} bytes; cron accepts {LONGEST_COMMAND}.",
+            "Use shorter paths; with SCARLET_BACKUP_BIN_DIR set, the command needs no PATH.",
         )
     day = WEEKDAYS[job.weekday] if job.weekday else "*"
     return f"{job.at.minute} {job.at.hour} * * {day} {command}"
@@ -93,7 +92,7 @@ def _table() -> bytes:
 
 
 def _without(table: bytes, name: str) -> bytes | None:
-    """The table less the lines of that name, None when it has none. Raises ScheduleFailed when a marker is missing."""
+    """Return the table without the lines of that name; None if it has none. Raises ScheduleFailed without a marker."""
     lines = table.splitlines(keepends=True)
     bare = [line.rstrip(b"\r\n") for line in lines]
     begins = [at for at, line in enumerate(bare) if line == _begin(name).encode()]
@@ -102,7 +101,7 @@ def _without(table: bytes, name: str) -> bytes | None:
         return None
     if len(begins) != 1 or len(ends) != 1 or ends[0] < begins[0]:
         raise ScheduleFailed(
-            f"The markers of {name} in your crontab do not come in one pair; nothing was changed.",
-            "Take those lines out with `crontab -e` and call it again.",
+            f"Your crontab should have exactly one pair of markers for {name}, but does not; nothing was changed.",
+            "Remove those lines with `crontab -e`, then call it again.",
         )
     return b"".join(lines[: begins[0]] + lines[ends[0] + 1 :])

@@ -1,4 +1,4 @@
-"""What a scheduler is to run, and when: the command line of `backup` with the settings in force."""
+"""A scheduled job: the command line of `backup` with the settings in force, and when to run it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Every = Literal["daily", "weekly"]
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 PROGRAM_SECONDS = 60
 LONGEST_RUN_HOURS = 12
-"""A run that hangs is ended after this, where the scheduler can, so that the next one may begin."""
-# What leads to an engine or to client programs, and is not in a scheduler's environment.
+"""The scheduler, if it can, ends a run that hangs for this long, so that the next one can begin."""
+# Variables that lead to an engine or to client programs, which a scheduler's environment lacks.
 _DOCKER = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 _SERVICES = ("PGSERVICEFILE", "PGSYSCONFDIR")
 _NAMED = ("container", "service", "project", "database")
@@ -37,7 +37,7 @@ _CACHE = {"cache", ".cache", "caches"}
 
 @dataclass(frozen=True)
 class ScheduledJob:
-    """One run a day, or a week, in local time. `argv[0]` is an absolute path."""
+    """A daily or weekly run, in local time. `argv[0]` is an absolute path."""
 
     name: str
     argv: tuple[str, ...]
@@ -47,7 +47,7 @@ class ScheduledJob:
 
     @property
     def description(self) -> str:
-        """For people who look at their scheduler."""
+        """What people see in their scheduler."""
         return f"Backup of Scarlet's memory ({'every ' + self.weekday if self.weekday else 'daily'}, {self.at:%H:%M})"
 
 
@@ -61,44 +61,46 @@ def job_for(
     options: Sequence[str] = (),
     environment: Mapping[str, str] = os.environ,
 ) -> ScheduledJob:
-    """The job that makes backups of this kind with these settings, and with `options` of the command `backup`.
+    """Describe the job that makes backups of this kind with these settings and `options` of the command `backup`.
 
-    `at` is HH:MM, local time; `weekday` counts when `every` is "weekly". Raises ConfigurationError, also where a
-    password would have to stand in the job.
+    `at` is HH:MM, local time; `weekday` is used if `every` is "weekly". Raises ConfigurationError, also if the job
+    would have to contain a password.
     """
     found = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)", at)
     if found is None:
-        raise ConfigurationError(f"{at!r} is no time of day.", "Write HH:MM, for example 03:30.")
+        raise ConfigurationError(f"{at!r} is not a time of day.", "Write HH:MM, for example 03:30.")
     name = job_name(settings, every, kind)
     command = (interpreter(), "-P", "-m", PACKAGE, "backup", "--scheduled", name, "--quiet", f"--kind={kind}")
     carried = _carried(settings, environment)
     argv = (*command, *options, *settings_in_force(settings))
     for text in (*argv, *carried.values()):
         if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text):
-            raise ConfigurationError(f"{text!r} holds a control character or is no UTF-8: no scheduler takes it.")
+            raise ConfigurationError(f"{text!r} has a control character or is not UTF-8: no scheduler accepts that.")
     return ScheduledJob(name, argv, time(int(found[1]), int(found[2])), weekday if every == "weekly" else None, carried)
 
 
 def job_name(settings: Settings, every: Every, kind: Kind = "sql") -> str:
-    """`scarlet-backup-daily` or `scarlet-backup-daily-volume`; for another database or directory than the usual one
-    with a digest of what leads to it, so that the job of one never takes the place of another's."""
+    """Name a job, for example `scarlet-backup-daily` or `scarlet-backup-daily-volume`.
+
+    If database or directory are not the default ones, the name includes a digest of the settings that lead there, so
+    that the job for one never replaces the job for another."""
     other = {name: str(_plain(value)) for name, value in _changed(settings).items() if name in _WHICH_JOB}
     which = f"-{hashlib.sha256(repr(sorted(other.items())).encode()).hexdigest()[:8]}" if other else ""
     return f"scarlet-backup{which}-{every}{'-volume' if kind == 'volume' else ''}"
 
 
 def require_job_name(name: str) -> None:
-    """Raises ConfigurationError for a name that `job_name` never gives: another's job is not ours to take out."""
+    """Raise ConfigurationError for a name that `job_name` never gives: other programs' jobs are not ours to remove."""
     if not re.fullmatch(_NAME, name):
         raise ConfigurationError(
-            f"{name!r} is no name of a job of this tool's.",
-            "Take it from `list_backups`, such as scarlet-backup-daily.",
+            f"{name!r} is not the name of a job of this tool.",
+            "Use a name that `list_backups` shows, such as scarlet-backup-daily.",
         )
 
 
 def interpreter() -> str:
-    """This Python. On Windows pythonw.exe, where it is there: it opens no window."""
-    found = os.path.abspath(sys.executable)  # not resolved: a link of a virtual environment leads out of it
+    """Return the path of this Python; on Windows that of pythonw.exe, if it exists: it opens no window."""
+    found = os.path.abspath(sys.executable)  # not resolved: a virtual environment's link leads out of it
     windowless = Path(found).with_name("pythonw.exe")
     if os.name == "nt" and windowless.exists():
         return str(windowless)
@@ -106,29 +108,30 @@ def interpreter() -> str:
 
 
 def settings_in_force(settings: Settings) -> list[str]:
-    """As options of the command line, those that are not the defaults, and what was named although it is the default.
+    """Return command line options for settings that differ from their defaults or were given explicitly.
+
     Raises ConfigurationError for a password."""
     named = {name: getattr(settings, name) for name in _NAMED if name in settings.model_fields_set}
     changed = {**named, **_changed(settings)}
     if (dsn := changed.get("dsn")) is not None and holds_password(str(_plain(dsn))):
         raise ConfigurationError(
-            f"{PREFIX}DSN holds a password, and a scheduled job's command line can be read by others.",
-            "Put the password into libpq's password file (~/.pgpass, for its owner only; on Windows "
-            "%APPDATA%\\postgresql\\pgpass.conf) as host:port:database:user:password, leave it out of the DSN, "
-            "and call `schedule` again.",
+            f"{PREFIX}DSN holds a password, and others can read a scheduled job's command line.",
+            "Put the password into libpq's password file (~/.pgpass, readable by its owner only; on Windows "
+            "%APPDATA%\\postgresql\\pgpass.conf) as host:port:database:user:password, remove it from the DSN, "
+            "then call `schedule` again.",
         )
     return [f"--{name.replace('_', '-')}={_plain(value)}" for name, value in changed.items()]
 
 
 def require_runnable(job: ScheduledJob) -> None:
-    """Start the job's interpreter as a scheduler would, and see that it finds this package. Raises ConfigurationError.
+    """Start the job's interpreter like a scheduler, and check that it finds this package. Raises ConfigurationError.
 
-    A project's directory or PYTHONPATH may have led to it here, and a cache may be emptied any day.
+    Here a project's directory or PYTHONPATH may have led to the package, and a cache may be emptied any day.
     """
     if _CACHE & {part.lower() for part in Path(job.argv[0]).parts}:
         raise ConfigurationError(
-            f"{job.argv[0]} lies in a cache, which may be emptied: the job would then no longer run.",
-            "Install it for good (uv tool, pipx or a virtual environment) and call `schedule` from there.",
+            f"{job.argv[0]} is in a cache. Once that is emptied, the job would no longer run.",
+            "Install it permanently (uv tool, pipx or a virtual environment), then call `schedule` from there.",
         )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     command = [job.argv[0], "-P", "-c", f"import importlib; importlib.import_module('{PACKAGE}.cli')"]
@@ -141,7 +144,7 @@ def require_runnable(job: ScheduledJob) -> None:
     if done.returncode:
         raise ConfigurationError(
             f"{job.argv[0]} does not find {PACKAGE} when a scheduler starts it.",
-            "Install it into that Python's environment (`pip install .`) and call `schedule` again.",
+            "Install it into that Python's environment (`pip install .`), then call `schedule` again.",
         )
 
 
@@ -161,14 +164,12 @@ def run_program(argv: Sequence[str], stdin: bytes = b"") -> subprocess.Completed
 
 
 def require_success(argv: Sequence[str], stdin: bytes = b"", *, or_codes: Collection[int] = ()) -> bool:
-    """The same; False when its exit code is one of `or_codes`. Raises ScheduleFailed, with what it says, when that is
-    another one than these and 0."""
+    """Run a scheduler's own program; False if its exit code is one of `or_codes`. Raises ScheduleFailed, with its
+    output, for any other code but 0."""
     done = run_program(argv, stdin)
     if done.returncode and done.returncode not in or_codes:
-        said = (done.stderr or done.stdout).decode(errors="replace").strip()
-        raise ScheduleFailed(
-            f"`{' '.join(argv)}` failed with exit code {done.returncode}: {said or 'it says nothing'}."
-        )
+        output = (done.stderr or done.stdout).decode(errors="replace").strip()
+        raise ScheduleFailed(f"`{' '.join(argv)}` failed with exit code {done.returncode}: {output or 'no output'}.")
     return not done.returncode
 
 
@@ -189,7 +190,7 @@ def _carried(settings: Settings, environment: Mapping[str, str]) -> dict[str, st
     carried = {name: environment[name] for name in wanted if environment.get(name)}
     if re.search(r"://[^@]*:[^@]*@", carried.get("DOCKER_HOST", "")):
         raise ConfigurationError(
-            "DOCKER_HOST holds a password, which a scheduled job would show.",
-            "Use a key for ssh, and leave the password out of DOCKER_HOST.",
+            "DOCKER_HOST holds a password, which a scheduled job would expose.",
+            "Use an ssh key, and remove the password from DOCKER_HOST.",
         )
     return carried

@@ -17,17 +17,17 @@ WEEKDAYS = {"sunday": 0, "monday": 1, "tuesday": 2, "wednesday": 3, "thursday": 
 TRIES = 5
 """`bootout` returns before the old job is gone."""
 NOT_LOADED = (3, 113)
-"""Exit codes of `bootout` for a job that is not there: "No such process", on older systems "Could not find specified
-service". Another one, such as 5 or 36 ("Operation now in progress"), does not tell that it is gone."""
+"""Exit codes of `bootout` for a job that does not exist: "No such process", on older systems "Could not find specified
+service". Others, such as 5 or 36 ("Operation now in progress"), do not mean that it is gone."""
 
 
 def path_of(name: str) -> Path:
-    """Where the job's property list lies."""
+    """Return the path of the job's property list."""
     return Path.home() / "Library" / "LaunchAgents" / f"{name}.plist"
 
 
 def files(job: ScheduledJob) -> list[JobFile]:
-    """The property list."""
+    """Return the job's property list."""
     when = {"Hour": job.at.hour, "Minute": job.at.minute}
     log = str(_log(job.name))
     content: dict[str, object] = {
@@ -44,22 +44,21 @@ def files(job: ScheduledJob) -> list[JobFile]:
 
 
 def commands(name: str) -> list[str]:
-    """What registers the file by hand."""
+    """Return the commands that register the file by hand."""
     return [f"mkdir -p '{_log(name).parent}'", f"launchctl bootstrap gui/$(id -u) '{path_of(name)}'"]
 
 
 def notes(job: ScheduledJob) -> list[str]:
-    """What to know of it."""
+    """Return what the user should know about launchd jobs."""
     return [
-        "A run that was missed while the Mac slept is caught up when it wakes; one while it was off is not.",
-        "It runs while you are logged in, also in the background.",
-        f"What a run says is in {_log(job.name)}.",
+        "A run missed while the Mac slept is made up for when it wakes; one missed while it was off is not.",
+        "It runs while you are logged in, even in the background.",
+        f"The output of a run is in {_log(job.name)}.",
     ]
 
 
 def install(job: ScheduledJob) -> bool:
-    """Write the file and load it. Gives whether it is in place of another of that name. Raises ScheduleFailed or
-    StoreError."""
+    """Write the file and load it; tell whether it replaced another one. Raises ScheduleFailed or StoreError."""
     path, content = path_of(job.name), files(job)[0].text.encode()
     before = path.read_bytes() if path.exists() else None
     _log(job.name).parent.mkdir(parents=True, exist_ok=True)
@@ -79,8 +78,8 @@ def install(job: ScheduledJob) -> bool:
 
 
 def remove(name: str) -> bool:
-    """Unload the job and remove its file; False when there is none. Raises ScheduleFailed when it may still be loaded:
-    then the file stays."""
+    """Unload the job and remove its file; False if there is none. Raises ScheduleFailed, with the file in place, if it
+    may still be loaded."""
     unloaded = require_success(["launchctl", "bootout", f"{_domain()}/{name}"], or_codes=NOT_LOADED)
     there = path_of(name).exists()
     path_of(name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What `schedule` answers."""
+"""The result of `schedule`."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ System = Literal["windows", "systemd", "launchd", "cron"]
 
 
 class JobFile(Model):
-    """A file of a scheduler's, or lines of it."""
+    """A scheduler's file, or lines of it."""
 
     path: str
     text: str
 
 
 class ScheduleReport(Model):
-    """Answer of `schedule`."""
+    """The result of `schedule`."""
 
     system: System
     name: str
     action: Literal["printed", "installed", "removed", "nothing to remove"]
     files: list[JobFile] = Field(default=[])
-    commands: list[str] = Field(default=[], description="What registers the files by hand.")
+    commands: list[str] = Field(default=[], description="Commands that register the files by hand.")
     notes: list[str] = Field(default=[])
 
 
 def lines(report: ScheduleReport) -> list[str]:
-    """The same for people."""
+    """Format a report for people."""
     head = f"{report.name} ({report.system}): {report.action}."
     shown = [] if report.action == "installed" else [f"--- {file.path} ---\n{file.text}" for file in report.files]
     by_hand = ["To register it by hand:", *report.commands] if report.commands else []

@@ -12,19 +12,19 @@ from .job import LONGEST_RUN_HOURS, ScheduledJob, require_success, run_program
 from .report import JobFile
 
 NOTES = (
-    "A run that was missed is caught up when the machine or the session starts again (Persistent=true).",
-    "User timers run while you are logged in; to have them run always: loginctl enable-linger {user}",
-    "What a run says is in `journalctl --user -u {name}`.",
+    "A missed run is made up for when the machine or the session starts again (Persistent=true).",
+    "User timers run while you are logged in; to run them always: loginctl enable-linger {user}",
+    "The output of a run is in `journalctl --user -u {name}`.",
 )
 
 
 def directory() -> Path:
-    """Where user units lie."""
+    """Return the directory of user units."""
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
 
 
 def files(job: ScheduledJob) -> list[JobFile]:
-    """The service and the timer."""
+    """Return the job's service and timer."""
     day = f"{job.weekday[:3].capitalize()} " if job.weekday else ""
     environment = [f"Environment={_quoted(f'{name}={value}')}" for name, value in job.environment.items()]
     service = [
@@ -56,7 +56,7 @@ def files(job: ScheduledJob) -> list[JobFile]:
 
 
 def commands(name: str) -> list[str]:
-    """What registers the files by hand."""
+    """Return the commands that register the files by hand."""
     return [
         "systemctl --user daemon-reload",
         f"systemctl --user enable {name}.timer",
@@ -65,13 +65,14 @@ def commands(name: str) -> list[str]:
 
 
 def notes(job: ScheduledJob) -> list[str]:
-    """What to know of it."""
+    """Return what the user should know about systemd timers."""
     return [note.format(user=getpass.getuser(), name=job.name) for note in NOTES]
 
 
 def install(job: ScheduledJob) -> bool:
-    """Write both files, for their owner only, and start the timer. Gives whether they are in place of others of that
-    name. Raises ScheduleFailed or StoreError."""
+    """Write both files, for their owner only, and start the timer; tell whether they replaced others of that name.
+
+    Raises ScheduleFailed or StoreError."""
     before = {Path(file.path): _bytes_of(Path(file.path)) for file in files(job)}
     directory().mkdir(parents=True, exist_ok=True)
     try:
@@ -88,7 +89,7 @@ def install(job: ScheduledJob) -> bool:
 
 
 def remove(name: str) -> bool:
-    """Stop the timer and remove both files; False when neither is there. Raises ScheduleFailed."""
+    """Stop the timer and remove both files; False if there are none. Raises ScheduleFailed."""
     there = [path for end in ("timer", "service") if (path := directory() / f"{name}.{end}").exists()]
     if not there:
         return False
@@ -101,10 +102,10 @@ def remove(name: str) -> bool:
 
 
 def command_line(argv: tuple[str, ...]) -> str:
-    """For ExecStart=, in which %, $, quotes and backslashes mean something.
+    """Quote a command line for ExecStart=, where %, $, quotes and backslashes have a meaning.
 
-    The program's own name may hold no quote or backslash however it is written, and no `$$` stands for `$` in it (seen
-    on 252: "Executable name contains special characters"): a shell then takes it as an argument.
+    The program's own name can't contain a quote or backslash in any notation, and `$$` does not mean `$` in it (seen on
+    252: "Executable name contains special characters"): such a name is passed to a shell as an argument.
     """
     if re.search(r"['\"\\]", argv[0]):
         argv = ("/bin/sh", "-c", 'exec "$@"', "sh", *argv)

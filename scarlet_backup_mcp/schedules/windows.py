@@ -18,42 +18,42 @@ from .report import JobFile
 
 NAMESPACE = "http://schemas.microsoft.com/windows/2004/02/mit/task"
 FIRST_DAY = "2026-01-01"
-"""Only its time of day counts; in the past, so that the task begins at once."""
+"""Only its time of day matters; it is in the past, so that the task is active at once."""
 NOT_FOUND = 0x80070002
-"""Exit code with /HRESULT when there is no such task; its words are translated, and without /HRESULT it is always 1."""
+"""Exit code with /HRESULT if there is no such task. Without /HRESULT it is always 1, and the message is translated."""
 
 
 def files(job: ScheduledJob) -> list[JobFile]:
-    """The task. Its declaration names UTF-16, and so has the file to be."""
+    """Return the task, whose file has to be UTF-16, as its declaration says."""
     for argument in job.argv:
         if re.search(r"%[A-Za-z_][^%]*%|\$\(", argument):
             raise ConfigurationError(
-                f"Task Scheduler would replace a part of {argument!r}, as a variable.",
+                f"Task Scheduler would expand a part of {argument!r} as a variable.",
                 "Use a path or value without %…% and $(…).",
             )
     return [JobFile(path=f"{job.name}.xml", text=_task(job))]
 
 
 def commands(name: str) -> list[str]:
-    """What registers the file by hand."""
+    """Return the command that registers the file by hand."""
     return [f"schtasks /Create /TN {name} /XML {name}.xml /F"]
 
 
 def notes(job: ScheduledJob) -> list[str]:
-    """What to know of it."""
-    told = [
-        "A run that was missed is caught up as soon as the machine is on and you are logged in (StartWhenAvailable).",
-        "It runs while you are logged in, as Docker Desktop does; on battery too, and without a window.",
+    """Return what the user should know about this task."""
+    notes = [
+        "A missed run is made up for as soon as the machine is on and you are logged in (StartWhenAvailable).",
+        "Like Docker Desktop, it runs while you are logged in; also on battery, and without a window.",
         f'Save {job.name}.xml as UTF-16 (Notepad\'s "UTF-16 LE") if you register it by hand.',
     ]
     if job.environment:
         names = ", ".join(job.environment)
-        told.append(f"A task has your account's variables only: {names} must be set there too (setx).")
-    return told
+        notes.append(f"A task only sees your account's variables: set {names} there, too (setx).")
+    return notes
 
 
 def install(job: ScheduledJob) -> bool:
-    """Register the task. Gives whether it is in place of one of that name. Raises ScheduleFailed."""
+    """Register the task; tell whether it replaced one of that name. Raises ScheduleFailed."""
     there = _registered(job.name)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / f"{job.name}.xml"
@@ -63,7 +63,7 @@ def install(job: ScheduledJob) -> bool:
 
 
 def remove(name: str) -> bool:
-    """Delete the task; False when there is none. Raises ScheduleFailed."""
+    """Delete the task; False if there is none. Raises ScheduleFailed."""
     there = _registered(name)
     if there:
         require_success([_schtasks(), "/Delete", "/TN", name, "/F"])

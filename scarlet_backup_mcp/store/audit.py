@@ -1,12 +1,12 @@
 """The audit log of a backup directory: `audit.jsonl`, with every call that changed or tried to change something.
 
-A call leaves a JSON line when it begins, one with what it is about to replace or remove, and one when it ends: one that
-was killed is there, too. A reader is shown the last of them.
+A call writes a JSON line when it begins, one before it replaces or removes something, and one when it ends; so a
+killed call is in the log, too. Readers get the last line of each call.
 
-Lines are only ever added, each in one write under a lock of the log's own, and are on the disk before the call answers:
-an append on Windows is a seek and a write, and rotation moves the file, so O_APPEND alone would not do. A line that a
-kill or a full disk cut off is passed over by the reader, and the next one begins on a line of its own. When the log
-would grow over 4 MiB (some 5000 calls) it becomes `audit.jsonl.1`, which becomes `.2`, and so on up to `.3`.
+Lines are only ever added, each in one write under the log's own lock, and are on the disk before the call answers.
+O_APPEND alone would not do: on Windows an append is a seek and a write, and rotation moves the file. Readers skip a
+line that a kill or a full disk cut off, and the next one begins on a new line. Before the log grows over 4 MiB (some
+5000 calls) it becomes `audit.jsonl.1`, that becomes `.2`, and so on up to `.3`.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ AUDIT = "audit.jsonl"
 AUDIT_LOCK = ".scarlet-audit.lock"
 LIMIT = 4 << 20
 KEPT = 3
-"""Rotated files beside the present one."""
+"""Number of rotated files, besides the current one."""
 LOCK_SECONDS = 10.0
 SCHEDULE = "schedule"
-"""Name of the client of a run that a scheduler began."""
-UNENDED = "has not ended: it is under way, was killed, or could not write its end here (a full disk)."
+"""Name of the client when a scheduler started the run."""
+UNENDED = "has not ended: it is still running, was killed, or could not log its end (a full disk)."
 _FLAGS = os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Record:
-    """What a call tells of itself while it is audited. `warning` is there afterwards, when the log failed."""
+    """What a call reports about itself to the log. `warning` is set afterwards if the log could not be written."""
 
     good: bool = True
     message: str = ""
@@ -55,12 +55,12 @@ class Record:
     after: dict[str, str] = field(default_factory=dict[str, str])
     warning: str = ""
     announce: Callable[[Mapping[str, str]], None] = lambda before: None
-    """Takes `before` and has the log tell of it at once, in a line of the call's beginning."""
+    """Log `before` at once, as a line of the call's beginning."""
 
 
 @dataclass(frozen=True)
 class LogTail:
-    """The last calls, newest first; `unreadable` lines lay between these."""
+    """The last calls, newest first, and how many `unreadable` lines lay between them."""
 
     entries: list[AuditEntry]
     unreadable: int
@@ -76,11 +76,11 @@ def audited(
     *,
     begin: bool = True,
 ) -> Generator[Record]:
-    """Append an entry when the block begins and one when it ends, in whatever way; what it raises goes on.
+    """Append an entry when the block begins and one when it ends, however it ends; pass on what it raises.
 
-    `where` gives the backup directory and `secrets` what must not be kept; both are asked at the end again, since a
-    call can make the one and learn the other, and `arguments` are read again. A log that can't be written does not fail
-    the call: `Record.warning` says so at the end, and stderr. `begin` is false where the directory can't be told yet.
+    `where` returns the backup directory and `secrets` what must not be logged. Both are called again at the end, since
+    a call can create the one and learn the other; `arguments` are read again, too. A log that can't be written does
+    not fail the call: `Record.warning` and stderr say so. Set `begin` to false if the directory isn't known yet.
     """
     record, began_at, began = Record(), datetime.now(UTC), time.monotonic()
     error: BaseException | None = None
@@ -104,7 +104,7 @@ def audited(
 
     def announce(before: Mapping[str, str]) -> None:
         record.before = dict(before)
-        with suppress(Exception):  # the line of the end will say what is wrong
+        with suppress(Exception):  # the entry of the end will report what is wrong
             append(where(), entry("begun", None, UNENDED))
 
     record.announce = announce
@@ -126,10 +126,10 @@ def audited(
 
 
 def append(directory: Path, entry: AuditEntry) -> None:
-    """Add a line, durably. Raises StoreError; then the log is as it was."""
+    """Append an entry, durably. Raises StoreError, with the log unchanged."""
     line = entry.model_dump_json(by_alias=True).encode() + b"\n"
     path = directory / AUDIT
-    if not directory.is_dir():  # the lock would make it
+    if not directory.is_dir():  # the lock would create it
         raise StoreError(f"There is no directory {directory}.")
     try:
         with FileLock(directory / AUDIT_LOCK, timeout=LOCK_SECONDS, mode=0o600, thread_local=False):
@@ -142,7 +142,7 @@ def append(directory: Path, entry: AuditEntry) -> None:
 
 
 def read(directory: Path, count: int) -> LogTail:
-    """The last `count` calls. Raises StoreError when the log is there but can't be read."""
+    """Return the last `count` calls. Raises StoreError if the log exists but can't be read."""
     entries: list[AuditEntry] = []
     unreadable = 0
     for entry in _entries(directory):
@@ -156,9 +156,9 @@ def read(directory: Path, count: int) -> LogTail:
 
 
 def last_runs(directory: Path) -> list[AuditEntry]:
-    """Of each scheduled job its last run that has ended, and one after that which has not; newest first.
+    """Return each scheduled job's last finished run, and a later one that has not finished; newest first.
 
-    A job that was taken out (`schedule --remove`) since has none. Raises StoreError as `read` does.
+    Jobs that were removed since (`schedule --remove`) are left out. Raises StoreError as `read` does.
     """
     runs: list[AuditEntry] = []
     unended: set[str] = set()
@@ -183,8 +183,8 @@ def _described(error: BaseException) -> tuple[str, str]:
     if isinstance(error, BackupToolError):
         return error.code, error.message
     if isinstance(error, Exception):
-        return "internal_error", f"It failed unexpectedly ({type(error).__name__})."
-    return "cancelled", f"It was stopped ({type(error).__name__})."
+        return "internal_error", f"The call failed unexpectedly ({type(error).__name__})."
+    return "cancelled", f"The call was stopped ({type(error).__name__})."
 
 
 def _write(path: Path, line: bytes) -> None:
@@ -207,7 +207,7 @@ def _write(path: Path, line: bytes) -> None:
 
 
 def _make_room(path: Path, bytes_needed: int) -> None:
-    """Rotate when the line would not fit. A kill between two renames leaves a gap, which the next call fills."""
+    """Rotate if the line would not fit. A kill between two renames leaves a gap, which the next call fills."""
     if not path.exists() or path.stat().st_size + bytes_needed <= LIMIT:
         return
     files = [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, KEPT + 1))]
@@ -218,7 +218,7 @@ def _make_room(path: Path, bytes_needed: int) -> None:
 
 
 def _entries(directory: Path) -> Iterator[AuditEntry | None]:
-    """Newest first, of each call its last line; None is a line that can't be read."""
+    """Yield each call's last entry, newest first, and None for a line that can't be read."""
     seen: set[str] = set()
     for line in _lines(directory):
         try:

@@ -1,8 +1,8 @@
-"""Code pages that PowerShell may have read a dump's bytes with, and how the right one is told.
+"""Find out which code page PowerShell read a dump's bytes with.
 
 In each of these pages the bytes below 0x80 are ASCII and the others are not, and .NET reads all 256 bytes as 256
 different characters (its sources). So a group of non-ASCII characters in the file is a group of non-ASCII bytes of the
-dump, and only with the right page, or by a rare accident, are they UTF-8.
+dump, and only the right page, or a rare accident, turns it back into UTF-8.
 """
 
 from __future__ import annotations
@@ -20,40 +20,41 @@ UTF8: CodePage = 65001
 PAGES: tuple[CodePage, ...] = get_args(CodePage)
 MAC_ROMAN = 10000
 _CODECS = {MAC_ROMAN: "mac_roman", **{28590 + part: f"iso8859_{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 15)}}
-"""Python's codecs of pages that it does not know by their number. ISO 8859 has other parts, of which .NET has none."""
+"""Python's codecs for pages that it does not know by number. .NET lacks the other parts of ISO 8859."""
 OTHER_PAGES = (
     *_CODECS,
     *(720, 737, 775, 855, 857, 860, 861, 862, 863, 864, 865, 866, 869, 874, 932, 936, 949, 950),
     *(1251, 1253, 1254, 1255, 1256, 1257, 1258),
 )
-"""Pages that are not undone, but looked for, so that text read with one of them is not taken to be right."""
+"""Pages that can't be undone here; recognised only so that text read with one of them is not taken for correct."""
 EVIDENCE = 8
-"""Continuation bytes in different groups of characters, at least, for a page to be certain.
+"""How many continuation bytes, in different groups of characters, make a page certain.
 
-In text that was not read with that page, each such byte and the one before it are what UTF-8 wants about every second
-time each: all of it fits by accident about once in 2^16. An estimate of ours."""
+In text that was not read with that page, each such byte and the one before it fit UTF-8 about every second time each,
+so all of them fit by accident about once in 2^16 (our estimate)."""
 ENOUGH = 10_000
-"""Different groups after which those of a text without a page to undo say no more; also how many are remembered."""
+"""After this many different groups, more of them say nothing new about a text that needs no page undone; also how many
+are remembered."""
 HARDLY_ANY = 100
-"""Non-ASCII characters up to which question marks are looked at: a text that has more was not robbed of them."""
+"""Question marks are checked in texts with at most this many non-ASCII characters: one with more did not lose them."""
 SAMPLES = 3
 SAMPLE_LENGTH = 60
 LONGEST_SAMPLED = 1000
-"""Characters of a group beyond which no sample is taken of it."""
+"""Longer groups give no samples. In characters."""
 
 _GROUP = re.compile(r"[^\x00-\x7f]+")
 _WHOLE_GROUP = r"(?<![^\x00-\x7f])[^\x00-\x7f]{1,12}(?![^\x00-\x7f])"
 _BEFORE_GROUP = rf"(?:{_WHOLE_GROUP})?[A-Za-z]{{0,20}}(?<![^\x00-\x7f])"
 _AFTER_GROUP = rf"(?![^\x00-\x7f])[A-Za-z]{{0,20}}(?:{_WHOLE_GROUP})?"
 _REACH = 12 + 20 + 1
-"""Characters that the two look at."""
+"""How many characters these two expressions can span."""
 _CONTROL_AFTER_LETTER = re.compile(r"[^\x00-\x9f][\x80-\x9f]")
-"""How È, ’ or an emoji begins after any ISO 8859 page: all of them have the C1 controls at 0x80 to 0x9F."""
+"""How È, ’ or an emoji begins when read with an ISO 8859 page: all of these have the C1 controls at 0x80 to 0x9F."""
 _OF_NO_PAGE = re.compile(r"[^\x00-\x7f]|.*[^\x00-\u2fff].*", re.DOTALL)
-"""A group that no single-byte page makes of UTF-8: a character alone, or one that they have not (but for Mac's logo and
-ligatures)."""
+"""A group that no single-byte page makes of UTF-8: a single character, or one that these pages lack (except for Mac's
+logo and ligatures)."""
 _MARK_AND_LETTER = re.compile(r"[«»…\xa0–—“”‘’].")
-"""Neighbours in right text ("c’è", "«è") whose bytes in Mac Roman happen to be UTF-8."""
+"""Neighbours in correct text ("c’è", "«è") whose bytes in Mac Roman happen to be UTF-8."""
 # One within a word or before the next, or two at a word's end: an accented letter is two bytes.
 _QUESTION_MARKS = re.compile(r"\?(?<=[A-Za-z]\?)(?:\?{0,5}(?=[A-Za-z]| [a-z])|\?(?=[\s,;:.)\\]))")
 _WORD_BEFORE = re.compile(r"(\S*?)(?:\\[a-z])?([A-Za-z]*)\Z")
@@ -62,14 +63,14 @@ _WORD_AFTER = re.compile(r"[A-Za-z]*")
 
 @dataclass(frozen=True)
 class CodePages:
-    """Pages that give the same text, and words of it: where there are several choices, such as they differ in."""
+    """Pages that give the same text, with sample words; if there are several choices, words in which these differ."""
 
     code_pages: tuple[CodePage, ...]
     samples: tuple[str, ...]
 
 
 def encode(text: str, page: int) -> bytes:
-    """The bytes that .NET reads as that text. Raises UnicodeEncodeError where the page lacks one of its characters."""
+    """Return the bytes that .NET reads as that text. Raises UnicodeEncodeError if the page lacks a character."""
     if page == UTF8 or text.isascii():
         return text.encode("utf-8", "surrogateescape")
     if page in OTHER_PAGES:
@@ -83,7 +84,7 @@ def _encoding_map(page: int):
 
 
 def _character(byte: bytes, page: int) -> str:
-    """Where Python's codec has a hole, .NET has the C1 control."""
+    """Decode one byte as .NET does: with the C1 control where Python's codec has a hole."""
     try:
         return byte.decode(f"cp{page}")
     except UnicodeDecodeError:
@@ -91,7 +92,7 @@ def _character(byte: bytes, page: int) -> str:
 
 
 def _word_of(group: str, text: str) -> str:
-    """A group with the letters around it, where it is first found."""
+    """Return a group's first occurrence with the letters around it."""
     at = text.find(group)
     word = re.compile(_BEFORE_GROUP + re.escape(group) + _AFTER_GROUP)
     found = word.search(text, max(0, at - _REACH), at + len(group) + _REACH)
@@ -99,7 +100,7 @@ def _word_of(group: str, text: str) -> str:
 
 
 class Groups:
-    """What a text's groups of non-ASCII characters say of each page."""
+    """The evidence for each page in a text's groups of non-ASCII characters."""
 
     def __init__(self, encoding: str) -> None:
         self.replacement_characters = 0
@@ -111,11 +112,11 @@ class Groups:
         self._judged = self._controls = self._right = 0
         self._fitting: Counter[int] = Counter()
         self._continuation_bytes: Counter[int] = Counter()
-        # By how pages part over a group (for each the first page that gives the same bytes; None: it does not fit).
+        # By how the pages differ on a group (for each the first page that gives the same bytes; None: it does not fit).
         self._words: dict[tuple[int | None, ...], list[str]] = {}
 
     def take(self, text: str) -> None:
-        """Look at a piece of the text that holds whole groups."""
+        """Learn from a piece of the text that holds whole groups."""
         if "?" in text and self._not_ascii <= HARDLY_ANY:
             self._look_for_replaced(text)
         if text.isascii():
@@ -134,11 +135,11 @@ class Groups:
 
     @property
     def suspicious_marks(self) -> int:
-        """Question marks that may stand for other characters."""
+        """Number of question marks that may stand for other characters."""
         return self._question_marks if self._not_ascii <= min(HARDLY_ANY, self._question_marks) else 0
 
     def verdict(self) -> tuple[tuple[CodePages, ...], CodePage | None, list[str]]:
-        """The choices, the page if it is certain, and why, in sentences."""
+        """Return the choices, the page if it is certain, and why, in sentences."""
         ways: dict[tuple[int | None, ...], list[CodePage]] = {}
         for index, page in enumerate(PAGES):
             ways.setdefault(tuple(parting[index] for parting in self._words), []).append(page)
@@ -149,7 +150,7 @@ class Groups:
         certain, why = self._certain(fitting)
         if self.suspicious_marks:
             words = ", ".join(self.question_samples)
-            why.append(f"{self._question_marks} question marks may stand for characters that are lost: {words}.")
+            why.append(f"{self._question_marks} question marks may stand for lost characters: {words}.")
         return choices, certain, why
 
     def _certain(self, fitting: list[tuple[CodePage, ...]]) -> tuple[CodePage | None, list[str]]:
@@ -157,39 +158,39 @@ class Groups:
             return UTF8, ["Its text is ASCII, which is the same in every code page."]
         if len(fitting) > 1:
             pages = ", ".join(" or ".join(map(str, pages)) for pages in fitting)
-            return None, [f"Its text can have been read with code page {pages}, each with another result."]
+            return None, [f"Its text may have been read with code page {pages}, each with another result."]
         if UTF8 not in fitting[0]:
             same = f" (or, with the same result, {', '.join(map(str, fitting[0][1:]))})" if fitting[0][1:] else ""
             return fitting[0][0], [
-                f"Its text was read with code page {fitting[0][0]}{same}: with it every group of non-ASCII characters "
-                f"is UTF-8 again. (If the database itself held text that reads so, it is {UTF8}.)"
+                f"Its text was read with code page {fitting[0][0]}{same}: that turns every group of non-ASCII "
+                f"characters back into UTF-8. (If the database itself held such text, it is {UTF8}.)"
             ]
         if self.replacement_characters:
             return None, [
-                f"It holds {self.replacement_characters} replacement characters (U+FFFD). They were in the database, "
-                f"or stand for bytes that are lost: name code page {UTF8} to take them as they are."
+                f"It holds {self.replacement_characters} replacement characters (U+FFFD). Either they were in the "
+                f"database, or they stand for lost bytes: name code page {UTF8} to take them as they are."
             ]
         for page, fits in self._fitting.most_common(1):
             if fits * 2 > self._judged:
                 cause = "the file is damaged" if page in PAGES else "that can't be undone here"
                 return None, [
                     f"{fits} of its {self._judged} groups of non-ASCII characters look like UTF-8 that was read with "
-                    f"code page {page}: {cause}, or the database held such text. Name code page {UTF8} to take it as "
-                    "it is."
+                    f"code page {page}. Either {cause}, or the database held such text: name code page {UTF8} to take "
+                    "it as it is."
                 ]
         if self._controls > self._right:
             return None, [
-                f"{self._controls} of its {self._judged} groups of non-ASCII characters have control characters in "
-                "them, like UTF-8 that was read with an ISO 8859 code page: that can't be undone here, or the database "
-                f"held such text. Name code page {UTF8} to take it as it is."
+                f"{self._controls} of its {self._judged} groups of non-ASCII characters contain control characters, "
+                "like UTF-8 that was read with an ISO 8859 code page. Either that can't be undone here, or the "
+                f"database held such text: name code page {UTF8} to take it as it is."
             ]
-        kept = " Bytes that are no UTF-8 are kept as they are." if self._not_utf8 else ""
-        return UTF8, [f"Its text is as it came: there is no code page to undo.{kept}"]
+        kept = " Bytes that are not UTF-8 are kept as they are." if self._not_utf8 else ""
+        return UTF8, [f"Its text is unchanged: there is no code page to undo.{kept}"]
 
-    # what is looked at
+    # the evidence
 
     def _settled(self, text: str) -> bool:
-        """Whether a piece of text can tell nothing new."""
+        """Tell whether a piece of text can add nothing new."""
         standing = [page for index, page in enumerate(PAGES[:-1]) if all(parting[index] for parting in self._words)]
         if not standing:
             return self._judged >= ENOUGH
@@ -199,7 +200,7 @@ class Groups:
         return len(readings) == 1 and None not in readings
 
     def _judge(self, group: str, text: str) -> None:
-        """Learn from one group, which is in `text`."""
+        """Learn from one group of `text`."""
         self._judged += 1
         self._not_utf8 = self._not_utf8 or any("\ud800" <= character <= "\udfff" for character in group)
         readings = {page: self._read(group, page) for page in (*PAGES, *OTHER_PAGES)}
@@ -219,7 +220,7 @@ class Groups:
             words.append(_word_of(group, text))
 
     def _read(self, text: str, page: int) -> bytes | None:
-        """The dump's bytes if that page was the one; None if it was not."""
+        """Return the dump's bytes if it was that page; None if it was not."""
         if page == MAC_ROMAN and _MARK_AND_LETTER.fullmatch(text):
             return None
         try:
@@ -243,7 +244,7 @@ class Groups:
                 self.question_samples.append(word)
 
     def _samples(self, pages: tuple[CodePage, ...], fitting: list[tuple[CodePage, ...]]) -> tuple[str, ...]:
-        """Words as `pages` give them, first of the groups over which most of the fitting pages differ."""
+        """Return sample words as `pages` give them, first those on which most of the fitting pages differ."""
         indexes = [PAGES.index(other[0]) for other in fitting]
         telling = sorted(self._words, key=lambda parting: len({parting[index] for index in indexes}), reverse=True)
         words = [word for parting in telling for word in self._words[parting]]
@@ -251,6 +252,6 @@ class Groups:
         return tuple(samples)[:SAMPLES]
 
     def _shown(self, data: bytes) -> str:
-        """Without characters that would do something to a terminal."""
+        """Decode a sample, with a dot for every character that could affect a terminal."""
         text = data.decode(self._encoding, "replace")[:SAMPLE_LENGTH]
         return "".join(character if character.isprintable() else "·" for character in text)

@@ -1,4 +1,4 @@
-"""The backup directory and what lies in it."""
+"""The backup directory and its contents."""
 
 from __future__ import annotations
 
@@ -29,14 +29,13 @@ H = TypeVar("H", bound=ManifestHead)
 STALE_SECONDS = 3600
 """Age at which a temporary file is certainly no longer being written."""
 DRILL = "drill"
-"""Name of the check that a drill is, among the failed ones of an outcome."""
+"""Name of the drill among an outcome's failed checks."""
 CLOUD = ("onedrive", "dropbox", "google drive", "googledrive", "my drive", "icloud")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One backup's file or directory as it lies there. `bytes` and `mtime_ns` identify its content to a stored
-    verification."""
+    """A backup's file or directory. `bytes` and `mtime_ns` identify its content to a stored verification."""
 
     name: BackupName
     path: Path
@@ -45,10 +44,10 @@ class Entry:
 
 
 class BackupDirectory:
-    """A directory that may not exist yet: reading it is then as reading an empty one.
+    """The backup directory. It need not exist yet: it then reads as an empty one.
 
-    `prefix` is the one of SQL backups made here, and tells unfinished ones from other programs'; None takes any. So do
-    earlier ones, of which a backup with its manifest lies there.
+    `prefix` is the one of SQL backups made here; it tells unfinished ones from other programs' files, as do earlier
+    prefixes of which a backup with its manifest is there. None takes any.
     """
 
     def __init__(self, path: Path, prefix: str | None = None) -> None:
@@ -56,7 +55,7 @@ class BackupDirectory:
         self._prefix = prefix
 
     def prepare(self) -> None:
-        """Make it, for its owner only (backups hold secrets), kept out of git. Raises DirectoryNotWritable."""
+        """Create it, for its owner only (backups hold secrets), ignored by git. Raises DirectoryNotWritable."""
         try:
             if not self.path.exists():
                 self.path.mkdir(mode=0o700, parents=True)
@@ -65,7 +64,7 @@ class BackupDirectory:
             if not os.access(self.path, os.W_OK | os.X_OK):
                 raise DirectoryNotWritable(f"This user may not write to the backup directory {self.path}.")
             if not (self.path / ".gitignore").exists():
-                with suppress(DiskFull):  # a call that frees room must not fail over it
+                with suppress(DiskFull):  # a call that frees space must not fail here
                     write_atomically(self.path / ".gitignore", b"*\n")
         except OSError as error:
             raise DirectoryNotWritable(
@@ -73,24 +72,23 @@ class BackupDirectory:
             ) from error
 
     def warnings(self) -> list[str]:
-        """What a careful user should know of the place."""
+        """Return what a careful user should know about this location."""
         found: list[str] = []
         parts = [part.lower() for part in self.path.parts]
         if any(cloud in part for cloud in CLOUD for part in parts):
             found.append(
-                f"{self.path} lies in a folder that is synchronised to a cloud: backups hold API keys in clear text."
+                f"{self.path} is in a folder that syncs to a cloud service: backups hold API keys in clear text."
             )
         if os.name == "posix" and self.path.is_dir() and stat.S_IMODE(self.path.stat().st_mode) & 0o077:
-            found.append(
-                f"Other users of this machine may look into {self.path}: `chmod 700` it, backups hold secrets."
-            )
+            found.append(f"Other users of this machine can read {self.path}, and backups hold secrets: `chmod 700` it.")
         return found
 
-    # -- what is there ---------------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------------------
 
     def entries(self) -> Iterator[Entry]:
-        """Every regular file with a backup's name, and every directory with a dump in it, in no order. Links and
-        devices are passed over, and a file with a name that tells nothing unless its content does."""
+        """Yield every regular file with a backup's name, and every directory with a dump in it, in no order.
+
+        Links and devices are skipped, and so is a file with a doubtful name whose content is no backup."""
         for item in self._scan():
             with suppress(FileNotFoundError, NotADirectoryError):
                 if item.is_dir(follow_symlinks=False):
@@ -101,7 +99,7 @@ class BackupDirectory:
                     yield _entry(name, Path(item.path))
 
     def partials(self) -> Iterator[Path]:
-        """Every unfinished backup, or repaired copy, that was made here."""
+        """Yield every unfinished backup or repaired copy that was made here."""
         found = self._scan()
         made = _parsed(found, names.MANIFEST)
         prefixes = {
@@ -114,7 +112,7 @@ class BackupDirectory:
                 yield Path(item.path)
 
     def find(self, name: str) -> Entry:
-        """The entry of that name. Raises NameRefused or BackupMissing."""
+        """Return the entry of that name. Raises NameRefused or BackupMissing."""
         path = self.path / name
         if (of := names.of_directory(name)) is not None and directories.is_dump(path):
             return _entry(of, path)
@@ -124,16 +122,16 @@ class BackupDirectory:
         except (FileNotFoundError, NotADirectoryError):
             raise BackupMissing(f"There is no {name} in {self.path}.") from None
         if not stat.S_ISREG(mode):
-            raise NameRefused(f"{name} is not a regular file (a link or a device is never followed).")
+            raise NameRefused(f"{name} is not a regular file (links and devices are never followed).")
         return _entry(parsed, path)
 
     def manifest(self, name: str) -> Manifest | None:
-        """The manifest of a backup; None without one. Raises StoreError when it can't be read as one, NewerVersion
-        when a later version of this tool has to."""
+        """Return the manifest of an SQL backup; None without one. Raises StoreError if it can't be read as one,
+        NewerVersion if only a newer version of this tool can read it."""
         return self._manifest(name, Manifest)
 
     def volume_manifest(self, name: str) -> VolumeManifest | None:
-        """The same, of an archive of a volume."""
+        """Return the manifest of a volume's archive; None without one. Raises StoreError if it can't be read as one."""
         return self._manifest(name, VolumeManifest)
 
     def _manifest(self, name: str, model: type[H]) -> H | None:
@@ -141,17 +139,16 @@ class BackupDirectory:
         return None if text is None else self._checked(name, lambda: manifests.unseal(text, model))
 
     def manifest_head(self, name: str) -> ManifestHead | None:
-        """The same, but only its beginning is read: whether the rest is whole is not looked at."""
+        """Return the head of a manifest; None without one. Reads its beginning only, so the rest may be damaged."""
         text = sidecars.beginning(self.path / (name + names.MANIFEST), manifests.HEAD_BYTES)
         return None if text is None else self._checked(name, lambda: manifests.head(text))
 
     def publish(self, partial: PartialFile, manifest: ManifestHead, failed: list[str], *, keep: bool = False) -> None:
-        """Give a finished, verified partial file its name, with its manifest, the outcome of its verification and, to
-        `keep` it, its mark.
+        """Give a finished, verified partial file its name, manifest and verification, and with `keep` its mark.
 
-        Under the lock. When it fails, neither name nor manifest is there.
+        Call it under the lock. If it fails, neither name nor manifest is there.
         """
-        beside = [self.path / (manifest.name + end) for end in removal.BESIDE]
+        sidecar_paths = [self.path / (manifest.name + end) for end in removal.SIDECARS]
         try:
             write_atomically(self.path / (manifest.name + names.MANIFEST), manifests.seal(manifest))
             if keep:
@@ -162,21 +159,21 @@ class BackupDirectory:
             partial.publish()
         except BaseException:
             if not partial.final.exists():
-                for path in beside:
-                    with suppress(OSError):  # as on a file system that went read-only: what failed is to be told
+                for path in sidecar_paths:
+                    with suppress(OSError):  # on a file system that went read-only, too, the first error is reported
                         path.unlink(missing_ok=True)
             raise
 
     def is_marked(self, entry: Entry) -> bool:
-        """Whether it is marked to be kept."""
+        """Tell whether a backup is marked to be kept."""
         return os.path.lexists(f"{entry.path}{names.KEEP}")
 
     def verification(self, entry: Entry) -> StoredVerification | None:
-        """The last outcome of `full` or `drill` that is of this very content and manifest; None without one."""
+        """Return the last outcome of `full` or `drill` for exactly this content and manifest; None without one."""
         return self._verification(entry)[0]
 
     def _verification(self, entry: Entry) -> tuple[StoredVerification | None, dict[str, Any]]:
-        """The same, and as it is written."""
+        """Return that outcome, and the JSON that it was read from."""
         with suppress(ValidationError, StoreError):
             text = sidecars.read(self.path / (entry.name.name + names.VERIFIED)) or b""
             found = StoredVerification.model_validate_json(text, extra="ignore")
@@ -200,13 +197,13 @@ class BackupDirectory:
     ) -> None:
         """Keep the outcome of a verification of a file that looked like `entry` when it began.
 
-        `proved` is what a drill found, on the server `proved_on`, with its `verdict`, what it `said` and the
-        `search_path` with which it could load the file; None keeps an earlier one of the same content, read
-        with the same `code_page`, so that what a drill has found wrong is not made good by reading the file once more.
-        A verdict "unknown" takes no other one back.
-        The same holds for what a drill has shown of its definitions (`drilled`), and for what a newer version of this
-        tool has written of that content.
-        Raises StoreError; BackupMissing when the file is gone, beside whose place nothing is left to lie then.
+        `proved` is a drill's result on the server `proved_on`, with its `verdict`, what it `said` and the
+        `search_path` that it could load the file with. None keeps an earlier result for the same content and
+        `code_page`, so that reading the file once more does not clear what a drill found wrong. A verdict "unknown"
+        replaces no other. The same holds for what a drill showed about the definitions (`drilled`), and for what a
+        newer version of this tool wrote about that content.
+
+        Raises StoreError; BackupMissing if the file is gone, and then writes nothing.
         """
         if not any(os.path.lexists(f"{entry.path}{end}") for end in ("", names.PARTIAL)):
             raise BackupMissing(f"{entry.name.name} was removed meanwhile.")
@@ -248,10 +245,10 @@ class BackupDirectory:
             content = _over(written, earlier.model_dump(mode="json"), content)
         write_atomically(self.path / (entry.name.name + names.VERIFIED), json.dumps(content, indent=1).encode())
 
-    # -- changing it: only under the lock --------------------------------------------------------------------------
+    # -- changes: only under the lock ------------------------------------------------------------------------------
 
     def new_name(self, prefix: str, compression: Compression, kind: Kind = "sql") -> str:
-        """A free name for now. Waits for the next second when this one's is taken."""
+        """Return a free name for now; wait for the next second if this one's is taken."""
         ends = [
             end for (of, _), suffix in names.SUFFIXES.items() if of == kind for end in (suffix, suffix + names.PARTIAL)
         ]
@@ -263,7 +260,7 @@ class BackupDirectory:
             time.sleep(0.05)
 
     def mark(self, entry: Entry, keep: bool) -> None:
-        """Mark it to be kept, durably, or take the mark away. Raises StoreError."""
+        """Mark a backup to be kept, durably, or remove the mark. Raises StoreError."""
         path = Path(f"{entry.path}{names.KEEP}")
         if not keep:
             try:
@@ -275,30 +272,31 @@ class BackupDirectory:
             write_atomically(path, b"")
 
     def remove(self, entry: Entry) -> str | None:
-        """Remove a backup with all that lies beside it, as `removal` has it: gives a warning when its room may not be
-        free yet. Raises StoreError, with the backup still there; BackupMissing without the file."""
+        """Remove a backup with its sidecar files (see `removal`); return a warning if its space may not be free yet.
+
+        Raises StoreError, with the backup still there; BackupMissing without the file."""
         if self.find(entry.name.name) != entry:
-            raise StoreError(f"{entry.name.name} has changed meanwhile; it is left alone.")
+            raise StoreError(f"{entry.name.name} has changed in the meantime; it was left alone.")
         return removal.remove(self.path, entry.name.name)
 
     def sweep(self) -> Swept:
-        """Remove what killed backups left behind, and finish removals that were cut off. What can't be removed stays
-        for the next call, and stops nothing."""
+        """Remove what killed backups left behind, and finish interrupted removals. What can't be removed stays for the
+        next call."""
         swept = Swept()
         for partial in list(self.partials()):
             finished = partial.with_name(partial.name.removesuffix(names.PARTIAL))
-            beside = [] if finished.exists() else [Path(f"{finished}{end}") for end in removal.BESIDE]
+            orphans = [] if finished.exists() else [Path(f"{finished}{end}") for end in removal.SIDECARS]
             try:
-                for path in (*beside, partial):
+                for path in (*orphans, partial):
                     path.unlink(missing_ok=True)
                 swept.removed.append(partial.name)
             except OSError as error:
                 swept.warnings.append(
                     f"{partial.name}, left by a backup that was killed, can't be removed "
-                    f"({error.strerror or error}): the next `backup` tries again."
+                    f"({error.strerror or error}). The next `backup` tries again."
                 )
         for item in self._scan():
-            with suppress(OSError):  # it takes no room worth telling of, and a verification may be just renaming it
+            with suppress(OSError):  # it is too small to mention, and a verification may just be renaming it
                 if _is_temporary(item.name) and item.stat(follow_symlinks=False).st_mtime < time.time() - STALE_SECONDS:
                     Path(item.path).unlink()
         if swept.removed:
@@ -332,18 +330,18 @@ class BackupDirectory:
         except manifests.ManifestDamaged as error:
             raise StoreError(
                 f"The manifest of {name} {error}.",
-                "If the backup itself is trusted, move its manifest away: the backup then counts as foreign.",
+                "If you trust the backup itself, move its manifest away: the backup then counts as foreign.",
             ) from error
         if found.name != name:
             raise StoreError(
                 f"The manifest of {name} says it belongs to {found.name}.",
-                "The file was renamed together with its manifest: give both their old names back.",
+                "The file was renamed together with its manifest: rename both back.",
             )
         return found
 
 
 def _parsed(found: Iterable[os.DirEntry[str]], end: str) -> Iterator[tuple[os.DirEntry[str], BackupName]]:
-    """Those of them whose name is a backup's with that end behind it, and the backup's name."""
+    """Yield the items whose name is a backup's followed by `end`, with the backup's name."""
     for item in found:
         name = names.parse(item.name.removesuffix(end)) if item.name.endswith(end) else None
         if name is not None:
@@ -351,16 +349,16 @@ def _parsed(found: Iterable[os.DirEntry[str]], end: str) -> Iterator[tuple[os.Di
 
 
 def _is_temporary(name: str) -> bool:
-    """Whether `write_atomically` of ours makes files of that name."""
+    """Tell whether our `write_atomically` creates files of that name."""
     final = name.removeprefix(".").removesuffix(TEMPORARY)
     if name != f".{final}{TEMPORARY}":
         return False
-    beside = next((final.removesuffix(end) for end in removal.BESIDE if final.endswith(end)), "")
-    return final == names.JOURNAL or names.parse(beside) is not None
+    backup = next((final.removesuffix(end) for end in removal.SIDECARS if final.endswith(end)), "")
+    return final == names.JOURNAL or names.parse(backup) is not None
 
 
 def _over(written: dict[str, Any], read: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """`now`, where that is not what was `read` of what was `written`: what is unchanged or unknown here stays."""
+    """Merge `now` into what was `written`: fields that are unknown here, or as they were `read`, stay as written."""
     return now | {name: value for name, value in written.items() if name not in now or now[name] == read[name]}
 
 

@@ -1,4 +1,4 @@
-"""How a text file was written: recognised by its first bytes.
+"""Recognise by its first bytes how a text file was written.
 
 Windows PowerShell 5.1's `>` writes UTF-16LE with a byte order mark, its `Out-File -Encoding utf8` UTF-8 with one, and
 both, like PowerShell 6 to 7.3, end lines with CRLF (.NET's and PowerShell's own sources; seen with such files).
@@ -25,10 +25,10 @@ _FIRST_CHARACTERS = 4
 
 
 def recognise(head: bytes) -> Container:
-    """The container of a file that begins with `head`, some 4 KiB of it. One with a byte order mark whose lines end in
-    LF is plain: an editor wrote it, and nothing but the mark is to be undone.
+    """Return the container of a file that begins with `head`, some 4 KiB of it.
 
-    UTF-16 that has lost its byte order mark is told by the NULs in its first characters: a dump begins with ASCII.
+    A file with a byte order mark and LF line ends is plain: an editor wrote it, and only the mark has to be undone.
+    UTF-16 without a byte order mark is recognised by the NULs in its first characters: a dump begins with ASCII.
     """
     if head.startswith(b"\xff\xfe"):
         return "utf-16le"
@@ -48,7 +48,7 @@ def recognise(head: bytes) -> Container:
 
 
 def _is_utf8(head: bytes) -> bool:
-    """Whether bytes that may end within a character are UTF-8: those of an archive, which are binary, are not."""
+    """Tell whether bytes, which may end within a character, are UTF-8; those of a binary archive are not."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:

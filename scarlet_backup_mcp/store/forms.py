@@ -1,4 +1,4 @@
-"""What a file that others made is, by its first bytes: a script, an archive, or nothing of PostgreSQL's."""
+"""Recognise by its first bytes what a foreign file is: a script, an archive, or nothing of PostgreSQL's."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Form = Literal["script", "custom", "tar", "directory", "tar of another kind", "m
 ARCHIVES: frozenset[Form] = frozenset({"custom", "tar", "directory"})
 """What `pg_restore` turns into a script."""
 DESCRIPTIONS: dict[Form, str] = {
-    "custom": "an archive in pg_dump's own format (-Fc), which pg_restore reads",
-    "tar": "a tar archive of pg_dump's (-Ft), which pg_restore reads",
-    "directory": "a directory of pg_dump's (-Fd), which pg_restore reads",
-    "tar of another kind": "a tar archive that is not one of pg_dump's",
+    "custom": "an archive in pg_dump's custom format (-Fc), which pg_restore reads",
+    "tar": "an archive in pg_dump's tar format (-Ft), which pg_restore reads",
+    "directory": "a dump in pg_dump's directory format (-Fd), which pg_restore reads",
+    "tar of another kind": "a tar archive, but not one of pg_dump's",
     "mysqldump": "a dump of MySQL or MariaDB, which PostgreSQL does not read",
     "sqlite": "an SQLite database, which PostgreSQL does not read",
-    "zip": "a ZIP archive: unpack it, and put the dump that is in it here",
-    "lz4": "compressed with lz4: unpack it with `lz4 -d`, and put the dump that is in it here",
+    "zip": "a ZIP archive: unpack it, and put the dump inside it here",
+    "lz4": "compressed with lz4: unpack it with `lz4 -d`, and put the dump inside it here",
 }
-"""All but a script, which tells more of itself."""
+"""All forms except a script, which is described in more detail elsewhere."""
 _MAGIC: tuple[tuple[bytes, Packing], ...] = ((gzip.MAGIC, "gzip"), (ZSTD_MAGIC, "zstd"), (XZ_MAGIC, "xz"))
 # "Database File Format" of SQLite; APPNOTE.TXT of ZIP, also of an empty one; lz4's frame format.
 _KNOWN: tuple[tuple[bytes, Form], ...] = (
@@ -38,10 +38,10 @@ _KNOWN: tuple[tuple[bytes, Form], ...] = (
 )
 # The first lines of mysqldump, mariadb-dump (with their sandbox mark before them) and phpMyAdmin.
 _MYSQL = re.compile(rb"(?:/\*M?!999999.*\n)?-- (?:MySQL dump|MariaDB dump|phpMyAdmin SQL Dump)|/\*!40\d{3} SET ")
-# With pg_dump's comments, or without; from UTF-16 the NULs are taken.
+# With or without pg_dump's comments; NULs of UTF-16 are removed before.
 _BEGINS = re.compile(rb"^(?:-- PostgreSQL database |SET |CREATE )", re.MULTILINE)
 _TAR = slice(257, 262)
-"""Where a header of a tar archive (POSIX, and pg_dump's) has its mark."""
+"""Where a tar header (POSIX, and pg_dump's) has its magic."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class FileForm:
 
 
 def look(path: Path) -> FileForm:
-    """A look at the first bytes. Raises StoreError."""
+    """Recognise a file's packing and form by its first bytes. Raises StoreError."""
     if path.is_dir():
         return FileForm("none", "directory")
     head = beginning(path, "none")
@@ -63,13 +63,13 @@ def look(path: Path) -> FileForm:
     if packing != "none":
         try:
             head = beginning(path, packing)
-        except UnpackingRefused:  # as whoever reads it is told
+        except UnpackingRefused:  # whoever reads it gets the error
             return FileForm(packing, "script")
     return FileForm(packing, _form(head))
 
 
 def is_a_backup(path: Path) -> bool:
-    """Whether a file whose name tells nothing is something that `look` names, or a script of PostgreSQL's."""
+    """Tell whether a file with a doubtful name is something that `look` recognises, or a PostgreSQL script."""
     try:
         found = look(path)
         return found.form != "script" or _BEGINS.search(beginning(path, found.packing).replace(b"\0", b"")) is not None
@@ -82,6 +82,6 @@ def _form(head: bytes) -> Form:
         if head.startswith(magic):
             return "script" if form == "custom" and recognise(head) != "plain" else form  # text, as PowerShell made it
     if head[_TAR] == b"ustar":
-        # The first member of pg_dump's is its table of contents, which begins as an archive does ("pg_backup_tar.c").
+        # The first member of pg_dump's is its table of contents, which begins like an archive ("pg_backup_tar.c").
         return "tar" if head.startswith(b"toc.dat\0") else "tar of another kind"
     return "mysqldump" if _MYSQL.match(head.lstrip()) else "script"

@@ -1,4 +1,4 @@
-"""gzip streams (RFC 1952), at the speed of ISA-L where its package has a wheel: not for Windows on ARM."""
+"""gzip streams (RFC 1952), with the fast ISA-L where its package has a wheel (not for Windows on ARM)."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ class GzipDamaged(Exception):
 
 
 class Compressing(Protocol):
-    """A stream under way."""
+    """A stream being written."""
 
     def compress(self, data: bytes, /) -> bytes:
-        """What is ready to be written so far."""
+        """Compress `data`; return what is ready to be written."""
         ...
 
     def flush(self) -> bytes:
-        """The end of the stream."""
+        """Return the end of the stream."""
         ...
 
 
 def compressor() -> Compressing:
-    """A new stream."""
+    """Begin a stream."""
     return zlib.compressobj(LEVEL, wbits=FORMAT)
 
 
 def decompress(chunks: Iterator[bytes], *, single: bool = False) -> Iterator[bytes]:
-    """The plain bytes of one or more joined streams, in pieces of 1 MiB at most: of zeros gzip leaves a thousandth.
+    """Yield the plain bytes of one or more joined streams, in pieces of at most 1 MiB: zeros shrink a thousandfold.
 
-    All of `chunks` is read whatever happens. Raises GzipDamaged, then, if they were no complete stream, or several
-    where a `single` one has to be.
+    Always reads all of `chunks`. Then raises GzipDamaged if they were no complete stream, or several where `single`
+    asks for one.
     """
     stream, begun = zlib.decompressobj(FORMAT), False
     try:

@@ -24,14 +24,14 @@ T = TypeVar("T")
 LOCK = ".scarlet-backup.lock"
 HOLDER = ".scarlet-backup.holder.json"
 PAUSE_SECONDS = 2.0
-"""How long is waited between two tries."""
+"""How long to wait between two tries."""
 
 
 @contextmanager
 def writer_lock(directory: Path, purpose: str) -> Generator[None]:
-    """Hold the directory's lock; the kernel releases it when the process dies, whatever way.
+    """Hold the directory's lock; the kernel releases it however the process dies.
 
-    Raises Busy, naming who holds it, when it is taken: waiting would hide that two things are at it.
+    Raises Busy, naming the holder, if it is taken: waiting would hide that two calls want it.
     """
     lock = FileLock(directory / LOCK, mode=0o600, thread_local=False)
     try:
@@ -52,16 +52,16 @@ def writer_lock(directory: Path, purpose: str) -> Generator[None]:
 
 @contextmanager
 def in_use(path: Path) -> Generator[None]:
-    """Keep `remove_unused` from a file as long as the block; the kernel lets go of it when the process dies.
+    """Protect a file from `remove_unused` during the block; the kernel ends the protection when the process dies.
 
-    Raises Busy when it is in use already, DirectoryNotWritable.
+    Raises Busy if the file is in use already, and DirectoryNotWritable.
     """
     mark = path.with_name(path.name + LOCK)
     lock = FileLock(mark, mode=0o600, thread_local=False)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise Busy(f"Another call uses {path}.") from None
+        raise Busy(f"Another call is using {path}.") from None
     except OSError as error:
         raise DirectoryNotWritable(f"{mark} can't be locked: {error.strerror or error}.") from error
     try:
@@ -73,7 +73,7 @@ def in_use(path: Path) -> Generator[None]:
 
 
 def remove_unused(path: Path) -> bool:
-    """Remove a file, unless somebody has it `in_use`; whether it is gone."""
+    """Remove a file unless a call has it `in_use`; tell whether it is gone."""
     try:
         with in_use(path):
             path.unlink(missing_ok=True)
@@ -84,8 +84,7 @@ def remove_unused(path: Path) -> bool:
 
 
 def patiently(progress: Progress, work: Callable[[], T], seconds: float) -> T:
-    """What `work` gives, begun again and again while another call holds what it needs. Raises what it raises, Busy
-    after so many seconds."""
+    """Return what `work` returns, retrying while it raises Busy. Raises what it raises; Busy after so many seconds."""
     until = time.monotonic() + seconds
     while True:
         try:

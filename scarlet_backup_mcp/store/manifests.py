@@ -1,4 +1,4 @@
-"""How a manifest is written: JSON whose last field is a digest of the rest, so that damage to it is seen."""
+"""Read and write manifests: JSON whose last field is a digest of the rest, so that damage is noticed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..models.manifest import ManifestHead
 
 M = TypeVar("M", bound=ManifestHead)
 HEAD_BYTES = 8 << 10
-"""Enough for all of a `ManifestHead`, with which a manifest begins."""
+"""Enough for a whole `ManifestHead`, with which a manifest begins."""
 DIGEST = "manifest_sha256"
 _OBJECT = TypeAdapter(dict[str, Any])
 
 
 class ManifestDamaged(Exception):
-    """The text is no manifest, or not the one that was written."""
+    """The text is not a manifest, or not as it was written."""
 
 
 class ManifestNewer(Exception):
@@ -27,13 +27,13 @@ class ManifestNewer(Exception):
 
 
 def seal(manifest: ManifestHead) -> bytes:
-    """A manifest as the bytes of its file."""
+    """Return a manifest as the bytes of its file."""
     content = manifest.model_dump(mode="json", by_alias=True)
     return json.dumps({**content, DIGEST: _digest(content)}, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
 def unseal(text: bytes, model: type[M]) -> M:
-    """The manifest of that kind in a file's bytes, without fields of a newer version. Raises ManifestDamaged or
+    """Read a manifest of that kind from its file's bytes, without a newer version's fields. Raises ManifestDamaged or
     ManifestNewer."""
     try:
         content = _OBJECT.validate_json(text)
@@ -46,7 +46,7 @@ def unseal(text: bytes, model: type[M]) -> M:
 
 
 def head(beginning: bytes) -> ManifestHead:
-    """The head of a manifest whose file begins so. Raises ManifestDamaged or ManifestNewer."""
+    """Read a manifest's head from the beginning of its file. Raises ManifestDamaged or ManifestNewer."""
     try:
         content = _OBJECT.validate_python(from_json(beginning, allow_partial=True))
         _require_known_version(content)
@@ -62,5 +62,5 @@ def _require_known_version(content: dict[str, Any]) -> None:
 
 
 def _digest(content: dict[str, Any]) -> str:
-    """Of the values, whatever the white space and the order of fields."""
+    """Digest the values, whatever the white space and the order of fields."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -13,13 +13,13 @@ PARTIAL = ".partial"
 MANIFEST = ".manifest.json"
 VERIFIED = ".verified.json"
 KEEP = ".keep"
-"""Of a mark beside a backup that retention is to keep; what is in it does not matter."""
+"""Marks a backup for retention to keep; the file's content does not matter."""
 REMOVED = ".removed"
 REPAIRED = "_repaired"
 """End of a repaired copy's name, before the time."""
 JOURNAL = "restore.journal.json"
 LONGEST = 200
-"""Bytes: with what is put behind it a name stays under the 255 that file systems take."""
+"""Bytes: with a sidecar's suffix, a name then stays under the 255 that file systems allow."""
 VOLUME_PREFIX = "postgres_volume"
 SUFFIXES: dict[tuple[Kind, Compression], str] = {
     ("sql", "none"): ".sql",
@@ -28,22 +28,22 @@ SUFFIXES: dict[tuple[Kind, Compression], str] = {
     ("volume", "zstd"): ".tar.zst",
 }
 _VOLUME = re.compile(rf"{VOLUME_PREFIX}_[A-Za-z0-9_.-]*\.tar\.(gz|zst)")
-# What people and other tools call dumps, archives, and what they take for one; a file's content tells what it is.
+# What people and other tools call dumps and archives, rightly or not; a file's content tells what it is.
 _FOREIGN = re.compile(
     r".+\.(?:sql|psql|pgsql|dump|dmp|pgdump|backup|bak|custom|tar|tgz|sqlite3?|db|zip)(?:\.(?:gz|zst|xz))?",
     re.IGNORECASE,
 )
 _STAMP = re.compile(r"_(\d{8}_\d{6})\.")
-# Names that Windows gives to devices, in any directory and with any suffix.
+# Names of devices on Windows, in any directory and with any suffix.
 _DEVICE = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[\d¹²³]) *(\..*)?", re.IGNORECASE)
-# Control characters, what names a directory, a stream or a pattern on some system, and bytes that are no UTF-8.
+# Control characters, what means a directory, a stream or a pattern on some system, and bytes that are not UTF-8.
 _REFUSED = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\ud800-\udfff]')
 
 
 @dataclass(frozen=True)
 class BackupName:
-    """A name taken apart. `stamp` is the local time in it, None for a foreign name without one. `foreign`: `backup`
-    gives no such name; then `compression` is what the file's content tells, and "none" before it was looked at."""
+    """A parsed name. `stamp` is the local time in it, None for a foreign name without one. `foreign`: `backup` gives no
+    such name; `compression` then follows from the file's content, and is "none" until that was read."""
 
     name: str
     kind: Kind
@@ -53,15 +53,15 @@ class BackupName:
 
 
 def new_name(prefix: str, moment: datetime, compression: Compression, kind: Kind = "sql") -> str:
-    """`<prefix>_YYYYMMDD_HHMMSS.sql` or `.sql.zst`, `postgres_volume_YYYYMMDD_HHMMSS.tar.gz` or `.tar.zst`, as PROC-004
-    has it; `moment` in local time."""
+    """Name a new backup as PROC-004 does: `<prefix>_YYYYMMDD_HHMMSS.sql` or `.sql.zst`,
+    `postgres_volume_YYYYMMDD_HHMMSS.tar.gz` or `.tar.zst`; `moment` in local time."""
     stem = prefix if kind == "sql" else VOLUME_PREFIX
     return f"{stem}_{moment:%Y%m%d_%H%M%S}{SUFFIXES[kind, compression]}"
 
 
 def repaired_name(of: BackupName, moment: datetime) -> str:
-    """The name of a repaired copy: `<prefix>_repaired_YYYYMMDD_HHMMSS.sql`, of the same time as the original's name, or
-    else of `moment`, in local time."""
+    """Name a repaired copy `<prefix>_repaired_YYYYMMDD_HHMMSS.sql`, with the time in the original's name, or else
+    `moment`, in local time."""
     suffix = ".sql.zst" if of.compression == "zstd" else ".sql"
     stem = of.name.removesuffix(suffix)
     stem = re.sub(r"_\d{8}_\d{6}(?=\.|$)", "", stem, count=1) if of.stamp is not None else stem
@@ -69,7 +69,7 @@ def repaired_name(of: BackupName, moment: datetime) -> str:
 
 
 def made_here(name: BackupName, prefix: str | None) -> bool:
-    """Whether it is one that `repaired_name` gives, or `new_name` with that prefix; None: with any."""
+    """Tell whether `repaired_name` gives such names, or `new_name` with that prefix (None: with any)."""
     end = end_of(name)
     if name.kind == "volume" or not end:
         return bool(end) and name.name == end
@@ -78,7 +78,7 @@ def made_here(name: BackupName, prefix: str | None) -> bool:
 
 
 def end_of(name: BackupName) -> str:
-    """What follows the prefix in a name of ours; "" in another one."""
+    """Return what follows the prefix in a name of ours; "" for any other name."""
     found = [of for of in SUFFIXES if of == (name.kind, name.compression)]
     if name.stamp is None or name.foreign or not found:
         return ""
@@ -86,18 +86,18 @@ def end_of(name: BackupName) -> str:
 
 
 def unnamed(name: str) -> str:
-    """What a backup's file is called while the backup is being removed: no backup has such a name."""
+    """Return the name that a backup's file has while it is being removed; no backup has such a name."""
     return f".{name}{REMOVED}"
 
 
 def before_unnamed(file_name: str) -> str | None:
-    """The backup's name of which `unnamed` made that one; None for any other."""
+    """Return the backup's name that `unnamed` turned into this one; None for any other name."""
     name = file_name.removeprefix(".").removesuffix(REMOVED)
     return name if file_name == unnamed(name) and parse(name) is not None else None
 
 
 def parse(name: str) -> BackupName | None:
-    """What a file's name says, or None when no backup has such a name."""
+    """Parse a file's name; None if no backup has such a name."""
     if not is_plain(name):
         return None
     stamp = _stamp(name)
@@ -110,17 +110,17 @@ def parse(name: str) -> BackupName | None:
 
 
 def is_doubtful(name: BackupName) -> bool:
-    """Whether files that are none of anybody's backups bear such names, too: Windows' Thumbs.db."""
+    """Tell whether files that are no backups have such names, too, like Windows' Thumbs.db."""
     return name.foreign and name.name.lower().endswith(".db")
 
 
 def of_directory(name: str) -> BackupName | None:
-    """The same for a directory that holds a dump (`pg_dump -Fd`): it may have any plain name."""
+    """Parse the name of a directory that holds a dump (`pg_dump -Fd`): any plain name will do."""
     return BackupName(name, "sql", "none", _stamp(name), foreign=True) if is_plain(name) else None
 
 
 def is_plain(name: str) -> bool:
-    """Whether it is a base name on every system, and neither hidden nor a device's."""
+    """Tell whether it is a base name on every system, and neither hidden nor a device's."""
     if not name or name.startswith((".", "-")) or _REFUSED.search(name) or len(name.encode()) > LONGEST:
         return False
     return name[-1] not in ". " and not _DEVICE.fullmatch(name)
@@ -132,19 +132,19 @@ def _stamp(name: str) -> datetime | None:
 
 
 def require(name: str) -> BackupName:
-    """As `parse`, for a name that a caller gave. Raises NameRefused."""
+    """Parse a name that a caller gave. Raises NameRefused if no backup has such a name."""
     found = parse(name)
     if found is None:
         raise NameRefused(
-            f"{name!r} is no backup's name: a base name is needed that ends in .sql, .dump, .backup or .tar (also with "
-            f".gz, .zst or .xz behind it), one like {VOLUME_PREFIX}_….tar.gz, or that of a directory of pg_dump's, "
-            "with no path."
+            f"{name!r} is not a backup's name: give a file name without a path that ends in .sql, .dump, .backup or "
+            f".tar (optionally followed by .gz, .zst or .xz), one like {VOLUME_PREFIX}_….tar.gz, or the name of a "
+            "directory that `pg_dump -Fd` made."
         )
     return found
 
 
 def moment(stamp: str) -> datetime | None:
-    """The time, without a zone, that `YYYYMMDD_HHMMSS` means; None when there is no such time."""
+    """Read a time `YYYYMMDD_HHMMSS`, without a zone; None if there is no such time."""
     try:
         return datetime.fromisoformat(stamp.replace("_", "T"))
     except ValueError:

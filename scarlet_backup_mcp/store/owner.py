@@ -1,4 +1,4 @@
-"""Whose the containers and clusters are that calls for a backup directory make: a mark in that directory."""
+"""The owner of the containers and clusters that calls create: the backup directory, identified by a mark in it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ OWNER = "owner"
 
 
 def owner_of(drills: Path) -> str:
-    """A hash of the directory's path and of a random mark in it: two machines that share an engine may have backup
-    directories of the same path. Under the lock."""
+    """Hash the directory's path and a random mark in it. Call it under the lock.
+
+    The mark is there because machines that share an engine may have backup directories of the same path."""
     mark = drills / OWNER
     try:
         if not mark.exists():

@@ -1,9 +1,9 @@
-"""What PowerShell did to a dump that was sent through its `>` or `Out-File`, and the way back.
+"""Undo what PowerShell's `>` or `Out-File` does to a dump.
 
-PowerShell reads a program's output as text of a code page (`[Console]::OutputEncoding`), cuts it into lines at CRLF, LF
-or a lone CR, and writes each with CRLF in a container of its own (.NET's and PowerShell's sources). A plain dump has LF
-and no raw CR in its data, so all of that can be undone once the code page is known. Lost are a CR inside a function's
-body, and a last line without an end, which pg_dump does not write.
+PowerShell reads a program's output as text in a code page (`[Console]::OutputEncoding`), splits it into lines at CRLF,
+LF or a lone CR, and writes each with CRLF in a container of its own (.NET's and PowerShell's sources). A plain dump has
+LF and no raw CR in its data, so all of that can be undone once the code page is known. Only a CR inside a function's
+body is lost, and the missing end of a last line, which pg_dump does not write.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .code_pages import UTF8, CodePages, Groups, encode
 from .encodings import ARCHIVE, DESCRIPTIONS, HEAD, Container, recognise
 
 LONGEST_GROUP = 4 << 20
-"""Characters of one group of non-ASCII ones beyond which a file is not surveyed: they are held in memory."""
+"""A file with a longer group of non-ASCII characters is not surveyed: a group is held in memory. In characters."""
 
 _CODECS: dict[Container, str] = {"utf-16le": "utf-16-le", "utf-16be": "utf-16-be"}
 _CLIENT_ENCODING = re.compile(r"^SET client_encoding = '(\w+)'", re.MULTILINE)
@@ -35,7 +35,7 @@ _ENDS_TOO_EARLY = ("truncated data", "unexpected end of data")
 
 
 class Irreparable(Exception):
-    """Something that can't be undone. `line` is 1-based; `cut_off`: it is only that the file's end is missing."""
+    """Something that can't be undone. `line` is 1-based; `cut_off`: only the file's end is missing."""
 
     def __init__(self, message: str, line: int, *, cut_off: bool = False) -> None:
         super().__init__(message)
@@ -44,23 +44,23 @@ class Irreparable(Exception):
 
 @dataclass(frozen=True)
 class Repair:
-    """Undoes what PowerShell did to a file of that container with that page.
+    """Turn a file of that container and code page back into the dump.
 
-    Called with the file's bytes it gives the dump's, as far as they can be had back, and raises Irreparable where
-    that ends: only a stream that came to its end without an exception is the whole dump.
+    Called with the file's bytes it yields the dump's, as far as they can be recovered, and raises Irreparable where
+    that ends: only a stream that ended without an exception is the whole dump.
     """
 
     container: Container
     code_page: CodePage
 
     def __call__(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """The dump's bytes. Raises Irreparable, and what `chunks` raises."""
+        """Yield the dump's bytes. Raises Irreparable, and what `chunks` raises."""
         head, chunks = _peek(chunks)
         if (container := recognise(head)) != self.container:
             raise Irreparable(f"the file is {DESCRIPTIONS[container]}, not {DESCRIPTIONS[self.container]}", 1)
         if container == "plain":
             if self.code_page != UTF8:
-                raise Irreparable("the file's bytes are as they came: no code page is to be undone", 1)
+                raise Irreparable("the file's bytes are unchanged: there is no code page to undo", 1)
             yield from chunks
             return
         checked = codecs.getincrementaldecoder("utf-8")() if _encoding_of(head, container) == "utf-8" else None
@@ -82,7 +82,7 @@ class Repair:
             line += data.count(b"\n")
 
     def _undone(self, text: str, checked: codecs.IncrementalDecoder | None) -> bytes | None:
-        """The bytes that were read as that text; None where they were not read with that page, or are no UTF-8."""
+        """Return the bytes that were read as that text; None if it was not that page, or they are not UTF-8."""
         try:
             data = encode(text, self.code_page)
             if checked and self.code_page != UTF8:
@@ -96,11 +96,11 @@ class Repair:
 class Survey:
     """What was found in a file.
 
-    `choices` are the pages that can be the right one, as far as the file was read; `repair` is there when it is certain
-    and can be undone. `why` is for people. `damage` is what else is wrong, with its line. When that is only that the
-    file is `cut_off`, the repair gives what there is and then raises. `replacement_characters` are U+FFFD: after page
-    65001 each may stand for lost bytes. `question_marks` look as if they stood for other characters: a suspicion.
-    `archive`: pg_dump's binary format, destroyed.
+    `choices` are the possible pages, as far as the file was read; `repair` is set if the page is certain and can be
+    undone. `why` is for people. `damage` is what else is wrong, with its line; if the file is only `cut_off`, the
+    repair yields what there is and then raises. `replacement_characters` counts U+FFFD: after page 65001 each may
+    stand for lost bytes. `question_marks` counts those that may stand for other characters. `archive`: it was pg_dump's
+    binary format, now destroyed.
     """
 
     container: Container
@@ -116,11 +116,11 @@ class Survey:
 
 
 def survey(chunks: Iterator[bytes]) -> Survey:
-    """Find out what was done to a file, in one pass at constant memory. Raises only what `chunks` raises.
+    """Find out what was done to a file, in one pass with constant memory. Raises only what `chunks` raises.
 
-    Certain is: a text of ASCII; a page with `EVIDENCE` that fits all groups, if all such pages give the same text; and
-    65001, that is text as it came, if it has no U+FFFD, no other page fits all groups, none fits most, and control
-    characters within groups are outnumbered by groups that no page makes.
+    These are certain: ASCII text; a page with `EVIDENCE` that fits all groups, if all such pages give the same text;
+    and 65001, that is unchanged text, if it has no U+FFFD, no other page fits all groups, none fits most, and groups
+    that no page makes outnumber those with control characters.
     """
     head, chunks = _peek(chunks)
     container = recognise(head)
@@ -128,7 +128,7 @@ def survey(chunks: Iterator[bytes]) -> Survey:
     if container == "plain":
         return Survey(container, (CodePages((UTF8,), ()),), Repair(container, UTF8), described)
     if _decoded(head, container).startswith(ARCHIVE.decode()):
-        lost = "It was an archive (pg_dump -Fc): its bytes were taken for text, and can't be had back."
+        lost = "It was an archive (pg_dump -Fc): its bytes were taken for text and can't be recovered."
         return Survey(container, (), None, f"{described} {lost}", damage=lost, archive=True)
     groups = Groups(_encoding_of(head, container))
     damage: Irreparable | None = None
@@ -156,7 +156,7 @@ def survey(chunks: Iterator[bytes]) -> Survey:
 
 
 def _peek(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """The file's beginning, and all of it."""
+    """Return the file's beginning, and all of its chunks."""
     head = b""
     for chunk in chunks:
         head += chunk
@@ -170,7 +170,7 @@ def _decoded(head: bytes, container: Container) -> str:
 
 
 def _encoding_of(head: bytes, container: Container) -> str:
-    """Python's name of the dump's encoding as its preamble gives it: UTF-8 unless it says otherwise."""
+    """Return Python's name of the encoding in the dump's preamble; UTF-8 if there is none."""
     found = _CLIENT_ENCODING.search(_decoded(head, container))
     if found is None or found[1] == "UTF8":
         return "utf-8"
@@ -181,8 +181,9 @@ def _encoding_of(head: bytes, container: Container) -> str:
 
 
 def _decode(chunks: Iterator[bytes], container: Container) -> Iterator[str]:
-    """The container's text as it is. Bytes that are no UTF-8 in a file without a mark, which then came from a terminal,
-    are lone surrogates. Raises UnicodeDecodeError, after the text before it."""
+    """Yield the container's text as it is. Raises UnicodeDecodeError, after the text before it.
+
+    In a file without a byte order mark, which a terminal wrote, bytes that are not UTF-8 become lone surrogates."""
     codec = _CODECS.get(container, "utf-8")
     decoder = codecs.getincrementaldecoder(codec)("surrogateescape" if container == "crlf" else "strict")
     try:
@@ -196,7 +197,7 @@ def _decode(chunks: Iterator[bytes], container: Container) -> Iterator[str]:
 
 
 def _text(chunks: Iterator[bytes], container: Container) -> Iterator[str]:
-    """The container's text with LF, and without its mark. Raises Irreparable, after the text before it."""
+    """Yield the container's text with LF and without its mark. Raises Irreparable, after the text before it."""
     line, held, last = 1, "", ""
     begun = False
     try:
@@ -220,13 +221,13 @@ def _text(chunks: Iterator[bytes], container: Container) -> Iterator[str]:
     except UnicodeDecodeError as error:
         if error.reason in _ENDS_TOO_EARLY:
             raise Irreparable("the file ends within a character: its end is missing", line, cut_off=True) from None
-        raise Irreparable("bytes that are no text: the file is damaged, or was changed later", line) from None
+        raise Irreparable("bytes that are not text: the file is damaged, or was changed later", line) from None
     if held or last != "\n":
         raise Irreparable("the last line has no end: the file's end is missing", line, cut_off=True)
 
 
 def _with_whole_groups(texts: Iterator[str]) -> Iterator[str]:
-    """The same text in pieces that don't end within a group; without the last one if the file ends in it."""
+    """Yield the text in pieces that don't end within a group; without the last group if the file ends in it."""
     held, line = "", 1
     for text in texts:
         line += text.count("\n")

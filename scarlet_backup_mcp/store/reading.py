@@ -1,4 +1,4 @@
-"""A backup's bytes, read in bounded chunks."""
+"""Read and unpack a backup's bytes in bounded chunks."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .encodings import HEAD
 
 CHUNK = 1 << 20
 ZSTD_CHUNK = 512
-"""Compressed bytes handed over at a time: 4 of them may hold 128 KiB, and what comes out is one piece."""
+"""Compressed bytes to unpack at a time: 4 of them may hold 128 KiB, and the result is one piece."""
 ZSTD_LEVEL = 3
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 """What a frame begins with (RFC 8878)."""
 XZ_MEMORY = 256 << 20
-"""Bytes that reading an xz stream may take: level 9 needs 65 MiB ("xz -9" in its manual page)."""
+"""Bytes of memory that reading an xz stream may take: level 9 needs 65 MiB ("xz -9" in its manual page)."""
 XZ_MAGIC = b"\xfd7zXZ\x00"
 _TOO_LARGE = "Memory usage limit exceeded"
-"""What Python's lzma says where `memlimit` does not suffice (`catch_lzma_error` in _lzmamodule.c)."""
+"""What Python's lzma says when `memlimit` does not suffice (`catch_lzma_error` in _lzmamodule.c)."""
 ZSTD_WINDOW = 128 << 20
-"""Largest window that is taken: what `zstd -d` takes without `--long`."""
+"""Largest window to accept, the same as `zstd -d` accepts without `--long`."""
 
 
 class CompressionDamaged(Exception):
@@ -35,11 +35,11 @@ class CompressionDamaged(Exception):
 
 
 class UnpackingRefused(StoreError):
-    """The compressed stream takes more memory than it may."""
+    """The compressed stream needs more memory than allowed."""
 
 
 class FileReader:
-    """Reads one file from its beginning to its end, once. `bytes` and `sha256` are of what was read so far."""
+    """Read one file from beginning to end, once. `bytes` and `sha256` are of what was read so far."""
 
     def __init__(self, path: Path, watch: Callable[[int], object] = lambda done: None) -> None:
         self.path = path
@@ -49,7 +49,7 @@ class FileReader:
 
     @property
     def sha256(self) -> str:
-        """In hex."""
+        """The digest in hex."""
         return self._digest.hexdigest()
 
     def __iter__(self) -> Iterator[bytes]:
@@ -65,9 +65,10 @@ class FileReader:
 
 
 def decompress(chunks: Iterator[bytes], compression: Packing, *, single: bool = False) -> Iterator[bytes]:
-    """The plain bytes. All of `chunks` is read whatever happens, so that a digest of them is whole; then
-    CompressionDamaged is raised if they were no complete compressed stream, or several where a `single` one has to be,
-    UnpackingRefused if that can't be told.
+    """Yield the plain bytes. Always reads all of `chunks`, so that a digest of them is complete.
+
+    Then raises CompressionDamaged if they were no complete compressed stream, or several where `single` asks for one;
+    UnpackingRefused if that can't be found out.
     """
     if compression == "none":
         yield from chunks
@@ -83,7 +84,7 @@ def decompress(chunks: Iterator[bytes], compression: Packing, *, single: bool = 
 
 
 def _unxz(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Of one or more joined streams, without the padding that may lie between them."""
+    """Unpack one or more joined streams, skipping padding between them."""
     stream, begun = lzma.LZMADecompressor(memlimit=XZ_MEMORY), False
     try:
         for chunk in chunks:
@@ -103,8 +104,8 @@ def _unxz(chunks: Iterator[bytes]) -> Iterator[bytes]:
             pass
         if str(error) == _TOO_LARGE:
             raise UnpackingRefused(
-                f"To unpack its xz stream takes more than the {XZ_MEMORY >> 20} MiB of memory that it may take.",
-                "Nothing is wrong with it: unpack it with `xz -d`, and name the file that comes out.",
+                f"Unpacking its xz stream needs more than the {XZ_MEMORY >> 20} MiB of memory allowed here.",
+                "The file may well be intact: unpack it with `xz -d`, and name the resulting file.",
             ) from None
         raise CompressionDamaged(f"the xz stream is corrupt ({error})") from None
     if not begun or not stream.eof:
@@ -136,8 +137,7 @@ def _unzstd(chunks: Iterator[bytes], single: bool) -> Iterator[bytes]:
 
 
 def beginning(path: Path, compression: Packing) -> bytes:
-    """The first 4 KiB of the plain bytes; fewer where the file has no more, or is damaged. Raises StoreError, as
-    UnpackingRefused."""
+    """Return the first 4 KiB of the plain bytes; fewer if the file is shorter or damaged. Raises StoreError."""
     try:
         with path.open("rb") as file:
             found = file.read(HEAD if compression == "none" else CHUNK)
@@ -153,7 +153,7 @@ def beginning(path: Path, compression: Packing) -> bytes:
 
 
 class Compressor:
-    """Plain bytes to compressed ones, in a stream with a checksum that `gzip -d` or `zstd -d` reads."""
+    """Compress bytes into a stream with a checksum that `gzip -d` or `zstd -d` reads."""
 
     def __init__(self, compression: Compression) -> None:
         self._frame: gzip.Compressing | None = None
@@ -163,9 +163,9 @@ class Compressor:
             self._frame = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compressobj()
 
     def compress(self, data: bytes) -> bytes:
-        """What is ready to be written so far."""
+        """Compress `data`; return what is ready to be written."""
         return data if self._frame is None else self._frame.compress(data)
 
     def finish(self) -> bytes:
-        """The end of the stream."""
+        """Return the end of the stream."""
         return b"" if self._frame is None else self._frame.flush()

@@ -1,4 +1,4 @@
-"""Which backup directory a container had when its engine last answered: so that backups are found while it does not."""
+"""Remember each container's backup directory, so that backups are found while its engine does not answer."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _FILE = TypeAdapter(dict[str, Any])
 
 
 def remember(container: str, directory: Path) -> None:
-    """Keep it in the user's state directory. What can't be kept is not an error."""
+    """Keep a container's directory in the user's state directory. Failing to is not an error."""
     known = _read()
     if known.get(container) != str(directory):
         with suppress(OSError, StoreError):
-            place = user_state_path("scarlet-backup-mcp", appauthor=False, ensure_exists=True)
-            write_atomically(place / FILE, json.dumps({**known, container: str(directory)}, indent=1).encode())
+            state = user_state_path("scarlet-backup-mcp", appauthor=False, ensure_exists=True)
+            write_atomically(state / FILE, json.dumps({**known, container: str(directory)}, indent=1).encode())
 
 
 def recall(container: str) -> Path | None:
-    """The directory that was kept for a container, if it is still there."""
+    """Return the directory remembered for a container, if it still exists."""
     known = _read().get(container)
     return Path(known) if isinstance(known, str) and Path(known).is_dir() else None
 

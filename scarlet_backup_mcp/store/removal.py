@@ -1,7 +1,7 @@
-"""How a backup goes, with all that lies beside it, so that being killed at any point leaves no half of one.
+"""Remove a backup with its sidecar files, so that a kill at any point leaves no half of one.
 
-First its file loses its name, from then on it is no backup; then what lies beside it goes; the file goes last, and as
-long as it is there `finish` knows what is still to be done. Each step is on the disk before the next one begins.
+First its file is renamed: from then on it is no backup. Then its sidecar files go, and the file itself last: as long as
+it exists, `finish` knows what is left to do. Each step is on the disk before the next one begins.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ..errors import StoreError
 from . import names
 from .writing import replace, sync_directory
 
-BESIDE = (names.MANIFEST, names.VERIFIED, names.KEEP)
-"""Endings of what lies beside a backup."""
+SIDECARS = (names.MANIFEST, names.VERIFIED, names.KEEP)
+"""Suffixes of a backup's sidecar files."""
 
 
 @dataclass(frozen=True)
 class Swept:
-    """What killed calls left: the names of what is `removed` now, and `warnings` of what can't be removed yet."""
+    """What killed calls left: the names of what was `removed`, and `warnings` about what can't be removed yet."""
 
     removed: list[str] = field(default_factory=list[str])
     warnings: list[str] = field(default_factory=list[str])
@@ -29,15 +29,14 @@ class Swept:
     @property
     def told(self) -> list[str]:
         """Both, in sentences."""
-        return [f"{name}, left by a call that was killed, is removed." for name in self.removed] + self.warnings
+        return [f"Removed {name}, left by a call that was killed." for name in self.removed] + self.warnings
 
 
 def remove(directory: Path, name: str) -> str | None:
-    """Remove one backup. Under the lock.
+    """Remove one backup; return a warning if `finish` has to do the rest, else None. Call it under the lock.
 
-    Who has the file open reads on to its end; on Windows, where such a file can't be renamed, it stays. Raises
-    StoreError: then nothing has changed. Once the file has lost its name the backup is gone, and what can't be removed
-    of it is left to `finish`: gives a warning then, else None.
+    Whoever has the file open can read it to its end; on Windows, where such a file can't be renamed, it stays. Raises
+    StoreError, with nothing changed. Once the file is renamed, the backup is gone.
     """
     replace(directory / name, directory / names.unnamed(name))
     try:
@@ -45,15 +44,14 @@ def remove(directory: Path, name: str) -> str | None:
         _finish(directory, name)
     except (StoreError, OSError) as error:
         return (
-            f"{name} is removed, but its room may not be free yet ({_reason(error)}): the next `backup` or "
+            f"{name} is removed, but its space may not be free yet ({_reason(error)}). The next `backup` or "
             "`prune_backups` does the rest."
         )
     return None
 
 
 def finish(directory: Path, file_names: Iterable[str]) -> Swept:
-    """Of removals that were cut off, whose files are among `file_names`, do the rest; gives the backups' names. Under
-    the lock."""
+    """Finish the interrupted removals whose files are among `file_names`. Call it under the lock."""
     swept = Swept()
     for name in filter(None, map(names.before_unnamed, file_names)):
         try:
@@ -61,15 +59,15 @@ def finish(directory: Path, file_names: Iterable[str]) -> Swept:
             swept.removed.append(name)
         except (StoreError, OSError) as error:
             swept.warnings.append(
-                f"What is left of {name} can't be removed ({_reason(error)}): the next `backup` tries again."
+                f"What is left of {name} can't be removed ({_reason(error)}). The next `backup` tries again."
             )
     return swept
 
 
 def _finish(directory: Path, name: str) -> None:
-    """Raises OSError or StoreError."""
+    """Remove what is left of a backup. Raises OSError or StoreError."""
     if not os.path.lexists(directory / name):  # else someone has put it back
-        for end in BESIDE:
+        for end in SIDECARS:
             (directory / (name + end)).unlink(missing_ok=True)
         sync_directory(directory)
     (directory / names.unnamed(name)).unlink(missing_ok=True)
@@ -77,5 +75,5 @@ def _finish(directory: Path, name: str) -> None:
 
 
 def _reason(error: StoreError | OSError) -> str:
-    """In words, for the inside of a sentence."""
+    """Word an error for the inside of a sentence."""
     return error.message.rstrip(".") if isinstance(error, StoreError) else error.strerror or str(error)

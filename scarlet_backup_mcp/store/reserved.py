@@ -1,4 +1,4 @@
-"""Room for a small file that has to be written later, taken while there still is some."""
+"""Reserve disk space for a small file that has to be written later."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from types import TracebackType
 from . import writing
 
 SIZE = 32 << 10
-"""Bytes that are taken: a journal has some 1 KB, and 200 for each service that was stopped."""
+"""Bytes to reserve: a journal takes some 1 KB, and 200 bytes for each service that was stopped."""
 
 
 class Reserved:
-    """Room for the file `path`, which appears only when it is written. A context manager: room that was not used is
-    given back. Raises DiskFull or StoreError on construction.
+    """Space for the file `path`, which appears only when it is written.
 
-    A file system that writes each change elsewhere (btrfs, ZFS) may need room all the same.
+    A context manager: unused space is released. Raises DiskFull or StoreError on construction. A copy-on-write file
+    system (btrfs, ZFS) may need more space all the same.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +30,7 @@ class Reserved:
             raise
 
     def write(self, data: bytes) -> None:
-        """Put `data` there, durably and in one step; it is filled up with spaces. Raises DiskFull or StoreError."""
+        """Write `data`, padded with spaces, durably and in one step. Raises DiskFull or StoreError."""
         if len(data) > SIZE or not self._part.exists():
             writing.write_atomically(self._path, data)
             return

@@ -1,4 +1,4 @@
-"""What lies beside backups, read and written without trusting what has that name: anybody may have put a FIFO there."""
+"""Read and write sidecar files without trusting what has their name: anybody may have put a FIFO there."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pathlib import Path
 from ..errors import StoreError
 
 SMALL = 1 << 20
-"""Most bytes of a record, a mark or a journal."""
+"""Largest record, mark or journal, in bytes."""
 MANIFEST = 256 << 20
-"""Most bytes of a manifest: one with 100,000 tables has some 40 MB."""
+"""Largest manifest, in bytes: one with 100,000 tables has some 40 MB."""
 _SAFELY = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 def read(path: Path, most: int = SMALL) -> bytes | None:
-    """All of a small file; None without it. Raises StoreError for what is no regular file (a link is none), is larger
-    than `most` bytes, or can't be read."""
+    """Return all of a small file; None without it. Raises StoreError if it is not a regular file (a link is none), is
+    larger than `most` bytes, or can't be read."""
     found = beginning(path, most + 1)
     if found is not None and len(found) > most:
-        raise StoreError(f"{path.name} is larger than {most:,} bytes, so it is none of ours.")
+        raise StoreError(f"{path.name} is larger than {most:,} bytes, so this tool did not write it.")
     return found
 
 
 def beginning(path: Path, most: int) -> bytes | None:
-    """The first bytes of such a file, as `read`."""
+    """Return the first `most` bytes of a file; None without it. Raises StoreError like `read`."""
     try:
         number = os.open(path, os.O_RDONLY | _SAFELY)
         with open(number, "rb") as file:
@@ -40,7 +40,7 @@ def beginning(path: Path, most: int) -> bytes | None:
 
 
 def note(path: Path, text: bytes) -> None:
-    """Write a file that nobody relies on, in one go. What can't be written is not an error."""
+    """Write a file that nobody relies on, in one go. Failing to is not an error."""
     with suppress(OSError):
         number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _SAFELY, 0o600)
         with open(number, "wb") as file:

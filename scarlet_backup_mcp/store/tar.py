@@ -1,7 +1,7 @@
-"""A tar archive, read once as it comes. Nothing is skipped: every header is checked and the end has to be there.
+"""Read a tar archive as a stream. Nothing is skipped: every header is checked, and the end must be there.
 
-Header blocks are taken apart by `tarfile`. Its own reader of streams ends at a damaged header as if the archive ended
-there (seen with Python 3.11), so the order of blocks is looked at here.
+`tarfile` parses the header blocks. Its own stream reader ends at a damaged header as if the archive ended there (seen
+with Python 3.11), so the order of blocks is checked here.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Literal
 
 BLOCK = tarfile.BLOCKSIZE
 LONGEST_EXTENSION = 64 << 10
-"""Bytes of a name or of pax records that are taken."""
+"""Longest name or pax records to accept, in bytes."""
 LONGEST_NUMBER = 20
-"""Digits of a length or size in pax records that are taken: 2⁶⁴ has as many."""
+"""Most digits to accept in a length or size in pax records: 2⁶⁴ has as many."""
 _SPARSE = b"GNU.sparse."
 _FOR_ALL = (b"path", b"linkpath", b"size")
-"""Of global pax records those that GNU tar obeys where they say what a member is."""
+"""Global pax records about members that GNU tar obeys."""
 _LINKS = (tarfile.SYMTYPE, tarfile.LNKTYPE)
 _EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
 
 
 class TarDamaged(Exception):
-    """The bytes are no whole tar archive. `offset` is where that is seen, in bytes of the archive."""
+    """The bytes are not a whole tar archive. `offset` is where that shows, in bytes of the archive."""
 
     def __init__(self, message: str, offset: int) -> None:
         super().__init__(message)
@@ -32,8 +32,8 @@ class TarDamaged(Exception):
 
 @dataclass(frozen=True)
 class Member:
-    """One member. `name` is as plain as it gets: no `./` or `//` in it, no closing slash, and empty for the directory
-    itself. `size` is that of a file's data."""
+    """One member. `name` is normalised: no `./`, `//` or trailing slash, and empty for the directory itself. `size` is
+    that of a file's data, in bytes."""
 
     name: str
     kind: Literal["file", "directory", "link"]
@@ -41,21 +41,21 @@ class Member:
 
 
 class MemberHandler:
-    """What is told of each member, in the archive's order. Override what is wanted."""
+    """Callbacks for each member, in the archive's order. Override what you need."""
 
     def member(self, member: Member) -> None:
-        """One begins."""
+        """Begin a member."""
 
     def data(self, data: memoryview) -> None:
-        """Some of a file's data. Only good until this returns."""
+        """Take some of a file's data, which is only valid until this returns."""
 
     def end(self) -> None:
-        """The file's data are complete. Not called for directories and links."""
+        """End a file, whose data are complete. Not called for directories and links."""
 
 
 class TarReader:
-    """Fed with an archive in pieces of any size. Raises TarDamaged at the first thing that is wrong; members that were
-    told before it are as they are in the archive."""
+    """Read an archive fed in pieces of any size. Raises TarDamaged at the first fault; members reported before it are
+    as they are in the archive."""
 
     def __init__(self, handler: MemberHandler) -> None:
         self.bytes = 0
@@ -68,7 +68,7 @@ class TarReader:
         self._long_size: int | None = None
 
     def feed(self, chunk: bytes) -> None:
-        """The next bytes."""
+        """Read the next bytes."""
         view = memoryview(chunk)
         while view:
             if self._left:
@@ -86,7 +86,7 @@ class TarReader:
                 self._header.clear()
 
     def finish(self) -> None:
-        """The bytes have ended. Raises TarDamaged unless the archive has, too."""
+        """End the archive. Raises TarDamaged unless it is complete."""
         if self._left or self._padding or self._header:
             raise self._damaged("it ends within a member")
         if self._zeros < 2:
@@ -110,11 +110,11 @@ class TarReader:
             self._zeros += 1
             return
         if self._zeros:
-            raise self._damaged("there is something behind its end")
+            raise self._damaged("something follows its end")
         try:
             found = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
-            raise self._damaged(f"no header of a member ({error})") from None
+            raise self._damaged(f"not a member's header ({error})") from None
         if found.type in _EXTENSIONS:
             if not 0 < found.size <= LONGEST_EXTENSION:
                 raise self._damaged(f"a name or an extension of {found.size} bytes")
@@ -129,7 +129,7 @@ class TarReader:
         self._long_name = self._long_size = None
         parts = name.split("/")
         if name.startswith("/") or ".." in parts:
-            raise self._damaged(f"the member {name!r} would be outside of the directory it is unpacked in")
+            raise self._damaged(f"the member {name!r} would be unpacked outside of the directory")
         name = "/".join(part for part in parts if part not in ("", "."))
         if found.isdir():
             self._handler.member(Member(name, "directory", 0))
@@ -146,8 +146,8 @@ class TarReader:
             raise self._damaged(f"{name} is neither a file nor a directory (type {found.type!r})")
 
     def _take_extension(self, data: bytes) -> None:
-        """GNU's long names, and of pax records the two that say what follows ("pax Header Block" in POSIX). Global ones
-        that would say it of every member behind them are refused."""
+        """Take GNU's long names and the pax records `path` and `size` ("pax Header Block" in POSIX). Refuse global
+        records that would apply to every member after them."""
         if self._extended.type == tarfile.GNUTYPE_LONGNAME:
             self._long_name = _text(data.rstrip(b"\0"))
         elif self._extended.type in (tarfile.XHDTYPE, tarfile.XGLTYPE):
@@ -160,7 +160,7 @@ class TarReader:
                         raise self._damaged(f"a global header that sets {_text(keyword)!r} for all that follows")
                 return
             if any(keyword.startswith(_SPARSE) for keyword in records):
-                raise self._damaged("a sparse file, of which the archive holds parts only: they are not read here")
+                raise self._damaged("a sparse file, which is not supported: the archive holds only parts of it")
             self._long_name = _text(records[b"path"]) if b"path" in records else None
             size = records.get(b"size", b"")
             if len(size) > LONGEST_NUMBER:
@@ -179,7 +179,7 @@ def _text(name: bytes) -> str:
 
 
 def _pax_records(data: bytes) -> dict[bytes, bytes] | None:
-    """Records `<length> <keyword>=<value>\\n`; None where they are none."""
+    """Parse records `<length> <keyword>=<value>\\n`; None if they can't be parsed."""
     found: dict[bytes, bytes] = {}
     while data:
         length, _, _ = data.partition(b" ")

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: partial files, atomic replacement, fsync."""
+"""Write files that are whole or absent: partial files, atomic replacement, fsync."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .names import PARTIAL
 T = TypeVar("T")
 TEMPORARY = ".tmp"
 SHARING_SECONDS = 5
-"""How long a rename is tried again on Windows while a virus scanner or an indexer holds the file."""
-READ_ONLY = "See why its file system is read-only now (`dmesg` may tell), and mount it for writing again."
+"""How long to retry a rename on Windows while a virus scanner or an indexer holds the file."""
+READ_ONLY = "Find out why its file system is now read-only (see `dmesg`), and remount it for writing."
 
 
 class PartialFile:
-    """A backup under way, under `<name>.partial`, for its owner only. Its final name comes with `publish`.
+    """A backup being written, as `<name>.partial`, for its owner only. `publish` gives it its final name.
 
-    A context manager: leaving it without `publish` removes it.
+    A context manager: leaving it without `publish` removes the file.
     """
 
     def __init__(self, final: Path) -> None:
@@ -46,11 +46,11 @@ class PartialFile:
 
     @property
     def sha256(self) -> str:
-        """Of what was written, in hex."""
+        """The digest of what was written, in hex."""
         return self._digest.hexdigest()
 
     def finish(self) -> None:
-        """Everything is on the disk, and the file is closed."""
+        """Flush everything to the disk, and close the file."""
         file = self._file
         assert file is not None
         _guard(self.path, lambda: os.fsync(file))
@@ -59,14 +59,14 @@ class PartialFile:
         self._close()
 
     def publish(self) -> None:
-        """Give it its final name, durably. Call after `finish`, under the lock; never replaces a file."""
+        """Give the file its final name, durably. Call it after `finish`, under the lock; it never replaces a file."""
         if self.final.exists():
-            raise StoreError(f"{self.final} appeared while the backup was being written; it is left alone.")
+            raise StoreError(f"{self.final} appeared while the backup was being written; it was left alone.")
         replace(self.path, self.final)
         sync_directory(self.final.parent)
 
     def discard(self) -> None:
-        """Close and remove it. Harmless after `publish`."""
+        """Close and remove the file. Harmless after `publish`."""
         self._close()
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
@@ -84,7 +84,7 @@ class PartialFile:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Put `data` where `path` is, for its owner only: afterwards the old or the new content is there, never a part."""
+    """Replace the content of `path` with `data`, for its owner only: a reader sees the old or the new, never a part."""
     part = temporary(path)
     delete(part)
     try:
@@ -97,17 +97,17 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def temporary(path: Path) -> Path:
-    """Where a file's content is written before it gets that name."""
+    """Return where a file's content is written before it gets its name."""
     return path.with_name(f".{path.name}{TEMPORARY}")
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """A new file for its owner only. Raises DiskFull or StoreError."""
+    """Create a file, durably, for its owner only. Raises DiskFull or StoreError."""
     _guard(path, lambda: _write(path, data, _CREATE))
 
 
 def overwrite_durably(path: Path, data: bytes) -> None:
-    """Write over a file's beginning, in the room that it has. Raises StoreError."""
+    """Overwrite a file's beginning, durably, in the space that it has. Raises StoreError."""
     _guard(path, lambda: _write(path, data, _CREATE & ~(os.O_CREAT | os.O_EXCL)))
 
 
@@ -119,12 +119,12 @@ def _write(path: Path, data: bytes, flags: int) -> None:
 
 
 def replace(old: Path, new: Path) -> None:
-    """Rename, again and again for 5 s where Windows says that another program has the file open. Raises StoreError."""
+    """Rename a file; on Windows retry for 5 s while another program has it open. Raises StoreError."""
     _patiently(lambda: os.replace(old, new), f"{old.name} can't be renamed to {new.name}")
 
 
 def delete(path: Path) -> None:
-    """Remove a file if it is there, with the same patience. Raises StoreError."""
+    """Remove a file if it exists; on Windows retry for 5 s while another program has it open. Raises StoreError."""
     _patiently(lambda: path.unlink(missing_ok=True), f"{path} can't be removed")
 
 
@@ -165,7 +165,7 @@ def _guard(path: Path, call: Callable[[], T]) -> T:
         return call()
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DiskFull(f"There is no room left for {path.name} in {path.parent}.") from error
+            raise DiskFull(f"There is no space left for {path.name} in {path.parent}.") from error
         if error.errno == errno.EROFS:
             raise DirectoryNotWritable(f"{path} can't be written: {error.strerror}.", READ_ONLY) from error
         raise StoreError(f"{path} can't be written: {error.strerror or error}.") from error

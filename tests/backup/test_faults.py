@@ -296,7 +296,7 @@ def test_a_disk_that_is_full_in_mid_dump_leaves_nothing(box: Box, tmp_path: Path
         with BackupContext(box.settings(small, database=database)) as context, pytest.raises(DiskFull) as caught:
             backup(context, seen, compression="zstd" if compression == "zstd" else "none")
         assert seen.stages[-1] == "dumping"
-        assert "no room left" in caught.value.message
+        assert "no space left" in caught.value.message
         assert files(small) == before | filler
     box.assert_idle()
 

@@ -832,7 +832,7 @@ def test_killed_scheduled_run_is_told_until_the_next_good_one(scheduled: Schedul
             process.kill()
         listing, findings = scheduled.seen()
     assert [(run.tool, run.outcome) for run in listing.scheduled] == [("backup", "begun"), ("backup", "ok")]
-    assert any("under way, was killed" in warning for warning in listing.warnings)
+    assert any("still running, was killed" in warning for warning in listing.warnings)
     assert "scheduled_backup_unended" in findings
     assert scheduled.run(0) == []
     listing, findings = scheduled.seen()

@@ -319,17 +319,17 @@ TAMPERINGS = {
     "a setting": (
         ["ALTER DATABASE drill SET work_mem TO '5MB'"],
         "drill_settings",
-        "settings are not all as they were",
+        "settings differ from before",
     ),
     "a role's setting, by which the integrity table is not found": (
         ["ALTER ROLE postgres IN DATABASE drill SET search_path TO other"],
         "drill_settings",
-        "settings are not all as they were",
+        "settings differ from before",
     ),
     "a privilege on the database": (
         ["GRANT CREATE ON DATABASE drill TO pg_monitor"],
         "drill_settings",
-        "privileges are not all as they were",
+        "privileges differ from before",
     ),
     "an index that lacks a row": (
         [

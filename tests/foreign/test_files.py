@@ -553,7 +553,7 @@ def test_an_xz_stream_that_takes_too_much_memory_is_not_called_damaged(
     assert listed(here, path.name).state == "foreign"
     levels: tuple[Level, ...] = ("quick", "full", "drill")
     for level in levels:
-        with pytest.raises(StoreError, match="takes more than the 1 MiB of memory") as refused:
+        with pytest.raises(StoreError, match="needs more than the 1 MiB of memory") as refused:
             look(here, path.name, level)
         assert ("xz -d" in refused.value.remedy, "corrupt" in refused.value.message) == (True, False)
     with pytest.raises(StoreError, match="1 MiB"):

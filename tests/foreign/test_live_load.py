@@ -225,9 +225,9 @@ def test_code_that_a_file_brings_is_named_in_the_dry_run_and_in_the_question(dat
     settings = databases.make(AGENTS + CODE)
     name = databases.pg_dump(settings).name
     sentences = [
-        "Code of its own runs while it is loaded: public.norm for public.word, public.norm for public.docs, "
+        "Its own code runs while it is loaded: public.norm for public.word, public.norm for public.docs, "
         "public.norm for the index by_t, materialised view public.All.",
-        "It brings code, which runs for whoever uses the database: functions public.norm, public.ddl, public.told; "
+        "It has code that runs for everyone who uses the database: functions public.norm, public.ddl, public.told; "
         "rules nothing on public.docs; triggers tell on public.docs; event triggers watch.",
     ]
     with BackupContext(settings) as context:

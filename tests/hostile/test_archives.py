@@ -100,8 +100,8 @@ UNSAFE: dict[str, tuple[Callable[[Sent], None], str]] = {
     "library": (included, "shared_preload_libraries = 'evil' (d.conf, line 1) loads a library"),
     "pass phrase": (conf("ssl_passphrase_command = 'sh'"), "ssl_passphrase_command (postgresql.conf, line 1)"),
     "elsewhere": (conf("hba_file = '/tmp/x'"), "hba_file = '/tmp/x' (postgresql.conf, line 1) names a place"),
-    "trust": (conf("host all all 0.0.0.0/0 trust", "pg_hba.conf"), "lets others than this machine in"),
-    "standby": (member("standby.signal"), "standby.signal has the server recover or follow another one"),
+    "trust": (conf("host all all 0.0.0.0/0 trust", "pg_hba.conf"), "lets other machines connect"),
+    "standby": (member("standby.signal"), "standby.signal makes the server recover or follow another one"),
     "escapes": (member(f"{ESCAPE}/../../x"), "outside of the directory"),
     "escapes in a value": (conf(f"jit_provider = '{ESCAPE}'"), "jit_provider = '\\x1b]0;owned\\x07'"),
 }

@@ -89,7 +89,7 @@ def test_where_no_path_brings_the_meaning_back_it_differs(databases: Databases) 
         "meaning of policy seen on public.words",
     ):
         assert told[what].backup == "operator ext.=(ext.citext,ext.citext)", told.keys()
-        assert told[what].restored == "only what is PostgreSQL's own"
+        assert told[what].restored == "only PostgreSQL's own objects"
     restored = bring_back(settings, name, drill="never")
     assert sum("another meaning" in warning for warning in restored.warnings) >= 4
 

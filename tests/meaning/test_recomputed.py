@@ -89,8 +89,8 @@ def test_what_differs_is_named_with_table_column_and_keys(replaced: Settings) ->
     diary, kept = found.except_recomputed
     assert found.proved is True
     assert "computes anew" in found.detail
-    assert diary == "public.diary, column loud: other values, e.g. where (id) is (5), (4), (2)"
-    assert kept.startswith("materialised view public.kept, column word: other values, in 1 of 3 rows that were looked")
+    assert diary == "public.diary, column loud: different values, e.g. where (id) is (5), (4), (2)"
+    assert kept.startswith("materialised view public.kept, column word: different values, in 1 of 3 rows compared")
     assert "cccc" not in kept
     assert "refreshed" in kept
 
@@ -161,7 +161,7 @@ def test_users_code_runs_as_the_owner_and_can_not_get_out(databases: Databases) 
     report = drill(settings).drill
     assert report is not None
     assert report.proved is True
-    assert report.except_recomputed[0].startswith("app.diary: not compared, since The server said: done as drill ")
+    assert report.except_recomputed[0].startswith("app.diary: not compared, because The server said: done as drill ")
 
 
 def test_words_that_psql_counts_can_be_names_and_a_view_can_have_many_columns(databases: Databases) -> None:
@@ -203,9 +203,9 @@ def test_without_a_primary_key_no_value_is_shown(databases: Databases) -> None:
     )
     after = look(settings)
     assert unlike(before, after) == [
-        "materialised view public.kept, column token: other values, in 1 of 3 rows that were looked at one by one "
+        "materialised view public.kept, column token: different values, in 1 of 3 rows compared one by one "
         "(it may not have been refreshed since its tables changed)",
-        "public.tokens, column hint: other values, in 2 of 3 rows that were looked at one by one",
+        "public.tokens, column hint: different values, in 2 of 3 rows compared one by one",
     ]
     assert not [one for one in after if one.keys or one.key]
 
@@ -233,7 +233,7 @@ def test_a_look_at_what_was_restored_that_fails_is_told_of_each(replaced: Settin
         with context.server.session(replaced.database) as session:
             facts = server_facts(session)
         found = unlike_the_backup(context.server, "not there", facts, manifest.recomputed, Progress())
-    why = 'not compared, since it could not be read (There is no database "not there" on the server)'
+    why = 'not compared, because it could not be read (There is no database "not there" on the server)'
     assert found == [
         f"public.diary: {why}",
         f"materialised view public.kept: {why}",
@@ -265,7 +265,7 @@ def test_an_answer_that_makes_no_sense_ends_nothing(databases: Databases, monkey
         return f"{schema}.{name}"
 
     monkeypatch.setattr(looks, "qualified", bare)
-    assert [one.why_not for one in look(settings)] == ["what the server sent of it can't be read"]
+    assert [one.why_not for one in look(settings)] == ["the server's answer can't be read"]
 
 
 def test_nothing_is_made_where_an_event_trigger_would_run(databases: Databases) -> None:

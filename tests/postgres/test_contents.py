@@ -76,9 +76,9 @@ def test_the_order_of_rows_and_the_number_of_blocks_make_no_difference() -> None
     [
         (b"1\tx\n2\tz\n", "3 in the backup, 2 in the restored copy"),
         (b"1\tx\n2\ty\n2\ty\n2\ty\n", "3 in the backup, 4 in the restored copy"),
-        (b"1\tx\n2\ty\n3\ty\n", "3 in the backup, 3, but with other content, in the restored copy"),
-        (b"1\tx\n1\tx\n2\ty\n", "3 in the backup, 3, but with other content, in the restored copy"),
-        (b"x\t1\n2\ty\n2\ty\n", "3 in the backup, 3, but with other content, in the restored copy"),
+        (b"1\tx\n2\ty\n3\ty\n", "3 in the backup, 3, with different content, in the restored copy"),
+        (b"1\tx\n1\tx\n2\ty\n", "3 in the backup, 3, with different content, in the restored copy"),
+        (b"x\t1\n2\ty\n2\ty\n", "3 in the backup, 3, with different content, in the restored copy"),
     ],
 )
 def test_rows_that_were_changed_dropped_or_doubled_are_told(rows: bytes, shown: str) -> None:

@@ -139,7 +139,7 @@ def test_a_table_that_took_the_name_of_another_is_not_counted_for_it(searching: 
         assert counted.rows == {}
         assert counted.told("Not counted") == [
             'Not counted: s.notes (The server said: relation "s.notes" does not exist (SQLSTATE 42P01)); '
-            "s.agents (another table has its name by now)."
+            "s.agents (another table now has its name)."
         ]
         with pytest.raises(QueryFailed):
             counted.require()

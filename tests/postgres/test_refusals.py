@@ -174,10 +174,10 @@ REFUSED = [
     ("COPY public.t (a) FROM PROGRAM 'id';", "runs a program"),
     ("COPY public.t TO PROGRAM 'id';", "runs a program"),
     ("COPY (SELECT 1) TO PROGRAM $$id$$;", "runs a program"),
-    ("COPY public.t (a) FROM '/etc/passwd';", "a file of the server"),
-    ("COPY public.t (a) TO E'/tmp/x';", "a file of the server"),
-    ("COPY public.t (a) FROM $$/etc/passwd$$;", "a file of the server"),
-    ("COPY public.t TO STDOUT;", "another form"),
+    ("COPY public.t (a) FROM '/etc/passwd';", "a file on the server"),
+    ("COPY public.t (a) TO E'/tmp/x';", "a file on the server"),
+    ("COPY public.t (a) FROM $$/etc/passwd$$;", "a file on the server"),
+    ("COPY public.t TO STDOUT;", "in a form that"),
     ("CREATE FUNCTION begin() AS 'x'; DROP ROLE y; CREATE TABLE \"end\"(a int); SELECT 1 AS end;", "several"),
     ("CREATE FUNCTION f() BEGIN ATOMIC SELECT 1 AS begin; END; DROP ROLE y; END;", "several"),
     ("CREATE FUNCTION f() BEGIN ATOMIC END begin; DROP ROLE y; END;", "several"),
@@ -210,16 +210,16 @@ def test_what_a_dump_may_not_hold(sql: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("copy", "reason"),
     [
-        ("COPY t (a) FROM stdin;", "another form"),
-        ("copy public.t (a) FROM stdin;", "another form"),
-        ("COPY public.t (a) FROM  stdin;", "another form"),
-        ("COPY public.t (a) FROM stdout;", "another form"),
-        ("COPY public.t (a) FROM stdin WITH (FORMAT binary);", "another form"),
-        ("COPY public.t (a) FROM stdin WHERE f(a);", "another form"),
-        ("COPY public.t (a)/**/ FROM stdin;", "another form"),
+        ("COPY t (a) FROM stdin;", "in a form that"),
+        ("copy public.t (a) FROM stdin;", "in a form that"),
+        ("COPY public.t (a) FROM  stdin;", "in a form that"),
+        ("COPY public.t (a) FROM stdout;", "in a form that"),
+        ("COPY public.t (a) FROM stdin WITH (FORMAT binary);", "in a form that"),
+        ("COPY public.t (a) FROM stdin WHERE f(a);", "in a form that"),
+        ("COPY public.t (a)/**/ FROM stdin;", "in a form that"),
         ("COPY pg_catalog.pg_authid (rolname) FROM stdin;", "system catalogue"),
         ('COPY "pg_catalog".pg_authid (rolname) FROM stdin;', "system catalogue"),
-        ('COPY U&"pg_catalo\\0067".pg_authid (rolname) FROM stdin;', "another form"),
+        ('COPY U&"pg_catalo\\0067".pg_authid (rolname) FROM stdin;', "in a form that"),
     ],
 )
 def test_copies_that_a_dump_may_not_hold(copy: str, reason: str) -> None:
@@ -234,7 +234,7 @@ def test_psql_commands_are_refused(command: bytes) -> None:
 
 
 def test_a_transaction_may_hold_only_the_data_of_large_objects() -> None:
-    reason = "stands inside a transaction, where pg_dump writes nothing but the data of large objects"
+    reason = "is inside a transaction, where pg_dump only writes the data of large objects"
     assert refusals(b"BEGIN;\nSET lock_timeout = 0;\nCOMMIT;\nBEGIN;\nBEGIN;\n") == [(2, reason), (5, reason)]
 
 

@@ -62,7 +62,7 @@ def found(files: dict[str, bytes], *others: str, **live: str) -> list[str]:
         (b"archive_mode = off", ""),
         (
             b"archive_mode = always",
-            "archive_mode (postgresql.conf, line 2) starts the archiving of the write-ahead log",
+            "archive_mode (postgresql.conf, line 2) starts archiving the write-ahead log",
         ),
         (b"shared_preload_libraries = 'a\x1b[2J'", "shared_preload_libraries = 'a\\x1b[2J' (postgresql.conf, line 2)"),
         (b"shared_preload_libraries = 'loaded'", ""),
@@ -73,10 +73,10 @@ def found(files: dict[str, bytes], *others: str, **live: str) -> list[str]:
         (b"hba_file = 'other.conf'", "hba_file = 'other.conf' (postgresql.conf, line 2)"),
         (b"log_directory = 'log'", ""),
         (b"log_directory = 'a/../../b'", "log_directory = 'a/../../b' (postgresql.conf, line 2)"),
-        (b"fsync = no", "fsync (postgresql.conf, line 2) lets rows be lost"),
+        (b"fsync = no", "fsync (postgresql.conf, line 2) may lose rows"),
         (b"fsync = yes", ""),
         (b"zero_damaged_pages = true", "zero_damaged_pages (postgresql.conf, line 2)"),
-        (b"ignore_invalid_pages = on", "ignore_invalid_pages (postgresql.conf, line 2) passes over damaged pages"),
+        (b"ignore_invalid_pages = on", "ignore_invalid_pages (postgresql.conf, line 2) ignores damaged pages"),
         (b"ignore_invalid_pages = off", ""),
         (b"include '/etc/other.conf'", "include '/etc/other.conf' (postgresql.conf, line 2) reads settings from"),
         (b"include = '../other.conf'", "include '../other.conf' (postgresql.conf, line 2) reads settings from"),
@@ -140,9 +140,9 @@ def test_rules_are_read_as_a_server_reads_them(rule: str, risky: bool) -> None:
 def test_names_of_others_signals_and_what_is_too_large_are_told() -> None:
     files = {"pg_ident.conf": b"# map\nm root postgres\nm /^(.*)$ \\1\n"}
     assert found(files, "standby.signal", "postgresql.conf") == [
-        "standby.signal has the server recover or follow another one",
-        "postgresql.conf is too large to be looked at",
-        "m /^(.*)$ \\1 (pg_ident.conf, line 3) lets every user in whose name fits",
+        "standby.signal makes the server recover or follow another one",
+        "postgresql.conf is too large to check",
+        "m /^(.*)$ \\1 (pg_ident.conf, line 3) lets in every user whose name matches",
     ]
     with pytest.raises(BackupNotValid, match=r"can't be looked at: postgresql.conf is too large"):
         archive_configuration.on_restore(findings(files, ["postgresql.conf"], {}), "a", accepted=False)

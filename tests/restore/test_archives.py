@@ -242,7 +242,7 @@ def test_device_is_refused() -> None:
 
 
 def test_something_behind_the_end_is_refused() -> None:
-    with pytest.raises(TarDamaged, match="behind its end"):
+    with pytest.raises(TarDamaged, match="follows its end"):
         collect(archive({"a": b"x"}) + archive({"b": b"y"}))
 
 
@@ -327,7 +327,7 @@ def test_manifest_agrees_with_the_files_it_lists() -> None:
     [
         ({"backup_label": b"l"}, "a is missing"),
         ({"backup_label": b"l", "a": b"abcd"}, "a has 4 bytes instead of 3"),
-        ({"backup_label": b"l", "a": b"abd"}, "a has other content"),
+        ({"backup_label": b"l", "a": b"abd"}, "the content of a differs"),
         ({"backup_label": b"l", "a": b"abc", "standby.signal": b""}, "standby.signal is not listed"),
     ],
 )
@@ -372,7 +372,7 @@ def test_file_that_is_listed_twice_is_told() -> None:
 def test_more_wal_than_there_can_be_is_told_without_its_names() -> None:
     manifest = base_backup.parse(a_manifest(listed("backup_label", b"l"), end="FFFFFFFF/FFFFFFFF"))
     (fault,) = base_backup.compare(manifest, found(backup_label=b"l")).wal_faults
-    assert "WAL segments are needed, and 1 are there" in fault
+    assert "WAL segments are needed, but there are 1" in fault
 
 
 ODD_PATH = sealed(

@@ -92,8 +92,8 @@ def test_limits_that_can_not_be_had_are_told(container: str) -> None:
     name = f"{container}-host-ipc"
     run_docker("create", "--pull", "never", "--name", name, "--ipc=host", IMAGE)
     try:
-        assert "has a /dev/shm from elsewhere" in resources_of(engine, name).differs
-        assert "could not be asked for its limits" in resources_of(engine, f"{container}-none").differs
+        assert "shares its /dev/shm" in resources_of(engine, name).differs
+        assert "limits could not be read" in resources_of(engine, f"{container}-none").differs
         assert resources_of(engine, name).memory == 0
         assert resources_of(engine, None) == Resources()
     finally:

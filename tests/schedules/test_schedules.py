@@ -140,7 +140,7 @@ def test_jobs_of_different_databases_directories_kinds_and_periods_have_differen
     "name", ["", "backup", "scarlet-backup-daily ", "scarlet-backup-daily\n", "x/scarlet-backup-daily"]
 )
 def test_no_other_job_is_taken_out(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="no name of a job"):
+    with pytest.raises(ConfigurationError, match="not the name of a job"):
         schedules.unschedule(name, system="cron")
 
 
@@ -556,7 +556,7 @@ def test_task_of_a_week_names_its_day() -> None:
 
 @pytest.mark.parametrize("argument", ["C:\\%USERNAME%\\x", "--dir=%a%", "$(Arg0)"])
 def test_task_whose_words_would_be_replaced_is_refused(argument: str) -> None:
-    with pytest.raises(ConfigurationError, match="replace"):
+    with pytest.raises(ConfigurationError, match="expand"):
         windows.files(job(argv=("C:\\py.exe", argument)))
 
 

@@ -28,15 +28,15 @@ _CLIENT_VARIABLE = re.compile(r"PG\w*", re.ASCII)
 
 
 class DockerHost:
-    """A `Host` in the container of that name, or else in the one of that Compose project and service.
+    """Run programs in the container of that name, or else in the one of that Compose project and service.
 
-    What is empty is not looked for. Where a name and labels are given, the labels stand in for a name that is not
-    there; unless `stand_in`, the container of that name has to have them. Several containers with the labels are
-    refused: nobody has said which one is meant.
+    An empty name or project is ignored. If both are given, the labels are used when no container has the name; with
+    `stand_in` false, the container of that name must have them instead. Several containers with the labels are
+    refused, because nothing says which one is meant.
 
-    The container is looked up by `container_info` (and by whatever comes first); after that programs go into the very
-    same one until `container_info` is called again, so one procedure never spans two containers unseen. Threads may
-    share a host.
+    `container_info` (or whichever call comes first) looks the container up. Programs then run in that very container
+    until `container_info` is called again, so one procedure never spans two containers unseen. Threads may share a
+    host.
     """
 
     kind: Literal["docker", "local"] = "docker"
@@ -50,10 +50,10 @@ class DockerHost:
         self._environment_names: tuple[str, ...] = ()
 
     def container_info(self) -> ContainerInfo:
-        """As `Host.place`. `image_id` is the digest of the image that the container was made from."""
-        return self._place(self._find())
+        """Inspect the container. `image_id` is the digest of the image that it was made from."""
+        return self._info(self._find())
 
-    def _place(self, found: Answer) -> ContainerInfo:
+    def _info(self, found: Answer) -> ContainerInfo:
         self._pin(found)
         settings: Answer = found["Config"]
         state: Answer = found["State"]
@@ -82,13 +82,13 @@ class DockerHost:
         )
 
     def require_running(self) -> ContainerInfo:
-        """As `Host.require_running`. An unhealthy or starting container runs; one that is restarting does not."""
+        """Inspect the container, and raise unless it runs. Unhealthy or starting is running; restarting is not."""
         found = self._find()
         _check_running(found)
-        return self._place(found)
+        return self._info(found)
 
     def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False) -> ExecProcess:
-        """As `Host.start`. A program that the container lacks ends with code 127 (see `missing_program`).
+        """Start a program. One that the container lacks ends with code 127 (see `missing_program`).
 
         No PG* variable of the container's own environment reaches it: it might point at another server.
         Raises EngineUnreachable, ContainerMissing, ContainerNotRunning, ContainerPaused or HostError.
@@ -105,7 +105,7 @@ class DockerHost:
             raise
 
     def free_bytes(self, directory: str) -> int | None:
-        """As `Host.free_bytes`, by the container's own `df`."""
+        """Ask the container's own `df` for the free bytes where `directory` lies; None if it can't say."""
         table = bytearray()
         try:
             ended = run(self, ["df", "-Pk", "--", directory], env={"LC_ALL": "C"}, sink=table.extend)
@@ -116,7 +116,7 @@ class DockerHost:
         return int(row[1]) * 1024 if ended.code == 0 and row else None
 
     def dependents(self) -> list[Dependent]:
-        """As `Host.dependents`, by the labels of Compose, sorted by name; one-off containers are none."""
+        """Find dependents by their Compose labels, sorted by name, without one-off containers."""
         container_info = self.container_info()
         if not container_info.project or not container_info.service:
             return []
@@ -125,26 +125,26 @@ class DockerHost:
         return sorted(dependents, key=lambda dependent: dependent.name)
 
     def stop_container(self, container_id: str, seconds: int = STOP_SECONDS) -> None:
-        """As `Host.stop_container`."""
+        """Stop a container: its stop signal, then KILL after `seconds`."""
         self._engine().stop_container(container_id, seconds)
 
     def start_container(self, container_id: str) -> None:
-        """As `Host.start_container`."""
+        """Start a container. One that runs is left alone."""
         self._engine().start_container(container_id)
 
     def container_log(self, container_id: str, lines: int) -> str:
-        """As `Host.container_log`."""
+        """Return the last lines that a container's own program wrote."""
         return self._engine().container_log(container_id, lines)
 
     def close(self) -> None:
-        """As `Host.close`. The host connects anew when it is used again."""
+        """Close the connection. The host connects again when it is next used."""
         with self._lock:
             connected, self._connected = self._connected, None
         if connected is not None:
             connected.close()
 
     def _engine(self) -> Engine:
-        """Connects outside of the lock: an engine that hangs must not hang `close` too."""
+        """Connect outside the lock: an engine that hangs must not make `close` hang too."""
         with self._lock:
             if self._connected is not None:
                 return self._connected
@@ -174,17 +174,17 @@ class DockerHost:
         elif found is None and (self._stand_in or not self._name):
             found = self._find_by_labels()
         if found is None:
-            there = nearest(self._name or self._project, map(container_name, self._engine().containers()))
-            raise ContainerMissing(f"There is {' and '.join(self._sought())}. There are: {there}.")
+            names = nearest(self._name or self._project, map(container_name, self._engine().containers()))
+            raise ContainerMissing(f"There is {' and '.join(self._sought())}. There are: {names}.")
         return found
 
     def _require_labels(self, found: Answer) -> None:
         labels: dict[str, str] = found["Config"].get("Labels") or {}
         for label, kind, wanted in ((PROJECT, "project", self._project), (SERVICE, "service", self._service)):
             if wanted and labels.get(label) != wanted:
-                there = f"is of the {kind} {labels[label]!r}" if labels.get(label) else f"is of no Compose {kind}"
+                actual = f"the {kind} {labels[label]!r}" if labels.get(label) else f"no Compose {kind}"
                 raise ContainerMissing(
-                    f"The container {self._name!r} {there}, not of {wanted!r} as the settings say.",
+                    f"The container {self._name!r} belongs to {actual}; the settings say {wanted!r}.",
                     f"Correct SCARLET_BACKUP_CONTAINER or SCARLET_BACKUP_{kind.upper()}, or unset one of them.",
                 )
 
@@ -198,22 +198,22 @@ class DockerHost:
         if not self._name:
             return None
         found = self._inspect(self._name)
-        # The engine takes the beginning of an id for a name, too: "db" would find the container db31c0…
+        # The engine also accepts the beginning of an id: "db" would find the container db31c0…
         if found is None or (found["Name"] != f"/{self._name}" and found["Id"][:12] != self._name[:12]):
             return None
         return found
 
     def _find_by_labels(self) -> Answer | None:
-        """Raises ContainerAmbiguous when there are several."""
+        """Raise ContainerAmbiguous if there are several."""
         if not self._project:
             return None
         labels = [f"{PROJECT}={self._project}", f"{SERVICE}={self._service}", f"{ONEOFF}=False"]
         found = self._engine().containers_labelled(labels)
         if len(found) > 1:
-            there = ", ".join(sorted(f"{container_name(item)} ({item['State']})" for item in found))
+            names = ", ".join(sorted(f"{container_name(item)} ({item['State']})" for item in found))
             raise ContainerAmbiguous(
-                f"The Compose project {self._project!r} has {len(found)} containers of its service {self._service!r}: "
-                f"{there}. Nothing says which one is meant."
+                f"The Compose project {self._project!r} has {len(found)} containers for its service "
+                f"{self._service!r}: {names}. The settings don't say which one is meant."
             )
         return self._inspect(found[0]["Id"]) if found else None
 
@@ -244,7 +244,7 @@ def _mount(found: Answer) -> Mount:
 
 
 def _depends_on(labels: Mapping[str, str], service: str) -> bool:
-    """Compose writes "postgres:service_healthy:false,redis:service_started:true"."""
+    """Read Compose's label, for example "postgres:service_healthy:false,redis:service_started:true"."""
     services = [item.partition(":")[0].strip() for item in labels.get(DEPENDS_ON, "").split(",")]
     return service in services and labels.get(ONEOFF, "False").lower() != "true"
 

@@ -1,4 +1,4 @@
-"""Which Docker engine is meant, and a typed connection to it. The only module that knows docker-py."""
+"""Find the Docker engine that is meant, and connect to it, typed. The only module that knows docker-py."""
 
 from __future__ import annotations
 
@@ -21,20 +21,19 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "npipe:////./pipe/docker_engine" if sys.platform == "win32" else "unix:///var/run/docker.sock"
 TIMEOUT_SECONDS = 60
-"""For one answer of the engine. Docker Desktop needs a good part of it to wake from its resource saver."""
+"""For one answer of the engine. Docker Desktop may need much of it to wake from its resource saver."""
 
 SILENCE_SECONDS = 20.0
-"""How long the engine may say nothing, in an answer or on a program's stream, before it is asked on another
-connection whether it is there."""
+"""How long an answer or a program's stream may be silent before the engine is pinged on another connection."""
 PING_SECONDS = 25
-"""How long that other connection is waited for. An engine that wakes within 40 s so ends nothing. One that stays silent
-is told of after 50 s at the most (`exec_stream` looks every 5 s), which leaves 25 of the 75 s in which every call has
-to have ended for what is tidied up then."""
+"""How long to wait for that ping. So an engine that wakes within 40 s interrupts nothing. One that stays silent is
+reported after 50 s at most (`exec_stream` checks every 5 s), which leaves 25 s for cleaning up of the 75 s in which
+every call has to end."""
 SILENT_PING_SECONDS = 3
-"""The same, while it did not answer the last time."""
+"""How long to wait for a ping if the engine did not answer the last one."""
 
 Answer = dict[str, Any]
-"""A JSON object as the Engine API gives it."""
+"""A JSON object from the Engine API."""
 
 
 class EngineRefused(HostError):
@@ -55,7 +54,7 @@ class Endpoint:
 
     @property
     def local(self) -> bool:
-        """Whether the engine shares this machine's file system, as far as its address tells."""
+        """Whether the engine shares this machine's file system, judging by its address."""
         parts = urlsplit(self.address)
         if parts.scheme in ("tcp", "http", "https"):
             return is_loopback(parts.hostname or "")
@@ -63,22 +62,22 @@ class Endpoint:
 
 
 def container_name(listed: Answer) -> str:
-    """Of a container as a list of containers has it; its id where it has no name, as one that is being removed."""
+    """Return the name of a container from a listing; its id if it has no name, like one that is being removed."""
     name: str = (listed["Names"] or [listed["Id"]])[0]
     return name.lstrip("/")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine."""
+    """Tell whether a host name or address means this machine."""
     return host.lower() in ("localhost", "::1") or host.startswith("127.")
 
 
 def find_endpoint(environment: Mapping[str, str]) -> Endpoint:
-    """The engine that `docker` itself would talk to with these variables.
+    """Find the engine that `docker` itself would talk to with these variables.
 
-    In the order of Docker's command line: DOCKER_HOST (with DOCKER_TLS_VERIFY and DOCKER_CERT_PATH), DOCKER_CONTEXT,
-    the current context of the configuration, the platform's default socket. docker-py 7.2 is not asked: it falls
-    back to the default socket, perhaps another engine, when a context does not exist or config.json is missing.
+    The order is that of Docker's command line: DOCKER_HOST (with DOCKER_TLS_VERIFY and DOCKER_CERT_PATH),
+    DOCKER_CONTEXT, the configuration's current context, the platform's default socket. docker-py 7.2 is not asked: if
+    a context does not exist or config.json is missing, it falls back to the default socket, perhaps another engine.
 
     Raises EngineUnreachable for a context that does not exist or can't be read.
     """
@@ -102,7 +101,7 @@ def _current_context(configuration: Path) -> str:
 
 
 def _endpoint_of_context(configuration: Path, context: str) -> Endpoint:
-    """Contexts lie in directories named by the SHA-256 of their names, as `docker context inspect` shows."""
+    """Read a context from its directory, named by the SHA-256 of its name (see `docker context inspect`)."""
     number = hashlib.sha256(context.encode()).hexdigest()
     try:
         meta: Answer = json.loads((configuration / "contexts/meta" / number / "meta.json").read_bytes())
@@ -119,7 +118,7 @@ def _endpoint_of_context(configuration: Path, context: str) -> Endpoint:
 
 
 class Engine:
-    """A connection to an engine, made with the first call. Every method may raise EngineUnreachable or EngineRefused.
+    """A connection to an engine. Every method may raise EngineUnreachable or EngineRefused.
 
     Threads may share it: docker-py is a requests session over a urllib3 pool that hands a connection to one thread
     at a time, opens more when its ten are taken, and never takes back one that became an exec's stream.
@@ -128,7 +127,7 @@ class Engine:
     def __init__(self, endpoint: Endpoint, timeout: int = TIMEOUT_SECONDS) -> None:
         self.endpoint = endpoint
         self.silent = False
-        """Whether it did not answer when it was asked last."""
+        """Whether it failed to answer the last time."""
         try:
             import docker  # pyright: ignore[reportMissingTypeStubs]
 
@@ -148,7 +147,7 @@ class Engine:
             raise EngineUnreachable(f"No Docker engine answers at {endpoint.address}: {error}") from error
 
     def answers(self) -> bool:
-        """Whether it answers soon on a connection of its own. From any thread."""
+        """Ping the engine on a new connection. From any thread."""
         try:
             Engine(self.endpoint, SILENT_PING_SECONDS if self.silent else PING_SECONDS).close()
         except EngineUnreachable:
@@ -158,23 +157,23 @@ class Engine:
         return not self.silent
 
     def inspect_container(self, name_or_id: str) -> Answer:
-        """The container's state and configuration. 404 if there is none."""
+        """Return a container's state and configuration. 404 if there is none."""
         return self._ask(f"look at the container {name_or_id}", self._api.inspect_container, name_or_id)
 
     def containers_labelled(self, labels: Iterable[str]) -> list[Answer]:
-        """Containers in any state that have all these labels ("key" or "key=value"), as in a list."""
+        """List the containers, in any state, that have all these labels ("key" or "key=value")."""
         return self._ask("list containers", self._api.containers, all=True, filters={"label": list(labels)})
 
     def create_container(self, name: str, configuration: Answer) -> None:
-        """Make a container, as the API's ContainerCreate has it. 404: no such image, 409: the name is taken."""
+        """Create a container (the API's ContainerCreate). 404: no such image, 409: the name is taken."""
         self._ask(f"make the container {name}", self._api.create_container_from_config, configuration, name)
 
     def unpack(self, container: str, archive: bytes) -> None:
-        """Lay a tar archive's files over a container's root directory and its volumes; it need not run."""
+        """Unpack a tar archive into a container's root directory and volumes. The container need not run."""
         self._ask(f"put files into the container {container}", self._api.put_archive, container, "/", archive)
 
     def container_log(self, container: str, lines: int) -> str:
-        """The last lines that a container's own program wrote."""
+        """Return the last lines that a container's own program wrote."""
         doing = f"read the log of the container {container}"
         return self._ask(doing, self._api.logs, container, tail=lines).decode("utf-8", errors="replace")
 
@@ -183,54 +182,54 @@ class Engine:
         self._ask(f"remove the container {name}", self._api.remove_container, name, force=True, v=True)
 
     def inspect_image(self, name_or_id: str) -> Answer:
-        """An image's configuration. 404 if there is none."""
+        """Return an image's configuration. 404 if there is none."""
         return self._ask(f"look at the image {name_or_id}", self._api.inspect_image, name_or_id)
 
     def volumes_labelled(self, label: str) -> list[str]:
-        """Names of the volumes with that label ("key" or "key=value")."""
+        """List the names of the volumes with that label ("key" or "key=value")."""
         found: list[Answer] | None = self._ask("list volumes", self._api.volumes, filters={"label": label})["Volumes"]
         return [volume["Name"] for volume in found or []]
 
     def volume_labels(self, name: str) -> dict[str, str]:
-        """A volume's labels. 404 if there is none."""
+        """Return a volume's labels. 404 if there is none."""
         found: Answer = self._ask(f"look at the volume {name}", self._api.inspect_volume, name)
         return found["Labels"] or {}
 
     def volume_is_removable(self, name: str) -> bool:
-        """Whether removing a volume removes what is in it: it lies in the engine's own directory, and not where a
-        driver or an option has it. 404 if there is none."""
+        """Tell whether removing a volume removes its contents: they lie in the engine's own directory, not where a
+        driver or an option puts them. 404 if there is none."""
         found: Answer = self._ask(f"look at the volume {name}", self._api.inspect_volume, name)
         return found["Driver"] == "local" and not found["Options"]
 
     def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
-        """Make a volume. One that is there already stays as it is."""
+        """Create a volume. One that exists stays as it is."""
         self._ask(f"make the volume {name}", self._api.create_volume, name, labels=dict(labels))
 
     def containers(self) -> list[Answer]:
-        """Containers in any state, as in a list."""
+        """List the containers in any state."""
         return self._ask("list containers", self._api.containers, all=True)
 
     def containers_running(self) -> list[Answer]:
-        """Containers that run, are paused or restart, as in a list."""
+        """List the containers that are running, paused or restarting."""
         states = ["running", "paused", "restarting"]
         return self._ask("list containers", self._api.containers, filters={"status": states})
 
     def has_volume(self, name: str) -> bool:
-        """Whether there is such a volume."""
-        return self._there(self.volume_labels, name)
+        """Tell whether there is such a volume."""
+        return self._exists(self.volume_labels, name)
 
     def id(self) -> str | None:
-        """What the engine calls itself, restarts or not; None if it has no such name."""
+        """Return the engine's own id, which survives restarts; None if it has none."""
         found: Answer = self._ask("tell what it is", self._api.info)
         return found.get("ID") or None
 
     def has_image(self, name_or_id: str) -> bool:
-        """Whether there is such an image."""
-        return self._there(self.inspect_image, name_or_id)
+        """Tell whether there is such an image."""
+        return self._exists(self.inspect_image, name_or_id)
 
-    def _there(self, look: Callable[[str], object], name: str) -> bool:
+    def _exists(self, inspect: Callable[[str], object], name: str) -> bool:
         try:
-            look(name)
+            inspect(name)
         except EngineRefused as refused:
             if refused.status == 404:
                 return False
@@ -238,32 +237,32 @@ class Engine:
         return True
 
     def remove_volume(self, name: str) -> None:
-        """Remove a volume. 404 if there is none, 409 while a container has it."""
+        """Remove a volume. 404 if there is none, 409 while a container uses it."""
         self._ask(f"remove the volume {name}", self._api.remove_volume, name)
 
     def exec_create(
         self, container: str, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False
     ) -> str:
-        """Prepare a program in a container; gives its exec id. 404: no such container, 409: not running or paused."""
+        """Prepare a program in a container; return its exec id. 404: no such container, 409: not running or paused."""
         doing = "prepare a program in the container"
         made = self._ask(doing, self._api.exec_create, container, list(argv), stdin=stdin, environment=dict(env or {}))
         return made["Id"]
 
     def exec_open(self, exec_id: str) -> Any:
-        """Start it, and give docker-py's socket of its stream (see `exec_stream.Connection`)."""
+        """Start the program; return docker-py's socket of its stream (see `exec_stream.Connection`)."""
         return self._ask("start a program in the container", self._api.exec_start, exec_id, socket=True)
 
     def exec_detached(self, exec_id: str) -> None:
-        """Start it without any stream."""
+        """Start the program without any stream."""
         self._ask("start a program in the container", self._api.exec_start, exec_id, detach=True)
 
     def exec_code(self, exec_id: str) -> int | None:
-        """Its exit code; None while it runs. 404 when its container is gone."""
+        """Return the program's exit code; None while it runs. 404 when its container is gone."""
         state: Answer = self._ask("ask for an exit code", self._api.exec_inspect, exec_id)
         return None if state["Running"] else state["ExitCode"]
 
     def stop_container(self, container_id: str, seconds: int) -> None:
-        """Stop a container: its stop signal, and KILL after `seconds`."""
+        """Stop a container: its stop signal, then KILL after `seconds`."""
         self._ask(f"stop the container {container_id[:12]}", self._api.stop, container_id, timeout=seconds)
 
     def start_container(self, container_id: str) -> None:
@@ -271,7 +270,7 @@ class Engine:
         self._ask(f"start the container {container_id[:12]}", self._api.start, container_id)
 
     def close(self) -> None:
-        """Give up pooled connections. Streams under way go on."""
+        """Close pooled connections. Open streams go on."""
         self._api.close()
 
     def _ask(self, doing: str, call: Callable[..., Any], *args: object, **options: object) -> Any:
@@ -280,7 +279,7 @@ class Engine:
         from urllib3.exceptions import HTTPError
 
         if self.silent and not self.answers():
-            raise self._unreachable(doing, "it answers nothing")
+            raise self._unreachable(doing, "it does not respond")
         try:
             return self._unless_silent(lambda: call(*args, **options))
         except APIError as error:
@@ -295,7 +294,7 @@ class Engine:
             raise self._unreachable(doing, str(error)) from error
 
     def _unless_silent(self, call: Callable[[], Any]) -> Any:
-        """What `call` gives. Raises TimeoutError when that takes long, and the engine does not answer elsewhere."""
+        """Return what `call` returns. Raises TimeoutError if it takes long and the engine answers no ping either."""
         answer: Future[Any] = Future()
 
         def work() -> None:

@@ -1,7 +1,7 @@
 """One program in a container: the byte stream of a `docker exec`, its exit code, and a way to kill it.
 
-The Engine API has no call that ends an exec, and closing its stream does not end the program either: to a program
-that reads stdin that looks like the regular end of its input. Facts on frames and streams:
+The Engine API has no call that ends an exec. Closing its stream does not end the program either: to a program that
+reads stdin, that looks like the regular end of its input. On frames and streams see
 https://docs.docker.com/reference/api/engine/ (ContainerAttach, "Stream format").
 """
 
@@ -16,19 +16,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...errors import EngineUnreachable, HostError
-from .. import CHUNK, POLL, TAIL_BYTES, Exit, OutputQueue, Tail
+from .. import CHUNK, POLL, Exit
+from ..output import TAIL_BYTES, OutputQueue, Tail
 from .engine import SILENCE_SECONDS, Engine
 
 
 def wrapped(argv: Sequence[str], without: Sequence[str]) -> list[str]:
-    """A shell that tells its number in the container's pid namespace as the first line of stderr, then becomes the
-    program. `without` names variables of the container's environment that the program must not see."""
+    """Wrap a program in a shell that prints its pid (in the container) as the first line of stderr, then becomes it.
+
+    `without` names variables of the container's environment that the program must not see."""
     unset = f"unset {' '.join(without)}; " if without else ""
     return ["sh", "-c", f'{unset}echo "$$" >&2; exec "$@"', "sh", *argv]
 
 
 END_GROUP = r"""
-group=$1 tenths=$2 n=0 told=
+group=$1 tenths=$2 n=0 signalled=
 while [ "$n" -le $((tenths + 50)) ]; do
   living= parents=
   for file in /proc/[0-9]*/stat; do
@@ -48,39 +50,39 @@ while [ "$n" -le $((tenths + 50)) ]; do
     kill -s KILL $living 2>/dev/null
   elif [ "$n" -gt "$tenths" ]; then
     for signal in STOP KILL; do kill -s $signal $leaves; done 2>/dev/null
-  elif [ "$leaves" != "$told" ]; then
+  elif [ "$leaves" != "$signalled" ]; then
     for signal in STOP TERM CONT; do kill -s $signal $leaves; done 2>/dev/null
-    told=$leaves
+    signalled=$leaves
   fi
   sleep 0.1
   n=$((n + 1))
 done
 exit 1
 """
-"""Ends a process group (an exec is the leader of its own): TERM, and KILL after the given tenths of a second.
+"""Ends a process group (an exec leads its own): TERM, then KILL after the given tenths of a second.
 
-Those at the ends of a pipeline are stopped first: none may see the death of another as the end of its input, and take
-what it has got for all. A shell, however, goes on with its next command: chain commands by `&&`.
+Processes of a pipeline are stopped before they are signalled: none may take the death of another for the end of its
+input, and its partial input for all of it. A shell, however, goes on with its next command: chain commands with `&&`.
 
-Children first, and a parent only when it has reaped them. In PostgreSQL's images the postmaster is process 1 and
-inherits orphans; one that died of a signal passes for a crashed backend, and the server throws everybody out and
-goes through crash recovery (seen with PostgreSQL 15). Only a parent that goes on starting children, and ignores TERM,
-is killed with them 2 s later.
+Children come first, a parent only once it has reaped them. In PostgreSQL's images the postmaster is process 1 and
+inherits orphans; it takes one that died of a signal for a crashed backend, disconnects everybody and goes through
+crash recovery (seen with PostgreSQL 15). Only a parent that ignores TERM and keeps starting children is killed with
+them, 2 s later.
 """
 
 GRACE_SECONDS = 5.0
 """Between TERM and KILL."""
 KILL_PATIENCE_SECONDS = 10.0
-"""After this `kill` goes on in the background: the container is paused, or the engine does not answer."""
+"""After this, `kill` continues in the background: the container is paused, or the engine does not answer."""
 EXIT_CODE_SECONDS = 5.0
-"""The end of the stream can be seen this much before the exit code, at the most."""
+"""The stream may end this long before the exit code is known."""
 
 
 class Connection:
     """The two-way byte stream of an exec: a socket, a Windows pipe, or the pipes of an ssh client.
 
-    docker-py gives the socket only. The HTTP answer was read through a BufferedReader, which may hold the first
-    bytes of the stream already (https://github.com/docker/docker-py/issues/3332), so reading goes on through that.
+    docker-py returns only the socket. But it read the HTTP answer through a BufferedReader that may already hold the
+    first bytes of the stream (https://github.com/docker/docker-py/issues/3332), so reading continues through that.
     """
 
     def __init__(self, sock: Any) -> None:
@@ -103,7 +105,7 @@ class Connection:
             raise
 
     def send(self, data: bytes) -> None:
-        """Write all of it. Raises OSError when the other side takes no more."""
+        """Write all of `data`. Raises OSError when the other side takes no more."""
         with self._sending:
             if self._closed:
                 raise BrokenPipeError("The program has ended.")
@@ -119,7 +121,7 @@ class Connection:
                 raise OSError(str(error)) from error
 
     def end(self) -> None:
-        """No more will be sent; reading goes on."""
+        """Close the sending side; reading goes on."""
         with contextlib.suppress(Exception):  # it is gone already
             if self._ssh is not None:
                 self._ssh.stdin.close()
@@ -129,7 +131,7 @@ class Connection:
                 _end_windows_pipe(self._raw)
 
     def hang_up(self) -> None:
-        """Make reads and writes under way return."""
+        """Make pending reads and writes return."""
         with contextlib.suppress(Exception):
             if self._ssh is not None:
                 self._ssh.terminate()
@@ -139,7 +141,7 @@ class Connection:
                 self._raw.close()
 
     def close(self) -> None:
-        """Release everything, once a write under way has failed."""
+        """Release everything, once a pending write has failed."""
         self.hang_up()
         with self._sending:
             self._closed = True
@@ -151,7 +153,7 @@ class Connection:
 
 
 def _end_windows_pipe(pipe: Any) -> None:
-    """An empty message is the end of input; NpipeSocket.shutdown would close both ways."""
+    """Send an empty message, the end of input; NpipeSocket.shutdown would close both ways."""
     import win32file  # pyright: ignore
 
     win32file.FlushFileBuffers(pipe._handle)  # pyright: ignore  # else it may be merged with the message before
@@ -190,28 +192,28 @@ class ExecProcess:
         threading.Thread(target=self._watch, name=f"watch {argv[0]}", daemon=True).start()
 
     def read(self, timeout: float | None = None) -> bytes | None:
-        """As `Process.read`. A stream has stalled when no byte came or went for 20 s, and the engine did not answer on
-        another connection."""
+        """Return the next chunk of stdout. Raises EngineUnreachable once the stream has stalled: no byte came or went
+        for 20 s, and the engine did not answer on another connection."""
         chunk = self._output.get(timeout)
         if chunk is None and self._stalled.is_set():
             raise EngineUnreachable(
                 f"The Docker engine at {self._engine.endpoint.address} has said nothing for {SILENCE_SECONDS:g} s, and "
-                "does not answer on another connection. What ran in the container is ended as soon as it does."
+                "does not answer on another connection. As soon as it does, the program in the container is ended."
             )
         return chunk
 
     def write(self, data: bytes) -> None:
-        """As `Process.write`."""
+        """Feed stdin. Raises OSError when the program takes no more."""
         if data:  # an empty message would be the end of input on a Windows pipe
             self._connection.send(data)
             self._moved = time.monotonic()
 
     def end_input(self) -> None:
-        """As `Process.end_input`."""
+        """Close stdin: the program sees the end of its input."""
         self._connection.end()
 
     def kill(self) -> None:
-        """As `Process.kill`. A thread does the work, so that no interrupt of the caller leaves it half done."""
+        """End the program, in a thread, so that interrupting the caller does not leave it half done."""
         with self._lock:
             if self._ended.is_set():
                 return
@@ -224,8 +226,8 @@ class ExecProcess:
             self._abandoned.set()
 
     def wait(self) -> Exit:
-        """As `Process.wait`. A program that could not be killed keeps its stream, and `code` is None: hanging up would
-        end its input, and it would take what it has got for all."""
+        """Wait for the end. A program that could not be killed keeps its stream, and `code` is None: hanging up would
+        end its input, and it would take partial input for all of it."""
         self._output.discard()
         while not self._ended.wait(POLL) and not self._abandoned.is_set():
             pass
@@ -242,7 +244,7 @@ class ExecProcess:
         except Exception:
             self._broken = True
         finally:
-            self._errors.add(bytes(self._early))  # no pid line: the runtime's own words on why nothing was started
+            self._errors.add(bytes(self._early))  # no pid line: the runtime's own message why nothing was started
             self._connection.close()
             self._ended.set()
             self._pid_known.set()
@@ -251,7 +253,7 @@ class ExecProcess:
     def _read_frames(self) -> bool:
         """Read to the end. A frame is a stream's number, three zero bytes, the payload's length in four, the payload.
 
-        Returns False when the stream ends inside a frame or is none of frames.
+        Returns False if the stream ends inside a frame or does not consist of frames.
         """
         buffer = bytearray(CHUNK)
         view = memoryview(buffer)
@@ -284,7 +286,7 @@ class ExecProcess:
         return not left and not have
 
     def _take_output(self, data: bytes) -> None:
-        """Before the pid line this may be the runtime's complaint, which comes as stdout: held back while short."""
+        """Pass stdout on; hold back what comes before the pid line, which may be an error message of the runtime's."""
         if not self._pid_known.is_set():
             self._early += data
             if len(self._early) <= TAIL_BYTES:
@@ -333,7 +335,7 @@ class ExecProcess:
             pause = min(2 * pause, 2.0)
 
     def _signal_group(self) -> bool:
-        """Whether the program and its children are known to be gone."""
+        """End the program and its children; tell whether they are known to be gone."""
         argv = ["sh", "-c", END_GROUP, "sh", str(self._pid), str(int(GRACE_SECONDS * 10))]
         until = time.monotonic() + GRACE_SECONDS + 10
         with contextlib.suppress(HostError):
@@ -355,5 +357,5 @@ class ExecProcess:
                     return code
                 time.sleep(0.02)
         if self._killer is None and self._pid is not None:
-            self._signal_group()  # only the stream has ended: without it the program can't be of use
+            self._signal_group()  # only the stream has ended, and without it the program is useless
         return None

@@ -1,4 +1,4 @@
-"""A helper container of an image that is there: it sees a volume that another container has, and waits for programs."""
+"""Helper containers of a local image: they mount another container's volumes, or one volume, and run programs there."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .engine import Answer, Engine, EngineRefused, container_name, find_endpoint
 from .sandbox import COMPOSE_LABELS, PROCESSES, remove, remove_leftovers
 
 LABEL = "scarlet-backup-mcp.helper"
-"""On the container; the value tells whose it is."""
+"""On the container; the value is its owner."""
 PREFIX = "scarlet-helper-"
 LIFE_SECONDS = 6 * 3600
-"""After which one that nobody has removed ends by itself, and goes."""
+"""After this, a helper that nobody has removed ends by itself and is removed."""
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER")
-"""What root needs to read, write and give away other accounts' files, and no more."""
+"""Just what root needs to read, write and give away other accounts' files."""
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What a helper sees: all that the container `container` has mounted, or else the volume `volume` at `mounted_at`.
+    """What a helper sees: everything that the container `container` mounts, or the volume `volume` at `mounted_at`.
     `read_only` holds for all of it."""
 
     container: str | None = None
@@ -36,10 +36,10 @@ class Sight:
 
 @contextmanager
 def helper_container(image: str, sight: Sight, owner: str, progress: Progress) -> Generator[DockerHost]:
-    """A container of the image (by its id: nothing is pulled) in which programs run as root, with `owner` in its label.
+    """Start a container of the image (by its id: nothing is pulled) to run programs in as root; label it `owner`.
 
-    It has no network, and nothing runs in it of itself. Whatever ends the block, it is removed; what it sees stays. A
-    container that `sight` names need not run, and may. Raises HostError.
+    It has no network and runs nothing by itself. However the block ends, it is removed; what it mounts stays. A
+    container that `sight` names may run, but need not. Raises HostError.
     """
     engine = Engine(find_endpoint(os.environ))
     name = f"{PREFIX}{secrets.token_hex(4)}"
@@ -58,7 +58,7 @@ def helper_container(image: str, sight: Sight, owner: str, progress: Progress) -
 
 
 def helpers_of(owner: str) -> list[str]:
-    """Names of that owner's. Raises HostError."""
+    """List the helper containers of that owner. Raises HostError."""
     engine = Engine(find_endpoint(os.environ))
     try:
         return [container_name(found) for found in engine.containers_labelled([f"{LABEL}={owner}"])]
@@ -67,7 +67,7 @@ def helpers_of(owner: str) -> list[str]:
 
 
 def first_present(*images: str | None) -> str | None:
-    """The first of these images, by id or name, that is on the engine's machine. Raises HostError."""
+    """Return the first of these images, by id or name, that the engine has; None if it has none. Raises HostError."""
     engine = Engine(find_endpoint(os.environ))
     try:
         return next((image for image in images if image and engine.has_image(image)), None)
@@ -76,7 +76,7 @@ def first_present(*images: str | None) -> str | None:
 
 
 def remove_helpers(owner: str) -> list[str]:
-    """Remove what killed calls of that owner left, and so end what still runs in them: the names of those gone now."""
+    """Remove the helpers that killed calls of that owner left, with any program in them; return their names."""
     return remove_leftovers(owner, LABEL)
 
 
@@ -89,7 +89,7 @@ def _start(engine: Engine, name: str, image: str, sight: Sight, owner: str) -> N
 
 
 def _configuration(engine: Engine, image: str, sight: Sight, owner: str) -> Answer:
-    """As https://docs.docker.com/reference/api/engine/version/v1.41/#operation/ContainerCreate has it."""
+    """Build the body of ContainerCreate (https://docs.docker.com/reference/api/engine/version/v1.41/)."""
     built: Answer = engine.inspect_image(image)["Config"]
     seen: Answer = {}
     destinations = {sight.mounted_at}
@@ -106,14 +106,14 @@ def _configuration(engine: Engine, image: str, sight: Sight, owner: str) -> Answ
         "Cmd": [],
         "User": "0:0",
         "WorkingDir": "/",
-        # An image that Compose has built passes for a container of its project.
+        # An image that Compose built would make this look like a container of its project.
         "Labels": {**{name: "" for name in inherited if name.startswith(COMPOSE_LABELS)}, LABEL: owner},
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {
             **seen,
             "AutoRemove": True,
             "NetworkMode": "none",
-            # In the place of anonymous volumes, which would stay when somebody else removes the container.
+            # Instead of anonymous volumes, which would remain if somebody else removes the container.
             "Tmpfs": dict.fromkeys(set(built.get("Volumes") or {}) - destinations, "size=1m"),
             "PidsLimit": PROCESSES,
             "CapDrop": ["ALL"],

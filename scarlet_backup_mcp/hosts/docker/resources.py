@@ -1,4 +1,4 @@
-"""How much memory a container may use, so that another one can be given as much."""
+"""Read a container's memory limits, so that another container can be given the same."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHARED_MEMORY_AT = "/dev/shm"
 
 @dataclass(frozen=True)
 class Resources:
-    """Bytes; 0 is no limit. `differs` says what another container that gets them can't have like the first one."""
+    """Memory limits in bytes; 0 means none. `differs` says what can't be the same in another container."""
 
     memory: int = 2 << 30
     memory_and_swap: int = 2 << 30
@@ -20,12 +20,12 @@ class Resources:
     differs: str = ""
 
     def limits(self) -> Answer:
-        """For the HostConfig of a new container."""
+        """Return them as fields of a new container's HostConfig."""
         return {"Memory": self.memory, "MemorySwap": self.memory_and_swap, "ShmSize": self.shared_memory}
 
 
 def resources_of(engine: Engine, container: str | None) -> Resources:
-    """Those of a container, which need not run; our own where it can't be asked, or is None."""
+    """Return a container's limits; our defaults if it can't be inspected or is None. It need not run."""
     if container is None:
         return Resources()
     try:
@@ -34,9 +34,9 @@ def resources_of(engine: Engine, container: str | None) -> Resources:
         memory, swap, shared = host["Memory"], host["MemorySwap"], host["ShmSize"]
         mounted = {mount["Destination"] for mount in found["Mounts"]} | set(host.get("Tmpfs") or {})
     except (HostError, KeyError) as error:
-        return Resources(differs=f"the live container could not be asked for its limits ({error}), so it has our own")
+        return Resources(differs=f"the live container's limits could not be read ({error}), so it has our defaults")
     differs = ""
     if SHARED_MEMORY_AT in mounted or str(host.get("IpcMode")).startswith(("host", "container:")):
         shared = Resources.shared_memory
-        differs = f"the live container has a {SHARED_MEMORY_AT} from elsewhere, this one {shared >> 20} MiB of its own"
+        differs = f"the live container shares its {SHARED_MEMORY_AT}, this one has {shared >> 20} MiB of its own"
     return Resources(memory or 0, swap or 0, shared or Resources.shared_memory, differs)

@@ -1,4 +1,4 @@
-"""A throw-away container of an image that is there: out of everybody's reach, and gone with its volume afterwards."""
+"""Sandbox containers: throw-away containers of a local image, isolated, and removed with their volume afterwards."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ from .engine import Answer, Engine, EngineRefused, container_name, find_endpoint
 from .resources import Resources, resources_of
 
 LABEL = "scarlet-backup-mcp.drill"
-"""On the container and on its volume; the value tells whose they are."""
+"""On the container and on its volume; the value is their owner."""
 SEED_LABEL = "scarlet-backup-mcp.sandbox"
-"""On a volume that containers begin with (see `seeds`), and on the container that fills it; the value tells for whom
-it was filled."""
+"""On a seed volume (see `seeds`) and on the container that fills it; the value is the owner it was filled for."""
 PREFIX = "scarlet-drill-"
 COMPOSE_LABELS = "com.docker.compose."
 
 VOLUME_AT = "/scarlet-drill"
 HOME = f"{VOLUME_AT}/home"
-"""The one directory in which programs there may write, on the container's own volume."""
+"""The only directory that programs there may write to, on the container's own volume."""
 SEED_AT = "/scarlet-sandbox"
 SEED_HOME = f"{SEED_AT}/home"
-"""`HOME` as it was when the volume that a container begins with was filled (see `seeds`). Nobody can write there."""
+"""`HOME` as the seed volume has it (see `seeds`). Read-only."""
 ACCOUNT = 10001
-"""User and group of all programs there: as in OpenShift, any number that is not root's."""
+"""User and group of all programs there: any number but root's will do, as in OpenShift."""
 
 PROCESSES = 512
 LOG_LINES = 15
@@ -41,9 +40,9 @@ REMOVAL_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
 
-class ThrowAwayContainer:
-    """One under way. `host` runs programs in it; `left_behind` says, after its end, what could not be removed, and
-    `differs` in what it is not like the container that it was to be like."""
+class SandboxContainer:
+    """A sandbox container. `host` runs programs in it; `left_behind` says afterwards what could not be removed, and
+    `differs` how its limits differ from those of the container it imitates."""
 
     def __init__(self, engine: Engine, name: str) -> None:
         self.name = name
@@ -53,7 +52,7 @@ class ThrowAwayContainer:
         self._engine = engine
 
     def ended(self) -> str | None:
-        """None while its program runs; else how that ended, and the last lines that it wrote. Raises HostError."""
+        """Return how its program ended, with its last lines of output; None while it runs. Raises HostError."""
         try:
             state: Answer = self._engine.inspect_container(self.name)["State"]
         except EngineRefused as refused:
@@ -75,16 +74,16 @@ class ThrowAwayContainer:
         resources: Resources,
         seed: str | None = None,
     ) -> None:
-        """Raises DrillImpossible when the engine refuses."""
+        """Create and start the container. Raises DrillImpossible if the engine refuses."""
         try:
             self._engine.create_container(self.name, self._configuration(image, argv, labels, resources, seed))
             self._engine.unpack(self.name, _home())
             self._engine.start_container(self.name)
         except EngineRefused as refused:
-            raise DrillImpossible(f"The throw-away container could not be started. {refused.message}") from refused
+            raise DrillImpossible(f"The sandbox container could not be started. {refused.message}") from refused
 
     def remove(self) -> None:
-        """The container first, since its volume can't go before. Never raises HostError: see `left_behind`."""
+        """Remove the container, then its volume. Never raises HostError: see `left_behind`."""
         self.host.close()
         self.left_behind += remove(self._engine.remove_container, self.name, "container")
         self.left_behind += remove(self._engine.remove_volume, self.name, "volume")
@@ -92,13 +91,13 @@ class ThrowAwayContainer:
     def _configuration(
         self, image: str, argv: Sequence[str], labels: Mapping[str, str], resources: Resources, seed: str | None
     ) -> Answer:
-        """As https://docs.docker.com/reference/api/engine/version/v1.41/#operation/ContainerCreate has it.
+        """Build the body of ContainerCreate (https://docs.docker.com/reference/api/engine/version/v1.41/).
 
-        The program takes the place of the image's entry point. What it logs may hold the user's data, so it goes into
-        a file that is removed with the container, whatever the engine's own log driver.
+        The program replaces the image's entry point. Its log may hold the user's data, so it goes into a file that
+        is removed with the container, whatever the engine's default log driver.
         """
         own: Answer = {"Source": self.name, "Target": VOLUME_AT, "VolumeOptions": {"Labels": dict(labels)}}
-        # The engine makes it anew, empty, if it was removed just now.
+        # If it was removed just now, the engine creates an empty one.
         options = {"NoCopy": True, "Labels": {SEED_LABEL: seed}}
         seeded: Answer = {"Source": seed, "Target": SEED_AT, "ReadOnly": True, "VolumeOptions": options}
         volumes = [{"Type": "volume", **mount} for mount in ([own, seeded] if seed else [own])]
@@ -109,13 +108,13 @@ class ThrowAwayContainer:
             "Entrypoint": list(argv),
             "User": f"{ACCOUNT}:{ACCOUNT}",
             "WorkingDir": "/",
-            # An image that Compose has built passes for a container of its project.
+            # An image that Compose built would make this look like a container of its project.
             "Labels": {**{name: "" for name in inherited if name.startswith(COMPOSE_LABELS)}, **labels},
             "Healthcheck": {"Test": ["NONE"]},
             "HostConfig": {
                 "NetworkMode": "none",
                 "Mounts": volumes,
-                # In the place of anonymous volumes, which would stay when somebody else removes the container.
+                # Instead of anonymous volumes, which would remain if somebody else removes the container.
                 "Tmpfs": dict.fromkeys(built.get("Volumes") or {}, "size=1m"),
                 "RestartPolicy": {"Name": "no"},
                 **resources.limits(),
@@ -128,7 +127,7 @@ class ThrowAwayContainer:
 
 
 @contextmanager
-def throw_away_container(
+def sandbox_container(
     image: str,
     argv: Sequence[str],
     owner: str,
@@ -136,16 +135,16 @@ def throw_away_container(
     *,
     like: str | None = None,
     seed: str | None = None,
-) -> Generator[ThrowAwayContainer]:
+) -> Generator[SandboxContainer]:
     """Run `argv` in a new container of the image (by its id: nothing is pulled), with `owner` in its label.
 
-    No network, no mount of this machine, no privilege; memory and shared memory as the container `like` has them. It
-    sees what is in the volume `seed`, and can't write to it. Whatever ends the block, the container and its volume are
-    removed. Raises DrillImpossible or EngineUnreachable.
+    It has no network, no mount of this machine, no privileges, and the memory limits of the container `like`. It can
+    read the volume `seed`, but not write to it. However the block ends, the container and its volume are removed.
+    Raises DrillImpossible or EngineUnreachable.
     """
     engine = Engine(find_endpoint(os.environ))
     try:
-        container = ThrowAwayContainer(engine, f"{PREFIX}{secrets.token_hex(4)}")
+        container = SandboxContainer(engine, f"{PREFIX}{secrets.token_hex(4)}")
         try:
             progress.check()
             resources = resources_of(engine, like)
@@ -160,9 +159,9 @@ def throw_away_container(
 
 
 def remove_leftovers(owner: str, label: str = LABEL) -> list[str]:
-    """Remove every container and volume with that owner in its label; the names of those that are gone now.
+    """Remove every container and volume with that owner in its label; return the names of those removed.
 
-    Only for whoever knows that none of them is in use. Raises HostError when the engine can't be asked.
+    Call it only when none of them can be in use. Raises HostError when the engine can't be asked.
     """
     engine = Engine(find_endpoint(os.environ))
     try:
@@ -178,7 +177,7 @@ def remove_leftovers(owner: str, label: str = LABEL) -> list[str]:
 
 
 def remove(call: Callable[[str], None], name: str, kind: str) -> list[str]:
-    """What is left to tell: nothing when it is gone. For a while the engine refuses what it is just doing itself."""
+    """Remove something; return a warning if it stays, else []. Retries while the engine is busy removing it itself."""
     until = time.monotonic() + REMOVAL_SECONDS
     while True:
         try:
@@ -188,17 +187,17 @@ def remove(call: Callable[[str], None], name: str, kind: str) -> list[str]:
             if isinstance(error, EngineRefused) and error.status == 404:
                 return []
             if not isinstance(error, EngineRefused) or time.monotonic() > until:
-                told = f"The {kind} {name} is left behind: {error.message}"
-                log.warning(told)
-                return [told]
+                warning = f"The {kind} {name} is left behind: {error.message}"
+                log.warning(warning)
+                return [warning]
         time.sleep(0.2)
 
 
 def _home() -> bytes:
-    """A tar archive: the account's entry in /etc/passwd, without which initdb refuses to run, and its directory.
+    """Build a tar archive with the account's /etc/passwd entry, which initdb needs, and its home directory.
 
-    Laid over the container before it starts, so it does not matter what accounts the image has, who owns its
-    directories and which of them are volumes.
+    It is unpacked into the container before the start, so it does not matter which accounts the image has, who owns
+    its directories and which of them are volumes.
     """
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:

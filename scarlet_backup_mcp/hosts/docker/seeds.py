@@ -1,4 +1,4 @@
-"""A volume that one program has filled, for throw-away containers to begin with: filled once, and then only read."""
+"""Seed volumes: filled once by a program, then read by every sandbox container that starts from one."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from ...errors import DrillImpossible
 from ...progress import Progress
 from .engine import Answer, Engine, EngineRefused, find_endpoint
 from .resources import Resources
-from .sandbox import LOG_LINES, ThrowAwayContainer, remove
+from .sandbox import LOG_LINES, SandboxContainer, remove
 from .sandbox import SEED_LABEL as LABEL
 
 PREFIX = "scarlet-sandbox-"
 FILL_SECONDS = 60
 CREATED_SECONDS = 5.0
-"""How long another call's container is waited for that was made and is not started: that call may have been killed."""
+"""How long to wait for another call's container that is created but not started: that call may have been killed."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Seed:
-    """A filled volume. `said` is the last line of the program that has filled it now; "" if it was there before."""
+    """A filled volume. `last_line` is what the program that filled it wrote last; "" if it existed before."""
 
     volume: str
-    said: str = ""
+    last_line: str = ""
 
 
 def volume_of(key: str) -> str:
-    """The name of the volume for that key."""
+    """Return the name of the volume for that key."""
     return f"{PREFIX}{key}"
 
 
 def seed(image: str, argv: Sequence[str], key: str, owner: str, progress: Progress) -> Seed | None:
-    """The volume that `argv`, once run in a container of the image, has filled; one for each `key`, with the `owner`
-    in its label for whom it was filled. None where it could not be had.
+    """Return the volume for `key`, filled by running `argv` once in a container of the image; None if that failed.
 
-    The container that fills it has the volume's name, so that only one does: as long as it is there the volume is not
-    ready. It gets nothing but the image and `argv`: no data of a user's. Raises HostError.
+    Its label names the `owner` it was filled for. The container that fills it has the volume's name, so only one
+    can; while that container exists, the volume is not ready. It gets the image and `argv` only, no user's data.
+    Raises HostError.
     """
     name, mine = volume_of(key), False
     with _engine() as engine:
-        container = ThrowAwayContainer(engine, name)
+        container = SandboxContainer(engine, name)
         try:
             if _inspect(engine, name) is None:
                 if engine.has_volume(name):
@@ -61,19 +61,19 @@ def seed(image: str, argv: Sequence[str], key: str, owner: str, progress: Progre
         if found is None:  # another call has dealt with it
             return Seed(name) if engine.has_volume(name) else None
         filled = (found["State"]["Status"], found["State"]["ExitCode"]) == ("exited", 0)
-        said = ""
+        output = ""
         with suppress(EngineRefused):  # it is just being removed
-            said = engine.container_log(found["Id"], 1 if filled else LOG_LINES).strip()
+            output = engine.container_log(found["Id"], 1 if filled else LOG_LINES).strip()
         remove(engine.remove_container, found["Id"], "container")
         if filled:
-            return Seed(name, said)
-        log.warning("%s could not be filled, its container was %s: %s", name, found["State"]["Status"], said)
+            return Seed(name, output)
+        log.warning("%s could not be filled, its container was %s: %s", name, found["State"]["Status"], output)
         remove(engine.remove_volume, name, "volume")
         return None
 
 
 def unused(owner: str) -> list[str]:
-    """Names of the volumes that were filled for that owner and that no container has. Raises HostError."""
+    """List the volumes that were filled for that owner and that no container uses. Raises HostError."""
     with _engine() as engine:
         volumes = sorted(engine.volumes_labelled(f"{LABEL}={owner}"))
         used = {mount.get("Name") for container in engine.containers() for mount in container["Mounts"]}
@@ -81,7 +81,7 @@ def unused(owner: str) -> list[str]:
 
 
 def remove_seed(name: str) -> bool:
-    """Whether such a volume is gone now: one that a container has stays. Raises HostError."""
+    """Remove a seed volume; False if a container still uses it. Raises HostError."""
     with _engine() as engine:
         try:
             engine.remove_volume(name)
@@ -90,8 +90,8 @@ def remove_seed(name: str) -> bool:
         return True
 
 
-def _started(container: ThrowAwayContainer, image: str, argv: Sequence[str], owner: str) -> bool:
-    """Whether the container that fills the volume, if there is one now, is this call's."""
+def _started(container: SandboxContainer, image: str, argv: Sequence[str], owner: str) -> bool:
+    """Start the container that fills the volume; False if another call has started it."""
     try:
         container.start(image, argv, {LABEL: owner}, Resources())
     except DrillImpossible as error:
@@ -101,7 +101,7 @@ def _started(container: ThrowAwayContainer, image: str, argv: Sequence[str], own
 
 
 def _wait(engine: Engine, name: str, progress: Progress, to_start: float) -> Answer | None:
-    """The container as it is when it has ended, was not started within `to_start` seconds, or took too long."""
+    """Wait until the container ends, isn't started within `to_start` seconds, or takes too long; then inspect it."""
     began = time.monotonic()
     patience = {"created": to_start, "running": FILL_SECONDS, "removing": FILL_SECONDS}
     while (found := _inspect(engine, name)) is not None:

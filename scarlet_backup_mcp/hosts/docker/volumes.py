@@ -1,4 +1,4 @@
-"""Docker volumes, and who has them mounted."""
+"""Docker volumes, and the containers that have them mounted."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .container import PROJECT
 from .engine import Engine, EngineRefused, container_name, find_endpoint
 
 COMPOSE_VOLUME = "com.docker.compose.volume"
-"""With `PROJECT` what Compose v2 knows a volume by: one with both is taken over by it without a word."""
+"""With `PROJECT` what Compose v2 knows a volume by: it takes over one that has both, without a warning."""
 
 
 def volume_labels(name: str) -> dict[str, str]:
-    """The labels by which Compose knows a volume; none if it has none, or is gone. Raises HostError."""
+    """Return the labels by which Compose knows a volume; {} if it has none or is gone. Raises HostError."""
     with _engine() as engine:
         try:
             labels = engine.volume_labels(name)
@@ -28,32 +28,32 @@ def volume_labels(name: str) -> dict[str, str]:
 
 
 def engine_id() -> str | None:
-    """On which engine volumes are looked for; None if it has no name for itself. Raises HostError."""
+    """Return the id of the engine that holds the volumes; None if it has none. Raises HostError."""
     with _engine() as engine:
         return engine.id()
 
 
 def is_removable(name: str) -> bool:
-    """Whether what is in that volume goes with it. Raises HostError."""
+    """Tell whether removing that volume also removes its contents. Raises HostError."""
     with _engine() as engine:
         return engine.volume_is_removable(name)
 
 
 def volume_exists(name: str) -> bool:
-    """Raises HostError."""
+    """Tell whether there is such a volume. Raises HostError."""
     with _engine() as engine:
         return engine.has_volume(name)
 
 
 def create_volume(name: str, labels: Mapping[str, str]) -> None:
-    """Make it if it is not there. Raises HostError."""
+    """Create the volume unless it exists. Raises HostError."""
     with _engine() as engine:
         engine.create_volume(name, labels)
 
 
 @dataclass(frozen=True)
 class User:
-    """A container that has a volume, or a directory of the machine, mounted. `helper`: it is one of ours."""
+    """A container that has a volume or a directory of this machine mounted. `helper`: it is one of ours."""
 
     name: str
     writable: bool
@@ -61,10 +61,10 @@ class User:
 
 
 def running_with(source: str) -> list[User]:
-    """The containers that run, are paused or are restarting with that volume or directory. Raises HostError."""
+    """List the running, paused and restarting containers that mount that volume or directory. Raises HostError."""
     found: list[User] = []
     with _engine() as engine:
-        # The engine's own filter by volume knows volumes' names and destinations, but no sources of other mounts.
+        # The engine's own volume filter knows volume names and destinations, but not the sources of other mounts.
         for item in engine.containers_running():
             mounts = [mount for mount in item["Mounts"] if source in (mount.get("Name"), mount.get("Source"))]
             if mounts:

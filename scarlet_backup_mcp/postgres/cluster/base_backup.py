@@ -1,7 +1,7 @@
-"""What the archive of a base backup has to hold: read from the `backup_manifest` that the server puts into it.
+"""Compare a base backup's archive with the `backup_manifest` that the server puts into it.
 
-Its format: "Backup Manifest Format" in PostgreSQL's documentation. WAL segments are not among its files (those in
-`pg_wal/archive_status` are, seen on 15.20), but it names the range of WAL without which the copy is not consistent.
+For its format see "Backup Manifest Format" in PostgreSQL's documentation. It does not list WAL segments (only those in
+`pg_wal/archive_status`, seen on 15.20), but names the range of WAL that the copy needs to be consistent.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pydantic import BaseModel, Field, ValidationError
 BACKUP_MANIFEST = "backup_manifest"
 BACKUP_LABEL = "backup_label"
 DIGESTS = {"SHA256": "sha256"}
-"""The checksums that are compared. Others tell of files only by their size."""
+"""The checksums that can be compared. With others, only the sizes of files are."""
 SMALLEST_SEGMENT, LARGEST_SEGMENT = 1 << 20, 1 << 30
 MISSING = 1000
-"""Missing segments of WAL that are told by their names."""
+"""Missing WAL segments are named up to this many."""
 _SEGMENT = re.compile(r"pg_wal/([0-9A-F]{24})")
 _HISTORY = re.compile(r"pg_wal/[0-9A-F]{8}\.history")
 
 
 class BackupManifestDamaged(Exception):
-    """The text is no backup_manifest, or not the one that was written."""
+    """The text is not a backup_manifest, or not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class File:
 
 
 class ListedFile(BaseModel):
-    """One of `Files`. `encoded_path` is hexadecimal, for names that are no UTF-8."""
+    """One of `Files`. `encoded_path` is hexadecimal, for names that are not UTF-8."""
 
     path: str | None = Field(default=None, alias="Path")
     encoded_path: str | None = Field(default=None, alias="Encoded-Path", pattern=r"^([0-9A-Fa-f]{2})*$")
@@ -48,14 +48,14 @@ class ListedFile(BaseModel):
 
     @property
     def name(self) -> str:
-        """Relative to the data directory, as a tar archive's name is read."""
+        """The path relative to the data directory, decoded like a name in a tar archive."""
         if self.path is not None:
             return self.path
         return bytes.fromhex(self.encoded_path or "").decode("utf-8", "surrogateescape")
 
 
 class WalRange(BaseModel):
-    """WAL that is needed, from `start` up to and without `end`."""
+    """The WAL that is needed, from `start` up to but not including `end`."""
 
     timeline: int = Field(alias="Timeline")
     start: str = Field(alias="Start-LSN", pattern=r"^[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}$")
@@ -73,7 +73,7 @@ class BackupManifest(BaseModel):
 
 
 def parse(text: bytes) -> BackupManifest:
-    """The manifest in the bytes of its file. Raises BackupManifestDamaged, also when its own checksum is not right.
+    """Read a manifest from its file's bytes. Raises BackupManifestDamaged, also if its own checksum is wrong.
 
     That is the SHA-256 of everything before the last line (parse_manifest.c).
     """
@@ -89,8 +89,8 @@ def parse(text: bytes) -> BackupManifest:
 
 @dataclass(frozen=True)
 class ManifestComparison:
-    """How an archive's files agree with its backup_manifest. Faults are sentences; `unchecked` files have checksums of
-    another kind, so that only their sizes were compared."""
+    """How an archive's files compare with its backup_manifest. Faults are sentences; of `unchecked` files only the
+    sizes were compared, because their checksums are of another kind."""
 
     compared: int
     file_faults: list[str]
@@ -99,7 +99,7 @@ class ManifestComparison:
 
 
 def compare(manifest: BackupManifest, files: Mapping[str, File]) -> ManifestComparison:
-    """The regular files of an archive, by their names, against its backup_manifest."""
+    """Compare an archive's regular files, by their names, with its backup_manifest."""
     listed = {file.name: file for file in manifest.files}
     faults = (
         [f"{len(manifest.files) - len(listed)} files are listed twice"] if len(manifest.files) > len(listed) else []
@@ -114,9 +114,9 @@ def compare(manifest: BackupManifest, files: Mapping[str, File]) -> ManifestComp
         elif file.algorithm not in DIGESTS:
             unchecked += 1
         elif found.sha256 != file.checksum:
-            faults.append(f"{name} has other content")
-    beside = {name for name in files if _SEGMENT.fullmatch(name) or _HISTORY.fullmatch(name)}
-    extra = files.keys() - listed.keys() - beside - {BACKUP_MANIFEST}
+            faults.append(f"the content of {name} differs")
+    wal = {name for name in files if _SEGMENT.fullmatch(name) or _HISTORY.fullmatch(name)}
+    extra = files.keys() - listed.keys() - wal - {BACKUP_MANIFEST}
     faults += [f"{name} is not listed" for name in sorted(extra)]
     if BACKUP_LABEL not in files:
         faults.append(f"{BACKUP_LABEL}, without which a server would start from a torn state, is missing")
@@ -124,27 +124,27 @@ def compare(manifest: BackupManifest, files: Mapping[str, File]) -> ManifestComp
 
 
 def wal_segments(files: Mapping[str, File]) -> dict[str, File]:
-    """The WAL segments among them, by their 24 hexadecimal digits."""
+    """Return the WAL segments among the files, by their 24 hexadecimal digits."""
     return {found[1]: file for name, file in sorted(files.items()) if (found := _SEGMENT.fullmatch(name))}
 
 
 def _wal_faults(ranges: Sequence[WalRange], segments: Mapping[str, File]) -> list[str]:
     sizes = {file.bytes for file in segments.values()}
     if not ranges or not segments:
-        return ["there is no WAL, without which the copy is not consistent"]
+        return ["there is no WAL, so the copy is not consistent"]
     size = max(sizes)
     if len(sizes) > 1 or size & (size - 1) or not SMALLEST_SEGMENT <= size <= LARGEST_SEGMENT:
         return [f"WAL segments of {', '.join(f'{size:,}' for size in sorted(sizes))} bytes: some are cut off"]
     count = sum(len(_numbers(range_, size)) for range_ in ranges)
     if count > len(segments) + MISSING:
-        return [f"{count:,} WAL segments are needed, and {len(segments):,} are there"]
+        return [f"{count:,} WAL segments are needed, but there are {len(segments):,}"]
     needed = {name for range_ in ranges for name in segment_names(range_, size)}
     faults = [f"the WAL segment {name} is missing" for name in sorted(needed - segments.keys())]
     return faults + [f"the WAL segment {name} is not needed" for name in sorted(segments.keys() - needed)]
 
 
 def segment_names(needed: WalRange, segment_bytes: int) -> list[str]:
-    """Names of the segments that hold a range of WAL (XLogFileName in xlog_internal.h)."""
+    """Name the segments that hold a range of WAL (XLogFileName in xlog_internal.h)."""
     in_a_file = (1 << 32) // segment_bytes
     return [
         f"{needed.timeline:08X}{number // in_a_file:08X}{number % in_a_file:08X}"

@@ -1,8 +1,8 @@
-"""What a data directory's own configuration makes a server do that its rows do not: commands, libraries, doors.
+"""Find what a data directory's configuration makes a server do: run commands, load libraries, let people in.
 
-The files are read as guc-file.l and hba.c of PostgreSQL 15 read them, a line at a time: neither a setting nor a string
-goes on over a line's end, and a rule of pg_hba.conf does only behind a backslash. Every line that sets something is
-told, also one that a later line overrides.
+The files are read like guc-file.l and hba.c of PostgreSQL 15 do, line by line: no setting or string continues on the
+next line, and a rule of pg_hba.conf does so only after a backslash. Every line that sets something is reported, even if
+a later line overrides it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _RISKS: Mapping[str, str] = {
     "recovery_end_command": _COMMAND,
     "restore_command": _COMMAND,
     "ssl_passphrase_command": _COMMAND,
-    "archive_mode": "starts the archiving of the write-ahead log",
+    "archive_mode": "starts archiving the write-ahead log",
     "archive_library": _LIBRARY,
     "dynamic_library_path": _LIBRARY,
     "extension_control_path": _LIBRARY,
@@ -49,11 +49,11 @@ _RISKS: Mapping[str, str] = {
     "unix_socket_group": "changes who may reach the server's socket",
     "unix_socket_permissions": "changes who may reach the server's socket",
     "primary_conninfo": "connects to another server",
-    "fsync": "lets rows be lost when the power fails",
-    "full_page_writes": "lets rows be lost when the power fails",
-    "ignore_checksum_failure": "passes over damaged pages",
-    "ignore_invalid_pages": "passes over damaged pages",
-    "zero_damaged_pages": "throws the rows of damaged pages away",
+    "fsync": "may lose rows when the power fails",
+    "full_page_writes": "may lose rows when the power fails",
+    "ignore_checksum_failure": "ignores damaged pages",
+    "ignore_invalid_pages": "ignores damaged pages",
+    "zero_damaged_pages": "discards the rows of damaged pages",
 }
 _OFF, _ON, _INSIDE = r"(?i:of|f|n|0).*", r"(?i:on|t|y|1).*", r"(?!/|.*\.\.).*"
 _HARMLESS: Mapping[str, str] = {
@@ -72,7 +72,7 @@ _HARMLESS: Mapping[str, str] = {
     "ignore_invalid_pages": _OFF,
     "zero_damaged_pages": _OFF,
 }
-"""Values that are a server's own, or within the data directory. An empty one is harmless everywhere."""
+"""Values that are defaults, or stay within the data directory. An empty one is always harmless."""
 _LINE = re.compile(
     rb"""[ \t\r]*(?P<name>[A-Za-z_\x80-\xff][A-Za-z_0-9\x80-\xff]*(?:\.[A-Za-z_\x80-\xff][A-Za-z_0-9\x80-\xff]*)?)
          [ \t\r]*=?[ \t\r]*(?P<value>'(?:[^'\\]|\\.|'')*'|[^ \t\r#']*)""",
@@ -90,8 +90,8 @@ _INCLUDES = ("include", "include_if_exists", "include_dir")
 
 @dataclass(frozen=True)
 class ConfigurationFinding:
-    """A line of a configuration file, 1-based, and what it makes the server do. `line` is 0 where it is the file as a
-    whole. `what` is a setting, with its value where that is a library or a place: a command may hold a secret."""
+    """A line of a configuration file (1-based; 0 is the file as a whole) and what it makes the server do. `what` is a
+    setting, with its value only if that is a library or a path: a command may hold a secret."""
 
     file: str
     line: int
@@ -104,22 +104,22 @@ class ConfigurationFinding:
 
     @property
     def unread(self) -> bool:
-        """Whether nothing is known of what is in the file."""
+        """Whether the file's content is unknown."""
         return not self.line and self.file not in SIGNALS
 
 
 def findings(files: Mapping[str, bytes], names: Iterable[str], live: Mapping[str, str]) -> list[ConfigurationFinding]:
-    """What is to be told of the configuration in a data directory that holds files called `names`, of which `files`
-    could be read. Nothing is told of a setting that has the same value in `live`."""
+    """List what is risky in the configuration of a data directory with files called `names`, of which `files` could be
+    read. Settings that have the same value in `live` are left out."""
     there = set(names)
     found = [
-        ConfigurationFinding(name, 0, name, "has the server recover or follow another one")
+        ConfigurationFinding(name, 0, name, "makes the server recover or follow another one")
         for name in SIGNALS
         if name in there
     ]
     for name in (MAIN, AUTO, HBA, IDENT):
         if name in there and name not in files:
-            found.append(ConfigurationFinding(name, 0, name, "is too large to be looked at"))
+            found.append(ConfigurationFinding(name, 0, name, "is too large to check"))
     read = set[str]()
     for name in (MAIN, AUTO):
         found += _of_settings(name, files, there, live, read)
@@ -130,14 +130,14 @@ def findings(files: Mapping[str, bytes], names: Iterable[str], live: Mapping[str
     return found
 
 
-def told(found: list[ConfigurationFinding]) -> str:
-    """In words."""
+def described(found: list[ConfigurationFinding]) -> str:
+    """Describe the findings, the first few in full."""
     more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return "; ".join(str(finding) for finding in found[:SHOWN]) + more
 
 
 def disarmed(files: Mapping[str, bytes], found: Iterable[ConfigurationFinding]) -> dict[str, bytes]:
-    """Those of `files` that change, with the lines that were `found` commented out."""
+    """Comment out the lines that were `found`; return those of `files` that change."""
     lines = dict[str, dict[int, str]]()
     for finding in found:
         if finding.line:
@@ -146,14 +146,14 @@ def disarmed(files: Mapping[str, bytes], found: Iterable[ConfigurationFinding]) 
 
 
 def live_settings(session: Session) -> dict[str, str]:
-    """Of the settings that `findings` tells of, those of a server, as far as its role may see them."""
+    """Read a server's values of the settings that `findings` checks, as far as the role may see them."""
     names = ", ".join(literal(name) for name in _RISKS)
     rows = session.rows(f"SELECT name, setting FROM pg_settings WHERE name IN ({names})")
     return {row["name"]: row["setting"] for row in rows}
 
 
 def of_roles(session: Session) -> list[str]:
-    """What settings of the databases and roles of a cluster make its sessions do, in words, without their values."""
+    """Describe, without values, what settings of a cluster's databases and roles make its sessions do."""
     rows = session.rows(
         """SELECT d.datname AS database, r.rolname AS role, split_part(one.setting, '=', 1) AS name,
                   substr(one.setting, strpos(one.setting, '=') + 1) AS value
@@ -174,7 +174,7 @@ def of_roles(session: Session) -> list[str]:
 def _of_settings(
     file: str, files: Mapping[str, bytes], there: set[str], live: Mapping[str, str], read: set[str]
 ) -> Iterator[ConfigurationFinding]:
-    """Of one file and those that it includes: each is looked at once, as a server refuses circles."""
+    """Check one file and those that it includes, each once: a server refuses circles."""
     read.add(file)
     for number, line in enumerate(files.get(file, b"").split(b"\n"), 1):
         matched = _LINE.match(line)
@@ -194,8 +194,10 @@ def _of_settings(
 
 
 def _included(file: str, how: str, value: str, there: set[str]) -> set[str] | None:
-    """Files of the data directory that a line includes; None where that can't be told, or leads out of it. Names are
-    relative to the directory of the file with that line, and of a directory all that end in `.conf` are read."""
+    """List the files that a line includes; None if that is unknown, or leads out of the data directory.
+
+    Names are relative to the directory of the file with that line. Of a directory, files that end in `.conf` are read.
+    """
     path = posixpath.normpath(posixpath.join(posixpath.dirname(file), value))
     if value.startswith("/") or path.startswith("..") or not _PLAIN_PATH.fullmatch(value):
         return None
@@ -207,7 +209,7 @@ def _included(file: str, how: str, value: str, there: set[str]) -> set[str] | No
 
 
 def _value(text: bytes) -> str:
-    """As `DeescapeQuotedString` of guc-file.l does it."""
+    """Unquote a value like `DeescapeQuotedString` of guc-file.l."""
     value = text.decode("utf-8", "replace")
     return _ESCAPE.sub(_unescaped, value[1:-1]) if value.startswith("'") and len(value) > 1 else value
 
@@ -227,30 +229,30 @@ def _shown(value: str) -> str:
     return f"'{value}'" if len(value) <= LONGEST_VALUE else f"'{value[:LONGEST_VALUE]}...'"
 
 
-# -- who may come in -------------------------------------------------------------------------------------------------
+# -- who may connect -------------------------------------------------------------------------------------------------
 
 
 def _of_rule(fields: list[str]) -> str:
-    """Of a record of pg_hba.conf; "" where nothing is to be told."""
+    """Say what is risky about a record of pg_hba.conf; "" if nothing is."""
     if not fields or fields[0] in _INCLUDES:
         return "reads rules from another file" if fields else ""
     plain = [field.replace('"', "") for field in fields]
     if {"ldap", "radius"} & set(plain[3:6]):
         return "sends passwords to another server"
-    # By `ident` the machine that connects says who it is.
+    # With `ident`, the connecting machine itself says who the user is.
     if plain[0].startswith("host") and {"trust", "ident"} & set(plain[4:6]):
         address, mask = plain[3], plain[4]
         if address not in _LOOPBACK and _MASKED.get(address) != mask:
-            return "lets others than this machine in without a password"
+            return "lets other machines connect without a password"
     return ""
 
 
 def _of_mapping(fields: list[str]) -> str:
-    """Of a record of pg_ident.conf."""
+    """Say what is risky about a record of pg_ident.conf; "" if nothing is."""
     if not fields or fields[0] in _INCLUDES:
         return "reads rules from another file" if fields else ""
     wide = any(field.replace('"', "").startswith("/") for field in fields[1:]) or fields[2:] == ["all"]
-    return "lets every user in whose name fits" if wide else ""
+    return "lets in every user whose name matches" if wide else ""
 
 
 def _rule(fields: list[str]) -> str:
@@ -258,7 +260,7 @@ def _rule(fields: list[str]) -> str:
 
 
 def _joined(text: bytes) -> Iterator[tuple[int, str]]:
-    """Lines, 1-based, each with those that it goes on in behind a backslash."""
+    """Yield lines with their numbers (1-based), each joined with those that continue it after a backslash."""
     begin, line = 1, ""
     for number, part in enumerate(text.decode("utf-8", "replace").split("\n"), 1):
         line += part.rstrip("\r")

@@ -1,4 +1,4 @@
-"""A throw-away cluster on this machine: a server of its own, gone with all that is in it."""
+"""A temporary cluster on this machine, removed with all its data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ...errors import HostError
 from ...progress import Progress
 
 UNPRIVILEGED = ("postgres", "_postgres", "nobody")
-"""Accounts the server runs as when we are root, which PostgreSQL refuses; the first that exists is taken."""
+"""Accounts to run the server as when we are root, which PostgreSQL refuses; the first that exists is used."""
 START_SECONDS = 60
 STOP_SECONDS = 10
 PORT_ATTEMPTS = 5
@@ -38,9 +38,9 @@ class LocalCluster:
         with Cluster(lambda: Path("/usr/lib/postgresql/15/bin"), settings={"fsync": "off"}) as server:
             psycopg.connect(server.dsn("postgres"))
 
-    `start` and `stop` can be called instead. Whatever ends the block, the server and its directory are gone after it.
-    `programs` finds the bin directory. `copy_programs` copies that of the first argument below the second and gives
-    the copy: for when an ordinary account, which runs the server when we are root, can't reach the original.
+    `start` and `stop` can be called instead. However the block ends, the server and its directory are then removed.
+    `programs` finds the bin directory. `copy_programs` copies the first argument, a bin directory, into the second and
+    returns the copy: for when we are root and the account that runs the server can't reach the original.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class LocalCluster:
 
     @property
     def bin_dir(self) -> Path:
-        """Where the server's programs are (psql, pg_dump, initdb …). Raises ProgramMissing without them."""
+        """The directory of the server's programs (psql, pg_dump, initdb …). Raises ProgramMissing without them."""
         if self._bin_dir is None:
             self._bin_dir = self._programs()
         return self._bin_dir
@@ -74,19 +74,19 @@ class LocalCluster:
         return self._base / "data"
 
     def dsn(self, database: str = "postgres") -> str:
-        """A connection URI for a database of this server. It holds the password."""
+        """Return a connection URI for a database of this server. It contains the password."""
         user, name = quote(self.user, safe=""), quote(database, safe="")
         return f"postgresql://{user}:{self.password}@127.0.0.1:{self.port}/{name}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """libpq's variables for it. They hold the password."""
+        """libpq's variables for this server. They contain the password."""
         return {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": self.user, "PGPASSWORD": self.password}
 
     def start(self, progress: Progress | None = None) -> Self:
-        """Make a new cluster and start it, in 1 to 3 seconds.
+        """Create a cluster and start it, in 1 to 3 seconds.
 
-        Raises ProgramMissing without the programs, HostError when one of them fails.
+        Raises ProgramMissing without the programs, HostError if one of them fails.
         """
         progress = progress or Progress()
         self.stop()
@@ -97,18 +97,18 @@ class LocalCluster:
             self._launch()
             progress.check()
         except BaseException:
-            with contextlib.suppress(HostError):  # the error that there is says more
+            with contextlib.suppress(HostError):  # the first error says more
                 self.stop()
             raise
         return self
 
     def stop(self) -> None:
-        """End the server and remove its directory. Harmless when there is none. Raises HostError if it stays."""
+        """Stop the server and remove its directory. Harmless if there is none. Raises HostError if it stays."""
         if self.directory is None:
             return
         try:
             if (self.data / "postmaster.pid").exists():
-                # Immediate: what a checkpoint would save is thrown away.
+                # Immediate: the data that a checkpoint would save are about to be deleted.
                 self._run("pg_ctl", "stop", "-D", str(self.data), "-m", "immediate", "-w")
         finally:
             directory = self.directory
@@ -128,7 +128,7 @@ class LocalCluster:
     @property
     def _base(self) -> Path:
         if self.directory is None:
-            raise HostError("The throw-away PostgreSQL has not been started.", "Call start() first.")
+            raise HostError("The temporary PostgreSQL has not been started.", "Call start() first.")
         return self.directory
 
     @property
@@ -162,7 +162,7 @@ class LocalCluster:
         self._configure({**self._settings, **LOOPBACK})
 
     def _launch(self) -> None:
-        """Another program can take the free port before the server does: then with another one."""
+        """Start the server; retry with another port if another program takes the free one first."""
         for attempt in range(1, PORT_ATTEMPTS + 1):
             self.port = free_port()
             self._configure({"port": str(self.port)})
@@ -185,17 +185,16 @@ class LocalCluster:
         return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
 
     def _run(self, program: str, *arguments: str) -> None:
-        """Run a program as the server's account. Raises HostError with what it and the server's log say."""
-        # A file, not a pipe: the server inherits it from pg_ctl, and would keep a pipe open as long as it lives.
+        """Run a program as the server's account. Raises HostError with its output and the server's log."""
+        # A file, not a pipe: the server inherits it from pg_ctl, and would keep a pipe open as long as it runs.
         with tempfile.TemporaryFile() as output:
             code = self._call([str(self.bin_dir / executable(program)), *arguments], output.fileno())
             output.seek(0)
-            said = output.read().decode("utf-8", errors="replace")
+            text = output.read().decode("utf-8", errors="replace")
         if code != 0:
             raise HostError(
-                f"The throw-away PostgreSQL's {program} failed with exit code {code}:\n{said}"
-                f"{self._log_text()[-2000:]}",
-                "Read what it says; the directory for temporary files has to be writable and hold 100 MB.",
+                f"The temporary PostgreSQL's {program} failed with exit code {code}:\n{text}{self._log_text()[-2000:]}",
+                "See its message above. The directory for temporary files must be writable and have 100 MB free.",
             )
 
     def _can_run(self, program: Path) -> bool:
@@ -221,10 +220,10 @@ class LocalCluster:
 
 
 def remove_leftovers(prefix: str) -> list[str]:
-    """Remove the directories of clusters whose process was killed, by their prefix; the paths that are gone now.
+    """Remove the directories, by their prefix, of clusters whose process was killed; return the removed paths.
 
-    Only for whoever knows that none of them is in use. A server that still runs is ended where that can be done with
-    certainty (Linux); elsewhere it ends by itself within a minute, when it finds its postmaster.pid gone.
+    Call it only when none of them can be in use. On Linux a server that still runs is ended; elsewhere that can't be
+    done safely, but it ends by itself within a minute, when it finds its postmaster.pid gone.
     """
     gone: list[str] = []
     for directory in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
@@ -237,7 +236,7 @@ def remove_leftovers(prefix: str) -> list[str]:
 
 
 def _is_ours(directory: Path) -> bool:
-    """Anybody can make a directory of that name where all the system's temporary files are."""
+    """Check a directory's owner: anybody can create one of that name among the system's temporary files."""
     if sys.platform == "win32":
         return True
     ours = {os.geteuid(), *(unprivileged_account()[:1] if is_root() else ())}
@@ -245,7 +244,7 @@ def _is_ours(directory: Path) -> bool:
 
 
 def _end_server(data: Path) -> None:
-    """By a signal, if the process of that number is its server: the number may have passed on to another one."""
+    """Signal the process in postmaster.pid if it is this server: another one may have got its number."""
     with contextlib.suppress(OSError, ValueError):
         number = int((data / "postmaster.pid").read_text(encoding="ascii", errors="replace").splitlines()[0])
         until = time.monotonic() + STOP_SECONDS
@@ -257,18 +256,18 @@ def _end_server(data: Path) -> None:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """This process's environment less whatever PostgreSQL's programs take from it."""
+    """Return this process's environment without what affects PostgreSQL's programs."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
     return {**inherited, "LC_ALL": "C", "HOME": str(home)}
 
 
 def is_root() -> bool:
-    """True where PostgreSQL would refuse this user. (On Windows pg_ctl gives up an administrator's rights itself.)"""
+    """Tell whether PostgreSQL would refuse this user. (On Windows pg_ctl drops an administrator's rights itself.)"""
     return sys.platform != "win32" and os.geteuid() == 0
 
 
 def unprivileged_account() -> tuple[int, int]:
-    """User and group id of an account the server can run as. Raises HostError when there is none."""
+    """Return user and group id of an account that the server can run as. Raises HostError if there is none."""
     if sys.platform != "win32":
         import pwd
 
@@ -285,12 +284,12 @@ def unprivileged_account() -> tuple[int, int]:
 
 
 def executable(program: str) -> str:
-    """A program's file name on this system."""
+    """Return a program's file name on this system."""
     return f"{program}.exe" if sys.platform == "win32" else program
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on at the moment."""
+    """Return a TCP port on loopback that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -298,7 +297,7 @@ def free_port() -> int:
 
 
 def remove_tree(directory: Path, seconds: float = 5) -> None:
-    """Remove a directory; on Windows a file can stay in use for a moment after its program has ended."""
+    """Remove a directory, with retries: on Windows a file can stay in use for a moment after its program has ended."""
     deadline = time.monotonic() + seconds
     while directory.exists():
         shutil.rmtree(directory, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""How a copy of a data directory is brought up where only its data may take effect, and what its server then says.
+"""Start a server on a copy of a data directory, with only its data in effect, and judge the server's log.
 
-Its own configuration is not read: it may listen, archive, preload and replicate. Nor is its pg_hba.conf.
+The copy's own configuration is not used: it might listen, archive, preload or replicate. Nor is its pg_hba.conf.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from .controldata import ControlDataDamaged
 from .sandbox import PORT, SETTINGS
 
 COPY, READY, LOG = "copy", "ready", "server.log"
-"""In the directory `home`: where the copy is unpacked; what tells that it can start; what its server writes."""
+"""In the directory `home`: where the copy is unpacked, the mark that the server may start, and the server's log."""
 LOG_LINES = 1000
 CONNECTIONS, MOST_CONNECTIONS = 20, 10_000
 LOCKS = 80_000
-"""Entries of the lock table, at least: pg_dump locks every table."""
+"""Minimum size of the lock table: pg_dump locks every table."""
 SLOTS = 1000
 
 _LINE = re.compile(r"^(?P<sqlstate>[0-9A-Z]{5}) (?P<level>ERROR|FATAL|PANIC|DETAIL):  (?P<said>.+)$", re.MULTILINE)
 _CORRUPTED = ("XX001", "XX002")
 _INTERNAL = "XX000"
-# What the server can't find is its own library, or a file of the copy.
+# The server can't find something: its own library, or a file of the copy.
 _NAMES_A_FILE = ("58P01", "22023", "3D000")
 _FILE_OF_THE_COPY = re.compile(r'"(?:base|global|pg_(?:xact|multixact|subtrans|commit_ts|twophase|logical|wal))\b')
 _CAN_NOT_START = re.compile(r"checkpoint record|control file|WAL ends before|relation mapping")
@@ -33,8 +33,9 @@ _NOT_THE_COPYS = re.compile(r"locale|collat|library|too many|could not find free
 
 
 def command(bin_dir: str, home: str) -> list[str]:
-    """The container's own program: it waits for `home`/READY, becomes the server's parent, and ends as the server
-    does, with the last words of its log on stderr. `bin_dir` as in `sandbox.command_in_container`."""
+    """Return the container's own program: it waits for `home`/READY, runs the server, and ends like it.
+
+    It then prints the end of the server's log on stderr. `bin_dir` as in `sandbox.command_in_container`."""
     script = (
         f'until [ -e "$2/{READY}" ]; do sleep 0.2; done; "$1" -D "$2" > "$2/{LOG}" 2>&1; '
         f'code=$?; tail -n 15 "$2/{LOG}" >&2; exit "$code"'
@@ -43,24 +44,24 @@ def command(bin_dir: str, home: str) -> list[str]:
 
 
 def program(name: str, bin_dir: str) -> str:
-    """One of the server's programs; without `bin_dir` it is looked for in PATH."""
+    """Return the path of one of the server's programs; without `bin_dir` its name, for PATH."""
     return f"{bin_dir}/{name}" if bin_dir else name
 
 
 def unpack(home: str) -> list[str]:
-    """tar, which takes the archive from its stdin to the last byte, so that whoever feeds it sees all of it."""
+    """Return a command that unpacks an archive from its stdin, and reads stdin to the last byte."""
     script = 'umask 077 && mkdir "$1" && tar -xf - -C "$1" && cat > /dev/null && chmod -R u+rwX,go= "$1"'
     return ["sh", "-c", script, "sh", f"{home}/{COPY}"]
 
 
 def clear(directory: str) -> list[str]:
-    """Takes from the data directory `directory` what would keep a server off or have it follow another one."""
+    """Return a command that removes from a data directory what stops a server or makes it follow another one."""
     script = 'cd "$1" && rm -f postmaster.pid standby.signal recovery.signal && : > postgresql.auto.conf'
     return ["sh", "-c", script, "sh", directory]
 
 
 def make_ready(home: str) -> list[str]:
-    """Takes the configuration from stdin and lets the server start. Whoever reaches its socket is trusted."""
+    """Return a command that stores the configuration from stdin and lets the server start; its socket trusts anyone."""
     script = (
         'umask 077 && cat > "$1/postgresql.conf" && echo "local all all trust" > "$1/pg_hba.conf" && '
         f': > "$1/pg_ident.conf" && : > "$1/{READY}"'
@@ -73,7 +74,7 @@ def make_ready(home: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Demands:
-    """What a cluster needs room for, as pg_controldata tells."""
+    """What a cluster needs room for, according to pg_controldata."""
 
     segment_bytes: int
     connections: int
@@ -82,8 +83,8 @@ class Demands:
 
 
 def demands(text: str) -> Demands:
-    """From pg_controldata's output with LC_ALL=C. Raises ControlDataDamaged, also when it says that the file's own
-    checksum is wrong: then the rest is of no use."""
+    """Parse pg_controldata's output with LC_ALL=C. Raises ControlDataDamaged, also if it says that the file's own
+    checksum is wrong: the rest is then useless."""
     if "does not match value stored in" in text:
         raise ControlDataDamaged("its checksum is wrong")
     found = {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
@@ -99,9 +100,10 @@ def demands(text: str) -> Demands:
 
 
 def configuration(needed: Demands, major: int, home: str, directory: str, libraries: str) -> str:
-    """A whole postgresql.conf for the data directory `directory`, with room for all that its recovery brings back:
-    prepared transactions with their locks, replication slots and origins. `libraries` are preloaded, but nothing of
-    theirs runs in the background, and nobody subscribes to anything.
+    """Write a complete postgresql.conf for the data directory `directory`.
+
+    It has room for everything that recovery brings back: prepared transactions with their locks, replication slots and
+    origins. `libraries` are preloaded, but run nothing in the background, and no subscription is active.
     """
     connections = min(max(CONNECTIONS, needed.connections), MOST_CONNECTIONS)
     prepared = min(needed.prepared_transactions, MOST_CONNECTIONS)
@@ -117,7 +119,7 @@ def configuration(needed: Demands, major: int, home: str, directory: str, librar
         "max_locks_per_transaction": str(
             max(min(needed.locks_per_transaction, LOCKS), LOCKS // (connections + prepared) + 1)
         ),
-        # With slots in pg_replslot a server does not start at a lower level, or with fewer of them.
+        # With slots in pg_replslot a server does not start at a lower level, or with fewer slots allowed.
         "wal_level": "logical",
         "max_replication_slots": str(SLOTS),
         **({"max_active_replication_origins": str(SLOTS)} if major >= 18 else {}),
@@ -136,16 +138,16 @@ def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace("'", "''")
 
 
-# -- what it says ----------------------------------------------------------------------------------------------------
+# -- its log ---------------------------------------------------------------------------------------------------------
 
 
 def damage(log: str) -> str:
-    """The first line of a server's log, with the prefix that `configuration` sets, which can only be the fault of its
-    data; "" without one.
+    """Return the first line of a server's log that only damaged data can explain; "" if there is none.
 
-    A file of the cluster that is missing, an error of the classes for corruption (XX001, XX002) or of the server's own
-    logic (XX000; PostgreSQL's documentation, appendix A), and what recovery can't begin or end without. A full disk, a
-    missing library or locale are none of these, nor is a row that is too large to be written out.
+    The log has the prefix that `configuration` sets. Such lines are a missing file of the cluster, an error of the
+    classes for corruption (XX001, XX002) or internal errors (XX000; PostgreSQL's documentation, appendix A), and
+    whatever keeps recovery from beginning or ending. A full disk, a missing library or locale, and a row too large to
+    be written out are no damage.
     """
     return next((found["said"] for found in _LINE.finditer(log) if _is_damage(**found.groupdict())), "")
 
@@ -160,18 +162,18 @@ def _is_damage(sqlstate: str, level: str, said: str) -> bool:
     return sqlstate in (*_CORRUPTED, _INTERNAL)
 
 
-# -- what is in it ---------------------------------------------------------------------------------------------------
+# -- its contents ----------------------------------------------------------------------------------------------------
 
 
 def accessible(session: Session) -> dict[str, bool]:
-    """Every database by name, and whether anybody may connect to it: not to template0, nor to what is left of one
+    """List every database, and whether connections to it are allowed: not to template0, nor to the remains of one
     whose removal failed (its connection limit is -2)."""
     rows = session.rows("SELECT datname AS name, datallowconn AND datconnlimit <> -2 AS open FROM pg_database")
     return {row["name"]: row["open"] for row in rows}
 
 
 def unlogged(session: Session) -> set[int]:
-    """OIDs of the unlogged tables, or of their topmost partitioned ones: recovery empties them."""
+    """Return the OIDs of unlogged tables, or of their topmost partitioned tables: recovery empties them."""
     rows = session.rows(
         """SELECT DISTINCT coalesce(pg_partition_root(oid)::oid, oid)::bigint AS root
            FROM pg_class WHERE relkind = 'r' AND relpersistence = 'u'"""
@@ -180,5 +182,5 @@ def unlogged(session: Session) -> set[int]:
 
 
 def prepared_transactions(session: Session) -> int:
-    """How many there are, in all databases."""
+    """Count the prepared transactions of all databases."""
     return session.rows("SELECT count(*) AS prepared FROM pg_prepared_xacts")[0]["prepared"]

@@ -1,4 +1,4 @@
-"""What a copy of a whole running cluster needs of the server, and the replication slot that keeps WAL for it."""
+"""Check that a running cluster can be copied, and keep its WAL meanwhile with a replication slot."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..server.session import Session
 
 SLOT_PREFIX = "scarlet_backup_"
 _NO_FREE_SLOT = ("53400", "55000")
-"""configuration_limit_exceeded and object_not_in_prerequisite_state, as slot.c raises them."""
+"""configuration_limit_exceeded and object_not_in_prerequisite_state, which slot.c raises."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class _Readiness:
 
 
 def require_readiness(session: Session) -> None:
-    """Raises VolumeUnsupported or PermissionDenied, with what to do, where `pg_basebackup` can't copy the cluster."""
+    """Raise VolumeUnsupported or PermissionDenied, with what to do, if `pg_basebackup` can't copy the cluster."""
     row = session.rows(
         """SELECT current_setting('wal_level') AS wal_level,
                   current_setting('max_wal_senders')::int AS max_wal_senders,
@@ -42,13 +42,14 @@ def require_readiness(session: Session) -> None:
     found = _Readiness(**row)
     if not found.may_replicate:
         raise PermissionDenied(
-            f"The role {found.role} may not copy the cluster: it is no superuser and lacks the attribute REPLICATION.",
+            f"The role {found.role} may not copy the cluster: it is neither a superuser nor has the attribute "
+            "REPLICATION.",
             f"Run `ALTER ROLE {identifier(found.role)} REPLICATION`, or set SCARLET_BACKUP_USER to a superuser.",
         )
     if found.in_recovery:
         raise VolumeUnsupported(
-            "The server is a standby, or still in recovery: a copy of it would come up as a standby, too.",
-            "Take the copy of its primary: set SCARLET_BACKUP_CONTAINER (or SCARLET_BACKUP_DSN) to that.",
+            "The server is a standby, or still in recovery: a copy of it would start as a standby, too.",
+            "Copy its primary instead: set SCARLET_BACKUP_CONTAINER (or SCARLET_BACKUP_DSN) to that server.",
         )
     wrong = [
         f"{name} is {value}"
@@ -61,33 +62,33 @@ def require_readiness(session: Session) -> None:
     ]
     if wrong:
         raise VolumeUnsupported(
-            f"The server is set up so that it can't be copied while it runs: {', '.join(wrong)}.",
+            f"The server's settings don't allow copying it while it runs: {', '.join(wrong)}.",
             "Set wal_level = replica, max_wal_senders = 10 and max_replication_slots = 10 (the defaults) and restart "
-            "the server; or take an SQL backup, which needs none of them.",
+            "the server; or make an SQL backup, which needs none of them.",
         )
     if found.tablespaces:
         raise VolumeUnsupported(
-            f"The cluster has tablespaces of its own ({', '.join(found.tablespaces)}), and one archive can hold the "
-            "data directory only.",
-            "Take an SQL backup with kind sql; or move what is in them back with `ALTER … SET TABLESPACE pg_default` "
+            f"The cluster has tablespaces of its own ({', '.join(found.tablespaces)}), but an archive can only hold "
+            "the data directory.",
+            "Make an SQL backup with kind sql; or move their contents back with `ALTER … SET TABLESPACE pg_default` "
             "and drop them.",
         )
 
 
 def unlogged_tables(session: Session) -> set[int]:
-    """OIDs of the connected database's tables whose rows are in no copy of a running server: it empties them when it is
-    started on one ("CREATE TABLE", UNLOGGED)."""
+    """Return the OIDs of the connected database's tables whose rows no copy of a running server holds: a server that
+    starts on a copy empties them ("CREATE TABLE", UNLOGGED)."""
     rows = session.rows("SELECT oid::bigint AS oid FROM pg_class WHERE relkind = 'r' AND relpersistence = 'u'")
     return {row["oid"] for row in rows}
 
 
 @contextmanager
 def wal_kept(session: Session) -> Generator[None]:
-    """All WAL from the last checkpoint on stays on the server during this block.
+    """Keep all WAL from the last checkpoint on the server during this block.
 
-    A temporary slot does it: it goes with the session, whatever ends that. Without one a copy under write load fails
-    with "requested WAL segment … has already been removed" (seen on 15.20). Raises VolumeUnsupported when all slots
-    are taken.
+    A temporary slot does it, which ends with the session, however that ends. Without one, a copy under write load fails
+    with "requested WAL segment … has already been removed" (seen on 15.20). Raises VolumeUnsupported if all slots are
+    taken.
     """
     name = f"{SLOT_PREFIX}{secrets.token_hex(8)}"
     try:
@@ -96,8 +97,8 @@ def wal_kept(session: Session) -> Generator[None]:
         if error.sqlstate not in _NO_FREE_SLOT:
             raise
         raise VolumeUnsupported(
-            f"The server has no replication slot left to keep its WAL with while it is copied. {error.message}",
-            "See `SELECT * FROM pg_replication_slots`: drop those that nobody uses, or raise max_replication_slots.",
+            f"The server has no replication slot left to keep its WAL while it is copied. {error.message}",
+            "See `SELECT * FROM pg_replication_slots`: drop those not in use, or raise max_replication_slots.",
         ) from None
     yield
     with suppress(ServerError):  # a session that was lost has taken its slot with it

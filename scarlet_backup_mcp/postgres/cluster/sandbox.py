@@ -1,4 +1,4 @@
-"""How a server is set up that takes in one dump and gives it back, and how it is made."""
+"""The settings of a sandbox server, which loads one dump and dumps it again, and the commands that create it."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ SETTINGS: Mapping[str, str] = {
     "max_wal_size": "1GB",
     "autovacuum": "off",
     "max_connections": "20",
-    # pg_dump locks every table, and the lock table's size goes with the few connections.
+    # pg_dump locks every table, and the lock table is small with so few connections.
     "max_locks_per_transaction": "4096",
     "maintenance_work_mem": "256MB",
     "timezone": "UTC",
     "lc_messages": "C",
-    # A failed COPY would put rows of the user's into the log.
+    # A failed COPY would write the user's rows into the log.
     "log_min_error_statement": "panic",
 }
-"""Nothing there has to outlive a power cut."""
+"""Nothing in it has to survive a power cut."""
 
 
 DATA = "data"
 COMPLETE = "complete"
-"""The file beside it that is made when all of a cluster that is to be copied is on the disk."""
+"""A file next to a cluster to copy, created when all of the cluster is on the disk."""
 PORT = "5432"
-"""Part of a socket's name, whatever the live server's is."""
+"""Part of a socket's name, whatever the live server's port is."""
 
 
 _INITDB = f'"${{bin}}initdb" -D "$data" -U "$user" --auth=trust {" ".join(INITDB)}'
@@ -42,10 +42,10 @@ _INITDB_ON_DISK = _INITDB.replace(" --no-sync", "")
 def command_in_container(
     bin_dir: str, home: str, user: str, settings: Mapping[str, str], seed_home: str = ""
 ) -> list[str]:
-    """What makes a cluster in `home`/DATA and becomes its server, listening on a socket in `home` and nowhere else.
+    """Return a command that creates a cluster in `home`/DATA and becomes its server, on a socket in `home` only.
 
-    `bin_dir` holds its programs; "" is for PATH. `user` is the superuser, whom the socket trusts. With a `seed_home`
-    it is a copy of what `seed_command` has made there, and fails where that is not complete.
+    `bin_dir` holds its programs; "" means PATH. `user` is the superuser, whom the socket trusts. With a `seed_home` the
+    cluster is a copy of the one that `seed_command` created there; the command fails if that is not complete.
     """
     made = f'[ -f "$seed/{COMPLETE}" ] && cp -Rp "$seed/{DATA}" "$data"' if seed_home else _INITDB
     script = f'bin=$1 data=$2 user=$3 seed=$4; shift 4; {made} && exec "${{bin}}postgres" -D "$data" "$@"'
@@ -55,7 +55,7 @@ def command_in_container(
 
 
 def seed_command(bin_dir: str, home: str, user: str) -> list[str]:
-    """What makes such a cluster and no more; its last line begins with the size in KiB."""
+    """Return a command that creates a cluster to copy; its last line of output begins with the size in KiB."""
     script = f'bin=$1 data=$2 user=$3 done=$4; {_INITDB_ON_DISK} && du -sk "$data" && : >"$done"'
     return ["sh", "-c", script, "sh", *_places(bin_dir, home, user), f"{home}/{COMPLETE}"]
 
@@ -65,10 +65,10 @@ def _places(bin_dir: str, home: str, user: str) -> list[str]:
 
 
 def find_server_programs(directories: Iterable[Path]) -> Path:
-    """The first directory from which a cluster can be made. Raises ProgramMissing: client packages have no initdb."""
-    looked_at = list(directories)
-    for directory in looked_at:
-        programs = (directory / executable("initdb")).resolve().parent  # Homebrew links it from elsewhere
+    """Return the first directory with a server's programs. Raises ProgramMissing: client packages have no initdb."""
+    searched = list(directories)
+    for directory in searched:
+        programs = (directory / executable("initdb")).resolve().parent  # Homebrew has links to another directory
         if all((programs / executable(name)).is_file() for name in ("initdb", "postgres", "pg_ctl")):
             return programs
-    raise ProgramMissing(f"There are no initdb, postgres and pg_ctl in {', '.join(map(str, looked_at)) or 'PATH'}.")
+    raise ProgramMissing(f"There are no initdb, postgres and pg_ctl in {', '.join(map(str, searched)) or 'PATH'}.")

@@ -1,1 +1,1 @@
-"""How a plain dump reads: its statements and rows as a stream, what it defines, and when two of them are equal."""
+"""Read plain dumps: their statements and rows as a stream, what they define, and whether two are equal."""

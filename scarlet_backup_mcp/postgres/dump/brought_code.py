@@ -1,4 +1,4 @@
-"""Code that a script brings: what runs while it is loaded, and what will run once it is there."""
+"""Find the code in a script: what runs while it is loaded, and what will run afterwards."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from ...wording import shortened
 from .encodings import codec_set_by
+from .events import Handler
 from .lexer import tokens, unquote
-from .script import Handler
 
 _MODIFIERS = frozenset(
     {b"OR", b"REPLACE", b"UNIQUE", b"UNLOGGED", b"CONSTRAINT", b"RECURSIVE", b"ONLY", b"IF", b"NOT", b"EXISTS"}
@@ -25,8 +25,8 @@ _LISTED = {
 
 
 class BroughtCode(Handler):
-    """Collects functions, triggers, rules and materialised views, and which tables, domains and indexes call such a
-    function. Functions that are called through a cast or an operator, or by another one, are told as functions only.
+    """Collects functions, triggers, rules and materialised views, and the tables, domains and indexes that call such a
+    function. Functions called through a cast or an operator, or by another function, are only listed as functions.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class BroughtCode(Handler):
         self._found: dict[str, list[str]] = {}
 
     def statement(self, sql: bytes, line: int) -> None:
-        """Note what it makes."""
+        """Note what the statement creates."""
         self._codec = codec_set_by(sql) or self._codec
         if not sql[:12].upper().startswith((b"CREATE ", b"ALTER TABLE ", b"ALTER DOMAIN")):
             return
@@ -52,16 +52,16 @@ class BroughtCode(Handler):
             self._calls.setdefault(of, set()).update(self._called(words))
 
     def told(self) -> list[str]:
-        """In sentences; none where there is nothing to tell."""
+        """Describe the code in sentences; [] if there is none."""
         functions = self._found.get(_LISTED[b"FUNCTION"], [])
         runs = [
             f"{', '.join(sorted(used))} for {of}" for of, names in self._calls.items() if (used := names & {*functions})
         ]
         runs += [f"materialised view {name}" for name in self._found.get(_LISTED[b"MATERIALIZED VIEW"], [])]
-        there = [f"{what} {shortened(names)}" for what, names in self._found.items() if what != "materialised views"]
+        kept = [f"{what} {shortened(names)}" for what, names in self._found.items() if what != "materialised views"]
         return [
-            *([f"Code of its own runs while it is loaded: {shortened(runs)}."] if runs else []),
-            *([f"It brings code, which runs for whoever uses the database: {'; '.join(there)}."] if there else []),
+            *([f"Its own code runs while it is loaded: {shortened(runs)}."] if runs else []),
+            *([f"It has code that runs for everyone who uses the database: {'; '.join(kept)}."] if kept else []),
         ]
 
     def _name(self, words: list[bytes], at: int) -> str:
@@ -69,7 +69,7 @@ class BroughtCode(Handler):
         return ".".join(unquote(part, self._codec) for part in parts if part != b".")
 
     def _on(self, words: list[bytes], keys: list[bytes], kind: bytes) -> str:
-        """Of a trigger or rule its table."""
+        """Return " on " and the table of a trigger or rule."""
         preposition = {b"TRIGGER": b"ON", b"RULE": b"TO"}.get(kind)
         if preposition is None or preposition not in keys:
             return ""

@@ -1,7 +1,8 @@
-"""Constraints that the data of a dump break: the script that loads them all the same, and which ones they are.
+"""Load a dump whose data violate constraints, and find out which ones.
 
-A dump is of what there was. Data can break their own constraints after `session_replication_role = replica`, a change
-in the catalogue, or a corrupt index. What can be NOT VALID then is (foreign keys, checks), a unique index is left out.
+A dump contains what was there. Data can violate their own constraints after `session_replication_role = replica`, a
+change in the catalogue, or through a corrupt index. Foreign keys and checks then become NOT VALID; a unique index is
+left out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .encodings import codec_set_by
 from .lexer import spans, tokens, unquote
 
 VIOLATIONS = frozenset({"23503", "23505", "23514", "23P01"})
-"""SQLSTATEs of data that break a foreign key, a unique index, a check, or an exclusion constraint."""
+"""SQLSTATEs of data that violate a foreign key, a unique index, a check, or an exclusion constraint."""
 KEYS = 5
 KEY_LENGTH = 80
 
@@ -27,10 +28,10 @@ Key = tuple[str, str, frozenset[str]]
 _CHECK: Kind = "check"
 _FOREIGN_KEY: Kind = "foreign key"
 _UNIQUE: Kind = "unique index"
-# A domain in arrays or rows can't be checked afterwards; a parent's check can't be valid where a child's is not.
+# A domain in arrays or rows can't be checked afterwards; a parent's check can't be valid if a child's is not.
 _NOT_CHECKED = ("check_violation", "feature_not_supported", "invalid_object_definition")
 _BROKEN = {_CHECK: "check_violation", _FOREIGN_KEY: "foreign_key_violation"}
-# What fails where a unique index was left out.
+# Statements that fail if a unique index was left out.
 _ABOUT_AN_INDEX = (
     [b"COMMENT", b"ON", b"CONSTRAINT"],
     [b"COMMENT", b"ON", b"INDEX"],
@@ -40,8 +41,8 @@ _ABOUT_AN_INDEX = (
 
 @dataclass(frozen=True)
 class Constraint:
-    """One of a script, valid there. `table` is "" for a domain's, `of` the schema and name of its table or domain;
-    `columns` are SQL, of a unique constraint; `refers` is the `key` to which a foreign key does."""
+    """A constraint that is valid in a script. `of` is the name of its table or domain in `schema`; `columns` are SQL,
+    for a unique constraint; `refers` is the `key` that a foreign key refers to."""
 
     kind: Kind
     schema: str
@@ -52,15 +53,15 @@ class Constraint:
 
     @property
     def key(self) -> Key:
-        """What a foreign key names a unique constraint by."""
+        """What identifies a unique constraint to a foreign key."""
         return self.schema, self.of, frozenset(column.strip() for column in self.columns.split(","))
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A constraint that the data break. `keys` are primary keys of the first rows that do, `rows` how many do: None
-    where that can't be told. `lacks` is the unique constraint that a foreign key needs and that was left out, too:
-    whether rows break it nobody has seen."""
+    """A constraint that the data violate. `keys` are primary keys of the first rows that do; `rows` is their number,
+    None if unknown. `lacks` is the unique constraint that a foreign key needs and that was left out, too: it is unknown
+    whether rows violate the foreign key."""
 
     constraint: Constraint
     left_out: bool
@@ -70,10 +71,10 @@ class Broken:
 
 
 class Relaxed:
-    """Rewrites a script so that it loads whatever constraints its data break, and keeps them in `constraints`.
+    """Rewrites a script so that it loads even if its data violate constraints; collects these in `constraints`.
 
-    Checks come after the data. Each constraint is made as it is written if the data keep it; broken ones are made NOT
-    VALID, where the server has that, or left out.
+    Checks come after the data. A constraint that the data satisfy is created as written; others become NOT VALID, if
+    the server supports that, or are left out.
     """
 
     def __init__(self) -> None:
@@ -83,7 +84,7 @@ class Relaxed:
         self._codec = "utf-8"
 
     def rewrite(self, sql: bytes) -> Iterator[bytes]:
-        """For `rewriting.rewritten`; the statements of `last` come after it."""
+        """Rewrite a statement (see `rewriting.rewritten`); the statements of `last` come after all others."""
         self._codec = codec_set_by(sql) or self._codec
         places = list(spans(sql))
         words = [sql[start:end] for start, end in places[:24]]
@@ -106,8 +107,10 @@ class Relaxed:
             yield sql
 
     def last(self) -> Iterator[bytes]:
-        """What has to come after the rest of the script. Partitions come before their parents, whose checks they then
-        take for the same; the other way round theirs is refused ("already exists", seen on 18.6)."""
+        """Yield what has to come after the rest of the script.
+
+        Partitions come before their parents, so that a parent's check merges with theirs; the other way round theirs is
+        refused ("already exists", seen on 18.6)."""
         yield from reversed(self._checks)
         yield from self._comments
 
@@ -124,14 +127,14 @@ class Relaxed:
         self.constraints.append(Constraint(kind, schema, of, name_, columns.decode(self._codec, "replace"), refers))
 
     def _referred(self, words: list[bytes]) -> Key:
-        """By the words of a foreign key."""
+        """Return the key that a foreign key refers to."""
         at = words.index(b"REFERENCES") + 1
         columns = b"".join(words[at + 4 : words.index(b")", at)]).decode(self._codec, "replace")
         schema, of = (unquote(word, self._codec) for word in (words[at], words[at + 2]))
         return Constraint(_UNIQUE, schema, of, "", columns).key
 
     def _without_checks(self, sql: bytes, places: list[tuple[int, int]], table: int, kind: bytes) -> bytes:
-        """A CREATE TABLE or DOMAIN statement without its checks, which are put off."""
+        """Remove the checks from a CREATE TABLE or DOMAIN statement, and defer them."""
         words = [sql[start:end] for start, end in places]
         if len(words) < table + 4 or words[table + 3] == b"OF":
             return sql
@@ -151,7 +154,7 @@ class Relaxed:
         return bytes(kept) + sql[upto:]
 
     def _added(self, sql: bytes, places: list[tuple[int, int]], words: list[bytes]) -> Iterator[bytes]:
-        """A constraint that is added to a table after its data."""
+        """Rewrite a statement that adds a constraint to a table after its data."""
         at = words.index(b"ADD")
         table = 3 if words[2] == b"ONLY" else 2
         kind = words[at + 3 : at + 4]
@@ -161,8 +164,8 @@ class Relaxed:
             what = _FOREIGN_KEY if kind == [b"FOREIGN"] else _CHECK
             refers = self._referred(tokens(sql)) if what == _FOREIGN_KEY else None
             self._note(what, words, table, words[at + 2], refers=refers)
-            put_off = sql[: places[-1][0]] + b" NOT VALID"
-            yield _trying(sql, _BROKEN[what], then=put_off, or_else="OTHERS", lacking="invalid_foreign_key")
+            not_valid = sql[: places[-1][0]] + b" NOT VALID"
+            yield _trying(sql, _BROKEN[what], then=not_valid, or_else="OTHERS", lacking="invalid_foreign_key")
         elif kind in ([b"PRIMARY"], [b"UNIQUE"], [b"EXCLUDE"]):
             columns = sql[places[at + 3][0] : places[-1][0]] if kind != [b"EXCLUDE"] else b""
             columns = columns[columns.find(b"(") + 1 : columns.find(b")")]
@@ -173,8 +176,8 @@ class Relaxed:
 
 
 def _checks(words: list[bytes], *, in_table: bool) -> Iterator[tuple[int, int]]:
-    """Where `CONSTRAINT name CHECK (…)` begins among the words of a statement, and the word after it. A table's are
-    items of its list, a domain's follow each other."""
+    """Find each `CONSTRAINT name CHECK (…)` among a statement's words: where it begins, and the word after it. A
+    table's are items of its list, a domain's follow each other."""
     depth, at = 0, 0
     level = 1 if in_table else 0
     while at < len(words):
@@ -197,7 +200,7 @@ def _checks(words: list[bytes], *, in_table: bool) -> Iterator[tuple[int, int]]:
 
 
 def _plain_columns(words: list[bytes]) -> bytes:
-    """The columns of a CREATE INDEX statement; nothing where it is about expressions, or about some rows only."""
+    """Return the columns of a CREATE INDEX statement; b"" if it has expressions, or is partial."""
     begin = words.index(b"(")
     end = words.index(b")", begin)
     columns = b" ".join(word for word in words[begin + 1 : end] if word not in (b"ASC", b"DESC"))
@@ -210,8 +213,8 @@ def _names_an_index(words: list[bytes]) -> bool:
 
 
 def _trying(sql: bytes, *broken: str, then: bytes = b"", or_else: str = "", lacking: str = "") -> bytes:
-    """SQL that runs `sql`; where one of the conditions `broken` is raised, it runs `then` instead, and nothing where
-    that fails by `or_else`, too; nothing at once where `lacking` is raised."""
+    """Return SQL that runs `sql`. If that raises one of the conditions `broken`, it runs `then` instead, and nothing if
+    that raises `or_else`; if it raises `lacking`, it runs nothing."""
     second = _execute(then) if then else "NULL;"
     if or_else:
         second = f"BEGIN {second} EXCEPTION WHEN {or_else} THEN NULL; END;"
@@ -232,12 +235,12 @@ def _quoted(text: str) -> str:
     return f"$q{number}${text}$q{number}$"
 
 
-# -- afterwards ------------------------------------------------------------------------------------------------------
+# -- after the load --------------------------------------------------------------------------------------------------
 
 
 def broken(session: Session, made: list[Constraint]) -> list[Broken]:
-    """Those of a script's constraints that are NOT VALID, or missing, in the database it was loaded into."""
-    there = {
+    """List those of a script's constraints that are NOT VALID or missing in the database it was loaded into."""
+    valid = {
         (row["schema"], row["of"], row["name"]): row["valid"]
         for row in session.rows(
             """SELECT n.nspname AS schema, coalesce(r.relname, t.typname) AS of, c.conname AS name,
@@ -249,8 +252,8 @@ def broken(session: Session, made: list[Constraint]) -> list[Broken]:
                JOIN pg_class r ON r.oid = x.indrelid JOIN pg_namespace n ON n.oid = r.relnamespace"""
         )
     }
-    states = [(one, there.get((one.schema, one.of, one.name))) for one in made]
-    found = [Broken(one, left_out=valid is None) for one, valid in states if not valid]
+    states = [(one, valid.get((one.schema, one.of, one.name))) for one in made]
+    found = [Broken(one, left_out=state is None) for one, state in states if not state]
     gone = {item.constraint.key: item.constraint.name for item in found if item.constraint.kind == _UNIQUE}
     referring = {item.constraint: item.constraint.refers for item in found if item.left_out}
     return [
@@ -259,8 +262,8 @@ def broken(session: Session, made: list[Constraint]) -> list[Broken]:
 
 
 def with_keys(session: Session, found: list[Broken]) -> list[Broken]:
-    """The same with the rows that break each, as far as that can be told: a user's own expressions are evaluated, so
-    this is for a server that is nobody's."""
+    """Add the rows that violate each constraint, as far as they can be found. Call it on a sandbox server only: it
+    evaluates users' expressions."""
     return [_with_keys(session, item) for item in found]
 
 

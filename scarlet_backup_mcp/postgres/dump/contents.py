@@ -1,8 +1,8 @@
-"""What a plain dump holds as a database, so that two dumps can be compared as databases.
+"""Compare two plain dumps as databases.
 
-Two dumps of equal databases need not be equal byte for byte: rows come in another order after updates, rows of a table
-partitioned by the hash of an enum move between partitions, and a server rewrites some expressions once when it loads
-them. Both dumps have to be in the same encoding.
+Dumps of equal databases need not be equal byte for byte: after updates, rows come in another order; rows of a table
+partitioned by the hash of an enum move between partitions; and a server rewrites some expressions when it loads them.
+Both dumps must have the same encoding.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from .definitions import OUTSIDE, Definition, ObjectKey, beginning, heading, par
 from .differences import DumpDifference, Rewritten, differing, shown, unequal
 from .digests import RowDigests
 from .encodings import codec_set_by
+from .events import Handler, Target
 from .form import AUTHORIZATION, STANDARD_COMMENT, Form
 from .inserts import INSERT, InsertDigests
 from .large_objects import DEFINES, EMPTY, LargeObjects, is_large_object
 from .lexer import unquote
-from .script import RESTRICT_LINE, TRAILER, Handler, Target
+from .script import RESTRICT_LINE, TRAILER
 
 _DATA = frozenset({"TABLE DATA", "BLOBS", "STATISTICS DATA"})
-"""Types of entries that define nothing: rows, content of large objects, the planner's statistics."""
+"""Entry types that define nothing: rows, content of large objects, the planner's statistics."""
 
 _ENCODING = re.compile(rb"SET client_encoding = '(\w+)';")
 _COPY = re.compile(rb"COPY\s.*\sFROM\s+STDIN\s*;", re.IGNORECASE | re.DOTALL)
 _OWN_TABLESPACE = (b"''", b'""')
 _CONTEXT = re.compile(rb"SET (default_tablespace|default_table_access_method) = (.*);", re.DOTALL)
-# How a script is loaded, not what it holds; versions of pg_dump differ in them (PostgreSQL 18: transaction_timeout).
+# These affect the load, not the content; versions of pg_dump differ in them (PostgreSQL 18: transaction_timeout).
 _LOADING = re.compile(
     rb"SET (?:statement_timeout|lock_timeout|idle_in_transaction_session_timeout|transaction_timeout|"
     rb"session_replication_role|"
@@ -47,8 +48,10 @@ _INDEX = re.compile(
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one table: how many (None: that can't be told from the script), how they are written, and a digest
-    that does not depend on their order and compares with one of the same form only. "mixed" has none."""
+    """The rows of one table: how many (None: the script does not show it), how they are written, and a digest.
+
+    The digest does not depend on the rows' order, and can only be compared with one of the same form; "mixed" has
+    none."""
 
     rows: int | None
     form: Literal["copy", "insert", "mixed"]
@@ -56,10 +59,10 @@ class Rows:
 
 
 class Contents(Handler):
-    """What a script holds: digests of rows and large objects, and every other statement under its object.
+    """The contents of a script: digests of rows and large objects, and every other statement, grouped by object.
 
-    Memory grows with the definitions only. `like` is what this will be compared with, read before it: a table's columns
-    can be in another order after a reload, and then its rows are taken in that of `like`.
+    Memory grows with the definitions only. `like` is the script to compare with, read before this one: a table's
+    columns can be in another order after a reload; its rows are then digested in the order of `like`.
     """
 
     def __init__(self, like: Contents | None = None) -> None:
@@ -73,12 +76,12 @@ class Contents(Handler):
         self._form = Form()
         self._objects = False
         self.tablespaces: set[str] = set()
-        """What it stores tables and indexes in, but for the database's own one."""
+        """Tablespaces of its tables and indexes, except the database's own."""
         self._set_down(OUTSIDE, "")
 
     @property
     def rows(self) -> dict[tuple[str, str], Rows]:
-        """By schema and name of the table that is filled; one without rows may be missing."""
+        """The rows by schema and name of their table; a table without rows may be missing."""
         copied = {(d.target.schema, d.target.name): Rows(d.rows, "copy", d.digest) for d in self._copied.rows}
         inserted = {(d.target.schema, d.target.name): Rows(d.rows, "insert", d.digest) for d in self._inserted.rows}
         both = {
@@ -95,12 +98,12 @@ class Contents(Handler):
 
     @property
     def has_objects(self) -> bool:
-        """Whether pg_dump's comments tell which statement belongs to which object; without them each stands alone."""
+        """Whether pg_dump's comments assign statements to objects; without them each statement stands alone."""
         return self._objects
 
     @property
     def options(self) -> list[str]:
-        """Options with which pg_dump writes another database in the same form, so that all of both can be compared."""
+        """pg_dump's options to write another database in the same form, so that everything can be compared."""
         inserted = self._inserted.rows
         named = any(digest.target.columns for digest in inserted)
         return [
@@ -111,11 +114,11 @@ class Contents(Handler):
         ]
 
     def columns(self, table: tuple[str, str]) -> tuple[str, ...] | None:
-        """The order in which a table's columns are taken; None without rows of it."""
+        """Return the order of a table's columns in its digest; None without rows."""
         return self._copied.columns(table) or self._inserted.columns(table)
 
     def definitions(self, by_object: bool = True) -> dict[ObjectKey, list[Definition]]:
-        """Everything but rows and the content of large objects, by object or else by each statement's beginning."""
+        """Group everything except rows and the content of large objects by object, or by each statement's beginning."""
         grouped: dict[ObjectKey, list[Definition]] = {}
         owners_are_told = by_object and self._owned
         for key, owner, current in self._found:
@@ -134,7 +137,7 @@ class Contents(Handler):
         return grouped
 
     def comment(self, data: bytes, line: int) -> None:
-        """An object may begin."""
+        """Begin an object if the comment is its heading."""
         if data == TRAILER:
             self._set_down(OUTSIDE, "")
         elif (found := heading(data, self._codec)) is not None:
@@ -146,12 +149,12 @@ class Contents(Handler):
             self._set_down(*((OUTSIDE, "") if elsewhere else (key, owner)))
 
     def meta_command(self, command: bytes, line: int) -> None:
-        """Any but pg_dump's own restriction counts as a statement."""
+        """Treat any command except pg_dump's own restriction as a statement."""
         if not RESTRICT_LINE.fullmatch(command):
             self._current.append(command)
 
     def statement(self, sql: bytes, line: int) -> None:
-        """Put it where it belongs."""
+        """Assign the statement to its object."""
         if encoding := _ENCODING.fullmatch(sql):
             self._encoding, self._codec = encoding[1].decode(), codec_set_by(sql) or self._codec
         self._form.take(sql, self._codec)
@@ -173,15 +176,15 @@ class Contents(Handler):
             self._current.extend((*self._context_of(sql), sql))
 
     def copy_begin(self, target: Target, line: int) -> None:
-        """Rows begin."""
+        """Begin a table's rows."""
         self._copied.copy_begin(target, line)
 
     def copy_data(self, data: bytes) -> None:
-        """Hash them."""
+        """Hash rows."""
         self._copied.copy_data(data)
 
     def copy_end(self, rows: int) -> None:
-        """Count them."""
+        """Count rows."""
         self._copied.copy_end(rows)
 
     @property
@@ -193,7 +196,7 @@ class Contents(Handler):
         self._found.append((key, owner, self._current))
 
     def _context_of(self, sql: bytes) -> list[bytes]:
-        """The settings that say where what it creates is stored, unless they are the usual ones."""
+        """Return the settings that decide how the created object is stored, unless they are the defaults."""
         tablespace = self._context.get(b"default_tablespace", b"''")
         method = self._context.get(b"default_table_access_method", b"heap")
         found: list[bytes] = []
@@ -206,11 +209,11 @@ class Contents(Handler):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of comparing a backup (before) with the dump of a database made from it (after).
+    """The result of comparing a backup (before) with the dump of a database made from it (after).
 
-    `rows_compared` are rows whose content was compared and is the same, `objects_compared` the definitions. Only the
-    number of rows was compared of the tables `by_number`, nothing of those `not_compared`: their rows are written in
-    a way from which it can't be told. `rewritten` are not known to be the same until `confirmed`.
+    `rows_compared` counts the rows whose content was compared and is equal, `objects_compared` the definitions. Of the
+    tables in `by_number` only the numbers of rows were compared; of those in `not_compared` nothing, because of the way
+    their rows are written. Whether `rewritten` are equal is unknown until `confirmed`.
     """
 
     rows_compared: int
@@ -224,7 +227,7 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Nothing differs and nothing is left to confirm. Rows in `by_number` and `not_compared` may."""
+        """Whether nothing differs and nothing is left to confirm; rows in `by_number` and `not_compared` may differ."""
         return not self.differences and self.confirmed
 
     @property
@@ -236,8 +239,8 @@ class Comparison:
 def compare(before: Contents, after: Contents, *, same_version: bool = True) -> Comparison:
     """Compare a backup with the dump of a database made from it, which was read with `Contents(like=before)`.
 
-    Unless it is the `same_version`, another major version's pg_dump or server wrote `before`: then every other text of
-    an object is one to confirm. Raises ValueError where the columns of a table were taken in different orders.
+    Without `same_version`, another major version's pg_dump or server wrote `before`: any different text of an object
+    then has to be confirmed. Raises ValueError if a table's columns were digested in different orders.
     """
     differences: list[DumpDifference] = []
     by_number: list[str] = []
@@ -257,7 +260,7 @@ def compare(before: Contents, after: Contents, *, same_version: bool = True) -> 
         elif one.rows and one.digest != other.digest:
             _require_same_order(before, after, table)
             differences.append(
-                DumpDifference(f"rows of {name}", str(one.rows), f"{other.rows}, but with other content,")
+                DumpDifference(f"rows of {name}", str(one.rows), f"{other.rows}, with different content,")
             )
         else:
             rows_compared += one.rows
@@ -279,9 +282,10 @@ def compare(before: Contents, after: Contents, *, same_version: bool = True) -> 
 
 
 def confirm(comparison: Comparison, again: Contents, after: Contents) -> Comparison:
-    """The same with each of `rewritten` decided: it stays if `again` defines it as `after` does, and is a difference
-    otherwise. `again` is a dump, made with the same options as `after`, of an empty database into which the backup's
-    definitions were loaded once more."""
+    """Decide each of `rewritten`: it stays if `again` defines it like `after`, and becomes a difference otherwise.
+
+    `again` is a dump, made with the same options as `after`, of an empty database into which the backup's definitions
+    were loaded once more."""
     fresh, restored = again.definitions(comparison.by_object), after.definitions(comparison.by_object)
     kept: list[Rewritten] = []
     refused: list[DumpDifference] = []

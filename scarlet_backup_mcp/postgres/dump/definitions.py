@@ -1,6 +1,6 @@
-"""What a plain dump defines: the statements of each object, and when two of them mean the same.
+"""The definitions in a plain dump: the statements of each object, and whether two definitions mean the same.
 
-Nothing here asks a server. Two texts that differ in what a server is known to rewrite are `alike`, not equal.
+Nothing here queries a server. Two texts that differ only in what a server is known to rewrite are `alike`, not equal.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _INTERVAL_FIELDS = frozenset({b"YEAR", b"MONTH", b"DAY", b"HOUR", b"MINUTE", b"S
 
 
 class ObjectKey(NamedTuple):
-    """What an object is called: its type in pg_dump's words, its schema ("" for those without) and its name.
+    """An object's type (in pg_dump's terms), schema ("" for those without) and name.
 
-    Several objects can share one: grants to a type and to a table of the same name, for example. A statement that
-    belongs to no object has the type "".
+    Several objects can share a key, such as grants on a type and on a table of the same name. A statement that belongs
+    to no object has the type "".
     """
 
     type: str
@@ -43,7 +43,7 @@ class ObjectKey(NamedTuple):
     name: str
 
     def __str__(self) -> str:
-        """For people: "TABLE letta.agents"; the beginning of a statement for one that belongs to no object."""
+        """Return it for people: "TABLE letta.agents"; for a statement of no object, the statement's beginning."""
         if not self.type:
             return self.name or "statements outside any object"
         kind, name = self.type, self.name
@@ -58,19 +58,19 @@ OUTSIDE = ObjectKey("", "", "")
 
 @dataclass(frozen=True)
 class Definition:
-    """An object's owner ("" where a dump does not name one) and its statements as they are written."""
+    """An object's owner ("" if the dump does not name one) and its statements as written."""
 
     owner: str
     statements: tuple[bytes, ...]
 
     @property
     def sets_value(self) -> bool:
-        """Whether it is a sequence's value."""
+        """Whether it sets a sequence's value."""
         return any(sql.startswith(b"SELECT ") for sql in self.statements)
 
     @property
     def literals(self) -> list[bytes]:
-        """Its strings, in quotes or dollar quotes, sorted; without negative numbers, see `alike`."""
+        """Its strings, in quotes or dollar quotes, sorted; without negative numbers (see `alike`)."""
         kinds = ("string", "escape", "dollar")
         words = (word for sql in self.statements for word in tokens(sql))
         found = (word for word in words if (token := TOKEN.match(word)) and token.lastgroup in kinds)
@@ -82,8 +82,8 @@ class Definition:
 
 
 def heading(comment: bytes, codec: str) -> tuple[ObjectKey, str] | None:
-    """The object that a comment begins, and its owner; None for any other comment. A name with "; Type: " in it may be
-    cut in the wrong place, but always in the same one."""
+    """Return the object that a comment introduces, and its owner; None for any other comment. A name that contains
+    "; Type: " may be cut in the wrong place, but always in the same one."""
     found = HEADING.fullmatch(comment)
     if found is None:
         return None
@@ -93,27 +93,27 @@ def heading(comment: bytes, codec: str) -> tuple[ObjectKey, str] | None:
 
 
 def beginning(sql: bytes) -> str:
-    """A statement up to its first parenthesis or AS, which mostly tells what it is about."""
+    """Return a statement up to its first parenthesis or AS, which usually shows what it is about."""
     words = tokens(sql)
     ends = (at for at, word in enumerate(words) if at and (word in (b"(", b";") or word.upper() == b"AS"))
     return b" ".join(words[: next(ends, len(words))]).decode("utf-8", "replace").replace(" . ", ".")
 
 
 def partitioned(sql: bytes) -> bool:
-    """Whether a CREATE TABLE statement makes a table without storage of its own."""
+    """Tell whether a CREATE TABLE statement creates a partitioned table, which has no storage of its own."""
     words = tokens(sql)
     return any(word == b"PARTITION" and words[at + 1] == b"BY" for at, word in enumerate(words[:-1]))
 
 
 def same(one: Definition, other: Definition) -> bool:
-    """Whether both are equal but for white space and comments between words."""
+    """Tell whether both are equal except for white space and comments between words."""
     if one == other:
         return True
     return one.owner == other.owner and [*map(_words, one.statements)] == [*map(_words, other.statements)]
 
 
 def _words(sql: bytes) -> list[bytes]:
-    """Its tokens, the roles of a policy in a fixed order: pg_dump writes them by OID (`getPolicies`)."""
+    """Return a statement's tokens, with a policy's roles sorted: pg_dump writes them by OID (`getPolicies`)."""
     words = tokens(sql)
     if words[:2] != [b"CREATE", b"POLICY"] or b"TO" not in words[:12]:
         return words
@@ -126,12 +126,12 @@ def _words(sql: bytes) -> list[bytes]:
 
 
 def alike(one: Definition, other: Definition) -> bool:
-    """Whether they differ only in what a server writes in another way when it has read it once.
+    """Tell whether they differ only in what a server writes differently once it has read it.
 
-    Seen on 15.20 and 18.6: the cast of an array as one of each element (`CHECK (x IN ('a', 'b'))` on a varchar), other
-    parentheses (BETWEEN … AND … AND), `'-1'::integer` for `- 1`, a name for the unnamed column of a subquery, and
-    another order of the columns of a table that inherits from another one since after it was made. Any other cast more
-    or less can mean another operator.
+    Seen on 15.20 and 18.6: the cast of an array becomes one of each element (`CHECK (x IN ('a', 'b'))` on a varchar),
+    parentheses change (BETWEEN … AND … AND), `- 1` becomes `'-1'::integer`, an unnamed column of a subquery gets a
+    name, and the columns change their order if a table was made to inherit from another one after its creation. Any
+    other additional or missing cast can mean another operator.
     """
     return (
         one.owner == other.owner
@@ -141,8 +141,8 @@ def alike(one: Definition, other: Definition) -> bool:
 
 
 def _casts(definition: Definition) -> Counter[bytes]:
-    """How often it casts to each type, spelt as `format_type` does; but for those of negative numbers. The cast of a
-    whole `ARRAY[…]` counts as one of each of its elements."""
+    """Count its casts to each type, spelled as `format_type` does, except those of negative numbers. The cast of a
+    whole `ARRAY[…]` counts once for each of its elements."""
     found: Counter[bytes] = Counter()
     for sql in definition.statements:
         words = _words(sql)
@@ -157,7 +157,7 @@ def _casts(definition: Definition) -> Counter[bytes]:
 
 
 def _elements(words: list[bytes], end: int) -> int | None:
-    """How many elements the `ARRAY[…]` has that ends before `end`, perhaps in parentheses; None: none ends there."""
+    """Count the elements of the `ARRAY[…]`, perhaps in parentheses, that ends before `end`; None if none ends there."""
     while words[end - 1 : end] == [b")"]:
         end -= 1
     if words[end - 1 : end] != [b"]"]:
@@ -172,7 +172,7 @@ def _elements(words: list[bytes], end: int) -> int | None:
 
 
 def _light(sql: bytes) -> list[bytes]:
-    """Its words without casts, parentheses and what else `alike` leaves out."""
+    """Return a statement's words without casts, parentheses and whatever else `alike` ignores."""
     words = _words(sql)
     head = b" ".join(word.upper() for word in words[:6])
     if not _HOLDS_EXPRESSIONS.match(head):
@@ -183,7 +183,7 @@ def _light(sql: bytes) -> list[bytes]:
 
 
 def _light_table(words: list[bytes]) -> list[bytes]:
-    """A CREATE TABLE statement with its columns and constraints in a fixed order."""
+    """Return a CREATE TABLE statement's words with its columns and constraints sorted."""
     begin = words.index(b"(") + 1 if b"(" in words else len(words)
     items: list[list[bytes]] = [[]]
     depth, end = 1, begin
@@ -217,7 +217,7 @@ def _lighter(words: list[bytes], queries: bool = False) -> Iterator[bytes]:
 
 
 def _end_of_type(words: list[bytes], at: int) -> int:
-    """Where the type ends that begins there, as `format_type` writes it."""
+    """Find the end of the type that begins at `at`, as `format_type` writes it."""
 
     def word(position: int) -> bytes:
         return words[position].upper() if position < len(words) else b""

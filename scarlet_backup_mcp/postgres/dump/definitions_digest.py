@@ -1,4 +1,4 @@
-"""One digest of everything that decides whether a database's dump loads, but for its rows."""
+"""Digest everything that decides whether a database's dump loads, except its rows."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 
 from ...models.manifest import DatabaseProperties, Role, TableData
 from ..server.session import Session
+from .events import Handler
 from .inserts import INSERT
 from .large_objects import DEFINES
-from .script import Handler
 
 _OF_CONTENT = (
     b"SELECT pg_catalog.setval(",
     b"SELECT pg_catalog.lo",
     b"SELECT * FROM pg_catalog.pg_restore_",
 )
-"""How statements begin that set a sequence's value, fill a large object, or set the planner's statistics."""
+"""Beginnings of statements that set a sequence's value, fill a large object, or set the planner's statistics."""
 _ROUND_LARGE_OBJECTS = (b"BEGIN;", b"COMMIT;")
 
 
 class DefinitionsDigest(Handler):
-    """SHA-256 (hex) of a script's statements, less those that change when only rows, sequences or large objects do.
+    """SHA-256 (hex) of a script's statements, except those that change if only rows, sequences or large objects do.
 
     Comments and backslash commands are left out, so the versions and tokens in them make no difference.
     """
@@ -33,11 +33,11 @@ class DefinitionsDigest(Handler):
 
     @property
     def sha256(self) -> str:
-        """Of what was read so far."""
+        """The digest of what was read so far."""
         return self._hash.hexdigest()
 
     def statement(self, sql: bytes, line: int) -> None:
-        """Hash it, unless it is about content."""
+        """Hash the statement, unless it is about content."""
         if not (sql.startswith(_OF_CONTENT) or sql in _ROUND_LARGE_OBJECTS or INSERT.match(sql) or DEFINES.match(sql)):
             self._hash.update(sql)
             self._hash.update(b"\0")
@@ -51,12 +51,13 @@ def definitions_sha256(
     effective: Mapping[str, str],
     filled: Iterable[TableData] = (),
 ) -> str:
-    """SHA-256 (hex) of a database's definitions: its `script`'s digest with what a dump does not carry and a load
-    depends on, which is encoding, locale, settings, extensions, schemas, the settings of the `role` that loads it, and
-    those in force (`effective`), the server's own among them.
+    """Return the SHA-256 (hex) of a database's definitions: of its `script`'s digest, and of what a load depends on but
+    a dump does not contain.
 
-    `filled` are the tables whose rows matter: a function is only called where there is a row. On PostgreSQL 15 an index
-    over one that can't be resolved is made without an error on an empty table.
+    That is encoding, locale, settings, extensions, schemas, the settings of the `role` that loads it, and the settings
+    in force (`effective`), including the server's own. `filled` are the tables whose rows matter: a function is only
+    called if there is a row. On PostgreSQL 15 an index over one that can't be resolved is created on an empty table
+    without an error.
     """
     decisive = properties.model_dump(
         mode="json",
@@ -76,18 +77,18 @@ def definitions_sha256(
 
 @dataclass(frozen=True)
 class Called:
-    """Whether what a load makes calls functions that initdb has not made: a user's `own`, or `any`, extensions' too."""
+    """Whether a load calls functions that initdb did not create: a user's `own`, or `any`, including extensions'."""
 
     own: bool
     any: bool
 
 
 def called_functions(session: Session) -> Called:
-    """Which functions an index, check, generated column, materialised view or trigger of the connected database calls,
-    itself or through views, operators and types.
+    """Find out which functions an index, check, generated column, materialised view or trigger of the connected
+    database calls, directly or through views, operators and types.
 
-    By what pg_depend tells, though not by the types of a table's columns, which its rows are read with; objects that
-    initdb makes have OIDs below 16384 (FirstNormalObjectId in transam.h). An operator class counts as a function: its
+    The source is pg_depend, but without the types of a table's columns, which only read its rows. Objects that initdb
+    creates have OIDs below 16384 (FirstNormalObjectId in transam.h). An operator class counts as a function: its
     functions depend on it, not it on them.
     """
     row = session.rows(

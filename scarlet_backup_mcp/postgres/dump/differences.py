@@ -1,4 +1,4 @@
-"""What two dumps define in different ways."""
+"""Differences between two dumps' definitions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from .definitions import OUTSIDE, Definition, ObjectKey, alike, same
 
 SHOWN = 500
-"""About as many characters of a definition are shown of a difference."""
+"""About how many characters of a definition to show."""
 
 
 @dataclass(frozen=True)
 class DumpDifference:
-    """Something that is not the same in both. `what` is "rows of letta.messages" or "INDEX letta.agents_name_idx";
-    `before` and `after` tell what each has, "" if it has it not."""
+    """Something that differs. `what` is, for example, "rows of letta.messages" or "INDEX letta.agents_name_idx";
+    `before` and `after` are what each has, "" if it has nothing."""
 
     what: str
     before: str
@@ -23,17 +23,17 @@ class DumpDifference:
 
     @property
     def same_number(self) -> bool:
-        """Of rows: whether there are as many of them, with other content."""
+        """For rows: whether only their content differs, not their number."""
         return self.after.startswith(f"{self.before}, ")
 
     def __str__(self) -> str:
-        """One line or, with definitions, several."""
+        """Describe the difference in one line or, with definitions, several."""
         return f"{self.what}: {self.before or 'nothing'} in the backup, {self.after or 'nothing'} in the restored copy"
 
 
 @dataclass(frozen=True)
 class Rewritten(DumpDifference):
-    """A definition that has another text, but one that a server could have made of it."""
+    """A definition with a different text, but one that a server may have rewritten it to."""
 
     key: ObjectKey
 
@@ -41,7 +41,7 @@ class Rewritten(DumpDifference):
 def differing(
     before: dict[ObjectKey, list[Definition]], after: dict[ObjectKey, list[Definition]], same_version: bool
 ) -> Iterator[DumpDifference]:
-    """Each object that is not the same in both; a Rewritten where it has to be confirmed."""
+    """Yield each object that differs; a Rewritten if it has to be confirmed."""
     for key in {**before, **after}:
         ones, others = unequal(before.get(key, []), after.get(key, []))
         match = alike if same_version or key == OUTSIDE else _of_another_version
@@ -54,7 +54,7 @@ def differing(
 
 
 def unequal(ones: list[Definition], others: list[Definition]) -> tuple[list[Definition], list[Definition]]:
-    """What is in one list only, each as often as it is there more often."""
+    """Return what each list has in excess of the other."""
     left, right = Counter(ones), Counter(others)
     rest, other_rest = list((left - right).elements()), list((right - left).elements())
     _, rest, other_rest = _pairs(rest, other_rest, same)
@@ -64,7 +64,7 @@ def unequal(ones: list[Definition], others: list[Definition]) -> tuple[list[Defi
 def _pairs(
     ones: list[Definition], others: list[Definition], match: Callable[[Definition, Definition], bool]
 ) -> tuple[list[tuple[Definition, Definition]], list[Definition], list[Definition]]:
-    """Pairs that match, and what is left of both."""
+    """Return the pairs that match, and what is left of both lists."""
     pairs: list[tuple[Definition, Definition]] = []
     rest, left = list[Definition](), list(others)
     for one in ones:
@@ -77,12 +77,12 @@ def _pairs(
 
 
 def _of_another_version(one: Definition, other: Definition) -> bool:
-    """Whether only spelling may differ: not the owner, a value of a sequence, or what stands in quotes."""
+    """Tell whether only spelling may differ: not the owner, a sequence's value, or quoted strings."""
     return one.owner == other.owner and not one.sets_value and one.literals == other.literals
 
 
 def shown(one: str, other: str) -> tuple[str, str]:
-    """Both texts, shortened, round the first place in which they differ."""
+    """Shorten both texts around the first place where they differ."""
     shared = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
     begin = max(0, shared - SHOWN // 4)
 

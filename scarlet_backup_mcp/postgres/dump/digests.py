@@ -1,4 +1,4 @@
-"""Digests of what a script holds: of its bytes, to see damage, and of its rows, to compare databases."""
+"""Digest a script's bytes, to detect damage, and its rows, to compare databases."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from dataclasses import dataclass
 
 import xxhash
 
-from .script import RESTRICT_LINE, Handler, Target
+from .events import Handler, Target
+from .script import RESTRICT_LINE
 
 _VOLATILE_COMMENT = re.compile(rb"-- Dumped (?:from database|by pg_dump) version .*\n?")
 
 
 @dataclass(frozen=True)
 class BlockDigest:
-    """All COPY data of one target: rows, bytes, and the SHA-256 (hex) of the data in the order of the script."""
+    """All COPY data of one target: rows, bytes, and the SHA-256 (hex) of the data in the script's order."""
 
     target: Target
     rows: int
@@ -26,10 +27,10 @@ class BlockDigest:
 
 @dataclass(frozen=True)
 class RowDigest:
-    """The rows of one table whatever their order. `target` is that of its first block.
+    """The rows of one table, regardless of their order. `target` is that of its first block.
 
     `digest` is the sum modulo 2**128, in hex, of each row's XXH3 128-bit hash, a row being its line of COPY data
-    without the newline. It is no protection against someone who makes collisions on purpose.
+    without the newline. It does not protect against deliberate collisions.
     """
 
     target: Target
@@ -54,7 +55,7 @@ class BlockDigests(Handler):
 
     @property
     def blocks(self) -> list[BlockDigest]:
-        """In the order of each target's first block."""
+        """The digests in the order of each target's first block."""
         return [
             BlockDigest(target, block.rows, block.bytes, block.sha256.hexdigest())
             for target, block in self._blocks.items()
@@ -62,28 +63,28 @@ class BlockDigests(Handler):
 
     @property
     def rest_sha256(self) -> str:
-        """Of the text outside COPY data, less the lines that differ between two dumps of the same database.
+        """The digest of the text outside COPY data, without lines that differ between two dumps of the same database.
 
         These are `\\restrict` and `\\unrestrict` (a random token) and the comments that name versions.
         """
         return self._rest.hexdigest()
 
     def comment(self, data: bytes, line: int) -> None:
-        """The next line may be volatile."""
+        """Note that the next line may be volatile."""
         self._volatile = True
 
     def meta_command(self, command: bytes, line: int) -> None:
-        """The next line may be volatile."""
+        """Note that the next line may be volatile."""
         self._volatile = True
 
     def text(self, data: bytes, line: int) -> None:
-        """Hash it, unless it is volatile."""
+        """Hash the text, unless it is volatile."""
         if not (self._volatile and (RESTRICT_LINE.fullmatch(data) or _VOLATILE_COMMENT.fullmatch(data))):
             self._rest.update(data)
         self._volatile = False
 
     def copy_begin(self, target: Target, line: int) -> None:
-        """Go on with this target's digest."""
+        """Continue this target's digest."""
         self._block = self._blocks.setdefault(target, _Block())
 
     def copy_data(self, data: bytes) -> None:
@@ -99,9 +100,9 @@ class BlockDigests(Handler):
 class RowDigests(Handler):
     """Digests of each table's rows that do not depend on their order.
 
-    Partitions that are loaded through their root come as several blocks of it, and those of a partition with another
-    order of columns have theirs: such rows are taken in the order of the table's first block. `like` are the digests
-    of a script that this one is compared with: then its order holds.
+    Partitions that are loaded through their root come as several blocks of it, perhaps with another order of columns:
+    such rows are digested in the order of the table's first block. `like` are the digests of the script to compare
+    with, whose order then applies.
     """
 
     def __init__(self, like: RowDigests | None = None) -> None:
@@ -117,21 +118,21 @@ class RowDigests(Handler):
 
     @property
     def rows(self) -> list[RowDigest]:
-        """In the order of each table's first block, whose target is given."""
+        """The digests in the order of each table's first block, with its target."""
         return [
             RowDigest(target, self._rows.get(table, 0), f"{self._sums.get(table, 0):032x}")
             for table, target in self._first.items()
         ]
 
     def columns(self, table: tuple[str, str]) -> tuple[str, ...] | None:
-        """The order in which the columns of a table (schema, name) are taken; None if it has no block."""
+        """Return the order of a table's (schema, name) columns in its digest; None if it has no block."""
         if self._like is not None and (columns := self._like.columns(table)) is not None:
             return columns
         first = self._first.get(table)
         return first.columns if first else None
 
     def copy_begin(self, target: Target, line: int) -> None:
-        """Go on with this table's digest."""
+        """Continue this table's digest."""
         self._table, self._sum = (target.schema, target.name), 0
         self._first.setdefault(self._table, target)
         self._order = reordering(target.columns, self.columns(self._table))
@@ -160,7 +161,7 @@ class RowDigests(Handler):
         self._sums[self._table] = (self._sums.get(self._table, 0) + self._sum) % (1 << 128)
 
     def _reordered(self, data: bytes, order: list[int]) -> bytes:
-        """The whole rows in it with their values in that order; the rest is held back: it takes a whole row."""
+        """Reorder the values of the complete rows; hold an incomplete one back."""
         *lines, rest = data.split(b"\n")
         if not lines:
             self._pieces.append(rest)
@@ -172,7 +173,7 @@ class RowDigests(Handler):
 
 
 def reordering(columns: Sequence[str], wanted: Sequence[str] | None) -> list[int] | None:
-    """Where in `columns` each of `wanted` stands; None when that is their order, or when they are not the same."""
+    """Return the position in `columns` of each of `wanted`; None if the order is the same, or the columns are not."""
     if wanted is None or tuple(columns) == tuple(wanted) or sorted(columns) != sorted(wanted):
         return None
     return [columns.index(column) for column in wanted]

@@ -21,9 +21,9 @@ _CLIENT_ENCODING = re.compile(rb"SET\s+client_encoding\s*=\s*'([A-Za-z0-9_]+)'",
 
 
 def codec_set_by(statement: bytes) -> str | None:
-    """The codec of the text after `SET client_encoding = …`, as pg_dump writes it; None for any other statement.
+    """Return the codec that `SET client_encoding = …`, as pg_dump writes it, asks for; None for any other statement.
 
-    UTF-8 also for SQL_ASCII, and for the few encodings that Python has no codec for.
+    It is UTF-8 also for SQL_ASCII, and for the few encodings that Python has no codec for.
     """
     found = _CLIENT_ENCODING.match(statement)
     return CODECS.get(found[1].decode().upper(), "utf-8") if found else None

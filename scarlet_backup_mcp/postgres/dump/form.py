@@ -1,4 +1,4 @@
-"""In which form pg_dump wrote a script, as far as it takes an option to write another one so."""
+"""Find out which options of pg_dump gave a script its form."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .definitions import partitioned
 from .lexer import tokens, unquote
 
 AUTHORIZATION = re.compile(rb"SET SESSION AUTHORIZATION (?:('(?:[^']|'')*')|DEFAULT);")
-"""What `--use-set-session-authorization` writes before the objects of an owner (`_doSetSessionAuth` in pg_dump's
-pg_backup_archiver.c). Round grants of another role pg_dump has it too, but with that role's name as an identifier."""
+"""What `--use-set-session-authorization` writes before an owner's objects (`_doSetSessionAuth` in pg_dump's
+pg_backup_archiver.c). Around grants by another role pg_dump has it too, but with that role's name as an identifier."""
 STANDARD_COMMENT = b"COMMENT ON SCHEMA \"public\" IS 'standard public schema';"
-"""What every new database has, so pg_dump leaves it out, but not with `--quote-all-identifiers` (seen on 15.20 and
-18.6): a database without the schema differs by it from one that was made from its dump."""
+"""Every new database has it, so pg_dump leaves it out, but not with `--quote-all-identifiers` (seen on 15.20 and 18.6):
+a database without the schema then differs in it from one that was created from its dump."""
 
 _CREATE = re.compile(rb"CREATE (?:SCHEMA|(?:UNLOGGED )?TABLE) ")
 _ATTACH = re.compile(rb"ALTER TABLE [^;]*? ATTACH PARTITION ")
@@ -22,9 +22,9 @@ _NEEDLESSLY_QUOTED = re.compile(rb'"[a-z_][a-z0-9_]*"')
 
 
 class Form:
-    """Learns from statements how pg_dump was told to write them.
+    """Learns from statements which options pg_dump was given.
 
-    `role` is the owner of what follows, where the script says so in advance.
+    `role` is the owner of what follows, if the script says so in advance.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Form:
         self._partitions: set[tuple[str, str]] = set()
 
     def take(self, sql: bytes, codec: str) -> None:
-        """Look at a statement of any kind; `codec` is that of its names."""
+        """Learn from a statement of any kind; `codec` is that of its names."""
         if created := _CREATE.match(sql):
             self._created(sql, tokens(sql[created.end() :]), codec)
         elif attach := _ATTACH.match(sql):
@@ -44,14 +44,14 @@ class Form:
             self.role = unquote(authorization[1], codec) if authorization[1] else ""
 
     def options(self, filled: Collection[tuple[str, str]], owners_are_told: bool) -> list[str]:
-        """pg_dump's options for the same form.
+        """Return pg_dump's options for the same form.
 
-        `filled` are the tables (schema, name) that the script has rows of. `owners_are_told` by its comments, or not:
-        then nothing would tell apart two scripts that set the same authorizations for other objects.
+        `filled` are the tables (schema, name) that the script has rows of. `owners_are_told`: its comments name owners.
+        If not, scripts that set the same authorizations for different objects could not be told apart.
 
-        A table partitioned by the hash of an enum is loaded via its root without the option too
-        (`forcePartitionRootLoad` in pg_dump.c), so it is told from all partitions together: where none is filled by its
-        own name, the option would not have changed a script that was written without it.
+        A table partitioned by the hash of an enum is loaded via its root even without the option
+        (`forcePartitionRootLoad` in pg_dump.c), so all partitions count together: if none is filled under its own name,
+        the option would not have changed a script that was written without it.
         """
         via_root = not self._partitioned.isdisjoint(filled) and self._partitions.isdisjoint(filled)
         return [
@@ -61,9 +61,9 @@ class Form:
         ]
 
     def _created(self, sql: bytes, words: list[bytes], codec: str) -> None:
-        """Note a table's or schema's name, and whether it and a table's first column stand in quotes without need.
+        """Note a table's or schema's name, and whether it and a table's first column are quoted without need.
 
-        A key word needs them too; that all these names are such is not to be expected.
+        A key word needs quotes, too, but it is unlikely that all these names are key words.
         """
         end = _end_of_name(words)
         for word in (*words[:end:2], *words[end + 1 : end + 2]):
@@ -76,7 +76,7 @@ class Form:
 
 
 def _end_of_name(words: list[bytes]) -> int:
-    """Where the name ends that the words begin with."""
+    """Find the end of the name that the words begin with."""
     end = 1
     while words[end : end + 1] == [b"."]:
         end += 2
@@ -84,6 +84,6 @@ def _end_of_name(words: list[bytes]) -> int:
 
 
 def _table(words: list[bytes], codec: str) -> tuple[str, str]:
-    """Schema ("" where there is none) and name of the table that the words begin with."""
+    """Return schema ("" if there is none) and name of the table that the words begin with."""
     names = [unquote(word, codec) for word in words[: _end_of_name(words) : 2]]
     return "".join(names[:-1]), "".join(names[-1:])

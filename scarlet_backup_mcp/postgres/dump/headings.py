@@ -1,4 +1,4 @@
-"""Which object of a script stands where: pg_dump writes a comment before each."""
+"""Locate the objects of a script: pg_dump writes a comment before each."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 _HEADING = re.compile(rb"^-- (?:Data for )?Name: (.+); Type: ([A-Z ]+); Schema: (.+?)(?:; Owner: .*)?$", re.MULTILINE)
 _MARK = b"-- "
 LONGEST = 2000
-"""Bytes of a line that can be such a comment."""
+"""Longest such comment, in bytes."""
 
 
 class Headings:
-    """Collects them while a script passes by. Rows that look like one are followed by a true one, or by nothing."""
+    """Collects the comments of a script while it is read. A real one or nothing follows rows that look like one."""
 
     def __init__(self) -> None:
         self._lines, self._begun = 0, b""
@@ -21,13 +21,13 @@ class Headings:
         self._names: list[str] = []
 
     def passing(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same stream."""
+        """Pass the stream on unchanged, and collect its comments."""
         for chunk in chunks:
             self._note(self._begun + chunk)
             yield chunk
 
     def before(self, line: int) -> str:
-        """The last object named before that line, 1-based, for example "INDEX public.agents_name"; "" for none."""
+        """Return the last object before that line (1-based), for example "INDEX public.agents_name"; "" if none."""
         place = bisect_right(self._at, line)
         return self._names[place - 1] if place else ""
 

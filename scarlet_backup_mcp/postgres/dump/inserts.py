@@ -1,4 +1,4 @@
-"""The rows of a dump that was written as INSERT statements (pg_dump --inserts and its relatives)."""
+"""Digest the rows of a dump written as INSERT statements (pg_dump --inserts and the like)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import xxhash
 
 from .digests import RowDigest, reordering
+from .events import Target
 from .lexer import tokens, unquote
-from .script import Target
 
 INSERT = re.compile(rb"INSERT\s+INTO\b", re.IGNORECASE)
 _OVERRIDING = [b"OVERRIDING", b"SYSTEM", b"VALUE"]
@@ -25,10 +25,10 @@ class _Inserted:
 
 
 class InsertDigests:
-    """Digests of each table's rows in INSERT statements, whatever their order and however many a statement holds.
+    """Digests of each table's rows in INSERT statements, regardless of their order and of how many a statement has.
 
-    They compare with those of another dump in INSERT statements only: COPY spells values in another way. `like` are
-    the digests of a script that this one is compared with, whose order of columns holds.
+    They can only be compared with those of another dump in INSERT statements: COPY writes values differently. `like`
+    are the digests of the script to compare with, whose order of columns then applies.
     """
 
     def __init__(self, like: InsertDigests | None = None) -> None:
@@ -37,17 +37,16 @@ class InsertDigests:
 
     @property
     def rows(self) -> list[RowDigest]:
-        """In the order of each table's first statement."""
+        """The digests in the order of each table's first statement."""
         return [RowDigest(found.target, found.rows, f"{found.sum:032x}") for found in self._tables.values()]
 
     @property
     def uncertain(self) -> set[tuple[str, str]]:
-        """Tables (schema, name) with a statement from which the number of rows can't be told, such as one with ON
-        CONFLICT."""
+        """Tables (schema, name) with a statement whose number of rows is uncertain, such as one with ON CONFLICT."""
         return {table for table, found in self._tables.items() if not found.certain}
 
     def columns(self, table: tuple[str, str]) -> tuple[str, ...] | None:
-        """The order in which the columns of a table are taken, () if no statement names them; None without one."""
+        """Return the order of a table's columns in its digest: () if no statement names them, None without one."""
         if self._like is not None and (columns := self._like.columns(table)) is not None:
             return columns
         return self._tables[table].target.columns if table in self._tables else None
@@ -72,7 +71,7 @@ class InsertDigests:
 
 
 def _target(words: list[bytes], codec: str) -> tuple[Target, int]:
-    """What is filled, and where the statement goes on."""
+    """Return the table that is filled, and where the statement continues."""
     at = 3
     while words[at : at + 1] == [b"."]:
         at += 2
@@ -85,7 +84,7 @@ def _target(words: list[bytes], codec: str) -> tuple[Target, int]:
 
 
 def _rows(words: list[bytes]) -> Iterator[list[bytes]]:
-    """The values of each row in `VALUES (…), …;` or `DEFAULT VALUES;`. The last one has none if it reads otherwise."""
+    """Yield the values of each row in `VALUES (…), …;` or `DEFAULT VALUES;`; in the end [] for any other text."""
     if [word.upper() for word in words[:3]] == [b"DEFAULT", b"VALUES", b";"]:
         yield [b"DEFAULT"]
         return

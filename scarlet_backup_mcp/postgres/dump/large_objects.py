@@ -1,4 +1,4 @@
-"""Large objects in a plain dump: what defines them, and digests of what is in them."""
+"""Large objects in a plain dump: their definitions, and digests of their content."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ DEFINES = re.compile(
     rb"(?:SELECT pg_catalog\.lo_create\('|ALTER LARGE OBJECT |COMMENT ON LARGE OBJECT |"
     rb"(?:GRANT|REVOKE|SECURITY LABEL) [^;']*? ON LARGE OBJECT )(\d+)"
 )
-"""A statement that makes one, or gives it an owner, rights or a comment; the group is its OID.
+"""A statement that creates one, or gives it an owner, rights or a comment; the group is its OID.
 
-pg_dump 15 writes an entry for each; 18 puts those of the same owner and rights into one ("900002..900003").
+pg_dump 15 writes an entry for each; 18 groups those with the same owner and rights ("900002..900003").
 """
 EMPTY = xxhash.xxh3_128_hexdigest(b"")
 _OPEN = re.compile(rb"SELECT pg_catalog\.lo_open\('(\d+)', \d+\);")
@@ -21,13 +21,13 @@ _CLOSE = re.compile(rb"SELECT pg_catalog\.lo_close\(\d+\);")
 
 
 def is_large_object(kind: str, name: str) -> bool:
-    """Whether an entry of that type and name holds such statements and no others."""
+    """Tell whether an entry of that type and name consists of such statements."""
     about = kind in ("ACL", "COMMENT", "SECURITY LABEL") and re.match(r"LARGE OBJECTS? \d", name) is not None
     return about or kind in ("BLOB", "BLOB METADATA")
 
 
 class LargeObjects:
-    """XXH3 128-bit digests (hex) of their content, by OID."""
+    """XXH3 128-bit digests (hex) of large objects' content, by OID."""
 
     def __init__(self) -> None:
         self.digests: dict[str, str] = {}
@@ -35,10 +35,10 @@ class LargeObjects:
         self._hash = xxhash.xxh3_128()
 
     def take(self, sql: bytes) -> bool:
-        """Read a statement; false if it is none that fills a large object."""
+        """Read a statement; False if it does not fill a large object."""
         if opened := _OPEN.fullmatch(sql):
             self._oid = opened[1].decode()
-            # What fills one twice never equals what fills it once.
+            # A script that fills one twice never equals one that fills it once.
             self._hash = xxhash.xxh3_128(self.digests.get(self._oid, "").encode())
         elif written := _WRITE.fullmatch(sql):
             self._hash.update(bytes.fromhex(written[1].decode()))

@@ -1,9 +1,9 @@
-"""How psql cuts SQL text into tokens and statements.
+"""Split SQL text into tokens and statements like psql.
 
-psql decides by itself, line by line, where a statement ends; the server never sees the script. So these rules follow
-psql's own scanner (PostgreSQL's source, `src/fe_utils/psqlscan.l`, versions 14 to 18) with
-`standard_conforming_strings` on and an encoding whose multi-byte characters hold no ASCII bytes. Where versions of
-psql, or psql and the server, read the same bytes differently, the token is `junk`: pg_dump never writes it.
+psql itself decides, line by line, where a statement ends; the server never sees the script. So these rules follow
+psql's scanner (PostgreSQL's source, `src/fe_utils/psqlscan.l`, versions 14 to 18), with `standard_conforming_strings`
+on and an encoding whose multi-byte characters contain no ASCII bytes. If versions of psql, or psql and the server,
+read the same bytes differently, the token is `junk`: pg_dump never writes it.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-"""One token, or what opens a quoted one. A token other than a quoted one never spans two lines."""
+"""A token, or the opening of a quoted one. Only quoted tokens span lines."""
 
 QUOTED = frozenset({"block", "escape", "string", "name", "dollar"})
-"""Kinds of token that open a quote or a block comment, whose end `Quote` finds."""
+"""Kinds of token that open a quote or a block comment; `Quote` finds its end."""
 
 _REST = {
     "string": re.compile(rb"(?:[^']++|'')*+'"),
@@ -59,7 +59,7 @@ class Quote:
         self._depth = 1
 
     def end(self, text: bytes, start: int, stop: int) -> int:
-        """The index just after its end; -1 if it is still open at `stop`, which has to be the end of a line."""
+        """Return the index just after its end; -1 if it is still open at `stop`, which must be the end of a line."""
         if self.kind == "dollar":
             found = text.find(self.opening, start, stop)
             return found + len(self.opening) if found >= 0 else -1
@@ -74,10 +74,10 @@ class Quote:
 
 
 class Statement:
-    """What psql's scanner knows of the statement under way.
+    """What psql's scanner knows about the current statement.
 
-    `line` is the 1-based line of its first token, 0 before that; `quote` the open quote or comment; `parentheses` and
-    `bodies` the depths at which a ';' does not end it; `copy_in` whether COPY data follow it.
+    `line` is the 1-based line of its first token, 0 before that; `quote` is the open quote or comment; `parentheses`
+    and `bodies` are the depths at which a ';' does not end it; `copy_in`: COPY data follow it.
     """
 
     def __init__(self) -> None:
@@ -94,22 +94,22 @@ class Statement:
 
     @property
     def begun(self) -> bool:
-        """Whether a token of it was seen: a comment before it is none."""
+        """Whether its first token was seen; comments before it don't count."""
         return self.line > 0
 
     @property
     def worded(self) -> bool:
-        """Whether a word of it stands outside parentheses and quotes."""
+        """Whether it has a word outside parentheses and quotes."""
         return bool(self._words)
 
     @property
     def routine(self) -> bool:
-        """CREATE [OR REPLACE] FUNCTION or PROCEDURE, which may have a body of statements (BEGIN ATOMIC … END)."""
+        """Whether it creates a function or procedure, which may have a body of statements (BEGIN ATOMIC … END)."""
         words = self._words[:1] + self._words[3:] if self._words[1:3] == [b"OR", b"REPLACE"] else self._words
         return words[:1] == [b"CREATE"] and words[1:2] in ([b"FUNCTION"], [b"PROCEDURE"])
 
     def add(self, piece: bytes) -> None:
-        """A piece of its text."""
+        """Add a piece of its text."""
         self.pieces.append(piece)
         self.size += len(piece)
 
@@ -126,7 +126,7 @@ class Statement:
     def _word(self, word: bytes) -> None:
         if len(self._words) < 4:
             self._words.append(word)
-        # The server's grammar takes STDOUT for STDIN here, and so does psql.
+        # The server's grammar accepts STDOUT for STDIN here, and so does psql.
         if self._words[0] == b"COPY" and self._before == b"FROM" and word in (b"STDIN", b"STDOUT"):
             self.copy_in = True
         self._before = word
@@ -138,12 +138,12 @@ class Statement:
 
 
 def tokens(sql: bytes) -> list[bytes]:
-    """The tokens of one statement as they are written, without white space and comments. Never raises."""
+    """Return the tokens of one statement as written, without white space and comments. Never raises."""
     return [sql[start:end] for start, end in spans(sql)]
 
 
 def spans(sql: bytes) -> Iterator[tuple[int, int]]:
-    """Where those tokens begin and end."""
+    """Yield where each of a statement's tokens begins and ends."""
     pos, stop = 0, len(sql)
     while token := TOKEN.match(sql, pos):
         kind, end = str(token.lastgroup), token.end()
@@ -156,9 +156,9 @@ def spans(sql: bytes) -> Iterator[tuple[int, int]]:
 
 
 def unquote(token: bytes, codec: str = "utf-8") -> str:
-    """The name that a word or a quoted name stands for, or the text of a plain string literal.
+    """Return the name that a word or a quoted name stands for, or the text of a plain string literal.
 
-    Bytes that are none of the codec's become lone surrogates (`surrogateescape`), so nothing is lost.
+    Bytes that the codec can't decode become lone surrogates (`surrogateescape`), so nothing is lost.
     """
     if token[:1] in (b'"', b"'"):
         quote = token[:1]

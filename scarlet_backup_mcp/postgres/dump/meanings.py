@@ -1,10 +1,10 @@
-"""What the names in a database's expressions mean: the operators, functions and types that each of its objects uses.
+"""Find what the names in a database's expressions mean: the operators, functions and types that each object uses.
 
-A dump does not tell all of it. `IS DISTINCT FROM`, `NULLIF`, `CASE … WHEN`, `JOIN … USING` and the like are written
-without their operator, and a load looks for that along an empty search_path: for citext in another schema it takes the
-one of text instead, and upper and lower case differ where they did not before. In a check or a policy the dump of what
-was restored then has a cast that was not there, in a join or a CASE nothing (seen on 15.20). pg_depend tells: what is
-used is written down there, but for what initdb has made.
+A dump does not contain all of that. `IS DISTINCT FROM`, `NULLIF`, `CASE … WHEN`, `JOIN … USING` and the like are
+written without their operator, and a load resolves it along an empty search_path: for citext in another schema it takes
+the operator of text, and upper and lower case differ where they did not before. After a restore, the dump of a check or
+a policy then has an additional cast, that of a join or a CASE shows nothing (seen on 15.20). But pg_depend records what
+is used, except for what initdb created.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from ..server.session import Session
 from .differences import DumpDifference
 
 Meanings = Mapping[str, list[str]]
-"""What each object uses, both as `pg_identify_object` names them; those that use only PostgreSQL's own are left out."""
+"""What each object uses, both named as by `pg_identify_object`, without objects that use only PostgreSQL's own."""
 MEANING = "meaning of "
 MEND = (
-    "set the search_path with which they were made for the live database (ALTER DATABASE … SET search_path), or write "
-    "them anew so that no name is looked for, then call `backup` again"
+    "set the search_path that they were created with for the live database (ALTER DATABASE … SET search_path), or "
+    "rewrite them so that they need no search_path, then call `backup` again"
 )
-_OWN = "only what is PostgreSQL's own"
+_OWN = "only PostgreSQL's own objects"
 
 
 def meanings(session: Session) -> dict[str, list[str]]:
-    """Of every constraint, index, partition key, default, policy, view, rule, trigger, statistics object, domain,
-    publication and function with a parsed body. Not of what extensions bring along, nor of foreign keys: no name
-    decides which operators these have."""
+    """Query what each constraint, index, partition key, default, policy, view, rule, trigger, statistics object,
+    domain, publication and function with a parsed body uses.
+
+    Leaves out what belongs to extensions, and foreign keys, whose operators depend on no name."""
     rows = session.rows(
         """WITH used AS (
                SELECT d.classid, d.objid, d.refclassid, d.refobjid FROM pg_depend d
@@ -60,14 +61,14 @@ def meanings(session: Session) -> dict[str, list[str]]:
 
 
 def other_meanings(before: Meanings, after: Meanings) -> list[DumpDifference]:
-    """Each object that uses something else in the restored database (after) than it did."""
+    """List each object that uses something else in the restored database (after) than before."""
     return [
-        DumpDifference(f"{MEANING}{name}", _told(before, after, name), _told(after, before, name))
+        DumpDifference(f"{MEANING}{name}", _only_in(before, after, name), _only_in(after, before, name))
         for name in sorted({*before, *after})
         if set(before.get(name, [])) != set(after.get(name, []))
     ]
 
 
-def _told(one: Meanings, other: Meanings, name: str) -> str:
-    """What only `one` uses there."""
+def _only_in(one: Meanings, other: Meanings, name: str) -> str:
+    """List what that object uses in `one` only."""
     return ", ".join(used for used in one.get(name, []) if used not in other.get(name, [])) or _OWN

@@ -1,8 +1,8 @@
-"""The dumps in a script that holds more than one database's own: `pg_dump -C`, `pg_dumpall`, files put together.
+"""Find the dumps in a script with more than one database's contents: `pg_dump -C`, `pg_dumpall`, concatenated files.
 
-`Layout` tells which dumps there are, and of which database each is; `Part` gives some of them as one plain dump. What
-such a script says of the databases themselves, of roles and of tablespaces is left out: a restore makes the database
-itself. Forms as seen in files of 15.20 and 18.6, with and without --clean and --if-exists.
+`Layout` lists the dumps and the database of each; `Part` extracts some of them as one plain dump, without statements
+about the databases themselves, roles and tablespaces: a restore creates the database itself. Forms as seen in files of
+15.20 and 18.6, with and without --clean and --if-exists.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 
 from ...models.manifest import Role
 from .encodings import codec_set_by
+from .events import Handler, Target
 from .lexer import tokens, unquote
 from .refusals import excerpt, readable
-from .script import HEADER, RESTRICT_LINE, TRAILER, Handler, ScriptReader, Target
+from .script import HEADER, RESTRICT_LINE, TRAILER, ScriptReader
 
 CLUSTER = b"-- PostgreSQL database cluster dump"
 """The first comment of pg_dumpall."""
 MARK = b"\xef\xbb\xbf"
 """A byte order mark, which editors put before UTF-8."""
 Name = tuple[str, str]
-"""Schema ("" where none is told) and name."""
+"""Schema ("" if none is given) and name."""
 
 _OPENS = re.compile(
     rb"(?:CREATE|ALTER|DROP|COMMENT|SECURITY|GRANT|REVOKE|UPDATE|SET|RESET|SELECT|INSERT)\b", re.IGNORECASE
@@ -36,7 +37,7 @@ _OF_DATABASE = re.compile(
 _MARKS_TEMPLATE = re.compile(r"UPDATE PG_CATALOG \. PG_DATABASE SET DATISTEMPLATE = FALSE WHERE DATNAME = '[^']*'$")
 _SETTING = re.compile(r"SET (?!SESSION AUTHORIZATION)|SELECT PG_CATALOG \. SET_CONFIG ")
 _VARIABLE = re.compile(r"SET (?!SESSION AUTHORIZATION)(?:SESSION )?(\w+) |SELECT PG_CATALOG \. SET_CONFIG \( '(\w+)'")
-# As Supabase's tools change what pg_dump writes. Into an empty database both do the same.
+# Supabase's tools change pg_dump's statements like this. In an empty database both do the same.
 _IDEMPOTENT = re.compile(
     rb"(CREATE )(?:((?:UNLOGGED )?TABLE |SEQUENCE |SCHEMA )IF NOT EXISTS "
     rb"|OR REPLACE ((?:FUNCTION|PROCEDURE|TRIGGER|VIEW) ))"
@@ -57,11 +58,11 @@ _REFERS = re.compile(rb"ALTER TABLE .*\bFOREIGN KEY \([^)]*\) REFERENCES " + _NA
 
 @dataclass
 class Dump:
-    """One dump in a script. `database` None: that of whoever loads it. `headed`: with pg_dump's comments, so that its
-    end can be told: `complete`. `left_out` are statements for the database itself, in words.
+    """One dump in a script. `database` None: the one it is loaded into. `headed`: it has pg_dump's comments, so that
+    `complete` can show its end. `left_out` are excerpts of statements about the database itself.
 
-    `tables`, `schemas` and `extensions` are made in it, rows of `filled` tables are in it, `referred` are tables that
-    its foreign keys refer to.
+    It creates `tables`, `schemas` and `extensions`, has rows of `filled` tables, and its foreign keys refer to the
+    tables in `referred`.
     """
 
     database: str | None
@@ -78,7 +79,7 @@ class Dump:
 
 
 class _Walk(Handler):
-    """Follows a script and says of each piece in which dump it stands: see `Layout` and `_Taker`."""
+    """Follows a script and assigns each piece to a dump: see `Layout` and `_Taker`."""
 
     def __init__(self) -> None:
         self.dumps: list[Dump] = []
@@ -86,24 +87,24 @@ class _Walk(Handler):
         self.comments = False
         self.codec = "utf-8"
         self.changed = False
-        """Whether it is not as pg_dump wrote it."""
+        """Whether another program changed what pg_dump wrote."""
         self._connected: str | None = None
         self._inside = False
 
     def piece(self, data: bytes, line: int) -> None:
-        """A statement or command that belongs to the last one of `dumps`."""
+        """Take a statement or command that belongs to the last of `dumps`."""
 
     def note(self, data: bytes, line: int) -> None:
-        """A comment before what comes next, which stands in the last one of `dumps`."""
+        """Take a comment before the next piece, which belongs to the last of `dumps`."""
 
     def leave_out(self) -> None:
-        """A statement that is left out, and with it the comments before it."""
+        """Leave out a statement and the comments before it."""
 
     def between(self, data: bytes, line: int) -> None:
-        """A setting that stands before the next dump, outside of any."""
+        """Take a setting before the next dump, outside of any."""
 
     def everywhere(self, sql: bytes) -> None:
-        """A statement for the whole cluster."""
+        """Take a statement for the whole cluster."""
 
     def comment(self, data: bytes, line: int) -> None:
         self.comments = self.comments or data != b"--"
@@ -175,7 +176,7 @@ class _Walk(Handler):
             self._begin(database, headed=False, line=line)
 
     def _outside(self, sql: bytes, form: str, line: int) -> bool:
-        """Whether a statement that stands in no dump is seen to."""
+        """Handle a statement outside of any dump; False if it begins one."""
         if self.cluster:
             self.everywhere(sql)
             return True
@@ -217,7 +218,7 @@ class _Walk(Handler):
 
 
 class Layout(_Walk):
-    """Which dumps are in a script, and which roles it makes. For a `ScriptReader` of `several`."""
+    """The dumps in a script, and the roles that it creates. For a `ScriptReader` with `several`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -225,17 +226,17 @@ class Layout(_Walk):
 
     @property
     def plain(self) -> bool:
-        """Whether it is one plain dump, to be read as it is."""
+        """Whether it is one plain dump that can be read as it is."""
         alone = len(self.dumps) == 1 and not self.cluster and self._connected is None
         return alone and self.dumps[0].headed and not self.dumps[0].left_out and not self.changed
 
     @property
     def roles(self) -> list[Role]:
-        """Those that a dump of a cluster makes, without passwords and settings."""
+        """The roles that a dump of a cluster creates, without passwords and settings."""
         return list(self._roles.values())
 
     def everywhere(self, sql: bytes) -> None:
-        """Note a role, or what it is a member of."""
+        """Note a role, or a role's membership."""
         words = tokens(sql)
         keys = [word.upper() for word in words]
         if keys[:2] in ([b"CREATE", b"ROLE"], [b"ALTER", b"ROLE"]) and b"SET" not in keys[2:5]:
@@ -265,7 +266,7 @@ def _role(name: str, given: set[str], before: Role | None) -> Role:
 
 
 class _Taker(_Walk):
-    """Collects the dumps of these numbers as one, on the lines on which they stand."""
+    """Collects the dumps with these numbers as one, each on its original lines."""
 
     def __init__(self, wanted: frozenset[int], headed: bool, whole: bool) -> None:
         super().__init__()
@@ -281,7 +282,7 @@ class _Taker(_Walk):
             self._put(data, line)
 
     def _is_set(self, sql: bytes) -> bool:
-        """Whether it sets what is so already: each dump, and each `\\connect`, begins with the same settings."""
+        """Tell whether a setting is in force already: each dump, and each `\\connect`, begins with the same ones."""
         found = _VARIABLE.match(readable(tokens(sql))) if sql[:3] in (b"SET", b"SEL") else None
         if found is None:
             return False
@@ -301,7 +302,7 @@ class _Taker(_Walk):
             self._put(data, line)
 
     def end(self) -> None:
-        """What pg_dump writes last, behind the last of the dumps, which may be statements of somebody's own."""
+        """Write pg_dump's last comment after the last of the dumps, which may end with somebody's own statements."""
         if self._whole:
             self._put(b"--\n" + TRAILER + b"\n--", self._at)
 
@@ -334,10 +335,10 @@ class _Taker(_Walk):
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the dumps in a script, by their numbers. `headed`: pg_dump's comments are there, `whole`: also its last.
+    """Some of the dumps in a script, by their numbers. `headed`: they have pg_dump's comments; `whole`: also its last.
 
-    Called with the script's bytes it gives these dumps as one plain dump. Raises ScriptDamaged, at the latest after the
-    last chunk.
+    Called with the script's bytes it yields these dumps as one plain dump. Raises ScriptDamaged, at the latest after
+    the last chunk.
     """
 
     numbers: frozenset[int]
@@ -345,7 +346,7 @@ class Part:
     whole: bool
 
     def __call__(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The dump's bytes."""
+        """Yield the dump's bytes. Raises ScriptDamaged."""
         taker = _Taker(self.numbers, self.headed, self.whole)
         reader = ScriptReader(taker, several=True)
         for chunk in without_mark(chunks):
@@ -360,7 +361,7 @@ class Part:
 
 
 def without_mark(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same without a byte order mark at its beginning."""
+    """Remove a byte order mark from the beginning of a stream."""
     held: bytes | None = b""
     for chunk in chunks:
         if held is not None:
@@ -375,7 +376,7 @@ def without_mark(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _database(found: re.Match[bytes], codec: str) -> str:
-    """The name in `\\connect`, as pg_dump and pg_dumpall quote it (`appendPsqlMetaConnect` in string_utils.c)."""
+    """Return the name in `\\connect`, quoted by pg_dump or pg_dumpall (`appendPsqlMetaConnect` in string_utils.c)."""
     if found[1] is not None:
         return re.sub(rb"\\(.)", rb"\1", found[1]).decode(codec, "surrogateescape")
     return unquote(b'"%b"' % found[2] if found[2] is not None else b'"%b"' % found[3], codec)

@@ -1,13 +1,13 @@
-"""Which statements may not be in a dump.
+"""Refuse statements that don't belong in a dump.
 
 A restore runs a script as a superuser. What pg_dump writes for *one* database creates and fills objects inside it;
-whatever else a script holds is damage, an edit, or an attempt to act outside the database. So `RULES` lists what
-pg_dump (10 to 18, any option but -C) writes, with the exceptions that deserve a reason of their own, and everything
-that is not listed is refused.
+anything else in a script is damage, an edit, or an attempt to act outside the database. So `RULES` lists what pg_dump
+(10 to 18, any option but -C) writes, with exceptions that deserve their own reason, and everything not listed is
+refused.
 
 This is no sandbox. A superuser's SQL can't be filtered completely: what a function, default, trigger, view, check or
-event trigger does when it runs can't be judged from its text, nor could a DO block (refused, as pg_dump writes none).
-A script from an untrusted source belongs into a throw-away server first.
+event trigger does when it runs can't be judged by its text, nor could a DO block (refused, because pg_dump writes
+none). A script from an untrusted source belongs into a sandbox server first.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...redaction import printable
+from .events import Handler
 from .lexer import TOKEN, tokens, unquote
-from .script import RESTRICT_LINE, Handler
+from .script import RESTRICT_LINE
 
 MOST = 100
-"""Refusals that are kept; `Refusals.count` goes on counting."""
+"""Number of refusals to keep; `Refusals.count` counts them all."""
 
 EXCERPT = 120
-"""Characters of a refused statement that are shown."""
+"""Characters of a refused statement to show."""
 
 _NAME = r"""(?:[A-Z_\x80-\xff][A-Z0-9_$\x80-\xff]*|"[^"]*")"""
 _OUTSIDE = "(?:DATABASE|ROLE|USER|GROUP|TABLESPACE)"
@@ -51,7 +52,7 @@ _ALTERED = (
     "TRIGGER|TYPE|VIEW"
 )
 _OF_A_LARGE_OBJECT = re.compile(r"SELECT PG_CATALOG \. (?:LO_OPEN|LOWRITE|LO_CLOSE) \(")
-# How pg_dump writes a value in an INSERT statement (`dumpTableData_insert` in pg_dump.c): never a function or a cast.
+# A value in pg_dump's INSERT statements (`dumpTableData_insert` in pg_dump.c): never a function or a cast.
 _VALUE = r"(?:NULL|DEFAULT|TRUE|FALSE|[+-]? ?[0-9.][0-9.eE+-]*|[BEX]?'[^']*')"
 _ROW = rf"\( {_VALUE}(?: , {_VALUE})* \)"
 _COMMAND = re.compile(rb"\\(?:[A-Za-z_]+|.)?")
@@ -75,7 +76,7 @@ RULES: tuple[tuple[str, str | None], ...] = (
     (r"ALTER SUBSCRIPTION (?!.* OWNER TO \S+$)", "subscribes to another server"),
     (r"LOAD\b", "loads a library into the server"),
     (r"DO\b", "runs a block of code"),
-    # What makes psql or the server read on differently.
+    # What makes psql or the server read the rest differently.
     (r"SET CLIENT_ENCODING = '(?:" + _ENCODINGS + r")'$", None),
     (r"SET STANDARD_CONFORMING_STRINGS = ON$", None),
     (r"SET .*?\bSTANDARD_CONFORMING_STRINGS\b", "changes how strings are read"),
@@ -84,7 +85,7 @@ RULES: tuple[tuple[str, str | None], ...] = (
         r"(?:BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE TRANSACTION)\b",
         "begins or ends a transaction",
     ),
-    # What pg_dump writes. COPY, and BEGIN and COMMIT round a large object, are seen to before this table.
+    # What pg_dump writes. COPY, and BEGIN and COMMIT around a large object, are handled before this table.
     (rf"SET (?:{_SETTINGS}) = ", None),
     (r"SET SESSION_REPLICATION_ROLE = '?(?i:REPLICA|ORIGIN)'?$", None),  # what some tools put before data-only dumps
     (rf"SET SESSION AUTHORIZATION (?:{_NAME}|'[^']*')$|RESET SESSION AUTHORIZATION$", None),
@@ -106,9 +107,9 @@ RULES: tuple[tuple[str, str | None], ...] = (
     (rf"DROP (?:{_CREATED}|SUBSCRIPTION)\b", None),
     (r"(?:GRANT|REVOKE|COMMENT ON|SECURITY LABEL|REFRESH MATERIALIZED VIEW)\b", None),
 )
-"""(what a statement begins with, why it is refused or None): the first that matches decides.
+"""(what a statement begins with, why it is refused or None): the first match decides.
 
-The statement is in `readable` form: comments gone, tokens one space apart, words in upper case.
+The statement is in `readable` form: no comments, one space between tokens, words in upper case.
 """
 
 _RULES = tuple((re.compile(pattern, re.DOTALL), reason) for pattern, reason in RULES)
@@ -118,7 +119,7 @@ _COPY_NAME = rb'(?:[a-z_][a-z0-9_]*|"(?:[^"]|"")+")'
 _CANONICAL_COPY = re.compile(
     rb"COPY (%b)\.%b (?:\(%b(?:, %b)*\))? FROM stdin;" % (_COPY_NAME, _COPY_NAME, _COPY_NAME, _COPY_NAME)
 )
-# psql puts in the values of these ("Variables" in its manual page) and leaves names that it does not know alone.
+# psql inserts the values of these ("Variables" in its manual page) and leaves unknown names alone.
 _PSQL_VARIABLE = re.compile(
     rb""":(?:\{|['"]?(?:AUTOCOMMIT|COMP_KEYWORD_CASE|DBNAME|ECHO|ECHO_HIDDEN|ENCODING|ERROR|FETCH_COUNT|"""
     rb"""HIDE_TABLEAM|HIDE_TOAST_COMPRESSION|HISTCONTROL|HISTFILE|HISTSIZE|HOST|IGNOREEOF|LASTOID|"""
@@ -131,7 +132,8 @@ _PSQL_VARIABLE = re.compile(
 
 @dataclass(frozen=True)
 class Refusal:
-    """`line` is 1-based; `excerpt` is the kind of statement and the object that it names: a value may be a secret."""
+    """A refused statement. `line` is 1-based; `excerpt` has its kind and its object, but no value: that may be a
+    secret."""
 
     line: int
     reason: str
@@ -139,7 +141,7 @@ class Refusal:
 
 
 class Refusals(Handler):
-    """Records what a plain dump of one database never holds. Raises nothing."""
+    """Records what a plain dump of one database never contains. Raises nothing."""
 
     def __init__(self) -> None:
         self.found: list[Refusal] = []
@@ -159,29 +161,29 @@ class Refusals(Handler):
             self._refuse(line, reason, excerpt(words))
 
     def meta_command(self, command: bytes, line: int) -> None:
-        """Only the restriction of pg_dump's own is left alone."""
+        """Refuse a command, unless it is pg_dump's own restriction."""
         if not RESTRICT_LINE.fullmatch(command):
             name = _COMMAND.match(command)
             self._refuse(line, "is a command to psql", printable(name[0].decode("utf-8", "replace")) if name else "")
 
     def ended(self) -> None:
-        """The script has ended: what it has begun has to have ended, too."""
+        """End the script; refuse a transaction that it has not ended."""
         if self._large_object:
             self._refuse(self._begun, "begins a transaction that the script does not end", "BEGIN")
 
     def _reason(self, sql: bytes, words: list[bytes]) -> str | None:
         form = readable(words)
         if self._only_grants and not _OF_GRANTS.match(form):
-            return "is done as another role, as which pg_dump only grants and revokes"
+            return "runs as another role, which pg_dump only uses to grant and revoke"
         if "SESSION AUTHORIZATION" in form[:30]:
             self._only_grants = _BY_NAME.match(form) is not None
         if form in ("BEGIN", "COMMIT") and self._large_object is (form == "COMMIT"):
             self._large_object = form == "BEGIN"
             return None
         if self._large_object and not _OF_A_LARGE_OBJECT.match(form):
-            return "stands inside a transaction, where pg_dump writes nothing but the data of large objects"
+            return "is inside a transaction, where pg_dump only writes the data of large objects"
         if any(_PSQL_VARIABLE.match(word) for word in words):
-            return "would be changed by psql, which takes a part of it for one of its variables"
+            return "would be changed by psql, which takes part of it for one of its variables"
         if not _one_for_the_server(words):
             return "is one statement for psql but several for the server"
         if form.startswith("COPY "):
@@ -195,7 +197,7 @@ class Refusals(Handler):
 
 
 def excerpt(words: list[bytes]) -> str:
-    """A statement's words and names up to its first value, without one, with control characters escaped."""
+    """Return a statement's words and names up to its first value, with control characters escaped."""
     shown = ""
     for word in words:
         token = TOKEN.match(word)
@@ -208,10 +210,10 @@ def excerpt(words: list[bytes]) -> str:
 
 
 def readable(words: list[bytes]) -> str:
-    """A statement's tokens as `RULES` sees them, without the ';' at its end.
+    """Return a statement's tokens as `RULES` sees them, without the ';' at its end.
 
-    Words are in upper case (ASCII letters only). Names and strings in quotes keep their content where it is made of
-    letters, digits, '_', '.' and '-', so it can't be taken for anything else; otherwise it is one '?'.
+    Words are in upper case (ASCII letters only). Quoted names and strings keep their content if it consists of letters,
+    digits, '_', '.' and '-', so that it can't be taken for anything else; otherwise it is replaced by one '?'.
     """
     return " ".join(_readable(words[:-1] if words[-1:] == [b";"] else words))
 
@@ -240,16 +242,16 @@ def _copy_reason(sql: bytes, form: str) -> str | None:
     if re.search(r" (?:FROM|TO) PROGRAM\b", outside):
         return "runs a program on the server"
     if re.search(r" (?:FROM|TO) (?:[A-Z]|U&)?'", outside):
-        return "reads or writes a file of the server"
-    return "is a COPY statement of another form than pg_dump writes"
+        return "reads or writes a file on the server"
+    return "is a COPY statement in a form that pg_dump does not write"
 
 
 def _one_for_the_server(words: list[bytes]) -> bool:
-    """Whether the server, too, takes these tokens for one statement.
+    """Tell whether the server, too, takes these tokens for one statement.
 
-    In CREATE FUNCTION psql counts each BEGIN and END, whatever it stands for, and sends every ';' between them. For
-    the server such a ';' is inside the statement only in a body: BEGIN ATOMIC statement; … END. Neither counts what
-    stands in parentheses.
+    In CREATE FUNCTION psql counts each BEGIN and END, whatever its meaning, and sends every ';' between them. To the
+    server such a ';' is part of the statement only in a body: BEGIN ATOMIC statement; … END. Neither counts what is in
+    parentheses.
     """
     depth = 0
     parts: list[list[bytes]] = [[]]

@@ -1,4 +1,4 @@
-"""A dump's script with some of its statements written in another way, before psql gets it."""
+"""Rewrite statements of a script before psql gets it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ..server.effective import set_config
 from .script import Filter, passed_through
 
 EMPTY_PATH = b"SELECT pg_catalog.set_config('search_path', '', false);"
-"""With it pg_dump (from 10.3 on) begins: every name in the script is qualified, but not those in functions' bodies."""
+"""pg_dump (from 10.3 on) begins with it: every name in the script is qualified, except those in functions' bodies."""
 _OF_DATA = (b"COPY ", b"INSERT ", b"REFRESH ", b"CREATE INDEX ", b"CREATE UNIQUE INDEX ")
 
 
 def with_search_path(path: str) -> Callable[[bytes], Iterator[bytes]]:
-    """A rewriter that has the script load with pg_catalog and then that path, instead of an empty one."""
+    """Return a rewriter with which a script loads with pg_catalog and then that path, instead of an empty one."""
     given = f"{set_config('search_path', f'pg_catalog, {path}')};".encode()
 
     def rewrite(sql: bytes) -> Iterator[bytes]:
@@ -23,7 +23,7 @@ def with_search_path(path: str) -> Callable[[bytes], Iterator[bytes]]:
 
 
 def with_settings_for_the_data(settings: Mapping[str, str]) -> Callable[[bytes], Iterator[bytes]]:
-    """A rewriter that sets these when a dump's functions, types and tables are made, and before rows are."""
+    """Return a rewriter that sets these after a dump has created functions, types and tables, and before its rows."""
     waiting = [f"{set_config(name, value)};".encode() for name, value in settings.items()]
 
     def rewrite(sql: bytes) -> Iterator[bytes]:
@@ -54,6 +54,7 @@ class _Rewriter(Filter):
 
 
 def rewritten(chunks: Iterable[bytes], rewrite: Callable[[bytes], Iterable[bytes]]) -> Iterator[bytes]:
-    """The script with each statement replaced by what `rewrite` makes of it, and without comments. COPY statements have
-    to stay as they are. Raises ScriptDamaged, at the latest after the last chunk."""
+    """Replace each statement of a script by what `rewrite` returns for it, and remove comments.
+
+    `rewrite` has to return COPY statements unchanged. Raises ScriptDamaged, at the latest after the last chunk."""
     return passed_through(_Rewriter(rewrite), chunks)

@@ -1,4 +1,4 @@
-"""Which roles a script needs, and how they are made where it is tried out."""
+"""Find the roles that a script needs, and create them in a sandbox."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from ...models.manifest import Role
 from ..server.quoting import identifier
 from ..server.session import Session
 from .encodings import codec_set_by
+from .events import Handler
 from .lexer import tokens, unquote
-from .script import Handler
 
 _NOT_ROLES = frozenset({b"CURRENT_USER", b"CURRENT_ROLE", b"SESSION_USER", b"USER", b"DEFAULT", b"NONE"})
 
 
 def role_names(session: Session) -> set[str]:
-    """Every role of the server."""
+    """List every role of the server."""
     return {row["name"] for row in session.rows("SELECT rolname AS name FROM pg_roles")}
 
 
 def create_without_login(session: Session, names: Iterable[str], known: Iterable[Role]) -> None:
-    """Create the roles of these names that are not there, as `known` has them but with no login and no password.
+    """Create the missing ones of these roles, with the attributes in `known`, but without login and password.
 
-    One that is not known becomes a superuser: the owner of an event trigger or a foreign-data wrapper has to be one.
-    Meant for a server that nobody but us can reach.
+    An unknown one becomes a superuser: the owner of an event trigger or a foreign-data wrapper has to be one. Meant for
+    a server that nobody but us can reach.
     """
-    there = {row["name"] for row in session.rows("SELECT rolname AS name FROM pg_roles")}
+    existing = role_names(session)
     attributes = {role.name: role for role in known}
     wanted = _with_groups({*names}, attributes)
-    for name in sorted(wanted - there):
+    for name in sorted(wanted - existing):
         if not name.startswith("pg_"):  # predefined ones, of another version perhaps, can't be created
             session.execute(f"CREATE ROLE {identifier(name)} {_attributes(attributes.get(name))}")
-            there.add(name)
-    # The owner of a materialised view may read its tables as a member of another role only.
-    for member in sorted(wanted & attributes.keys() & there):
+            existing.add(name)
+    # The owner of a materialised view may be able to read its tables only as a member of another role.
+    for member in sorted(wanted & attributes.keys() & existing):
         for group in attributes[member].member_of:
-            if group in there:
+            if group in existing:
                 session.execute(f"GRANT {identifier(group)} TO {identifier(member)}")
 
 
 def scram_verifier(password: str) -> str:
-    """What a server keeps of a password, made here, so that it stands in no statement and no log ("SCRAM-SHA-256
+    """Compute what a server stores of a password, so that no statement or log contains it ("SCRAM-SHA-256
     Authentication" in PostgreSQL's documentation; RFC 5803)."""
     salt, iterations = secrets.token_bytes(16), 4096
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
@@ -55,7 +55,7 @@ def scram_verifier(password: str) -> str:
 
 
 def _with_groups(names: set[str], known: Mapping[str, Role]) -> set[str]:
-    """These roles, and all that they are members of."""
+    """Return these roles, and all that they are members of."""
     found = set[str]()
     left = list(names)
     while left:
@@ -67,12 +67,12 @@ def _with_groups(names: set[str], known: Mapping[str, Role]) -> set[str]:
 
 
 def create_tablespaces(session: Session, names: Iterable[str]) -> None:
-    """Create those that are not there, inside the data directory. Meant for a server that is thrown away.
+    """Create the missing ones of these tablespaces, inside the data directory. Meant for a sandbox server.
 
     `allow_in_place_tablespaces` came with 15.0 and the minor releases of that time (14.5).
     """
-    there = {row["name"] for row in session.rows("SELECT spcname AS name FROM pg_tablespace")}
-    for name in sorted({*names} - there):
+    existing = {row["name"] for row in session.rows("SELECT spcname AS name FROM pg_tablespace")}
+    for name in sorted({*names} - existing):
         session.execute("SET allow_in_place_tablespaces = on")
         session.execute(f"CREATE TABLESPACE {identifier(name)} LOCATION ''")
 
@@ -89,9 +89,9 @@ def _attributes(role: Role | None) -> str:
 
 
 class Roles(Handler):
-    """Collects the roles that a script's owners, grants, default privileges, policies and user mappings name.
+    """Collects the roles in a script's owners, grants, default privileges, policies and user mappings.
 
-    They have to exist before the script is loaded. PUBLIC, CURRENT_USER and the like are none.
+    They have to exist before the script is loaded. PUBLIC, CURRENT_USER and the like don't count.
     """
 
     def __init__(self) -> None:
@@ -100,11 +100,11 @@ class Roles(Handler):
 
     @property
     def names(self) -> list[str]:
-        """Unquoted, sorted."""
+        """The roles' names, unquoted and sorted."""
         return sorted(self._names)
 
     def statement(self, sql: bytes, line: int) -> None:
-        """Note the roles it names."""
+        """Note the roles in a statement."""
         if not sql[:8].upper().startswith((b"ALTER", b"GRANT", b"REVOKE", b"CREATE", b"SET")):
             return
         self._codec = codec_set_by(sql) or self._codec
@@ -125,7 +125,7 @@ class Roles(Handler):
 
 
 def _places(keys: list[bytes]) -> list[int]:
-    """Where lists of roles begin in a statement's tokens (upper case)."""
+    """Find where lists of roles begin in a statement's tokens (upper case)."""
     if keys[:3] == [b"SET", b"SESSION", b"AUTHORIZATION"]:
         return [3]
     if keys[:4] == [b"CREATE", b"USER", b"MAPPING", b"FOR"]:
@@ -153,7 +153,7 @@ def _grantees(keys: list[bytes], offset: int) -> list[int]:
 
 
 def _outside(keys: list[bytes], key: bytes) -> list[int]:
-    """Where `key` stands outside parentheses."""
+    """Find `key` outside parentheses."""
     depth, found = 0, list[int]()
     for index, word in enumerate(keys):
         depth += (word == b"(") - (word == b")")

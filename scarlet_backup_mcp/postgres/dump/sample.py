@@ -1,4 +1,4 @@
-"""A sample of a plain dump: all that it defines but foreign keys, and the first rows of every table."""
+"""Take a sample of a plain dump: all its definitions except foreign keys, and the first rows of every table."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import re
 from collections.abc import Iterable, Iterator
 
 from .lexer import tokens
-from .script import Handler, ScriptReader
+from .script import Filter, passed_through
 
 ROWS = 1000
-"""Rows of each block of COPY data that a sample keeps."""
+"""Number of rows to keep of each block of COPY data."""
 
 _MAYBE_FOREIGN_KEY = re.compile(rb"ALTER (?:FOREIGN )?TABLE .*? FOREIGN KEY ", re.DOTALL)
 _ON_CONSTRAINT = b"COMMENT ON CONSTRAINT "
 _FILLS_LARGE_OBJECT = re.compile(rb"SELECT pg_catalog\.(?:lo_open|lowrite|lo_close)\(")
 
 
-class _Sample(Handler):
+class _Sample(Filter):
     def __init__(self, rows: int) -> None:
-        self.out: list[bytes] = []
+        super().__init__()
         self._rows = self._left = rows
         self._comments: list[bytes] = []
         self._foreign_keys: set[tuple[bytes, ...]] = set()
 
     def comment(self, data: bytes, line: int) -> None:
-        """Held back: what heads a statement goes where that goes."""
+        """Hold a comment back: it shares the fate of the next statement."""
         self._comments.append(data + b"\n")
 
     def statement(self, sql: bytes, line: int) -> None:
@@ -49,7 +49,7 @@ class _Sample(Handler):
         self._left = self._rows
 
     def finish(self) -> list[bytes]:
-        """The last comments."""
+        """Return the last comments."""
         return self._comments
 
     def _left_out(self, sql: bytes) -> bool:
@@ -71,21 +71,15 @@ class _Sample(Handler):
 
 
 def sampled(chunks: Iterable[bytes], rows: int = ROWS) -> Iterator[bytes]:
-    """A script of ours as one that makes the same database, but with the first `rows` rows of each block of COPY data,
-    with empty large objects, and without foreign keys, which a part of the rows would break.
+    """Turn a script of ours into one that creates the same database with only some rows.
 
-    pg_dump adds foreign keys by ALTER TABLE, each in a statement of its own (`dumpConstraint` in pg_dump.c). Backslash
-    commands are left out. Raises ScriptDamaged, and what `chunks` raises.
+    It keeps the first `rows` rows of each block of COPY data, empties large objects, and leaves out foreign keys, which
+    some of the rows would violate. pg_dump adds foreign keys by ALTER TABLE, each in its own statement
+    (`dumpConstraint` in pg_dump.c). Backslash commands are left out. Raises ScriptDamaged, and what `chunks` raises.
     """
     kept = _Sample(rows)
-    reader = ScriptReader(kept)
-    for chunk in chunks:
-        reader.feed(chunk)
-        if kept.out:
-            yield b"".join(kept.out)
-            kept.out.clear()
-    reader.finish()
-    yield b"".join((*kept.out, *kept.finish()))
+    yield from passed_through(kept, chunks)
+    yield b"".join(kept.finish())
 
 
 def _index(words: list[bytes], word: bytes) -> int:

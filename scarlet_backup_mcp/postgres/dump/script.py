@@ -1,29 +1,29 @@
-"""How a plain pg_dump script reads: bytes in, events out, at constant memory.
+"""Read a plain pg_dump script: bytes in, events out, with constant memory.
 
-The reader keeps in step with psql (see `lexer`): it has to agree with it on where statements, strings and COPY data
-begin and end, or a refused statement could pass as data. It assumes what a restore has to assure: psql stops at the
-first error (`ON_ERROR_STOP`), since after a COPY statement that failed psql takes the data for SQL.
+The reader keeps in step with psql (see `lexer`): both have to agree on where statements, strings and COPY data begin
+and end, or a refused statement could pass as data. It relies on psql stopping at the first error (`ON_ERROR_STOP`),
+which a restore has to ensure: after a COPY statement that failed, psql takes the data for SQL.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import NoReturn
 
 from .encodings import codec_set_by
+from .events import Handler, ScriptDamaged, Summary, Target
 from .lexer import QUOTED, TOKEN, Quote, Statement, tokens, unquote
 
 LONGEST = 256 << 20
-"""Bytes of a line or a statement outside COPY data beyond which a script counts as damaged."""
+"""Longest line or statement outside COPY data, in bytes; beyond it a script counts as damaged."""
 PIECE = 1 << 20
-"""Bytes of an unfinished COPY row that are waited for before the row is handed on in pieces."""
+"""A COPY row that is longer than this is passed on in pieces. In bytes."""
 
 HEADER = b"-- PostgreSQL database dump"
 TRAILER = b"-- PostgreSQL database dump complete"
 RESTRICT_LINE = re.compile(rb"\\(?:un)?restrict [A-Za-z0-9]+\n?")
-"""The line that pg_dump (from 15.14, 16.10, 17.6, 18) writes round a script against injected backslash commands."""
+"""The line with which pg_dump (from 15.14, 16.10, 17.6, 18) encloses a script against injected backslash commands."""
 
 _VERSION = re.compile(rb"-- Dumped (from database|by pg_dump) version (.+)")
 _REST_OF_COPY_LINE = re.compile(rb"[ \t\f\v]*(?:\n|\Z)")
@@ -32,79 +32,10 @@ _CARRIAGE_RETURN = (
 )
 
 
-@dataclass(frozen=True)
-class Target:
-    """What a COPY block fills. Names are unquoted, and decoded by the script's client_encoding; a byte that is none of
-    its characters is a lone surrogate."""
-
-    schema: str
-    name: str
-    columns: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What was seen of a whole script.
-
-    `header` and `trailer` tell whether pg_dump's first and last comment are there: a script without its trailer was
-    cut off. `bytes` and `lines` are of the whole script, `statements` include the COPY statements, `rows` are lines
-    of COPY data in `blocks` COPY blocks. The versions are as the header's comments spell them.
-    """
-
-    header: bool
-    trailer: bool
-    bytes: int
-    lines: int
-    statements: int
-    blocks: int
-    rows: int
-    server_version: str | None
-    pg_dump_version: str | None
-
-
-class ScriptDamaged(Exception):
-    """The script can't be read on. `message` says why, `line` is 1-based."""
-
-    def __init__(self, message: str, line: int) -> None:
-        super().__init__(f"line {line}: {message}")
-        self.message, self.line = message, line
-
-
-class Handler:
-    """Receives a script's events in the order of the script. Each method does nothing until overridden."""
-
-    def text(self, data: bytes, line: int) -> None:
-        """Whole lines outside COPY data, with their newlines; all of them, so also COPY statements and `\\.` lines.
-
-        Called after the events of what ends on those lines, before `copy_begin` of a block that follows them.
-        """
-
-    def comment(self, data: bytes, line: int) -> None:
-        """A `--` comment between statements, from a line's first column, without its newline.
-
-        The next call is `text` with just that line.
-        """
-
-    def statement(self, sql: bytes, line: int) -> None:
-        """One statement as psql would send it, from its first token to its ';'. `line` is the one it starts on."""
-
-    def meta_command(self, command: bytes, line: int) -> None:
-        """A backslash command with the rest of its line, without the newline. The next call is `text` with its line."""
-
-    def copy_begin(self, target: Target, line: int) -> None:
-        """COPY data begins. `line` is the first line of it."""
-
-    def copy_data(self, data: bytes) -> None:
-        """A piece of the block: whole rows with their newlines, or a part of a row longer than `PIECE`."""
-
-    def copy_end(self, rows: int) -> None:
-        """The block is complete."""
-
-
 class ScriptReader:
-    """Reads a script that comes in chunks of any size and tells `handlers` what is in it.
+    """Reads a script in chunks of any size and sends its events to `handlers`.
 
-    With `several` it may hold more dumps than one: text may follow a trailer.
+    With `several` it may contain more than one dump: text may follow a trailer.
     """
 
     def __init__(self, *handlers: Handler, several: bool = False) -> None:
@@ -131,7 +62,7 @@ class ScriptReader:
         self._versions: dict[bytes, str] = {}
 
     def feed(self, chunk: bytes) -> None:
-        """Read on. Raises ScriptDamaged, after which the reader is of no more use."""
+        """Read the next chunk. Raises ScriptDamaged, after which the reader can't be used any more."""
         nul = chunk.find(b"\0")
         if nul < 0:
             self._take(chunk)
@@ -141,16 +72,16 @@ class ScriptReader:
 
     @property
     def line(self) -> int:
-        """The 1-based line that the reader has come to."""
+        """The 1-based line that the reader has reached."""
         return self._line
 
     @property
     def header(self) -> bool:
-        """Whether pg_dump's first comment was seen so far."""
+        """Whether pg_dump's first comment was seen."""
         return self._header is True
 
     def finish(self) -> Summary:
-        """The input has ended. Raises ScriptDamaged if that was inside of something."""
+        """End the script; return its summary. Raises ScriptDamaged if it ends in the middle of something."""
         if self._target is None:
             rest = b"".join(self._held)
             self._read(rest, len(rest))
@@ -197,7 +128,7 @@ class ScriptReader:
             self._damaged(f"a line longer than {LONGEST >> 20} MiB")
 
     def _read(self, data: bytes, end: int) -> None:
-        """Read data[:end]: whole lines, but for a script's last one."""
+        """Read data[:end]: whole lines, except perhaps a script's last one."""
         if self._line == 1 and data.startswith(b"\xef\xbb\xbf"):
             self._damaged("a byte order mark: the file was written by PowerShell or an editor, not by pg_dump")
         self._counted = self._told = pos = 0
@@ -207,7 +138,7 @@ class ScriptReader:
     # SQL
 
     def _read_script(self, data: bytes, pos: int, end: int) -> int:
-        """Read SQL up to `end` or the first byte of COPY data; returns where it stopped."""
+        """Read SQL up to `end` or the first byte of COPY data; return where that is."""
         begin = pos
         while pos < end:
             statement = self._statement
@@ -298,7 +229,7 @@ class ScriptReader:
         return self._told
 
     def _end_statement(self) -> bool:
-        """Hand the statement on; true if COPY data follow it."""
+        """Pass the statement on; True if COPY data follow it."""
         statement, self._statement = self._statement, Statement()
         self._statements += 1
         self._after_copy = statement.copy_in
@@ -330,7 +261,7 @@ class ScriptReader:
     def _begin_copy(self, data: bytes, pos: int, end: int) -> int:
         rest = _REST_OF_COPY_LINE.match(data, pos, end)
         if rest is None:
-            # psql would read the data first and the rest of this line after them.
+            # psql would read the data first, and the rest of this line afterwards.
             cr = data.find(b"\r", pos, pos + 1) >= 0
             self._damaged(_CARRIAGE_RETURN if cr else "text after a COPY statement on its line", data, pos)
         self._tell(data, rest.end())
@@ -341,7 +272,7 @@ class ScriptReader:
         return rest.end()
 
     def _read_copy(self, data: bytes, pos: int, end: int) -> int:
-        """Read COPY data up to `end` or their last line; returns the first byte not read."""
+        """Read COPY data up to `end` or their last line; return the first byte not read."""
         stop = self._end_of_copy(data, pos, end)
         if stop > pos:
             self._copy_data(data[pos:stop])
@@ -359,10 +290,10 @@ class ScriptReader:
         return self._told
 
     def _end_of_copy(self, data: bytes, pos: int, end: int) -> int:
-        """Where the `\\.` line begins; `end` if it does not come before."""
+        """Find the beginning of the `\\.` line; `end` if it does not come before that."""
         first = data.find(b"\n", pos, end) + 1 if self._within_row else pos
         stop = _find_line(b"\\.\n", data, first, end)
-        # In data a carriage return is written as \r, so that this costs next to nothing.
+        # Data contain a carriage return only as \r, so this costs next to nothing.
         if data.find(b"\r", first, stop) >= 0 and (damaged := _find_line(b"\\.\r\n", data, first, stop)) < stop:
             self._line += data.count(b"\n", pos, damaged)
             self._damaged("a carriage return after the end of COPY data: the file has Windows line ends, or is damaged")
@@ -377,7 +308,7 @@ class ScriptReader:
 
 
 def _find_line(line: bytes, data: bytes, first: int, end: int) -> int:
-    """Where `line` begins in data[first:end], which begins with a line; `end` if it is not there."""
+    """Find `line` in data[first:end], which begins with a line; `end` if it is not there."""
     if data.startswith(line, first):
         return first
     newline = data.find(b"\n" + line, first, end)
@@ -385,7 +316,7 @@ def _find_line(line: bytes, data: bytes, first: int, end: int) -> int:
 
 
 def _target(sql: bytes, codec: str) -> Target:
-    """The target of a COPY … FROM stdin statement; of a form pg_dump does not write, as near as can be told."""
+    """Return the target of a COPY … FROM stdin statement; a guess if pg_dump does not write that form."""
     parts = tokens(sql)[1:]
     if len(parts) > 1 and parts[0].upper() == b"BINARY" and parts[1] not in (b".", b"("):
         del parts[0]
@@ -410,7 +341,7 @@ def read_script(chunks: Iterable[bytes], *handlers: Handler) -> Summary:
 
 
 class Filter(Handler):
-    """A handler that puts into `out` what is to go on of a script: see `passed_through`."""
+    """A handler that puts into `out` what to keep of a script: see `passed_through`."""
 
     def __init__(self) -> None:
         self.out: list[bytes] = []
@@ -436,18 +367,18 @@ class _WithoutRestrict(Filter):
 
 
 def strip_restrict(chunks: Iterable[bytes], *, rows: bool = True) -> Iterator[bytes]:
-    """The same stream without the script's own `\\restrict` and `\\unrestrict` lines, byte for byte otherwise; with
-    `rows` false also without COPY data: its tables stay empty.
+    """Remove the script's own `\\restrict` and `\\unrestrict` lines, with `rows` false also COPY data; the rest stays
+    byte for byte.
 
-    They can't be nested inside a restriction of ours, and psql before 15.14, 16.10 and 17.6 does not know them.
+    These lines can't be nested inside a restriction of ours, and psql before 15.14, 16.10 and 17.6 does not know them.
     Lines that look like them inside COPY data or quotes stay. Raises ScriptDamaged, at the latest after the last
-    chunk: only a stream that came to its end without an exception is the whole script.
+    chunk: only a stream that ended without an exception is the whole script.
     """
     return passed_through(_WithoutRestrict(rows), chunks)
 
 
 def passed_through(kept: Filter, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """What a handler lets through of a script, as it is read. Raises ScriptDamaged, at the latest after the last
+    """Yield what a filter keeps of a script while it is read. Raises ScriptDamaged, at the latest after the last
     chunk."""
     reader = ScriptReader(kept)
     for chunk in chunks:

@@ -1,4 +1,4 @@
-"""What a running server is asked: sessions through its own psql, catalogue queries, databases as wholes.
+"""Talk to a running server: sessions through its own psql, catalogue queries, whole databases.
 
-Every statement that reads or changes a live server stands here.
+Every statement that reads or changes a live server is here.
 """

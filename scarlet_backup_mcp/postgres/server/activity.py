@@ -1,8 +1,8 @@
-"""Whether anything was written to a database since a moment, as far as the server can tell without reading its rows.
+"""Tell whether anything was written to a database since a moment, without reading its rows.
 
-Two things tell: the transactions that the server has given numbers to, of all its databases, and its own statistics of
-rows inserted, updated and deleted, of each table and catalogue of this one. Catalogues that all databases share are
-counted with them, but for those in which every CREATE DATABASE leaves rows: of them this database's own rows are read.
+Two things show it: the transactions, of all databases, that the server has numbered, and its statistics of rows
+inserted, updated and deleted, for each table and catalogue of this database. Catalogues that all databases share count,
+too, except those in which every CREATE DATABASE leaves rows: there this database's own rows are read.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from ...models.manifest import Activity
 from .session import Session
 
 SETTLED_SECONDS = 15
-"""A session that does nothing reports its statistics after 10 s at the latest (PGSTAT_IDLE_INTERVAL in pgstat.c)."""
+"""An idle session reports its statistics after 10 s at the latest (PGSTAT_IDLE_INTERVAL in pgstat.c)."""
 PROMPT_STATISTICS = 150000
-"""Before 15 a session that does nothing keeps to itself what it has not reported yet, for as long as it does nothing
-(`pgstat_report_stat` in 14's postgres.c)."""
+"""Before 15 an idle session does not report pending statistics for as long as it is idle (`pgstat_report_stat` in 14's
+postgres.c)."""
 TRANSACTIONS = "Transactions were written on this server since"
 _BUSY = f"""
     (SELECT count(*) FROM pg_stat_activity AS a
@@ -24,15 +24,15 @@ _BUSY = f"""
        AND (backend_type IS NULL OR backend_type NOT IN ('autovacuum worker', 'parallel worker'))
        AND NOT EXISTS (SELECT FROM pg_stat_replication AS r WHERE r.pid = a.pid AND r.state IN ('catchup', 'streaming'))
        AND (state IS DISTINCT FROM 'idle' OR state_change > clock_timestamp() - interval '{SETTLED_SECONDS} s'))"""
-"""Sessions that may have written what they have not reported yet. Our own, which share a name, write nothing."""
+"""Sessions that may have written something they have not reported yet. Our own, which share a name, write nothing."""
 _BY_THEIR_ROWS = ("pg_database", "pg_db_role_setting", "pg_shdescription", "pg_shdepend")
-"""Shared catalogues whose statistics tell of other databases. What pg_shdepend tells of this one is in others, too."""
+"""Shared catalogues whose statistics include other databases. What pg_shdepend has on this one is elsewhere, too."""
 _UNCOUNTED = ", ".join(f"'{name}'::regclass" for name in ("pg_statistic", "pg_statistic_ext_data", *_BY_THEIR_ROWS))
 
 
 def activity(session: Session) -> Activity:
-    """As of now. Ask before the snapshot or copy that is to hold all of it: what is written between the two then counts
-    as written since."""
+    """Measure the activity so far. Do so before the snapshot or copy that is to hold it: what is written in between
+    then counts as written since."""
     row = session.rows(
         f"""SELECT pg_is_in_recovery() AS in_recovery,
                   pg_current_snapshot()::text AS transactions,
@@ -63,8 +63,8 @@ def activity(session: Session) -> Activity:
 
 @dataclass(frozen=True)
 class Since:
-    """Whether something was written: True, False, or None where it can't be told; and how that is known, in a
-    sentence. `by_writers`: it is for those who write to have it otherwise."""
+    """Whether something was written, None if unknown, and how that is known, in a sentence. `by_writers`: those who
+    write can change it."""
 
     written: bool | None
     how: str
@@ -72,8 +72,8 @@ class Since:
 
 
 def written_since(session: Session, before: Activity) -> Since:
-    """Whether something was written to the session's database since."""
-    # Before the counts: a session that ends after this look has reported its own by then.
+    """Tell whether something was written to the session's database since."""
+    # Before the counts: a session that ends after this query has reported its own by then.
     around = session.rows(
         f"""SELECT current_setting('track_counts')::bool
                      AND NOT EXISTS (SELECT FROM pg_db_role_setting WHERE setconfig::text ~* 'track_counts') AS counted,
@@ -84,34 +84,34 @@ def written_since(session: Session, before: Activity) -> Since:
                    {_BUSY} AS busy"""
     )[0]
     now = activity(session)
-    uncounted = "what it gets from its primary is in no statistics of its own"
+    uncounted = "its statistics do not count what it receives from its primary"
     if now.in_recovery:
         return Since(None, f"The server is a standby: {uncounted}.", False)
     if before.in_recovery is None:
-        return Since(None, "The backup does not tell whether its server was a standby by then.", False)
+        return Since(None, "The backup does not record whether its server was a standby at the time.", False)
     if before.in_recovery:
         return Since(None, f"The server was a standby when the backup was made: {uncounted}.", False)
     if now.counted_since != before.counted_since:
-        return Since(None, "The server was started anew since, or crashed, or its statistics were reset.", False)
+        return Since(None, "The server was restarted since, or crashed, or its statistics were reset.", False)
     if now.sequences != before.sequences:  # which need no transaction of their own
         return Since(True, "Sequences have moved on since.")
     if around["writing"]:
-        return Since(None, "A transaction that writes is under way, or prepared.")
+        return Since(None, "A transaction that writes is running, or prepared.")
     if before.quiet and now.transactions == before.transactions:
         return Since(False, "No transaction has written anything on this server since.")
     if now.changes != before.changes and not before.settled:
-        at_work = f"Rows were changed, by sessions that were at work within {SETTLED_SECONDS} s before the backup began"
-        return Since(None, f"{at_work}: whether it holds them all can't be told.")
+        active = f"Sessions active within {SETTLED_SECONDS} s before the backup began have changed rows"
+        return Since(None, f"{active}: it is not known whether the backup holds all of them.")
     if now.changed_rows > before.changed_rows:
         return Since(True, f"{now.changed_rows - before.changed_rows:,} rows were inserted, updated or deleted since.")
     if now.changes != before.changes:
         return Since(True, "Rows, definitions or settings of this database were changed since, or tables dropped.")
     if not around["counted"] or session.version < PROMPT_STATISTICS:
         why = "(track_counts is off, or it is PostgreSQL 14)"
-        return Since(None, f"{TRANSACTIONS}, and its statistics can't be relied on for them {why}.")
-    # What was under way when the backup began needs no look of its own: a session reports what a transaction changed
-    # after its end only (pgstat_report_stat), so `before` has none of it.
+        return Since(None, f"{TRANSACTIONS}, and its statistics are not reliable {why}.")
+    # Transactions that were running when the backup began need no check of their own: a session reports what a
+    # transaction changed only after its end (pgstat_report_stat), so `before` has none of it.
     if around["busy"]:
-        return Since(None, f"{TRANSACTIONS}, and sessions were at work within the last {SETTLED_SECONDS} s.")
-    none = "none that changed a row or a definition of this database"
-    return Since(False, f"{TRANSACTIONS}, but {none}: its statistics say so.")
+        return Since(None, f"{TRANSACTIONS}, and sessions were active within the last {SETTLED_SECONDS} s.")
+    none = "according to its statistics none changed a row or a definition of this database"
+    return Since(False, f"{TRANSACTIONS}, but {none}.")

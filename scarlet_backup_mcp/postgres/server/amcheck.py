@@ -1,4 +1,4 @@
-"""The structure of tables and indexes, looked at by the server's own extension amcheck."""
+"""Check the structure of tables and indexes with the server's own extension amcheck."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Checked:
-    """How many tables and btree indexes were looked at, and what is wrong with some, in words."""
+    """How many tables and btree indexes were checked, and a description of each problem."""
 
     tables: int
     indexes: int
@@ -27,12 +27,13 @@ class Checked:
 def check(
     session: Session, watch: Callable[[], object] = lambda: None, *, toast: Collection[tuple[str, str]] = ()
 ) -> Checked | None:
-    """Every table (`verify_heapam`) and every btree index (`bt_index_check`, with a look whether each row of its table
-    is in it) of the connected database; None where the server has no amcheck. `watch` is called between two of them. Of
-    the `toast` tables (schema and name) the values that are stored apart are looked at, too.
+    """Check every table and btree index of the connected database; None if the server has no amcheck.
 
-    All of it happens in a transaction that is rolled back, the extension's installation too. None also where it is
-    forbidden: to this role, or by an event trigger. A `heapallindexed` check needs memory and time like an index build
+    Uses `verify_heapam`, and `bt_index_check` with a check that each of the table's rows is in the index. Calls `watch`
+    before each. For the `toast` tables (schema and name), values stored out of line are checked, too.
+
+    All of it, including the extension's installation, happens in a transaction that is rolled back. Returns None also
+    if this role or an event trigger forbids it. A `heapallindexed` check needs memory and time like an index build
     ("amcheck", section F.1 of PostgreSQL's documentation).
     """
     session.execute("BEGIN")
@@ -48,7 +49,7 @@ def check(
 
 
 def _install(session: Session) -> str | None:
-    """The schema of the extension; None if the server does not have it. Raises QueryFailed."""
+    """Install the extension unless it is there; return its schema, None if the server lacks it. Raises QueryFailed."""
     found = session.rows(
         """SELECT n.nspname AS schema FROM pg_available_extensions a LEFT JOIN pg_extension e ON e.extname = a.name
            LEFT JOIN pg_namespace n ON n.oid = e.extnamespace WHERE a.name = 'amcheck'"""
@@ -70,7 +71,7 @@ def _check(session: Session, schema: str, watch: Callable[[], object], toast: se
     )
     for table in heaps:
         watch()
-        # All arguments, of exact types: another function of that name, for fewer, would be taken for it or doubted.
+        # All arguments, with exact types: else another function of that name could be called, or make it ambiguous.
         deep = "true" if table["name"] in toast else "false"
         arguments = f"{table['oid']}::oid::regclass, false, {deep}, 'none'::text, NULL::bigint, NULL::bigint"
         damaged = f"SELECT blkno, msg FROM {schema}.verify_heapam({arguments}) LIMIT {SHOWN}"
@@ -96,7 +97,7 @@ def _check(session: Session, schema: str, watch: Callable[[], object], toast: se
 
 
 def _try(session: Session, query: str, but: frozenset[str] = frozenset()) -> tuple[list[dict[str, Any]], str]:
-    """Its rows, or the server's error; the transaction goes on. Raises QueryFailed for the SQLSTATEs in `but`."""
+    """Return a query's rows, or the server's error; the transaction goes on. Raises QueryFailed for those in `but`."""
     session.execute("SAVEPOINT looking")
     try:
         return session.rows(query), ""

@@ -1,4 +1,4 @@
-"""Statistics for the planner, which a database that was loaded has none of."""
+"""Gather statistics for the planner, which a freshly loaded database lacks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from .session import Session
 
 
 def analyse(session: Session) -> list[str]:
-    """ANALYZE every table of the connected database; gives a warning for each of which that failed.
+    """ANALYZE every table of the connected database; return a warning for each that failed.
 
     It evaluates expressions of indexes and statistics, as the table's owner and in a restricted operation
-    ("ANALYZE", "Notes"; seen on 15.20), and asks the servers of foreign partitions. The first error ends it for a whole
-    database, so it is done table by table then.
+    ("ANALYZE", "Notes"; seen on 15.20), and queries the servers of foreign partitions. For a whole database the first
+    error ends it; it is then done table by table.
     """
     try:
         session.execute("ANALYZE")
@@ -31,7 +31,7 @@ def analyse(session: Session) -> list[str]:
             session.execute(f"ANALYZE {qualified(row['schema'], row['name'])}")
         except (QueryFailed, PermissionDenied, TableLocked) as error:
             warnings.append(
-                f"The planner has no statistics of {row['schema']}.{row['name']}, whose rows are all there: "
+                f"The planner has no statistics for {row['schema']}.{row['name']}; its rows are all there. "
                 f"{error.message} ANALYZE it by hand."
             )
     return warnings

@@ -1,7 +1,6 @@
-"""What the catalogue says about a server, a database and its tables.
+"""Query the catalogue about a server, a database and its tables.
 
-Columns that came or went with a version are read through `to_jsonb(row) ->> 'column'`, which is NULL where there is
-no such column.
+Columns that some versions lack are read through `to_jsonb(row) ->> 'column'`, which is then NULL.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ FIRST_OF_USERS = 16384
 
 @dataclass(frozen=True)
 class ServerFacts:
-    """About a server. `data_directory` is None for a role that may not read it."""
+    """Facts about a server. `data_directory` is None if the role may not read it."""
 
     version: str
     version_num: int
@@ -33,7 +32,7 @@ class ServerFacts:
 
 @dataclass(frozen=True)
 class DatabaseFacts:
-    """About one database. `bytes` is None where its size may not be asked."""
+    """Facts about a database. `bytes` is None if the role may not query its size."""
 
     name: str
     oid: int
@@ -43,7 +42,7 @@ class DatabaseFacts:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with data of its own (`r`) or a partitioned one (`p`). `root` is the OID of its topmost partitioned
+    """A table with data of its own (`kind` r) or a partitioned one (p). `root` is the OID of its topmost partitioned
     table, or its own. `in_extension`: pg_dump writes only what the extension marked as configuration."""
 
     oid: int
@@ -57,7 +56,7 @@ class Table:
 
 
 def server_facts(session: Session) -> ServerFacts:
-    """About the server a session is connected to. `data_directory` is None for a role that may not read it."""
+    """Query the facts about the server that a session is connected to."""
     row = session.rows(
         """SELECT current_setting('server_version') AS version,
                   current_setting('server_version_num')::int AS version_num,
@@ -72,7 +71,7 @@ def server_facts(session: Session) -> ServerFacts:
 
 
 def databases(session: Session) -> dict[str, DatabaseFacts]:
-    """Every database of the server by name."""
+    """List every database of the server by name."""
     rows = session.rows(
         """SELECT datname AS name, oid::bigint AS oid, shobj_description(oid, 'pg_database') AS comment,
                   CASE WHEN has_database_privilege(oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE')
@@ -83,9 +82,9 @@ def databases(session: Session) -> dict[str, DatabaseFacts]:
 
 
 def tables(session: Session, *, sizes: bool = True) -> list[Table]:
-    """Every table of the connected database that pg_dump would dump, temporary ones and PostgreSQL's own left out.
+    """List every table of the connected database that pg_dump would dump: no temporary ones, none of PostgreSQL's own.
 
-    To tell `sizes` waits for the lock of whoever changes a table.
+    With `sizes` it waits for locks of sessions that change a table.
     """
     size = "pg_table_size(c.oid)" if sizes else "0"
     rows = session.rows(
@@ -103,7 +102,7 @@ def tables(session: Session, *, sizes: bool = True) -> list[Table]:
 
 
 def stored(session: Session) -> list[str]:
-    """What in the connected database holds rows of users' in files of its own, quoted, the largest first."""
+    """List the quoted names of the connected database's tables with files of their own, the largest first."""
     rows = session.rows(
         """SELECT format('%I.%I', n.nspname, c.relname) AS name
            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -114,9 +113,11 @@ def stored(session: Session) -> list[str]:
 
 
 def undumped_tables(session: Session) -> dict[Table, bool]:
-    """Tables of which pg_dump leaves out all rows or some, and whether this role may read them: members of extensions,
-    where it filters what is configuration, and what somebody has made in schemas that are named as PostgreSQL's own
-    (`selectDumpableTable`, `selectDumpableNamespace` and `processExtensionTables` in pg_dump.c; seen on 18)."""
+    """List the tables of which pg_dump leaves out some or all rows, and whether this role may read them.
+
+    These are members of extensions, of which it dumps configuration only, and tables that somebody created in schemas
+    named like PostgreSQL's own (`selectDumpableTable`, `selectDumpableNamespace` and `processExtensionTables` in
+    pg_dump.c; seen on 18)."""
     rows = session.rows(
         f"""SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
                   c.oid::bigint AS root, 0 AS bytes, NULL AS estimated_rows, m.is AS in_extension,
@@ -134,10 +135,10 @@ def undumped_tables(session: Session) -> dict[Table, bool]:
 
 
 def rewritten_tables(session: Session) -> list[str]:
-    """In a transaction: tables that were truncated, rewritten or dropped since its snapshot was taken.
+    """List, in a transaction, the tables that were truncated, rewritten or dropped since its snapshot was taken.
 
-    These changes are not MVCC-safe ("Concurrency Control", "Caveats"): a snapshot taken before sees such a table empty.
-    The column tells the file that the snapshot knows, the function the one that is there now.
+    These changes are not MVCC-safe ("Concurrency Control", "Caveats"): an older snapshot sees such a table empty. The
+    column has the file in the snapshot, the function returns the current one.
     """
     rows = session.rows(
         """SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -149,7 +150,7 @@ def rewritten_tables(session: Session) -> list[str]:
 
 @dataclass(frozen=True)
 class RowDifference:
-    """A table whose rows differ; None: the table is not there."""
+    """A table whose numbers of rows differ; None: there is no such table."""
 
     table: str
     dumped: int | None
@@ -162,11 +163,11 @@ def compare_rows(
     counted: Mapping[int, int],
     unknown: Collection[int] = (),
 ) -> tuple[int, list[RowDifference]]:
-    """Rows of COPY targets, keyed by (schema, name), against rows counted in a database, by their root's OID.
+    """Compare the rows of COPY targets, by (schema, name), with rows counted in a database, by the OID of their root.
 
-    Partitions are compared at their root: pg_dump loads some of them through it. Gives the number of rows that were
-    compared and the differences; tables of extensions are left out, since pg_dump filters their rows, and so are the
-    `unknown` roots, whose rows could not be counted.
+    Partitions are compared at their root: pg_dump loads some of them through it. Returns how many rows were compared,
+    and the differences. Tables of extensions are left out, because pg_dump filters their rows, and so are `unknown`
+    roots, whose rows could not be counted.
     """
     known = {(table.schema, table.name): table for table in of}
     names = {table.oid: f"{table.schema}.{table.name}" for table in known.values()}
@@ -190,7 +191,7 @@ def compare_rows(
 
 
 def schemas(session: Session) -> list[str]:
-    """Schemas that are not PostgreSQL's own."""
+    """List the schemas that are not PostgreSQL's own."""
     rows = session.rows(
         """SELECT nspname AS name FROM pg_namespace
            WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY nspname"""
@@ -199,7 +200,7 @@ def schemas(session: Session) -> list[str]:
 
 
 def properties(session: Session) -> DatabaseProperties:
-    """What pg_dump without `--create` leaves out, of the connected database."""
+    """Query what pg_dump without `--create` leaves out about the connected database."""
     row = session.rows(
         """SELECT pg_get_userbyid(d.datdba) AS owner, pg_encoding_to_char(d.encoding) AS encoding,
                   coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') AS locale_provider,
@@ -234,7 +235,7 @@ def properties(session: Session) -> DatabaseProperties:
 
 
 def roles(session: Session) -> list[Role]:
-    """Every role of the cluster but PostgreSQL's own `pg_…`; passwords are not asked for."""
+    """List every role of the cluster except PostgreSQL's own `pg_…`, without passwords."""
     rows = session.rows(
         """SELECT r.rolname AS name, r.rolsuper AS superuser, r.rolinherit AS inherit, r.rolcreaterole AS createrole,
                   r.rolcreatedb AS createdb, r.rolcanlogin AS login, r.rolreplication AS replication,
@@ -250,7 +251,7 @@ def roles(session: Session) -> list[Role]:
 
 
 def entries_beside(session: Session, prefix: str) -> list[str]:
-    """Names in the data directory that begin with `prefix`; none for a role that may not look there."""
+    """List the names in the data directory that begin with `prefix`; [] if the role may not list it."""
     query = f"SELECT name FROM pg_ls_dir('.') AS name WHERE starts_with(name, {literal(prefix)}) ORDER BY 1"
     try:
         return [row["name"] for row in session.rows(query)]
@@ -259,7 +260,7 @@ def entries_beside(session: Session, prefix: str) -> list[str]:
 
 
 def tables_of_types(session: Session, types: Iterable[str]) -> set[str]:
-    """`schema.name` of the tables that have a column of one of PostgreSQL's own `types`, or an array of them."""
+    """List as `schema.name` the tables with a column of one of PostgreSQL's own `types`, or of an array of them."""
     names = ", ".join(literal(name) for name in types)
     rows = session.rows(
         f"""SELECT DISTINCT n.nspname || '.' || c.relname AS name FROM pg_attribute a
@@ -271,7 +272,7 @@ def tables_of_types(session: Session, types: Iterable[str]) -> set[str]:
 
 
 def is_empty(session: Session) -> bool:
-    """Whether the connected database holds nothing of a user's: no relations, no functions, no types."""
+    """Tell whether users have created nothing in the connected database: no relations, functions or types."""
     nothing = " AND ".join(
         f"""NOT EXISTS (SELECT FROM {relation} o JOIN pg_namespace n ON n.oid = o.{column}
                         WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema')"""
@@ -281,7 +282,7 @@ def is_empty(session: Session) -> bool:
 
 
 def terminate_backends(session: Session, *, tag: str) -> int:
-    """End every other backend whose application_name is `tag`; gives how many there were."""
+    """End every other backend whose application_name is `tag`; return how many there were."""
     return session.rows(
         f"""SELECT count(pg_terminate_backend(pid)) AS ended FROM pg_stat_activity
             WHERE application_name = {literal(tag)} AND pid <> pg_backend_pid()"""

@@ -1,11 +1,10 @@
-"""Rows of tables, counted without running anything that users have defined.
+"""Count the rows of tables without running any code of users.
 
-`SELECT count(*)` is planned, and the planner evaluates the predicates and expressions of a table's indexes and of its
-extended statistics: functions that whoever made them declared IMMUTABLE run with our rights, which are mostly a
-superuser's (seen on 15.20). `SET ROLE` to the owner is no way out: such a function can RESET it. `COPY table (column)
-TO STDOUT` of a plain table plans nothing, uses no index, takes one lock, refuses views, and calls only the output
-function of the column's type, which only a superuser can make. psql throws the rows away where it runs and tells how
-many there were.
+For `SELECT count(*)` the planner evaluates the predicates and expressions of a table's indexes and extended statistics:
+functions that their authors declared IMMUTABLE then run with our rights, mostly a superuser's (seen on 15.20).
+`SET ROLE` to the owner does not help: such a function can RESET it. `COPY table (column) TO STDOUT` of a plain table
+plans nothing, uses no index, takes one lock, refuses views, and calls only the output function of the column's type,
+which only a superuser can create. psql discards the rows where it runs, and reports their number.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from .quoting import identifier, literal, qualified
 from .session import OWN_SEARCH_PATH, Server, Session
 
 BATCH = 100
-"""Tables counted in one transaction: as many locks are held at once."""
+"""Number of tables to count in one transaction, which holds a lock on each."""
 LOCK_WAIT = {"lock_timeout": "5s"}
-"""How long a count waits behind a migration: nothing but a comparison depends on it."""
+"""How long a count waits for a migration: only a comparison depends on it."""
 _KINDS = {
     "v": "a view",
     "m": "a materialised view",
@@ -34,7 +33,7 @@ _KINDS = {
     "I": "an index",
 }
 _DAMAGE = ("XX", "58")
-"""SQLSTATE classes of what could not be read: "internal error", which holds data_corrupted, and "system error"."""
+"""SQLSTATE classes of failed reads: "internal error", which includes data_corrupted, and "system error"."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Uncounted:
 
     @property
     def damaged(self) -> bool:
-        """Whether the table could not be read, so that its data are in doubt."""
+        """Whether the table could not be read, so that its data may be damaged."""
         return isinstance(self.error, QueryFailed) and self.error.sqlstate[:2] in _DAMAGE
 
     def __str__(self) -> str:
@@ -55,13 +54,13 @@ class Uncounted:
 
 @dataclass(frozen=True)
 class Counted:
-    """Rows by the OID of each table, its partitions and children not included; and what could not be counted."""
+    """Rows by the OID of each table, without its partitions and children; and the tables that could not be counted."""
 
     rows: dict[int, int] = field(default_factory=dict[int, int])
     failed: list[Uncounted] = field(default_factory=list[Uncounted])
 
     def by_root(self, tables: Iterable[Table]) -> dict[int, int]:
-        """Rows of those of `tables` that were counted, summed by the OID of their root."""
+        """Sum the rows of those of `tables` that were counted, by the OID of their root."""
         found: dict[int, int] = {}
         for table in tables:
             if table.oid in self.rows:
@@ -69,29 +68,29 @@ class Counted:
         return found
 
     def unknown_roots(self, tables: Iterable[Table]) -> set[int]:
-        """OIDs of the roots whose sum lacks the rows of a table that could not be counted."""
+        """Return the OIDs of roots whose sum lacks the rows of a table that could not be counted."""
         failed = {lost.table.oid for lost in self.failed}
         return {table.root for table in tables if table.oid in failed}
 
     def failed_of(self, tables: Iterable[Table]) -> list[Uncounted]:
-        """Which of `tables` could not be counted."""
+        """Return those of `tables` that could not be counted."""
         oids = {table.oid for table in tables}
         return [lost for lost in self.failed if lost.table.oid in oids]
 
     def told(self, what: str) -> list[str]:
-        """A warning in words, `what` first, where some could not be counted."""
+        """Return a warning that begins with `what` if some tables could not be counted."""
         return [f"{what}: {listed(self.failed)}."] if self.failed else []
 
     def require(self) -> None:
-        """Raises the first error, if there was one."""
+        """Raise the first error, if there was one."""
         if self.failed:
             raise self.failed[0].error
 
 
 @dataclass(frozen=True)
 class Relation:
-    """What a name means by the database's own search_path. `tables`, of which each has this one as its root, hold its
-    rows: itself, its partitions and children. `rules` are their names."""
+    """What a name refers to on the database's own search_path. `tables`, which all have this one as their root, hold
+    its rows: itself, its partitions and children. `rules` are the names of its rules."""
 
     oid: int
     schema: str
@@ -102,14 +101,14 @@ class Relation:
 
     @property
     def no_table(self) -> str:
-        """What it is instead, in words; "" for a table."""
+        """A sentence on what it is instead of a table; "" for a table."""
         kind = _KINDS.get(self.kind, "")
         return f"{self.schema}.{self.name} is {kind}, not a table" if kind else ""
 
 
 @dataclass(frozen=True)
 class Count:
-    """Rows of the table that a name means. None where there is no such table; `why` says what else there is."""
+    """Rows of the table that a name refers to; None if there is no such table: `why` then says what there is."""
 
     rows: int | None
     why: str = ""
@@ -117,23 +116,23 @@ class Count:
 
     @property
     def told(self) -> str:
-        """In words."""
+        """The count in words."""
         return f"{self.rows:,} rows" if self.rows is not None else self.why or "no such table"
 
 
 def listed(failed: Sequence[Uncounted]) -> str:
-    """The first few in words."""
+    """List the first few in words."""
     return shortened(failed, separator="; ")
 
 
 def count_rows(
     session: Session, of: Iterable[Table], snapshot: str | None = None, *, until: float | None = None
 ) -> Counted:
-    """Count the rows of each table in `of` that has rows of its own, in short transactions that see an exported
-    `snapshot` (None: what is there when each begins).
+    """Count the rows of each table in `of` that has rows of its own, in short transactions.
 
-    `session` is in no transaction. What can't be counted is in the answer; raises ServerError only when the connection
-    is lost, or when it is later than `until` by `time.monotonic()`: then the session is closed.
+    These see an exported `snapshot`; with None, each sees what is there when it begins. `session` must not be in a
+    transaction. The result includes the tables that can't be counted; raises ServerError only when the connection is
+    lost, or when `time.monotonic()` passes `until`: the session is then closed.
     """
     counted, plain = Counted(), [table for table in of if table.kind == "r"]
     for at in range(0, len(plain), BATCH):
@@ -160,16 +159,16 @@ def _count(session: Session, batch: list[Table], counted: Counted, timeout: floa
     others = _others(session, [table for table, _ in done])
     for table, rows in done:
         if table.oid in others:
-            counted.failed.append(Uncounted(table, QueryFailed("another table has its name by now", sqlstate="42P01")))
+            counted.failed.append(Uncounted(table, QueryFailed("another table now has its name", sqlstate="42P01")))
         else:
             counted.rows[table.oid] = rows
 
 
 def _columns(session: Session, of: list[Table]) -> dict[int, str]:
-    """The column of each table that costs least to write, in parentheses, by the table's OID: one of a fixed length is
-    never read from a TOAST table. Generated ones can't be copied; of a table without any other, all are: none.
+    """Return, in parentheses, the column of each table that is cheapest to write, by the table's OID.
 
-    Without a conversion (SQL_ASCII) what is in a text does not matter.
+    One of a fixed length is never read from a TOAST table. Generated ones can't be copied; a table that has no other is
+    missing here, and copied as a whole. Without a conversion (SQL_ASCII) the content of texts does not matter.
     """
     oids = ", ".join(str(table.oid) for table in of)
     rows = session.rows(
@@ -182,7 +181,7 @@ def _columns(session: Session, of: list[Table]) -> dict[int, str]:
 
 
 def _others(session: Session, of: list[Table]) -> set[int]:
-    """OIDs of tables whose name means another one by now. The names of those that were read are locked."""
+    """Return the OIDs of tables whose name now belongs to another one. The names of those that were read are locked."""
     if not of:
         return set()
     found = ", ".join(f"({t.oid}, to_regclass({literal(qualified(t.schema, t.name))}))" for t in of)
@@ -197,14 +196,14 @@ def _others(session: Session, of: list[Table]) -> set[int]:
 
 
 def find(session: Session, name: str) -> Relation | None:
-    """What `name` means by the database's own search_path; None if nothing.
+    """Look `name` up on the database's own search_path; None if there is nothing of that name.
 
-    The session was opened with OWN_SEARCH_PATH; afterwards it has `pg_catalog` alone, as others have. On the user's
-    path only this one look-up happens: there an operator or a function of the user's can stand in for any that is not
-    qualified (`=` of two OIDs did, seen on 15.20).
+    The session was opened with OWN_SEARCH_PATH; afterwards its path is `pg_catalog`, as in other sessions. Only this
+    one query runs on the user's path: there a user's operator or function can replace any that is not qualified (`=` of
+    two OIDs was, seen on 15.20).
     """
-    looked = f"SELECT pg_catalog.to_regclass({literal(identifier(name))})::pg_catalog.oid::pg_catalog.int8 AS oid"
-    oid: int | None = session.rows(looked)[0]["oid"]
+    lookup = f"SELECT pg_catalog.to_regclass({literal(identifier(name))})::pg_catalog.oid::pg_catalog.int8 AS oid"
+    oid: int | None = session.rows(lookup)[0]["oid"]
     session.execute("SET search_path = pg_catalog")
     if oid is None:
         return None
@@ -226,7 +225,7 @@ def find(session: Session, name: str) -> Relation | None:
 
 
 def count_of(found: Relation | None, counted: Counted) -> Count:
-    """How many of the rows that were counted are `found`'s."""
+    """Return how many of the counted rows are `found`'s."""
     if found is None:
         return Count(None)
     if found.no_table:
@@ -237,10 +236,10 @@ def count_of(found: Relation | None, counted: Counted) -> Count:
 
 
 def count_table(server: Server, database: str, name: str, options: Mapping[str, str | None] | None = None) -> Count:
-    """Rows of the table that `name` means by the database's own search_path, partitions and children included.
+    """Count the rows of the table `name`, found on the database's own search_path, with its partitions and children.
 
-    `options` are for the session, which a login trigger would see: in a database that is being restored none may fire.
-    Raises ServerError where they can't be read; TableLocked after 3 s behind a migration.
+    `options` are for the session: in a database that is being restored no login trigger may fire. Raises ServerError
+    if the rows can't be read; TableLocked after waiting 3 s for a migration.
     """
     with server.session(database, {**(options or {}), **OWN_SEARCH_PATH, "lock_timeout": "3s"}) as session:
         found = find(session, name)

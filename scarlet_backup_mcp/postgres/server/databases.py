@@ -1,4 +1,4 @@
-"""Databases as wholes: made, renamed, swapped, dropped, and what pg_dump does not carry put back."""
+"""Whole databases: create, rename, swap and drop them, and restore what pg_dump leaves out."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from .session import Server, Session
 NAME_BYTES = 63
 SWAP_LOCK_SECONDS = 15
 ADVISORY_KEY = 0x5CA21E7B
-"""One restore, or drill on the live server, at a time: two backup directories may point at one."""
+"""Allows one restore or drill on the live server at a time: two backup directories may belong to one server."""
 
 
 def advisory_lock(session: Session) -> bool:
-    """Try to take the server's restore lock; it is held as long as the session lives."""
+    """Try to take the server's restore lock, which is held until the session ends."""
     return session.rows(f"SELECT pg_try_advisory_lock({ADVISORY_KEY}) AS held")[0]["held"]
 
 
 def create(
     session: Session, name: str, like: DatabaseProperties | None, comment: str, *, private: bool = False
 ) -> tuple[int, list[str]]:
-    """Make an empty database with `like`'s encoding and locale (None: the server's). Gives its OID, and warnings.
+    """Create an empty database with `like`'s encoding and locale (None: the server's). Return its OID, and warnings.
 
-    `private`: only superusers are let in, whom no limit holds (seen on 15.20).
+    `private`: only superusers can connect, whom no connection limit stops (seen on 15.20).
     """
     warnings: list[str] = []
     limit = _tablespace(session, like, warnings) + (" CONNECTION LIMIT 0" if private else "")
@@ -38,7 +38,7 @@ def create(
     except QueryFailed as error:
         if like is None or "locale" not in error.message.lower():
             raise
-        warnings.append(f"The server does not know the locale {like.locale or like.collate}; its own default is used.")
+        warnings.append(f"The server lacks the locale {like.locale or like.collate}; its default is used.")
         session.execute(
             f"CREATE DATABASE {identifier(name)} TEMPLATE template0 ENCODING {literal(like.encoding)}{limit}"
         )
@@ -51,7 +51,7 @@ def _tablespace(session: Session, like: DatabaseProperties | None, warnings: lis
         return ""
     if session.rows(f"SELECT FROM pg_tablespace WHERE spcname = {literal(like.tablespace)}"):
         return f" TABLESPACE {identifier(like.tablespace)}"
-    warnings.append(f"The server has no tablespace {like.tablespace}; its default one is used.")
+    warnings.append(f"The server has no tablespace {like.tablespace}; its default is used.")
     return ""
 
 
@@ -71,7 +71,7 @@ def _create_statement(version: int, name: str, like: DatabaseProperties | None) 
 
 
 def oid(session: Session, name: str) -> int:
-    """The OID of a database. Raises DatabaseMissing."""
+    """Return the OID of a database. Raises DatabaseMissing."""
     rows = session.rows(f"SELECT oid::bigint AS oid FROM pg_database WHERE datname = {literal(name)}")
     if not rows:
         raise DatabaseMissing(f"There is no database {identifier(name)} on the server.")
@@ -79,22 +79,22 @@ def oid(session: Session, name: str) -> int:
 
 
 def set_comment(session: Session, name: str, comment: str | None) -> None:
-    """Comment on a database; None takes the comment away."""
+    """Comment on a database; None removes the comment."""
     session.execute(f"COMMENT ON DATABASE {identifier(name)} IS {literal(comment)}")
 
 
 def close_doors(session: Session, name: str, pid: int, limit: int) -> None:
-    """Keep everybody out of a database, superusers too, and end who is in, but for the backend `pid`, which stays.
+    """Refuse connections to a database, from superusers too, and end the existing ones except the backend `pid`.
 
-    Parallel workers of that backend are kept out, too (seen on 15.20). `limit` is the one of connections that holds
-    when `swap` opens the doors.
+    Parallel workers of that backend are refused, too (seen on 15.20). `limit` is the connection limit that applies once
+    `swap` opens the doors.
     """
     session.execute(f"ALTER DATABASE {identifier(name)} WITH ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}")
     end_connections(session, name, but=pid)
 
 
 def strangers(session: Session, name: str, pid: int) -> list[str]:
-    """Who is connected to a database but for the backend `pid`, in words. Autovacuum is no stranger."""
+    """Describe who is connected to a database, except the backend `pid` and autovacuum."""
     rows = session.rows(
         f"""SELECT {_WHO} FROM pg_stat_activity
             WHERE datname = {literal(name)} AND pid <> {pid} AND backend_type <> 'autovacuum worker'"""
@@ -103,12 +103,12 @@ def strangers(session: Session, name: str, pid: int) -> list[str]:
 
 
 def open_doors(session: Session, name: str) -> None:
-    """Let connections in again."""
+    """Allow connections again."""
     session.execute(f"ALTER DATABASE {identifier(name)} WITH ALLOW_CONNECTIONS true")
 
 
 def end_connections(session: Session, name: str, but: int = 0) -> None:
-    """End every connection to a database, but for the backend `but`, and wait for their ends, 5 s each at most."""
+    """End every connection to a database, except the backend `but`, and wait up to 5 s for each."""
     session.execute(
         f"""SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
             WHERE datname = {literal(name)} AND pid NOT IN (pg_backend_pid(), {but})"""
@@ -116,37 +116,39 @@ def end_connections(session: Session, name: str, but: int = 0) -> None:
 
 
 def drop(session: Session, name: str) -> None:
-    """Drop a database, its connections first. Begins with a checkpoint, which takes the server down where its disk has
-    no room for that (seen on 15.20): see `procedures.disk_space`."""
+    """End a database's connections and drop it.
+
+    Begins with a checkpoint, which crashes the server if its disk has no space for that (seen on 15.20): see
+    `procedures.disk_space`."""
     if session.rows(f"SELECT FROM pg_database WHERE datname = {literal(name)} AND datistemplate"):
-        set_template(session, name, template=False)  # or it can't be dropped
+        set_template(session, name, template=False)  # a template can't be dropped
     session.execute(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)")
 
 
 def drop_table(session: Session, name: str) -> None:
-    """Drop a table of the connected database, whose quoted `name` comes from `catalogue.stored`, with what needs it."""
+    """Drop a table of the connected database, and what depends on it; `name` is quoted, as `catalogue.stored` does."""
     session.execute(f"DROP TABLE IF EXISTS {name} CASCADE")
 
 
 def drop_public(session: Session) -> None:
-    """Drop the schema `public` of the connected database. Raises QueryFailed when it holds something."""
+    """Drop the schema `public` of the connected database. Raises QueryFailed if it is not empty."""
     session.execute("DROP SCHEMA IF EXISTS public")
 
 
 def set_search_path(session: Session, name: str, schema: str) -> None:
-    """Let sessions of a database look in that schema first, and then where they do by default."""
+    """Make sessions of a database search that schema first, then the default path."""
     session.execute(f'ALTER DATABASE {identifier(name)} SET search_path = {identifier(schema)}, "$user", public')
 
 
 def set_template(session: Session, name: str, *, template: bool) -> None:
-    """Say whether other databases may be made from it."""
+    """Set whether other databases may be created from this one."""
     session.execute(f"ALTER DATABASE {identifier(name)} WITH IS_TEMPLATE {template}")
 
 
 def quietly(version: int) -> dict[str, str]:
-    """Options for sessions in a database that is being restored: its event triggers must not add to its rows.
+    """Return options for sessions in a database that is being restored, whose event triggers must not change its rows.
 
-    As a replica only those fire that were enabled ALWAYS, and from 17 on none. Superusers only.
+    For a replica only triggers enabled ALWAYS fire, and from 17 on none. Only superusers may set these options.
     """
     return {"session_replication_role": "replica", **({"event_triggers": "off"} if version >= 170000 else {})}
 
@@ -155,8 +157,9 @@ def quietly(version: int) -> dict[str, str]:
 
 
 def apply_properties(server: Server, maintenance: str, name: str, wanted: DatabaseProperties) -> list[str]:
-    """Give a database the owner and privileges of `wanted`; comment and connection limit are not touched, and its
-    settings are those that `apply_settings` gives it. Gives a warning for each that could not be had."""
+    """Give a database the owner and privileges of `wanted`; return a warning for each that failed.
+
+    Leaves comment and connection limit alone; for settings see `apply_settings`."""
     quoted = identifier(name)
     with server.session(maintenance) as session:
         session.execute(f"ALTER DATABASE {quoted} OWNER TO {identifier(wanted.owner)}")
@@ -164,20 +167,20 @@ def apply_properties(server: Server, maintenance: str, name: str, wanted: Databa
 
 
 def unlike(server: Server, name: str, wanted: DatabaseProperties, options: Mapping[str, str]) -> list[str]:
-    """What of a database's settings and privileges is not as wanted, in words. `options` are for the session in it."""
+    """Return a warning if a database's settings or privileges are not as wanted. `options` are for the session."""
     with server.session(name, options) as session:
         found = properties(session)
-    told: list[str] = []
+    warnings: list[str] = []
     if _sorted(found.settings) != _sorted(wanted.settings):
-        told.append("The database's settings are not all as they were: compare with `\\drds` in psql.")
+        warnings.append("Some of the database's settings differ from before: compare with `\\drds` in psql.")
     if found.acl != wanted.acl:
-        told.append("The database's privileges are not all as they were: compare with `\\l` in psql.")
-    return told
+        warnings.append("Some of the database's privileges differ from before: compare with `\\l` in psql.")
+    return warnings
 
 
 def apply_settings(server: Server, name: str, settings: Sequence[Setting], options: Mapping[str, str]) -> list[str]:
-    """Store a database's settings in it, before anything is loaded that may depend on them. Gives a warning for each
-    that could not be had."""
+    """Store a database's settings, before anything is loaded that may depend on them; return a warning for each that
+    failed."""
     warnings: list[str] = []
     for setting in settings:
         try:
@@ -204,10 +207,10 @@ def _apply_acl(session: Session, quoted: str, owner: str, acl: Sequence[Grant]) 
 
 
 def apply_setting(server: Server, database: str, setting: Setting, options: Mapping[str, str]) -> None:
-    """Store one setting of a database, in a session of its own, since it takes effect there. Raises QueryFailed.
+    """Store one setting of a database, in a session of its own because it takes effect there. Raises QueryFailed.
 
-    A list such as search_path, given as one literal, would become one name, so the value is set first and stored FROM
-    CURRENT (seen on 15.20).
+    A list such as search_path, given as one literal, would become one name, so the value is first set in the session
+    and then stored FROM CURRENT (seen on 15.20).
     """
     place = f"DATABASE {identifier(database)}"
     if setting.role is not None:
@@ -217,10 +220,10 @@ def apply_setting(server: Server, database: str, setting: Setting, options: Mapp
         session.execute("BEGIN")
         try:
             if setting.name in ("role", "session_authorization") or setting.name.endswith("_timeout"):
-                raise QueryFailed("it would change who we are, or end us", sqlstate="55P02")
+                raise QueryFailed("it would change our role, or end the session", sqlstate="55P02")
             session.execute(f"SELECT set_config({literal(setting.name)}, {literal(setting.value)}, false)")
             session.execute(f"ALTER {place} SET {name} FROM CURRENT")
-        except QueryFailed:  # some can only be set when a connection begins
+        except QueryFailed:  # some can only be set at the start of a connection
             session.execute("ROLLBACK")
             session.execute(f"ALTER {place} SET {name} TO {literal(setting.value)}")
         else:
@@ -235,14 +238,14 @@ def _sorted(settings: Sequence[Setting]) -> list[tuple[str, str, str]]:
 
 
 def swap(renaming: Session, ending: Session, database: str, staging: str, undo: str | None) -> float:
-    """In one transaction rename `database` to `undo` (None: there is none) and `staging` to `database`.
+    """Rename `database` to `undo` (None: there is none) and `staging` to `database`, in one transaction.
 
-    The doors of what comes in are opened in that transaction. Gives the `time.monotonic()` of its begin. Both sessions
-    are in another database. The first rename takes the database's lock, so that new connections queue; meanwhile the
-    second session keeps ending the connections there are. Terminating first and renaming then fails under clients that
-    reconnect ("is being accessed by other users", seen on 15.20). Who has queued is told that there is no such
-    database, since it had looked for the old one before (`InitPostgres` in postinit.c). Raises RestoreFailed naming who
-    is in the way.
+    That transaction also opens the staging database to connections. Returns the `time.monotonic()` of its start. Both
+    sessions are in another database. The first rename takes the database's lock, so that new connections queue;
+    meanwhile the second session keeps ending existing connections. To end them first and rename afterwards fails if
+    clients reconnect ("is being accessed by other users", seen on 15.20). Queued clients get the error that there is no
+    such database, because they have already looked up the old one (`InitPostgres` in postinit.c). Raises RestoreFailed,
+    naming who is in the way.
     """
     try:
         oids = [oid(ending, name) for name in (database, staging) if undo is not None or name == staging]
@@ -264,8 +267,8 @@ def swap(renaming: Session, ending: Session, database: str, staging: str, undo: 
         blockers = f" In the way: {'; '.join(found)}." if found else ""
         raise RestoreFailed(
             f"The databases could not be swapped: {error.message}.{blockers}",
-            "The live database is as it was. Stop what is named (in Docker: `docker compose stop` the services that "
-            "use the database; COMMIT or ROLLBACK PREPARED a prepared transaction) and call `restore` again.",
+            "The live database is unchanged. Stop what is named (in Docker: `docker compose stop` the services that "
+            "use the database; COMMIT or ROLLBACK PREPARED a prepared transaction), then call `restore` again.",
         ) from None
     finally:
         keeping.stop()
@@ -273,7 +276,7 @@ def swap(renaming: Session, ending: Session, database: str, staging: str, undo: 
 
 
 class _KeepEnding:
-    """A thread that ends the connections to some databases, again and again, and notes who blocks a backend."""
+    """A thread that keeps ending the connections to some databases, and notes who blocks a backend."""
 
     def __init__(self, session: Session, oids: Sequence[int], blocked: int) -> None:
         self.blockers: list[str] = []
@@ -288,7 +291,7 @@ class _KeepEnding:
         self._thread.join(timeout=5)
 
     def _work(self) -> None:
-        with suppress(BackupToolError):  # the renaming session tells what is wrong with the server
+        with suppress(BackupToolError):  # the renaming session reports what is wrong with the server
             while not self._done.wait(0.02):
                 self._session.execute(
                     f"""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -309,7 +312,7 @@ _PREPARED = f"concat('prepared transaction ', gid, ' of ', owner, ' since ', {_S
 
 
 def _prepared(session: Session, oids: Sequence[int]) -> list[str]:
-    """Prepared transactions in these databases, or with a lock on them, in words: no connection's end ends them."""
+    """Describe prepared transactions in these databases or with a lock on them, which outlive their connections."""
     of = ", ".join(str(number) for number in oids)
     rows = session.rows(
         f"""SELECT {_PREPARED} AS what FROM pg_prepared_xacts p
@@ -321,7 +324,7 @@ def _prepared(session: Session, oids: Sequence[int]) -> list[str]:
 
 
 def obstacles(session: Session, database: str) -> list[str]:
-    """What makes a rename of a database fail, or would be lost by it."""
+    """List what makes renaming a database fail, or would be lost by it."""
     name = literal(database)
     rows = session.rows(
         f"""SELECT {_PREPARED} AS what FROM pg_prepared_xacts WHERE database = {name}

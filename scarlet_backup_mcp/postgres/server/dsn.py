@@ -1,6 +1,6 @@
-"""A connection string taken apart into libpq's environment variables, so that no secret stands in an argument.
+"""Split a connection string into libpq's environment variables, so that no argument contains a secret.
 
-Both forms of libpq's documentation ("Connection Strings", section 34.1.1) are read: URI and keyword/value.
+Reads both forms of libpq's documentation ("Connection Strings", section 34.1.1): URI and keyword/value.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VARIABLES = {
     "target_session_attrs": "PGTARGETSESSIONATTRS",
     "connect_timeout": "PGCONNECT_TIMEOUT",
 }
-# The grammar of libpq's own conninfo_uri_parse: the first "@" ends the credentials unless a "/" comes before it.
+# The grammar of libpq's conninfo_uri_parse: the first "@" ends the credentials unless a "/" comes before it.
 _URI = re.compile(
     r"postgres(?:ql)?://(?:(?P<user>[^:@/\s]*)(?::(?P<password>[^@/\s]*))?@)?"
     r"(?:\[(?P<address>[^\]\s%@/]+)\]|(?P<host>[^][:/?\s]*))(?::(?P<port>[^/?\s]*))?"
@@ -37,8 +37,8 @@ _URI = re.compile(
     re.ASCII,
 )
 _PAIR = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))\s*", re.ASCII)
-# Other parameters that libpq has ("Parameter Key Words"): only these are named in an error, since a misread password
-# could look like a parameter.
+# Other parameters of libpq ("Parameter Key Words"). Errors name only these, since a misread password could look like a
+# parameter.
 _OTHERS = {
     "application_name", "client_encoding", "fallback_application_name", "gsslib", "gssdelegation", "keepalives",
     "keepalives_count", "keepalives_idle", "keepalives_interval", "krbsrvname", "load_balance_hosts", "options",
@@ -49,7 +49,7 @@ _OTHERS = {
 
 
 def environment_of(dsn: str) -> dict[str, str]:
-    """libpq's environment variables for `dsn`, with what its service stands for, if it names one.
+    """Return libpq's environment variables for `dsn`, including the parameters of its service, if it names one.
 
     Raises ConfigurationError without showing the string.
     """
@@ -61,7 +61,7 @@ def environment_of(dsn: str) -> dict[str, str]:
         named = ", ".join(sorted(unknown & _OTHERS)) or "(not shown)"
         raise ConfigurationError(
             f"SCARLET_BACKUP_DSN has parameters this tool can't pass on: {named}.",
-            f"Leave them out; known are {', '.join(sorted([*VARIABLES, 'service']))}.",
+            f"Remove them. Supported are {', '.join(sorted([*VARIABLES, 'service']))}.",
         )
     if any("," in pairs.get(name, "") for name in ("host", "hostaddr", "port")):
         raise ConfigurationError("SCARLET_BACKUP_DSN names several hosts.", "Name the one server to back up.")
@@ -71,7 +71,7 @@ def environment_of(dsn: str) -> dict[str, str]:
 
 
 def holds_password(dsn: str) -> bool:
-    """Whether the string itself holds one. Raises ConfigurationError."""
+    """Tell whether the string itself contains a password. Raises ConfigurationError."""
     return bool(_written(dsn).get("password"))
 
 

@@ -1,6 +1,6 @@
-"""Why pg_dump fails: what it and the server said, and what a look at the server adds to that.
+"""Find out why pg_dump failed: from its message and the server's, and by querying the server.
 
-pg_dump shows a server's error without its SQLSTATE (seen from 15.20 to 18.6), so it is told by its words, in the
+pg_dump shows a server's error without its SQLSTATE (seen from 15.20 to 18.6), so it is recognised by its text, in the
 language of lc_messages=C.
 """
 
@@ -17,14 +17,14 @@ from .session import Session
 Kind = Literal["too large", "locks", "damage", "denied", "locked", "spilled", "limit", "changed", "other"]
 
 MOST_ROWS = 1_000_000
-"""Rows up to which the key of the one at fault is looked for: the keys of those before it are read."""
+"""The faulty row's key is searched for only up to this row, because all keys before it are read."""
 KEY_LENGTH = 80
 ENGLISH = {"lc_messages": "C"}
-"""Options for sessions of superusers, who alone may set it."""
+"""Options for sessions of superusers; others may not set it."""
 
 _NOT_THE_FILES = r"[^\n]*: (?:Too many open files|Permission denied|Operation not permitted|Cannot allocate memory)"
-"""Why the operating system does not open a file that may be whole."""
-# In this order: a message may hold words of a later one, in the statement that it shows.
+"""Reasons for which the operating system does not open a file that may be intact."""
+# In this order: a message may contain words of a later kind, in the statement that it shows.
 _KINDS: tuple[tuple[Kind, str], ...] = (
     ("denied", r"permission denied|row-level security"),
     ("locked", r"(?:lock|statement) timeout(?=.*LOCK TABLE)"),
@@ -45,52 +45,52 @@ _KINDS: tuple[tuple[Kind, str], ...] = (
     ("limit", r"exceeds temp_file_limit"),
     ("changed", r"cache lookup failed|does not exist|could not open relation|could not find|out of sync"),
 )
-# "Command was:" is pg_dump's word for the statement that failed.
+# With "Command was:" pg_dump shows the statement that failed.
 _NAME = r'(?:"(?:[^"]|"")+"|[^\s."(]+)'
 _COMMAND = re.compile(rf"Command was: COPY ({_NAME})\.({_NAME}) ")
 
 
-def kind_of(said: str) -> Kind:
-    """What pg_dump's words mean."""
+def kind_of(message: str) -> Kind:
+    """Classify a message of pg_dump."""
     for kind, words in _KINDS:
-        if re.search(words, said, re.DOTALL):
+        if re.search(words, message, re.DOTALL):
             return kind
     return "other"
 
 
-def table_of(said: str) -> tuple[str, str] | None:
-    """Schema and name of the table whose rows were read, where that is told."""
-    found = _COMMAND.search(said)
+def table_of(message: str) -> tuple[str, str] | None:
+    """Return schema and name of the table whose rows were being read, if the message names it."""
+    found = _COMMAND.search(message)
     return (_unquoted(found[1]), _unquoted(found[2])) if found else None
 
 
-def reason_of(said: str) -> str:
-    """The server's own words, without pg_dump's round them."""
-    found = re.search(r"(?:ERROR|FATAL|PANIC):\s+(.*?)(?=\npg_dump: |$)", said, re.DOTALL)
-    return " ".join((found[1] if found else said).split())
+def reason_of(message: str) -> str:
+    """Return the server's own message, without what pg_dump adds."""
+    found = re.search(r"(?:ERROR|FATAL|PANIC):\s+(.*?)(?=\npg_dump: |$)", message, re.DOTALL)
+    return " ".join((found[1] if found else message).split())
 
 
 def _unquoted(name: str) -> str:
     return name[1:-1].replace('""', '"') if name.startswith('"') else name
 
 
-# -- looks at the server ---------------------------------------------------------------------------------------------
+# -- queries to the server -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class LockTable:
-    """How many locks a server has room for, and what that comes from."""
+    """The settings that decide how many locks a server has room for."""
 
     per_transaction: int
     sessions: int
 
     def needed(self, relations: int) -> int:
-        """What max_locks_per_transaction has to be, at least, for so many at once beside others' locks."""
+        """Return the smallest max_locks_per_transaction for so many locks at once, besides those of other sessions."""
         return max(self.per_transaction + 1, -(-relations * 5 // (self.sessions * 4)))
 
 
 def lock_table(session: Session) -> LockTable:
-    """Of the server: it has room for the product of the two ("Lock Management" in PostgreSQL's documentation)."""
+    """Query the size of the server's lock table: the product of the two ("Lock Management" in its documentation)."""
     row = session.rows(
         """SELECT current_setting('max_locks_per_transaction')::int AS per_transaction,
                   current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int
@@ -100,10 +100,10 @@ def lock_table(session: Session) -> LockTable:
 
 
 def key_at(session: Session, schema: str, name: str, row: int, snapshot: str) -> str:
-    """The primary key of the `row`th row (from 0) as pg_dump reads a table, in words; "" where it can't be told.
+    """Describe the primary key of the `row`th row (from 0) in the order in which pg_dump reads; "" if unknown.
 
-    `session` is in no transaction. Nothing is planned (see `counting`), and no value but the keys' is read.
-    Raises ServerError.
+    `session` must not be in a transaction. Nothing is planned (see `counting`), and only keys are read. Raises
+    ServerError.
     """
     if row >= MOST_ROWS:
         return ""
@@ -116,8 +116,8 @@ def key_at(session: Session, schema: str, name: str, row: int, snapshot: str) ->
     keys = session.execute(f"COPY {qualified(schema, name)} ({wanted}) TO STDOUT").split("\n")
     session.execute("COMMIT")
     values = keys[row].split("\t") if row < len(keys) and keys[row] else []
-    told = ", ".join(f"{column}={value}" for column, value in zip(columns, values, strict=False))
-    return told if len(told) <= KEY_LENGTH else f"{told[:KEY_LENGTH]}..."
+    key = ", ".join(f"{column}={value}" for column, value in zip(columns, values, strict=False))
+    return key if len(key) <= KEY_LENGTH else f"{key[:KEY_LENGTH]}..."
 
 
 def _key_columns(session: Session, schema: str, name: str) -> list[str]:

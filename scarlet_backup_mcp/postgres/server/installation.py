@@ -1,4 +1,4 @@
-"""How a server is installed: its programs, libraries and extensions, and what its databases expect of them."""
+"""A server's installation: its programs, libraries and extensions, and what its databases expect of them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .session import Session
 
 @dataclass(frozen=True)
 class Installation:
-    """`bin_dir` is "" where the role may not see it; the server preloads `libraries`, each session `session_libraries`;
-    `building` are settings for building indexes, with their units."""
+    """A server's installation. `bin_dir` is "" if the role may not see it; the server preloads `libraries`, each
+    session `session_libraries`; `building` are settings for building indexes, with their units."""
 
     bin_dir: str
     libraries: str
@@ -21,7 +21,7 @@ class Installation:
 
 
 def installation(session: Session, timeout: float) -> Installation:
-    """Of the server. Raises ServerError."""
+    """Query the server's installation, for at most `timeout` seconds. Raises ServerError."""
     query = """SELECT (SELECT setting FROM pg_config WHERE name = 'BINDIR') AS bin_dir,
                       current_setting('shared_preload_libraries') AS libraries,
                       current_setting('session_preload_libraries') AS session_libraries,
@@ -32,27 +32,27 @@ def installation(session: Session, timeout: float) -> Installation:
 
 
 def available_extensions(session: Session, names: Iterable[str]) -> set[str]:
-    """Those of `names` that can be created."""
+    """Return those extensions of `names` that can be created."""
     wanted = ", ".join(literal(name) for name in names) or "NULL"
     rows = session.rows(f"SELECT name FROM pg_available_extensions WHERE name IN ({wanted})")
     return {row["name"] for row in rows}
 
 
 def trusted_extensions(session: Session) -> set[str]:
-    """Those that their authors mark as safe in the hands of a database's owner."""
+    """Return the extensions that a database's owner may create, because their authors mark them as trusted."""
     return {row["name"] for row in session.rows("SELECT name FROM pg_available_extension_versions WHERE trusted")}
 
 
 def extensions_of(session: Session) -> list[tuple[str, str]]:
-    """Name and schema of each in the connected database, in the order in which they were made; without plpgsql."""
+    """List name and schema of the connected database's extensions, without plpgsql, in the order of their creation."""
     query = """SELECT e.extname AS name, n.nspname AS schema FROM pg_extension e
                JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname <> 'plpgsql' ORDER BY e.oid"""
     return [(row["name"], row["schema"]) for row in session.rows(query)]
 
 
 def databases_of_other_collations(session: Session) -> list[str]:
-    """Databases that were made with another version of their collation than the server has now; none before 15, which
-    does not tell."""
+    """List the databases created with another version of their collation than the server has now; [] before 15, where
+    that is unknown."""
     if session.version < 150000:
         return []
     query = """SELECT datname AS name FROM pg_database

@@ -1,4 +1,4 @@
-"""Roles that are made for one load and dropped after it, and what they own meanwhile."""
+"""Roles created for one load and dropped after it, and what they own meanwhile."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterable
 from .quoting import identifier, literal
 from .session import Session
 
-# What an extension has made, and its users may fill or use.
+# What an extension has created for its users to fill or use.
 _GRANTS = """SELECT CASE c.relkind WHEN 'S' THEN 'UPDATE ON SEQUENCE ' ELSE 'INSERT ON ' END || c.oid::regclass AS what
              FROM pg_extension e, unnest(e.extconfig) AS config JOIN pg_class c ON c.oid = config
              UNION ALL SELECT 'USAGE ON FOREIGN DATA WRAPPER ' || quote_ident(fdwname) FROM pg_foreign_data_wrapper"""
 
 
 def create(session: Session, name: str, verifier: str, comment: str) -> None:
-    """Make a role that can log in; `verifier` is its password's, for SCRAM.
+    """Create a role that can log in; `verifier` is its password's, for SCRAM.
 
-    Its one right is BYPASSRLS: row security of the file's own, which it forces on owners too, hides no row from it.
+    Its only right is BYPASSRLS, so that row security in the file, even if forced on owners, hides no row from it.
     """
     session.execute("BEGIN")
     session.execute(f"CREATE ROLE {identifier(name)} LOGIN BYPASSRLS PASSWORD {literal(verifier)}")
@@ -25,7 +25,7 @@ def create(session: Session, name: str, verifier: str, comment: str) -> None:
 
 
 def unused(session: Session, beginning: str) -> list[str]:
-    """Name the roles whose comment begins so, and which neither own a database nor are connected."""
+    """List the roles with a comment that begins so which neither own a database nor are connected."""
     rows = session.rows(
         f"""SELECT rolname AS name FROM pg_roles r
             WHERE starts_with(shobj_description(r.oid, 'pg_authid'), {literal(beginning)})
@@ -50,7 +50,7 @@ def give_database(session: Session, name: str, database: str, tablespaces: Itera
 
 
 def equip(session: Session, name: str, schemas: Iterable[str], extensions: Iterable[tuple[str, str]]) -> None:
-    """Make in the connected database the role's `schemas`, and the `extensions` (name and schema) that it may use."""
+    """Create in the connected database the role's `schemas`, and the `extensions` (name and schema) it may use."""
     for schema in schemas:
         session.execute(f"CREATE SCHEMA {identifier(schema)} AUTHORIZATION {identifier(name)}")
     for extension, schema in extensions:
@@ -60,8 +60,9 @@ def equip(session: Session, name: str, schemas: Iterable[str], extensions: Itera
 
 
 def taking_over(name: str, by: str, database: str) -> list[bytes]:
-    """Statements for psql: `by` takes over what the role owns in the connected `database`; what the role may have set
-    for that, and whom it may have let in, is undone."""
+    """Return statements for psql with which `by` takes over what the role owns in the connected `database`.
+
+    They also undo settings and access that the role may have changed there."""
     statements = (
         "SELECT pg_catalog.set_config('search_path', '', false);",
         f"REASSIGN OWNED BY {identifier(name)} TO {identifier(by)};",

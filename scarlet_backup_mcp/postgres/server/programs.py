@@ -1,4 +1,4 @@
-"""How PostgreSQL's client programs are called, and what is known of their versions."""
+"""Command lines of PostgreSQL's client programs, and facts about their versions."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import re
 from collections.abc import Iterable
 
 LOCK_WAIT_MS = 30_000
-"""How long pg_dump waits for its table locks behind a migration."""
+"""How long pg_dump waits for its table locks, held up by a migration."""
 
 PSQL_STOPPED = 3
 """psql's exit code after an error in a script ("Exit Status" in its manual page)."""
 
-# First minor release of each major version with the fix of CVE-2026-18408.
+# First minor release of each major version with the fix for CVE-2026-18408.
 FIXED_MINORS = {15: 19, 16: 15, 17: 11, 18: 6}
 # First minor release of each major version whose pg_dump writes, and whose psql knows, \restrict (August 2025).
 RESTRICT_MINORS = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6, 18: 0}
 
 
 def pg_dump(encoding: str, snapshot: str | None = None, options: Iterable[str] = ()) -> list[str]:
-    """A plain dump of the database in PGDATABASE, as of an exported snapshot (None: of now), in the database's own
-    encoding: without `--encoding` a setting of the role, the database or the environment would choose another one.
-    `options` come last, and so win."""
+    """Return the command for a plain dump of the database in PGDATABASE, as of an exported snapshot (None: of now).
+
+    It uses the database's own encoding: without `--encoding`, a setting of the role, the database or the environment
+    could choose another one. `options` come last, and so win."""
     return [
         "pg_dump",
         "--no-password",
@@ -33,9 +34,10 @@ def pg_dump(encoding: str, snapshot: str | None = None, options: Iterable[str] =
 
 
 def pg_basebackup() -> list[str]:
-    """The whole cluster as one tar archive on stdout, with the WAL that makes it consistent and with `backup_manifest`
-    as its last member. Without `--checkpoint=fast` it waits for a checkpoint that is spread over minutes; CRC32C, the
-    default of the checksums, is not in Python's library."""
+    """Return the command that writes the whole cluster as one tar archive to stdout.
+
+    It includes the WAL that makes it consistent; `backup_manifest` is the last member. Without `--checkpoint=fast` it
+    would wait for a checkpoint that is spread over minutes. Python's library lacks the default checksum, CRC32C."""
     return [
         "pg_basebackup",
         "--no-password",
@@ -49,19 +51,21 @@ def pg_basebackup() -> list[str]:
 
 
 def psql_load() -> list[str]:
-    """psql reading a script from its stdin into the database in PGDATABASE; the first error ends it with code 3 and is
-    shown with its line, which `--file` is for, and its SQLSTATE. A connection that is lost ends it with code 2."""
+    """Return the command for psql to load a script from stdin into the database in PGDATABASE.
+
+    The first error ends it with code 3, shown with its line (thanks to `--file`) and SQLSTATE. A lost connection ends
+    it with code 2."""
     return ["psql", "-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "--file=-"]
 
 
 def knows_restrict(psql_version: str) -> bool:
-    """Whether a psql of that version has the `\\restrict` command."""
+    """Tell whether a psql of that version has the `\\restrict` command."""
     number, minor = _numbers(psql_version)
     return number > 18 or (number in RESTRICT_MINORS and minor >= RESTRICT_MINORS[number])
 
 
 def has_known_holes(version: str) -> str | None:
-    """The first release without the known hole in pg_dump and psql (CVE-2026-18408), if `version` is older than it."""
+    """Return the first release without the known hole in pg_dump and psql (CVE-2026-18408) if `version` is older."""
     number, minor = _numbers(version)
     if number < min(FIXED_MINORS):
         return f"{min(FIXED_MINORS)}.{FIXED_MINORS[min(FIXED_MINORS)]}"
@@ -70,7 +74,7 @@ def has_known_holes(version: str) -> str | None:
 
 
 def major(version: str) -> int:
-    """The major version of "15.20" or "15.20 (Debian …)"; 0 if there is none."""
+    """Return the major version of "15.20" or "15.20 (Debian …)"; 0 if there is none."""
     return _numbers(version)[0]
 
 

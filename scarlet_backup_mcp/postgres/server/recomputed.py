@@ -1,17 +1,16 @@
-"""What a dump does not carry and a load computes anew: stored generated columns, and what materialised views hold.
+"""Compare what no dump contains and every load recomputes: stored generated columns and materialised views.
 
-They are read by a function that lives as long as the transaction in which it is made. Whatever planning and running its
-query evaluates, such as an index predicate, runs with the rights of the table's owner, or for a superuser's table with
-those of `pg_read_all_data`: in a SECURITY DEFINER function nobody can change the role back, and in a transaction that
-has become read-only nothing can be made that would run later (seen on 15.20 with a predicate that tried; `SET ROLE`
-alone it would have undone). The function's body is parsed when it is made, which locks the table: what was looked up of
-it then stays true. At the end everything is rolled back, settings that were changed meanwhile included.
+They are read by a function that exists only in the transaction that creates it. Everything that planning and running
+its query evaluates, such as an index predicate, runs with the rights of the table's owner, or for a superuser's table
+with those of `pg_read_all_data`. In a SECURITY DEFINER function no code can change the role back, and once the
+transaction is read-only none can leave anything behind that runs later (seen on 15.20 with a predicate that tried; it
+would have undone a mere `SET ROLE`). Creating the function parses its body, which locks the table, so that what was
+looked up about it stays true. In the end everything is rolled back, including settings changed meanwhile.
 
-To make the function fires event triggers, whose code would run with our own rights: where one would fire, nothing is
-made.
+Creating the function fires event triggers, whose code would run with our rights: if one would fire, nothing is created.
 
-A virtual generated column (18 and newer) is stored nowhere and can use PostgreSQL's own functions only: it is what its
-definition says.
+A virtual generated column (18 and newer) is not stored and can only use PostgreSQL's own functions, so its definition
+says it all.
 """
 
 from __future__ import annotations
@@ -32,28 +31,29 @@ from .quoting import identifier, literal, qualified
 from .session import Server, Session
 
 KEPT = 100
-"""So many rows of each table, chosen by their keys, are kept with digests of their own, to name some that differ."""
+"""Number of rows of each table, chosen by their keys, to keep with their own digests, so that differing ones can be
+named."""
 SHOWN = 3
 _KEY_LENGTH = 80
 _PATIENCE = {**LOCK_WAIT, "statement_timeout": "1min"}
-"""For looks at the catalogue; what reads rows has the time that is left."""
+"""For catalogue queries; those that read rows get the time that is left."""
 _GRACE_SECONDS = 10
-"""After which a statement that does not heed statement_timeout (its code can catch that) ends with its session."""
+"""After this, a statement that ignores statement_timeout (its code can catch that) is ended with its session."""
 _FORMATS: Mapping[str, str] = {
     "DateStyle": "ISO",
     "IntervalStyle": "postgres",
     "lc_monetary": "C",
     "extra_float_digits": "1",
 }
-"""On which the text of a value depends, besides what every session of ours has."""
+"""Settings that a value's text depends on, besides those of all our sessions."""
 _WHOLE = ""
-"""In place of a column's name: all of them together, of a materialised view, whose rows have no key."""
+"""Stands in for a column's name: all columns together, for a materialised view, whose rows have no key."""
 _NONE = "0" * 32
 
 
 @dataclass(frozen=True)
 class _Computed:
-    """A table or materialised view, and what of it is computed; `schema` and `name` are of its topmost partitioned
+    """A table or materialised view with computed columns. `schema` and `name` are those of its topmost partitioned
     table `root`, if it has one. `reader` is the role that reads it. `has_primary`: the key is the primary one."""
 
     oid: int
@@ -71,7 +71,7 @@ class _Computed:
 
     @property
     def quoted(self) -> str:
-        """Its own name. psql counts a bare `begin` or `case` in a function's body, and waits for its `end`."""
+        """Its own name, quoted: in a function's body, psql counts a bare `begin` or `case` and waits for its `end`."""
         return qualified(self.own_schema, self.own_name)
 
 
@@ -83,12 +83,12 @@ def recomputed(
     seconds: float,
     snapshot: str | None = None,
 ) -> list[Recomputed]:
-    """Digests of it in a snapshot that a session keeps exported (None: as it is now), of partitions under the topmost
-    table. `facts` are of that server and the connecting role; `seconds` is the time for all of it.
+    """Digest the computed columns in an exported snapshot (None: as they are now); partitions count as one table.
 
-    What could not be read says why. Raises ServerError or HostError only where nothing could be.
+    `facts` are those of the server and the connecting role; `seconds` is the time for all of it. Results say why
+    something could not be read. Raises ServerError or HostError only if nothing could be.
     """
-    # The function is in no statistics: by them it is told what was written since a backup.
+    # The function must not count in statistics, which show what was written since a backup.
     until = time.monotonic() + seconds
     options = {
         **_PATIENCE,
@@ -109,22 +109,21 @@ def recomputed(
                     found = _read(session, one, snapshot, left)
                 merged[one.root] = _merged(merged[one.root], found) if one.root in merged else found
     except ValueError as error:
-        raise ServerError(f"What the server sent can't be read: {error}.") from error
+        raise ServerError(f"The server's answer can't be read: {error}.") from error
     return list(merged.values())
 
 
 def unlike(before: Iterable[Recomputed], after: Iterable[Recomputed]) -> list[str]:
-    """What a load has computed in another way than it was in the backed-up database, and what could not be compared,
-    each in words."""
+    """Describe what a load computed differently than in the backed-up database, and what could not be compared."""
     restored = {(one.schema_, one.name): one for one in after}
     found: list[str] = []
     for one in before:
         other = restored.get((one.schema_, one.name))
         what = f"{'materialised view ' if one.view else ''}{one.schema_}.{one.name}"
-        if why := one.why_not or ("it is not there" if other is None else other.why_not):
-            found.append(f"{what}: not compared, since {why}")
-        elif other is not None and (told := _unlike(one, other)):
-            found.append(f"{what}{told}")
+        if why := one.why_not or ("it does not exist" if other is None else other.why_not):
+            found.append(f"{what}: not compared, because {why}")
+        elif other is not None and (difference := _unlike(one, other)):
+            found.append(f"{what}{difference}")
     return found
 
 
@@ -136,17 +135,18 @@ def _unlike(one: Recomputed, other: Recomputed) -> str:
     if not columns:
         return ""
     named = [column for column in columns if column != _WHOLE]
-    what = f"column{'s' if len(named) > 1 else ''} {', '.join(named)}" if named else "which values stand together"
+    what = f"column{'s' if len(named) > 1 else ''} {', '.join(named)}" if named else "the combination of its columns"
     rows = [hashed for hashed in other.sample if _differs(one, hashed, other.sample[hashed])]
     keys = [other.keys[hashed] for hashed in rows if hashed in other.keys]
-    where = f", in {len(rows):,} of {len(other.sample):,} rows that were looked at one by one" if rows else ""
+    where = f", in {len(rows):,} of {len(other.sample):,} rows compared one by one" if rows else ""
     where = f", e.g. where {other.key} is {', '.join(keys[:SHOWN])}" if keys and other.key else where
-    return f", {what}: other values{where}{stale}"
+    return f", {what}: different values{where}{stale}"
 
 
 def _differs(one: Recomputed, hashed: str, digest: str) -> bool:
-    """Whether a row that is kept of the restored copy is known to be another one in the backup. A view's rows are their
-    own keys: there it is one that the backup would have kept, too."""
+    """Tell whether a sampled row of the restored copy is known to differ in the backup.
+
+    A view's rows are their own keys: such a row is one that the backup's sample would have included, too."""
     if not one.view:
         return one.sample.get(hashed, digest) != digest
     return hashed not in one.sample and (len(one.sample) < KEPT or int(hashed) < max(map(int, one.sample)))
@@ -156,8 +156,9 @@ def _differs(one: Recomputed, hashed: str, digest: str) -> bool:
 
 
 def _computed(session: Session) -> list[_Computed]:
-    """What there is of it. The key is the primary one, if that has no generated columns, else all that is not
-    generated."""
+    """List the tables and views with computed columns.
+
+    The key is the primary one, if that has no generated columns, else all columns that are not generated."""
     rows = session.rows(
         """SELECT c.oid::bigint AS oid, r.oid::bigint AS root, n.nspname AS schema, r.relname AS name,
                   own.nspname AS own_schema, c.relname AS own_name, c.relkind = 'm' AS view,
@@ -187,8 +188,8 @@ def _computed(session: Session) -> list[_Computed]:
 
 
 def _event_trigger(session: Session, facts: ServerFacts) -> str:
-    """The name of one that would run when a function is made in this session, whose settings are those of `quietly`;
-    "" for none."""
+    """Name an event trigger that creating a function would fire in this session, whose settings are those of `quietly`;
+    "" if there is none."""
     if facts.superuser and facts.version_num >= 170000:
         return ""
     found = session.rows(
@@ -201,7 +202,7 @@ def _event_trigger(session: Session, facts: ServerFacts) -> str:
 
 
 def _named(one: _Computed, why_not: str = "") -> Recomputed:
-    """It, with nothing read of it yet."""
+    """Return the result for a table of which nothing was read yet."""
     key = f"({', '.join(one.key)})" if one.has_primary else ""
     return Recomputed(schema=one.schema, name=one.name, view=one.view, key=key, why_not=why_not)
 
@@ -215,8 +216,8 @@ def _read(session: Session, one: _Computed, snapshot: str | None, seconds: float
         found = _found(one, _answer(session, one, seconds + _GRACE_SECONDS))
     except (QueryFailed, PermissionDenied, TableLocked) as error:
         found = _named(one, error.message.removesuffix("."))
-    except ValueError:  # no JSON: the server has not understood what was sent as it was meant
-        found = _named(one, "what the server sent of it can't be read")
+    except ValueError:  # no JSON: the server did not understand the query as intended
+        found = _named(one, "the server's answer can't be read")
     session.execute("ROLLBACK")
     return found
 
@@ -244,17 +245,17 @@ def _answer(session: Session, one: _Computed, timeout: float) -> dict[str, Any]:
             WHERE oid = {one.oid} AND oid = to_regclass({literal(one.quoted)})"""
     )
     if not now or not now[0]["same"]:
-        raise QueryFailed("it was changed meanwhile", sqlstate="55006")  # "object not in prerequisite state"
+        raise QueryFailed("it was changed in the meantime", sqlstate="55006")  # "object not in prerequisite state"
     session.execute(f"ALTER FUNCTION {function} OWNER TO {identifier(one.reader)}")
     session.execute("SET TRANSACTION READ ONLY")
     return json.loads(session.execute(f"SELECT {function}", timeout))
 
 
 def _query(one: _Computed) -> str:
-    """One that has all of it in a JSON object. Each column is hashed with the row's key, in text form.
+    """Return a query with all results in a JSON object. Each column is hashed with the row's key, in text form.
 
-    The digests are an ARRAY: a function, json_build_array too, takes 100 arguments at most. Only a primary key is
-    shown, since other columns may hold secrets.
+    The digests are an ARRAY because functions, including json_build_array, take at most 100 arguments. Only a primary
+    key is shown: other columns may hold secrets.
     """
     key, values = (_row(one.columns),) * 2 if one.view else (_row(one.key), _row(one.columns))
     hashed = [_row([column] if one.view else [*one.key, column]) for column in one.columns]
@@ -282,7 +283,7 @@ def _hex(sums: list[int | None]) -> str:
 
 
 def _merged(one: Recomputed, other: Recomputed) -> Recomputed:
-    """Two partitions as one table."""
+    """Merge the results of two partitions."""
     if one.why_not or other.why_not:
         return one if one.why_not else other
     columns = sorted({*one.digests, *other.digests})

@@ -1,4 +1,4 @@
-"""What a search_path finds: who owns its schemas, and which functions have a name."""
+"""Find out who owns the schemas of a search_path, and which functions have a name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Function:
 
 
 def functions_named(session: Session, name: str) -> list[Function]:
-    """Find the functions of that name in any schema but pg_catalog."""
+    """List the functions of that name in any schema except pg_catalog."""
     rows = session.rows(
         f"""SELECT p.oid::regprocedure::text AS name, e.extname AS extension,
                    CASE p.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END AS kind
@@ -31,7 +31,7 @@ def functions_named(session: Session, name: str) -> list[Function]:
 
 
 def schemas_of_others(session: Session, path: str, owner: str) -> list[str]:
-    """Name the schemas of that search_path that neither a superuser nor `owner`, the database's, owns."""
+    """List the schemas of that search_path that neither a superuser nor `owner`, the database's owner, owns."""
     session.execute(f"SELECT pg_catalog.set_config('search_path', {literal(path)}, false)")
     schemas = session.rows("SELECT pg_catalog.current_schemas(false) AS schemas")[0]["schemas"]
     session.execute("SELECT pg_catalog.set_config('search_path', 'pg_catalog', false)")

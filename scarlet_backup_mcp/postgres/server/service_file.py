@@ -1,8 +1,7 @@
-"""libpq's connection service file: what a `service=` in a connection string stands for.
+"""Read libpq's connection service file, for a `service=` in a connection string.
 
-Read as libpq does (`parseServiceInfo` and `parseServiceFile` in src/interfaces/libpq/fe-connect.c), so that each
-program can be given every parameter by itself: a service's `dbname` beats PGDATABASE, and a restore would then load
-into it.
+It is read like libpq does (`parseServiceInfo` and `parseServiceFile` in src/interfaces/libpq/fe-connect.c), so that
+programs get each parameter separately: a service's `dbname` beats PGDATABASE, and a restore would load into it.
 """
 
 from __future__ import annotations
@@ -17,23 +16,23 @@ NAME = "pg_service.conf"
 
 
 def parameters(service: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """The parameters of a service; `environment` may say where the file is (PGSERVICEFILE, PGSYSCONFDIR).
+    """Return the parameters of a service; `environment` may locate the file (PGSERVICEFILE, PGSYSCONFDIR).
 
-    Raises ConfigurationError where no file has it, or it can't be read as libpq would.
+    Raises ConfigurationError if no file has the service, or it can't be read like libpq does.
     """
-    looked = _files(environment)
-    for file in looked:
+    searched = _files(environment)
+    for file in searched:
         found = _section(file, service)
         if found is not None:
             return found
     raise ConfigurationError(
-        f"SCARLET_BACKUP_DSN names the service {service!r}, which is in none of: {', '.join(map(str, looked))}.",
+        f"SCARLET_BACKUP_DSN names the service {service!r}, which is in none of: {', '.join(map(str, searched))}.",
         "Set PGSERVICEFILE to the file that has it, or write host, port and database into the DSN.",
     )
 
 
 def _files(environment: Mapping[str, str]) -> list[Path]:
-    """The user's file, then the system's, whose directory is compiled into libpq: PGSYSCONFDIR stands for it."""
+    """List the user's file, then the system's if PGSYSCONFDIR is set: its default directory is compiled into libpq."""
     if named := environment.get("PGSERVICEFILE"):
         own = Path(named)
     elif sys.platform == "win32":
@@ -64,8 +63,8 @@ def _section(file: Path, service: str) -> dict[str, str] | None:
             name, equals, value = line.partition("=")
             if not equals or name in ("service", "servicefile") or line.startswith("ldap"):
                 raise ConfigurationError(
-                    f"Line {number} of the service file {file} is none that this tool can follow.",
-                    "Write one parameter=value a line, or write host, port and database into SCARLET_BACKUP_DSN.",
+                    f"This tool can't interpret line {number} of the service file {file}.",
+                    "Write one parameter=value per line, or put host, port and database into SCARLET_BACKUP_DSN.",
                 )
             found.setdefault(name, value)
     return found

@@ -1,7 +1,7 @@
-"""A PostgreSQL server, spoken to through its own psql, wherever that runs.
+"""Talk to a PostgreSQL server through its own psql, wherever that runs.
 
-psql is the one client that is certain to be there and to match the server. A `Session` is one psql that stays: it
-holds a snapshot, an advisory lock or a transaction as long as it lives.
+psql is the one client that is certain to be there and to match the server. A `Session` is one running psql: it holds a
+snapshot, an advisory lock or a transaction until it ends.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from .postmaster import IDENTITY, ServerIdentity, Whereabouts
 from .quoting import identifier
 
 OWN_FORMATS: Mapping[str, str | None] = {"TimeZone": None, "bytea_output": None}
-"""For dumps that are compared with one that was taken without any of the options below."""
+"""For dumps that are compared with one made without any of the options below."""
 OWN_SEARCH_PATH: Mapping[str, str | None] = {"search_path": None}
-"""For the one question that is about the database's own search_path."""
+"""For queries about the database's own search_path."""
 MINIMUM_VERSION = 140000
-"""`client_connection_check_interval` and what else is relied on exist from 14 on."""
+"""`client_connection_check_interval`, and other features used here, exist from 14 on."""
 
 # What a session would otherwise inherit from the database's or the role's settings. TimeZone and bytea_output change
 # how pg_dump writes values (seen on 15.20); the time-outs would end a long dump.
 OPTIONS: Mapping[str, str] = {
-    # A function of the user's in public must not be taken for one of the catalogue's.
+    # A user's function in public must not be taken for one of the catalogue's.
     "search_path": "pg_catalog",
     "role": "none",
     "TimeZone": "UTC",
@@ -61,15 +61,15 @@ OPTIONS: Mapping[str, str] = {
 }
 
 _NO_ROOM = (
-    "Free space where the server keeps its data or its temporary files (with Docker, `docker system df` shows what is "
-    "used), then call again."
+    "Free some space where the server keeps its data or its temporary files (with Docker, `docker system df` shows "
+    "what is used), then call again."
 )
 
 
 class Server:
-    """How to connect: a host, a role and what libpq needs. `tag` marks our backends in pg_stat_activity.
+    """How to connect: a host, a role and libpq's parameters. `tag` marks our backends in pg_stat_activity.
 
-    `where` tells which server it has to be: every session proves that it is there.
+    `where` says which server is meant: every session proves that it is there.
     """
 
     def __init__(
@@ -82,16 +82,16 @@ class Server:
         self._environment = dict(environment)
 
     def environment(self, database: str, options: Mapping[str, str | None] | None = None) -> dict[str, str]:
-        """Environment variables for a client program. The database's name goes by PGDATABASE: there libpq takes it as
-        a name, while in `--dbname` it would read a connection string out of it."""
+        """Return a client program's environment variables. The database's name is in PGDATABASE, where libpq takes it
+        as a name; in `--dbname` it could be read as a connection string."""
         settings: dict[str, str | None] = {**OPTIONS, **(options or {})}
         if self.host.kind == "docker" or os.name != "nt":
-            # Without it a backend outlives its killed psql until its statement ends. Not to be had on Windows servers.
+            # Without it a backend outlives its killed psql until its statement ends. Windows servers lack it.
             settings.setdefault("client_connection_check_interval", "1000")
         return {
             "PGUSER": self.user,
             "PGCONNECT_TIMEOUT": "10",
-            # libpq sends it at the start, where it beats PGOPTIONS
+            # libpq sends it at the start, when it beats PGOPTIONS
             **({"PGTZ": zone} if (zone := settings["TimeZone"]) is not None else {}),
             **self.where.environment(),
             **self._environment,
@@ -103,39 +103,39 @@ class Server:
         }
 
     def tagged(self, tag: str) -> Server:
-        """The same, with another mark on its backends."""
+        """Return this server with another mark on its backends."""
         return Server(self.host, self.user, self._environment, tag, self.where)
 
     def logged_in_as(self, user: str, password: str) -> Server:
-        """The same for another role."""
+        """Return this server for another role."""
         given = {**self._environment, "PGUSER": user, "PGPASSWORD": password}
         return Server(self.host, user, given, self.tag, self.where)
 
     def session(
         self, database: str, options: Mapping[str, str | None] | None = None, progress: Progress | None = None
     ) -> Session:
-        """Connect. Raises ServerError or HostError when that fails, WrongServer in another server than is meant."""
+        """Connect. Raises ServerError or HostError if that fails, WrongServer if another server answers."""
         return Session(self, database, options, progress)
 
     def rows(self, database: str, query: str) -> list[dict[str, Any]]:
-        """One query in a session of its own."""
+        """Run one query in a new session; return its rows."""
         with self.session(database) as session:
             return session.rows(query)
 
     def program_version(self, program: str) -> str:
-        """Version number of a client program, for example "15.20". Raises ProgramMissing, ContainerLost or
+        """Return the version of a client program, for example "15.20". Raises ProgramMissing, ContainerLost or
         EngineUnreachable."""
         out = bytearray()
         ended = run(self.host, [program, "--version"], sink=out.extend)
         found = re.search(r"\) (\d+(?:\.\d+)*\S*)", out.decode(errors="replace"))
         if ended.code != 0 or found is None:
-            if gone := lost(self.host, ended, f"a look at {program}"):
+            if gone := lost(self.host, ended, f"`{program} --version`"):
                 raise gone
             raise ProgramMissing(f"`{program} --version` does not work there: {ended.stderr.strip() or ended.code}")
         return found[1]
 
     def ready(self, timeout: float = 5) -> tuple[bool, str]:
-        """What pg_isready says: whether connections are accepted, and its sentence."""
+        """Run pg_isready; return whether connections are accepted, and its message."""
         out = bytearray()
         argv = ["pg_isready", f"--timeout={int(timeout)}"]
         ended = run(self.host, argv, env=self.environment("postgres"), sink=out.extend)
@@ -143,7 +143,7 @@ class Server:
 
 
 class Session:
-    """One psql, statement after statement. A context manager: leaving it ends psql, and with it its backend."""
+    """A running psql that takes one statement after another. A context manager: its end ends psql and the backend."""
 
     def __init__(
         self, server: Server, database: str, options: Mapping[str, str | None] | None, progress: Progress | None = None
@@ -155,7 +155,7 @@ class Session:
         argv = ["psql", "-X", "-q", "-A", "-t", "-w"]
         self._process = server.host.start(argv, env=server.environment(database, options), stdin=True)
         try:
-            # Qualified: with OWN_SEARCH_PATH a function of the user's may come before the catalogue's.
+            # Qualified: with OWN_SEARCH_PATH a user's function may come before the catalogue's.
             facts = self.rows(
                 f"""SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4 AS version,
                            pg_catalog.pg_backend_pid() AS pid, {IDENTITY}"""
@@ -165,7 +165,7 @@ class Session:
             self.identity = ServerIdentity(**facts)
             server.where.require(self.identity, database)
             if self.version < MINIMUM_VERSION:
-                raise ServerUnsupported(f"The server's version number is {self.version}; {MINIMUM_VERSION} is needed.")
+                raise ServerUnsupported(f"The server's version is {self.version}; {MINIMUM_VERSION} is the minimum.")
             if self.version >= 170000:
                 self.execute("SET transaction_timeout = 0")
         except BaseException:
@@ -173,10 +173,10 @@ class Session:
             raise
 
     def execute(self, statement: str, timeout: float | None = None) -> str:
-        """Run one statement and give what psql printed: unaligned, tuples only.
+        """Run one statement; return what psql printed: unaligned, tuples only.
 
-        Raises QueryFailed (or PermissionDenied) with the server's message; ServerError when the connection is gone;
-        ServerUnreachable after `timeout` seconds, and then the session is closed.
+        Raises QueryFailed (or PermissionDenied) with the server's message; ServerError if the connection is lost;
+        ServerUnreachable after `timeout` seconds, with the session closed.
         """
         mark = secrets.token_hex(12)
         script = f"{statement}\n;\n\\echo {mark} :ERROR :SQLSTATE\n\\echo :LAST_ERROR_MESSAGE\n\\echo {mark}\n"
@@ -193,20 +193,20 @@ class Session:
         return answer.decode()
 
     def rows(self, query: str, timeout: float | None = None) -> list[dict[str, Any]]:
-        """The rows of a SELECT, each a dictionary of JSON values."""
+        """Run a SELECT; return its rows as dictionaries of JSON values. Raises what `execute` raises."""
         wrapped = f"SELECT coalesce(pg_catalog.json_agg(pg_catalog.row_to_json(answer)), '[]') FROM ({query}) AS answer"
         return json.loads(self.execute(wrapped, timeout))
 
     def ping(self) -> None:
-        """Raises ServerUnreachable, and closes the session, unless the server answers within 10 s."""
+        """Raise ServerUnreachable, and close the session, unless the server answers within 10 s."""
         self.execute("SELECT 1", timeout=10)
 
     def copy_away(self, statements: Sequence[str], timeout: float | None = None) -> list[int | ServerError]:
-        """Run statements `COPY … TO STDOUT` in a transaction, have psql throw their rows away where it runs, and give
-        how many each had, or its error: the transaction then goes on as it was before that statement.
+        """Run statements `COPY … TO STDOUT` in a transaction; return the number of rows of each, or its error.
 
-        Raises ServerError when the connection is gone; ServerUnreachable after `timeout` seconds for all of them, and
-        then the session is closed.
+        psql discards the rows where it runs. After an error the transaction continues as before that statement. Raises
+        ServerError if the connection is lost; ServerUnreachable after `timeout` seconds for all of them, with the
+        session closed.
         """
         mark = secrets.token_hex(12)
         script = "\\set ON_ERROR_ROLLBACK on\n"
@@ -226,7 +226,7 @@ class Session:
         return found
 
     def close(self) -> Exit:
-        """End psql: by `\\q` first, by force if it is busy. A transaction left open is rolled back."""
+        """End psql: by closing its input, or by force if it is busy. An open transaction is rolled back."""
         with suppress(OSError):
             self._process.end_input()
         until = time.monotonic() + 2
@@ -273,13 +273,13 @@ class Session:
 
 
 def connection_error(ended: Exit, database: str) -> Exception:
-    """What a client program that could not connect, or lost its connection, means."""
+    """Return the error for a client program that could not connect, or lost its connection."""
     text = ended.stderr.strip()
     said = text or f"psql ended with exit code {ended.code}"
     if ended.code is None:
         return ContainerLost(f"The container went away: {said}")
     if ended.code == 137:
-        return ContainerLost(f"psql was killed, or the container that it ran in went away: {said}")
+        return ContainerLost(f"psql was killed, or its container went away: {said}")
     if re.search(r'database ".*" does not exist', text, re.DOTALL):
         return DatabaseMissing(f"There is no database {identifier(database)} on the server.")
     if re.search(
@@ -303,7 +303,7 @@ def connection_error(ended: Exit, database: str) -> Exception:
 
 def _query_error(message: str, sqlstate: str) -> ServerError:
     if sqlstate == "55P03":
-        return TableLocked(f"A table is locked by somebody else: {message}")
+        return TableLocked(f"Another session has locked a table: {message}")
     if sqlstate == "42501":
         return PermissionDenied(f"The server refused: {message}")
     remedy = _NO_ROOM if sqlstate == "53100" else None

@@ -1,4 +1,4 @@
-"""Transactions that only read, and the snapshots that other sessions and pg_dump import from them."""
+"""Read-only transactions, and the snapshots that other sessions and pg_dump import from them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from .session import Session
 
 
 def begin(session: Session, snapshot: str | None = None) -> None:
-    """Begin one that sees what is there now, or an exported `snapshot`."""
+    """Begin a read-only transaction that sees the current data, or an exported `snapshot`."""
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     if snapshot is not None:
         session.execute(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}")
 
 
 def export(session: Session) -> str:
-    """The name of what the present transaction sees; it holds as long as that."""
+    """Export the current transaction's snapshot; return its name, valid until that ends."""
     return session.rows("SELECT pg_export_snapshot() AS name")[0]["name"]

@@ -1,4 +1,4 @@
-"""A cold copy: the files of a server that does not run, read through a helper container (`backup` of kind `volume`)."""
+"""Copy the files of a stopped server through a helper container (`backup` of kind `volume`): a cold copy."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ from . import data_directory, volume_copy
 E = TypeVar("E", bound=BackupToolError)
 
 STOPPED = ("created", "exited", "dead")
-"""Docker's words for a container in which nothing runs, and which nothing but a call will start."""
+"""Docker's states of a container in which nothing runs and which does not start by itself."""
 STOP_FIRST = (
-    "If its server does not come up at all, run `docker compose stop postgres` in Scarlet's directory and call "
-    "`backup` with kind volume again: it then copies the files."
+    "If its server does not start at all, run `docker compose stop postgres` in Scarlet's directory and call `backup` "
+    "with kind volume again: it then copies the files."
 )
-AGAIN = "See with `docker ps` whether something writes there, check the disk, and call `backup` again."
+AGAIN = "See in `docker ps` whether something writes there, check the disk, and call `backup` again."
 SIGNALS = ("standby.signal", "recovery.signal")
 SHOWN = 5
 ENGLISH = {"LC_ALL": "C"}
 
 
 def stopped(context: BackupContext) -> ContainerInfo | None:
-    """The place if its container has ended, so that its files can be copied; None while it runs.
+    """Look whether the container is stopped, so that its files can be copied; None while it runs.
 
-    Raises RestoreInterrupted while a journal waits, ContainerNotRunning or ContainerPaused where neither is so.
+    Raises RestoreInterrupted while a journal waits, ContainerNotRunning or ContainerPaused in any other state.
     """
     try:
         require_running(context)
@@ -60,20 +60,20 @@ def stopped(context: BackupContext) -> ContainerInfo | None:
 
 
 def or_stopped(error: E) -> E:
-    """The same error with the way that is left where the server can't be had to run."""
+    """Add to an error's remedy what to do if the server can't be started."""
     return type(error)(error.message, f"{error.remedy} {STOP_FIRST}")
 
 
 def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[VolumeManifest, list[str]]:
-    """Copy the files, verify the copy and give it its name; gives warnings too. Call it under the directory's lock.
+    """Copy the files, verify the copy, and give it its name; give its manifest and warnings. Call it under the lock.
 
-    Raises VolumeUnsupported where the data directory can't be copied so, DumpFailed when something wrote there
-    meanwhile or the copy is not whole, or what `stopped` and the helper raise; no file is left behind.
+    Raises VolumeUnsupported if the data directory can't be copied this way, DumpFailed if something wrote there
+    meanwhile or the copy is not whole, or what `stopped` and the helper raise; then no file is left behind.
     """
     created_at, compression = datetime.now(UTC), order.compression
     container_info = stopped(context)
     if container_info is None:
-        raise DumpFailed(f"The {context.describe()} was started just now.", "Call `backup` again.")
+        raise DumpFailed(f"The {context.describe()} has just started.", "Call `backup` again.")
     mount = _mount(container_info)
     _require_unused(context, container_info, mount)
     name = context.directory.new_name(context.settings.prefix, compression, "volume")
@@ -130,25 +130,25 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
 
 
 def _mount(container_info: ContainerInfo) -> Mount:
-    """What the data directory lies on. Raises VolumeUnsupported where a helper would not see all of it."""
+    """Find the mount of the data directory. Raises VolumeUnsupported if a helper would not see all of it."""
     mount = container_info.data_mount
     if mount is None:
         raise VolumeUnsupported(
             f"The data directory {container_info.data_directory} of the container {container_info.container} lies in "
-            "the container itself, on no volume that a helper container could read.",
-            f"Start that very container (`docker start {container_info.container}`: a new one would not have the data) "
+            "the container itself, not on a volume that a helper container could read.",
+            f"Start that same container (`docker start {container_info.container}`: a new one would not have the data) "
             "and call `backup` again.",
         )
     if mount.kind == "tmpfs":
         raise VolumeUnsupported(
             f"The data directory {container_info.data_directory} of the container {container_info.container} lies in "
-            "memory, and went when it stopped.",
+            "memory, and was lost when it stopped.",
             "`list_backups` shows what can be restored. Put the data directory on a volume.",
         )
     if container_info.mounts_inside:
         raise VolumeUnsupported(
-            "Other volumes or directories are mounted inside of the data directory "
-            f"({_words(container_info.mounts_inside)}), and one archive can hold the data directory only.",
+            "Other volumes or directories are mounted inside the data directory "
+            f"({_words(container_info.mounts_inside)}), and an archive holds the data directory only.",
             f"Start the server and take an SQL backup with kind sql. {data_directory.BY_HAND}",
         )
     return mount
@@ -159,11 +159,11 @@ def _words(mounts: list[Mount]) -> str:
 
 
 def _require_unused(context: BackupContext, container_info: ContainerInfo, mount: Mount) -> None:
-    """Raises VolumeUnsupported where a container that runs might write there."""
+    """Raise VolumeUnsupported if a running container could write there."""
     if users := others_with(context, mount.source, container_info.container):
         raise VolumeUnsupported(
-            f"{mount.source}, in which the data directory lies, is in use by {', '.join(users)}: what is copied while "
-            "somebody may write is torn.",
+            f"{mount.source}, which holds the data directory, is in use by {', '.join(users)}: a copy made while "
+            "something writes may be torn.",
             f"Stop it (`docker stop {users[0]}`) and call `backup` again; or, if it is the server, set "
             "SCARLET_BACKUP_CONTAINER to its name.",
         )
@@ -171,7 +171,7 @@ def _require_unused(context: BackupContext, container_info: ContainerInfo, mount
 
 @contextmanager
 def _no_server_to_start() -> Generator[None]:
-    """What is lost is the helper container: the server's own is not to be started, and is stopped already."""
+    """Raise DumpFailed if the helper container is lost: the remedies of these errors are about the server's own."""
     try:
         yield
     except (ContainerLost, ContainerMissing, ContainerNotRunning, ContainerPaused) as error:
@@ -198,7 +198,7 @@ def _require_untouched(
     host: Host,
     cluster: data_directory.StoppedCluster,
 ) -> None:
-    """Raises DumpFailed if a server may have run on the files since they were looked at."""
+    """Raise DumpFailed if a server may have run on the files since they were examined."""
     now = context.host.container_info()
     others = others_with(context, mount.source, now.container)
     if (now.container_id, now.state, now.started_at) != (
@@ -206,32 +206,32 @@ def _require_untouched(
         container_info.state,
         container_info.started_at,
     ):
-        happened = f"the container {now.container} was {now.state} when it ended"
+        happened = f"the container {now.container} was {now.state} at the end"
     elif others:
-        happened = f"{', '.join(others)} had {mount.source} mounted when it ended"
+        happened = f"{', '.join(others)} had {mount.source} mounted at the end"
     elif data_directory.control(host, container_info) != cluster.control:
         happened = "its control file was written meanwhile"
     else:
         return
     raise DumpFailed(
         f"A server may have written while its files were copied: {happened}. The copy is thrown away.",
-        "Call `backup` again: of a server that runs it takes a consistent copy.",
+        "Call `backup` again: it takes a consistent copy of a running server.",
     )
 
 
 def _require_whole(written: archive.ArchiveWritten) -> None:
-    """Raises DumpFailed unless all of it was read without a complaint."""
+    """Raise DumpFailed unless tar read all of it without a complaint."""
     if written.said:
         raise DumpFailed(f"tar did not copy all of it: {' '.join(written.said[:SHOWN])}", AGAIN)
-    looked = archive_checks.data_directory(written.contents)
-    if not looked.ok or written.contents.odd or written.contents.root:
-        wrong = [*written.contents.odd[:SHOWN], *([] if looked.ok else [checks.describe([looked])])]
-        raise DumpFailed(f"tar ended without an error, but the copy is no whole data directory: {'; '.join(wrong)}.")
+    check = archive_checks.data_directory(written.contents)
+    if not check.ok or written.contents.odd or written.contents.root:
+        wrong = [*written.contents.odd[:SHOWN], *([] if check.ok else [checks.describe([check])])]
+        raise DumpFailed(f"tar ended without an error, but the copy is not a whole data directory: {'; '.join(wrong)}.")
 
 
 def _warnings_of(contents: ArchiveContents) -> list[str]:
     return [
-        f"It holds {name}: a server that is started on it comes up as a standby or in recovery, not as it was."
+        f"It holds {name}: a server that starts on it runs as a standby or in recovery, not as it was."
         for name in SIGNALS
         if name in contents.files
     ]

@@ -1,4 +1,4 @@
-"""A data directory whose server does not run, as programs in a helper container tell of it."""
+"""Examine the data directory of a stopped server, with programs in a helper container."""
 
 from __future__ import annotations
 
@@ -17,19 +17,17 @@ from ..recovery.journal import BACK_BY_HAND
 from ..recovery.volume_layout import OF_A_SERVER, PREFIX
 
 NOT_COPIED = ("pgsql_tmp*", "lost+found", ".s.PGSQL.*")
-"""What lies in a data directory without being the cluster's: temporary files and what restores have set aside (base
-backups skip such names, too: "Backing Up The Data Directory"), what a file system has in its root, sockets."""
+"""What lies in a data directory and is not the cluster's: temporary files and undo points of restores (base backups
+skip such names, too: "Backing Up The Data Directory"), what a file system has in its root, sockets."""
 LEFT_ALONE = [word for name in NOT_COPIED for word in ("-name", name, "-prune", "-o")]
-"""Words for `find`, which then passes over them."""
+"""Arguments with which `find` passes over them."""
 SHOWN = 5
-BY_HAND = (
-    "Where it does not start, keep its files first: `docker cp` copies them out of a stopped container as they are."
-)
+BY_HAND = "If it does not start, save its files first: `docker cp` copies them out of a stopped container as they are."
 
 
 @dataclass(frozen=True)
 class StoppedCluster:
-    """What programs in the helper tell of the data directory. `bytes` is what its files take on the disk."""
+    """A data directory as programs in the helper see it. `bytes` is what its files take on the disk."""
 
     control: ControlData
     version: str
@@ -39,13 +37,14 @@ class StoppedCluster:
 
 
 def examine(host: Host, container_info: ContainerInfo) -> StoppedCluster:
-    """Look at it. Raises VolumeUnsupported where it is none, or one that an archive of it would not hold."""
+    """Examine the data directory. Raises VolumeUnsupported if there is none, or if an archive could not hold all of
+    it."""
     directory = _path(container_info)
     if missing := [name for name in NEEDED if not _is_file(host, f"{directory}/{name}")]:
         if left := _left_by_restores(host, directory):
             raise VolumeUnsupported(
                 f"There is no whole cluster of PostgreSQL in {directory} of the container {container_info.container}, "
-                f"but what a restore has set aside: {', '.join(left)}.",
+                f"only what a restore has moved there: {', '.join(left)}.",
                 f"A restore was cut off there. Call `backup` with the backup directory in which its {JOURNAL} lies: "
                 f"that finishes it or rolls it back. Only if that file is lost: {BACK_BY_HAND}",
             )
@@ -57,14 +56,14 @@ def examine(host: Host, container_info: ContainerInfo) -> StoppedCluster:
         )
     if odd := _neither_files_nor_directories(host, directory):
         raise VolumeUnsupported(
-            "There is something in the data directory that is neither a file nor a directory, as tablespaces and a "
-            f"pg_wal that lies elsewhere are: {', '.join(odd[:SHOWN])}. One archive can hold the data directory only.",
+            "The data directory holds links or other things that are neither files nor directories, such as "
+            f"tablespaces or a linked pg_wal: {', '.join(odd[:SHOWN])}. An archive holds the data directory only.",
             f"Start the server and take an SQL backup with kind sql. {BY_HAND}",
         )
     found = control(host, container_info)
     major = output(host, ["cat", f"{directory}/{PG_VERSION}"])
     program = ""
-    with suppress(HostError):  # one that does not start is of no use anyway
+    with suppress(HostError):  # without it PG_VERSION has to do
         program = output(host, ["postgres", "--version"]).strip()
     try:
         version, version_num = controldata.version_of(major, program)
@@ -73,8 +72,8 @@ def examine(host: Host, container_info: ContainerInfo) -> StoppedCluster:
     warnings = ["The server did not run, so its files were copied as they lay: nobody counted its rows."]
     if not found.clean:
         warnings.append(
-            f"It was not shut down in an orderly way (pg_controldata says: {found.state}): from this copy it starts "
-            "as after a crash."
+            f"It was not shut down cleanly (pg_controldata says: {found.state}): from this copy it starts as after a "
+            "crash."
         )
     if program and version == major.strip():
         warnings.append(f"The files are of PostgreSQL {version}, which the image's program can't read: {program}.")
@@ -95,7 +94,7 @@ def _is_file(host: Host, path: str) -> bool:
 
 
 def control(host: Host, container_info: ContainerInfo) -> ControlData:
-    """What pg_controldata tells of it now. Raises VolumeUnsupported when it can't be read."""
+    """Read its control data as it is now. Raises VolumeUnsupported if that can't be read."""
     try:
         return controldata.parse(output(host, ["pg_controldata", _path(container_info)]))
     except EngineUnreachable:
@@ -107,24 +106,24 @@ def control(host: Host, container_info: ContainerInfo) -> ControlData:
 
 
 def _unreadable(container_info: ContainerInfo, why: str) -> VolumeUnsupported:
-    return VolumeUnsupported(f"What cluster lies in {container_info.data_directory} can't be told: {why}", BY_HAND)
+    return VolumeUnsupported(f"The cluster in {container_info.data_directory} can't be identified: {why}", BY_HAND)
 
 
 def _neither_files_nor_directories(host: Host, directory: str) -> list[str]:
-    """Paths in the data directory."""
+    """List paths in the data directory."""
     found = output(host, ["find", f"{directory}/", *LEFT_ALONE, "!", "-type", "f", "!", "-type", "d", "-print"])
     return [path.removeprefix(directory).lstrip("/") for path in found.splitlines()]
 
 
 def _bytes(host: Host, directory: str) -> int:
-    """What is to be copied, as its blocks on the disk tell."""
+    """Sum the disk blocks of what is to be copied."""
     entries = ["find", f"{directory}/", "-mindepth", "1", "-maxdepth", "1", *LEFT_ALONE]
     sizes = output(host, [*entries, "-exec", "du", "-sk", "{}", "+"])
     return sum(int(line.partition("\t")[0]) * 1024 for line in sizes.splitlines() if line[:1].isdigit())
 
 
 def tar(container_info: ContainerInfo) -> list[str]:
-    """How it is copied, in words that GNU's and busybox's tar understand. Members are `./PG_VERSION` and so on."""
+    """Give the command that copies it; GNU's and busybox's tar understand it. Members are `./PG_VERSION` and so on."""
     left_out = [*NOT_COPIED, *(f"./{name}" for name in OF_A_SERVER)]
     return ["tar", "-C", _path(container_info), *(f"--exclude={pattern}" for pattern in left_out), "-cf", "-", "."]
 

@@ -1,4 +1,4 @@
-"""Why a dump failed, and what to do about it that does not end where it began."""
+"""Turn the failure of a dump or a copy into an error with a remedy that leads on."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from ..context import BackupContext
 
 
 class ConcurrentChange(DumpFailed):
-    """The schema changed while the dump was taken: worth one more try."""
+    """The schema changed while the dump was taken; another try may succeed."""
 
     default_remedy = "Wait until the migration that changes the schema has ended, then call `backup` again."
 
 
 @dataclass(frozen=True)
 class DumpPosition:
-    """How far a dump had come: the table whose rows were read, how many of them, and the snapshot."""
+    """How far a dump has come: the table being read, how many of its rows, and the snapshot."""
 
     schema: str
     name: str
@@ -45,7 +45,7 @@ class DumpPosition:
 
 
 def locked(said: str) -> DumpFailed:
-    """The error when a lock was waited for in vain."""
+    """Make the error for a lock that was never granted."""
     return DumpFailed(
         f"A table stayed locked for {programs.LOCK_WAIT_MS / 1000:g} s (by a migration, most likely): {said}",
         "Wait until the migration has ended, then call `backup` again.",
@@ -53,7 +53,7 @@ def locked(said: str) -> DumpFailed:
 
 
 def lost_on_the_way(context: BackupContext, ended: Exit, program: str, what: str) -> BackupToolError | None:
-    """The error when a program that read the server for a dump or a copy was left alone; None: it failed itself."""
+    """Make the error for a program that lost its server or container; None: it failed by itself."""
     said = ended.stderr.strip()
     if gone := lost(context.host, ended, f"the {what}"):
         return gone
@@ -65,14 +65,14 @@ def lost_on_the_way(context: BackupContext, ended: Exit, program: str, what: str
 
 
 def dump_error(context: BackupContext, ended: Exit, at: DumpPosition) -> BackupToolError:
-    """The error of a pg_dump that ended with another exit code than 0."""
+    """Make the error for a pg_dump that failed."""
     said = ended.stderr.strip()
     lost = lost_on_the_way(context, ended, "pg_dump", "dump")
     if lost is not None and not isinstance(lost, ServerUnreachable):
         return lost
     kind = dump_failures.kind_of(said)
     if kind == "denied":
-        return PermissionDenied(f"The role may not read everything, so there can be no whole backup: {said}")
+        return PermissionDenied(f"The role may not read everything, so no whole backup is possible: {said}")
     if kind == "locked":
         return locked(said)
     if lost is not None:
@@ -80,8 +80,8 @@ def dump_error(context: BackupContext, ended: Exit, at: DumpPosition) -> BackupT
     reason = dump_failures.reason_of(said)
     if kind == "too large":
         return ValueTooLarge(
-            f"{_row(context, said, at)} can't be written into a dump: {reason}. One row of a dump, in which bytea "
-            "takes two characters a byte, holds less than 1 GB."
+            f"{_row(context, said, at)} can't be written to a dump: {reason}. A row of a dump holds less than 1 GB, "
+            "and bytea takes two characters a byte."
         )
     if kind == "locks":
         return _too_few_locks(context, at)
@@ -97,7 +97,7 @@ def dump_error(context: BackupContext, ended: Exit, at: DumpPosition) -> BackupT
         )
     if kind == "limit":
         return DumpFailed(
-            f"pg_dump needs larger temporary files than the server lets it have: {reason}.",
+            f"pg_dump needs larger temporary files than the server allows: {reason}.",
             f"Raise it, as a superuser: `ALTER ROLE {identifier(context.server.user)} SET temp_file_limit = -1`; then "
             "call `backup` again.",
         )
@@ -107,7 +107,7 @@ def dump_error(context: BackupContext, ended: Exit, at: DumpPosition) -> BackupT
 
 
 def _row(context: BackupContext, said: str, at: DumpPosition) -> str:
-    """The table whose rows were read, and which of them, in words."""
+    """Name the table that was being read, and the row."""
     table = dump_failures.table_of(said)
     if table is None:
         return "Something"
@@ -123,13 +123,13 @@ def _row(context: BackupContext, said: str, at: DumpPosition) -> str:
 
 
 def _too_few_locks(context: BackupContext, at: DumpPosition) -> TooFewLocks:
-    told, remedy = "", None
+    room, remedy = "", None
     with suppress(ServerError, HostError), context.server.session(context.maintenance_database) as session:
         table = dump_failures.lock_table(session)
-        told = f", and has room for some {table.per_transaction * table.sessions:,} locks"
+        room = f", and has room for about {table.per_transaction * table.sessions:,} locks"
         remedy = TooFewLocks.default_remedy.replace("a higher value", str(table.needed(at.relations)))
     return TooFewLocks(
-        f"pg_dump locks every table, {at.relations:,} here, and the server ran out of room for locks: it has "
-        f"max_locks_per_transaction too low{told}.",
+        f"pg_dump locks every table, {at.relations:,} here, and the server ran out of room for locks: its "
+        f"max_locks_per_transaction is too low{room}.",
         remedy,
     )

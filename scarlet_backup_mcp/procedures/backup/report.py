@@ -1,4 +1,4 @@
-"""What `backup` answers: what was made, which steps of PROC-004 that is, and whether PROC-003 may go ahead."""
+"""Report a backup: what was made, which steps of PROC-004 that was, and whether PROC-003 may go ahead."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..proc004 import CHECK_BACKUP, COPY_VOLUME, CREATE_BACKUPS, DUMP, GO_TO_DIR
 
 @dataclass(frozen=True)
 class Proof:
-    """What came of a drill, `asked` for or made by itself; `why_not` says what became of it where there is none."""
+    """The result of a drill, which the caller `asked` for or which was due; `why_not` says why there is none."""
 
     drill: Drill | None = None
     why_not: str = ""
@@ -26,8 +26,8 @@ class Proof:
 
 
 def safe_to_proceed(context: BackupContext, manifest: Manifest | VolumeManifest, valid: bool) -> tuple[bool, list[str]]:
-    """Whether PROC-003 may go ahead on this fresh backup, `valid` if it passed `full`, and why: what the gate says of
-    it, in the words of a backup that was just made."""
+    """Say whether PROC-003 may go ahead on this fresh backup, and why: the gate's verdict in a fresh backup's words.
+    `valid`: it passed `full`."""
     if not valid:
         return False, ["The backup holds statements that `restore` refuses, as the warning says."]
     if manifest.shrunk:
@@ -40,8 +40,8 @@ def safe_to_proceed(context: BackupContext, manifest: Manifest | VolumeManifest,
     if isinstance(manifest, VolumeManifest):
         if manifest.cold:
             return False, [
-                f"{manifest.name} is a cold copy, of a server that did not run: nobody counted what is in it.",
-                "PROC-003 needs a server that runs: start it with `docker compose up -d postgres` and call `backup`.",
+                f"{manifest.name} is a cold copy of a stopped server: its rows were not counted.",
+                "PROC-003 needs a running server: start it with `docker compose up -d postgres` and call `backup`.",
             ]
         read = [
             f"{manifest.name} was read back in full and matches its manifest and the server's own list of files.",
@@ -50,13 +50,13 @@ def safe_to_proceed(context: BackupContext, manifest: Manifest | VolumeManifest,
     try:
         verdict = judge(context, records.know_head(context, context.directory.find(manifest.name)))
     except BackupToolError as error:
-        return False, [*read, f"The gate to PROC-003 can't be looked at: {error.message} {error.remedy}"]
+        return False, [*read, f"The gate to PROC-003 can't be checked: {error.message} {error.remedy}"]
     if not verdict.safe_to_proceed:
         return False, [*read, *verdict.reasons]
     return True, [
         *read,
         f"{manifest.integrity_table} holds {manifest.integrity_rows} rows; nothing has shrunk.",
-        *verdict.reasons[3:],  # the first ones say the same of a backup that was not just made
+        *verdict.reasons[3:],  # the first ones say what is said above already
     ]
 
 
@@ -68,8 +68,8 @@ def outcome(
     warnings: list[str],
     seconds: float,
 ) -> Backup:
-    """The answer; `valid`: it passed `full`, `proof`: what came of a drill, if there was one. One that was made by
-    itself and came to no end does no harm to a backup that is there."""
+    """Build the report. `valid`: the backup passed `full`; `proof`: the result of its drill, if there was one. A drill
+    that was only due and did not finish takes nothing from the backup."""
     safe, reasons = safe_to_proceed(context, manifest, valid)
     lacking = recorded.not_dumped(manifest)
     reasons += [said for said in lacking if said not in reasons]
@@ -81,9 +81,8 @@ def outcome(
             safe, good = safe and proved, good and proved
         elif drill is not None and drill.proved is False:
             safe, good = False, False
-        told = _told_of(proof, manifest.kind, earlier)
-        told_by_gate = drill is not None and drill.detail and any(drill.detail[:99] in reason for reason in reasons)
-        reasons += [] if told_by_gate and not proof.asked else [told]
+        said_by_gate = drill is not None and drill.detail and any(drill.detail[:99] in reason for reason in reasons)
+        reasons += [] if said_by_gate and not proof.asked else [_drill_result(proof, manifest.kind, earlier)]
     path = context.directory.path / manifest.name
     copied = manifest if isinstance(manifest, VolumeManifest) else None
     cold_copy = copied is not None and copied.cold
@@ -106,9 +105,7 @@ def outcome(
         rows=manifest.rows,
         integrity_rows=manifest.integrity_rows,
         steps=[
-            PREREQUISITES.reported(
-                not cold_copy, f"{where} does not run: its files were copied" if cold_copy else where
-            ),
+            PREREQUISITES.reported(not cold_copy, f"{where} is stopped: its files were copied" if cold_copy else where),
             GO_TO_DIRECTORY.reported(True, str(context.directory.path.parent)),
             CREATE_BACKUPS.reported(True, str(context.directory.path)),
             (DUMP if manifest.kind == "sql" else COPY_VOLUME).reported(True, manifest.name),
@@ -129,7 +126,7 @@ def outcome(
 def _proof_of_definitions(context: BackupContext, manifest: Manifest | VolumeManifest) -> DrillOutcome | None:
     if manifest.definitions_sha256 is None or manifest.identity is None:
         return None
-    with suppress(BackupToolError):  # the backup is there, whatever keeps others from being looked at
+    with suppress(BackupToolError):  # the backup is there, even if others can't be read
         on = proved_definitions.image(context, manifest.identity.server_version)
         return proved_definitions.proof(context, manifest.definitions_sha256, on)
     return None
@@ -142,8 +139,8 @@ def _tables(manifest: Manifest | VolumeManifest) -> list[TableCount]:
     return [TableCount(schema=schema, name=name, rows=count) for (schema, name), count in rows.items()]
 
 
-def _told_of(proof: Proof, kind: Kind, earlier: DrillOutcome | None) -> str:
-    """`earlier` is the last drill of these definitions."""
+def _drill_result(proof: Proof, kind: Kind, earlier: DrillOutcome | None) -> str:
+    """Put a drill's result in words; `earlier` is the last drill of these definitions."""
     if proof.drill is None:
         if earlier is not None and earlier.by is not None and not proof.asked:
             since = f"{earlier.at:%Y-%m-%d %H:%M} UTC"

@@ -1,4 +1,4 @@
-"""`backup`: PROC-004's steps 1 to 4. A file gets a backup's name only after everything about it holds."""
+"""`backup`: PROC-004's steps 1 to 4. A file gets a backup's name only after every check holds."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ from .report import Proof, outcome
 from .sql_dump import DumpWritten, Snapshot, compare_with_snapshot, stream, take_snapshot
 
 ROOM = {"none": 1.2, "zstd": 0.6}
-"""Free space asked for before a dump, in sizes of the database. A real Letta database of 427 MB dumps to 497 MB."""
+"""Free space required for a dump, in sizes of the database. A real Letta database of 427 MB dumps to 497 MB."""
 LABEL_LENGTH = 80
 RECOMPUTED_SECONDS = 180
-"""For reading what a load will compute anew."""
+"""Time limit for reading what a load will compute anew."""
 
 
 def backup(
@@ -65,16 +65,16 @@ def backup(
     patience_seconds: float = 0,
     notes: CallNotes | None = None,
 ) -> Backup:
-    """Take one backup, of the database (`sql`) or of the whole cluster (`volume`): where its container has stopped, a
-    cold copy of the files.
+    """Take one backup, of the database (`sql`) or of the whole cluster (`volume`).
 
-    `compression` None is that of PROC-004: none for SQL, gzip for a volume. `accept_smaller` says that the loss of rows
-    since the last full backup is meant: this one becomes the new measure. With `verify` as "drill" it is then
-    tried out in a throw-away server; with "auto" where no drill has yet proved that its definitions load, or the last
-    full one is long ago (`proved_definitions.due`), and a drill that can't be had then fails nothing.
+    A volume whose container is stopped is copied cold, file by file. `compression` None is PROC-004's: none for SQL,
+    gzip for a volume. `accept_smaller`: rows were deleted on purpose since the last full backup, so this one becomes
+    the new measure. `verify` "drill" always drills the backup; "auto" does if no drill has proved its definitions, or
+    the last full one is too old (`proved_definitions.due`), and then ignores a drill that can't be run. `keep` marks
+    the backup so that retention never removes it.
 
-    `keep` marks it so that retention never removes it. Another call is waited for so many seconds, and another drill as
-    many again. Raises BackupToolError; no file is left behind then, unless the message names it.
+    Waits `patience_seconds` for another call, and as long again for another drill. Raises BackupToolError; then no file
+    is left behind unless the message names it.
     """
     order = Order(_checked_label(label), _checked_compression(kind, compression), accept_smaller, keep)
     try:
@@ -97,7 +97,7 @@ def _take(
 ) -> Backup:
     began = time.monotonic()
     directory = context.directory
-    directory.prepare()  # before all that can fail: the audit log is to tell of the very first failure, too
+    directory.prepare()  # first, so that the audit log can record whatever fails next
     settle_first(context, progress, notes)
     progress.stage("looking at the container")
     stopped = cold_copy.stopped(context) if kind == "volume" else None
@@ -129,7 +129,7 @@ def _take(
 
 
 def _tidy_up(context: BackupContext, progress: Progress, notes: CallNotes) -> None:
-    """What killed calls have left on the server. Raises ServerUnreachable."""
+    """Remove what killed calls left on the server. Raises ServerUnreachable."""
     with maintenance_session(context, progress) as session:
         tidy_up(context, session, notes, restoring=False)
         require_database(context, session)
@@ -140,12 +140,12 @@ def _dump_twice(context: BackupContext, progress: Progress, order: Order) -> tup
     try:
         return _dump(context, progress, order)
     except ConcurrentChange:
-        progress.stage("the schema changed during the dump: once more, with a new snapshot")
+        progress.stage("the schema changed during the dump: dumping again, from a new snapshot")
         return _dump(context, progress, order)
 
 
 def _dump(context: BackupContext, progress: Progress, order: Order) -> tuple[Manifest, list[str], bool]:
-    """Gives the manifest, warnings, and whether `full` holds."""
+    """Dump once; give the manifest, warnings, and whether `full` holds."""
     directory, compression = context.directory, order.compression
     name = directory.new_name(context.settings.prefix, compression)
     with PartialFile(directory.path / name) as partial:
@@ -189,7 +189,7 @@ def _dump(context: BackupContext, progress: Progress, order: Order) -> tuple[Man
 def _recomputed(
     context: BackupContext, snapshot: Snapshot, progress: Progress
 ) -> tuple[list[Recomputed] | None, list[str]]:
-    """What a load will compute anew, and a warning where it can't be read: the dump is whole without it."""
+    """Read what a load will compute anew; a warning if that can't be read, since the dump is whole without it."""
     progress.stage("reading what a load will compute anew")
     try:
         found = recomputed(
@@ -198,13 +198,13 @@ def _recomputed(
     except (ServerError, HostError) as error:
         return None, [
             "What a load computes anew (stored generated columns, materialised views) could not be read, so no drill "
-            f"or restore of this backup compares it; it is whole all the same: {error.message}"
+            f"or restore of this backup compares it. The backup is whole all the same: {error.message}"
         ]
     return found, []
 
 
 def read_back(partial: PartialFile, compression: Compression, written: DumpWritten, progress: Progress) -> str:
-    """Everything that `full` checks, on the finished file. Gives what a restore would refuse, in words: mostly ""."""
+    """Check everything that `full` checks on the finished file; say what a restore would refuse: mostly ""."""
     found = examine(partial.path, compression, progress)
     recorded.require_read_back(
         partial,
@@ -224,7 +224,7 @@ def _proof(
     progress: Progress,
     patience_seconds: float,
 ) -> Proof | None:
-    """What comes of a drill that was asked for or is due; None without one."""
+    """Run the drill that was requested or is due; None if there is none."""
     if verify == "drill":
         return _prove(context, manifest.name, progress, patience_seconds)
     if verify == "full" or isinstance(manifest, VolumeManifest):
@@ -244,7 +244,7 @@ def _proof(
 def _prove(
     context: BackupContext, name: str, progress: Progress, patience_seconds: float, *, sample: bool = False
 ) -> Proof:
-    """After the lock is free: a drill takes as long as a restore, and other backups need not wait for it."""
+    """Drill the backup. The lock is free by now, so that other backups need not wait: a drill may take long."""
     try:
         drill = partial(verify_backup, context, progress, name, "drill", sample=sample)
         verified = patiently(progress, drill, patience_seconds)

@@ -1,4 +1,4 @@
-"""One pg_dump of one snapshot, watched while it streams into a partial file."""
+"""Run one pg_dump of one snapshot, and parse what it writes while that streams into a partial file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from ...models.common import Compression
 from ...models.manifest import Activity, DatabaseProperties, NotDumped, Role, TableData, rows_by_table
 from ...postgres.dump.definitions_digest import DefinitionsDigest, called_functions, definitions_sha256
 from ...postgres.dump.digests import BlockDigests
+from ...postgres.dump.events import Handler, ScriptDamaged
+from ...postgres.dump.events import Target as CopyTarget
 from ...postgres.dump.meanings import meanings
-from ...postgres.dump.script import Handler, ScriptDamaged, ScriptReader
-from ...postgres.dump.script import Target as CopyTarget
+from ...postgres.dump.script import ScriptReader
 from ...postgres.server import catalogue as pg
 from ...postgres.server import counting, dump_failures, programs, snapshots
 from ...postgres.server.activity import activity
@@ -31,7 +32,7 @@ from .dump_errors import ConcurrentChange, DumpPosition, dump_error
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the catalogue said inside the snapshot that pg_dump reads."""
+    """The catalogue as it is in the snapshot that pg_dump reads."""
 
     name: str
     taken_at: datetime
@@ -44,17 +45,17 @@ class Snapshot:
     schemas: list[str]
     tables: list[pg.Table]
     undumped: dict[pg.Table, bool]
-    """Tables whose rows pg_dump leaves out, and whether they may be counted."""
+    """Tables whose rows pg_dump leaves out; true if they may be counted."""
     watched: counting.Relation | None
-    """What the integrity table's name means."""
+    """The relation that the integrity table's name means; None without one."""
     activity: Activity
     calls_functions: bool
-    """Of a user or an extension: see `called_functions`."""
+    """Whether it calls functions of users or extensions: see `called_functions`."""
 
 
 def take_snapshot(context: BackupContext, session: Session, progress: Progress) -> Snapshot:
-    """Begin a transaction in `session` that exports its snapshot, and read the catalogue inside it. The snapshot is
-    there for pg_dump as long as the session stays in that transaction."""
+    """Export a snapshot from a new transaction in `session`, and read the catalogue in it. pg_dump can use the snapshot
+    as long as the session stays in that transaction."""
     progress.stage("taking a snapshot")
     with context.server.session(context.database, UNPINNED, progress) as other:
         settings = effective(other)
@@ -83,7 +84,7 @@ def take_snapshot(context: BackupContext, session: Session, progress: Progress) 
 
 @dataclass(frozen=True)
 class DumpWritten:
-    """What went by while the dump was written."""
+    """What was learned from the dump while it was written."""
 
     tables: list[TableData]
     rest_sha256: str
@@ -101,8 +102,8 @@ class DumpWritten:
 def stream(
     context: BackupContext, snapshot: Snapshot, partial: PartialFile, compression: Compression, progress: Progress
 ) -> DumpWritten:
-    """Dump the snapshot into `partial`. Raises DumpFailed, DumpIncomplete, ConcurrentChange or what took the server
-    away; `partial` is then of no use."""
+    """Dump the snapshot into `partial`. Raises DumpFailed, DumpIncomplete, ConcurrentChange, or what became of the
+    server; then `partial` is of no use."""
     progress.stage("dumping", sum(table.bytes for table in snapshot.tables) or None)
     digests, definitions = BlockDigests(), DefinitionsDigest()
     shown = _DumpProgress(snapshot.tables, progress)
@@ -126,7 +127,7 @@ def stream(
         partial.write(compressor.finish())
         summary = reader.finish()
     except ScriptDamaged as error:
-        raise DumpIncomplete(f"What pg_dump wrote is no whole dump: line {error.line}: {error.message}.") from None
+        raise DumpIncomplete(f"What pg_dump wrote is not a whole dump: line {error.line}: {error.message}.") from None
     if not (summary.header and summary.trailer):
         raise DumpIncomplete("pg_dump ended without an error, but before its closing line: the dump is cut off.")
     tables = table_data(digests)
@@ -145,7 +146,7 @@ def stream(
 
 
 class _DumpProgress(Handler):
-    """Progress by table: sizes of the tables that are done, and what the present one has brought."""
+    """Report progress by table: the sizes of finished tables, and the bytes of the current one."""
 
     def __init__(self, tables: list[pg.Table], progress: Progress) -> None:
         self._sizes = {(table.schema, table.name): table.bytes for table in tables}
@@ -154,7 +155,7 @@ class _DumpProgress(Handler):
         self._name, self._target = "", CopyTarget("", "", ())
 
     def position(self, snapshot: Snapshot) -> DumpPosition:
-        """How far it has come."""
+        """Say how far the dump has come."""
         at, server = self._target, snapshot.server
         return DumpPosition(at.schema, at.name, self._rows, snapshot.name, len(snapshot.tables), server.superuser)
 
@@ -176,7 +177,7 @@ class _DumpProgress(Handler):
 
 @dataclass(frozen=True)
 class Counts:
-    """Rows of the snapshot: of the integrity table, and those that pg_dump has left out of its dump."""
+    """Rows in the snapshot: of the integrity table, and those that pg_dump left out."""
 
     integrity: counting.Count
     not_dumped: list[NotDumped]
@@ -186,10 +187,11 @@ class Counts:
 def compare_with_snapshot(
     context: BackupContext, session: Session, snapshot: Snapshot, tables: list[TableData], progress: Progress
 ) -> Counts:
-    """Count the rows of every table in the snapshot that `session` keeps. Raises ConcurrentChange unless the dump,
-    which holds `tables`, has just as many, extensions' left out, and no table was rewritten behind the snapshot's back.
+    """Count the rows of every table in the snapshot that `session` keeps, and compare them with the dump's `tables`.
 
-    Called after pg_dump has ended: it has held a lock on every table, and few are held besides.
+    Raises ConcurrentChange unless both have the same number of rows, extensions' tables left out, or if a table was
+    rewritten, which a snapshot does not show. Call it after pg_dump has ended: it held a lock on every table, and room
+    for more locks may be short.
     """
     progress.stage("counting the rows of the snapshot")
     if rewritten := pg.rewritten_tables(session):
@@ -213,5 +215,5 @@ def compare_with_snapshot(
     return Counts(
         integrity=integrity,
         not_dumped=[NotDumped(schema=t.schema, name=t.name, rows=rows) for t, rows in lacking.items() if rows != 0],
-        warnings=counted.told("pg_dump has read all tables, but we could not count the rows of some to compare"),
+        warnings=counted.told("pg_dump read all tables, but the rows of some could not be counted to compare them"),
     )

@@ -1,4 +1,4 @@
-"""A copy of the whole running cluster (`backup` of kind `volume`), watched while it streams into a partial file."""
+"""Copy the whole running cluster (`backup` of kind `volume`), and parse the copy while it is written."""
 
 from __future__ import annotations
 
@@ -40,47 +40,47 @@ from ..reading.archive import ArchiveContents, ArchiveWritten
 from .dump_errors import lost_on_the_way
 
 ROOM = 0.6
-"""Free space asked for before a copy, in sizes of the cluster; see docs/choosing.md for measured ones."""
+"""Free space required for a copy, in sizes of the cluster; docs/choosing.md has measured ones."""
 
 
 @dataclass(frozen=True)
 class ServerState:
-    """What the server told at a moment before or after the copy."""
+    """The server's databases and rows at a moment before or after the copy."""
 
     at: datetime
     server: pg.ServerFacts
     databases: dict[str, pg.DatabaseFacts]
     tables: list[TableCount]
     unlogged: list[str]
-    """Tables that are empty in a copy, whatever is in them now; they are counted so."""
+    """Tables that are empty in a copy, whatever they hold now; they count as empty."""
     uncounted: list[str]
-    """Tables whose rows could not all be counted; they are not in `tables`."""
+    """Tables whose rows could not all be counted; `tables` lacks them."""
     warnings: list[str]
     integrity: counting.Count
     activity: Activity
 
     @property
     def rows(self) -> int:
-        """Of all tables."""
+        """Sum the rows of all tables."""
         return sum(table.rows for table in self.tables)
 
     @property
     def cluster_bytes(self) -> int | None:
-        """Sizes of the databases, summed; None where one may not be asked."""
+        """Sum the sizes of the databases; None if one is not known."""
         sizes = [database.bytes for database in self.databases.values()]
         return None if None in sizes else sum(size or 0 for size in sizes)
 
 
 def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[VolumeManifest, list[str]]:
-    """Copy the cluster, verify the copy and give it its name; gives warnings too. Call it under the directory's lock.
+    """Copy the cluster, verify the copy, and give it its name; give its manifest and warnings. Call it under the lock.
 
-    Raises VolumeUnsupported or PermissionDenied when the server can't be copied, DumpFailed or what took the server
-    away when that goes wrong; no file is left behind.
+    Raises VolumeUnsupported or PermissionDenied if the server can't be copied, DumpFailed or what became of the server
+    if the copy fails; then no file is left behind.
     """
     version, compression = context.server.program_version("pg_basebackup"), order.compression
     with context.server.session(context.maintenance_database, progress=progress) as session:
         require_readiness(session)
-        before = _look(context, progress)
+        before = _server_state(context, progress)
         recorded.require_room(context, int((before.cluster_bytes or 0) * ROOM), "this cluster")
         disk_space.require_checkpoint(context.server, before.server, "a copy of the cluster")
         name = context.directory.new_name(context.settings.prefix, compression, "volume")
@@ -102,7 +102,7 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
             _require_this_cluster(contents, before.server)
             partial.finish()
             archive.read_back(partial, compression, written, progress)
-            after = _look(context, progress, before)
+            after = _server_state(context, progress, before)
             rows = min(before.rows, after.rows)
             integrity = min(before.integrity, after.integrity, key=lambda counted: counted.rows or 0)
             last = last_full(context, ("sql", "volume"))
@@ -132,13 +132,13 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
     if before.unlogged:
         said.append(
             f"Unlogged tables come back empty from a copy of a running server: {', '.join(before.unlogged)}. An SQL "
-            "backup holds their rows; after `ALTER TABLE … SET LOGGED` later copies do, too."
+            "backup holds their rows; so do copies after `ALTER TABLE … SET LOGGED`."
         )
     return manifest, said
 
 
 def fields_of(written: ArchiveWritten) -> dict[str, Any]:
-    """What the manifest tells of an archive by itself."""
+    """Give the manifest's fields about the archive itself."""
     contents = written.contents
     return {
         "tar_bytes": written.tar_bytes,
@@ -148,10 +148,10 @@ def fields_of(written: ArchiveWritten) -> dict[str, Any]:
     }
 
 
-def _look(context: BackupContext, progress: Progress, before: ServerState | None = None) -> ServerState:
-    """Count the configured database's rows, in a snapshot of their own. The copy is of a moment between two looks.
+def _server_state(context: BackupContext, progress: Progress, before: ServerState | None = None) -> ServerState:
+    """Count the configured database's rows in a snapshot of their own, once before the copy and once after it.
 
-    Where nothing was written since `before`, that is given again, and nothing is counted.
+    If nothing was written since `before`, give that again and count nothing.
     """
     with context.server.session(context.database, counting.LOCK_WAIT, progress) as session:
         snapshots.begin(session)
@@ -180,14 +180,15 @@ def _look(context: BackupContext, progress: Progress, before: ServerState | None
             ],
             unlogged=[f"{table.schema}.{table.name}" for table in tables if table.oid in emptied],
             uncounted=[f"{table.schema}.{table.name}" for table in tables if table.oid in unknown],
-            warnings=counted.told("The rows of some tables could not be counted, so a drill can't compare them"),
+            warnings=counted.told("Some tables could not be counted, so a drill can't compare them"),
             integrity=counting.count_of(watched, counted),
             activity=now,
         )
 
 
 def site_of(container_info: ContainerInfo, data_directory: str | None) -> Site | None:
-    """Where the data directory lies; `data_directory` as the server tells it. None without a container or a mount."""
+    """Describe where the data directory lies; `data_directory` is the server's own word for it. None without a
+    container or a mount."""
     container_info = replace(container_info, data_directory=data_directory or container_info.data_directory)
     mount = container_info.data_mount
     if mount is None or container_info.data_directory is None:
@@ -210,18 +211,18 @@ def _both(before: ServerState, after: ServerState) -> list[CopiedTable]:
 
 
 def _require_whole(contents: ArchiveContents) -> BackupManifest:
-    """The server's list of what it sent. Raises DumpIncomplete unless all of it, and no more, is in the archive."""
-    looked = [archive_checks.data_directory(contents), *archive_checks.base_backup_checks(contents)]
-    looked += [Check(check="structure", ok=False, detail=odd) for odd in contents.odd]
+    """Read the server's list of what it sent. Raises DumpIncomplete unless the archive holds that and nothing else."""
+    found = [archive_checks.data_directory(contents), *archive_checks.base_backup_checks(contents)]
+    found += [Check(check="structure", ok=False, detail=odd) for odd in contents.odd]
     listed, _ = archive_checks.backup_manifest(contents)
-    if listed is None or any(check.ok is not True for check in looked):
-        wrong = checks.describe([check for check in looked if check.ok is not True])
+    if listed is None or any(check.ok is not True for check in found):
+        wrong = checks.describe([check for check in found if check.ok is not True])
         raise DumpIncomplete(f"pg_basebackup ended without an error, but the copy is not whole: {wrong}.")
     return listed
 
 
 def _require_this_cluster(contents: ArchiveContents, server: pg.ServerFacts) -> None:
-    """pg_basebackup can't be asked where it is: the control file that it brought tells. Raises WrongServer."""
+    """Check the control file in the copy: pg_basebackup does not say which server it read. Raises WrongServer."""
     if not controldata.is_of(contents.kept.get(f"global/{archive.PG_CONTROL}", b""), server.system_identifier):
         raise WrongServer(f"pg_basebackup copied another cluster than {server.system_identifier}, which was asked.")
 
@@ -233,24 +234,24 @@ def _error(context: BackupContext, ended: Exit) -> BackupToolError:
         return lost
     if "pg_hba.conf" in said:
         return PermissionDenied(
-            f"The server lets nobody copy it from there: {said}",
+            f"The server does not allow a copy from there: {said}",
             "Add `local replication all trust`, as the image's own has it, to its pg_hba.conf (for a server on another "
             "machine `host replication all <address> scram-sha-256`) and `SELECT pg_reload_conf()`.",
         )
     if "max_wal_senders" in said:
         return VolumeUnsupported(
-            f"All connections for copies and standbys are taken: {said}",
+            f"The server has no free connection for a copy: {said}",
             "See `SELECT * FROM pg_stat_replication`, or raise max_wal_senders.",
         )
     if "has already been removed" in said:
         return DumpFailed(
-            f"The server threw WAL away that the copy needs: {said}",
+            f"The server removed WAL that the copy needs: {said}",
             "Raise max_slot_wal_keep_size (-1 is its default) or wal_keep_size, and call `backup` again.",
         )
     if "COPY stream ended before" in said:
         return DumpFailed(
             f"The server broke the copy off: {said}",
-            "pg_basebackup does not tell why, the server's log does (in Docker: `docker compose logs postgres`). Mend "
+            "pg_basebackup does not say why; the server's log does (in Docker: `docker compose logs postgres`). Mend "
             "that and call `backup` again.",
         )
     if re.search(r"checksum (error|verification failure)", said):

@@ -1,4 +1,4 @@
-"""The copy that an archive of a whole volume holds, in a throw-away container: unpacked, judged, brought up."""
+"""The cluster in a volume backup: unpack it in a throw-away container, check it, and start a server on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ...errors import ContainerLost, DiskFull, DrillFailed, DrillImpossible, HostError
+from ...errors import ContainerLost, DrillFailed, DrillImpossible, HostError
 from ...hosts import missing_program, run
 from ...models.verification import Check
 from ...postgres.cluster import controldata, recovery
@@ -20,10 +20,11 @@ from ...store.reading import CompressionDamaged, FileReader, decompress
 from ..reading.archive import PG_VERSION, Archive
 from ..reading.archive_checks import is_base_backup
 from ..sandbox.lifecycle import Vacant
+from .own_server import require_room
 
 VERIFIED = "pg_verifybackup"
 ROOM = 1.1
-"""Free space asked for, in sizes of the archive's content."""
+"""Free space required, in sizes of the archive's content."""
 RECOVERY_SECONDS = 3600
 """How long a server may take to recover."""
 END_SECONDS = 3
@@ -46,7 +47,7 @@ class RecoveredCopy:
         return f"{self.vacant.home}/{recovery.COPY}/{self.read.contents.root}".rstrip("/")
 
     def version(self) -> str:
-        """That of the server that will run on it. Raises DrillImpossible if its major version is another one."""
+        """Give the version of the server that will run on it. Raises DrillImpossible for another major version."""
         found = self.vacant.server.program_version(self._program("postgres"))
         text = self.read.contents.kept[PG_VERSION].decode("ascii", "replace").strip()
         if programs.major(text) != programs.major(found):
@@ -59,19 +60,15 @@ class RecoveredCopy:
         return found
 
     def unpack(self) -> None:
-        """Raises DiskFull without room for it, DrillFailed when the file is not the one that was read."""
+        """Unpack it. Raises DiskFull without room for it, DrillFailed if the file has changed since it was read."""
         needed, free = int(self.read.tar_bytes * ROOM), self.vacant.container.host.free_bytes(self.vacant.home)
-        if free is not None and free < needed:
-            raise DiskFull(
-                f"There are {free:,} bytes free for {self.vacant.where}; a drill needs {needed:,}.",
-                "Free space there (`docker system df` shows what is used), then try again.",
-            )
+        require_room(self.vacant.where, free, needed)
         self.progress.stage(f"unpacking {self.entry.name.name} in {self.vacant.where}", self.entry.bytes)
         self._do(recovery.unpack(self.vacant.home), _content(self.entry, self.read.sha256, self.progress))
 
     def verify(self) -> Check | None:
-        """What pg_verifybackup says, the write-ahead log included; None where the server has left no list of files.
-        Only before anything is changed in it."""
+        """Run pg_verifybackup, the write-ahead log included; None where the server left no list of files. Call it
+        before anything is changed in the copy."""
         if not is_base_backup(self.read.contents):
             return None
         self.progress.stage("pg_verifybackup reads the copy")
@@ -81,13 +78,13 @@ class RecoveredCopy:
         return Check(check=VERIFIED, ok=code == 0, detail="" if code == 0 else said)
 
     def control(self) -> tuple[ControlData, Demands]:
-        """What its pg_control holds. Raises ControlDataDamaged."""
+        """Read its pg_control. Raises ControlDataDamaged."""
         _, said = self._run([self._program("pg_controldata"), self.directory])
         return controldata.parse(said), recovery.demands(said)
 
     def configuration_fault(self) -> str:
-        """What keeps a server from starting under the configuration that came along; "" where nothing is wrong with it.
-        Only before `start`, which replaces it. None of it takes effect: it is only read."""
+        """Say what keeps a server from starting under the configuration in the archive; "" if nothing does. Call it
+        before `start`, which replaces the configuration. None of it takes effect: it is only read."""
         code, said = self._run([self._program("postgres"), "-D", self.directory, "-C", "data_directory"])
         if code == 0:
             return ""
@@ -95,7 +92,7 @@ class RecoveredCopy:
         return "; ".join(found[:SHOWN]).replace(f"{self.directory}/", "") or f"exit code {code}"
 
     def start(self, needed: Demands, version: str) -> str | None:
-        """Bring it up, under a configuration of ours. None once it accepts connections; else how it ended."""
+        """Start its server under a configuration of ours. None once it accepts connections; else how it ended."""
         vacant = self.vacant
         settings = recovery.configuration(
             needed, programs.major(version), vacant.home, self.directory, vacant.libraries
@@ -115,7 +112,7 @@ class RecoveredCopy:
             time.sleep(0.2)
 
     def log(self) -> str:
-        """The last that its server has written."""
+        """Read the last lines of its server's log."""
         found = bytearray()
         try:
             path = f"{self.vacant.home}/{recovery.LOG}"
@@ -126,7 +123,7 @@ class RecoveredCopy:
         return found.decode("utf-8", "replace") if ended.code == 0 else self.ended() or ""
 
     def ended(self) -> str | None:
-        """How its server has ended, or is about to, with its last words; None while it runs."""
+        """Say how its server has ended, or is about to, with its last words; None while it runs."""
         until = time.monotonic() + END_SECONDS
         while (ended := self.vacant.container.ended()) is None and time.monotonic() < until:
             time.sleep(0.1)
@@ -152,7 +149,7 @@ class RecoveredCopy:
             raise DrillFailed(f"{self.entry.name.name} could not be laid out in {self.vacant.where}: {said}")
 
     def _run(self, argv: list[str]) -> tuple[int, str]:
-        """A program's exit code and all that it said. Raises HostError when it did not come to an end of its own."""
+        """Run a program; give its exit code and all its output. Raises HostError if it was ended from outside."""
         output = bytearray()
         host = self.vacant.container.host
         ended = run(host, argv, env={"LC_ALL": "C"}, sink=output.extend, progress=self.progress)
@@ -164,7 +161,7 @@ class RecoveredCopy:
 
 
 def _content(entry: Entry, sha256: str, progress: Progress) -> Iterator[bytes]:
-    """An archive before compression. Raises DrillFailed, before its end, when the file is not the one that was read."""
+    """Read an archive, decompressed. Raises DrillFailed before the end if the file has changed since it was read."""
     changed = DrillFailed(f"{entry.name.name} changed while it was drilled.", "Call it again when nobody writes to it.")
     status = entry.path.stat()
     if (status.st_size, status.st_mtime_ns) != (entry.bytes, entry.mtime_ns):

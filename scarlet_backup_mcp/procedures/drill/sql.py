@@ -1,17 +1,17 @@
-"""A restore drill: a backup is loaded into a server that is not the live one, dumped again, and compared.
+"""Drill an SQL backup: load it into a server that is not the live one, dump that database, and compare.
 
-What is equal then is proved: the file brings the same data back. The live server carries no load and no risk.
+What compares equal is proved: the file brings the same data back. The live server bears no load and no risk.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from ...errors import Busy, DiskFull, DrillFailed, ForeignRefused, HostError, RestoreFailed, ServerError
+from ...errors import Busy, DrillFailed, ForeignRefused, HostError, RestoreFailed, ServerError
 from ...hosts import output_of
 from ...models.common import Verdict
 from ...models.manifest import DatabaseProperties, Manifest, TableData
@@ -40,17 +40,18 @@ from ..own_names import scratch_prefix
 from ..reading.sql import Examination, table_data
 from ..recovery.journal import require_running
 from ..sandbox.lifecycle import throw_away_server
+from .own_server import its_own_failures, require_room
 
 ROOM = 1.2
-"""Free space asked for, in sizes of the database."""
+"""Free space required, in sizes of the database."""
 LIVE_IS_SLOWER = 1.2
-"""A live server's load takes so many times that of a throw-away one, which writes nothing durably."""
+"""How many times longer a load takes on a live server than in a sandbox, which makes nothing durable."""
 
 
 @dataclass(frozen=True)
 class DrillServer:
-    """The server in which a drill takes place. `throw_away`: nothing there is anybody's. The second database is for
-    definitions that have to be loaded once more."""
+    """The server that a drill uses. `throw_away`: nobody else uses it. The second of `databases` is for definitions
+    that have to be loaded once more."""
 
     server: Server
     where: str
@@ -62,7 +63,7 @@ class DrillServer:
 
 @dataclass
 class Rehearsal:
-    """A backup in another server, which is there as long as the block. `loaded` is false when nothing came of it."""
+    """A backup that was restored into another server, for as long as the block. `loaded` is false if that failed."""
 
     trial: DrillServer
     database: str
@@ -71,18 +72,18 @@ class Rehearsal:
     loaded: bool = False
     encoding: str = "UTF8"
     formats: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
-    """As `Loader.formats`."""
+    """Settings for its dump, see `Loader.formats`."""
     tables: list[TableData] = field(default_factory=list[TableData])
-    """What `script` has given, once it has come to its end; and `contents` of it."""
+    """The tables in the dump that `script` gave, known at its end; `contents` is the rest of it."""
     contents: Contents = field(default_factory=Contents)
 
     def script(self, progress: Progress, *, rows: bool = True) -> Iterator[bytes]:
-        """Its own dump, for psql; without `rows` only what makes its tables. Raises DrillFailed before the end unless
-        it is whole."""
+        """Dump the restored database for psql; without `rows` only what creates its tables. Raises DrillFailed before
+        the end unless the dump is whole."""
         yield from strip_restrict(self._dump(progress), rows=rows)
 
     def extensions(self) -> list[tuple[str, str]]:
-        """Name and schema of each, in the order in which they were made."""
+        """List its extensions, name and schema, in the order in which they were created."""
         with self.trial.server.session(self.database) as session:
             return extensions_of(session)
 
@@ -95,12 +96,14 @@ class Rehearsal:
         def watch(chunk: bytes) -> None:
             reader.feed(chunk)
             if refused := [refusal for refusal in refusals.found if refusal.reason != NOT_WRITTEN]:
-                raise DrillFailed(f"The dump of what was restored holds what no restore loads: {refused[0]}.")
+                raise DrillFailed(
+                    f"The dump of the restored database holds a statement that no restore loads: {refused[0]}."
+                )
 
         host = self.trial.server.host
         ended = yield from output_of(host, argv, watch, env=environment, progress=progress)
         if ended.code != 0 or not reader.finish().trailer:
-            raise DrillFailed(f"The dump of what was restored is cut off. {ended.stderr.strip()}")
+            raise DrillFailed(f"The dump of the restored database is cut off. {ended.stderr.strip()}")
         self.tables, self.contents = table_data(digests), contents
 
 
@@ -114,24 +117,24 @@ def rehearsal(
     on_live_server: bool = False,
     sample: bool = False,
 ) -> Generator[Rehearsal]:
-    """Restore a backup, whose file was examined into `contents`, into a throw-away server, and compare.
+    """Restore a backup into a sandbox and compare it with `contents`, which its file was examined into.
 
-    `on_live_server`: into a scratch database of the live server instead, where nothing like that server can be made.
-    `sample`: only the first rows of each table and no foreign keys, of a backup of ours: that proves its definitions.
-    Raises DrillFailed, DiskFull, Busy, ForeignRefused, or what keeps the server from being had: then nothing is known
-    of the backup. Whether it is proved is `report.proved`.
+    `on_live_server` uses a scratch database on the live server instead, for where no sandbox can be started. `sample`
+    loads only the first rows of each table and no foreign keys, of a backup of ours: that proves its definitions.
+    `report.proved` says whether the backup is proved. Raises DrillFailed, DiskFull, Busy, ForeignRefused, or what keeps
+    the server from starting: then nothing is known of the backup.
     """
     if on_live_server and record.foreign:
         raise ForeignRefused(
             f"{record.name} was not made by `backup`, so it is not tried out on the live server.",
-            "Drill it in a throw-away server: call it again without on_live_server.",
+            "Call it again without on_live_server: then it is loaded in a sandbox.",
         )
     began = time.monotonic()
     with _trial(context, progress, on_live_server) as trial:
         report = Drill(proved=None, where=trial.where, server_version="", duration_seconds=0)
         found = Rehearsal(trial, trial.databases[0], report)
         try:
-            with _its_own_failures(trial):
+            with its_own_failures(trial.where) if trial.throw_away else nullcontext():
                 _Restorer(context, record, examination, progress, found, sample).rehearse(contents)
             report.duration_seconds = round(time.monotonic() - began, 3)
             yield found
@@ -142,7 +145,7 @@ def rehearsal(
         if not trial.throw_away:
             hindered = disk_space.give_back(trial.server, trial.maintenance_database, found.database)
             trial.warnings.extend([hindered.message] if hindered else [])
-    report.warnings = list(trial.warnings)  # the last ones are of its end
+    report.warnings = list(trial.warnings)  # stopping the server may have added some
 
 
 @contextmanager
@@ -154,29 +157,18 @@ def _trial(context: BackupContext, progress: Progress, on_live_server: bool) -> 
     require_running(context)
     with context.server.session(context.maintenance_database, progress=progress) as guard:
         if not databases.advisory_lock(guard):
-            raise Busy("A restore, a drill or a backup that tidies up is under way on this server.")
-        # Another mark than a backup's, which ends what is left of backups before it begins.
+            raise Busy("Another restore, drill or backup is running on this server.")
+        # Not the tag of backups: the next backup ends all sessions that have it.
         server = context.server.tagged(f"{TAG} drill")
         where, now = f"a scratch database on the live {context.describe()}", datetime.now(UTC)
         first, second = (
             f"{scratch_prefix(context.database)}{moment:%Y%m%d_%H%M%S}" for moment in (now, now + timedelta(seconds=1))
         )
         if len(first.encode()) > databases.NAME_BYTES:
-            raise DrillFailed(f"The name {context.database} is too long: a scratch database's would pass 63 bytes.")
+            raise DrillFailed(
+                f"The name {context.database} is too long: a scratch database's name would exceed 63 bytes."
+            )
         yield DrillServer(server, where, context.maintenance_database, (first, second), throw_away=False)
-
-
-@contextmanager
-def _its_own_failures(trial: DrillServer) -> Generator[None]:
-    """What a throw-away server fails of is nothing that is wrong with the live one, as its errors would say."""
-    try:
-        yield
-    except (HostError, ServerError) as error:
-        if not trial.throw_away:
-            raise
-        raise DrillFailed(
-            f"The drill came to no end, since something failed in {trial.where}: {error.message}"
-        ) from error
 
 
 # -- the steps -------------------------------------------------------------------------------------------------------
@@ -184,7 +176,7 @@ def _its_own_failures(trial: DrillServer) -> Generator[None]:
 
 @dataclass
 class _Restorer:
-    """One backup on its way into the other server."""
+    """One backup that is being restored for a drill."""
 
     context: BackupContext
     record: BackupRecord[Manifest]
@@ -193,7 +185,7 @@ class _Restorer:
     found: Rehearsal
     sample: bool = False
     in_sample: Contents | None = None
-    """Of what was loaded of a sample, once it has come to its end."""
+    """Of the sample that was loaded, known at its end."""
 
     @property
     def server(self) -> Server:
@@ -201,7 +193,7 @@ class _Restorer:
 
     @property
     def manifest(self) -> Manifest | None:
-        """What tells of the database; None for a file that `backup` did not make."""
+        """The manifest; None for a file that `backup` did not make."""
         return None if self.record.foreign else self.record.manifest
 
     def rehearse(self, before: Contents) -> None:
@@ -212,7 +204,7 @@ class _Restorer:
             facts = pg.server_facts(session)
             report.server_version = facts.version
             self._require_room(facts)
-            self._create_what_is_named(session, before, properties)
+            self._create_roles_and_tablespaces(session, before, properties)
         quietly = databases.quietly(facts.version_num) if facts.superuser else {}
         staging = self._staging(properties, quietly)
         staging.create()
@@ -246,34 +238,29 @@ class _Restorer:
 
     @property
     def _written_by(self) -> str:
-        """Version of the pg_dump that wrote the file."""
+        """The version of pg_dump that wrote the file."""
         return (self.examination.summary and self.examination.summary.pg_dump_version) or ""
 
     def _require_room(self, facts: pg.ServerFacts) -> None:
         size = max(self.examination.script_bytes, (self.manifest and self.manifest.database_bytes) or 0)
         needed = disk_space.needed(0 if self.sample else size, ROOM, facts)
         free = self.server.host.free_bytes(facts.data_directory) if facts.data_directory else None
-        if free is not None and free < needed:
-            raise DiskFull(
-                f"There are {free:,} bytes free for {self.found.trial.where}; a drill needs {needed:,}.",
-                "Free space there (with Docker, `docker system df` shows what is used), then try again.",
-            )
+        require_room(self.found.trial.where, free, needed)
 
     def _wanted(self) -> DatabaseProperties | None:
-        """The properties that the database is to have; for a file that does not tell them the live database's, with
-        which it is restored in the end, too."""
+        """Find the properties for the database: the file's own; without any the live database's, as a restore does."""
         if self.manifest is not None:
             return self.manifest.properties
         with suppress(HostError, ServerError), self.context.server.session(self.context.database) as session:
             return pg.properties(session)
         return None
 
-    def _create_what_is_named(
+    def _create_roles_and_tablespaces(
         self, session: Session, contents: Contents, properties: DatabaseProperties | None
     ) -> None:
         if self.found.trial.throw_away:
             named = load_checks.roles_of(properties) if properties else set[str]()
-            # What the roles of a file from elsewhere may do nobody knows; it may make its tables as one of them.
+            # Nobody knows the rights of a foreign file's roles; one of them may have to create its tables.
             known = self.manifest.roles if self.manifest else []
             create_without_login(session, named | {*self.examination.roles}, known)
             own = {properties.tablespace} if properties and properties.tablespace else set[str]()
@@ -335,14 +322,14 @@ class _Restorer:
         report.load_seconds = round(seconds, 3)
         report.restore_seconds = round(seconds * LIVE_IS_SLOWER + 2, 1)
         seen = [one for one, item in zip(report.violations, loader.broken, strict=True) if not item.lacks]
-        told = load_checks.broken(seen, loader.refused, foreign=self.record.foreign) or "; ".join(
+        detail = load_checks.broken(seen, loader.refused, foreign=self.record.foreign) or "; ".join(
             filter(None, [f"{seconds:.1f} s, {report.where}", loader.how])
         )
-        self.found.checks.append(Check(check=load_checks.LOAD, ok=not report.violations, detail=told))
+        self.found.checks.append(Check(check=load_checks.LOAD, ok=not report.violations, detail=detail))
         return True
 
     def _refused(self, verdict: Verdict, detail: str) -> bool:
-        """Note why it can't be loaded."""
+        """Record why it can't be loaded."""
         report = self.found.report
         report.verdict, report.detail, report.proved = verdict, detail, None if verdict == "unknown" else False
         self.found.checks.append(Check(check=load_checks.LOAD, ok=report.proved, detail=detail))

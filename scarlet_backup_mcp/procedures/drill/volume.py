@@ -1,5 +1,6 @@
-"""A restore drill of a whole volume: the archive is unpacked into a throw-away container, a server recovers from it,
-and all that is in it is read. Nothing of it meets the network, and none of its own configuration takes effect.
+"""Drill a volume backup: unpack it in a throw-away container, let a server recover from it, and read all that it holds.
+
+Nothing of it reaches a network, and none of its own configuration takes effect.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from ...models.manifest import VolumeManifest
 from ...models.verification import Check, Drill
 from ...postgres.cluster import configuration, recovery
 from ...postgres.cluster.controldata import ControlDataDamaged
-from ...postgres.dump.script import Handler, ScriptDamaged, ScriptReader
-from ...postgres.dump.script import Target as CopyTarget
+from ...postgres.dump.events import Handler, ScriptDamaged
+from ...postgres.dump.events import Target as CopyTarget
+from ...postgres.dump.script import ScriptReader
 from ...postgres.dump.too_large import too_large_table, without_rows_of
 from ...postgres.server import catalogue as pg
 from ...postgres.server import databases, programs
@@ -29,29 +31,30 @@ from ..context import BackupContext
 from ..loading import load_checks
 from ..reading.archive import Archive
 from ..reading.archive_checks import POSTMASTER_PID, is_base_backup
-from ..sandbox.lifecycle import Vacant, vacant_container
+from ..sandbox.lifecycle import vacant_container
 from . import volume_checks
+from .own_server import its_own_failures
 from .recovered_cluster import VERIFIED, RecoveredCopy
 from .volume_checks import Name
 
 DUMPED = "drill_dump"
 OF_THE_FILES = (VERIFIED, load_checks.LOAD, DUMPED)
-"""Checks that fail of damaged files; others tell what a server, which came up on them, did not find in them."""
+"""Checks that fail because files are damaged; the others say what a server that runs on them did not find."""
 STOP_AND_START_SECONDS = 2
 KEPT_FROM_STARTING = "own configuration keeps a server from starting"
 MOST_UNREAD = 10
-"""Tables of a database with rows that are too large for pg_dump: each makes it begin anew."""
+"""Most tables of a database whose rows are too large for pg_dump: each one makes the dump start again."""
 MAINTENANCE = "template1"
-"""The one database that every cluster has."""
+"""A database that every cluster has."""
 
 
 def drill_volume(
     context: BackupContext, record: BackupRecord[VolumeManifest], read: Archive, progress: Progress
 ) -> tuple[Drill, list[Check]]:
-    """Try out an archive that was `read` and found whole. Needs the live container's image; it need not run.
+    """Drill an archive that was `read` and found whole. Needs the live container's image; it need not run.
 
-    The verdict is False only for what is certainly the archive's own fault. Raises DrillImpossible (no Docker, another
-    major version), DiskFull, DrillFailed, Busy, or what keeps the container from being had.
+    The verdict is False only for what is certainly wrong with the archive. Raises DrillImpossible (no Docker, another
+    major version), DiskFull, DrillFailed, Busy, or what keeps the container from starting.
     """
     require_docker(context)
     began = time.monotonic()
@@ -59,7 +62,7 @@ def drill_volume(
         copy = RecoveredCopy(vacant, record.entry, read, progress)
         report = Drill(proved=None, where=vacant.where, server_version="", duration_seconds=0)
         drill = _VolumeDrill(context, record, copy, progress, report)
-        with _its_own_failures(vacant):
+        with its_own_failures(vacant.where):
             drill.run()
     report.warnings = vacant.warnings
     report.duration_seconds = round(time.monotonic() - began, 3)
@@ -67,34 +70,23 @@ def drill_volume(
 
 
 def require_docker(context: BackupContext) -> None:
-    """Raises DrillImpossible unless servers run in containers."""
+    """Raise DrillImpossible unless servers run in containers."""
     if context.settings.via != "docker":
         raise DrillImpossible(
             "A drill of a whole volume needs Docker: it starts a server in a container that nothing else can reach.",
-            "Call it again with level full, which compares every file with the server's own list of them; or drill an "
+            "Call it again with level full, which compares every file with the server's own list; or drill an "
             "SQL backup, which needs no Docker.",
         )
 
 
-@contextmanager
-def _its_own_failures(vacant: Vacant) -> Generator[None]:
-    """What a throw-away server fails of is nothing that is wrong with the live one, as its errors would say."""
-    try:
-        yield
-    except (HostError, ServerError) as error:
-        raise DrillFailed(
-            f"The drill came to no end, since something failed in {vacant.where}: {error.message}"
-        ) from error
-
-
 class _Stop(Exception):
-    """There is no use in going on: the last check says why."""
+    """The drill can't go on: the last check says why."""
 
 
 @dataclass
 class _VolumeDrill:
-    """One archive on its way to a running server. `doubts` keep it from being proved, and from passing for sound;
-    `uncounted` says why not even one that is sound is proved, `remarks` what else there is to know."""
+    """One archive that is being drilled. `doubts` keep it from being proved or sound; `uncounted` says why a sound one
+    is not proved; `remarks` are what else there is to know."""
 
     context: BackupContext
     record: BackupRecord[VolumeManifest]
@@ -106,7 +98,7 @@ class _VolumeDrill:
     uncounted: list[str] = field(default_factory=list[str])
     remarks: list[str] = field(default_factory=list[str])
     unread: dict[str, list[Name]] = field(default_factory=dict[str, list[Name]])
-    """Of each database, the tables that hold what no dump can hold."""
+    """By database, the tables with rows that are too large for any dump."""
     options: dict[str, str] = field(default_factory=lambda: {"lock_timeout": str(programs.LOCK_WAIT_MS)})
 
     @property
@@ -134,13 +126,11 @@ class _VolumeDrill:
             pass
         wrong = [check for check in self.checks if check.ok is False]
         failed = [f"{check.check}: {check.detail}" for check in wrong]
+        remarks = [] if failed else self.remarks
+        load_checks.judge(self.report, failed, self.doubts, [] if failed else self.uncounted, remarks)
         self.report.sound = not failed and not self.doubts
-        self.report.proved = False if failed else None if self.doubts or self.uncounted else True
-        if wrong:
-            self.report.verdict = "damaged" if any(check.check in OF_THE_FILES for check in wrong) else "differs"
-        else:
-            self.report.verdict = "unknown" if self.doubts else "sound" if self.uncounted else "proved"
-        self.report.detail = "; ".join(failed or [*self.doubts, *self.uncounted, *self.remarks])
+        if any(check.check in OF_THE_FILES for check in wrong):
+            self.report.verdict = "damaged"
 
     def _look_at_configuration(self) -> None:
         if fault := self.copy.configuration_fault():
@@ -184,11 +174,11 @@ class _VolumeDrill:
         self.report.database_bytes = sum(database.bytes or 0 for database in sizes.values())
         if prepared:
             self.copy.vacant.warnings.append(
-                f"{prepared} prepared transactions are in it, to be committed or rolled back."
+                f"It holds {prepared} prepared transactions, to be committed or rolled back."
             )
         if settings:
-            told = "; ".join(settings)
-            self.copy.vacant.warnings.append(f"Settings of its roles and databases come back with it: {told}.")
+            found_there = "; ".join(settings)
+            self.copy.vacant.warnings.append(f"Settings of its roles and databases come back with it: {found_there}.")
         self._add(volume_checks.of_databases(self.manifest, configured, list(found)))
         dumped: dict[str, dict[Name, int]] = {}
         for name in (name for name, accessible in sorted(found.items()) if accessible):
@@ -200,7 +190,7 @@ class _VolumeDrill:
         self._check_structure(list(dumped))
 
     def _dump(self, name: str, size: int | None) -> dict[Name, int]:
-        """Read every row of a database; how many there are in each table. What no dump can hold is left out."""
+        """Dump a database to read every row; give the rows of each table. What is too large for a dump is left out."""
         with self._giving_up(DUMPED):
             with self.server.session(name, self.options, self.progress) as session:
                 encoding = pg.properties(session).encoding
@@ -219,10 +209,10 @@ class _VolumeDrill:
                         f"{'.'.join(table)} of {name} has a row that is too large for any dump, so that its rows could "
                         "be counted, but not read"
                     )
-        raise DrillFailed(f"The dump of {name} came to no end.")
+        raise DrillFailed(f"The dump of {name} did not finish.")
 
     def _try_to_dump(self, name: str, encoding: str, unread: list[Name]) -> dict[Name, int] | str:
-        """The rows that were read of each table; else why pg_dump failed."""
+        """Dump it once; give the rows of each table, or why pg_dump failed."""
         rows, read = _Rows(), 0
         reader = ScriptReader(rows)
 
@@ -248,8 +238,8 @@ class _VolumeDrill:
         table = self.manifest.integrity_table if self.manifest else self.context.settings.integrity_table
         rows, watched = sum((dumped or {}).values()), None
         if dumped is None:
-            told = f"there is no database {database} in it to which anybody may connect"
-            self._add(Check(check=load_checks.INTEGRITY, ok=None, detail=told))
+            detail = f"it holds no database {database} that accepts connections"
+            self._add(Check(check=load_checks.INTEGRITY, ok=None, detail=detail))
         else:
             watched = self._count(database, dumped, table)
         if not volume_checks.counted_when_copied(self.manifest):
@@ -260,7 +250,7 @@ class _VolumeDrill:
             self._compare_with_last_full(rows, table, watched)
 
     def _count(self, database: str, dumped: dict[Name, int], table: str) -> int | None:
-        """Check the rows of the configured database; how many there are in the integrity `table`."""
+        """Check the rows of the configured database; give how many the integrity `table` has."""
         self.progress.stage(f"counting the rows of {database}", None)
         with self._giving_up(load_checks.ROWS):
             with self.server.session(database, self.options, self.progress) as session:
@@ -269,7 +259,7 @@ class _VolumeDrill:
         if counted.unlogged:
             names = ", ".join(sorted(".".join(name) for name in counted.unlogged))
             self.copy.vacant.warnings.append(
-                f"Unlogged tables come back empty unless the server was shut down in an orderly way: {names}."
+                f"Unlogged tables come back empty unless the server was shut down cleanly: {names}."
             )
         known = volume_checks.counted_when_copied(self.manifest)
         self._add(volume_checks.of_rows(self.manifest, counted, self.report), doubtful=known)
@@ -280,8 +270,8 @@ class _VolumeDrill:
         if self.manifest is not None and not self.context.is_ours(self.manifest):
             return
         full = records.last_full(self.context, ("sql", "volume"))
-        if full is not None and (told := volume_checks.lost_since(full, rows, table, watched)):
-            self.copy.vacant.warnings.append(told)
+        if full is not None and (lost := volume_checks.lost_since(full, rows, table, watched)):
+            self.copy.vacant.warnings.append(lost)
 
     def _check_structure(self, names: list[str]) -> None:
         found: list[tuple[str, Check]] = []
@@ -290,17 +280,17 @@ class _VolumeDrill:
             with self._giving_up(load_checks.AMCHECK):
                 found += [(name, check) for check in load_checks.of_structure(restored, self.progress)]
         verdicts = {check.ok for _, check in found}
-        said = [f"{name}: {check.detail}" for name, check in found if check.detail]
-        looked = [f"{name}: {check.found}" for name, check in found if check.found]
+        details = [f"{name}: {check.detail}" for name, check in found if check.detail]
+        checked = [f"{name}: {check.found}" for name, check in found if check.found]
         ok = False if False in verdicts else None if None in verdicts else True
-        check = Check(check=load_checks.AMCHECK, ok=ok, found="; ".join(looked), detail="; ".join(said))
+        check = Check(check=load_checks.AMCHECK, ok=ok, found="; ".join(checked), detail="; ".join(details))
         self._add(check, doubtful=False)
 
     # -- verdicts ----------------------------------------------------------------------------------------------------
 
     def _add(self, check: Check, *, doubtful: bool = True) -> None:
-        """Keep it. What could not be told is a doubt where that is `doubtful`. Stops at what is wrong, since what
-        comes after it would only be more of the same."""
+        """Record a check. If it is inconclusive and `doubtful`, it is a doubt. Raises _Stop at damage, since later
+        checks would only find it again."""
         self.checks.append(check)
         if check.ok is None and doubtful:
             self.doubts.append(f"{check.check}: {check.detail}")
@@ -308,7 +298,8 @@ class _VolumeDrill:
             raise _Stop
 
     def _give_up(self, check: str, said: str) -> None:
-        """Its server does not do it: False where its own log says that the data are damaged."""
+        """Record that its server could not do it, and raise _Stop. The check fails only if the server's log tells of
+        damage."""
         damaged = recovery.damage(self.copy.log())
         self._add(Check(check=check, ok=False if damaged else None, detail=damaged or said))
         raise _Stop
@@ -325,7 +316,7 @@ class _VolumeDrill:
 
 
 class _Rows(Handler):
-    """Counts the rows of each table of a dump."""
+    """Count the rows of each table of a dump."""
 
     def __init__(self) -> None:
         self.found: dict[Name, int] = {}

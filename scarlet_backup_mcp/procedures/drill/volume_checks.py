@@ -1,4 +1,4 @@
-"""What is compared after a drill of a whole volume: what came up again against what was there when it was copied."""
+"""Compare what came up in a drill of a volume with what was there when it was copied."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Name = tuple[str, str]
 
 @dataclass(frozen=True)
 class RecoveredRows:
-    """Rows of a database that came up again, partitions counted at their root."""
+    """Rows of a database that came up, partitions counted at their root."""
 
     rows: Mapping[Name, int]
     unlogged: frozenset[Name]
     faults: list[str]
-    """Tables of which a count and a dump tell different numbers of rows."""
+    """Tables whose count differs from their dump."""
 
 
 def count(session: Session, dumped: Mapping[Name, int], unread: Collection[Name] = ()) -> RecoveredRows:
-    """Count the rows of the connected database, of which `dumped` came out of its dump, in which those of the `unread`
-    tables are not. Raises ServerError."""
+    """Count the rows of the connected database and compare them with `dumped`, the rows in its dump, which lacks those
+    of the `unread` tables. Raises ServerError."""
     tables = pg.tables(session)
     found, emptied = counting.count_rows(session, tables), recovery.unlogged(session)
     found.require()
@@ -47,12 +47,12 @@ def count(session: Session, dumped: Mapping[Name, int], unread: Collection[Name]
 
 
 def counted_when_copied(manifest: VolumeManifest | None) -> bool:
-    """Whether anybody knows how many rows should be in it: not of a cold copy, nor of an archive from elsewhere."""
+    """Whether anybody knows how many rows it should hold: not of a cold copy, nor of a foreign archive."""
     return manifest is not None and not manifest.cold
 
 
 def of_databases(manifest: VolumeManifest | None, database: str, found: list[str]) -> Check:
-    """The cluster's databases against those that were copied; `database` is the configured one."""
+    """Compare the cluster's databases with those that were copied; `database` is the configured one."""
     expected = manifest.databases if manifest else []
     missing = sorted(set(expected) - set(found))
     certain = manifest is not None and (manifest.quiet is True or database in missing)
@@ -68,44 +68,44 @@ def of_databases(manifest: VolumeManifest | None, database: str, found: list[str
 
 
 def of_rows(manifest: VolumeManifest | None, counted: RecoveredRows, report: Drill) -> Check:
-    """Rows of each table against those counted before and after the copy. Fills `report`: only
-    tables that were counted then are compared.
+    """Compare the rows of each table with those counted before and after the copy, and fill `report`. Only tables that
+    were counted then are compared.
 
-    Where something was written meanwhile, nobody knows what was there at the moment that the copy is of: then numbers
-    outside of the two leave it open. Unlogged tables count as empty on both sides: their rows are in no copy.
+    If something was written meanwhile, nobody knows the number at the moment of the copy: then one outside of the two
+    counts is inconclusive. Unlogged tables count as empty on both sides: their rows are in no copy.
     """
     expected = manifest.tables if manifest else []
     names = {(table.schema_, table.name) for table in expected}
     compared = [rows for name, rows in counted.rows.items() if name in names]
     report.rows_compared, report.objects_compared = sum(compared), len(compared)
-    wrong, untold = list(counted.faults), list[str]()
+    wrong, unsure = list(counted.faults), list[str]()
     for table in expected:
         name, found = f"{table.schema_}.{table.name}", counted.rows.get((table.schema_, table.name))
         ok = _as_copied(table, found, quiet=bool(manifest and manifest.quiet))
         if ok is False:
             wrong.append(f"{name}: {rows_told(found)} instead of {_expected(table)}")
         elif ok is None:
-            untold.append(f"{name}: {rows_told(found)}, {_expected(table)} when it was counted; it was written to")
+            unsure.append(f"{name}: {rows_told(found)}, {_expected(table)} when it was counted; it was written to")
         if ok is not True:
             difference = Difference(what=f"rows of {name}", backup=_expected(table), restored=rows_told(found))
             report.differences = [*report.differences, difference][:SHOWN]
     uncounted = set(manifest.uncounted if manifest else [])
-    untold += [f"{name}: it could not be counted when it was copied" for name in sorted(uncounted)]
+    unsure += [f"{name}: it could not be counted when it was copied" for name in sorted(uncounted)]
     if manifest is not None and manifest.quiet:
         others = [f"{schema}.{name}" for schema, name in sorted(counted.rows.keys() - names)]
         wrong += [f"{name} was not there" for name in others if name not in uncounted]
-    told, known = wrong or untold, counted_when_copied(manifest)
+    details, known = wrong or unsure, counted_when_copied(manifest)
     return Check(
         check=ROWS,
-        ok=False if wrong else None if untold or not known else True,
+        ok=False if wrong else None if unsure or not known else True,
         expected="as many rows in each table as were counted" if known else "",
         found=f"{sum(counted.rows.values()):,} rows in {len(counted.rows):,} tables",
-        detail="; ".join(told[:SHOWN]) or ("" if known else "nobody counted them when the copy was made"),
+        detail="; ".join(details[:SHOWN]) or ("" if known else "nobody counted them when the copy was made"),
     )
 
 
 def of_integrity(manifest: VolumeManifest | None, table: str, count: int | None, why: str = "") -> Check:
-    """PROC-004's step 5 on the integrity `table`; `why` says what there is where that is no table."""
+    """Check the integrity `table` (PROC-004 step 5); `why` says what it is if it is no table."""
     exact = manifest is not None and manifest.quiet is True
     return Check(
         check=INTEGRITY,
@@ -117,8 +117,8 @@ def of_integrity(manifest: VolumeManifest | None, table: str, count: int | None,
 
 
 def lost_since(full: ManifestHead, rows: int, table: str, watched: int | None) -> str:
-    """What is to be said where the last full backup holds more than the `rows` that were read, `watched` of them in the
-    integrity `table`; "" where it does not."""
+    """Say that the last full backup holds more than the `rows` that were read, of which `watched` are in the integrity
+    `table`; "" if it does not."""
     before, held = full.rows or 0, full.integrity_rows or 0
     if before <= rows and held <= (watched or 0):
         return ""

@@ -83,17 +83,23 @@ def conclude(report: Drill, checks: list[Check], lacking: list[str], *, sample: 
     says which rows pg_dump had left out."""
     failed = [check for check in checks if check.ok is False]
     untold = [check for check in checks if check.ok is None and check.check in (ROWS, OBJECTS, SETTINGS)]
-    report.proved = False if failed else None if untold or lacking or sample else True
     report.sound = True if lacking and not (failed or untold or sample) else None
     report.proved_by = None if failed or untold else "sample" if sample else "full"
-    report.verdict = "differs" if failed else "unknown" if untold or sample else "sound" if lacking else "proved"
-    wrong = [f"{check.check}: {check.detail}" for check in failed or untold]
+    wrong, doubts = ([f"{check.check}: {check.detail}" for check in found] for found in (failed, untold))
     anew = report.except_recomputed
     except_recomputed = [f"what a load computes anew is not all as it was: {'; '.join(anew)}"] if anew else []
     came_back = [f"its definitions load, and the first {SAMPLED:,} rows of each table came back"] if sample else []
-    report.detail = "; ".join([*(wrong or came_back), *lacking, *except_recomputed])
+    judge(report, wrong, doubts or came_back, lacking, except_recomputed)
     if report.violations and [check.check for check in failed] == [LOAD]:
         report.verdict, report.detail = "constraint_violated", failed[0].detail
+
+
+def judge(report: Drill, wrong: list[str], doubts: list[str], lacking: list[str], remarks: list[str]) -> None:
+    """Give a drill its verdict, by what weighs most: what is `wrong`; `doubts` whether it is; what the backup is
+    `lacking` for a proof. `remarks` change nothing."""
+    report.proved = False if wrong else None if doubts or lacking else True
+    report.verdict = "differs" if wrong else "unknown" if doubts else "sound" if lacking else "proved"
+    report.detail = "; ".join([*(wrong or doubts), *lacking, *remarks])
 
 
 def broken(violations: list[Violation], said: list[str], *, foreign: bool) -> str:

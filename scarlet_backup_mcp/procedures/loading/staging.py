@@ -11,7 +11,8 @@ from ...errors import HostError, RestoreFailed, ServerError
 from ...hosts import run
 from ...models.manifest import DatabaseProperties, Setting
 from ...postgres.dump.contents import Comparison, Contents, compare, confirm
-from ...postgres.dump.script import ScriptDamaged, ScriptReader
+from ...postgres.dump.events import ScriptDamaged
+from ...postgres.dump.script import ScriptReader
 from ...postgres.server import analysing, databases, programs
 from ...postgres.server import catalogue as pg
 from ...postgres.server.effective import current_settings

@@ -25,7 +25,7 @@ def check(contents: ArchiveContents, *, foreign: bool) -> Check:
         check=CONFIGURATION,
         ok=None if foreign and found else True,
         found=f"{len(found)} lines" if found else "",
-        detail=configuration.told(found),
+        detail=configuration.described(found),
     )
 
 
@@ -41,12 +41,12 @@ def named(told: str) -> str:
 
 def on_restore(found: list[ConfigurationFinding], name: str, *, accepted: bool) -> str:
     """A warning, of what a foreign archive brings. Raises BackupNotValid where that can't be told."""
-    told = configuration.told(found)
+    told = configuration.described(found)
     if accepted:
         return f"The configuration that it brings takes effect: {told}."
     if unread := [finding for finding in found if finding.unread]:
         raise BackupNotValid(
-            f"What {name} brings can't be looked at: {configuration.told(unread)}.",
+            f"What {name} brings can't be looked at: {configuration.described(unread)}.",
             "Choose another backup; or, if the user trusts what is in it, call again with accept_configuration=true.",
         )
     return (

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from ...models.manifest import Role
+from ...postgres.dump.events import ScriptDamaged
 from ...postgres.dump.parts import Dump, Layout, Name, Part, without_mark
-from ...postgres.dump.script import ScriptDamaged, ScriptReader
+from ...postgres.dump.script import ScriptReader
 from ...progress import Progress
 from ...store.directory import Entry
 from ...store.powershell import Irreparable, Repair

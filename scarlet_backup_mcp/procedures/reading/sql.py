@@ -9,9 +9,10 @@ from pathlib import Path
 from ...models.common import CodePage, Packing
 from ...models.manifest import TableData
 from ...postgres.dump.digests import BlockDigests
+from ...postgres.dump.events import Handler, ScriptDamaged, Summary
 from ...postgres.dump.refusals import NOT_WRITTEN, Refusal, Refusals
 from ...postgres.dump.roles import Roles
-from ...postgres.dump.script import Handler, ScriptDamaged, ScriptReader, Summary
+from ...postgres.dump.script import ScriptReader
 from ...progress import Progress
 from ...store.powershell import Irreparable, Repair
 from ...store.reading import CompressionDamaged, FileReader, decompress

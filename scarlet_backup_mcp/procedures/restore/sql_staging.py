@@ -22,7 +22,7 @@ from ...models.manifest import DatabaseProperties, Manifest
 from ...models.verification import Check
 from ...postgres.dump.brought_code import BroughtCode
 from ...postgres.dump.contents import Contents
-from ...postgres.dump.script import Handler
+from ...postgres.dump.events import Handler
 from ...postgres.server import catalogue as pg
 from ...postgres.server import counting, databases, programs
 from ...postgres.server.effective import SEARCH_PATH

@@ -63,7 +63,7 @@ class Vacant:
     """A container in which a server starts once its data directory is made ready (`recovery.make_ready`). It is there
     as long as the block; `warnings` may have grown when the block ends."""
 
-    container: containers.ThrowAwayContainer
+    container: containers.SandboxContainer
     server: Server
     where: str
     bin_dir: str
@@ -110,7 +110,7 @@ def vacant_container(context: BackupContext, progress: Progress) -> Generator[Va
         image, where = _image(context)
         command = recovery.command(likeness.bin_dir, containers.HOME)
         like = context.container_info.container_id
-        with containers.throw_away_container(image, command, owner, progress, like=like) as container:
+        with containers.sandbox_container(image, command, owner, progress, like=like) as container:
             server = _server(context, container)
             told = [*likeness.warnings, *left, *_unlike(container, where)]
             found = Vacant(container, server, where, likeness.bin_dir, likeness.libraries, told)
@@ -236,13 +236,13 @@ def _in_container(context: BackupContext, likeness: _Likeness, owner: str, progr
 @contextmanager
 def _started(
     context: BackupContext, likeness: _Likeness, owner: str, progress: Progress, seed: str | None
-) -> Generator[tuple[containers.ThrowAwayContainer, Server]]:
+) -> Generator[tuple[containers.SandboxContainer, Server]]:
     home, (image, where) = containers.HOME, _image(context)
     command = sandbox_cluster.command_in_container(
         likeness.bin_dir, home, _user(context), _settings(likeness), containers.SEED_HOME if seed else ""
     )
     like = context.container_info.container_id
-    with containers.throw_away_container(image, command, owner, progress, like=like, seed=seed) as container:
+    with containers.sandbox_container(image, command, owner, progress, like=like, seed=seed) as container:
         server = _server(context, container)
         _wait_until_ready(server, container, where, progress)
         yield container, server
@@ -258,9 +258,9 @@ def _seed(context: BackupContext, likeness: _Likeness, progress: Progress) -> tu
     except HostError as error:
         log.warning("There is no empty cluster to begin with: %s", error.message)
         return None, []
-    if found is None or not found.said:
+    if found is None or not found.last_line:
         return found and found.volume, []
-    size = int(found.said.split()[0]) / 1000 if found.said.split()[0].isdigit() else 0
+    size = int(found.last_line.split()[0]) / 1000 if found.last_line.split()[0].isdigit() else 0
     return found.volume, [
         f"An empty cluster of {size:.0f} MB is kept for drills in the Docker volume {found.volume}; with "
         "SCARLET_BACKUP_SANDBOX_CACHE=false there is none, and `prune_backups` removes it."
@@ -310,7 +310,7 @@ def forget_seeds(context: BackupContext, progress: Progress, *, dry_run: bool) -
     return [f"The volume {name}, an empty cluster for drills, {verb}: {why}." for name in gone]
 
 
-def _unlike(container: containers.ThrowAwayContainer, where: str) -> list[str]:
+def _unlike(container: containers.SandboxContainer, where: str) -> list[str]:
     return [f"{where} is not quite like the live one: {container.differs}."] if container.differs else []
 
 
@@ -321,12 +321,12 @@ def _image(context: BackupContext) -> tuple[str, str]:
     return container_info.image_id, f"a throw-away container of {container_info.image} ({container_info.image_id[:19]})"
 
 
-def _server(context: BackupContext, container: containers.ThrowAwayContainer) -> Server:
+def _server(context: BackupContext, container: containers.SandboxContainer) -> Server:
     reached = {"PGHOST": containers.HOME, "PGPORT": sandbox_cluster.PORT}
     return Server(container.host, _user(context), reached, f"{TAG} drill")
 
 
-def _wait_until_ready(server: Server, container: containers.ThrowAwayContainer, where: str, progress: Progress) -> None:
+def _wait_until_ready(server: Server, container: containers.SandboxContainer, where: str, progress: Progress) -> None:
     until = time.monotonic() + START_SECONDS
     while True:
         progress.check()

@@ -11,7 +11,7 @@ from ...models.common import CodePage, Level
 from ...models.manifest import Manifest
 from ...models.verification import Check, CodePageChoice, Drill, Verification
 from ...postgres.dump.contents import Contents
-from ...postgres.dump.script import Handler
+from ...postgres.dump.events import Handler
 from ...progress import Progress
 from ...store.directory import DRILL, Entry
 from ...store.encodings import DESCRIPTIONS
