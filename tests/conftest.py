@@ -140,7 +140,7 @@ def databases(embedded: EmbeddedServer, tmp_path: Path) -> Iterator[Databases]:
     made.drop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def running(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAway]:
     """A throw-away server beside the embedded one."""
     directory = tmp_path_factory.mktemp("running")

@@ -33,12 +33,12 @@ from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store import gzip
 from scarlet_backup_mcp.store.directory import BackupDirectory
 
-from ..backup.test_volume_copy import BALANCES, a_segment, a_table, check, flipped, packed, write_load
 from ..conftest import MEMORY, require_image
 from ..helpers.backup_faults import Box
 from ..helpers.containers import run_docker, run_docker_quietly
 from ..helpers.drill import bring_back, drill, listed, take
 from ..helpers.restore import Watch
+from ..helpers.volume_copy import BALANCES, a_segment, a_table, check, flipped, packed, write_load
 
 LABELLED = ("--label", "scarlet-backup-mcp.test=1")
 IMAGE = "pgvector/pgvector:pg{}"
