@@ -93,6 +93,7 @@ def test_a_stopped_container_is_refused(box: Box, directory: Path) -> None:
     assert "docker compose up" in error.remedy
 
 
+@pytest.mark.long
 def test_a_container_that_was_never_started_is_refused(box: Box, directory: Path) -> None:
     name = f"{box.name}-created"
     run_docker("create", "--name", name, "--label", "scarlet-backup-mcp.test=1", IMAGE)
@@ -153,6 +154,7 @@ def test_a_role_that_may_read_everything_is_enough(box: Box, directory: Path, co
     assert contents(manifest(directory, own.name)) == contents(manifest(directory, full.name))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("table", ["agents", "messages"])
 def test_a_role_that_may_not_read_a_table_is_refused(
     box: Box, directory: Path, copy: str, reader: str, table: str
@@ -163,6 +165,7 @@ def test_a_role_that_may_not_read_a_table_is_refused(
     assert table in error.message
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("table", ["agents", "messages"])
 def test_a_role_that_row_level_security_hides_rows_from_is_refused(
     box: Box, directory: Path, copy: str, reader: str, table: str
@@ -178,6 +181,7 @@ def test_a_role_that_row_level_security_hides_rows_from_is_refused(
     assert success(box, directory, database=copy).rows == success(box, directory).rows
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "taken_away", ["ALTER ROLE {role} NOLOGIN", "REVOKE CONNECT ON DATABASE {database} FROM PUBLIC"]
 )
@@ -221,6 +225,7 @@ def test_a_disk_without_any_room_can_be_pruned(tmp_path: Path) -> None:
         assert (full / ".gitignore").read_text(encoding="utf-8") == "*\n"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("compression", ["none", "zstd"])
 def test_a_disk_that_is_full_in_mid_dump_leaves_nothing(box: Box, tmp_path: Path, compression: str) -> None:
     """The dump is three times the size of the database, so what is asked for beforehand is there."""
@@ -356,6 +361,7 @@ def contents(of: Manifest) -> dict[str, tuple[int, int, str]]:
     return {**tables, "": (0, 0, of.rest_sha256)}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("of", ["DATABASE {database}", "ROLE postgres IN DATABASE {database}"])
 def test_settings_of_the_database_or_the_role_do_not_change_a_dump(
     box: Box, directory: Path, copy: str, of: str

@@ -56,6 +56,7 @@ def end_backend_of_dump(box: Box, backend: int) -> None:
 GONE = {"container_lost", "server_unreachable"}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("act", "codes"),
     [
@@ -152,6 +153,7 @@ def test_a_cancelled_dump_ends_at_once_while_it_is_silent(box: Box, directory: P
         box.assert_idle(within=SOON_SECONDS - (time.monotonic() - moments[0]))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_command_line_leaves_nothing(box: Box, directory: Path, number: signal.Signals) -> None:
     with box.dump_stalled(), box.cli(directory, "backup") as command:
@@ -215,6 +217,7 @@ CUTS = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("script", CUTS.values(), ids=CUTS.keys())
 def test_a_dump_that_is_cut_off_without_an_error_is_refused(box: Box, directory: Path, script: str) -> None:
     with box.pg_dump_is(script):
@@ -230,6 +233,7 @@ LIES = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("script", LIES.values(), ids=LIES.keys())
 def test_a_whole_dump_with_other_rows_than_its_snapshot_is_refused(box: Box, directory: Path, script: str) -> None:
     with box.pg_dump_is(script):
@@ -257,6 +261,7 @@ def test_a_pg_dump_that_can_not_be_started_is_refused(box: Box, directory: Path)
 # Others change the schema
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("table", ["agents", "block"])
 def test_a_migration_that_keeps_a_table_locked_is_waited_for_and_then_told(
     box: Box, directory: Path, monkeypatch: pytest.MonkeyPatch, table: str
@@ -314,6 +319,7 @@ REPLACE = """CREATE TABLE letta.moments_new AS TABLE letta.moments; DROP TABLE l
 MIGRATIONS = {"rewritten": (REWRITE, 50), "replaced": (REPLACE, 50), "emptied": ("TRUNCATE letta.moments", 0)}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("migration", "rows"), MIGRATIONS.values(), ids=MIGRATIONS.keys())
 def test_a_table_that_is_rewritten_after_the_snapshot_is_not_dumped_empty(
     box: Box, directory: Path, copy: str, migration: str, rows: int

@@ -85,6 +85,7 @@ def test_a_throw_away_container_that_goes_away_says_nothing_of_the_backup(scarle
     assert (item.state, item.proved_at) == ("good", None)
 
 
+@pytest.mark.long
 def test_an_engine_that_goes_away_says_nothing_of_the_backup_and_what_it_kept_is_removed_later(
     scarlet: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

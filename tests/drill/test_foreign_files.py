@@ -24,6 +24,7 @@ from ..helpers.drill import (
 )
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("options", "rows"),
     [

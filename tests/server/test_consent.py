@@ -67,6 +67,7 @@ async def test_question_about_a_missing_database_promises_nothing(
     assert (restored["undo_point"], restored["integrity_rows"]) == (None, AGENTS)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("action", "content"),
     [("decline", None), ("cancel", None), ("accept", {"confirm": False}), ("accept", {}), ("accept", None)],
