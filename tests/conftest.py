@@ -66,10 +66,18 @@ def nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytes
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever needs Docker has the marker `docker`, so `-m "not docker"` leaves it out. Files with many such tests
-    come first: no process is to end with a long file while the other one has nothing to do."""
-    slow = Counter[Path]()
+    """Mark what needs Docker with `docker`, and what a `sample` leaves out with `long`.
+
+    Files with many of Docker's tests come first: no process is to end with a long file while the others have nothing
+    to do.
+    """
+    slow, cases = Counter[Path](), Counter[str]()
     for item in items:
+        if (sample := item.get_closest_marker("sample")) is not None:
+            test, _, _ = item.nodeid.partition("[")
+            cases[test] += 1
+            if cases[test] > sample.args[0]:
+                item.add_marker(pytest.mark.long)
         if "require_docker" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.docker)
             slow[item.path] += 1
@@ -140,7 +148,7 @@ def databases(embedded: EmbeddedServer, tmp_path: Path) -> Iterator[Databases]:
     made.drop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def running(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAway]:
     """A throw-away server beside the embedded one."""
     directory = tmp_path_factory.mktemp("running")

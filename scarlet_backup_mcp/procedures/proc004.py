@@ -2,16 +2,16 @@
 
 | In PROC-004 | Here |
 |---|---|
-| Prerequisiti: the container is Up | `integrity`, `recovery.journal.require_running` |
+| Prerequisiti: the container is Up | `integrity.db_integrity`, `recovery.journal.require_running` |
 | Passo 1 and 2: Scarlet's directory, `backups` in it | `context.BackupContext.directory` |
-| Passo 3: `pg_dump` | `backup.sql_dump` |
-| Passo 4 and Verifica Finale: there, not of size 0, of the right time | `reading.checks`, `listing` |
-| Passo 5: count the agents | `integrity` |
-| Restore da backup SQL | `restore.sql_staging`, `restore.sql_swap` |
-| Alternativa: Backup Volume Completo | `backup.volume_copy`, `backup.cold_copy` |
-| Restore da volume | `restore.volume_restore` |
+| Passo 3: `pg_dump` | `backup.sql_dump.stream` |
+| Passo 4 and Verifica Finale: there, not of size 0, of the right time | `reading.checks.name_checks`, `listing` |
+| Passo 5: count the agents | `integrity.db_integrity` |
+| Restore da backup SQL | `restore.sql_staging.from_backup`, `restore.sql_swap.swap` |
+| Alternativa: Backup Volume Completo | `backup.volume_copy.copy`, `backup.cold_copy.copy` |
+| Restore da volume | `restore.volume_restore.restore` |
 | Troubleshooting: `up -d`, then wait ten seconds | `recovery.volume_exchange.wait_until_ready`; remedies in `errors` |
-| Politica di Retention: keep at least 3 recent backups | `catalog.retention`, `prune` |
+| Politica di Retention: keep at least 3 recent backups | `catalog.retention.decide`, `prune.prune` |
 """
 
 from __future__ import annotations

@@ -2,159 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import select
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
-from scarlet_backup_mcp.models.common import Model
 from scarlet_backup_mcp.models.results import Backup, ErrorReport, Integrity, Listing, Restore
 from scarlet_backup_mcp.models.verification import Verification
 from scarlet_backup_mcp.settings import PREFIX, Settings, load_settings
 
 from ..conftest import LocalDatabase
+from ..helpers.command_line import AGENTS, ROWS, CommandLine, directory_of, posix_only
 from ..helpers.faces import (
-    environment_of,
     execute,
     live_oid,
     local_backends,
-    local_settings,
     locked,
     undo_points,
     unfinished,
     until,
 )
 
-AGENTS = 2
-ROWS = 554
-"""In memory.sql."""
 COMMANDS = ["serve", "backup", "verify", "list", "restore", "prune", "keep", "gate", "schedule", "integrity"]
-CONTROLLED = (
-    "import fcntl, os, sys, termios;"
-    "fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
-    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-)
-"""Makes the terminal on stdin the process's own, so that a typed Ctrl-C reaches it."""
-
-M = TypeVar("M", bound=Model)
-
-posix_only = pytest.mark.skipif(sys.platform == "win32", reason="terminals and signals of POSIX")
-
-
-class CommandLine:
-    """`python -m scarlet_backup_mcp` with these settings, run elsewhere than in the project."""
-
-    def __init__(self, settings: Settings, directory: Path) -> None:
-        self.directory = directory
-        self.environment = environment_of(settings) | {"TERM": "xterm", "COLUMNS": "200", "LINES": "50"}
-
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """With pipes, to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "scarlet_backup_mcp", *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            env=self.environment | environment,
-            cwd=self.directory,
-            timeout=60,
-            check=False,
-        )
-
-    def answer(self, model: type[M], code: int, *arguments: str) -> M:
-        """With --json: what stdout holds, which is the whole model and nothing else."""
-        done = self.run(*arguments, "--json")
-        assert done.returncode == code, done.stderr
-        found = model.model_validate_json(done.stdout)
-        assert json.loads(done.stdout) == found.model_dump(mode="json", by_alias=True)
-        return found
-
-
-class Terminal:
-    """A process on a pseudo-terminal, and what its screen was sent."""
-
-    def __init__(self, process: subprocess.Popen[bytes], master: int) -> None:
-        self.process, self._master = process, master
-        self.seen = ""
-
-    @property
-    def text(self) -> str:
-        """What was sent, without colours and movements."""
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.seen)
-
-    def read_until(self, words: str, seconds: float = 20) -> str:
-        """Wait for words."""
-        until(lambda: self._read(0.1) is None or words in self.seen, seconds, f"{words!r} in {self.seen!r}")
-        return self.seen
-
-    def type(self, text: str) -> None:
-        """As a person at the keyboard."""
-        os.write(self._master, text.encode())
-
-    def end(self, seconds: float = 30) -> int:
-        """The exit code, once everything was read."""
-        deadline = time.monotonic() + seconds
-        while self._read(0.1) is not None:
-            assert time.monotonic() < deadline, self.seen
-        return self.process.wait(20)
-
-    def _read(self, seconds: float) -> int | None:
-        """How much came; None at the end."""
-        if not select.select([self._master], [], [], seconds)[0]:
-            return 0 if self.process.poll() is None else None
-        try:
-            data = os.read(self._master, 65536)
-        except OSError:  # Linux tells the end of a terminal so
-            return None
-        self.seen += data.decode("utf-8", "replace")
-        return len(data) or None
-
-
-@contextmanager
-def terminal(command_line: CommandLine, *arguments: str) -> Generator[Terminal]:
-    """The command on a terminal of its own, killed at the end of the block if it still runs."""
-    import pty
-
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", CONTROLLED, "-m", "scarlet_backup_mcp", *arguments],
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        env=command_line.environment,
-        cwd=command_line.directory,
-        start_new_session=True,
-    )
-    os.close(slave)
-    try:
-        yield Terminal(process, master)
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
-
-
-@pytest.fixture
-def local(local_database: LocalDatabase, tmp_path: Path) -> Settings:
-    return local_settings(local_database, tmp_path / "backups")
-
-
-@pytest.fixture
-def command_line(local: Settings, tmp_path: Path) -> CommandLine:
-    work = tmp_path / "work"
-    work.mkdir(exist_ok=True)
-    return CommandLine(local, work)
 
 
 @pytest.fixture
@@ -165,11 +39,6 @@ def no_engine(tmp_path: Path) -> CommandLine:
     command_line = CommandLine(load_settings(), work)
     command_line.environment["DOCKER_HOST"] = "tcp://127.0.0.1:1"
     return command_line
-
-
-def directory_of(settings: Settings) -> Path:
-    assert settings.dir is not None
-    return settings.dir
 
 
 # -- exit codes and data ---------------------------------------------------------------------------------------------
@@ -457,148 +326,3 @@ def test_restore_through_a_pipe_needs_yes(local_database: LocalDatabase, command
     assert error.code == "confirmation_needed"
     assert "--yes" in error.remedy
     assert live_oid(local_database) == before
-
-
-# -- a terminal ------------------------------------------------------------------------------------------------------
-
-
-@posix_only
-def test_terminal_shows_a_bar_and_tables(command_line: CommandLine) -> None:
-    with terminal(command_line, "backup", "--label", "on a terminal") as screen:
-        assert screen.end() == 0
-        assert "━" in screen.seen
-        assert "PROC-003 may go ahead." in screen.seen
-    with terminal(command_line, "list") as screen:
-        assert screen.end() == 0
-        line = r'[┃│] letta_backup_\d{8}_\d{6}\.sql .*[┃│] good +[┃│] 554 +[┃│] .*"on a terminal"'
-        assert re.search(line, screen.text)
-    with terminal(command_line, "verify") as screen:
-        assert screen.end() == 0
-        assert re.search(r"[┃│] sha256 +[┃│] yes", screen.text)
-    with terminal(command_line, "integrity") as screen:
-        assert screen.end() == 0
-        assert re.search(r"[┃│] letta\.messages +[┃│]", screen.text)
-
-
-@posix_only
-def test_names_are_whole_and_others_backups_told_on_a_terminal_of_any_width(
-    local_database: LocalDatabase, command_line: CommandLine
-) -> None:
-    name = command_line.answer(Backup, 0, "backup").name
-    command_line.environment["SCARLET_BACKUP_DSN"] = local_database.dsn.replace(local_database.name, "another")
-    for columns in ("80", "200"):
-        command_line.environment["COLUMNS"] = columns
-        with terminal(command_line, "list") as screen:
-            assert screen.end() == 0
-        assert name in screen.text
-        assert f"other database {local_database.name}" in screen.text
-
-
-@posix_only
-def test_labels_and_names_are_shown_as_they_are(local: Settings, command_line: CommandLine) -> None:
-    """A label may come from anyone, and a foreign file may have any name: neither is markup to rich."""
-    label, foreign = "[red]x[/red] [/] :smile:", "odd [red] [bold]x.sql"
-    made = command_line.answer(Backup, 0, "backup", "--label", label)
-    (directory_of(local) / foreign).write_bytes(Path(made.path).read_bytes())
-    for arguments, expected, code in [
-        (("list",), (label, foreign), 0),
-        (("verify", foreign), (foreign,), 1),
-        (("restore", foreign, "--accept-foreign", "--dry-run"), (foreign,), 0),
-    ]:
-        with terminal(command_line, *arguments) as screen:
-            assert screen.end() == code, screen.text
-            assert [words for words in expected if words not in screen.text] == [], screen.text
-
-
-def test_control_characters_in_a_label_are_refused(local: Settings, command_line: CommandLine) -> None:
-    for label in ("\x1b[31mred", "a\nb", "\x07"):
-        done = command_line.run("backup", "--label", label)
-        assert done.returncode == 2
-        assert "\x1b" not in done.stdout + done.stderr
-    assert not directory_of(local).exists() or list(directory_of(local).glob("*.sql")) == []
-
-
-@posix_only
-def test_restore_takes_the_exact_words_only(
-    local_database: LocalDatabase, restorable: Backup, command_line: CommandLine
-) -> None:
-    before = live_oid(local_database)
-    name = restorable.name
-    for typed in ("", "y", "restore latest", f"Restore {name}", f"restore  {name}", name):
-        with terminal(command_line, "restore", "latest") as screen:
-            screen.read_until(f"Type 'restore {name}'")
-            screen.type(f"{typed}\r")
-            assert screen.end() == 2, typed
-            assert "confirmation_needed" in screen.text, typed
-    assert live_oid(local_database) == before
-
-
-@pytest.fixture
-def restorable(command_line: CommandLine) -> Backup:
-    return command_line.answer(Backup, 0, "backup")
-
-
-@posix_only
-def test_restore_asks_with_the_facts_and_goes_on(
-    local_database: LocalDatabase, restorable: Backup, command_line: CommandLine
-) -> None:
-    execute(local_database, "TRUNCATE letta.agents CASCADE")
-    with terminal(command_line, "restore", "latest") as screen:
-        question = screen.read_until(f"Type 'restore {restorable.name}'")
-        for fact in (restorable.name, f"{ROWS} rows", f"{AGENTS} in agents", local_database.name, "holds 0"):
-            assert fact in question, fact
-        screen.type(f"restore {restorable.name}\r")
-        assert screen.end() == 0
-        assert f"Restored {restorable.name}" in screen.seen
-    assert len(undo_points(local_database)) == 1
-    assert command_line.answer(Integrity, 0, "integrity").agents == AGENTS
-
-
-@posix_only
-def test_restore_is_stale_when_the_database_changed_under_the_question(
-    local_database: LocalDatabase, restorable: Backup, command_line: CommandLine
-) -> None:
-    with terminal(command_line, "restore", "latest") as screen:
-        screen.read_until(f"Type 'restore {restorable.name}'")
-        assert command_line.run("restore", "latest", "--yes").returncode == 0
-        restored = live_oid(local_database)
-        screen.type(f"restore {restorable.name}\r")
-        assert screen.end() == 2
-        assert "confirmation_stale" in screen.seen
-    assert live_oid(local_database) == restored
-
-
-@posix_only
-def test_key_or_signal_at_the_question_ends_it(
-    local_database: LocalDatabase, restorable: Backup, command_line: CommandLine
-) -> None:
-    before = live_oid(local_database)
-    ends: dict[str, tuple[Callable[[Terminal], None], list[int]]] = {
-        "Ctrl-C": (lambda screen: screen.type("\x03"), [130]),
-        "Ctrl-D": (lambda screen: screen.type("\x04"), [2, 130]),
-        "SIGTERM": (lambda screen: screen.process.send_signal(signal.SIGTERM), [130]),
-    }
-    for name, (end, codes) in ends.items():
-        with terminal(command_line, "restore", "latest") as screen:
-            screen.read_until(f"Type 'restore {restorable.name}'")
-            time.sleep(0.2)
-            end(screen)
-            assert screen.end(15) in codes, name
-            assert "internal_error" not in screen.seen, name
-            assert "Traceback" not in screen.seen, name
-    assert live_oid(local_database) == before
-
-
-@posix_only
-def test_ctrl_c_on_a_terminal_stops_a_backup(
-    local_database: LocalDatabase, local: Settings, command_line: CommandLine
-) -> None:
-    with locked(local_database), terminal(command_line, "backup") as screen:
-        until(lambda: local_backends(local_database), 20, "a backend of ours")
-        screen.type("\x03")
-        assert screen.end(15) == 130, screen.seen
-        assert "Traceback" not in screen.seen
-        until(lambda: not local_backends(local_database), 20, "no backend of ours")
-    assert unfinished(directory_of(local)) == []
-    with contextlib.suppress(FileNotFoundError):
-        assert list(directory_of(local).glob("*.sql*")) == []

@@ -33,12 +33,12 @@ from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store import gzip
 from scarlet_backup_mcp.store.directory import BackupDirectory
 
-from ..backup.test_volume_copy import BALANCES, a_segment, a_table, check, flipped, packed, write_load
 from ..conftest import MEMORY, require_image
 from ..helpers.backup_faults import Box
 from ..helpers.containers import run_docker, run_docker_quietly
 from ..helpers.drill import bring_back, drill, listed, take
 from ..helpers.restore import Watch
+from ..helpers.volume_copy import BALANCES, a_segment, a_table, check, flipped, packed, write_load
 
 LABELLED = ("--label", "scarlet-backup-mcp.test=1")
 IMAGE = "pgvector/pgvector:pg{}"
@@ -151,6 +151,7 @@ def assert_kept_from_starting(report: Backup | Verification) -> None:
     assert (told(report).restore_seconds, "should take about" in summaries.describe(report)) == (None, False)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("version", "arguments"), [(17, "--wal-segsize=64"), (18, "")], ids=["17", "18"])
 def test_backup_under_write_load_is_proved_whatever_the_servers_configuration(
     require_docker: None, tmp_path: Path, version: int, arguments: str
@@ -445,6 +446,7 @@ def test_file_that_changes_after_it_was_read_tells_nothing(kept: Kept, tmp_path:
     assert Copies(settings).left == []
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("stage", ["unpacking", "dumping bench"])
 def test_cancelled_drill_leaves_nothing(kept: Kept, tmp_path: Path, stage: str) -> None:
     settings = kept.copy(tmp_path / "b", kept.quiet)

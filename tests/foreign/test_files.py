@@ -123,6 +123,7 @@ def drop_undo(databases: Databases, settings: Settings) -> None:
 CREATES = [("-C",), ("-C", "--clean"), ("-C", "--clean", "--if-exists"), ("--clean", "--if-exists"), ("--inserts",)]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("options", CREATES, ids=" ".join)
 def test_a_dump_that_makes_its_database(
     databases: Databases, here: Settings, shared: Throwaways, options: tuple[str, ...]
@@ -144,6 +145,7 @@ def test_a_dump_that_makes_its_database(
     drop_undo(databases, here)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("options", [(), ("--clean", "--if-exists")], ids=["plain", "clean"])
 def test_of_a_dump_of_the_cluster_the_database_is_taken(
     databases: Databases, here: Settings, shared: Throwaways, options: tuple[str, ...]

@@ -18,21 +18,26 @@ import pytest
 
 from scarlet_backup_mcp.errors import BackupToolError
 from scarlet_backup_mcp.models.manifest import Manifest
-from scarlet_backup_mcp.models.results import Backup
+from scarlet_backup_mcp.models.results import Backup, Listed
 from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.context import BackupContext
+from scarlet_backup_mcp.procedures.listing import list_backups
 from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store.audit import AUDIT, AUDIT_LOCK
 from scarlet_backup_mcp.store.directory import BackupDirectory
 
-from ..conftest import IMAGE, PROJECT_ROOT
+from ..conftest import IMAGE, MEMORY, PROJECT_ROOT
 from .containers import psql_in, run_docker, run_docker_quietly, wait_for_server
 
 TAG = "scarlet-backup-mcp"
 """What application_name begins with for every program that a backup starts."""
 SICK = "/tmp/sick"
 """While a container has this file its health check fails."""
+_EVERY = ("--health-interval", "2s", "--health-timeout", "5s", "--health-start-period", "1h", "--health-retries", "1")
+HEALTH_CHECK = ("--health-cmd", f"test ! -e {SICK}", *_EVERY)
+"""For `docker run`. In the start period a failing check leaves a container `starting`; once it was healthy, one failure
+makes it `unhealthy`."""
 OWN_FILES = {".gitignore", ".scarlet-backup.lock", AUDIT, AUDIT_LOCK}
 """What a backup directory holds when no backup is in it."""
 WATCHDOG_SECONDS = 60.0
@@ -99,14 +104,15 @@ class Box:
             time.sleep(0.1)
 
     def bring_up(self) -> None:
-        """Have it run, healthy and with its own pg_dump, whatever a test did to it."""
+        """Have it run, with its own pg_dump, whatever a test did to it."""
         state = run_docker("inspect", "--format", "{{.State.Status}}", self.name).strip()
         if state == "paused":
             run_docker("unpause", self.name)
         elif state != "running":
             run_docker("start", self.name)
         self.wait_until_ready()
-        self.sh(f"rm -f {SICK} /usr/local/bin/pg_dump")
+        if state != "running":
+            self.sh("rm -f /usr/local/bin/pg_dump")
 
     def wait_until_ready(self) -> None:
         """Until the server accepts connections."""
@@ -208,14 +214,19 @@ def a_box(environment: Mapping[str, str], *command: str, run: Sequence[str] = ()
     box = Box(f"backup-faults-{secrets.token_hex(4)}", secrets.token_urlsafe(18))
     variables = {"POSTGRES_PASSWORD": box.password, "POSTGRES_DB": "letta", **environment}
     options = [option for name, value in variables.items() for option in ("-e", f"{name}={value}")]
-    # In the start period a failing check leaves it `starting`; once it was healthy, one failure makes it `unhealthy`.
-    health = ("--health-cmd", f"test ! -e {SICK}", "--health-interval", "2s", "--health-retries", "1")
-    health = (*health, "--health-timeout", "5s", "--health-start-period", "1h", "--label", "scarlet-backup-mcp.test=1")
+    label = ("--label", "scarlet-backup-mcp.test=1")
     try:
-        run_docker("run", "-d", "--pull", "never", "--name", box.name, *health, *options, *run, IMAGE, *command)
+        run_docker("run", "-d", "--pull", "never", "--name", box.name, *label, *options, *run, IMAGE, *command)
         yield box
     finally:
         run_docker_quietly("rm", "-fv", box.name)
+
+
+def remember(box: Box) -> None:
+    """Fill a new one with Scarlet's memory, and some values whose text depends on settings."""
+    box.wait_until_ready()
+    box.psql(MEMORY.read_text(encoding="utf-8"))
+    box.psql("SET client_encoding = 'UTF8';" + MORE)
 
 
 # The moment
@@ -347,3 +358,24 @@ def fill(directory: Path, leaving: int) -> Path:
         if (size := (found.f_bavail - leaving) * found.f_frsize) > 0:
             os.posix_fallocate(file.fileno(), 0, size)
     return filler
+
+
+SERVER = ("postgres", "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "autovacuum=off")
+# Values whose text depends on settings, and a large object: it is what pg_dump reads last.
+MORE = r"""
+SET timezone = 'UTC';
+CREATE TABLE letta.moments AS
+SELECT n, timestamptz '2026-03-29 00:30:00+00' + n * interval '31 minutes' AS at, time with time zone '12:00+02' AS tz,
+       date '2026-12-31' - n AS day, interval '1 year 2 mons -3 days 04:05:06.789' * n AS span,
+       decode(md5(n::text), 'hex') AS bytes, (1 / (n + 2.0))::real AS r, (1 / (n + 2.0))::float8 AS d,
+       n * 1234.56::money AS price, 'perché 🌹 €' AS words, ARRAY['a', 'b,"c', NULL] AS list
+FROM generate_series(1, 50) AS n;
+SELECT lo_from_bytea(4711, '\x00ff');
+"""
+# 38 MB of script out of some 2 MB of database.
+NOVEL = "CREATE TABLE letta.novel AS SELECT n, repeat(md5(n::text), 3000) AS text FROM generate_series(1, 400) AS n;"
+
+
+def listed(box: Box, directory: Path) -> list[Listed]:
+    with BackupContext(box.settings(directory)) as context:
+        return list_backups(context).backups

@@ -9,6 +9,7 @@ import re
 import secrets
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.hosts.docker import sandbox as containers
 from scarlet_backup_mcp.models.results import Backup, Listed, Restore
 from scarlet_backup_mcp.models.verification import Verification
 from scarlet_backup_mcp.postgres.server.quoting import identifier, literal
@@ -25,11 +27,12 @@ from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.listing import list_backups
 from scarlet_backup_mcp.procedures.restore.options import RestoreOptions
 from scarlet_backup_mcp.procedures.restore.service import restore
-from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import DRILLS, ThrowAway, owner_of
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 
+from .containers import run_docker
 from .restore import Watch
 
 RESTORED = "dumping what was restored"
@@ -250,3 +253,47 @@ class Wire:
             while data := one.recv(1 << 16):
                 other.sendall(data)
             other.shutdown(socket.SHUT_WR)
+
+
+AGENTS = "CREATE TABLE agents AS SELECT generate_series(1, 3) AS id;"
+REWRITTEN = """
+CREATE TABLE moods (mood varchar(9) CHECK (mood IN ('sad', 'ok')));
+INSERT INTO moods VALUES ('ok'), ('sad');
+CREATE VIEW sad AS SELECT mood FROM moods WHERE mood IN ('sad', 'low');
+"""
+"""A check and a view that the server spells in another way once it has read them."""
+VECTORS = """
+CREATE TABLE passages AS SELECT i AS id, ARRAY[sin(i), cos(i), i]::real[]::vector(3) AS v FROM generate_series(1, 50) i;
+CREATE INDEX passages_v ON passages USING hnsw (v vector_cosine_ops);
+"""
+
+
+def left(settings: Settings) -> list[str]:
+    """What is there of this backup directory's drills: clusters, containers, volumes."""
+    assert settings.dir is not None
+    owner = owner_of(settings.dir / DRILLS)
+    if settings.via == "local":
+        return [path.name for path in Path(tempfile.gettempdir()).glob(f"scarlet-drill-{owner}-*")]
+    label = f"label={containers.LABEL}={owner}"
+    found = run_docker("ps", "-a", "--filter", label, "--format", "{{.Names}}").split()
+    return found + run_docker("volume", "ls", "--filter", label, "--format", "{{.Name}}").split()
+
+
+def proved(settings: Settings, **options: Any) -> None:
+    """A drill of a new backup proves it, and finds nothing at all to say against it."""
+    taken = take(settings, verify="drill", **options)
+    assert taken.drill is not None
+    assert (taken.drill.proved, taken.drill.detail, taken.drill.differences) == (True, "", [])
+    assert (listed(settings, taken.name).state, taken.warnings, taken.drill.warnings) == ("good", [], [])
+
+
+FOREIGN = f"""
+{AGENTS} {REWRITTEN}
+CREATE EXTENSION citext; COMMENT ON TABLE moods IS 'x';
+CREATE FUNCTION f() RETURNS text LANGUAGE sql AS $$SELECT 'it''s'$$;
+CREATE TABLE parts (id int, name text) PARTITION BY HASH (id);
+CREATE TABLE parts_0 PARTITION OF parts FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+INSERT INTO parts SELECT i, 'più' FROM generate_series(1, 9) AS i;
+SELECT lo_from_bytea(4711, 'x');
+"""

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import IO, Any, Literal, Self
 
 import psycopg
+import pytest
 from mcp import Client
 from mcp.client import ClientRequestContext
 from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -380,3 +381,17 @@ def as_message(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) and found.get("jsonrpc") == "2.0" else None  # pyright: ignore[reportUnknownVariableType,reportUnknownMemberType]
+
+
+AGENTS = 2
+
+each_era = pytest.mark.parametrize("era", ERAS)
+
+
+def directory_of(settings: Settings) -> Path:
+    assert settings.dir is not None
+    return settings.dir
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {item.name: item.read_bytes() for item in directory.iterdir()}

@@ -100,6 +100,7 @@ def cluster_of(directory: Path, made: Backup) -> str:
 # What was named and is not there
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("named", ["container", "service", "project"])
 def test_nothing_stands_in_for_what_was_named(
     scarlet: Stack, tmp_path: Path, named: str, monkeypatch: pytest.MonkeyPatch
@@ -229,6 +230,7 @@ def test_what_a_container_has_in_its_environment_leads_nowhere_else(other: Box, 
         assert other.psql(there).split() == ["7", "4"]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "setting", ["port=5433", "unix_socket_directories=/tmp", "unix_socket_directories="], ids=["port", "socket", "tcp"]
 )

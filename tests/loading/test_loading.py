@@ -223,6 +223,7 @@ def test_what_is_backed_up_is_proved_and_comes_back_as_it_was(
     comes_back(databases, settings, "database" if what in UNQUALIFIED else "empty")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("what", ON_15)
 def test_on_15_it_does_too(box: Box, what: str) -> None:
     comes_back(box, box.make(AGENTS + ON_15[what]), "empty" if "time zone" in what else "database")

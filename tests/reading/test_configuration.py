@@ -256,6 +256,7 @@ def test_a_foreign_archives_configuration_is_named_and_commented_out(rigs: tuple
     assert rig.psql("SELECT count(*) FROM pg_hba_file_rules WHERE auth_method = 'trust' AND address = 'all'") == "0"
 
 
+@pytest.mark.long
 def test_it_takes_effect_if_that_is_accepted_and_in_a_backup_of_ours(rigs: tuple[Rig, Backup]) -> None:
     rig, made = rigs
     done = rig.restore(FOREIGN, accept_foreign=True, accept_configuration=True, drill="never")

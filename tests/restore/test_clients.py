@@ -100,6 +100,7 @@ def test_dependent_that_can_not_be_started_again_is_reported(
     assert not mind.journal.exists()
 
 
+@pytest.mark.long
 def test_failed_swap_tells_of_a_dependent_that_can_not_be_started_again(
     mind: Mind, lost_dependent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +138,7 @@ def test_failed_swap_leaves_the_live_database_and_starts_dependents_again(
     assert not mind.journal.exists()
 
 
+@pytest.mark.long
 def test_undo_point_that_goes_away_in_between_is_a_failure_told_as_one(mind: Mind) -> None:
     around, point = mind.around(), mind.set_aside("aside")
     watch = Watch("swapping", lambda _: mind.psql(f"DROP DATABASE {point}", "postgres"))

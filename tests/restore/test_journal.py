@@ -89,6 +89,7 @@ def test_unreadable_journal_stops_every_writer_with_what_to_do(mind: Mind) -> No
     assert mind.journal.exists()
 
 
+@pytest.mark.long
 def test_journal_that_matches_no_database_stops_every_writer_with_what_to_do(mind: Mind) -> None:
     leave_a_journal(mind, live_oid=4_000_000_001, incoming_oid=4_000_000_002)
     around = mind.around()
@@ -98,6 +99,7 @@ def test_journal_that_matches_no_database_stops_every_writer_with_what_to_do(min
     assert mind.around() == around
 
 
+@pytest.mark.long
 def test_container_that_has_another_name_now_is_known_by_its_databases(mind: Mind) -> None:
     leave_a_journal(mind, container="its-name-before")
     assert "rolled back" in " ".join(take(mind).warnings)

@@ -168,6 +168,7 @@ def test_next_restore_settles_a_killed_one_first(mind: Mind, stack: Stack) -> No
     assert not mind.journal.exists()
 
 
+@pytest.mark.long
 def test_undo_point_survives_an_undo_that_is_killed(mind: Mind, stack: Stack) -> None:
     point = mind.set_aside("aside")
     around = mind.around()
@@ -196,6 +197,7 @@ def test_server_killed_during_the_load_leaves_the_live_database_whole(mind: Mind
     assert mind.around() == around
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("committed", [False, True])
 def test_server_killed_in_the_swap_is_whole_on_either_side(
     mind: Mind, stack: Stack, monkeypatch: pytest.MonkeyPatch, committed: bool

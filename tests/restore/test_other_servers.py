@@ -70,6 +70,7 @@ def test_backup_of_another_container_is_refused_unless_it_is_meant(other: Mind, 
     assert there.fingerprint() == mind.saved_fingerprint
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("make", "unmake"),
     [

@@ -62,6 +62,7 @@ def test_foreign_file_into_a_missing_database_is_of_use_to_its_clients(mind: Min
     assert "search_path was set" in " ".join(done.warnings)
 
 
+@pytest.mark.long
 def test_foreign_file_does_not_bring_back_a_schema_that_was_dropped(mind: Mind) -> None:
     schemas = mind.content().schemas
     assert "public" not in schemas
@@ -69,6 +70,7 @@ def test_foreign_file_does_not_bring_back_a_schema_that_was_dropped(mind: Mind) 
     assert mind.content().schemas == schemas
 
 
+@pytest.mark.long
 def test_cut_foreign_file_is_refused(mind: Mind) -> None:
     name = foreign(mind, b"")
     path = mind.directory / name

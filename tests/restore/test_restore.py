@@ -108,6 +108,7 @@ def test_undo_and_its_undo_bring_back_exactly_what_was_there(mind: Mind, stack: 
     assert started_at(stack.dependent) == was_started
 
 
+@pytest.mark.long
 def test_undo_need_not_wait_for_another_second(mind: Mind) -> None:
     """The name of an undo point holds its second, and an undo takes less than one."""
     point: str | None = mind.set_aside("aside")
@@ -132,6 +133,7 @@ def test_oldest_undo_point_is_dropped_only_on_word_and_after_success(mind: Mind)
     assert mind.undo_points() == [newer, done.undo_point]
 
 
+@pytest.mark.long
 def test_no_undo_point_is_dropped_when_none_is_added(mind: Mind) -> None:
     points = [mind.set_aside("old", "20250101_000000"), mind.set_aside("newer")]
     mind.psql(f"DROP DATABASE {mind.name}", "postgres")

@@ -69,6 +69,7 @@ def test_file_that_changes_after_it_was_verified_is_not_put_in_place(
     rig.assert_tidy(undo)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("stage", ["unpacking", "starting the server"])
 def test_cancelled_restore_leaves_all_as_it_was(stage: str, changed_volume: tuple[Rig, Backup]) -> None:
     rig, saved = changed_volume
@@ -81,6 +82,7 @@ def test_cancelled_restore_leaves_all_as_it_was(stage: str, changed_volume: tupl
     rig.assert_tidy(undo)
 
 
+@pytest.mark.long
 def test_helper_that_is_removed_meanwhile_is_replaced_to_put_all_back(changed_volume: tuple[Rig, Backup]) -> None:
     rig, saved = changed_volume
     undo = undo_of(rig)
@@ -132,6 +134,7 @@ def test_server_that_somebody_starts_while_it_is_stopped_is_told_as_such(
     rig.wait()
 
 
+@pytest.mark.long
 def test_contents_on_which_somebody_starts_another_server_stay(changed_volume: tuple[Rig, Backup]) -> None:
     rig, saved = changed_volume
     undo, other = undo_of(rig), f"vr-{secrets.token_hex(4)}"

@@ -165,6 +165,7 @@ def test_dependent_that_was_made_anew_and_runs_is_left_alone(changed_volume: tup
     assert started_at(rig.stack.dependent) == began
 
 
+@pytest.mark.long
 def test_contents_of_a_directory_wait_for_a_container_that_has_it_mounted_again_whatever_its_name(
     require_docker: None, tmp_path: Path
 ) -> None:

@@ -118,6 +118,7 @@ def test_17_in_a_subdirectory_of_an_anonymous_volume(seventeen: tuple[Rig, Backu
     destroy_restore_and_undo(*seventeen)
 
 
+@pytest.mark.long
 def test_server_that_answers_but_is_unhealthy_is_told_of(seventeen: tuple[Rig, Backup]) -> None:
     rig, saved = seventeen
     done = rig.restore(saved.name)
@@ -142,6 +143,7 @@ def a_volume_above_an_anonymous_one(stack: ExitStack, directory: Path) -> list[s
     return ["-v", f"{stack.enter_context(a_volume())}:{ABOVE}"]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("layout", [a_directory_of_another_account, a_volume_above_an_anonymous_one])
 def test_container_that_has_never_run_gets_the_contents_and_is_started(
     layout: Callable[[ExitStack, Path], list[str]], saved_volume: tuple[Rig, Backup], tmp_path: Path

@@ -100,6 +100,7 @@ def test_inspector_lists_the_tools_and_finds_no_fault(inspector: Inspector) -> N
     assert all(tool["title"] and tool["outputSchema"]["type"] == "object" for tool in tools)
 
 
+@pytest.mark.sample(1)
 @each_era
 def test_inspector_calls_tools_and_shows_errors(inspector: Inspector) -> None:
     """It has no way to ask a user, so a restore ends with the words that confirm it."""

@@ -99,6 +99,7 @@ async def main_job(it: Agent, lose: Callable[[], object], fingerprint: Callable[
     return restored
 
 
+@pytest.mark.sample(1)
 @each_era
 async def test_main_job_in_a_container(scarlet: Stack, tmp_path: Path, era: str) -> None:
     """Without any directory in the settings: Compose's label tells it."""
@@ -241,6 +242,7 @@ def held(stack: Stack, directory: Path, how: str) -> Generator[Callable[[], None
         yield lambda: streaming(stack, directory)
 
 
+@pytest.mark.sample(1)
 @each_era
 async def test_backup_that_is_given_up_leaves_nothing_in_the_container(
     scarlet: Stack, tmp_path: Path, era: str
@@ -284,6 +286,7 @@ def sigint(it: RawServer) -> None:
     it.process.send_signal(signal.SIGINT)
 
 
+@pytest.mark.sample(2)
 @posix_only
 @pytest.mark.parametrize(
     ("how", "end", "code"),
@@ -321,6 +324,7 @@ def test_server_without_work_ends_at_once(tmp_path: Path, end: Ending, code: int
         assert it.log.read_text() == ""
 
 
+@pytest.mark.sample(1)
 @posix_only
 @pytest.mark.parametrize(("end", "code"), [(end_of_input, 0), (sigterm, 143)])
 def test_server_that_ends_around_the_swap_finishes_it_first(

@@ -169,6 +169,7 @@ def regions(dump: bytes) -> dict[str, tuple[int, int]]:
 REGIONS = ["header", "restrict", "version", "statement", "copy", "data", "end of data", "trailer"]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("region", REGIONS)
 def test_any_flipped_bit_is_seen(made: Made, here: Shelf, dump: bytes, region: str) -> None:
     begin, end = regions(dump)[region]
