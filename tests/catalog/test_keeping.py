@@ -384,7 +384,7 @@ def test_backup_with_prune_tells_both_and_is_bad_when_not_all_went(full: Full) -
     blocked.rmdir()
     second = call.run("backup", "--prune", "--quiet")
     assert second.returncode == 0, second.stderr
-    assert "2 of 4 are removed" in second.stdout
+    assert "2 of 4 were removed" in second.stdout
     assert [name in second.stdout for name in (full.names[0], full.names[3])] == [True, True]
     assert full.there()[1:] == [made.name]
     assert told_in(log_of(full.shelf.directory)) == [
@@ -874,7 +874,7 @@ def test_failed_job_is_told_until_it_is_taken_out_by_its_name(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     scheduled = Scheduled(full.settings, command_line_of(full.settings, tmp_path), tmp_path / "heard")
     scheduled.run(2, "--dsn", nowhere(full.settings))
-    [finding] = [warning for warning in scheduled.seen()[0].warnings if "was no success" in warning]
+    [finding] = [warning for warning in scheduled.seen()[0].warnings if "failed: " in warning]
     out = ("schedule", "--remove", "--job", JOB)
     assert " ".join(out) in finding
     command_line = scheduled.command_line

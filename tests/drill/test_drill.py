@@ -144,7 +144,7 @@ def test_backup_with_a_drill_is_proved_until_its_file_or_manifest_changes(databa
     assert taken.reasons[-1] == "A restore drill brought 3 equal rows back."
     assert taken.drill is not None
     assert (taken.drill.rows_compared, taken.drill.differences, taken.drill.warnings) == (3, [], [])
-    assert taken.drill.where.startswith("a throw-away cluster of ")
+    assert taken.drill.where.startswith("a sandbox cluster of ")
     assert (taken.drill.restore_seconds or 0) > (taken.drill.load_seconds or 0) > 0
     assert (taken.drill.database_bytes or 0) > 1_000_000
     item = listed(settings, taken.name)
@@ -633,7 +633,7 @@ def test_an_outcome_that_can_not_be_kept_is_told_with_it(databases: Databases, s
     found = drill(settings, name)
     assert found.drill is not None
     assert found.drill.proved
-    assert "could not be kept" in " ".join(found.warnings)
+    assert "could not be stored" in " ".join(found.warnings)
 
 
 # -- restores --------------------------------------------------------------------------------------------------------
@@ -897,7 +897,7 @@ def test_in_a_container_scarlets_memory_is_proved_while_hers_runs_and_while_it_d
         taken = take(settings, verify="drill")
         assert taken.drill is not None
         assert (taken.proved, taken.drill.detail, taken.drill.warnings) == (True, "", [])
-        assert taken.drill.where.startswith(f"a throw-away container of {IMAGE} (sha256:")
+        assert taken.drill.where.startswith(f"a sandbox container of {IMAGE} (sha256:")
         assert taken.drill.rows_compared == taken.rows
         assert taken.drill.rows_compared > 500
         assert {"TABLE more.moods", "VIEW more.sad"} <= {item.what for item in taken.drill.normalised}
@@ -947,7 +947,7 @@ def test_an_engine_that_goes_away_says_nothing_of_the_backup_and_what_it_kept_is
     assert listed(settings, taken.name).state == "good"
     name = left(settings)[0]
     assert left(settings) == [name, name]
-    assert take(settings).warnings == [f"{name}, left by a drill that was killed, is removed."]
+    assert take(settings).warnings == [f"Removed {name}, left by a drill that was killed."]
     assert left(settings) == []
 
 

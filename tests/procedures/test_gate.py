@@ -316,7 +316,7 @@ def test_table_of_an_extension_that_the_role_may_not_read_is_told_and_shuts_it(
     finally:
         execute(database, f"DROP OWNED BY {role}; DROP ROLE {role}")
     assert (made.good, made.safe_to_proceed) == (False, False)
-    assert "hidden.theirs (if it has any: the role may not read it)" in " ".join(made.reasons)
+    assert "hidden.theirs (if any: the role may not read it)" in " ".join(made.reasons)
 
 
 class Restarted(EmbeddedServer):
@@ -346,7 +346,7 @@ def test_backup_of_a_standby_that_was_promoted_since_shuts_it(tmp_path: Path) ->
 
 def test_backup_that_tells_of_another_integrity_table_shuts_it(here: Shelf) -> None:
     here.back_up()
-    assert "tells of agents, not of messages" in why(ask(here, integrity_table="messages"))
+    assert "has counted agents, not messages" in why(ask(here, integrity_table="messages"))
 
 
 def test_server_that_does_not_count_rows_can_not_tell(here: Shelf, database: LocalDatabase) -> None:
@@ -439,7 +439,7 @@ def test_backup_of_an_older_version_of_this_tool_and_a_restore_under_way(here: S
     here.edit_manifest(name, activity=activity)
     assert "whether its server was a standby" in why(ask(here))
     here.edit_manifest(name, activity=None)
-    assert "does not tell what the server had written" in why(ask(here))
+    assert "does not record the server.s activity" in why(ask(here))
     (here.directory / JOURNAL).write_text(json.dumps({}), encoding="utf-8")
     assert "cut off" in why(ask(here))
 

@@ -456,7 +456,7 @@ def proves_lost(place: Place, *words: str) -> tuple[Verification, BackupToolErro
 @pytest.mark.parametrize("container", ["utf-16le", "crlf"])
 def test_an_archive_is_lost(place: Place, container: Container) -> None:
     place.put(mangle(pg_dump(place.origin.database, "-Fc"), 850, container))
-    _, _, unrepaired = proves_lost(place, "archive (pg_dump -Fc)", "can't be had back")
+    _, _, unrepaired = proves_lost(place, "archive (pg_dump -Fc)", "can't be recovered")
     assert "archive" in unrepaired.message
 
 
@@ -642,7 +642,7 @@ def test_a_second_repair_is_refused_and_leaves_the_first(place: Place) -> None:
     before = {path: path.read_bytes() for path in place.shelf.directory.glob("*.sql*")}
     with pytest.raises(BackupNotValid) as caught:
         place.repair()
-    assert f"{COPY} is there already" in caught.value.message
+    assert f"{COPY} already exists" in caught.value.message
     assert {path: path.read_bytes() for path in place.shelf.directory.glob("*.sql*")} == before
 
 

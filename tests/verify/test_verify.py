@@ -444,7 +444,7 @@ def test_foreign_file_is_whole_but_never_valid(made: Made, here: Shelf) -> None:
         assert (report.valid, report.foreign, report.repairable) == (False, True, None)
         assert failed(report) == {"manifest"}
         assert report.remedy is not None
-        assert {"quick": "Only its ends", "full": "Its structure is whole"}[level] in report.remedy
+        assert {"quick": "Only its beginning and end", "full": "Its structure is intact"}[level] in report.remedy
     assert here.state(made.plain) == "foreign"
     assert not here.outcome(made.plain).exists()
 
