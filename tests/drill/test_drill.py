@@ -962,12 +962,12 @@ def test_another_version_is_told_apart_from_damage(scarlet: Stack, databases: Da
     assert (found.valid, found.proved, found.drill.proved) == (True, None, None)
     assert "pg_dump 18" in found.drill.detail
     assert "PostgreSQL 15" in found.drill.detail
-    assert "That need not be damage" in found.drill.detail
+    assert "This does not mean that the file is damaged" in found.drill.detail
     assert listed(newer_settings, newer).state == "good"
 
     foreign = tmp_path / "newer.sql"
     shutil.copy(tmp_path / newer, foreign)
-    with pytest.raises(PreflightFailed, match="That need not be damage"):
+    with pytest.raises(PreflightFailed, match="This does not mean that the file is damaged"):
         bring_back(docker, foreign.name, accept_foreign=True, accept_smaller=True)
     assert listed(docker, foreign.name).state == "foreign"
 

@@ -526,7 +526,7 @@ def test_a_second_dump_after_the_first_is_told(place: Place) -> None:
     report = place.verify()
     assert check_of(report, "contents").ok is None
     for refuse in (lambda: place.restore(accept_foreign=True), place.repair):
-        with pytest.raises(BackupNotValid, match="holds the same tables twice"):
+        with pytest.raises(BackupNotValid, match="contains the same tables twice"):
             refuse()
 
 

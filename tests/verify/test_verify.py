@@ -274,7 +274,7 @@ def test_rows_that_changed_are_told_by_table(made: Made, here: Shelf, dump: byte
     changes = {
         "letta.block_history has 23 rows instead of 24": (rows[3] + b"\n", b""),
         "letta.block_history has 25 rows instead of 24": (rows[3] + b"\n", rows[3] + b"\n" + rows[3] + b"\n"),
-        "letta.block_history has the right number of rows, but other data": (rows[3], rows[4]),
+        "letta.block_history has the right number of rows, but different data": (rows[3], rows[4]),
     }
     for told, (old, new) in changes.items():
         harmed = dump.replace(old, new, 1)
