@@ -205,7 +205,7 @@ def test_backup_that_lacks_rows_which_pg_dump_leaves_out_is_not_proved(
         AGENTS + "CREATE TABLE theirs AS SELECT 1 AS one; ALTER EXTENSION plpgsql ADD TABLE theirs;"
     )
     taken = take(settings, verify="drill")
-    lacks = f"{taken.name} lacks rows of public.theirs (1), since pg_dump leaves out"
+    lacks = f"{taken.name} lacks rows of public.theirs (1), because pg_dump leaves out"
     assert taken.drill is not None
     assert (taken.good, taken.proved, taken.drill.sound, taken.drill.rows_compared) == (False, None, True, 3)
     assert lacks in taken.reasons[-2]
