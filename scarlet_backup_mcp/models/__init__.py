@@ -1,3 +1,3 @@
-"""What comes out of the tools and what is kept beside a backup: pydantic models, and nothing that does anything.
+"""The tools' results, and what is stored with a backup: pydantic models without behaviour.
 
 Everything may import it; it imports nothing of this package but `settings`."""

@@ -1,4 +1,4 @@
-"""What the audit log of a backup directory holds of each call."""
+"""Entries of a backup directory's audit log."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from .common import Model, Utc, unknown_as
 
 
 class Client(Model):
-    """Who called: an MCP client as it introduced itself, "cli", or "schedule"."""
+    """The caller: an MCP client by its own name, "cli", or "schedule"."""
 
     name: str
     version: str | None = None
 
 
 class AuditEntry(Model):
-    """One call. `before` and `after` name what it worked on and what it left, with SHA-256 digests where there are."""
+    """One call. `before` and `after` name what it worked on and what it left, with SHA-256 digests if there are any."""
 
+    # A later version's line may have more fields, and is shown all the same.
     model_config = ConfigDict(extra="ignore")
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     call: str = Field(
-        description="The same in the two lines of a call: the one of its beginning and the one of its end."
+        description="Identifies the call: its lines, at its beginning and at its end, have the same value."
     )
     time: Utc = Field(description="When the call began.")
     tool: str
     arguments: dict[str, JsonValue] = Field(description="Without secrets.")
     client: Client
     outcome: Annotated[Literal["begun", "ok", "bad", "error"], unknown_as("bad")] = Field(
-        description="'begun': it has not ended, so it is under way or was killed. 'bad': it was done, but its result "
-        "is not what a user needs, such as a backup that has shrunk."
+        description="'begun': the call has not ended: it is still running or was killed. 'bad': it succeeded, but its "
+        "result is not what a user needs, such as a backup of a database that has shrunk."
     )
     code: str | None = Field(description="With 'error': the error's code.")
     message: str
@@ -41,6 +42,6 @@ class AuditEntry(Model):
 
     @property
     def job(self) -> str | None:
-        """Name of the scheduled job whose run it is; None: it is none of a scheduler's."""
+        """Name of the scheduled job that ran; None if no scheduler started the call."""
         name = self.arguments.get("scheduled") if self.tool == "backup" else None
         return None if name is None else str(name)

@@ -1,4 +1,4 @@
-"""What the models of this package share: their base, the words for kinds, levels and states, and times in UTC."""
+"""What the models share: their base, the names of kinds, levels and states, and times in UTC."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Compression = Literal["none", "gzip", "zstd"]
 
 
 Packing = Literal["none", "gzip", "zstd", "xz"]
-"""How a file is compressed that others may have made."""
+"""How any file, foreign ones included, is compressed."""
 
 
 Level = Literal["quick", "full", "drill"]
@@ -38,7 +38,7 @@ BackupLevel = Literal["auto", "full", "drill"]
 
 
 CodePage = Literal[437, 850, 852, 858, 1250, 1252, 65001]
-"""Code pages of Windows that PowerShell may have decoded a dump with; 65001 is UTF-8."""
+"""Windows code pages that PowerShell may have decoded a dump with; 65001 is UTF-8."""
 
 
 CodePageText = Annotated[
@@ -68,15 +68,15 @@ State = Literal[
 
 
 Verdict = Literal["proved", "sound", "differs", "damaged", "will_not_load", "constraint_violated", "unknown"]
-"""What a drill says of a backup, in one word: see `Drill`."""
+"""A drill's verdict on a backup: see `Drill`."""
 
 
 SearchPath = Literal["empty", "database"]
-"""With which search_path a dump was loaded: the empty one that pg_dump writes, or the database's own."""
+"""The search_path that a dump was loaded with: the empty one that pg_dump writes, or the database's own."""
 
 
 class Model(BaseModel):
-    """The base of all: unknown fields are an error. Who reads a kept file passes over those of a newer version."""
+    """The base of all models: unknown fields are an error. Readers of stored files skip those of a newer version."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -100,9 +100,9 @@ def unknown_as(fallback: object) -> WrapValidator:
 
 
 class Step(Model):
-    """One step of PROC-004 that a result stands for."""
+    """A step of PROC-004, as a result reports it."""
 
     step: str = Field(description="PROC-004's name of the step, e.g. 'Passo 3' or 'Verifica Finale'.")
     title: str
-    ok: bool | None = Field(description="null: it was not needed or could not be looked at.")
+    ok: bool | None = Field(description="null: it was not needed or could not be checked.")
     detail: str = ""

@@ -1,6 +1,6 @@
-"""What `backup` writes down beside a backup: where it comes from and what it holds. All times are UTC; sizes are bytes.
+"""Manifests: what `backup` records about a backup's origin and content. All times are UTC; sizes are bytes.
 
-A manifest proves that a file is whole, not who made it."""
+A manifest proves that a file is intact, not who made it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .common import Compression, Kind, Model, OpenModel, Utc
 
 
 class TableData(Model):
-    """One COPY target of a dump. `bytes` and `sha256` are of its data, its blocks joined. A table appears twice only
-    when partitions with another order of columns are loaded through it."""
+    """One COPY target of a dump. `bytes` and `sha256` are those of its data, with all blocks joined. A table appears
+    twice only if partitions with another order of columns are loaded through it."""
 
     schema_: str = Field(alias="schema")
     name: str
@@ -25,7 +25,7 @@ class TableData(Model):
 
 
 def rows_by_table(tables: Iterable[TableData]) -> dict[tuple[str, str], int]:
-    """Rows of each table by (schema, name)."""
+    """Sum the rows of each table, by (schema, name)."""
     found: dict[tuple[str, str], int] = {}
     for table in tables:
         found[table.schema_, table.name] = found.get((table.schema_, table.name), 0) + table.rows
@@ -41,16 +41,16 @@ class TableCount(Model):
 
 
 class NotDumped(Model):
-    """Rows of one table that a dump lacks, since pg_dump leaves them out."""
+    """Rows of one table that a dump lacks, because pg_dump leaves them out."""
 
     schema_: str = Field(alias="schema")
     name: str
-    rows: int | None = Field(description="null: they could not be counted; the role may not read the table.")
+    rows: int | None = Field(description="null: not counted, because the role may not read the table.")
 
 
 class Recomputed(Model):
-    """What a load computes anew of one table, its stored generated columns, or of a materialised view: digests that do
-    not depend on the order of rows, comparable on servers of any version."""
+    """What a load recomputes: a table's stored generated columns, or a materialised view. The digests do not depend on
+    the order of rows, and are comparable between servers of any version."""
 
     schema_: str = Field(alias="schema")
     name: str
@@ -59,7 +59,7 @@ class Recomputed(Model):
     rows: int = 0
     digests: dict[str, str] = Field(default={}, description='By column; "" is a whole row of a view.')
     sample: dict[str, str] = Field(default={}, description="Of some rows: a digest by that of the key.")
-    keys: dict[str, str] = Field(default={}, exclude=True, description="Primary keys themselves; they are not kept.")
+    keys: dict[str, str] = Field(default={}, exclude=True, description="The primary keys themselves; not stored.")
     why_not: str = Field(default="", description="Why it could not be read.")
 
 
@@ -89,7 +89,7 @@ class Grant(Model):
 
 
 class DatabaseProperties(Model):
-    """What `pg_dump` without `--create` does not carry."""
+    """What `pg_dump` without `--create` leaves out."""
 
     owner: str
     encoding: str
@@ -100,7 +100,7 @@ class DatabaseProperties(Model):
     icu_rules: str | None = None
     comment: str | None
     connection_limit: int
-    template: bool = Field(default=False, description="Whether other databases may be made from it.")
+    template: bool = Field(default=False, description="Whether other databases may be created from it.")
     tablespace: str | None = Field(default=None, description="null: pg_default, or an older manifest.")
     acl: list[Grant] | None = Field(description="null: the default privileges.")
     settings: list[Setting]
@@ -125,11 +125,11 @@ class Role(Model):
 
 
 class Identity(Model):
-    """Which database a backup is of."""
+    """The database that a backup belongs to."""
 
     system_identifier: str = Field(description="pg_control_system(): new for every initdb, so for every fresh volume.")
     database: str
-    database_oid: int | None = Field(description="null in a cold copy, which can't be asked.")
+    database_oid: int | None = Field(description="null in a cold copy.")
     server_version: str
     server_version_num: int
     via: str = Field(description="docker or local; a newer version may know more.")
@@ -142,10 +142,10 @@ class Identity(Model):
 
 
 class ManifestHead(Model):
-    """The fields with which a manifest begins: what a listing needs.
+    """The first fields of a manifest: what a listing needs.
 
-    A version may add fields, which older ones pass over. `manifest_version` rises only where they would misjudge the
-    backup by that; the field itself, `name` and the seal (see `store.manifests`) stay as they are in every version.
+    A version may add fields, which older ones skip. `manifest_version` rises only if that would make them misjudge the
+    backup; the field itself, `name` and the seal (see `store.manifests`) stay the same in every version.
     """
 
     manifest_version: Literal[1] = 1
@@ -153,45 +153,45 @@ class ManifestHead(Model):
     kind: Kind
     compression: Compression
     created_at: Utc = Field(
-        description="The moment of the snapshot; of a volume, when its rows were counted, just before its copy."
+        description="The time of the snapshot; for a volume, when its rows were counted, just before its copy."
     )
     label: str | None
     repaired_from: str | None = Field(
-        default=None, description="A copy of this file of PowerShell's, repaired: what it holds may come from anywhere."
+        default=None, description="The PowerShell-made file that it is a repaired copy of; its origin is unknown."
     )
-    repaired_how: str | None = Field(default=None, description="What had happened to that file, and what is lost.")
-    identity: Identity | None = Field(description="null in a repaired copy, which does not tell it.")
+    repaired_how: str | None = Field(default=None, description="What happened to that file, and what is lost.")
+    identity: Identity | None = Field(description="null in a repaired copy, where it is unknown.")
     bytes: int = Field(description="Of the file.")
     sha256: str = Field(description="Of the file.")
     rows: int | None = Field(
-        description="Of the database; of a volume counted before and after its copy, and the fewer; null: a cold copy, "
-        "of a server that did not run, so that nobody counted."
+        description="Rows of the database; for a volume the smaller of the counts before and after its copy; null: a "
+        "cold copy, of a stopped server, whose rows nobody counted."
     )
-    integrity_rows: int | None = Field(description="Rows of the integrity table; null when it is not there.")
+    integrity_rows: int | None = Field(description="Rows of the integrity table; null if there is none.")
     shrunk: bool
     shrunk_reasons: list[str]
-    last_full: str | None = Field(description="The backup that this one was measured against.")
+    last_full: str | None = Field(description="The backup that this one was compared with.")
     definitions_sha256: str | None = Field(
         default=None,
-        description="Of all that decides whether the dump loads, but for its rows; null: a volume, a repaired copy, or "
-        "an older manifest.",
+        description="Of everything that decides whether the dump loads, except its rows; null: a volume, a repaired "
+        "copy, or an older manifest.",
     )
 
 
 class Activity(Model):
-    """What a server had done by a moment. Kept in manifests."""
+    """A server's activity up to some moment. Stored in manifests."""
 
     in_recovery: bool | None = Field(default=None, description="Whether it was a standby; null: an older manifest.")
-    transactions: str = Field(description="pg_current_snapshot(): `xmin:xmax:` and the transactions under way.")
+    transactions: str = Field(description="pg_current_snapshot(): `xmin:xmax:` and the running transactions.")
     changed_rows: int = Field(description="Rows inserted, updated and deleted, ever: definitions are rows, too.")
     changes: str = Field(default="", description="A digest of their numbers in each table.")
-    sequences: str = Field(description="A digest of where the database's sequences are.")
+    sequences: str = Field(description="A digest of the values of the database's sequences.")
     counted_since: str | None = Field(description="When the server was started, and when its counts were reset.")
     settled: bool = Field(default=False, description="Whether every session had reported what it had written.")
 
     @property
     def quiet(self) -> bool:
-        """Whether no transaction that writes was under way."""
+        """Whether no transaction that writes was running."""
         return self.transactions.endswith(":") and len(set(self.transactions.split(":")[:2])) == 1
 
 
@@ -209,7 +209,7 @@ class Manifest(ManifestHead):
         "uses; null: an older manifest, or a repaired copy.",
     )
     recomputed: list[Recomputed] | None = Field(
-        default=None, description="What a load computes anew; null: an older manifest, or a repaired copy."
+        default=None, description="What a load recomputes; null: an older manifest, or a repaired copy."
     )
     database_bytes: int | None = Field(description="pg_database_size, an estimate; null in a repaired copy.")
     script_bytes: int = Field(description="Of the plain dump, before compression.")
@@ -218,20 +218,20 @@ class Manifest(ManifestHead):
     properties: DatabaseProperties | None = Field(description="null in a repaired copy.")
     effective: dict[str, str] | None = Field(
         default=None,
-        description="Settings that decide what values, checks and indexes become at a load, as a session of the "
-        "database had them; null: an older manifest, or a repaired copy.",
+        description="Settings that affect values, checks and indexes during a load, as a session of the database had "
+        "them; null: an older manifest, or a repaired copy.",
     )
     roles: list[Role]
     tables: list[TableData]
     not_dumped: list[NotDumped] = Field(
         default=[],
-        description="Rows that pg_dump left out, of tables of extensions and in schemas named as PostgreSQL's own.",
+        description="Rows that pg_dump left out, of extensions' tables and in schemas named like PostgreSQL's own.",
     )
 
 
 class CopiedTable(Model):
-    """Rows of one table of a database whose volume was copied, just before and just after the copy. They tell the rows
-    in the copy exactly where nothing was written meanwhile."""
+    """Rows of one table just before and just after its volume was copied. They are exactly those in the copy if nothing
+    was written meanwhile."""
 
     schema_: str = Field(alias="schema")
     name: str
@@ -240,12 +240,12 @@ class CopiedTable(Model):
 
 
 class Site(OpenModel):
-    """Where a container has its data directory: what has to be known to put it back where there is no container."""
+    """Where a container has its data directory, so that it can be restored without a container."""
 
     data_directory: str = Field(description="In the container, e.g. /var/lib/postgresql/data.")
     mounted_at: str = Field(description="Where the volume is mounted: that directory or one above it.")
     volume: str | None = Field(description="Name of the volume; null: a directory of the machine is mounted there.")
-    volume_labels: dict[str, str] = Field(default={}, description="Those by which Compose knows it.")
+    volume_labels: dict[str, str] = Field(default={}, description="The labels by which Compose knows it.")
 
 
 class WalSegment(Model):
@@ -257,26 +257,27 @@ class WalSegment(Model):
 
 
 class VolumeManifest(ManifestHead):
-    """`<file>.manifest.json` of an archive of the whole volume. The server's own `backup_manifest` in the archive tells
-    what is in it, file by file; only the write-ahead log is not listed there. A cold copy, of a server that did not
-    run, has none: for it everything but sizes, digests and versions is null or empty."""
+    """`<file>.manifest.json` of an archive of the whole volume.
+
+    The server's own `backup_manifest` in the archive lists its files, except the write-ahead log. A cold copy, of a
+    stopped server, has none: everything except sizes, digests and versions is then null or empty."""
 
     finished_at: Utc
-    cold: bool = Field(default=False, description="A copy of the files of a server that did not run.")
+    cold: bool = Field(default=False, description="A copy of the files of a stopped server.")
     pg_basebackup_version: str | None
     tool_version: str
     integrity_table: str
     site: Site | None = Field(description="null: the server does not run in a container.")
     databases: list[str] = Field(description="Every database of the cluster: they all come back together.")
-    cluster_bytes: int | None = Field(description="Sizes of the databases, summed; null where they may not be asked.")
+    cluster_bytes: int | None = Field(description="Sum of the databases' sizes; null if the role may not query them.")
     tables: list[CopiedTable] = Field(description="Those of the configured database.")
     uncounted: list[str] = Field(default=[], description="Its tables that could not be counted, as schema.name.")
     unlogged: list[str] = Field(
-        default=[], description="Its unlogged tables, as schema.name, which are empty in the copy; none in a cold one."
+        default=[], description="Its unlogged tables, as schema.name, which are empty in the copy; [] for a cold one."
     )
     activity: Activity | None = Field(default=None, description="What the server had written just before the copy.")
     quiet: bool | None = Field(
-        description="Whether nothing was written between the two counts, so that rows are exactly those in the copy."
+        description="Whether nothing was written between the two counts, so that they are exact."
     )
     tar_bytes: int = Field(description="Of the archive, before compression.")
     files: int
@@ -285,5 +286,5 @@ class VolumeManifest(ManifestHead):
     end_lsn: str | None
     wal: list[WalSegment]
     configuration: list[str] | None = Field(
-        default=None, description="What its configuration makes a server do: commands, libraries, doors; null: unknown."
+        default=None, description="Commands, libraries and access in its configuration; null: unknown."
     )

@@ -1,4 +1,4 @@
-"""What the tools answer. All times are UTC; sizes are bytes."""
+"""The tools' results. All times are UTC; sizes are bytes."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ from .verification import Drill, StoredVerification
 
 
 class Running(Model):
-    """A long call that goes on: call the same tool again with this job."""
+    """A long call that is still running: call the same tool again with this job."""
 
     status: Literal["running"] = "running"
     job: str = Field(description="Call the same tool again with this job alone to wait for it.")
     tool: str
     stage: str
-    progress: float | None = Field(description="Between 0 and 1, of the present stage; null when unknown.")
+    progress: float | None = Field(description="Between 0 and 1, of the current stage; null when unknown.")
     elapsed_seconds: float
     remedy: str
     next_call: NextCall | None = None
 
 
 class PruneItem(Model):
-    """One backup, or undo point, and what retention makes of it."""
+    """A backup or undo point, and retention's decision about it."""
 
     name: str
     what: Literal["sql", "volume", "undo_point"]
     created_at: Utc
-    bytes: int | None = Field(description="null: a volume's undo point, whose size the server does not tell.")
+    bytes: int | None = Field(description="null: a volume's undo point, whose size is unknown.")
     action: Literal["kept", "removed", "would be removed", "left alone", "not removed"] = Field(
-        description="'left alone': no rule is for it. 'not removed': it should have gone, and could not."
+        description="'left alone': no rule applies to it. 'not removed': it should have been removed, but could not be."
     )
     reason: str
     slots: list[str] = Field(default=[], description="E.g. 'last 3', 'daily 2026-11-22', 'weekly 2026-W47'.")
 
 
 class Prune(Model):
-    """Answer of `prune_backups`."""
+    """The result of `prune_backups`."""
 
     status: Literal["done"] = "done"
     dry_run: bool
     directory: str
-    server: str = Field(description="Database, container, Compose project and engine that it was about.")
+    server: str = Field(description="The database, container, Compose project and engine it concerns.")
     database: str
     policy: str = Field(description="The rules in words.")
     items: list[PruneItem] = Field(description="Newest first, undo points last.")
     kept: int
-    removed: int = Field(description="In a dry run those that would be.")
+    removed: int = Field(description="In a dry run, how many would be.")
     left_alone: int
-    bytes_freed: int = Field(description="Of backups' files in the directory; in a dry run what would be.")
-    undo_bytes_freed: int = Field(description="Of undo points on the server, as far as their size is known.")
-    older_than_30_days: str = Field(description="What becomes of those that PROC-004's note speaks of.")
+    bytes_freed: int = Field(description="By removing backups in the directory; in a dry run, how many would be.")
+    undo_bytes_freed: int = Field(description="By removing undo points on the server, as far as their size is known.")
+    older_than_30_days: str = Field(description="What happens to those mentioned in PROC-004's note.")
     confirmation: str | None = Field(
-        description="In a dry run: what a yes of the user's to this very list is bound to; null: nothing would go."
+        description="In a dry run: binds the user's consent to exactly this list; null: nothing would be removed."
     )
     warnings: list[str]
     steps: list[Step]
@@ -68,7 +68,7 @@ class Prune(Model):
 
 
 class Backup(Model):
-    """Answer of `backup`."""
+    """The result of `backup`."""
 
     status: Literal["done"] = "done"
     name: str
@@ -80,30 +80,31 @@ class Backup(Model):
     compression: Compression
     label: str | None
     database: str
-    server: str = Field(description="Database, container, Compose project and engine that it was about.")
-    databases: list[str] = Field(default=[], description="Of a volume: every database in it; none for a cold copy.")
-    cold: bool = Field(default=False, description="A volume whose server did not run: nobody counted its rows.")
+    server: str = Field(description="The database, container, Compose project and engine it concerns.")
+    databases: list[str] = Field(default=[], description="For a volume, every database in it; [] for a cold copy.")
+    cold: bool = Field(default=False, description="A volume whose server was stopped: nobody counted its rows.")
     tables: list[TableCount]
     rows: int | None = Field(
-        description="Of `database`; of a volume counted before and after its copy, and the fewer; null: a cold copy."
+        description="Rows of `database`; for a volume the smaller of the counts before and after its copy; null: a "
+        "cold copy."
     )
     integrity_rows: int | None
     steps: list[Step]
     proved: bool | None = Field(default=None, description="Whether a restore drill proved it; null without a drill.")
     proved_by: DrillMode | None = Field(
-        default=None, description="The drill, of it or of an earlier one, that proved its definitions; null: none did."
+        default=None, description="The drill of this or an earlier backup that proved its definitions; null: none did."
     )
     drill: Drill | None = None
     good: bool = Field(
-        description="Whether the file is whole, with all rows of a database that has not shrunk (pg_dump leaves out "
-        "some of extensions), and proved if that was asked for. Rows that were written meanwhile do no harm to it: see "
-        "safe_to_proceed for PROC-003."
+        description="Whether the file is intact, has all rows of a database that has not shrunk (pg_dump leaves out "
+        "some of extensions), and is proved if that was requested. Rows written meanwhile do not matter here; for "
+        "PROC-003 see safe_to_proceed."
     )
     safe_to_proceed: bool = Field(description="Whether PROC-003 (agent recreation) may go ahead on this backup.")
-    reasons: list[str] = Field(description="Why it may not, or what it rests on.")
+    reasons: list[str] = Field(description="Why it may not, or why it may.")
     shrunk: bool
-    pruned: Prune | None = Field(default=None, description="What `backup --prune` on the command line has removed.")
-    not_pruned: str | None = Field(default=None, description="Why that could not be done, or not in full.")
+    pruned: Prune | None = Field(default=None, description="What `backup --prune` on the command line removed.")
+    not_pruned: str | None = Field(default=None, description="Why that failed, or was not complete.")
     warnings: list[str]
     duration_seconds: float
 
@@ -132,13 +133,13 @@ class Listed(Model):
     keep: bool = Field(default=False, description="Marked so that retention never removes it.")
     slot: str | None = Field(
         default=None,
-        description="What it fills for `prune_backups`, e.g. 'last 3, weekly 2026-W47'; null: no slot, see there.",
+        description="The slots of `prune_backups` that it fills, e.g. 'last 3, weekly 2026-W47'; null: none.",
     )
     detail: str = ""
 
 
 class Kept(Model):
-    """What is marked now, or no longer, to be kept."""
+    """A backup that is now, or no longer, marked to be kept."""
 
     status: Literal["done"] = "done"
     name: str
@@ -146,16 +147,16 @@ class Kept(Model):
 
 
 class UndoPoint(Model):
-    """What an earlier restore set aside: a database, or a volume's contents. `restore` accepts its name."""
+    """What an earlier restore replaced: a database, or a volume's contents. `restore` accepts its name."""
 
     name: str
     kind: Kind = Field(default="sql", description="'sql': a database; 'volume': the whole cluster.")
     created_at: Utc
-    bytes: int | None = Field(description="null: it was not measured.")
+    bytes: int | None = Field(description="null: unknown.")
 
 
 class JobState(Model):
-    """A job under way in this server."""
+    """A job running in this MCP server."""
 
     job: str
     tool: str
@@ -165,32 +166,32 @@ class JobState(Model):
 
 
 class Listing(Model):
-    """Answer of `list_backups`."""
+    """The result of `list_backups`."""
 
     directory: str
     database: str
-    server: str = Field(description="Database, container, Compose project and engine that it was about.")
+    server: str = Field(description="The database, container, Compose project and engine it concerns.")
     backups: list[Listed]
     total_backups: int
     total_bytes: int
     newest_good: str | None = Field(
-        description="Name of the newest SQL backup of the configured database that is verified as it is now."
+        description="Name of the configured database's newest SQL backup that is verified in its current state."
     )
     newest_good_age_seconds: float | None
-    undo_points: list[UndoPoint] | None = Field(description="null: the server could not be asked.")
+    undo_points: list[UndoPoint] | None = Field(description="null: unknown, the server did not answer.")
     jobs: list[JobState] = []
     log: list[AuditEntry] = Field(default=[], description="The last calls that changed something, newest first.")
     scheduled: list[AuditEntry] = Field(
         default=[],
-        description="Of each scheduled job (`arguments.scheduled` is its name) the last run that has ended, and one "
-        "after that which has not; newest first.",
+        description="Each scheduled job's last finished run (`arguments.scheduled` is its name), and a later one that "
+        "has not finished; newest first.",
     )
     warnings: list[str]
     steps: list[Step]
 
 
 class DependentReport(Model):
-    """What was done to a container that depends on the database."""
+    """What was done with a container that depends on the database."""
 
     name: str
     action: Literal["restarted", "left stopped", "left running", "start failed", "would be restarted"]
@@ -198,7 +199,7 @@ class DependentReport(Model):
 
 
 class Restore(Model):
-    """Answer of `restore`."""
+    """The result of `restore`."""
 
     status: Literal["done"] = "done"
     restored: bool
@@ -210,14 +211,14 @@ class Restore(Model):
     source_proved_at: Utc | None = Field(
         default=None, description="When a restore drill proved the source; null: none did, or it is an undo point."
     )
-    drill: Drill | None = Field(default=None, description="The drill that came before the restore, if one did.")
+    drill: Drill | None = Field(default=None, description="The drill before the restore, if there was one.")
     database: str
-    server: str = Field(description="Database, container, Compose project and engine that it was about.")
+    server: str = Field(description="The database, container, Compose project and engine it concerns.")
     undo_point: str | None = Field(
         description="The old database, or the volume's old contents, under a new name: restore it by this name to undo."
     )
-    rows_compared: int | None = Field(description="null: a volume's are not counted one by one, see files_compared.")
-    files_compared: int | None = Field(default=None, description="Of a volume, read back after they were unpacked.")
+    rows_compared: int | None = Field(description="null: for a volume, see files_compared.")
+    files_compared: int | None = Field(default=None, description="For a volume: files read back after unpacking.")
     integrity_rows: int | None
     integrity_rows_before: int | None
     unavailable_seconds: float | None
@@ -230,13 +231,13 @@ class Restore(Model):
 
 
 class Repaired(Model):
-    """Answer of the command `repair`."""
+    """The result of the command `repair`."""
 
     status: Literal["done"] = "done"
     name: str
     path: str
     repaired_from: str
-    found: str = Field(description="What had happened to the file, and how it was undone.")
+    found: str = Field(description="What happened to the file, and how it was undone.")
     code_page: CodePageText
     bytes: int
     sha256: str
@@ -249,7 +250,7 @@ class Repaired(Model):
 
 
 class Finding(Model):
-    """Something that `db_integrity` saw and a user should know. `code` is stable."""
+    """Something that `db_integrity` found and a user should know. `code` is stable."""
 
     severity: Literal["info", "warning", "error"]
     code: str
@@ -269,23 +270,23 @@ class TableSize(Model):
 
 
 class Gate(Model):
-    """Whether PROC-003 (agent recreation) may go ahead: a backup of this very database is there, with all of it."""
+    """Whether PROC-003 (agent recreation) may go ahead: whether a backup has all of exactly this database."""
 
     safe_to_proceed: bool
-    server: str = Field(description="Database, container, Compose project and engine that it was about.")
-    reasons: list[str] = Field(description="Why not, or what it rests on.")
-    backup: str | None = Field(description="The backup that it rests on, or that comes nearest.")
+    server: str = Field(description="The database, container, Compose project and engine it concerns.")
+    reasons: list[str] = Field(description="Why not, or why.")
+    backup: str | None = Field(description="The backup that this relies on, or that comes nearest.")
     age_seconds: float | None
     checked_at: Utc
 
 
 class Integrity(Model):
-    """Answer of `db_integrity`."""
+    """The result of `db_integrity`."""
 
     healthy: bool = Field(description="True when no finding is an error.")
     level: Literal["quick"] = "quick"
     database: str
-    server: str = Field(description="Database, container, Compose project and engine that it was about.")
+    server: str = Field(description="The database, container, Compose project and engine it concerns.")
     agents: int | None = Field(description="SELECT count(*) FROM the integrity table; null when it can't be counted.")
     via: Literal["docker", "local"]
     container: str | None

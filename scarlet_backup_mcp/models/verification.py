@@ -1,4 +1,4 @@
-"""What a verification or a drill finds, and what of it is kept beside the backup."""
+"""The results of a verification or a drill, and what of them is stored with the backup."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class Check(Model):
     """One check of a verification."""
 
     check: str
-    ok: bool | None = Field(description="null: not applicable or could not be done; counts neither way.")
+    ok: bool | None = Field(description="null: not applicable, or not possible; counts neither way.")
     expected: str = ""
     found: str = ""
     detail: str = ""
 
 
 class Difference(Model):
-    """Something that is in the backup and not, or not the same, in the database restored from it."""
+    """Something in the backup that is missing or different in the database restored from it."""
 
     what: str = Field(description="For example 'rows of letta.messages' or 'INDEX letta.agents_name_idx'.")
     backup: str
@@ -29,37 +29,37 @@ class Difference(Model):
 
 
 class Violation(Model):
-    """A constraint that rows of the database broke when it was backed up."""
+    """A constraint that rows of the database violated when it was backed up."""
 
-    table: str = Field(description="Or the domain whose check it is.")
+    table: str = Field(description="Or the domain that the check belongs to.")
     constraint: str
     kind: Literal["foreign key", "check", "unique index"]
-    rows: int | None = Field(description="null: that could not be told.")
+    rows: int | None = Field(description="null: unknown.")
     keys: list[str] = Field(description="Primary keys of the first five.")
 
 
 class Drill(Model):
-    """A restore into a throw-away server: what came of it."""
+    """The result of a restore into a sandbox, a throw-away server."""
 
     verdict: Verdict = Field(
         default="unknown",
-        description="'sound': all it holds came back, but that is no proof. 'damaged': the file is not what was "
-        "written. 'will_not_load': the file is whole, and the server refuses it. 'constraint_violated': the database "
-        "held rows that break its constraints, and the backup is faithful. 'unknown': also of a sample that came back.",
+        description="'sound': everything in it came back, but that is no proof. 'damaged': the file is not what was "
+        "written. 'will_not_load': the file is intact, but the server rejects it. 'constraint_violated': the database "
+        "had rows that violate its constraints; the backup is faithful. 'unknown': also for a sample that came back.",
     )
     proved: bool | None = Field(
-        description="Whether the same data came back; null: it could not be told, see detail, or nobody knows what "
-        "should have come back, as of a cold copy, or pg_dump has left rows out."
+        description="Whether the same data came back; null: inconclusive, see detail; or it is unknown what should "
+        "have come back, as for a cold copy; or pg_dump left rows out."
     )
     sound: bool | None = Field(
         default=None,
-        description="Of a volume: whether a server came up on it, all of it could be read, and nothing speaks against "
-        "it, though it may not be proved. Of an SQL backup: true where all that it holds came back, but pg_dump left "
+        description="For a volume: whether a server started on it, all of it could be read, and nothing speaks "
+        "against it, even if it is not proved. For an SQL backup: true if everything in it came back, but pg_dump left "
         "rows out, so that it is not proved; else null.",
     )
     proved_by: DrillMode | None = Field(
         default=None,
-        description="What has shown that its definitions load: all of it, or a 'sample' with 1,000 rows of each table.",
+        description="What showed that its definitions load: all of it, or a 'sample' with 1,000 rows of each table.",
     )
     detail: str = ""
     where: str = Field(description="The server it was restored into.")
@@ -68,13 +68,15 @@ class Drill(Model):
     objects_compared: int = 0
     differences: list[Difference] = Field(default=[], description="The first twenty.")
     normalised: list[Difference] = Field(
-        default=[], description="Definitions that the server spells in another way, but which mean the same."
+        default=[], description="Definitions that the server spells differently, but which mean the same."
     )
     violations: list[Violation] = []
     except_recomputed: list[str] = Field(
-        default=[], description="What no dump carries and a load computes anew, and which differs or was not compared."
+        default=[], description="What no dump contains and a load recomputes, if it differs or was not compared."
     )
-    search_path: SearchPath | None = Field(default=None, description="With which it loads; null: with neither.")
+    search_path: SearchPath | None = Field(
+        default=None, description="The search_path that it loads with; null: it loads with neither."
+    )
     warnings: list[str] = []
     database_bytes: int | None = None
     load_seconds: float | None = None
@@ -83,38 +85,38 @@ class Drill(Model):
 
 
 class CodePageChoice(Model):
-    """Code pages that give a PowerShell file the same text, with words of it."""
+    """Code pages that give a PowerShell-made file the same text, with sample words."""
 
     code_pages: list[CodePageText]
     samples: list[str]
 
 
 class Verification(Model):
-    """Answer of `verify_backup`."""
+    """The result of `verify_backup`."""
 
     status: Literal["done"] = "done"
     name: str
-    verdict: Verdict | None = Field(default=None, description="Of the last restore drill: see `drill`.")
+    verdict: Verdict | None = Field(default=None, description="The last restore drill's: see `drill`.")
     level: Level
-    valid: bool = Field(description="True only if every check holds and the backup has our manifest.")
+    valid: bool = Field(description="True only if every check passed and the backup has our manifest.")
     proved: bool | None = Field(
         default=None, description="Whether a restore drill proved it, this one or an earlier one; null without one."
     )
     proved_at: Utc | None = Field(default=None, description="When that drill was done.")
-    foreign: bool = Field(description="Made by something else than `backup`, or its manifest is lost.")
-    shrunk: bool | None = Field(description="A whole backup of a database that had shrunk; null without a manifest.")
+    foreign: bool = Field(description="Not made by `backup`, or its manifest is lost.")
+    shrunk: bool | None = Field(description="An intact backup of a database that had shrunk; null without a manifest.")
     repairable: bool | None = Field(
-        default=None, description="For files that PowerShell re-encoded: whether all of it can be undone; else null."
+        default=None, description="For files that PowerShell re-encoded: whether that can be undone completely."
     )
     code_pages: list[CodePageChoice] = Field(
-        default=[], description="When its code page can't be told for certain: call again with the right one of these."
+        default=[], description="If its code page is ambiguous: call again with the right one of these."
     )
     drill: Drill | None = None
     warnings: list[str] = []
     checks: list[Check]
     tables: int | None = None
     rows: int | None = None
-    files: int | None = Field(default=None, description="In an archive of a volume.")
+    files: int | None = Field(default=None, description="Files in an archive of a volume.")
     bytes: int
     sha256: str | None = None
     verified_at: Utc
@@ -125,25 +127,23 @@ class Verification(Model):
 
 
 class DrillOutcome(Model):
-    """What the last drill of an SQL backup has shown of its definitions."""
+    """What the last drill of an SQL backup showed about its definitions."""
 
-    by: Annotated[DrillMode | None, unknown_as(None)] = Field(
-        description="null: it could not load them, or not as they were."
-    )
+    by: Annotated[DrillMode | None, unknown_as(None)] = Field(description="null: they did not load, or differed.")
     at: Utc
-    on: str = Field(description="Id of the image it was done in; without one the server's version.")
+    on: str = Field(description="Id of the image that it was done with; without one, the server's version.")
     verdict: Annotated[Verdict | None, unknown_as(None)] = Field(
-        default=None, description="Where it could not: the drill's; null: an older file."
+        default=None, description="The drill's, if they did not; null: an older file."
     )
-    detail: str = Field(default="", description="Why not; or what is not all as it was, though it is proved.")
+    detail: str = Field(default="", description="Why not; or what differs although it is proved.")
 
 
 class StoredVerification(Model):
-    """`<file>.verified.json`: the last outcome of `full` or `drill`, replaced atomically. Bound to the file and its
-    manifest by sizes and modification times, so that an outcome never outlives a change of either.
+    """`<file>.verified.json`: the last outcome of `full` or `drill`, replaced atomically.
 
-    `proved` is the verdict of the last drill that had one, on the server `proved_on`; it stays when the same content is
-    verified in full again, and so do that drill's own `verdict`, `said` and `search_path`."""
+    It is bound to the file and its manifest by sizes and modification times, so that an outcome never outlives a change
+    of either. `proved` is the result of the last conclusive drill, on the server `proved_on`; it stays when the same
+    content is verified in full again, and so do that drill's `verdict`, `said` and `search_path`."""
 
     level: Annotated[Level, unknown_as("quick")]
     valid: bool
@@ -152,11 +152,11 @@ class StoredVerification(Model):
     proved_on: str | None = None
     drilled: DrillOutcome | None = None
     verdict: Annotated[Verdict | None, unknown_as(None)] = None
-    said: str = Field(default="", description="By a drill that could not load it: why.")
+    said: str = Field(default="", description="Why a drill could not load it.")
     search_path: Annotated[SearchPath | None, unknown_as(None)] = Field(
-        default=None, description="With which the last drill could load it."
+        default=None, description="The one that the last drill could load it with."
     )
-    code_page: CodePage | None = Field(default=None, description="With which a file of PowerShell's was read for this.")
+    code_page: CodePage | None = Field(default=None, description="The one that a PowerShell-made file was read with.")
     verified_at: Utc
     sha256: str | None
     bytes: int

@@ -1,8 +1,8 @@
-"""Room on the server's own disk: watched while something is loaded, and given back without a checkpoint.
+"""Space on the server's own disk: watch it during a load, and free it without a checkpoint.
 
-A checkpoint that finds no room ends in a PANIC, which takes the live server down, and DROP DATABASE begins with one.
-DROP TABLE needs none: its files are cut to nothing as soon as it is committed. (Both seen on 15.20, with the data
-directory on a tmpfs that was full.)
+A checkpoint that finds no space ends in a PANIC, which crashes the live server, and DROP DATABASE begins with one. DROP
+TABLE needs none: its files are truncated as soon as it is committed. (Both seen on 15.20, with the data directory on a
+full tmpfs.)
 """
 
 from __future__ import annotations
@@ -19,43 +19,43 @@ from ..progress import Progress
 from .own_names import GOING
 
 CHECKPOINT_BYTES = 32 << 20
-"""What has to be free for a checkpoint, and a DROP DATABASE with it: two WAL segments of the usual size, of which one
-may have to be made, and small files."""
+"""Free space needed for a checkpoint, and so for DROP DATABASE: two WAL segments of the default size, one of which may
+have to be created, and small files."""
 WAL_BYTES = 1 << 20
 """What dropping a table may write: 70 KB were seen."""
 LOOK_SECONDS = 1.0
-"""Between two looks at the room there is."""
+"""Time between two checks of the free space."""
 PATIENCE_SECONDS = 5.0
-"""How long a server that has just failed is waited for: after a crash it recovers by itself."""
+"""How long to wait for a server that has just failed: after a crash it recovers by itself."""
 FREE_SOME = (
-    "Free space on the disk of the database's volume (with Docker, `docker system df` shows what is used), then call "
-    "again."
+    "Free some space on the disk of the database's volume (with Docker, `docker system df` shows what is used), then "
+    "call again."
 )
 
 
 def needed(database_bytes: int, margin: float, facts: pg.ServerFacts) -> int:
-    """Bytes that have to be free to load a database of that size beside the live one: so many times its size, what WAL
-    may grow to, and the reserve below which a load is stopped."""
+    """Return how many bytes must be free to load a database of that size next to the live one: `margin` times its size,
+    what WAL may grow to, and the reserve below which a load is stopped."""
     return int(database_bytes * margin) + facts.max_wal_bytes + CHECKPOINT_BYTES
 
 
 def require_checkpoint(server: Server, facts: pg.ServerFacts, what: str) -> None:
-    """Raises DiskFull where the checkpoint that `what` begins with might find no room."""
+    """Raise DiskFull if the checkpoint that `what` begins with might find no space."""
     free = server.host.free_bytes(facts.data_directory) if facts.data_directory else None
     if free is not None and free < CHECKPOINT_BYTES:
         raise DiskFull(
             f"The server's disk has only {free:,} bytes free, and {what} begins with a checkpoint, which may need "
-            f"{CHECKPOINT_BYTES:,}: without room it would take the server down.",
+            f"{CHECKPOINT_BYTES:,}: without that space it would crash the server.",
             f"{FREE_SOME} An SQL backup needs no checkpoint.",
         )
 
 
 @contextmanager
 def watched(server: Server, database: str, progress: Progress) -> Generator[Callable[[], None]]:
-    """Gives what is to be called again and again while something is loaded: it looks at the room every second.
+    """Yield a function to call again and again during a load: it checks the free space every second.
 
-    It raises DiskFull once less is left than WAL may still grow by (`max_wal_size` less what there is of it), and a
-    checkpoint takes. Where that can't be told it does nothing. `database` is one that is not being loaded.
+    It raises DiskFull once less is left than WAL may still grow by (up to `max_wal_size`) plus what a checkpoint takes.
+    If that is unknown, it does nothing. `database` is one that is not being loaded.
     """
     with server.session(database, progress=progress) as session:
         directory = pg.server_facts(session).data_directory
@@ -70,8 +70,8 @@ def watched(server: Server, database: str, progress: Progress) -> Generator[Call
             last = time.monotonic()
             if left is not None and left < (reserve := _reserve(session)):
                 raise DiskFull(
-                    f"The load was stopped, since the server's disk has only {left:,} bytes left, and its WAL and a "
-                    f"checkpoint may still need {reserve:,}. The live database is as it was.",
+                    f"The load was stopped: the server's disk has only {left:,} bytes left, and its WAL and a "
+                    f"checkpoint may still need {reserve:,}. The live database is unchanged.",
                     FREE_SOME,
                 )
 
@@ -79,17 +79,17 @@ def watched(server: Server, database: str, progress: Progress) -> Generator[Call
 
 
 def _reserve(session: Session) -> int:
-    with suppress(ServerError):  # a role that may not see it: then only what a checkpoint takes
+    with suppress(ServerError):  # the role may not see it: then only what a checkpoint takes
         return CHECKPOINT_BYTES + wal.growth(session)
     return CHECKPOINT_BYTES
 
 
 def drop(server: Server, session: Session, name: str) -> None:
-    """Drop a database of ours, or an undo point that may go. Where its checkpoint might find no room, its tables go
-    first, from the largest on.
+    """Drop a database of ours, or an undo point. If the checkpoint might find no space, drop its tables first, the
+    largest ones before the others.
 
-    `session` is in another database. Raises DiskFull when there is no room even so: then the database stays, and is
-    marked, so that the next call takes it up.
+    `session` is in another database. Raises DiskFull if there is still too little space: the database then stays,
+    marked so that the next call drops it.
     """
     directory = pg.server_facts(session).data_directory
 
@@ -102,8 +102,8 @@ def drop(server: Server, session: Session, name: str) -> None:
         _drop_tables(server, session, name)
         if short():
             raise DiskFull(
-                f"The database {name} can't be dropped now: DROP DATABASE makes a checkpoint, which would find no room "
-                "on the server's disk and take the server down. It is marked, and the next call drops it.",
+                f"The database {name} can't be dropped now: DROP DATABASE makes a checkpoint, which would find no "
+                "space on the server's disk and crash the server. It is marked, and the next call drops it.",
                 FREE_SOME,
             )
     databases.drop(session, name)
@@ -122,23 +122,23 @@ def _drop_tables(server: Server, session: Session, name: str) -> None:
 
 
 def drop_after(error: BaseException, server: Server, maintenance: str, name: str) -> None:
-    """Drop a scratch database whose load, or what came after it, failed with `error`; what hinders that is told there,
-    too."""
-    hindered = give_back(server, maintenance, name)
-    if hindered is not None and isinstance(error, BackupToolError):
-        error.message = f"{error.message.rstrip()} {hindered.message}"
-        error.remedy = f"{error.remedy} {hindered.remedy}"
+    """Drop a scratch database after its load, or what followed, failed with `error`; add to that why it can't be
+    dropped."""
+    problem = give_back(server, maintenance, name)
+    if problem is not None and isinstance(error, BackupToolError):
+        error.message = f"{error.message.rstrip()} {problem.message}"
+        error.remedy = f"{error.remedy} {problem.remedy}"
 
 
 def give_back(server: Server, maintenance: str, name: str) -> BackupToolError | None:
-    """Drop a scratch database, if it is there. Gives what hinders that: then the next call that writes does it."""
+    """Drop a scratch database, if it exists; return why it can't be dropped: the next call that writes then does it."""
     try:
         with _patient_session(server, maintenance) as session:
             drop(server, session, name)
     except (ServerUnreachable, HostError) as problem:
-        said = f"The server does not answer now, so {name} is still there: {problem.message}"
-        first = "If its disk is full (`df` in the container tells), free space there first."
-        return ServerUnreachable(said, f"{first} {problem.remedy} The next call that writes then drops {name}.")
+        message = f"The server does not answer now, so {name} is still there: {problem.message}"
+        first = "If its disk is full (see `df` in the container), free some space first."
+        return ServerUnreachable(message, f"{first} {problem.remedy} The next call that writes then drops {name}.")
     except DiskFull as problem:
         return problem
     except BackupToolError as problem:

@@ -1,4 +1,4 @@
-"""The gate before PROC-003: whether there is a backup on which Scarlet's memory may be destroyed."""
+"""The gate before PROC-003: decide whether a backup is good enough for Scarlet's memory to be destroyed."""
 
 from __future__ import annotations
 
@@ -18,22 +18,26 @@ from .context import BackupContext
 from .recovery import journal
 
 NOT_PROVED = "not_proved:"
-"""How a reason begins that a drill would do away with."""
+"""Prefix of a reason that a drill can remove."""
 _AFTER_A_DRILL: dict[State, tuple[str, str]] = {
-    "will_not_load": ("could not be loaded", "Mend that in the live database, and call `backup`."),
-    "constraint_violated": ("could not be loaded as it is", "Mend those rows in the live database, and call `backup`."),
+    "will_not_load": ("could not be loaded", "Fix that in the live database, then call `backup`."),
+    "constraint_violated": (
+        "could not be loaded as it is",
+        "Fix those rows in the live database, then call `backup`.",
+    ),
     "differs": (
         "did not bring the same data back",
         "Call `backup` for a new one; `verify_backup` with level drill shows what differs.",
     ),
 }
-"""What a drill has shown of such a backup, and what to do: another look at the file changes nothing."""
+"""What a drill showed about such a backup, and what to do: verifying the file again changes nothing."""
 STOP_WRITERS = "Stop what writes to it (in Docker: `docker compose stop letta-server`), then call `backup` again."
 
 
 def gate(context: BackupContext) -> Gate:
-    """Whether PROC-003 may go ahead, on which backup, and why (not). Never raises for what is wrong with the server or
-    the backups: then it may not."""
+    """Decide whether PROC-003 may go ahead, on which backup, and why (not).
+
+    If something is wrong with the server or the backups, it may not; that raises nothing."""
     now = datetime.now(UTC)
     try:
         mine = [item for item in records.all_backups(context) if item.manifest and context.is_ours(item.manifest)]
@@ -52,7 +56,8 @@ def gate(context: BackupContext) -> Gate:
 
 
 def judge(context: BackupContext, item: BackupRecord[ManifestHead]) -> Gate:
-    """The same of one backup of the configured database. Raises what keeps the server from being asked."""
+    """Decide whether PROC-003 may go ahead on that backup of the configured database. Raises whatever prevents querying
+    the server."""
     now = datetime.now(UTC)
     waiting = journal.waiting(context)
     against = [waiting] if waiting else [*_against_its_age(context, item, now), *_against_the_file(context, item)]
@@ -74,7 +79,7 @@ def judge(context: BackupContext, item: BackupRecord[ManifestHead]) -> Gate:
 def _against_its_age(context: BackupContext, item: BackupRecord[ManifestHead], now: datetime) -> list[str]:
     minutes = context.settings.gate_minutes
     if item.in_future:
-        return [f"{item.name} says it was made in the future: check the clock, and call `backup`."]
+        return [f"{item.name} says it was made in the future: check the clock, then call `backup`."]
     if now - item.created_at > timedelta(minutes=minutes):
         old = (now - item.created_at).total_seconds() / 60
         return [f"{item.name} is {old:,.0f} minutes old, more than {minutes}: call `backup`."]
@@ -97,21 +102,21 @@ def _against_the_file(context: BackupContext, item: BackupRecord[ManifestHead]) 
         against = f" The last full one is {manifest.last_full}." if manifest.last_full else ""
         found.append(f"The database had shrunk: {'; '.join(manifest.shrunk_reasons)}.{against}")
     elif _is_cold(item):
-        found.append(f"{item.name} is a cold copy, whose rows nobody counted: start the server and call `backup`.")
+        found.append(f"{item.name} is a cold copy, whose rows nobody counted: start the server, then call `backup`.")
     elif not manifest.integrity_rows:
-        found.append(f"{item.name} does not tell of a row in {context.settings.integrity_table}.")
+        found.append(f"{item.name} records no row in {context.settings.integrity_table}.")
     return found
 
 
 def _look_at_the_server(context: BackupContext, item: BackupRecord[ManifestHead]) -> tuple[list[str], list[str]]:
-    """What speaks for the backup, and what against it."""
+    """Return what speaks for the backup, and what against it."""
     manifest = records.manifest_of(context, item.entry)
     if manifest is None:
         return [], [f"The manifest of {item.name} is damaged: call `backup`."]
     if manifest.identity is None or manifest.activity is None:
-        return [], [f"{item.name} does not tell what the server had written by then: call `backup`."]
+        return [], [f"{item.name} does not record the server's activity at the time: call `backup`."]
     if manifest.integrity_table != context.settings.integrity_table:
-        return [], [f"{item.name} tells of {manifest.integrity_table}, not of {context.settings.integrity_table}."]
+        return [], [f"{item.name} has counted {manifest.integrity_table}, not {context.settings.integrity_table}."]
     if lacking := recorded.not_dumped(manifest):
         return [], lacking
     identity = manifest.identity
@@ -119,7 +124,9 @@ def _look_at_the_server(context: BackupContext, item: BackupRecord[ManifestHead]
         facts = pg.server_facts(session)
         now = (facts.system_identifier, pg.databases(session)[context.database].oid)
         if now != (identity.system_identifier, identity.database_oid):
-            return [], [f"{item.name} is of another database of that name, restored or made anew since: call `backup`."]
+            return [], [
+                f"{item.name} is of another database of that name, since restored or created again: call `backup`."
+            ]
         if manifest.kind == "volume" and unlogged_tables(session):
             return [], [f"Unlogged tables are empty in {item.name}: call `backup` with kind sql."]
         since = written_since(session, manifest.activity)
@@ -131,21 +138,21 @@ def _look_at_the_server(context: BackupContext, item: BackupRecord[ManifestHead]
     rows = f"{manifest.integrity_table} holds {manifest.integrity_rows} rows in it; nothing has shrunk."
     own = item.verification and item.verification.drilled
     but = [f"In its own drill {own.detail.removesuffix('.')}."] if own and own.by and own.detail else []
-    return [f"It is of the database {context.database} as it is there now.", rows, *proof, *but, since.how], []
+    return [f"It contains the database {context.database} as it is now.", rows, *proof, *but, since.how], []
 
 
 def _proof_of_definitions(
     context: BackupContext, item: BackupRecord[ManifestHead], server_version: str
 ) -> tuple[list[str], list[str]]:
-    """What says that the backup's definitions load on the server's image, and what speaks against it.
+    """Return what proves that the backup's definitions load on the server's image, and what speaks against it.
 
-    An archive of a volume has none: its files come back as they are. A backup made before manifests told of definitions
-    needs a drill of its own.
+    A volume's archive needs no proof: its files come back as they are. A backup made before manifests recorded
+    definitions needs its own drill.
     """
     manifest = item.manifest
     assert manifest is not None
     if context.settings.gate_level == "unproved":
-        return ["SCARLET_BACKUP_GATE_LEVEL=unproved says that full verification is enough: no drill is asked for."], []
+        return ["SCARLET_BACKUP_GATE_LEVEL=unproved: full verification is enough, no drill is required."], []
     if context.settings.gate_level != "full" or manifest.kind == "volume":
         return [], []
     if manifest.definitions_sha256 is None and item.proved_at is not None:
@@ -159,7 +166,7 @@ def _proof_of_definitions(
         then = "call `backup`." if found.verdict not in (None, "unknown") else proved_definitions.HOW
         return [], [
             f"{NOT_PROVED} A restore drill on {when} did not prove {item.name} or another backup with the same "
-            f"definitions: {found.detail.removesuffix('.')}. Mend that, and {then}"
+            f"definitions: {found.detail.removesuffix('.')}. Fix that, then {then}"
         ]
     if found is None:
         return [], [

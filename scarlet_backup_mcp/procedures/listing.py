@@ -1,4 +1,4 @@
-"""`list_backups`: what there is, in words for people and agents. Works with no engine at all."""
+"""`list_backups`: list backups for people and agents. Works without an engine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SERVER_SECONDS = 2.0
 
 
 def list_backups(context: BackupContext, limit: int = 10, log: int = 0) -> Listing:
-    """The newest `limit` backups, totals, undo points, the last `log` calls, and what should be worried about."""
+    """List the newest `limit` backups, totals, undo points, the last `log` calls, and what to worry about."""
     directory = context.directory
     everything = all_backups(context)
     warnings = list(directory.warnings()) if directory.path.is_dir() else [f"{directory.path} does not exist yet."]
@@ -40,7 +40,7 @@ def list_backups(context: BackupContext, limit: int = 10, log: int = 0) -> Listi
         warnings.append(f"There is no good SQL backup of the database {context.database}: call `backup`.")
     elif age > WEEK:
         warnings.append(
-            f"The newest good SQL backup is {age / 86400:.0f} days old; PROC-004 wants one a week: call `backup`."
+            f"The newest good SQL backup is {age / 86400:.0f} days old; PROC-004 asks for one a week: call `backup`."
         )
     warnings += [
         f"{item.name} says it was made in the future: check the clock." for item in everything if item.in_future
@@ -75,7 +75,7 @@ def list_backups(context: BackupContext, limit: int = 10, log: int = 0) -> Listi
 
 
 def _audited(directory: Path, count: int, warnings: list[str]) -> tuple[list[AuditEntry], list[AuditEntry]]:
-    """The last entries of the audit log, and scheduled jobs' last runs. Adds to `warnings` what is wrong with them."""
+    """Read the last entries of the audit log, and scheduled jobs' last runs; add to `warnings` what is wrong."""
     try:
         tail, runs = audit.read(directory, count) if count else audit.LogTail([], 0), audit.last_runs(directory)
     except StoreError as error:
@@ -88,17 +88,17 @@ def _audited(directory: Path, count: int, warnings: list[str]) -> tuple[list[Aud
 
 
 def no_success(run: AuditEntry) -> str:
-    """What is to be said of a scheduled run that is none."""
-    what = "" if run.outcome == "begun" else "was no success: "
+    """Describe a scheduled run that did not succeed."""
+    what = "" if run.outcome == "begun" else "failed: "
     return f"The scheduled run of {run.job} at {run.time:%Y-%m-%d %H:%M} UTC {what}{run.message}"
 
 
 def remedy_of(run: AuditEntry) -> str:
-    """What to do about such a run, and until when it is told."""
-    first = "If it was killed" if run.outcome == "begun" else "Mend what it says"
+    """Say what to do about such a run, and until when it is reported."""
+    first = "If it was killed," if run.outcome == "begun" else "Fix that, then"
     return (
-        f"{first}, call `backup` for one now; this is told until the job's next good run. If there is no such job any "
-        f"more, run `scarlet-backup-mcp schedule --remove --job {run.job}` with the same settings."
+        f"{first} call `backup` for one now; this is reported until the job's next good run. If the job no longer "
+        f"exists, run `scarlet-backup-mcp schedule --remove --job {run.job}` with the same settings."
     )
 
 
@@ -118,7 +118,7 @@ def _listed(context: BackupContext, item: BackupRecord[ManifestHead], slots: tup
         if item.verification is not None and item.verification.proved is False:
             detail += f"; {item.verification.said.removesuffix('.') or DRILL_FAILED}"
     if manifest is not None and manifest.rows is None:
-        detail = "; ".join(filter(None, ["cold: the files of a server that did not run", detail]))
+        detail = "; ".join(filter(None, ["cold: the files of a stopped server", detail]))
     if manifest is not None and manifest.repaired_how:
         detail = "; ".join(filter(None, [detail, manifest.repaired_how]))
     detail = "; ".join(filter(None, [detail, *_not_dumped(context, item)]))
@@ -148,12 +148,12 @@ def _listed(context: BackupContext, item: BackupRecord[ManifestHead], slots: tup
 
 
 def _not_dumped(context: BackupContext, item: BackupRecord[ManifestHead]) -> list[str]:
-    """What its whole manifest tells of rows that pg_dump has left out."""
+    """Return what its whole manifest says about rows that pg_dump left out."""
     if item.manifest is None or item.manifest.kind == "volume":
         return []
     try:
         return recorded.not_dumped(context.directory.manifest(item.name))
-    except StoreError:  # damaged behind its head, as `verify_backup` tells
+    except StoreError:  # damaged after its head, which `verify_backup` reports
         return []
 
 
@@ -192,7 +192,7 @@ def _partials(context: BackupContext) -> list[Listed]:
                 bytes=status.st_size,
                 state="partial",
                 verified=None,
-                detail="under way, or left by a backup that was killed: the next `backup` removes it",
+                detail="in progress, or left by a backup that was killed: the next `backup` removes it",
             )
         )
     return found
@@ -202,7 +202,7 @@ def _partials(context: BackupContext) -> list[Listed]:
 
 
 def _ask_the_server(context: BackupContext) -> tuple[list[UndoPoint] | None, list[str]]:
-    """Undo points, and warnings; a hanging engine must not hang the listing."""
+    """Query undo points, and warnings; a hanging engine must not hang the listing."""
 
     def ask() -> tuple[dict[str, pg.DatabaseFacts], list[UndoPoint]]:
         context.host.require_running()
@@ -212,14 +212,14 @@ def _ask_the_server(context: BackupContext) -> tuple[list[UndoPoint] | None, lis
     try:
         found = within(SERVER_SECONDS, ask)
     except BackupToolError as error:
-        return None, [f"The server could not be asked for undo points: {error.message}"]
+        return None, [f"Undo points are unknown: {error.message}"]
     if found is None:
-        return None, [f"The server did not tell its undo points within {SERVER_SECONDS:g} s."]
+        return None, [f"Undo points are unknown: the server did not answer within {SERVER_SECONDS:g} s."]
     databases, of_volume = found
     left = filter(own_names.is_marked, own_names.scratch_databases(context, databases.values()))
     points = [*own_names.undo_points(context, databases.values()), *of_volume]
     return sorted(points, key=lambda point: point.created_at, reverse=True), [
-        f"The database {facts.name} is of a restore or drill that is under way, or of a killed one, which the next "
-        "`backup` removes."
+        f"The database {facts.name} belongs to a restore or drill that is running, or that was killed; in that case "
+        "the next `backup` removes it."
         for facts in left
     ]

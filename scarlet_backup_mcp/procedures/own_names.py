@@ -1,4 +1,4 @@
-"""Names on a server that restores have made: undo points, scratch databases, and the contents of volumes set aside."""
+"""Names that restores create on a server: undo points, scratch databases, and a volume's former contents."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from ..store.names import moment
 from .context import TAG, BackupContext
 
 MARK = f"{TAG}: "
-"""What our comments on databases begin with."""
+"""Prefix of our comments on databases."""
 GOING = f"{MARK}being dropped"
 """The comment that marks a database, an undo point too, whose removal has begun."""
 VOLUME_UNDO = "postgres_volume_before_restore_"
-"""What the names of a volume's undo points begin with; a UTC time `YYYYMMDD_HHMMSS` follows."""
+"""Prefix of the names of a volume's undo points; a UTC time `YYYYMMDD_HHMMSS` follows."""
 PREFIX = "pgsql_tmp"
-"""What the names of our directories in a data directory begin with: no program of PostgreSQL's copies such."""
+"""Prefix of our directories in a data directory: PostgreSQL's programs don't copy those."""
 ASIDE = f"{PREFIX}_before_restore_"
-"""The rest of what the directory of a volume's undo point is called before its time."""
+"""Prefix of the directory of a volume's undo point; a UTC time follows."""
 
 
 def undo_prefix(database: str) -> str:
-    """What the names of a database's undo points begin with; a UTC time `YYYYMMDD_HHMMSS` follows."""
+    """Return the prefix of a database's undo points; a UTC time `YYYYMMDD_HHMMSS` follows."""
     return f"{database}_before_restore_"
 
 
 def scratch_prefix(database: str) -> str:
-    """What the names of a database's scratch databases begin with; a UTC time `YYYYMMDD_HHMMSS` follows."""
+    """Return the prefix of a database's scratch databases; a UTC time `YYYYMMDD_HHMMSS` follows."""
     return f"{database}_restore_"
 
 
 def stamped(prefix: str, name: str) -> datetime | None:
-    """The UTC time in a name of ours, `prefix` and `YYYYMMDD_HHMMSS`; None for any other name."""
+    """Return the UTC time in a name of ours, `prefix` and `YYYYMMDD_HHMMSS`; None for any other name."""
     if not re.fullmatch(re.escape(prefix) + r"\d{8}_\d{6}", name):
         return None
     found = moment(name.removeprefix(prefix))
@@ -42,7 +42,7 @@ def stamped(prefix: str, name: str) -> datetime | None:
 
 
 def undo_points(context: BackupContext, of: Iterable[pg.DatabaseFacts]) -> list[UndoPoint]:
-    """The undo points among a server's databases, newest first."""
+    """List the undo points among a server's databases, newest first."""
     prefix = undo_prefix(context.database)
     found = [
         UndoPoint(name=database.name, created_at=made, bytes=database.bytes or 0)
@@ -53,7 +53,7 @@ def undo_points(context: BackupContext, of: Iterable[pg.DatabaseFacts]) -> list[
 
 
 def volume_undo_points(set_aside: Iterable[str]) -> list[UndoPoint]:
-    """The undo points of volumes among the names of directories in the data directory, newest first."""
+    """List the volume's undo points among directory names in the data directory, newest first."""
     found = [
         UndoPoint(name=VOLUME_UNDO + name.removeprefix(ASIDE), kind="volume", created_at=made, bytes=None)
         for name in set_aside
@@ -63,8 +63,8 @@ def volume_undo_points(set_aside: Iterable[str]) -> list[UndoPoint]:
 
 
 def scratch_databases(context: BackupContext, of: Iterable[pg.DatabaseFacts]) -> list[pg.DatabaseFacts]:
-    """What by its name was made by restores that are under way or were killed (`is_marked` tells if it is certain), and
-    undo points whose removal has begun."""
+    """List databases that, by their names, running or killed restores made (`is_marked` confirms it), and undo points
+    whose removal has begun."""
     scratch, undo = scratch_prefix(context.database), undo_prefix(context.database)
     return [
         facts
@@ -74,10 +74,10 @@ def scratch_databases(context: BackupContext, of: Iterable[pg.DatabaseFacts]) ->
 
 
 def is_marked(scratch: pg.DatabaseFacts) -> bool:
-    """Whether a database carries a comment of ours. So may an undo point: it has the one that the live database had."""
+    """Tell whether a database has a comment of ours. An undo point may, too: it keeps the live database's comment."""
     return (scratch.comment or "").startswith(MARK)
 
 
 def is_going(database: pg.DatabaseFacts) -> bool:
-    """Whether the removal of a database has begun."""
+    """Tell whether the removal of a database has begun."""
     return database.comment == GOING

@@ -1,4 +1,4 @@
-"""Every step of PROC-004, once: its name there, its title in English, and below which module does it.
+"""Every step of PROC-004, once: its name there, its title in English, and the module that does it.
 
 | In PROC-004 | Here |
 |---|---|
@@ -29,27 +29,27 @@ class ProcedureStep:
     title: str
 
     def reported(self, ok: bool | None, detail: str = "") -> Step:
-        """Report it in a result; `ok` None: it was not needed, not done, or could not be looked at."""
+        """Report the step in a result; `ok` None: it was not needed, not done, or could not be checked."""
         return Step(step=self.step, title=self.title, ok=ok, detail=detail)
 
     def titled(self, title: str) -> ProcedureStep:
-        """Name a part of it, where it has several."""
+        """Return this step with another title, for one of several parts."""
         return ProcedureStep(self.step, title)
 
 
 PREREQUISITES = ProcedureStep("Prerequisiti", "Docker and PostgreSQL are running")
 GO_TO_DIRECTORY = ProcedureStep("Passo 1", "Go to Scarlet's directory")
 CREATE_BACKUPS = ProcedureStep("Passo 2", "Create the backup directory")
-DUMP = ProcedureStep("Passo 3", "Take the SQL backup")
-COPY_VOLUME = ProcedureStep("Alternativa: Backup Volume Completo", "Take a backup of the whole volume")
+DUMP = ProcedureStep("Passo 3", "Make the SQL backup")
+COPY_VOLUME = ProcedureStep("Alternativa: Backup Volume Completo", "Back up the whole volume")
 CHECK_BACKUP = ProcedureStep("Passo 4", "Check the backup")
-NEWEST_BACKUPS = ProcedureStep("Passo 4", "Look at the newest backups")
+NEWEST_BACKUPS = ProcedureStep("Passo 4", "List the newest backups")
 COUNT_AGENTS = ProcedureStep("Passo 5", "Count the agents")
 FINAL_CHECK = ProcedureStep(
-    "Verifica Finale", "The file exists, is not empty, has the right time, and holds what it should"
+    "Verifica Finale", "The file exists, is not empty, has the right time, and contains what it should"
 )
 FINAL_CHECK_OF_VOLUME = FINAL_CHECK.titled(
-    "The archive exists, is not empty, has the right time, and holds what it should"
+    "The archive exists, is not empty, has the right time, and contains what it should"
 )
 RESTORE = ProcedureStep("Restore", "Restore from an SQL backup")
 RESTORE_VOLUME = ProcedureStep("Restore da volume", "Restore from a volume backup")

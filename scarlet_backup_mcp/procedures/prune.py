@@ -1,11 +1,11 @@
-"""`prune_backups`: retention as PROC-004 has it (`retention` holds the policy), and the mark that keeps one backup.
+"""`prune_backups`: PROC-004's retention (`retention` has the policy), and the mark that keeps a backup.
 
-A backup goes only if it is a good one of the configured database that no rule keeps; whatever else lies there is told
-of and left. It goes under the directory's lock, so that none is being restored meanwhile. Who only reads it (a
-verification, a drill, a copy) reads an open file to its end and finds no file when it opens it again; on Windows an
-open file can't be removed, and is told as such. A drill's or verification's outcome is not kept once its file is gone.
+A backup is removed only if it is a good one of the configured database that no rule keeps; everything else is reported
+and left alone. This happens under the directory's lock, so that none is being restored meanwhile. A reader (a
+verification, a drill, a copy) reads an open file to its end, and finds no file when it opens it again; on Windows an
+open file can't be removed, which is reported. The outcome of a drill or verification is not kept once its file is gone.
 
-The server is needed for undo points only; where it does not answer, empty clusters for drills stay too.
+The server is only needed for undo points; if it does not answer, empty clusters for drills stay, too.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ from .recovery.volume_settlement import settle_volume
 from .sandbox import lifecycle
 
 OLD = timedelta(days=30)
-"""PROC-004's notes: backups older than this are deleted to save space."""
+"""According to PROC-004's notes, backups older than this are deleted to save space."""
 
 
 @dataclass(frozen=True)
 class _Item:
-    """What is told of one backup or undo point. `identity` tells its content from another one of that name."""
+    """A backup or undo point and what is reported about it. `identity` distinguishes contents of the same name."""
 
-    told: PruneItem
+    shown: PruneItem
     identity: str
     entry: Entry | None
     warning: str | None = None
-    """Why its room may not be free yet, of one that is removed."""
+    """Why its space may not be free yet, after its removal."""
 
     @property
     def going(self) -> bool:
-        return self.told.action == "would be removed"
+        return self.shown.action == "would be removed"
 
     def removed(self, warning: str | None) -> _Item:
-        return replace(self, told=self.told.model_copy(update={"action": "removed"}), warning=warning)
+        return replace(self, shown=self.shown.model_copy(update={"action": "removed"}), warning=warning)
 
     def not_removed(self, reason: str) -> _Item:
-        return replace(self, told=self.told.model_copy(update={"action": "not removed", "reason": reason}))
+        return replace(self, shown=self.shown.model_copy(update={"action": "not removed", "reason": reason}))
 
 
 def prune(
@@ -72,25 +72,25 @@ def prune(
     confirmed: str | None = None,
     notes: CallNotes | None = None,
 ) -> Prune:
-    """Tell what the rules keep, and unless it is a `dry_run` remove the rest; with `include_undo` every undo point too.
+    """Report what the rules keep and, unless it is a `dry_run`, remove the rest; with `include_undo` also undo points.
 
     `confirmed` is the `confirmation` of the dry run that a user agreed to, "" for an empty list; None means that the
-    caller has consent for whatever the rules let go. What can't be removed is told as such, and the rest goes on. A dry
-    run changes nothing.
+    caller has consent to remove whatever the rules don't keep. What can't be removed is reported; the rest goes on. A
+    dry run changes nothing.
 
-    Raises ConfirmationStale, with nothing removed, when it is not exactly that list any more; Busy; with `include_undo`
-    what keeps the server from being asked; Cancelled between two removals, telling how many there were.
+    Raises ConfirmationStale, with nothing removed, if the list has changed since; Busy; with `include_undo` whatever
+    prevents querying the server; Cancelled between two removals, saying how many were done.
     """
     began = time.monotonic()
     if dry_run:
         if include_undo and (waiting := journals.waiting(context)):
             raise RestoreInterrupted(
-                f"{waiting} Its undo point is not to be told yet.", "Wait until it ends, or do that; then call again."
+                f"{waiting} Its undo point is not known yet.", "Wait until it ends, or do that; then call again."
             )
-        look = (
+        server = (
             context.server.session(context.maintenance_database, progress=progress) if include_undo else nullcontext()
         )
-        with look as session:
+        with server as session:
             items = _plan(context, progress, session)
         seeds = lifecycle.forget_seeds(context, progress, dry_run=True)
         return _report(context, items, seeds, time.monotonic() - began, dry_run=True)
@@ -101,8 +101,8 @@ def prune(
         items = _plan(context, progress, session)
         if confirmed is not None and confirmed != (_confirmation(items) or ""):
             raise ConfirmationStale(
-                "What the rules let go is not exactly what was confirmed; nothing was removed.",
-                "Call it again with dry_run=true, and ask the user about what it tells now.",
+                "The backups to remove are not exactly those that were confirmed; nothing was removed.",
+                "Call it again with dry_run=true, and ask the user about the new list.",
             )
         items = _remove(context, progress, items, session, notes)
         notes.settled += lifecycle.forget_seeds(context, progress, dry_run=False)
@@ -110,7 +110,7 @@ def prune(
 
 
 def keep(context: BackupContext, name: str, on: bool) -> Kept:
-    """Mark a backup so that retention never removes it, or take the mark away. Raises BackupMissing, NameRefused or
+    """Mark a backup so that retention never removes it, or remove the mark. Raises BackupMissing, NameRefused or
     Busy."""
     context.directory.find(name)
     with writer_lock(context.directory.path, "mark"):
@@ -120,7 +120,7 @@ def keep(context: BackupContext, name: str, on: bool) -> Kept:
 
 @contextmanager
 def _server(context: BackupContext, progress: Progress, wanted: bool, notes: CallNotes) -> Generator[Session | None]:
-    """With the server's restore lock, and a restore that was cut off settled; None where it is not `wanted`."""
+    """Connect with the server's restore lock, and settle an interrupted restore; yield None unless `wanted`."""
     if not wanted:
         yield None
         return
@@ -132,13 +132,14 @@ def _server(context: BackupContext, progress: Progress, wanted: bool, notes: Cal
         yield session
 
 
-# -- what goes -------------------------------------------------------------------------------------------------------
+# -- what to remove --------------------------------------------------------------------------------------------------
 
 
 def _plan(context: BackupContext, progress: Progress, session: Session | None) -> list[_Item]:
-    """Newest first, undo points (only with a session) last. Manifests are read whole: one that is damaged anywhere
-    fills no slot."""
-    progress.stage("looking at the backups")
+    """List backups, newest first, then undo points (only with a session).
+
+    Manifests are read completely: one that is damaged anywhere fills no slot."""
+    progress.stage("checking the backups")
     everything = [
         item
         if item.state == "newer"
@@ -156,7 +157,7 @@ def _plan(context: BackupContext, progress: Progress, session: Session | None) -
     items: list[_Item] = []
     for item in everything:
         verdict = verdicts[item.name]
-        told = PruneItem(
+        shown = PruneItem(
             name=item.name,
             what=item.entry.name.kind,
             created_at=item.created_at,
@@ -165,7 +166,7 @@ def _plan(context: BackupContext, progress: Progress, session: Session | None) -
             reason=verdict.reason,
             slots=list(verdict.slots),
         )
-        items.append(_Item(told, item.manifest.sha256 if item.manifest else "", item.entry))
+        items.append(_Item(shown, item.manifest.sha256 if item.manifest else "", item.entry))
     if session is not None:
         points = own_names.undo_points(context, pg.databases(session).values())
         items += [_undo(point, str(databases.oid(session, point.name))) for point in points]
@@ -175,60 +176,60 @@ def _plan(context: BackupContext, progress: Progress, session: Session | None) -
 
 
 def _undo(point: UndoPoint, identity: str) -> _Item:
-    told = PruneItem(
+    shown = PruneItem(
         name=point.name,
         what="undo_point",
         created_at=point.created_at,
         bytes=point.bytes,
         action="would be removed",
-        reason="undo points were asked for",
+        reason="undo points were included",
     )
-    return _Item(told, identity, None)
+    return _Item(shown, identity, None)
 
 
 def _confirmation(items: Sequence[_Item]) -> str | None:
-    """For this very list of what would be removed, and its contents; None for an empty one."""
-    lines = sorted(f"{item.told.what} {item.told.name} {item.identity}\n" for item in items if item.going)
+    """Return a token for exactly this list of what would be removed, and its contents; None for an empty list."""
+    lines = sorted(f"{item.shown.what} {item.shown.name} {item.identity}\n" for item in items if item.going)
     return f"prune {hashlib.sha256(''.join(lines).encode()).hexdigest()[:16]}" if lines else None
 
 
 def _remove(
     context: BackupContext, progress: Progress, items: list[_Item], session: Session | None, notes: CallNotes
 ) -> list[_Item]:
-    """Oldest first; gives what became of all."""
+    """Remove what is going, oldest first; return all items with what became of them."""
     going = [item for item in reversed(items) if item.going]
     became: dict[str, _Item] = {}
-    notes.announce({item.told.name: item.identity for item in going})
+    notes.announce({item.shown.name: item.identity for item in going})
     try:
         progress.stage("removing what no rule keeps", len(going))
         for item in going:
-            progress.report(len(became), item.told.name)
+            progress.report(len(became), item.shown.name)
             warning = None
             try:
                 if item.entry is not None:
                     warning = context.directory.remove(item.entry)
-                elif session is not None and item.told.name.startswith(own_names.VOLUME_UNDO):
-                    stamp = item.told.name.removeprefix(own_names.VOLUME_UNDO)
+                elif session is not None and item.shown.name.startswith(own_names.VOLUME_UNDO):
+                    stamp = item.shown.name.removeprefix(own_names.VOLUME_UNDO)
                     _set_aside(context, session, stamp).drop()
                 elif session is not None:
-                    disk_space.drop(context.server, session, item.told.name)
-                became[item.told.name] = item.removed(warning)
+                    disk_space.drop(context.server, session, item.shown.name)
+                became[item.shown.name] = item.removed(warning)
             except Cancelled:
                 raise
             except BackupToolError as error:
-                became[item.told.name] = item.not_removed(error.message)
+                became[item.shown.name] = item.not_removed(error.message)
     except Cancelled:
-        gone = sum(item.told.action == "removed" for item in became.values())
+        gone = sum(item.shown.action == "removed" for item in became.values())
         raise Cancelled(
-            f"The call was cancelled; {gone} of {len(going)} are removed, the others are as they were.",
-            "Call `prune_backups` with dry_run=true: it tells what is left.",
+            f"The call was cancelled; {gone} of {len(going)} were removed, the others are unchanged.",
+            "Call `prune_backups` with dry_run=true to see what is left.",
         ) from None
-    return [became.get(item.told.name, item) for item in items]
+    return [became.get(item.shown.name, item) for item in items]
 
 
 def _set_aside(context: BackupContext, session: Session, stamp: str) -> VolumeLayout:
-    """What the restore of a volume of that moment has set aside in the data directory, which may be removed. Raises
-    HostError, or PreflightFailed where another container uses it."""
+    """Return the layout of the volume's undo point of that moment, which may be removed. Raises HostError, or
+    PreflightFailed if another container uses the volume."""
     container_info = context.host.container_info()
     if (mount := container_info.data_mount) is not None:
         require_alone(context, mount.source, container_info)
@@ -236,30 +237,30 @@ def _set_aside(context: BackupContext, session: Session, stamp: str) -> VolumeLa
 
 
 def _finish_drops(context: BackupContext, session: Session, notes: CallNotes) -> None:
-    """Of undo points of volumes whose removal was cut off, do the rest. What can't be removed stops nothing."""
+    """Finish interrupted removals of a volume's undo points. What can't be removed does not stop the call."""
     left = pg.entries_beside(session, DROPPED)
     if not left:
         return
-    said = ""
+    why = ""
     try:
         _set_aside(context, session, "").remove_dropped()
     except BackupToolError as error:
-        said = f": {error.message}"
-    there = pg.entries_beside(session, DROPPED)
-    notes.settled += [f"{name}, left by a call that was killed, is removed." for name in left if name not in there]
-    notes.settled += [f"{name} in the data directory can't be removed{said or '.'}" for name in there]
+        why = f": {error.message}"
+    still = pg.entries_beside(session, DROPPED)
+    notes.settled += [f"Removed {name}, left by a call that was killed." for name in left if name not in still]
+    notes.settled += [f"{name} in the data directory can't be removed{why or '.'}" for name in still]
 
 
-# -- what is told ----------------------------------------------------------------------------------------------------
+# -- the report ------------------------------------------------------------------------------------------------------
 
 
 def _report(
     context: BackupContext, items: Sequence[_Item], warnings: list[str], seconds: float, *, dry_run: bool
 ) -> Prune:
-    told = [item.told for item in items]
-    gone = [item for item in told if item.action == ("would be removed" if dry_run else "removed")]
-    late = {item.told.name: item.warning for item in items if item.warning is not None}
-    failed = [item for item in told if item.action == "not removed"]
+    shown = [item.shown for item in items]
+    gone = [item for item in shown if item.action == ("would be removed" if dry_run else "removed")]
+    late = {item.shown.name: item.warning for item in items if item.warning is not None}
+    failed = [item for item in shown if item.action == "not removed"]
     policy = str(records.rules(context))
     confirmation = _confirmation(items) if dry_run else None
     return Prune(
@@ -267,14 +268,14 @@ def _report(
         directory=str(context.directory.path),
         server=context.about,
         database=context.database,
-        policy=f"{policy}; kinds apart, and whatever is marked",
-        items=told,
-        kept=sum(item.action == "kept" for item in told),
+        policy=f"{policy}; each kind separately, and everything that is marked",
+        items=shown,
+        kept=sum(item.action == "kept" for item in shown),
         removed=len(gone),
-        left_alone=sum(item.action == "left alone" for item in told),
+        left_alone=sum(item.action == "left alone" for item in shown),
         bytes_freed=sum(item.bytes or 0 for item in gone if item.what != "undo_point" and item.name not in late),
         undo_bytes_freed=sum(item.bytes or 0 for item in gone if item.what == "undo_point"),
-        older_than_30_days=_older_than_30_days(told, gone, dry_run),
+        older_than_30_days=_older_than_30_days(shown, gone, dry_run),
         confirmation=confirmation,
         warnings=[
             *warnings,
@@ -289,19 +290,19 @@ def _report(
     )
 
 
-def _older_than_30_days(told: Sequence[PruneItem], gone: Sequence[PruneItem], dry_run: bool) -> str:
+def _older_than_30_days(shown: Sequence[PruneItem], gone: Sequence[PruneItem], dry_run: bool) -> str:
     limit = datetime.now(UTC) - OLD
-    old = [item for item in told if item.what != "undo_point" and item.created_at < limit]
+    old = [item for item in shown if item.what != "undo_point" and item.created_at < limit]
     if not old:
-        return "PROC-004 wants to be rid of backups older than 30 days: there is none."
+        return "PROC-004 asks to delete backups older than 30 days: there are none."
     staying = [item for item in old if item not in gone]
     kept = [item for item in staying if item.action == "kept"]
     in_table = [item for item in kept if item.slots]
     counts = [
-        (len(old) - len(staying), "would go" if dry_run else "went"),
-        (len(in_table), "kept in a slot of its own table"),
-        (len(kept) - len(in_table), "kept for another reason that its line tells"),
+        (len(old) - len(staying), "would be removed" if dry_run else "removed"),
+        (len(in_table), "kept by a slot of PROC-004's own table"),
+        (len(kept) - len(in_table), "kept for another reason, shown with it"),
         (len(staying) - len(kept), "left alone"),
     ]
-    told_of = ", ".join(f"{count} {what}" for count, what in counts if count)
-    return f"PROC-004 wants to be rid of backups older than 30 days: of {len(old)} such, {told_of}."
+    counted = ", ".join(f"{count} {what}" for count, what in counts if count)
+    return f"PROC-004 asks to delete backups older than 30 days: of {len(old)} such, {counted}."

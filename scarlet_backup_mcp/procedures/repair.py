@@ -1,4 +1,4 @@
-"""`repair`: a clean copy of an old backup that PowerShell re-encoded, beside the original, which is left as it is."""
+"""`repair`: write a clean copy of an old backup that PowerShell re-encoded, and leave the original unchanged."""
 
 from __future__ import annotations
 
@@ -40,11 +40,12 @@ def repair(
     code_page: CodePage | None = None,
     notes: CallNotes | None = None,
 ) -> Repaired:
-    """Write what the dump was before PowerShell had it, under a name of its own and with a manifest.
+    """Write the dump as it was before PowerShell re-encoded it, under a new name and with a manifest.
 
-    The manifest proves the copy's content; of the database it tells nothing, since the original does not either.
-    Raises CodePageNeeded where only the caller can tell the right page, BackupNotValid for a file that is no whole
-    dump of PowerShell's; nothing is left behind then.
+
+    The manifest proves the copy's content; about the database it says nothing, because the original does not either.
+    Raises CodePageNeeded if only the caller can name the right page, BackupNotValid for a file that is not a complete
+    PowerShell-made dump; then nothing is left behind.
     """
     began = time.monotonic()
     record = verify_sql.find(context, name)
@@ -52,7 +53,7 @@ def repair(
     if container == "plain":
         raise BackupNotValid(
             f"{name} was not re-encoded: there is nothing to repair.",
-            "Where `verify_backup` finds it whole, it can be used as it is.",
+            "If `verify_backup` finds it intact, it can be used as it is.",
         )
     context.directory.prepare()
     with writer_lock(context.directory.path, "repair"):
@@ -64,7 +65,7 @@ def repair(
         if not reading.whole or found is None or found.repair is None or found.summary is None:
             wrong = [check for check in reading.failed if check.check != checks.MANIFEST]
             raise BackupNotValid(
-                f"{name} can't be had back as a whole dump: {checks.describe(wrong)}.",
+                f"{name} can't be recovered as a complete dump: {checks.describe(wrong)}.",
                 verify_sql.remedy_for(record, reading),
             )
         foreign_source.check_choice(record, reading.choice)
@@ -93,15 +94,15 @@ def _write(
     final = context.directory.path / names.repaired_name(record.entry.name, record.created_at.astimezone())
     if final.exists():
         raise BackupNotValid(
-            f"{final.name} is there already.",
-            "`verify_backup` tells how it was made. Use it, or move it and its manifest away first.",
+            f"{final.name} already exists.",
+            "`verify_backup` says how it was made. Use it, or move it and its manifest away first.",
         )
     progress.stage(f"writing {final.name}", record.entry.bytes)
     with PartialFile(final) as partial:
         raw = FileReader(record.entry.path, progress.report)
         digests, contents, compressor = BlockDigests(), Contents(), Compressor(order.compression)
         reader = ScriptReader(digests, contents)
-        changed = DumpFailed(f"{record.name} changed while it was read.", "Try again when nothing writes to it.")
+        changed = DumpFailed(f"{record.name} changed while it was being read.", "Try again when nothing writes to it.")
         try:
             assert found.through is not None
             for chunk in found.through(decompress(iter(raw), record.entry.name.compression)):
@@ -137,7 +138,7 @@ def _manifest(
     rows: Mapping[tuple[str, str], Rows],
     how: str,
 ) -> Manifest:
-    """`rows` also of tables that are filled by INSERT statements; `how` it was repaired, in words."""
+    """Build the copy's manifest. `rows` includes tables filled by INSERT statements; `how` describes the repair."""
     table = context.settings.integrity_table
     found = [of.rows for (_, name), of in rows.items() if name == table]
     shrunk = [f"the table {table} is empty or not there"] if found in ([0], []) else []

@@ -334,7 +334,7 @@ def test_removal_of_an_undo_point_that_was_cut_off_is_finished_by_the_next_one(k
         with BackupContext(box.settings(tmp_path)) as context:
             assert prune(context, Progress(), dry_run=False).warnings == []
             [told] = prune(context, Progress(), dry_run=False, include_undo=True).warnings
-        assert "is removed" in told
+        assert "Removed " in told
         assert run_docker("exec", box.name, "sh", "-c", f"ls -d {dropped} || echo gone").strip() == "gone"
     finally:
         run_docker("kill", box.name)

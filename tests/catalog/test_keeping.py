@@ -256,7 +256,7 @@ def test_backup_with_prune_tells_both_and_is_bad_when_not_all_went(full: Full) -
     blocked.rmdir()
     second = call.run("backup", "--prune", "--quiet")
     assert second.returncode == 0, second.stderr
-    assert "2 of 4 are removed" in second.stdout
+    assert "2 of 4 were removed" in second.stdout
     assert [name in second.stdout for name in (full.names[0], full.names[3])] == [True, True]
     assert full.there()[1:] == [made.name]
     assert told_in(log_of(full.shelf.directory)) == [

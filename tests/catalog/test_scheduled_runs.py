@@ -268,7 +268,7 @@ def test_failed_job_is_told_until_it_is_taken_out_by_its_name(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     scheduled = Scheduled(full.settings, command_line_of(full.settings, tmp_path), tmp_path / "heard")
     scheduled.run(2, "--dsn", nowhere(full.settings))
-    [finding] = [warning for warning in scheduled.seen()[0].warnings if "was no success" in warning]
+    [finding] = [warning for warning in scheduled.seen()[0].warnings if "failed: " in warning]
     out = ("schedule", "--remove", "--job", JOB)
     assert " ".join(out) in finding
     command_line = scheduled.command_line

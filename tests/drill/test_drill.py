@@ -58,7 +58,7 @@ def test_backup_with_a_drill_is_proved_until_its_file_or_manifest_changes(databa
     assert taken.reasons[-1] == "A restore drill brought 3 equal rows back."
     assert taken.drill is not None
     assert (taken.drill.rows_compared, taken.drill.differences, taken.drill.warnings) == (3, [], [])
-    assert taken.drill.where.startswith("a throw-away cluster of ")
+    assert taken.drill.where.startswith("a sandbox cluster of ")
     assert (taken.drill.restore_seconds or 0) > (taken.drill.load_seconds or 0) > 0
     assert (taken.drill.database_bytes or 0) > 1_000_000
     item = listed(settings, taken.name)
@@ -119,7 +119,7 @@ def test_backup_that_lacks_rows_which_pg_dump_leaves_out_is_not_proved(
         AGENTS + "CREATE TABLE theirs AS SELECT 1 AS one; ALTER EXTENSION plpgsql ADD TABLE theirs;"
     )
     taken = take(settings, verify="drill")
-    lacks = f"{taken.name} lacks rows of public.theirs (1), since pg_dump leaves out"
+    lacks = f"{taken.name} lacks rows of public.theirs (1), because pg_dump leaves out"
     assert taken.drill is not None
     assert (taken.good, taken.proved, taken.drill.sound, taken.drill.rows_compared) == (False, None, True, 3)
     assert lacks in taken.reasons[-2]

@@ -48,7 +48,7 @@ def test_in_a_container_scarlets_memory_is_proved_while_hers_runs_and_while_it_d
         taken = take(settings, verify="drill")
         assert taken.drill is not None
         assert (taken.proved, taken.drill.detail, taken.drill.warnings) == (True, "", [])
-        assert taken.drill.where.startswith(f"a throw-away container of {IMAGE} (sha256:")
+        assert taken.drill.where.startswith(f"a sandbox container of {IMAGE} (sha256:")
         assert taken.drill.rows_compared == taken.rows
         assert taken.drill.rows_compared > 500
         assert {"TABLE more.moods", "VIEW more.sad"} <= {item.what for item in taken.drill.normalised}
@@ -99,7 +99,7 @@ def test_an_engine_that_goes_away_says_nothing_of_the_backup_and_what_it_kept_is
     assert listed(settings, taken.name).state == "good"
     name = left(settings)[0]
     assert left(settings) == [name, name]
-    assert take(settings).warnings == [f"{name}, left by a drill that was killed, is removed."]
+    assert take(settings).warnings == [f"Removed {name}, left by a drill that was killed."]
     assert left(settings) == []
 
 
@@ -114,12 +114,12 @@ def test_another_version_is_told_apart_from_damage(scarlet: Stack, databases: Da
     assert (found.valid, found.proved, found.drill.proved) == (True, None, None)
     assert "pg_dump 18" in found.drill.detail
     assert "PostgreSQL 15" in found.drill.detail
-    assert "That need not be damage" in found.drill.detail
+    assert "This does not mean that the file is damaged" in found.drill.detail
     assert listed(newer_settings, newer).state == "good"
 
     foreign = tmp_path / "newer.sql"
     shutil.copy(tmp_path / newer, foreign)
-    with pytest.raises(PreflightFailed, match="That need not be damage"):
+    with pytest.raises(PreflightFailed, match="This does not mean that the file is damaged"):
         bring_back(docker, foreign.name, accept_foreign=True, accept_smaller=True)
     assert listed(docker, foreign.name).state == "foreign"
 

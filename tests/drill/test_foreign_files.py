@@ -173,4 +173,4 @@ def test_an_outcome_that_can_not_be_kept_is_told_with_it(databases: Databases, s
     found = drill(settings, name)
     assert found.drill is not None
     assert found.drill.proved
-    assert "could not be kept" in " ".join(found.warnings)
+    assert "could not be stored" in " ".join(found.warnings)

@@ -232,7 +232,7 @@ def test_backup_under_write_load_is_proved_while_its_server_is_down(kept: Kept, 
     assert_proved(report, 15)
     assert (told(report).detail, told(report).restore_seconds is None) == ("", False)
     assert len(set(found[0].split("|"))) == 1
-    assert any("could not be asked which libraries" in warning for warning in told(report).warnings)
+    assert any("preloads no libraries" in warning for warning in told(report).warnings)
     item = listed(settings, kept.busy)
     assert (item.state, item.proved_at, item.verified and item.verified.level) == ("good", report.proved_at, "drill")
 
@@ -283,7 +283,7 @@ def test_archive_of_a_running_server_is_never_proved(kept: Kept, tmp_path: Path)
     assert (report.valid, report.proved, told(report).proved, told(report).sound) == (False, None, None, False)
     assert "may be torn" in told(report).detail
     assert check(report, "drill_dump").ok
-    assert "take a new backup" in (report.remedy or "")
+    assert "make a new backup" in (report.remedy or "")
 
 
 def test_archive_of_a_stopped_server_comes_up_unproved_and_can_be_restored(kept: Kept, tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def test_archive_that_is_not_whole_is_not_tried_out(kept: Kept, tmp_path: Path) 
     (settings.dir / kept.quiet).write_bytes(packed(plain[: len(plain) // 2]))
     report = drill(settings, kept.quiet)
     assert (report.valid, report.drill, check(report, "drill").ok) == (False, None, None)
-    assert "not whole" in check(report, "drill").detail
+    assert "not intact" in check(report, "drill").detail
 
 
 def test_role_that_is_not_in_the_copy_leaves_it_open(kept: Kept, tmp_path: Path) -> None:

@@ -177,8 +177,8 @@ def test_roles_that_a_dump_of_the_cluster_makes_are_offered(databases: Databases
 
 def test_a_dump_of_roles_only_is_no_database(databases: Databases, here: Settings) -> None:
     databases.pg_dumpall(here, "--globals-only")
-    assert "roles and tablespaces only" in str(look(here, "all.sql").remedy)
-    with pytest.raises(BackupNotValid, match="roles and tablespaces only"):
+    assert "only roles and tablespaces" in str(look(here, "all.sql").remedy)
+    with pytest.raises(BackupNotValid, match="only roles and tablespaces"):
         bring_back(here, "all.sql", accept_foreign=True)
 
 

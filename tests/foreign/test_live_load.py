@@ -197,7 +197,7 @@ def test_a_server_that_does_not_let_the_role_in_is_told_and_nothing_is_loaded(
     try:
         hba.write_bytes(rejecting.encode() + before)
         databases.psql("SELECT pg_reload_conf()", "postgres")
-        with pytest.raises(ForeignRefused, match="lets no role without rights in") as refused:
+        with pytest.raises(ForeignRefused, match="does not let in the role without rights") as refused:
             bring_back(settings, name, accept_foreign=True)
         beside = databases.beside(settings)
     finally:

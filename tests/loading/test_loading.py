@@ -286,10 +286,10 @@ def test_what_the_server_refuses_is_whole_and_the_way_out_is_written_out(
         assert (records.latest(context), name in no_other.value.remedy) == (name, True)
         assert statement in propose(context, Progress(), name, RestoreOptions()).question
         shut = gate(context)
-    told = f"In a restore drill {name} could not be loaded: The file is whole, "
+    told = f"In a restore drill {name} could not be loaded: The file is intact, "
     assert [reason.startswith(told) for reason in shut.reasons] == [True]
     assert shut.reasons[0].endswith(
-        f"{statement.removesuffix(';')}. Mend that in the live database, and call `backup`."
+        f"{statement.removesuffix(';')}. Fix that in the live database, then call `backup`."
     )
     before = all_rows(databases, settings)
     for drilled in (None, True):
@@ -334,7 +334,7 @@ def test_rows_that_break_constraints_are_named_and_come_back_if_that_is_accepted
     with pytest.raises(ConstraintViolated) as failed:
         bring_back(settings, name)
     broken = "tiny of public.small, low of public.limits, c_p_fkey of public.children"
-    assert f"The database held rows that break {broken}; the backup is faithful." in failed.value.message
+    assert f"The database had rows that violate {broken}; the backup is faithful." in failed.value.message
     assert failed.value.next_call == again(accept_violations=True)
 
     found = drill(settings, name)
@@ -362,7 +362,7 @@ def test_rows_that_break_constraints_are_named_and_come_back_if_that_is_accepted
         with pytest.raises(BackupMissing, match="rows that break"):
             records.latest(context, for_restore=True)
         assert [
-            reason.endswith("Mend those rows in the live database, and call `backup`.")
+            reason.endswith("Fix those rows in the live database, then call `backup`.")
             for reason in gate(context).reasons
         ]
         read = verify(context, Progress(), name)
@@ -375,9 +375,9 @@ def test_rows_that_break_constraints_are_named_and_come_back_if_that_is_accepted
     done = bring_back(settings, name, accept_violations=True)
     assert all_rows(databases, settings) == before
     assert sorted(warning.partition(":")[0] for warning in done.warnings) == [
-        "Rows break the check low of public.limits",
-        "Rows break the check tiny of public.small",
-        "Rows break the foreign key c_p_fkey of public.children",
+        "Rows violate the check low of public.limits",
+        "Rows violate the check tiny of public.small",
+        "Rows violate the foreign key c_p_fkey of public.children",
     ]
     valid = "SELECT string_agg(conname, ',' ORDER BY conname) FROM pg_constraint WHERE NOT convalidated"
     assert databases.psql(valid, settings.database) == "c_p_fkey,low,tiny"
@@ -415,9 +415,9 @@ def test_a_unique_index_that_rows_break_is_left_out_and_what_rests_on_it(
     left_out = [warning for warning in done.warnings if "was left out" in warning]
     assert len(left_out) == len(told)
     assert [warning.partition(":")[0] for warning in left_out if "Rows break" in warning] == [
-        "Rows break the unique index parents_pkey of public.parents"
+        "Rows violate the unique index parents_pkey of public.parents"
     ]
-    assert any("c_p_fkey of public.children could not be made, since" in warning for warning in left_out)
+    assert any("c_p_fkey of public.children could not be created, because" in warning for warning in left_out)
     assert "c_p_fkey" not in wrong(found)["drill_load"]
     assert done.drill is not None
     assert done.drill.verdict == "constraint_violated"

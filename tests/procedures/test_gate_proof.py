@@ -207,10 +207,10 @@ def test_gate_says_how_to_drill_where_a_drill_came_to_no_verdict(letta: Settings
     made, lacks = take(letta), "there is no extension letta_only"
     edit_outcome(letta, made.name, by=None, verdict="unknown", detail=f"It could not be told: {lacks}.")
     told = not_proved(ask(letta))
-    assert f"{lacks}. Mend that, and call `verify_backup` with level drill; " in told
+    assert f"{lacks}. Fix that, then call `verify_backup` with level drill; " in told
     assert "on_live_server=true" in told
     edit_outcome(letta, made.name, verdict="will_not_load")
-    assert not_proved(ask(letta)).endswith(f"{lacks}. Mend that, and call `backup`.")
+    assert not_proved(ask(letta)).endswith(f"{lacks}. Fix that, then call `backup`.")
 
 
 def test_functions_that_no_row_has_called_are_not_proved(databases: Databases) -> None:

@@ -150,8 +150,8 @@ def test_what_is_older_than_30_days_is_told_of(made: Made, here: Shelf) -> None:
     mark(here, put(here, made, 50))
     here.file("foreign_20200101_000000.sql").write_bytes(b"x")
     told = pruned(here).older_than_30_days
-    assert "of 3 such, 1 would go, 1 kept for another reason that its line tells, 1 left alone" in told
-    assert "1 went" in pruned(here, dry_run=False).older_than_30_days
+    assert "of 3 such, 1 would be removed, 1 kept for another reason, shown with it, 1 left alone" in told
+    assert "1 removed" in pruned(here, dry_run=False).older_than_30_days
 
 
 def test_no_directory_is_nothing_to_prune(made: Made, here: Shelf) -> None:
@@ -362,7 +362,7 @@ def test_cancelled_between_two_removals_tells_how_many_are_gone(made: Made, here
                 self.cancel()
 
     names = fill(here, made, 6)
-    with pytest.raises(Cancelled, match="3 of 4 are removed"):
+    with pytest.raises(Cancelled, match="3 of 4 were removed"):
         pruned(here, Impatient(), dry_run=False)
     assert backups(here) == set(names[:3])
 

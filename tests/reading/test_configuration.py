@@ -240,7 +240,7 @@ def test_a_foreign_archives_configuration_is_named_and_commented_out(rigs: tuple
     for told in (summaries.describe(report), question, summaries.describe(rehearsed)):
         assert all(line in told for line in lines), told
         assert "sk-hidden" not in told
-    assert "lines are commented out" in question
+    assert "are commented out" in question
     assert any("Comment out" in step.title and step.ok is None for step in rehearsed.steps)
 
     done = rig.restore(FOREIGN, accept_foreign=True)
@@ -249,7 +249,7 @@ def test_a_foreign_archives_configuration_is_named_and_commented_out(rigs: tuple
     assert "session_preload_libraries of scarlet in letta loads a library" in " ".join(done.drill.warnings)
     assert archives(rig) == "off 7000"
     rig.assert_tidy(done.undo_point)
-    assert any("lines are commented out" in warning for warning in done.warnings)
+    assert any("are commented out" in warning for warning in done.warnings)
     auto = rig.sh('cat "$PGDATA/postgresql.auto.conf"')
     assert "since it runs a command:\n#archive_command = 'touch" in auto
     assert rig.sh('stat -c "%U %a" "$PGDATA/postgresql.auto.conf" "$PGDATA/conf.d/a.conf"').startswith("postgres 600")
@@ -260,13 +260,13 @@ def test_a_foreign_archives_configuration_is_named_and_commented_out(rigs: tuple
 def test_it_takes_effect_if_that_is_accepted_and_in_a_backup_of_ours(rigs: tuple[Rig, Backup]) -> None:
     rig, made = rigs
     done = rig.restore(FOREIGN, accept_foreign=True, accept_configuration=True, drill="never")
-    assert any("that it brings takes effect: " in warning for warning in done.warnings)
+    assert any("in it takes effect: " in warning for warning in done.warnings)
     assert archives(rig) == f"on 7000 auto_explain {ARCHIVED}"
     question = rig.call(propose, made.name).question
-    assert "Look at the configuration that it brings: session_preload_libraries" in question
+    assert "Check the configuration in it: session_preload_libraries" in question
     assert "archive_mode (postgresql.auto.conf, line 3) starts" in question
     done = rig.restore(made.name)
-    assert sum("configuration that it brings" in warning for warning in done.warnings) == 1
+    assert sum("configuration in it" in warning for warning in done.warnings) == 1
     assert archives(rig) == f"on 7000 auto_explain {ARCHIVED}"
     with BackupContext(rig.settings) as context, context.server.session("postgres") as session:
         contents = read(rig.directory / made.name, "gzip", Progress()).contents

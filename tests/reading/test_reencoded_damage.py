@@ -42,7 +42,7 @@ def proves_lost(place: Place, *words: str) -> tuple[Verification, BackupToolErro
 @pytest.mark.parametrize("container", ["utf-16le", "crlf"])
 def test_an_archive_is_lost(place: Place, container: Container) -> None:
     place.put(mangle(pg_dump(place.origin.database, "-Fc"), 850, container))
-    _, _, unrepaired = proves_lost(place, "archive (pg_dump -Fc)", "can't be had back")
+    _, _, unrepaired = proves_lost(place, "archive (pg_dump -Fc)", "can't be recovered")
     assert "archive" in unrepaired.message
 
 
@@ -112,7 +112,7 @@ def test_a_second_dump_after_the_first_is_told(place: Place) -> None:
     report = place.verify()
     assert check_of(report, "contents").ok is None
     for refuse in (lambda: place.restore(accept_foreign=True), place.repair):
-        with pytest.raises(BackupNotValid, match="holds the same tables twice"):
+        with pytest.raises(BackupNotValid, match="contains the same tables twice"):
             refuse()
 
 

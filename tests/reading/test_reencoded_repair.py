@@ -105,7 +105,7 @@ def test_a_second_repair_is_refused_and_leaves_the_first(place: Place) -> None:
     before = {path: path.read_bytes() for path in place.shelf.directory.glob("*.sql*")}
     with pytest.raises(BackupNotValid) as caught:
         place.repair()
-    assert f"{COPY} is there already" in caught.value.message
+    assert f"{COPY} already exists" in caught.value.message
     assert {path: path.read_bytes() for path in place.shelf.directory.glob("*.sql*")} == before
 
 

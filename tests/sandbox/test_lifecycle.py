@@ -180,7 +180,7 @@ def test_container_is_ready_empty_and_gone_afterwards_with_all_its_volumes(
         assert (ready.server.host.free_bytes(ready.data_directory) or 0) > 0
     assert [row["datname"] for row in databases] == ["postgres", "template0", "template1"]
     assert versions[0] == versions[1]
-    assert ready.where.startswith(f"a throw-away container of {IMAGE} (sha256:")
+    assert ready.where.startswith(f"a sandbox container of {IMAGE} (sha256:")
     assert ready.warnings == []
     assert left(beside_docker) == []
     assert len(volumes) == 1  # where the image declares another, there is none that somebody could leave behind
@@ -384,7 +384,7 @@ def test_cluster_is_ready_and_gone_afterwards(beside_local: BackupContext, embed
         assert sweep(beside_local) == []
     assert found == {"me": "postgres", "listens": "127.0.0.1", "data": str(data), "port": found["port"]}
     assert found["port"] != embedded.port
-    assert ready.where == f"a throw-away cluster of {embedded.bin_dir}"
+    assert ready.where == f"a sandbox cluster of {embedded.bin_dir}"
     assert ready.warnings == []
     assert directories(beside_local) == []
 

@@ -120,7 +120,7 @@ def test_first_backup_is_drilled_and_the_empty_cluster_is_kept_and_pruned(cached
         )
         assert volume in there()
         told = prune(context, Progress(), dry_run=False).warnings
-        assert any(f"{volume}, an empty cluster for drills, is removed" in word for word in told)
+        assert any(f"{volume}, an empty cluster for drills, was removed" in word for word in told)
     assert volume not in there()
 
 
@@ -154,7 +154,7 @@ def test_kept_cluster_that_is_no_good_is_removed_and_the_drill_goes_on(cached: S
         with throw_away_server(context, Progress()) as ready:
             assert ready.server.ready()[0]
         (told,) = ready.warnings
-        assert f"Docker volume {volume} was of no use, and is removed" in told
+        assert f"Docker volume {volume} was unusable and was removed" in told
     assert volume not in there()
 
 

@@ -275,7 +275,7 @@ def test_rows_that_changed_are_told_by_table(made: Made, here: Shelf, dump: byte
     changes = {
         "letta.block_history has 23 rows instead of 24": (rows[3] + b"\n", b""),
         "letta.block_history has 25 rows instead of 24": (rows[3] + b"\n", rows[3] + b"\n" + rows[3] + b"\n"),
-        "letta.block_history has the right number of rows, but other data": (rows[3], rows[4]),
+        "letta.block_history has the right number of rows, but different data": (rows[3], rows[4]),
     }
     for told, (old, new) in changes.items():
         harmed = dump.replace(old, new, 1)
@@ -444,7 +444,7 @@ def test_foreign_file_is_whole_but_never_valid(made: Made, here: Shelf) -> None:
         assert (report.valid, report.foreign, report.repairable) == (False, True, None)
         assert failed(report) == {"manifest"}
         assert report.remedy is not None
-        assert {"quick": "Only its ends", "full": "Its structure is whole"}[level] in report.remedy
+        assert {"quick": "Only its beginning and end", "full": "Its structure is intact"}[level] in report.remedy
     assert here.state(made.plain) == "foreign"
     assert not here.outcome(made.plain).exists()
 

@@ -1,6 +1,6 @@
-"""Whether a drill has proved that definitions load: told by the outcomes that lie beside the backups of a directory.
+"""Find out whether a drill has proved that definitions load, from the outcomes kept with a directory's backups.
 
-What a drill has shown of one backup's definitions holds for every backup with the same ones, on the same image.
+What a drill showed about one backup's definitions holds for every backup with the same ones, on the same image.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from ..context import BackupContext
 from . import records
 
 HOW = (
-    "call `verify_backup` with level drill; where no throw-away server can be made, set SCARLET_BACKUP_BIN_DIR to the "
-    "bin directory of a PostgreSQL server, or drill with on_live_server=true."
+    "call `verify_backup` with level drill. If no sandbox server can be started, set SCARLET_BACKUP_BIN_DIR to the bin "
+    "directory of a PostgreSQL server, or drill with on_live_server=true."
 )
-"""What proves them."""
+"""How to prove them."""
 
 
 def image(context: BackupContext, server_version: str) -> str:
-    """What a proof is bound to: the image of the container, or the version of a server that runs in none. Raises what
-    `BackupContext.container_info` raises."""
-    number = f"PostgreSQL {server_version.split()[0]}"  # packagers add words of their own to it
+    """Return what a proof is bound to: the container's image, or the version of a server that runs in none.
+
+    Raises what `BackupContext.container_info` raises."""
+    number = f"PostgreSQL {server_version.split()[0]}"  # packagers append their own text
     return context.container_info.image_id or number if context.settings.via == "docker" else number
 
 
 def outcomes(context: BackupContext, definitions: str, on: str) -> list[DrillOutcome]:
-    """Of every drill of a backup with these definitions on that image, the last one of each backup, newest first."""
+    """List the last drill of each backup with these definitions on that image, newest first."""
     found = [
         item.verification.drilled
         for item in records.all_backups(context)
@@ -45,16 +46,16 @@ def outcomes(context: BackupContext, definitions: str, on: str) -> list[DrillOut
 
 
 def proof(context: BackupContext, definitions: str, on: str) -> DrillOutcome | None:
-    """The newest drill's, whether it has proved them (`by`) or not: then it takes back what earlier ones have shown."""
+    """Return the newest drill's outcome. If it did not prove the definitions (`by`), it revokes earlier proofs."""
     return next(iter(outcomes(context, definitions, on)), None)
 
 
 def due(context: BackupContext, manifest: Manifest) -> DrillMode | None:
-    """The drill that a fresh backup needs; None where its definitions are proved and the last full drill of them is
-    recent, or where the owner has said that the gate needs no proof.
+    """Return the drill that a new backup needs; None if its definitions are proved and their last full drill is recent,
+    or if the settings say that the gate needs no proof.
 
-    Only a dump above SCARLET_BACKUP_DRILL_BYTES gets a sample, and only where no function of a user's is called by what
-    is loaded: that would need all rows. Raises what keeps the server from being asked.
+    Only a dump above SCARLET_BACKUP_DRILL_BYTES gets a sample drill, and only if the load calls no users' functions:
+    these would need all rows. Raises whatever prevents querying the server.
     """
     settings, identity = context.settings, manifest.identity
     if settings.gate_level == "unproved" or manifest.definitions_sha256 is None or identity is None:

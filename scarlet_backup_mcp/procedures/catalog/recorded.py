@@ -1,4 +1,4 @@
-"""What is recorded of every backup in the same way: which database it is of, and whether that has shrunk."""
+"""What every backup records in the same way: its database, and whether that has shrunk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..context import BackupContext
 
 @dataclass(frozen=True)
 class Order:
-    """What a caller wants of a backup; `compression` is one that its kind has. See `backup`."""
+    """A caller's options for a backup; `compression` is one that its kind supports. See `backup`."""
 
     label: str | None
     compression: Compression
@@ -62,7 +62,7 @@ def row_fields(
 def identity(
     context: BackupContext, *, system_identifier: str, version: str, version_num: int, database_oid: int | None
 ) -> Identity:
-    """The configured database, as a manifest names it."""
+    """Describe the configured database for a manifest."""
     container_info = context.container_info
     return Identity(
         system_identifier=system_identifier,
@@ -81,7 +81,7 @@ def identity(
 
 
 def identity_of_running(context: BackupContext, server: pg.ServerFacts, database: pg.DatabaseFacts) -> Identity:
-    """The same, as a server that runs tells it."""
+    """Describe the configured database for a manifest, with a running server's facts."""
     return identity(
         context,
         system_identifier=server.system_identifier,
@@ -98,15 +98,15 @@ def watched_of(tables: Iterable[pg.Table], watched: Relation | None) -> Relation
 
 
 def not_dumped(manifest: ManifestHead | None) -> list[str]:
-    """In words, the rows that pg_dump has left out of an SQL backup, if there are any."""
+    """Return a warning about rows that pg_dump left out of an SQL backup, if there are any."""
     if not (isinstance(manifest, Manifest) and manifest.not_dumped):
         return []
-    unknown = "if it has any: the role may not read it"
+    unknown = "if any: the role may not read it"
     tables = ", ".join(
         f"{table.schema_}.{table.name} ({unknown if table.rows is None else f'{table.rows:,}'})"
         for table in manifest.not_dumped
     )
-    why = "since pg_dump leaves out rows of extensions' tables and of schemas that are named as PostgreSQL's own"
+    why = "because pg_dump leaves out rows of extensions' tables and of schemas named like PostgreSQL's own"
     return [f"{manifest.name} lacks rows of {tables}, {why}. A backup of kind volume has them."]
 
 
@@ -121,22 +121,22 @@ def measured(
     elif integrity.rows == 0:
         shrunk.append(f"the table {table} is empty")
     if last is not None and last.rows is not None and rows * 2 < last.rows and not accept_smaller:
-        shrunk.append(f"{rows:,} rows, while {last.name} holds {last.rows:,}")
+        shrunk.append(f"{rows:,} rows, but {last.name} has {last.rows:,}")
     return row_fields(rows, integrity.rows, shrunk, last)
 
 
 def require_room(context: BackupContext, needed: int, what: str) -> None:
-    """Raises DiskFull when the backup directory has fewer bytes free than a backup of `what` may need."""
+    """Raise DiskFull if the backup directory has fewer bytes free than a backup of `what` may need."""
     free = free_bytes_of(context.directory.path)
     if free is not None and free < needed:
         raise DiskFull(f"{context.directory.path} has {free:,} bytes free; a backup of {what} may need {needed:,}.")
 
 
 def require_read_back(partial: PartialFile, *held: tuple[str, bool]) -> None:
-    """`held` says of each part of a finished file whether it was read back as it was written. Raises DumpFailed."""
+    """Raise DumpFailed unless each part of a finished file, in `held`, was read back as it was written."""
     wrong = [what for what, same in held if not same]
     if wrong:
         raise DumpFailed(
-            f"What was read back from {partial.path.name} is not what was written: {', '.join(wrong)} differ.",
-            "The disk or its driver is at fault: check it, and set SCARLET_BACKUP_DIR to another one.",
+            f"{partial.path.name} reads back differently than it was written: {', '.join(wrong)} differ.",
+            "The disk or its driver is at fault: check it, and set SCARLET_BACKUP_DIR to a directory on another disk.",
         )

@@ -1,4 +1,4 @@
-"""What is known of the backups there are, and which one a word like `latest` means. Works with no engine at all."""
+"""Records of the existing backups, and which one `latest` means. Works without an engine."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ M = TypeVar("M", bound=ManifestHead)
 M_co = TypeVar("M_co", bound=ManifestHead, covariant=True)
 
 FAITHFUL = ("will_not_load", "constraint_violated")
-"""Verdicts of drills, and states, of backups that hold what the database held, and can't be loaded as they stand."""
+"""Verdicts and states of backups that contain what the database did, but can't be loaded as they are."""
 DRILL_FAILED = "a restore drill did not bring the same data back"
 CLOCK_SLACK = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
 class BackupRecord(Generic[M_co]):
-    """A file with all that is kept beside it. `created_at` is the manifest's time; without one the name's, else the
-    file's."""
+    """A backup's file with all that its sidecar files say. `created_at` is the time in the manifest, else in the name,
+    else the file's."""
 
     entry: Entry
     manifest: M_co | None
@@ -40,11 +40,11 @@ class BackupRecord(Generic[M_co]):
     created_at: datetime
     detail: str = ""
     marked: bool = False
-    """To be kept, whatever retention's rules say."""
+    """Marked to be kept, whatever retention's rules say."""
     form: Form = "script"
-    """What the file is by its content, where there is no manifest."""
+    """The file's form by its content, if there is no manifest."""
     archive: str | None = None
-    """SHA-256 of the archive of which this is the script."""
+    """SHA-256 of the archive that this script was converted from."""
 
     @property
     def name(self) -> str:
@@ -53,7 +53,7 @@ class BackupRecord(Generic[M_co]):
 
     @property
     def foreign(self) -> bool:
-        """Whether something else than `backup` made it: what it holds may come from anywhere."""
+        """Whether it was not made by `backup`: its content may come from anywhere."""
         return self.manifest is None or self.manifest.repaired_from is not None
 
     @property
@@ -63,18 +63,18 @@ class BackupRecord(Generic[M_co]):
         return outcome.proved_at if outcome is not None and outcome.proved else None
 
     def proved_with(self, code_page: CodePage | None) -> datetime | None:
-        """The same, if it was read with that page: with another one it is another text."""
+        """Return when a drill proved it, if it was read with that page: another page gives another text."""
         outcome = self.verification
         return self.proved_at if outcome is not None and outcome.code_page == code_page else None
 
     @property
     def in_future(self) -> bool:
-        """Whether its time is later than now by more than clocks differ."""
+        """Whether its time is in the future, by more than clocks differ."""
         return self.created_at > datetime.now(UTC) + CLOCK_SLACK
 
 
 def all_backups(context: BackupContext) -> list[BackupRecord[ManifestHead]]:
-    """Every backup in the directory, newest first. Only the heads of manifests are read."""
+    """List every backup in the directory, newest first. Only the heads of manifests are read."""
     found = [_know(context, entry, context.directory.manifest_head) for entry in context.directory.entries()]
     found = [item for item in found if item.manifest is not None or item.entry.path.exists()]  # else removed meanwhile
     return sorted(found, key=lambda item: (item.created_at, item.name), reverse=True)
@@ -83,7 +83,7 @@ def all_backups(context: BackupContext) -> list[BackupRecord[ManifestHead]]:
 def ours(
     context: BackupContext, items: Iterable[BackupRecord[ManifestHead]], kinds: tuple[Kind, ...] = ("sql",)
 ) -> list[tuple[BackupRecord[ManifestHead], ManifestHead]]:
-    """Of `items`, the backups of the configured database that are neither known to be damaged nor from the future."""
+    """Select the configured database's backups that are neither known to be damaged nor from the future."""
     return [
         (item, item.manifest)
         for item in items
@@ -96,16 +96,15 @@ def ours(
 
 
 def last_full(context: BackupContext, kinds: tuple[Kind, ...] = ("sql",)) -> ManifestHead | None:
-    """The newest backup of the configured database that is neither known to be damaged nor shrunk. A cold copy, whose
-    rows nobody knows, is none."""
+    """Return the newest backup of the configured database that is neither known to be damaged nor shrunk. Cold copies,
+    whose rows nobody counted, don't count."""
     mine = ours(context, all_backups(context), kinds)
     return next((manifest for _, manifest in mine if not manifest.shrunk and manifest.rows is not None), None)
 
 
 def latest(context: BackupContext, *, for_restore: bool = False, cluster: str | None = None) -> str:
-    """The name that `latest` means: that of the newest SQL backup, of those of the `cluster` with that system
-    identifier if there are any. A restore never means a shrunk one by it, or one that a drill could not load. Raises
-    BackupMissing."""
+    """Return the name that `latest` means: the newest SQL backup, of the `cluster` with that system identifier if it
+    has any. For a restore, never a shrunk one, or one that a drill could not load. Raises BackupMissing."""
     everything = all_backups(context)
     every = ours(context, everything)
     mine = [item for item in every if _cluster(item[1]) == cluster] or every
@@ -178,14 +177,14 @@ def _why_no_slot(item: BackupRecord[ManifestHead], mine: bool) -> str:
         return "foreign: `backup` did not make it, or its manifest is lost"
     identity = item.manifest.identity
     if identity is None or item.foreign:
-        return "a repaired copy, which does not tell for certain of which database it is"
+        return "a repaired copy, whose database is not certain"
     if not mine:
         of = identity.project or identity.container or "another server"
         return f"of another database ({identity.database} of {of})"
     if item.in_future:
         return "says that it was made in the future: check the clock"
     if item.state not in ("good", *FAITHFUL):
-        return "not verified in full as it is now: call `verify_backup`"
+        return "not fully verified in its current state: call `verify_backup`"
     return ""
 
 
@@ -193,22 +192,22 @@ def _why_no_slot(item: BackupRecord[ManifestHead], mine: bool) -> str:
 
 
 def know(context: BackupContext, entry: Entry) -> BackupRecord[Manifest]:
-    """An entry with what is kept beside it, its whole manifest checked. Raises NewerVersion."""
+    """Build the record of an SQL backup, with its whole manifest checked. Raises NewerVersion."""
     return _readable(_know(context, entry, context.directory.manifest))
 
 
 def know_head(context: BackupContext, entry: Entry) -> BackupRecord[ManifestHead]:
-    """The same for either kind, with the head of its manifest only."""
+    """Build the record of a backup of either kind, with the head of its manifest only."""
     return _know(context, entry, context.directory.manifest_head)
 
 
 def know_volume(context: BackupContext, entry: Entry) -> BackupRecord[VolumeManifest]:
-    """The same as `know`, for an archive of a volume."""
+    """Build the record of a volume's archive, with its whole manifest checked. Raises NewerVersion."""
     return _readable(_know(context, entry, context.directory.volume_manifest))
 
 
 def manifest_of(context: BackupContext, entry: Entry) -> Manifest | VolumeManifest | None:
-    """The whole manifest of a backup of either kind; None without a good one."""
+    """Return the whole manifest of a backup of either kind; None without a good one."""
     return (know_volume if entry.name.kind == "volume" else know)(context, entry).manifest
 
 
@@ -248,12 +247,12 @@ def _know(context: BackupContext, entry: Entry, manifest_of: Callable[[str], M |
 
 
 def _looked_at(entry: Entry) -> tuple[Entry, Form]:
-    """With the compression that its content tells, and what is in it."""
+    """Return the entry with its compression by content, and the form of that content."""
     if entry.name.kind == "volume":
         return entry, "script"
     try:
         found = forms.look(entry.path)
-    except StoreError:  # as whoever reads it is told
+    except StoreError:  # whoever reads it gets the error
         return entry, "script"
     if found.packing == "none" and entry.name.compression != "none":  # as its name says: then it is damaged
         return entry, "script"

@@ -1,27 +1,27 @@
-"""Which backups retention keeps: a policy over their times and facts, which looks at no file and no clock.
+"""Decide which backups retention keeps: a policy over their times and facts, which reads no file and no clock.
 
-PROC-004's table, as `Rules` has it by default: the last 3 whatever their age, then one per day for 7 days, one per week
-for 4 weeks and one per month for 3 months. What no rule keeps and nothing below protects may go.
+PROC-004's table is the default of `Rules`: the last 3 whatever their age, then one per day for 7 days, one per week for
+4 weeks and one per month for 3 months. What no rule keeps and nothing below protects may be removed.
 
-**Series.** Backups of each kind (SQL, volume) and of each cluster have slots of their own, and so have, among those,
-the full ones, the shrunk ones (of a database that had lost rows) and the cold ones (copies whose rows nobody counted):
-none of them can take the place of a full one, and a server that was made anew lets nothing go of the old one's.
+**Series.** Backups of each kind (SQL, volume) and of each cluster have their own slots, and so have, among those, full
+ones, shrunk ones (of a database that had lost rows) and cold ones (copies whose rows nobody counted): neither can
+replace a full one, and a newly created server's backups displace none of the old server's.
 
 **Slots.** A period is a local calendar day, an ISO week (from Monday) or a calendar month; its newest backup fills it.
-As long as a period goes on that is the newest backup of all, which the last 3 hold anyway; once it is over it never
-changes. So what is pruned every day ends up as what is pruned once, and no slot is starved. The period of the newest
-backup is therefore not counted: 7 days are those before it, and on the first of a month 3 months are the three that are
-over. In a daily schedule neighbours in the slots lie no further apart than a day, a week or a month.
+While a period lasts, that is the newest backup of all, which the last 3 keep anyway; once it is over, it never changes.
+So pruning every day gives the same result as pruning once, and no slot is starved. Therefore the newest backup's period
+does not count: 7 days are those before it, and on the first of a month 3 months are the three that are over. With a
+daily schedule, neighbouring slots are at most a day, a week or a month apart.
 
-**Periods without a backup are not counted.** A rule of 7 days means the last 7 days on which there is one. Time alone
-lets nothing go, not even a pause in the schedule; and a backup whose clock ran ahead costs no more than its own slots.
+**Periods without a backup don't count.** A rule of 7 days means the last 7 days on which there is one. Time alone
+removes nothing, not even a pause in the schedule; and a backup whose clock ran ahead costs no more than its own slots.
 
 **Protected**, besides the slots: what is marked to be kept; the newest one of a series that a drill has proved; the
-last full one before each shrink, with the newest of those after it that tell so; and, since `last` is at least 1, the
-newest good one whatever its age. What is no good backup of the configured database is left alone, and fills no slot.
+last full one before each shrink, with the newest later one that records it; and, because `last` is at least 1, the
+newest good one whatever its age. What is not a good backup of the configured database is left alone and fills no slot.
 
-So one series has at most last + daily + weekly + monthly backups, besides the marked ones, one that is proved and two
-for each shrink.
+So one series has at most last + daily + weekly + monthly backups, besides the marked ones, a proved one and two for
+each shrink.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class Rules:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A backup as the policy sees it. `left_alone` says why the rules are not for it; "" for a good backup of the
-    configured database. `cluster` is the system identifier of the server it is of. `last_full` names the backup that
-    a shrunk one was measured against."""
+    """A backup as the policy sees it. `left_alone` says why the rules don't apply; "" for a good backup of the
+    configured database. `cluster` is its server's system identifier. `last_full` names the backup that a shrunk one was
+    compared with."""
 
     name: str
     kind: Kind
@@ -79,7 +79,7 @@ class Candidate:
 
     @property
     def full(self) -> bool:
-        """Whether it is known to hold what the database should."""
+        """Whether it is known to contain what the database should."""
         return not self.shrunk and not self.cold
 
 
@@ -93,7 +93,7 @@ class Fate:
 
 
 def decide(candidates: Iterable[Candidate], rules: Rules, zone: tzinfo | None = None) -> dict[str, Fate]:
-    """A verdict for each name. `zone` is where days begin at midnight; None is this machine's."""
+    """Decide the fate of each backup, by name. Days begin at midnight in `zone`; None is this machine's."""
     newest_first = sorted(candidates, key=lambda one: (one.created_at, one.name), reverse=True)
     good = [one for one in newest_first if not one.left_alone]
     slots: dict[str, list[str]] = defaultdict(list)
@@ -127,7 +127,7 @@ def _series(newest_first: Sequence[Candidate]) -> Iterable[list[Candidate]]:
 
 
 def _slots(series: Sequence[Candidate], rules: Rules, zone: tzinfo | None) -> Iterator[tuple[str, str]]:
-    """Names with a slot that they fill, of one series, newest first."""
+    """Yield the names in a series, newest first, each with a slot that it fills."""
     for one in series[: rules.last]:
         yield one.name, f"last {rules.last}"
     periods = (
@@ -144,10 +144,10 @@ def _slots(series: Sequence[Candidate], rules: Rules, zone: tzinfo | None) -> It
 
 
 def _around_shrinks(newest_first: Sequence[Candidate], good: Sequence[Candidate]) -> Iterator[tuple[str, str]]:
-    """The last full backup before each shrink, and the newest good shrunk one that tells so: without it, nothing would
-    any more."""
+    """Yield the last full backup before each shrink, and the newest good shrunk one that records it: without that one,
+    nothing would."""
     full = {one.name: one for one in good if one.full}
-    told: set[str] = set()
+    witnessed: set[str] = set()
     protected: set[str] = set()
     for shrunk in (one for one in newest_first if one.shrunk):
         before = (one for one in full.values() if one.kind == shrunk.kind and one.created_at < shrunk.created_at)
@@ -157,6 +157,6 @@ def _around_shrinks(newest_first: Sequence[Candidate], good: Sequence[Candidate]
         if last.name not in protected:
             protected.add(last.name)
             yield last.name, BEFORE_SHRINK
-        if not shrunk.left_alone and last.name not in told:
-            told.add(last.name)
-            yield shrunk.name, f"tells that {last.name} is {BEFORE_SHRINK}"
+        if not shrunk.left_alone and last.name not in witnessed:
+            witnessed.add(last.name)
+            yield shrunk.name, f"records that {last.name} is {BEFORE_SHRINK}"

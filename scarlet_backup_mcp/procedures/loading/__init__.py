@@ -1,4 +1,4 @@
-"""How a backup becomes a database again: the steps (`staging`), psql, what is tried when it refuses, the comparison.
+"""Turn a backup into a database: the steps (`staging`), psql, further attempts if the server refuses, the comparison.
 
 Restores take these steps on the live server, drills in the sandbox.
 """

@@ -1,4 +1,4 @@
-"""In which way a script is loaded: under which settings, and what is tried when the server refuses it as it stands."""
+"""Load a script: with which settings, and what to try if the server refuses it as it is."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from ..disk_space import watched
 from .load_role import TRUSTING, LoadRole
 from .psql import NO_SHARED_MEMORY, LoadFailed, load
 
-HOPELESS = "Mend the rows in the live database, then call `backup` again."
-"""Where rows break what can be neither NOT VALID nor left out."""
-# Classes of errors (PostgreSQL's documentation, appendix A): bad values; and what a server refuses again and again.
+HOPELESS = "Fix the rows in the live database, then call `backup` again."
+"""The remedy if rows violate what can be neither NOT VALID nor left out."""
+# Classes of errors (PostgreSQL's documentation, appendix A): bad values; and errors that every attempt would repeat.
 _BAD_DATA = re.compile(r"22(?!023)")
 _BAD_SYNTAX = "42601"
 _DEFINITE = re.compile(r"22|23|2F|38|39|3F|42|44|P0")
 
 
 def settings_of(context: BackupContext, manifest: Manifest | None) -> dict[str, str]:
-    """What decides values at a load of this backup (None: of a file that does not tell it), as its database has it.
+    """Return the backed-up database's settings that affect values during a load (None: of a file that lacks them).
 
-    An older manifest tells only what was set for the database; the rest is as in the live server. Empty where that
-    would have to be asked and does not answer.
+    An older manifest only records what was set for the database; the rest is taken from the live server. {} if that is
+    needed and does not answer.
     """
     if manifest is not None and manifest.effective is not None:
         return manifest.effective
@@ -53,8 +53,8 @@ def settings_of(context: BackupContext, manifest: Manifest | None) -> dict[str, 
 
 @dataclass(frozen=True)
 class Way:
-    """`search_path` None is the empty one of the script; `frugal`: indexes are built with little memory; `relaxed`:
-    checks come after the data, and whatever constraints those break, they are loaded."""
+    """How to load. `search_path` None is the script's own empty one; `frugal`: build indexes with little memory;
+    `relaxed`: checks come after the data, which are loaded even if they violate constraints."""
 
     search_path: str | None = None
     frugal: bool = False
@@ -63,13 +63,12 @@ class Way:
 
 @dataclass
 class Loader:
-    """Loads one script into an empty database, and again into a fresh one where another way may help. The room that the
-    server has is watched meanwhile, through `maintenance`, another database.
+    """Loads a script into an empty database, and again into a new one if another way may help.
 
-    `fresh` drops what an attempt has left and makes the database anew. `script` takes `rows`, False for what makes the
-    tables only. `trusted` says of a session in what the first
-    attempt has left whether the functions on the database's own search_path may run (None: they may not). `way` is
-    the one it begins with, and then the one that was gone.
+    Meanwhile the server's free space is watched through `maintenance`, another database. `fresh` drops what an attempt
+    left and creates the database again. `script` takes `rows`: False is for the definitions only. `trusted` decides, in
+    a session in what the first attempt left, whether functions on the database's own search_path may run (None: they
+    may not). `way` is the one to begin with, and afterwards the one that was taken.
     """
 
     server: Server
@@ -84,59 +83,59 @@ class Loader:
     fresh: Callable[[], object] = lambda: None
     way: Way = field(default_factory=Way)
     warnings: list[str] = field(default_factory=list[str])
-    """Settings of the backup's database that the server does not take."""
+    """Settings of the backup's database that the server does not accept."""
     broken: list[Broken] = field(default_factory=list[Broken])
-    """Constraints of the script that the data break, after a relaxed load."""
+    """Constraints of the script that the data violate, after a relaxed load."""
     refused: list[str] = field(default_factory=list[str])
-    """What the server said of each attempt before the last one."""
+    """The server's error for each attempt before the last one."""
     meant: Meanings | None = None
-    """What names in the backed-up database's expressions mean; None: that is not known."""
+    """What names in the backed-up database's expressions mean; None: unknown."""
     foreign: bool = False
-    """Whether it was not `backup` that has made the script."""
+    """Whether the script was not made by `backup`."""
     role: LoadRole | None = None
     """The role without rights that loads it; what needs a superuser is then in `put_off`."""
     put_off: PutOff | None = None
     remedy: str = ""
     """After an attempt that failed for an unknown name: what would make it work."""
     usable: dict[str, str] = field(default_factory=dict[str, str])
-    """Those of `settings` that the server takes, known once it is loaded."""
+    """Those of `settings` that the server accepts, known once it is loaded."""
     _loads_with_none: bool = False
     _its_path_failed: bool = False
-    """With the database's own search_path, which was tried though it had loaded with none, for what names mean."""
+    """Whether the database's own search_path failed, tried for the meaning of names after a load without any."""
 
     @property
     def path(self) -> str:
-        """The database's own search_path; "" where it is not known, or names nothing."""
+        """The database's own search_path; "" if it is unknown or empty."""
         return self.settings.get(SEARCH_PATH, "")
 
     @property
     def search_path(self) -> SearchPath:
-        """With which it was loaded."""
+        """The search_path that it was loaded with."""
         return "empty" if self.way.search_path is None else "database"
 
     @property
     def formats(self) -> dict[str, str | None]:
-        """For a dump that is compared with the backup: how money is spelt, which pg_dump leaves to the session."""
+        """Options for a dump to compare with the backup: the format of money, which pg_dump leaves to the session."""
         return {name: for_options(value) for name, value in self.usable.items() if name == "lc_monetary"}
 
     @property
     def as_loaded(self) -> str:
-        """SQL that gives another session what decides values, as the load had it."""
+        """SQL that gives another session the settings of the load."""
         path = f"pg_catalog, {self.way.search_path}" if self.way.search_path is not None else "pg_catalog"
         return preamble({**self.usable, SEARCH_PATH: path}).decode()
 
     @property
     def loading(self) -> Server:
-        """The server, as whoever loads reaches it."""
+        """The server, connected to as the role that loads."""
         return self.role.server if self.role else self.server
 
     @property
     def loading_options(self) -> Mapping[str, str]:
-        """`options` for that: none but a superuser can be a replica."""
+        """`options` for that role: only a superuser can be a replica."""
         return {} if self.role else self.options
 
     def load(self, size: int | None = None) -> None:
-        """Load it. Raises LoadFailed of the last attempt, and what `load` raises."""
+        """Load the script. Raises the last attempt's LoadFailed, and what `load` raises."""
         with self.loading.session(self.database, self.loading_options) as session:
             self.usable, self.warnings = usable(session, self.settings)
         while True:
@@ -159,18 +158,18 @@ class Loader:
             self.fresh()
 
     def load_definitions(self, database: str) -> None:
-        """Load the script without its rows in the way that was gone, into another empty database."""
+        """Load the script without its rows, in the way that worked, into another empty database."""
         self._attempt(database, self.script(rows=False))
 
     @property
     def how(self) -> str:
         """The way in words; "" for the usual one."""
-        told = [
+        words = [
             *(["with the database's own search_path"] if self.way.search_path is not None else []),
             *(["with little memory for its indexes"] if self.way.frugal else []),
-            *(["with its constraints made after its rows"] if self.way.relaxed else []),
+            *(["with its constraints created after its rows"] if self.way.relaxed else []),
         ]
-        return " and ".join(told)
+        return " and ".join(words)
 
     def _attempt(self, database: str, script: Iterator[bytes], look: Callable[[], None] = lambda: None) -> None:
         relaxed = Relaxed() if self.way.relaxed else None
@@ -185,8 +184,8 @@ class Loader:
 
     def _stream(self, script: Iterator[bytes], relaxed: Relaxed | None) -> Iterator[bytes]:
         yield preamble(self.usable, frugal=self.way.frugal)
-        if put_off := late(self.usable):
-            script = rewritten(script, with_settings_for_the_data(put_off))
+        if deferred := late(self.usable):
+            script = rewritten(script, with_settings_for_the_data(deferred))
         if self.way.search_path is not None:
             script = rewritten(script, with_search_path(self.way.search_path))
         if relaxed is not None:
@@ -196,7 +195,7 @@ class Loader:
             yield b"\n".join(relaxed.last())
 
     def _after(self, error: LoadFailed) -> Way | None:
-        """The way to try after that error; None: there is none."""
+        """Return the way to try after that error; None if there is none."""
         way = self.way
         if NO_SHARED_MEMORY in error.said and not way.frugal:
             return replace(way, frugal=True)
@@ -207,7 +206,7 @@ class Loader:
         return self._with_none_again() if self._loads_with_none else None
 
     def _for_the_meaning(self) -> Way | None:
-        """The way in which names mean what they did, after a load in which they do not."""
+        """Return a way in which names may keep their meaning, after a load in which they did not; None if none."""
         if self._loads_with_none and self.other_meanings():
             return self._with_none_again()
         if self._its_path_failed or self.way.search_path is not None or not self.path:
@@ -215,7 +214,7 @@ class Loader:
         if not self.other_meanings() or not self._trusts():
             return None
         self._loads_with_none = True
-        self.refused.append("names in its expressions came to mean something else")
+        self.refused.append("names in its expressions changed their meaning")
         return replace(self.way, search_path=self.path)
 
     def _with_none_again(self) -> Way:
@@ -223,7 +222,7 @@ class Loader:
         return replace(self.way, search_path=None)
 
     def other_meanings(self) -> list[DumpDifference]:
-        """What is loaded and uses something else than it did in the backed-up database; but for what data break."""
+        """List what uses something else than in the backed-up database, except constraints that the data violate."""
         if self.meant is None:
             return []
         with self.server.session(self.database, self.options) as session:
@@ -242,7 +241,7 @@ class Loader:
             return self.trusted(session)
 
     def _remedy(self, error: LoadFailed) -> str:
-        """What would make a load work that failed for a name in a function's body; "" where that is not known."""
+        """Say what would make a load work that failed for a name in a function's body; "" if unknown."""
         if error.sqlstate not in UNKNOWN_NAMES or not error.function:
             return ""
         with self.server.session(self.database, self.options) as session:
@@ -250,7 +249,7 @@ class Loader:
         path = self.path or "…"
         where, again = "the live database", "call `backup` again"
         if self.foreign:
-            where, again = "the database that it was dumped from", "dump that again"
+            where, again = "the database that it was dumped from", "dump it again"
         own = " ".join(
             f"ALTER {one.kind} {one.name} SET search_path = {path};" for one in functions if one.extension is None
         )
@@ -260,20 +259,20 @@ class Loader:
         if theirs is None:
             return ""
         return (
-            f"{theirs.name} belongs to the extension {theirs.extension}, whose functions no dump changes. Use it "
-            f"through a function of your own that is made with SET search_path = {path}; then {again}."
+            f"{theirs.name} belongs to the extension {theirs.extension}, whose functions no dump changes. Call it "
+            f"from a function of your own that is created with SET search_path = {path}, then {again}."
         )
 
 
 def trusts_path(path: str, owner: str) -> Callable[[Session], bool]:
-    """Whether nobody but superusers and the database's `owner` owns the schemas of that search_path: a function there
-    that fits better wins over pg_catalog's, and a load runs as a superuser."""
+    """Return a test that only superusers and the database's `owner` own the schemas of that search_path: a function
+    there that fits better wins over pg_catalog's, and a load runs as a superuser."""
 
     return lambda session: not schemas_of_others(session, path, owner)
 
 
 def violations(loader: Loader, *, with_keys: bool) -> list[Violation]:
-    """The constraints that the loaded data break, with the keys of some rows if the server is nobody's."""
+    """List the constraints that the loaded data violate, `with_keys` of some rows (on a sandbox server only)."""
     found = loader.broken
     if found and with_keys:
         with loader.server.session(loader.database, loader.options) as session:
@@ -292,7 +291,7 @@ def violations(loader: Loader, *, with_keys: bool) -> list[Violation]:
 
 
 def told_of(broken: list[Broken]) -> list[str]:
-    """Warnings of a load that has accepted them."""
+    """Return warnings about violations that a load has accepted."""
     return [_told_of(item, f"{item.constraint.schema}.{item.constraint.of}") for item in broken]
 
 
@@ -300,42 +299,41 @@ def _told_of(item: Broken, of: str) -> str:
     one = item.constraint
     if item.lacks:
         return (
-            f"The {one.kind} {one.name} of {of} could not be made, since the unique index {item.lacks}, to which it "
-            "refers, was left out. Make it again once that is there."
+            f"The {one.kind} {one.name} of {of} could not be created, because the unique index {item.lacks} that it "
+            "refers to was left out. Create that index first, then the foreign key."
         )
     if item.left_out:
-        return f"Rows break the {one.kind} {one.name} of {of}: it was left out. Mend the rows, then make it again."
+        return f"Rows violate the {one.kind} {one.name} of {of}: it was left out. Fix the rows, then create it."
     return (
-        f"Rows break the {one.kind} {one.name} of {of}: it is NOT VALID now. Mend the rows, then VALIDATE CONSTRAINT "
+        f"Rows violate the {one.kind} {one.name} of {of}: it is NOT VALID now. Fix the rows, then VALIDATE CONSTRAINT "
         f"{identifier(one.name)}."
     )
 
 
 def violated(names: list[str], *, foreign: bool) -> str:
-    """Whose rows break these constraints, in a sentence."""
+    """Say in a sentence whose rows violate these constraints."""
     if foreign:
-        return f"Its rows break {', '.join(names)}."
-    return f"The database held rows that break {', '.join(names)}; the backup is faithful."
+        return f"Its rows violate {', '.join(names)}."
+    return f"The database had rows that violate {', '.join(names)}; the backup is faithful."
 
 
 def refuse_broken(loader: Loader, *, foreign: bool) -> None:
-    """Raises ConstraintViolated if the data that were loaded break constraints."""
+    """Raise ConstraintViolated if the loaded data violate constraints."""
     broken = [item.constraint for item in loader.broken if not item.lacks]
     names = [f"{one.name} of {one.schema}.{one.of}" for one in broken]
     if names:
-        said = f" ({'; '.join(loader.refused)})" if loader.refused else ""
-        raise ConstraintViolated(f"{violated(names, foreign=foreign)}{said} The live database is as it was.")
+        why = f" ({'; '.join(loader.refused)})" if loader.refused else ""
+        raise ConstraintViolated(f"{violated(names, foreign=foreign)}{why} The live database is unchanged.")
 
 
 def as_error(error: LoadFailed, loader: Loader, *, foreign: bool) -> RestoreFailed:
-    """What a restore that could not load its source raises."""
-    untouched = "The live database is as it was."
+    """Return the error of a restore that could not load its source."""
+    untouched = "The live database is unchanged."
     if error.sqlstate == "42501" and loader.role is not None:
-        return RestoreFailed(f"{error.message}: that takes a superuser. {untouched}", TRUSTING, again(drill="never"))
+        return RestoreFailed(f"{error.message}: that needs a superuser. {untouched}", TRUSTING, again(drill="never"))
     if error.sqlstate in constraints.VIOLATIONS:
         what = f"{error.constraint} of {error.table}" if error.constraint else "a constraint"
-        told = violated([what], foreign=foreign)
-        return ConstraintViolated(f"{told} {error.message} {untouched}", HOPELESS)
+        return ConstraintViolated(f"{violated([what], foreign=foreign)} {error.message} {untouched}", HOPELESS)
     if error.sqlstate in UNKNOWN_NAMES and (loader.remedy or not foreign):
         unsure = not foreign and loader.way.search_path is None and loader.path
         drill = "Restore it with a drill: if it loads in the sandbox, it is loaded in the same way here."
@@ -345,25 +343,24 @@ def as_error(error: LoadFailed, loader: Loader, *, foreign: bool) -> RestoreFail
 
 
 def only_with_its_path(loader: Loader) -> str:
-    """Why a foreign file that loaded with the database's own search_path in a drill will not load."""
-    said = f"which no restore of a file that `backup` did not make uses ({'; '.join(loader.refused)})"
-    return f"The file is whole, but it loads only with the database's own search_path, {said}. {loader.remedy}".strip()
+    """Say why a foreign file that loaded with the database's own search_path in a drill can't be restored."""
+    unused = f"which a restore never uses for a file that `backup` did not make ({'; '.join(loader.refused)})"
+    return f"The file is intact, but only loads with the database's own search_path, {unused}. {loader.remedy}".strip()
 
 
 def verdict_on(
     error: LoadFailed, remedy: str, written: int, here: int, *, foreign: bool, lacking: Sequence[str] = ()
 ) -> tuple[Verdict, str]:
-    """What a drill says of a file that pg_dump `written` has made and PostgreSQL `here` did not take, and why.
+    """Return a drill's verdict, and why, on a file of pg_dump `written` that PostgreSQL `here` did not accept.
 
-    "unknown" unless the cause certainly lies in it. `written` is 0 where nobody knows.
-
-    A file with our manifest is what was written, whatever a server makes of it: it is never "damaged". `lacking` are
-    the settings of its database that could not be had there: what `money` or a check makes of a value may be for them.
+    It is "unknown" unless the file is certainly the cause. `written` is 0 if unknown. A file with our manifest is what
+    was written, so it is never "damaged". `lacking` are settings of its database that could not be used there: they may
+    be why `money` or a check rejects a value.
     """
     other_version = written not in (0, here)
     if lacking and not foreign and (_BAD_DATA.match(error.sqlstate) or error.sqlstate in constraints.VIOLATIONS):
-        told = f"It could not be told, since the server for the drill is set up otherwise: {error.said}."
-        return "unknown", " ".join([told, *lacking])
+        why = f"The drill was inconclusive, because its server has other settings: {error.said}."
+        return "unknown", " ".join([why, *lacking])
     if error.sqlstate in constraints.VIOLATIONS:
         faithful = "" if foreign else "the backup is faithful, but "
         return "constraint_violated", f"{error.message}; {faithful}it can't be loaded as it is"
@@ -371,10 +368,10 @@ def verdict_on(
         return "damaged", error.message
     if other_version:
         return "unknown", (
-            f"The file was written by pg_dump {written}, and PostgreSQL {here} does not take all of it: "
-            f"{error.said}. That need not be damage: drill or restore it in PostgreSQL {written}."
+            f"The file was written by pg_dump {written}, and PostgreSQL {here} rejects part of it: {error.said}. "
+            f"This does not mean that the file is damaged: drill or restore it in PostgreSQL {written}."
         )
     if _DEFINITE.match(error.sqlstate):
-        said = f"The file is whole, but the server refuses a part of it: {error.said}."
-        return "will_not_load", f"{said} {remedy or ('' if foreign else WillNotLoad.default_remedy)}".strip()
-    return "unknown", f"It could not be told, since the server for the drill did not take all of it: {error.said}."
+        why = f"The file is intact, but the server rejects part of it: {error.said}."
+        return "will_not_load", f"{why} {remedy or ('' if foreign else WillNotLoad.default_remedy)}".strip()
+    return "unknown", f"The drill was inconclusive: its server rejected part of the file: {error.said}."

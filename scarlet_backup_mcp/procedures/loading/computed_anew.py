@@ -1,4 +1,4 @@
-"""What no dump carries and a load computes anew, in a database that was restored against the one that was backed up."""
+"""Compare what no dump contains and a load recomputes, in the restored database and the backed-up one."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from ...postgres.server.session import Server
 from ...progress import Progress
 
 SECONDS = 600
-"""For all of it, mostly on another server than where a backup has less time for the same."""
+"""For all of it. A backup has less time for the same on the live server; this is mostly another one."""
 
 
 def unlike_the_backup(
     server: Server, database: str, facts: ServerFacts, before: list[Recomputed] | None, progress: Progress
 ) -> list[str]:
-    """In words, what differs in the restored `database` from what it was `before`, or could not be compared; nothing
-    where nobody knows that. Whatever keeps it from being read fails nothing."""
+    """Describe what differs in the restored `database` from what it was `before`, or could not be compared.
+
+    [] if `before` is unknown. Raises nothing if it can't be read."""
     if not before:
         return []
-    progress.stage("comparing what was computed anew")
+    progress.stage("comparing what was recomputed")
     try:
         after = recomputed(server, database, facts, progress, SECONDS)
     except (ServerError, HostError) as error:
@@ -30,12 +31,12 @@ def unlike_the_backup(
 
 
 def in_the_sandbox(server: Server, database: str, progress: Progress) -> list[Recomputed]:
-    """What the load of a file from elsewhere has computed there, which nobody has recorded. Raises ServerError."""
+    """Return what loading a foreign file computed in the sandbox, since no backup recorded it. Raises ServerError."""
     with server.session(database) as session:
         facts = server_facts(session)
     return recomputed(server, database, facts, progress, SECONDS)
 
 
 def warnings(found: list[str]) -> list[str]:
-    """The same for whoever restores it."""
-    return [f"Computed anew by the load: {one}." for one in found]
+    """Return warnings for whoever restores it."""
+    return [f"Recomputed by the load: {one}." for one in found]

@@ -1,4 +1,4 @@
-"""What is compared after a drill's restore: contents, what a dump does not carry, and the structure of the files."""
+"""Compare after a drill's restore: contents, what a dump does not contain, and the structure of the files."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ SHOWN = 20
 
 
 def roles_of(properties: DatabaseProperties) -> set[str]:
-    """The roles that a database's own properties name: owner, grants and settings."""
+    """Return the roles in a database's own properties: owner, grants and settings."""
     grants = {name for grant in properties.acl or [] for name in (grant.grantor, grant.grantee) if name}
     return {properties.owner} | grants | {setting.role for setting in properties.settings if setting.role}
 
 
 @dataclass(frozen=True)
 class Restored:
-    """The database that a drill has restored, in a server whose other database is `maintenance`; `options` are for
-    sessions in it, `as_loaded` is SQL that gives one the settings of the load. The rows of the `unread` tables (schema
-    and name) are in no dump."""
+    """The database that a drill restored, on a server whose other database is `maintenance`. `options` are for its
+    sessions, `as_loaded` is SQL that gives one the settings of the load. No dump contains rows of the `unread` tables
+    (schema and name)."""
 
     server: Server
     name: str
@@ -45,11 +45,11 @@ class Restored:
 
 
 def of_contents(comparison: Comparison, report: Drill, *, foreign: bool, excused: set[str]) -> list[Check]:
-    """Rows and definitions of the file against those of the restored database. Fills `report`.
+    """Compare rows and definitions of the file with those of the restored database; fill in `report`.
 
-    Of a `foreign` file nobody knows with which settings and options it was dumped: there other spellings of rows in
-    the `excused` tables ("schema.name"), or of definitions, leave it open whether they are the same. Definitions that
-    are missing never do.
+    The settings and options of a `foreign` file's dump are unknown: if its rows in the `excused` tables
+    ("schema.name") or its definitions are spelled differently, it remains open whether they are equal. Missing
+    definitions are always a difference.
     """
     report.rows_compared, report.objects_compared = comparison.rows_compared, comparison.objects_compared
     report.differences = [_difference(found) for found in comparison.differences[:SHOWN]]
@@ -79,15 +79,15 @@ def of_contents(comparison: Comparison, report: Drill, *, foreign: bool, excused
 
 
 def conclude(report: Drill, checks: list[Check], lacking: list[str], *, sample: bool = False) -> None:
-    """The verdict of a drill that has loaded a backup, or a `sample` of it, which tells nothing of the whole. `lacking`
-    says which rows pg_dump had left out."""
+    """Conclude a drill that loaded a backup, or a `sample` of it, which says nothing about the whole. `lacking` says
+    which rows pg_dump left out."""
     failed = [check for check in checks if check.ok is False]
     untold = [check for check in checks if check.ok is None and check.check in (ROWS, OBJECTS, SETTINGS)]
     report.sound = True if lacking and not (failed or untold or sample) else None
     report.proved_by = None if failed or untold else "sample" if sample else "full"
     wrong, doubts = ([f"{check.check}: {check.detail}" for check in found] for found in (failed, untold))
-    anew = report.except_recomputed
-    except_recomputed = [f"what a load computes anew is not all as it was: {'; '.join(anew)}"] if anew else []
+    differing = report.except_recomputed
+    except_recomputed = [f"some of what a load recomputes differs: {'; '.join(differing)}"] if differing else []
     came_back = [f"its definitions load, and the first {SAMPLED:,} rows of each table came back"] if sample else []
     judge(report, wrong, doubts or came_back, lacking, except_recomputed)
     if report.violations and [check.check for check in failed] == [LOAD]:
@@ -103,15 +103,15 @@ def judge(report: Drill, wrong: list[str], doubts: list[str], lacking: list[str]
 
 
 def broken(violations: list[Violation], said: list[str], *, foreign: bool) -> str:
-    """In words, what rows of the database break, and what the server `said`; "" for nothing."""
+    """Describe which constraints rows violate, with what the server `said`; "" if none."""
     names = shortened((f"{found.constraint} of {found.table}" for found in violations), SHOWN)
-    who = "its rows break" if foreign else "the database held rows that break"
+    who = "its rows violate" if foreign else "the database had rows that violate"
     faithful = "" if foreign else "; the backup is faithful"
     return f"{who} {names}{faithful} ({'; '.join(said)})" if names else ""
 
 
 def without_violations(comparison: Comparison, violations: list[Violation]) -> Comparison:
-    """The same without the differences that constraints make which could not be had as they were."""
+    """Remove the differences due to constraints that could not be created as they were."""
     excused: set[str] = set()
     for found in violations:
         schema, _, of = found.table.partition(".")
@@ -120,7 +120,7 @@ def without_violations(comparison: Comparison, violations: list[Violation]) -> C
         excused |= {f"{kind} {found.table} {name}" for kind in kinds} | {f"INDEX {schema}.{name}"}
         excused |= {f"COMMENT ON CONSTRAINT {schema}.{name} ON {of}", f"COMMENT ON INDEX {schema}.{name}"}
         excused |= {f"TABLE {found.table}", f"DOMAIN {found.table}"} if found.kind == "check" else set()
-    # In a file without pg_dump's comments it stands alone.
+    # In a file without pg_dump's comments such a statement stands alone.
     added = [f"ADD CONSTRAINT {found.constraint} " for found in violations]
     kept = [
         difference
@@ -134,9 +134,10 @@ def without_violations(comparison: Comparison, violations: list[Violation]) -> C
 def of_database(
     restored: Restored, manifest: Manifest | None, table: str, unlike: list[str], lacking: list[str]
 ) -> list[Check]:
-    """What a dump does not carry, against the manifest; and PROC-004's step 5, on the integrity `table` where there is
-    no manifest. `unlike` tells what did not come back of owner, privileges and settings, `lacking` what this server
-    could not give the database before it was loaded: then nobody knows what it would be with that."""
+    """Compare what a dump does not contain with the manifest, and do PROC-004's step 5.
+
+    Without a manifest, that counts the integrity `table`. `unlike` says what of owner, privileges and settings did not
+    come back, `lacking` what this server could not give the database before the load, so that the result is open."""
     server, name, options = restored.server, restored.name, restored.options
     if manifest is None or manifest.properties is None:
         count = count_table(server, name, table, options)
@@ -171,7 +172,7 @@ def of_database(
 
 
 def of_structure(restored: Restored, progress: Progress) -> list[Check]:
-    """What amcheck says of the restored tables and indexes, whose expressions it computes anew."""
+    """Check the restored tables and indexes with amcheck, which recomputes indexes' expressions."""
     progress.stage("checking tables and indexes with amcheck")
     with restored.server.session(restored.name, restored.options, progress) as session:
         session.execute(restored.as_loaded)
@@ -189,7 +190,7 @@ def of_structure(restored: Restored, progress: Progress) -> list[Check]:
 
 
 def _extensions(wanted: list[Extension], found: list[Extension]) -> Check:
-    """A dump names no versions: the server's own come back, as in any restore."""
+    """Compare extensions. A dump names no versions, so the server's own come back, as in any restore."""
     before, after = ({(e.name, e.schema_): e.version for e in side} for side in (wanted, found))
     moved = [
         f"{name} {version} → {after[name, schema]}"
@@ -206,7 +207,7 @@ def _extensions(wanted: list[Extension], found: list[Extension]) -> Check:
 
 
 def _role_settings(server: Server, manifest: Manifest) -> list[Setting]:
-    """What the connecting role had set for itself, which may be the search_path by which its tables are found."""
+    """Return the connecting role's own settings, perhaps the search_path that finds its tables."""
     own = [entry for role in manifest.roles if role.name == server.user for entry in role.settings]
     pairs = [entry.partition("=") for entry in own]
     return [Setting(role=server.user, name=name, value=value) for name, _, value in pairs]
@@ -217,12 +218,12 @@ def _difference(found: Found) -> Difference:
 
 
 def _incomplete(comparison: Comparison, spelt: list[str]) -> str:
-    told = [
+    parts = [
         (comparison.by_number, "only the number of rows could be compared of"),
         (comparison.not_compared, "rows could not be compared of"),
         (spelt, "as many, but perhaps dumped with another TimeZone or bytea_output:"),
     ]
-    return "; ".join(f"{words} {shortened(names, SHOWN)}" for names, words in told if names)
+    return "; ".join(f"{words} {shortened(names, SHOWN)}" for names, words in parts if names)
 
 
 def _to_mend(wrong: list[str]) -> str:
@@ -230,9 +231,9 @@ def _to_mend(wrong: list[str]) -> str:
 
 
 def _normalised(count: int) -> str:
-    return f"the server spells {count} of them in another way, with the same meaning" if count else ""
+    return f"the server spells {count} of them differently, with the same meaning" if count else ""
 
 
 def rows_told(count: int | None) -> str:
-    """A number of rows in words; None: there is no such table."""
+    """Word a number of rows; None: there is no such table."""
     return "no such table" if count is None else f"{count:,} rows"

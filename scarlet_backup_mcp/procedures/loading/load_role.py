@@ -1,9 +1,9 @@
-"""A role without rights, as which the dump of a file from elsewhere is loaded into the live server.
+"""A role without rights, which loads a foreign file's dump into the live server.
 
 A dump's checks, defaults, generated columns, index expressions and materialised views run functions of whoever wrote
-it. `SET ROLE` and `SET SESSION AUTHORIZATION` hold nobody, since such a function can RESET them; only a session that
-this role has opened itself does (seen on 15.20). So it can log in, with a password that nobody keeps, and is dropped
-once it has handed over what it has made.
+it. `SET ROLE` and `SET SESSION AUTHORIZATION` stop nobody, because such a function can RESET them; only the role's own
+session does (seen on 15.20). So the role can log in, with a password that nobody keeps, and is dropped once it has
+handed over what it created.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ ALLOWED = frozenset(
     {"vector", "amcheck", "bloom", "earthdistance", "pageinspect", "pg_buffercache", "pg_freespacemap", "pg_prewarm"}
     | {"pg_stat_statements", "pg_visibility", "pgrowlocks", "pgstattuple", "postgis"}
 )
-"""Extensions beside the trusted ones that give nobody a way out of the database, and nothing but their own code runs
-when a superuser creates them in an empty one. pgvector 0.8 is not marked as trusted (seen on 15.20)."""
+"""Extensions, besides the trusted ones, that offer no way out of the database, and that run only their own code when a
+superuser creates them in an empty one. pgvector 0.8 is not marked as trusted (seen on 15.20)."""
 
 
 @dataclass(frozen=True)
 class LoadRole:
-    """The role; `server` is the live one, reached as this role. It makes no `extensions` (name and schema, in the
-    order in which they can be made), nor their schemas: these are there when it begins."""
+    """The role; `server` is the live one, connected to as this role. It does not create the `extensions` (name and
+    schema, in the order of creation) and their schemas: these exist when it begins."""
 
     name: str
     server: Server
@@ -44,12 +44,12 @@ class LoadRole:
 
     @property
     def schemas(self) -> set[str]:
-        """Those that are made for the extensions."""
+        """The schemas created for the extensions."""
         return {schema for _, schema in self.extensions} - {"public", "pg_catalog"}
 
     def prepare(self, server: Server, maintenance: str, database: str, options: Mapping[str, str]) -> None:
-        """Give it an empty database, in which nothing of anybody's can run yet, as the superuser of `server`. Raises
-        ForeignRefused where the server does not let it in."""
+        """As the superuser of `server`, give the role an empty database, in which no code of others can run yet. Raises
+        ForeignRefused if the server does not let the role in."""
         with server.session(maintenance) as session:
             login_roles.give_database(session, self.name, database, self.tablespaces)
         with server.session(database, options) as session:
@@ -58,21 +58,21 @@ class LoadRole:
             self.server.session(database).close()
         except PermissionDenied as error:
             raise ForeignRefused(
-                f"The server lets no role without rights in, as which a file from elsewhere is loaded: {error.message}",
-                f"Add a line for it to pg_hba.conf, as `local all all scram-sha-256`. {TRUSTING}",
+                f"The server does not let in the role without rights that loads foreign files: {error.message}",
+                f"Add a line for it to pg_hba.conf, such as `local all all scram-sha-256`. {TRUSTING}",
                 again(drill="never"),
             ) from error
 
     def hand_over(
         self, server: Server, database: str, put_off: PutOff, options: Mapping[str, str], progress: Progress
     ) -> None:
-        """Have the superuser of `server` take over what the role has made, and do what was put off. Nothing of that
-        runs what the file has defined, nor do settings stay that the role has given the database. Raises LoadFailed.
+        """Have the superuser of `server` take over what the role created, and run the deferred statements.
 
-        Owners come first, each in a transaction of its own: REASSIGN locks all that is left at once.
+        None of them runs code of the file, and no settings remain that the role gave the database. Owners come first,
+        each in its own transaction: REASSIGN locks all the rest at once. Raises LoadFailed.
         """
         script = [*put_off.owners, *login_roles.taking_over(self.name, server.user, database), *put_off.statements]
-        load(server, database, "what the file says of owners and privileges", _lines(script), options, progress)
+        load(server, database, "the file's owners and privileges", _lines(script), options, progress)
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def load_role(
     tablespaces: Collection[str],
     warnings: list[str],
 ) -> Generator[LoadRole]:
-    """Make one, which is there as long as the block; `warnings` tells if it stays.
+    """Create a role for the block; add to `warnings` if it can't be dropped afterwards.
 
     Raises ForeignRefused for extensions that may reach outside of a database, unless the live database has them, and
     PreflightFailed for those that the server lacks.
@@ -99,12 +99,13 @@ def load_role(
             with context.server.session(context.maintenance_database) as session:
                 login_roles.drop(session, name)
         except BackupToolError as error:
-            warnings.append(f"The role {name} could not be dropped, the next `backup` does it: {error.message}")
+            warnings.append(f"The role {name} could not be dropped; the next `backup` does it: {error.message}")
 
 
 def sweep(session: Session) -> None:
-    """Drop those that killed restores left, whose databases are gone. A restore under way whose maintenance database is
-    another one is not kept out by the restore lock: its role is in use."""
+    """Drop roles of killed restores whose databases are gone.
+
+    The restore lock does not stop a restore that uses another maintenance database, but then its role is in use."""
     for name in login_roles.unused(session, MARK):
         with suppress(BackupToolError):
             login_roles.drop(session, name)
@@ -128,10 +129,10 @@ def _check(context: BackupContext, session: Session, source: str, names: set[str
 
 
 TRUSTING = (
-    "Only if the user trusts whoever made the file, restore it without a drill: then it is loaded as it is, and what "
-    "is in it runs with a superuser's rights."
+    "Only if the user trusts whoever made the file, restore it without a drill: it is then loaded as it is, and its "
+    "code runs with a superuser's rights."
 )
-"""How a file is loaded by those who trust whoever made it; the call is this one with drill `never`."""
+"""How to load a file if one trusts its author; the call is this one with drill `never`."""
 
 
 def _lines(statements: Iterable[bytes]) -> Generator[bytes]:

@@ -1,4 +1,4 @@
-"""A dump's script into an empty database, by the psql that stands beside the server."""
+"""Load a dump's script into an empty database with the server's own psql."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _PLACES = re.compile(r"^(SCHEMA|TABLE|DATATYPE|CONSTRAINT) NAME:  (.*)$", re.MUL
 # Innermost first: `SQL function "norm" during inlining`, `PL/pgSQL function public.norm(text) line 1 at RETURN`.
 _FUNCTION = re.compile(r'(?:SQL function "(?P<sql>[^"\n]+)"|PL/pgSQL function (?P<plpgsql>[^\n]+?)(?:\(.*?\))? line )')
 _OF_ROWS = ("22", "23")
-"""SQLSTATE classes of errors whose words name the table, or the line of its data."""
+"""SQLSTATE classes of errors whose message names the table, or the line of its data."""
 NO_SHARED_MEMORY = "could not resize shared memory segment"
 
 
 class LoadFailed(RestoreFailed):
-    """The server refused a part of the script. `said` is its own word, without any value; `sqlstate` its code.
+    """The server refused part of the script. `said` is its message, without any value; `sqlstate` its code.
 
-    `table` (or a domain) and `constraint` are what it names, "" where it names none; `function` is the one whose body
-    it was in, as the server spells it.
+    `table` (or a domain) and `constraint` are those that it names, "" if it names none; `function` is the one whose
+    body it occurred in, in the server's spelling.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class LoadFailed(RestoreFailed):
 
     @classmethod
     def of(cls, name: str, refused: re.Match[str], stderr: str, headings: Headings) -> LoadFailed:
-        """What psql's stderr tells of the error that was found in it, in a script with those `headings`."""
+        """Build the error from psql's stderr and the match in it, in a script with those `headings`."""
         after = stderr[refused.end() :]
         places = dict(_PLACES.findall(after))
         within = places.get("TABLE") or places.get("DATATYPE") or ""
         table = f"{places.get('SCHEMA', '')}.{within}" if within else ""
-        said_where = after[max(0, after.find("CONTEXT:  ")) :]
-        function = _FUNCTION.search(said_where) if "CONTEXT:  " in after else None
+        context = after[max(0, after.find("CONTEXT:  ")) :]
+        function = _FUNCTION.search(context) if "CONTEXT:  " in after else None
         spelt = (function["sql"] or function["plpgsql"]).rpartition(".")[2] if function else ""
         at = headings.before(int(refused["line"] or 0))
         said = _without_values(refused, stderr, function=spelt, at=at)
@@ -72,12 +72,12 @@ def load(
     progress: Progress,
     look: Callable[[], None] = lambda: None,
 ) -> None:
-    """Load a script into the empty `database`, with these settings in the session. `name` is for messages;
-    what `look`, called all the time, raises ends the load.
+    """Load a script into the empty `database`, with these settings in the session.
 
-    Only psql's own word after the last line counts as the end: an exit code of 0 is also what a cut-off input gives.
-    Raises LoadFailed, DiskFull where the server has no room for it, RestoreFailed when the connection was lost, or what
-    `script` raises; the database is then of no use.
+    `name` is for messages. `look` is called all the while; what it raises ends the load. The load is complete only if
+    psql confirms it after the last line: cut-off input gives an exit code of 0, too. Raises LoadFailed, DiskFull if the
+    server has no space for it, RestoreFailed if the connection was lost, or what `script` raises; the database is then
+    useless.
     """
     key = secrets.token_hex(16) if programs.knows_restrict(server.program_version("psql")) else None
     mark = secrets.token_hex(16)
@@ -87,7 +87,7 @@ def load(
         output.extend(data)
         del output[:-OUTPUT_KEPT]
 
-    # A crash may lose the last commits of the load, but the swap's own commit waits for all that came before it.
+    # A crash may lose the last commits of the load, but the swap's own commit waits for everything before it.
     environment = server.environment(database, {**options, "synchronous_commit": "off"})
     with server.session(database, options) as session:
         proof = session.identity.proof
@@ -96,36 +96,39 @@ def load(
     argv = programs.psql_load()
     ended = run(server.host, argv, env=environment, source=source, sink=sink, progress=progress, look=look)
     if ended.code in (None, 137) and (gone := lost(server.host, ended, "the load")):
-        gone.message += " The live database is as it was."
+        gone.message += " The live database is unchanged."
         raise gone
     if ended.code != 0 or f"{mark}\n".encode() not in output:
         if (refused := _REFUSED.search(ended.stderr)) and ended.code == programs.PSQL_STOPPED:
             if refused["sqlstate"] == WRONG_SERVER:
-                raise WrongServer(f"psql was to load {name} into {database!r}, and came to another server or database.")
+                raise WrongServer(
+                    f"psql was to load {name} into {database!r}, but connected to another server or database."
+                )
             if refused["sqlstate"] == _NO_ROOM and "shared memory" not in refused["message"]:
                 raise DiskFull(
-                    f"{name} could not be loaded, since the server's disk is full: {refused['message']}. "
-                    "The live database is as it was.",
+                    f"{name} could not be loaded, because the server's disk is full: {refused['message']}. "
+                    "The live database is unchanged.",
                     FREE_SOME,
                 )
             raise LoadFailed.of(name, refused, ended.stderr, headings)
-        said = next((line for line in ended.stderr.splitlines() if line.strip()), f"exit code {ended.code}")
-        raise RestoreFailed(f"{name} could not be loaded, since psql came to an early end: {said}")
+        why = next((line for line in ended.stderr.splitlines() if line.strip()), f"exit code {ended.code}")
+        raise RestoreFailed(f"{name} could not be loaded, because psql ended early: {why}")
 
 
 def script_of(
     entry: Entry, sha256: str, through: Through | None, progress: Progress, *, rows: bool = True
 ) -> Iterator[bytes]:
-    """A backup's script, whose file has to have that SHA-256, read `through` that; without
-    `rows` only what makes its tables. Raises RestoreFailed at its end, or before it, when the file has changed."""
+    """Yield a backup's script, read `through` that; without `rows`, its definitions only.
+
+    Raises RestoreFailed, at the latest at the end, if the file has changed or does not have that SHA-256."""
     status = entry.path.stat()
     if (status.st_size, status.st_mtime_ns) != (entry.bytes, entry.mtime_ns):
-        raise RestoreFailed(f"{entry.name.name} changed after it was verified. The live database is as it was.")
+        raise RestoreFailed(f"{entry.name.name} changed after it was verified. The live database is unchanged.")
     raw = FileReader(entry.path, progress.report)
     plain = decompress(iter(raw), entry.name.compression)
     yield from strip_restrict(through(plain) if through else plain, rows=rows)
     if raw.sha256 != sha256:
-        raise RestoreFailed(f"{entry.name.name} changed after it was verified. The live database is as it was.")
+        raise RestoreFailed(f"{entry.name.name} changed after it was verified. The live database is unchanged.")
 
 
 def _restricted(script: Iterable[bytes], key: str | None, mark: str, proof: str) -> Iterator[bytes]:
@@ -139,7 +142,7 @@ def _restricted(script: Iterable[bytes], key: str | None, mark: str, proof: str)
 
 
 def _without_values(refused: re.Match[str], stderr: str, *, function: str, at: str) -> str:
-    """The server's first error and where it was; what values it names may be secrets."""
+    """Return the server's first error and where it occurred, without values, which may be secrets."""
     said, sqlstate = refused["message"], refused["sqlstate"]
     if sqlstate.startswith("22"):
         said = re.sub(r'".*', "(a value)", said)

@@ -1,5 +1,5 @@
-"""The steps by which a backup becomes a database again. A drill and a restore take the same ones, in this order: an
-empty database with its settings, the load, statistics for the planner, owner and privileges, and a dump to compare.
+"""The steps that turn a backup into a database. Drills and restores take the same ones, in this order: an empty
+database with its settings, the load, statistics for the planner, owner and privileges, and a dump to compare.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from . import load_checks
 from .attempts import Loader, violations
 
 PINNED: Mapping[str, str | None] = {}
-"""Formats of a dump as every session of ours has them."""
+"""The formats of a dump that all our sessions use."""
 
 
 @dataclass
 class Staging:
-    """A database into which a backup is loaded. `loader` loads it, and tells where; `again` names a second one, for
+    """A database that a backup is loaded into. `loader` loads it, and knows where; `again` names a second one, for
     definitions that have to be loaded once more; `marker` is the comment of both.
 
-    `properties` None: of a database that nobody knows. `public`: whether it has that schema. `private`: none but
-    superusers are let in. `foreign`: nobody knows with which settings the script was dumped. `warnings` are of what
-    this server can't give it.
+    `properties` None: the backed-up database's are unknown. `public`: it has that schema. `private`: only superusers
+    can connect. `foreign`: the settings of the script's dump are unknown. `warnings` say what this server can't give
+    it.
     """
 
     context: BackupContext
@@ -51,18 +51,18 @@ class Staging:
 
     @property
     def server(self) -> Server:
-        """Where it is."""
+        """The server that has the database."""
         return self.loader.server
 
     @property
     def name(self) -> str:
-        """What it is called until it goes live."""
+        """The database's name until it goes live."""
         return self.loader.database
 
     # -- the steps ---------------------------------------------------------------------------------------------------
 
     def create(self) -> None:
-        """Make it, empty, with the settings that the loaded one is to have."""
+        """Create the database, empty, with the settings that it should have after the load."""
         self.loader.fresh = self._anew
         self.oid, self.warnings = self._create(self.name)
 
@@ -71,45 +71,45 @@ class Staging:
         self.loader.load(size)
 
     def analyse(self) -> list[str]:
-        """Statistics for the planner; gives a warning for each table that has none then.
+        """Gather statistics for the planner; return a warning for each table that has none afterwards.
 
-        It comes before anything is compared: an index's expressions are evaluated, and they are the user's.
+        This comes before any comparison, because it evaluates indexes' expressions, which are the user's code.
         """
         self.loader.progress.stage("analysing the tables for the planner")
         with self.loader.loading.session(self.name, self.loader.loading_options, self.loader.progress) as session:
             return analysing.analyse(session)
 
     def hand_over(self) -> None:
-        """Where a role without rights has loaded it: everything to its owner, and then what only a superuser can do."""
+        """If a role without rights loaded it, give everything to its owner, then do what only a superuser can do."""
         self._hand_over(self.name)
 
     def put_back(self) -> list[str]:
-        """Owner and privileges; gives a warning for each that could not be had."""
+        """Restore owner and privileges; return a warning for each that failed."""
         if self.properties is None:
             return []
         return databases.apply_properties(self.server, self.loader.maintenance, self.name, self.properties)
 
     def unlike(self) -> list[str]:
-        """What of its settings and privileges is not as it was, in words."""
+        """Return a warning if its settings or privileges differ from before."""
         if self.properties is None:
             return []
         return databases.unlike(self.server, self.name, self.properties, self.loader.options)
 
     def compare(self, before: Contents) -> Comparison:
-        """What was loaded, by a dump of it, with what the script holds. Raises RestoreFailed where there is none."""
+        """Dump what was loaded, and compare it with the script. Raises RestoreFailed if it can't be dumped."""
         comparison = self._compare(before, PINNED)
         if self.foreign and comparison.differences and (formats := self._formats_of_the_live_server()):
             comparison = self._compare(before, formats)
         return comparison
 
     def of_other_formats(self) -> set[str]:
-        """Tables whose rows a dump with other settings spells in another way, where nobody knows the file's."""
+        """List tables whose rows depend on the settings of their dump, if the file's settings are unknown."""
         if not self.foreign:
             return set()
         with self.server.session(self.name, self.loader.options) as session:
             return pg.tables_of_types(session, ("timestamptz", "tstzrange", "tstzmultirange", "bytea"))
 
-    # -- how they are taken ------------------------------------------------------------------------------------------
+    # -- details -----------------------------------------------------------------------------------------------------
 
     def _create(self, name: str) -> tuple[int, list[str]]:
         loader = self.loader
@@ -144,7 +144,7 @@ class Staging:
         return load_checks.without_violations(comparison, violations(self.loader, with_keys=False))
 
     def _dump(self, database: str, like: Contents, formats: Mapping[str, str | None]) -> Contents:
-        """A dump, in the form of `like`."""
+        """Dump a database in the form of `like`."""
         loader, contents = self.loader, Contents(like)
         with self.server.session(database, loader.options) as session:
             encoding, size = pg.properties(session).encoding, pg.databases(session)[database].bytes
@@ -163,17 +163,17 @@ class Staging:
         try:
             ended = run(self.server.host, argv, env=environment, sink=sink, progress=loader.progress)
             if ended.code != 0:
-                said = ended.stderr.strip() or f"exit code {ended.code}"
-                raise RestoreFailed(f"What was restored could not be dumped: {said}")
+                why = ended.stderr.strip() or f"exit code {ended.code}"
+                raise RestoreFailed(f"The restored database could not be dumped: {why}")
             whole = reader.finish().trailer
         except ScriptDamaged as error:
-            raise RestoreFailed(f"The dump of what was restored can't be read: {error}") from None
+            raise RestoreFailed(f"The dump of the restored database can't be read: {error}") from None
         if not whole:
-            raise RestoreFailed("The dump of what was restored is cut off.")
+            raise RestoreFailed("The dump of the restored database is cut off.")
         return contents
 
     def _definitions_once_more(self, before: Contents, formats: Mapping[str, str | None]) -> Contents:
-        """What the server makes of the script's definitions alone, in a second database."""
+        """Load the script's definitions alone into a second database, and dump that."""
         again = self.again()
         try:
             self._create(again)
@@ -185,8 +185,8 @@ class Staging:
             disk_space.give_back(self.server, self.loader.maintenance, again)
 
     def _formats_of_the_live_server(self) -> dict[str, str | None]:
-        """How a plain pg_dump there writes timestamps and bytea, which depends on settings; empty where it can't be
-        asked, or is as ours."""
+        """Return the live server's settings for how pg_dump writes timestamps and bytea; {} if unknown, or equal to
+        ours."""
         try:
             with self.context.server.session(self.context.database, OWN_FORMATS) as session:
                 found: dict[str, str | None] = {**current_settings(session, OWN_FORMATS)}

@@ -1,4 +1,4 @@
-"""What the file of a backup tells by itself: dumps (`sql`), volume archives (`archive`), files that others made.
+"""Read a backup's file by itself: dumps (`sql`), volume archives (`archive`), foreign files.
 
-It needs no server, and knows nothing of where the file came from.
+It needs no server, and does not care where the file came from.
 """

@@ -1,4 +1,4 @@
-"""An archive of a whole volume as a stream, from its first byte to its last: written, read, and read back."""
+"""Write, read and read back an archive of a whole volume as a stream, from first to last byte."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from ..catalog import recorded
 PG_VERSION = "PG_VERSION"
 PG_CONTROL = "pg_control"
 KEPT = {BACKUP_MANIFEST: 256 << 20, PG_VERSION: 16, PG_CONTROL: 8192}
-"""Files whose content is kept while an archive is read, and the bytes up to which it is: a backup_manifest has some 170
+"""Files whose content is kept while an archive is read, with their largest size: a backup_manifest has some 170 bytes
 for each file of the cluster."""
 CONFIGURATION, LONGEST, ALL_OF_IT = ".conf", 1 << 20, 16 << 20
-"""How files of a configuration end, and the bytes of one, and of all, that are kept."""
+"""Suffix of configuration files, and how many bytes of one, and of all, to keep."""
 _OF_A_DATABASE = re.compile(r"(^|/)base/\d+$")
-"""Each database's directory has a PG_VERSION of its own."""
+"""Each database's directory has its own PG_VERSION."""
 
 
 @dataclass(frozen=True)
 class ArchiveContents:
-    """What is in an archive. Names are relative to `root`, the directory in it that holds the cluster: none in a base
-    backup, `data` in what PROC-004's command made. `odd` are members that a cluster's archive never has, in words."""
+    """What is in an archive. Names are relative to `root`, the directory in it that holds the cluster: "" in a base
+    backup, `data` in what PROC-004's command made. `odd` describes members that a cluster's archive never has."""
 
     root: str
     files: Mapping[str, File]
@@ -43,7 +43,7 @@ class ArchiveContents:
 
 
 class Inventory(MemberHandler):
-    """Takes stock of an archive while it is read."""
+    """Collects the contents of an archive while it is read."""
 
     def __init__(self) -> None:
         self._files: dict[str, File] = {}
@@ -55,9 +55,9 @@ class Inventory(MemberHandler):
         self._left = ALL_OF_IT
 
     def member(self, member: Member) -> None:
-        """As `MemberHandler.member`."""
+        """Begin a member: note a link, begin to digest a file."""
         if member.kind == "link":
-            self._odd.append(f"{member.name} is a link: a tablespace outside of the data directory is not in here")
+            self._odd.append(f"{member.name} is a link: the archive lacks tablespaces outside of the data directory")
         if member.kind == "file":
             self._present, self._digest = member, hashlib.sha256()
             keep = member.size <= KEPT.get(posixpath.basename(member.name), -1)
@@ -66,22 +66,22 @@ class Inventory(MemberHandler):
             self._keeping = bytearray() if keep else None
 
     def data(self, data: memoryview) -> None:
-        """As `MemberHandler.data`."""
+        """Digest some of a file's data."""
         self._digest.update(data)
         if self._keeping is not None:
             self._keeping += data
 
     def end(self) -> None:
-        """As `MemberHandler.end`."""
+        """End a file: note its size and digest."""
         name = self._present.name
         if name in self._files:
-            self._odd.append(f"{name} is there twice")
+            self._odd.append(f"{name} occurs twice")
         self._files[name] = File(self._present.size, self._digest.hexdigest())
         if self._keeping is not None:
             self._kept[name] = bytes(self._keeping)
 
     def contents(self) -> ArchiveContents:
-        """What was found so far."""
+        """Return what was found so far."""
         versions = [name for name in self._kept if posixpath.basename(name) == PG_VERSION]
         found = posixpath.dirname(min(versions, key=lambda name: name.count("/"), default=""))
         root = _OF_A_DATABASE.sub("", found).rstrip("/")
@@ -97,7 +97,8 @@ class Inventory(MemberHandler):
 
 @dataclass(frozen=True)
 class Archive:
-    """What a whole reading gave. `damage` says where it stops being a tar archive; the rest is what came before."""
+    """The result of reading all of it. `damage` says where it stops being a tar archive; the rest is about what came
+    before."""
 
     bytes: int
     sha256: str
@@ -108,7 +109,7 @@ class Archive:
 
 
 def read(path: Path, compression: Packing, progress: Progress) -> Archive:
-    """Read the whole file once. Raises StoreError when it can't be read, Cancelled when asked to stop."""
+    """Read the whole file once. Raises StoreError if it can't be read, Cancelled when asked to stop."""
     progress.stage(f"reading {path.name}", path.stat().st_size)
     raw = FileReader(path, progress.report)
     inventory = Inventory()
@@ -131,7 +132,7 @@ def read(path: Path, compression: Packing, progress: Progress) -> Archive:
 
 @dataclass(frozen=True)
 class ArchiveWritten:
-    """What went by while an archive was written. `said` are the lines that its program wrote to stderr."""
+    """What was seen while an archive was written. `said` are the lines that its program wrote to stderr."""
 
     contents: ArchiveContents
     tar_bytes: int
@@ -149,10 +150,10 @@ def write(
     total: int | None,
     failure: Callable[[Exit], BackupToolError],
 ) -> ArchiveWritten:
-    """Run a program there whose stdout is an archive of about `total` bytes, and put that, compressed, into `partial`.
+    """Run a program there that writes an archive of about `total` bytes to stdout; put it, compressed, into `partial`.
 
-    Raises what `failure` makes of an exit code that is not 0, DumpIncomplete when it wrote no whole archive, or what
-    the host and the disk raise; `partial` is then of no use.
+    Raises what `failure` returns for an exit code other than 0, DumpIncomplete if the archive is not complete, or what
+    the host and the disk raise; `partial` is then useless.
     """
     inventory, compressor = Inventory(), Compressor(compression)
     reader = TarReader(inventory)
@@ -169,13 +170,13 @@ def write(
         partial.write(compressor.finish())
         reader.finish()
     except TarDamaged as error:
-        raise DumpIncomplete(f"What {argv[0]} wrote is no whole archive: {error.message}.") from None
+        raise DumpIncomplete(f"{argv[0]} did not write a complete archive: {error.message}.") from None
     said = [line for line in ended.stderr.splitlines() if line.strip()]
     return ArchiveWritten(inventory.contents(), reader.bytes, said)
 
 
 def read_back(partial: PartialFile, compression: Compression, written: ArchiveWritten, progress: Progress) -> None:
-    """Read the finished file from the disk. Raises DumpFailed unless it is what was written."""
+    """Read the finished file back from the disk. Raises DumpFailed unless it is what was written."""
     found = read(partial.path, compression, progress)
     recorded.require_read_back(
         partial,

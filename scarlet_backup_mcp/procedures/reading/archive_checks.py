@@ -1,4 +1,4 @@
-"""What is checked of an archive of a whole volume: in a moment (`quick`), or after all of it was read (`full`)."""
+"""Check an archive of a whole volume: in a moment (`quick`), or by reading all of it (`full`)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .checks import SHOWN, name_checks, same
 
 CONSISTENT = "consistent"
 NEEDED = (PG_VERSION, "global/pg_control")
-"""Files without which nothing is a cluster of PostgreSQL."""
+"""Files that every PostgreSQL cluster has."""
 POSTMASTER_PID = "postmaster.pid"
 MAGIC = {"gzip": gzip.MAGIC, "zstd": ZSTD_MAGIC}
 
 
 def quick_checks(record: BackupRecord[VolumeManifest]) -> list[Check]:
-    """Name, manifest, size, the compressed stream's and the archive's first bytes."""
+    """Check name, manifest, size, and the first bytes of the compressed stream and of the archive."""
     entry = record.entry
     magic = MAGIC[entry.name.compression]
     begins = _first_bytes(entry, len(magic))
@@ -37,20 +37,20 @@ def quick_checks(record: BackupRecord[VolumeManifest]) -> list[Check]:
 
 
 def _structure_check(begins: bytes) -> Check:
-    """By an archive's first bytes. Pax records and long names go before the member that they are for."""
+    """Check an archive's first bytes. Pax records and long names precede the member that they belong to."""
     first, expected = _First(), "a tar archive"
     try:
         TarReader(first).feed(begins)
     except TarDamaged as error:
         return Check(check="structure", ok=False, expected=expected, found=_words([error.message]))
     if not first.found and len(begins) == HEAD and any(begins):
-        undecided = "its first 4 KiB only tell of its first file or directory: level full looks further"
+        undecided = "its first 4 KiB do not get beyond the name of its first member: level full reads on"
         return Check(check="structure", ok=None, expected=expected, detail=undecided)
     return Check(check="structure", ok=bool(first.found), expected=expected, found=first.found or "nothing")
 
 
 def content_checks(record: BackupRecord[VolumeManifest], archive: Archive) -> list[Check]:
-    """Everything that the whole content tells."""
+    """Check everything that the whole content shows."""
     manifest, contents = record.manifest, archive.contents
     whole = archive.damage is None and archive.compression_damage is None
     checks = [
@@ -59,7 +59,7 @@ def content_checks(record: BackupRecord[VolumeManifest], archive: Archive) -> li
         Check(
             check="structure",
             ok=whole and not contents.odd,
-            expected="a whole tar archive of files and directories",
+            expected="a complete tar archive of files and directories",
             found=f"{len(contents.files):,} files",
             detail=_words([archive.damage] if archive.damage else contents.odd)
             or ("" if whole else "its end can't be read"),
@@ -88,8 +88,8 @@ def content_checks(record: BackupRecord[VolumeManifest], archive: Archive) -> li
 
 
 def is_base_backup(contents: ArchiveContents) -> bool:
-    """Whether pg_basebackup made it, as far as its files tell. A server that has run on a base backup renames the
-    label, and leaves the list of files behind, which is then no list of what came after."""
+    """Tell whether pg_basebackup made it, judging by its files. A server that has run on a base backup renames the
+    label, and leaves the list of files behind, which is then outdated."""
     if POSTMASTER_PID in contents.files:
         return False
     listed = BACKUP_MANIFEST in contents.kept and f"{BACKUP_LABEL}.old" not in contents.files
@@ -97,7 +97,7 @@ def is_base_backup(contents: ArchiveContents) -> bool:
 
 
 def base_backup_checks(contents: ArchiveContents) -> list[Check]:
-    """The archive against the server's own list of what it sent."""
+    """Compare the archive with the server's own list of files."""
     manifest, why_not = backup_manifest(contents)
     checks = [
         Check(
@@ -132,10 +132,10 @@ def base_backup_checks(contents: ArchiveContents) -> list[Check]:
 
 
 def backup_manifest(contents: ArchiveContents) -> tuple[BackupManifest | None, str]:
-    """The archive's backup_manifest, or why there is none that holds."""
+    """Return the archive's backup_manifest, or why there is no valid one."""
     text = contents.kept.get(BACKUP_MANIFEST)
     if text is None:
-        return None, "without it nothing tells whether every file is there and whole"
+        return None, "without it, nothing shows whether all files are there and intact"
     try:
         return base_backup.parse(text), ""
     except BackupManifestDamaged as error:
@@ -143,7 +143,7 @@ def backup_manifest(contents: ArchiveContents) -> tuple[BackupManifest | None, s
 
 
 def wal_of(contents: ArchiveContents) -> list[WalSegment]:
-    """The WAL segments as a manifest has them."""
+    """Return the WAL segments in a manifest's form."""
     return [
         WalSegment(name=name, bytes=file.bytes, sha256=file.sha256)
         for name, file in base_backup.wal_segments(contents.files).items()
@@ -151,7 +151,7 @@ def wal_of(contents: ArchiveContents) -> list[WalSegment]:
 
 
 def data_directory(contents: ArchiveContents) -> Check:
-    """Whether it is the data directory of a PostgreSQL cluster at all, and of which major version."""
+    """Check that it is the data directory of a PostgreSQL cluster, and of which major version."""
     missing = [name for name in NEEDED if name not in contents.files]
     version = contents.kept.get(PG_VERSION, b"").decode("ascii", "replace").strip()
     return Check(
@@ -164,21 +164,21 @@ def data_directory(contents: ArchiveContents) -> Check:
 
 
 def _copied_how(contents: ArchiveContents) -> Check:
-    """Of an archive that pg_basebackup did not make: what tells whether the server ran while it was copied."""
+    """Check whether the server ran while it was copied, for an archive that pg_basebackup did not make."""
     if POSTMASTER_PID in contents.files:
         return Check(
             check=CONSISTENT,
             ok=False,
-            expected="a copy of a server that was stopped, or one that pg_basebackup made",
+            expected="a copy of a stopped server, or one that pg_basebackup made",
             found=POSTMASTER_PID,
-            detail="the server ran while its files were copied (or was killed before), so they are of different "
-            "moments: what comes out of it may be torn, without any error",
+            detail="the server ran while its files were copied (or was killed before), so they are from different "
+            "moments: a restore of it may have torn data, without any error",
         )
     return Check(
         check=CONSISTENT,
         ok=None,
-        detail=f"no {POSTMASTER_PID}, so the server seems to have been stopped; nothing tells whether every file is "
-        "there and whole",
+        detail=f"no {POSTMASTER_PID}, so the server was apparently stopped; nothing shows whether all files are there "
+        "and intact",
     )
 
 
@@ -189,12 +189,12 @@ def _wal_digests(expected: list[WalSegment], found: list[WalSegment]) -> Check:
         ok=expected == found,
         expected=f"{len(expected)} segments",
         found=f"{len(found)} segments",
-        detail=f"not as they were: {', '.join(differing[:SHOWN])}" if differing else "",
+        detail=f"changed: {', '.join(differing[:SHOWN])}" if differing else "",
     )
 
 
 class _First(MemberHandler):
-    """Only the first member."""
+    """Notes the first member only."""
 
     def __init__(self) -> None:
         self.found = ""
@@ -204,9 +204,9 @@ class _First(MemberHandler):
 
 
 def _words(sentences: list[str]) -> str:
-    """The first few. Names of files may hold anything, also what no text and no terminal should."""
-    told = "; ".join(sentences[:SHOWN])
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in told)
+    """Join the first few, escaped: file names may contain anything, even what no text or terminal should."""
+    joined = "; ".join(sentences[:SHOWN])
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
 
 
 def _first_bytes(entry: Entry, count: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The configuration that an archive of a whole volume brings: named always, and of a foreign one commented out."""
+"""Risky configuration in an archive of a whole volume: always reported, and commented out in a foreign archive."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ CONFIGURATION = "configuration"
 
 
 def findings_of(contents: ArchiveContents, live: Mapping[str, str] | None = None) -> list[ConfigurationFinding]:
-    """What its configuration makes a server do, but for settings that the `live` one has, too."""
+    """List what its configuration makes a server do, without settings that the `live` server has, too."""
     return configuration.findings(contents.kept, contents.files, live or {})
 
 
 def check(contents: ArchiveContents, *, foreign: bool) -> Check:
-    """It counts neither way for a foreign archive, and is the user's own in one of ours."""
+    """Check the configuration: undecided for a foreign archive; in one of ours it is the user's own."""
     found = findings_of(contents)
     return Check(
         check=CONFIGURATION,
@@ -30,26 +30,26 @@ def check(contents: ArchiveContents, *, foreign: bool) -> Check:
 
 
 def warnings_of(checks: Iterable[Check]) -> list[str]:
-    """What such a check tells, as a warning."""
+    """Return such a check's result as a warning."""
     return [named(check.detail) for check in checks if check.check == CONFIGURATION and check.detail]
 
 
-def named(told: str) -> str:
-    """A warning, of what a check or a manifest tells."""
-    return f"Look at the configuration that it brings: {told}."
+def named(description: str) -> str:
+    """Return a warning about the configuration that a check or a manifest describes."""
+    return f"Check the configuration in it: {description}."
 
 
 def on_restore(found: list[ConfigurationFinding], name: str, *, accepted: bool) -> str:
-    """A warning, of what a foreign archive brings. Raises BackupNotValid where that can't be told."""
-    told = configuration.described(found)
+    """Return a warning about a foreign archive's configuration. Raises BackupNotValid if that is unknown."""
+    lines = configuration.described(found)
     if accepted:
-        return f"The configuration that it brings takes effect: {told}."
+        return f"The configuration in it takes effect: {lines}."
     if unread := [finding for finding in found if finding.unread]:
         raise BackupNotValid(
-            f"What {name} brings can't be looked at: {configuration.described(unread)}.",
-            "Choose another backup; or, if the user trusts what is in it, call again with accept_configuration=true.",
+            f"The configuration in {name} can't be checked: {configuration.described(unread)}.",
+            "Choose another backup; or, if the user trusts its content, call again with accept_configuration=true.",
         )
     return (
-        f"Of the configuration that it brings these lines are commented out: {told}. If the user wants them to take "
-        "effect, call again with accept_configuration=true."
+        f"These lines of the configuration in it are commented out: {lines}. If the user wants them to take effect, "
+        "call again with accept_configuration=true."
     )

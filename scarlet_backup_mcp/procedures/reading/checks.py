@@ -1,4 +1,4 @@
-"""What is checked of a backup's file: in a moment (`quick`), or after its whole content was read (`full`)."""
+"""Check a backup's file: in a moment (`quick`), or by reading its whole content (`full`)."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from .foreign import DumpChoice
 from .sql import Examination
 
 HEADER, TRAILER = script.HEADER.decode(), script.TRAILER.decode()
-# The words alone may stand in a row. What may come after them is the end of pg_dump's own restriction.
+# The text alone may be part of a row. After it, only the end of pg_dump's own restriction may follow.
 _LAST_LINES = re.compile(rf"^--\n{TRAILER}\n--\n\s*(?:\\unrestrict \w+\s*)?\Z", re.MULTILINE)
 _FIRST_LINE = re.compile(rf"^{HEADER}$", re.MULTILINE)
 _CLUSTER = CLUSTER.decode()
-# Behind the last dump of others' files stands the end of a cluster's, or what Supabase's tools put there.
+# In foreign files the end of a cluster's dump may follow the last dump, or what Supabase's tools put there.
 _OTHER_LAST_LINES = re.compile(
     rf"^--\n(?:{TRAILER}|{_CLUSTER} complete)\n--\n\s*(?:\\unrestrict \w+\s*)?(?:RESET ALL;\s*)?\Z", re.MULTILINE
 )
 _UNCOMMENTED = re.compile("^(?:SET|CREATE) ", re.MULTILINE)
 _OTHER_FIRST_LINE = re.compile(rf"^(?:{HEADER}|{_CLUSTER})$", re.MULTILINE)
 EDGE = 8192
-"""Bytes of the file's beginning and end that `quick` looks at."""
+"""Bytes of the file's beginning and end that `quick` checks."""
 SHOWN = 5
 CLOCK = "time"
 """The one check that says nothing about the file: time passes, so its outcome is not kept."""
 MANIFEST = "manifest"
 CONSISTENCY = "consistency"
 FORM = "form"
-"""Whether the file is a dump at all."""
+"""Name of the check whether the file is a dump at all."""
 CONTENTS = "contents"
-"""What a script of others' holds besides one dump."""
+"""Name of the check what else a foreign script contains besides one dump."""
 
 
 def quick_checks(record: BackupRecord[Manifest]) -> list[Check]:
-    """Name, manifest, size, first and last lines: what a look at the file tells in a moment."""
+    """Check name, manifest, size, first and last lines."""
     entry = record.entry
     container = container_of(entry)
     checks = [
         *name_checks(record),
-        _encoding_check(container, "level full tells whether that can be undone", readable=None),
+        _encoding_check(container, "level full shows whether that can be undone", readable=None),
     ]
     if entry.name.compression == "none":
         with entry.path.open("rb") as file:
@@ -64,23 +64,24 @@ def quick_checks(record: BackupRecord[Manifest]) -> list[Check]:
     else:
         head = _legible(beginning(entry.path, entry.name.compression), container)
         checks.append(_header_check(head, foreign=record.manifest is None))
-        checks.append(Check(check="trailer", ok=None, detail="a compressed file's end is looked at by level full"))
+        checks.append(Check(check="trailer", ok=None, detail="level full checks the end of a compressed file"))
     return checks
 
 
 def content_checks(
-    record: BackupRecord[Manifest], told: str, found: Examination, certain: bool, choice: DumpChoice | None
+    record: BackupRecord[Manifest], encoding: str, found: Examination, certain: bool, choice: DumpChoice | None
 ) -> list[Check]:
-    """Everything that the whole content tells. `told` is what is known of a file that PowerShell has written; `certain`
-    whether it is known, and not just one of several ways, how to undo that. `choice` is what was read of a script that
-    others made."""
+    """Check everything that the whole content shows.
+
+    `encoding` describes what PowerShell did to the file; `certain`: it is known how to undo that, and not just one of
+    several ways. `choice` is what was read of a foreign script."""
     manifest, summary = record.manifest, found.summary
     trailer = summary is not None and summary.trailer
     uncommented = choice is not None and choice.uncommented
     refused = found.refused(foreign=record.foreign)
     checks = [
         *name_checks(record),
-        _encoding_check(container_of(record.entry), told, certain and found.repair is not None),
+        _encoding_check(container_of(record.entry), encoding, certain and found.repair is not None),
         Check(check="compression", ok=found.compression_damage is None, detail=found.compression_damage or ""),
         Check(check="structure", ok=found.damage is None, expected="a plain dump", detail=_damage(found)),
         Check(check="header", ok=None if uncommented else found.header, expected=HEADER),
@@ -88,7 +89,7 @@ def content_checks(
             check="trailer",
             ok=None if uncommented else trailer,
             expected=TRAILER,
-            detail="written without pg_dump's comments: nothing tells whether its end is there" if uncommented else "",
+            detail="it has no pg_dump comments: nothing shows whether its end is missing" if uncommented else "",
         ),
         Check(
             check="statements",
@@ -99,9 +100,9 @@ def content_checks(
         ),
     ]
     if choice is not None and (
-        said := [*choice.told, *([f"{choice.refused[0].upper()}{choice.refused[1:]}."] if choice.refused else [])]
+        notes := [*choice.told, *([f"{choice.refused[0].upper()}{choice.refused[1:]}."] if choice.refused else [])]
     ):
-        checks.append(Check(check=CONTENTS, ok=None if choice.refused else True, detail=". ".join(said)))
+        checks.append(Check(check=CONTENTS, ok=None if choice.refused else True, detail=". ".join(notes)))
     if manifest is not None:
         checks += [
             same("sha256", manifest.sha256, found.sha256),
@@ -113,42 +114,42 @@ def content_checks(
 
 
 def container_of(entry: Entry) -> Container:
-    """How the file's text was written, by its first bytes."""
+    """Recognise by its first bytes how the file's text was written."""
     return recognise(beginning(entry.path, entry.name.compression))
 
 
 def describe_refusals(refused: list[Refusal]) -> str:
-    """The first few in words."""
+    """Describe the first few refused statements."""
     return "; ".join(f"line {r.line} {r.reason}: {r.excerpt}" for r in refused[:SHOWN])
 
 
 def describe(failed: list[Check]) -> str:
-    """Failed checks in words."""
+    """Describe failed checks."""
     return "; ".join(f"{c.check}: {c.detail or f'expected {c.expected}, found {c.found}'}" for c in failed)
 
 
 def name_checks(record: BackupRecord[M]) -> list[Check]:
-    """Name, size, manifest and time, of a backup of either kind."""
+    """Check name, size, manifest and time of a backup of either kind."""
     entry, manifest = record.entry, record.manifest
     checks = [
         Check(
             check="name",
             ok=entry.name.stamp is not None if manifest is not None else None,
-            expected="a name with a time, as PROC-004 has it",
+            expected="a name with a time, as in PROC-004",
             found=record.name,
         ),
         Check(check="size", ok=entry.bytes > 0, expected="> 0 bytes", found=f"{entry.bytes} bytes"),
         Check(
             check=MANIFEST,
             ok=manifest is not None,
-            expected="there is one",
+            expected="a manifest",
             found="found" if manifest else "none",
             detail=record.detail if manifest is None else "",
         ),
     ]
     if manifest is not None:
         wrong = contradictions(entry.name, manifest)
-        expected = "a manifest that agrees with itself"
+        expected = "a manifest without contradictions"
         checks.append(Check(check=CONSISTENCY, ok=not wrong, expected=expected, detail="; ".join(wrong)))
         checks.append(same("bytes", manifest.bytes, entry.bytes))
         ahead = manifest.created_at > datetime.now(UTC) + CLOCK_SLACK
@@ -158,22 +159,22 @@ def name_checks(record: BackupRecord[M]) -> list[Check]:
     return checks
 
 
-def _encoding_check(container: Container, told: str, readable: bool | None) -> Check:
-    """Re-encoded text is no fault where it can be undone; a look at the first bytes can't tell that."""
+def _encoding_check(container: Container, detail: str, readable: bool | None) -> Check:
+    """Check the encoding. Re-encoded text is no fault if it can be undone; the first bytes alone don't show that."""
     plain = container == "plain"
     return Check(
         check="encoding",
         ok=True if plain else readable,
         expected=DESCRIPTIONS["plain"],
         found=DESCRIPTIONS[container],
-        detail="" if plain else told,
+        detail="" if plain else detail,
     )
 
 
 def _damage(found: Examination) -> str:
     if found.damage is None:
         return ""
-    return f"{found.damage}. The tables that are whole before it hold {found.rows:,} rows"
+    return f"{found.damage}. The intact tables before it have {found.rows:,} rows"
 
 
 def _table_check(expected: list[TableData], found: list[TableData]) -> Check:
@@ -196,16 +197,16 @@ def _difference(key: tuple[str, ...], before: TableData | None, after: TableData
         return f"{name} is missing"
     if before.rows != after.rows:
         return f"{name} has {after.rows} rows instead of {before.rows}"
-    return f"{name} has the right number of rows, but other data"
+    return f"{name} has the right number of rows, but different data"
 
 
 def same(check: str, expected: object, found: object) -> Check:
-    """Whether two values, shown as they are, are equal."""
+    """Check that two values are equal, and show both."""
     return Check(check=check, ok=expected == found, expected=str(expected), found=str(found))
 
 
 def _legible(data: bytes, container: Container) -> str:
-    """As it would be read, without a code page: headers and trailers are ASCII."""
+    """Decode data without a code page: headers and trailers are ASCII."""
     codec = {"utf-16le": "utf-16-le", "utf-16be": "utf-16-be"}.get(container, "utf-8")
     return data.decode(codec, "replace").removeprefix("\ufeff").replace("\r\n", "\n")
 
@@ -216,10 +217,10 @@ def _header_check(head: str, *, foreign: bool) -> Check:
 
 
 def _is_uncommented(head: str) -> bool:
-    """Whether a script begins so that may be a dump without pg_dump's comments."""
+    """Tell whether a script that begins so may be a dump without pg_dump's comments."""
     return _UNCOMMENTED.search(head) is not None and not re.search("^--", head, re.MULTILINE)
 
 
 def _edge_check(check: str, expected: str, ok: bool | None) -> Check:
-    """What stands there instead is not shown: it may be a row, and a secret."""
+    """Check the first or last lines. What is there instead is not shown: it may be a row, and a secret."""
     return Check(check=check, ok=ok, expected=expected, found=expected if ok else "something else")

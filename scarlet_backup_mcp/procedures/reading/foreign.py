@@ -1,4 +1,4 @@
-"""Scripts that others made: which of the dumps in one is meant, and what there is to say of it."""
+"""Foreign scripts: choose which dumps in one to read, and describe that."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ...store.reading import CompressionDamaged, FileReader, decompress
 from ...wording import shortened
 
 Through = Callable[[Iterator[bytes]], Iterator[bytes]]
-"""A script's bytes in, what is read of it out."""
+"""Takes a script's bytes, returns those to read."""
 
 
 @dataclass(frozen=True)
 class DumpChoice:
-    """What is read of a script. `refused`: why it can't be restored, though nothing is wrong with it.
+    """What to read of a script. `refused`: why it can't be restored, though nothing is wrong with it.
 
-    `database` is the one that it names, where that is another one; `tables` is how many it makes; `roles` are those
-    that it makes, but a restore does not. `uncommented`: without pg_dump's comments, so that nothing tells whether its
-    end is there.
+    `database` is the one that it names, if that is another one; `tables` is how many it creates; `roles` are those that
+    it creates, but a restore does not. `uncommented`: it has no pg_dump comments, so that nothing shows whether its end
+    is missing.
     """
 
     way: Through = without_mark
@@ -40,8 +40,8 @@ class DumpChoice:
 
 
 def choose(entry: Entry, repair: Repair | None, database: str, progress: Progress) -> DumpChoice:
-    """Read such a script to see what is in it for `database`. What is damaged is told by a second reading."""
-    progress.stage(f"looking what {entry.name.name} holds", entry.bytes)
+    """Read a script to choose what is in it for `database`. A second reading reports damage."""
+    progress.stage(f"reading the layout of {entry.name.name}", entry.bytes)
     layout = Layout()
     plain = decompress(iter(FileReader(entry.path, progress.report)), entry.name.compression)
     with suppress(ScriptDamaged, CompressionDamaged, Irreparable):
@@ -58,11 +58,11 @@ def _choice(layout: Layout, database: str) -> DumpChoice:
     named = None
     if not any(dump.content for dump in wanted.values()) and others:
         if len(others) > 1:
-            return DumpChoice(refused=f"it holds the databases {shortened(others)}, none of which is {database}")
+            return DumpChoice(refused=f"it contains the databases {shortened(others)}, but not {database}")
         named, others = others[0], []
         wanted = {number: dump for number, dump in enumerate(layout.dumps) if dump.database == named}
     if layout.cluster and not wanted:
-        return DumpChoice(refused="it holds roles and tablespaces only, no database", roles=layout.roles)
+        return DumpChoice(refused="it contains only roles and tablespaces, no database", roles=layout.roles)
     dumps = list(wanted.values())
     headed = any(dump.headed for dump in dumps)
     whole = headed and all(dump.complete or not dump.headed for dump in dumps)
@@ -78,34 +78,34 @@ def _choice(layout: Layout, database: str) -> DumpChoice:
 
 
 def _told(layout: Layout, dumps: list[Dump], database: str, others: list[str]) -> list[str]:
-    told: list[str] = []
+    notes: list[str] = []
     if layout.cluster:
-        told.append(f"It is a dump of a whole cluster (pg_dumpall), of which the database {database} is taken")
+        notes.append(f"It is a dump of a whole cluster (pg_dumpall); only the database {database} is read")
     elif len(dumps) > 1:
         alone = sum(dump.headed for dump in dumps) == 1
-        held = "a dump and statements outside of it" if alone else f"{len(dumps)} dumps"
-        told.append(f"It holds {held}, which are taken as one")
+        contents = "a dump and statements outside of it" if alone else f"{len(dumps)} dumps"
+        notes.append(f"It contains {contents}, which are read as one")
     if left_out := [statement for dump in dumps for statement in dump.left_out]:
-        told.append(f"What it says of the database itself is left out: {shortened(left_out)}")
+        notes.append(f"Statements about the database itself are left out: {shortened(left_out)}")
     if others:
-        told.append(f"It holds other databases, too, which are left out: {shortened(others)}")
+        notes.append(f"It also contains other databases, which are left out: {shortened(others)}")
     if layout.cluster and layout.roles:
-        told.append(f"Its roles are left out: {shortened(role.name for role in layout.roles)}")
-    return told
+        notes.append(f"Its roles are left out: {shortened(role.name for role in layout.roles)}")
+    return notes
 
 
 def _twice(dumps: list[Dump]) -> str:
     for one, other in combinations(dumps, 2):
         if both := (one.tables & other.tables) | (one.filled & other.filled):
             return (
-                f"it holds the same tables twice ({_tables(both)}), in dumps that begin on lines {one.line} and "
-                f"{other.line}: put the one that is meant into a file of its own"
+                f"it contains the same tables twice ({_tables(both)}), in dumps that begin on lines {one.line} and "
+                f"{other.line}: put the one you want into its own file"
             )
     return ""
 
 
 def _lacks(dumps: list[Dump]) -> str:
-    """What a part of a database needs that is not in it. An extension may make what nobody can tell from the script."""
+    """Say what a partial dump needs but lacks; "" if nothing. An extension may create things that no script shows."""
     tables, schemas, filled, referred = set[Name](), set[str](), set[Name](), set[Name]()
     for dump in dumps:
         tables |= dump.tables
@@ -113,14 +113,15 @@ def _lacks(dumps: list[Dump]) -> str:
         filled |= dump.filled
         referred |= dump.referred
     if filled and not tables:
-        return f"it is a data-only dump: it fills {_tables(filled)}, and does not make them"
+        return f"it is a data-only dump: it fills {_tables(filled)}, but does not create them"
     if any(dump.extensions for dump in dumps):
         return ""
     if strange := {schema for schema, _ in tables} - schemas - {"", "public"}:
-        return f"it is a dump of some tables only ({_tables(tables)}): it does not make the schema {min(strange)}"
+        return f"it is a dump of some tables only ({_tables(tables)}): it does not create the schema {min(strange)}"
     if missing := (filled | referred) - tables:
         return (
-            f"it is a dump of some tables only ({_tables(tables)}): it needs {_tables(missing)}, and does not make them"
+            f"it is a dump of some tables only ({_tables(tables)}): it needs {_tables(missing)}, but does not create "
+            "them"
         )
     return ""
 

@@ -1,4 +1,4 @@
-"""One reading of a dump's file, from its first byte to its last: everything that the file alone can tell."""
+"""Read a dump's file once, from first to last byte, and collect everything that the file alone can show."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from .foreign import Through
 
 @dataclass(frozen=True)
 class Examination:
-    """What was found. `damage` says where the file stops being a plain dump; the rest then is what came before.
-    `repair` and `way` are what the file was read through."""
+    """What was found in a file. `damage` says where it stops being a plain dump; the rest is then about what came
+    before. `repair` and `way` are what the file was read through."""
 
     bytes: int
     sha256: str
@@ -40,25 +40,25 @@ class Examination:
 
     @property
     def through(self) -> Through | None:
-        """What the script has to be read through, from the file's plain bytes on; None: nothing."""
+        """What turns the file's plain bytes into the script; None: nothing is needed."""
         repair, way = self.repair, self.way
         if repair is None or way is None:
             return repair or way
         return lambda plain: way(repair(plain))
 
     def refused(self, *, foreign: bool) -> list[Refusal]:
-        """Statements that must not be loaded. In a file with our manifest pg_dump wrote them all, so there a statement
-        is not refused for being unknown, only for what it would do."""
+        """Return the statements that must not be loaded. In a file with our manifest pg_dump wrote them all: there a
+        statement is not refused for being unknown, only for what it would do."""
         return [refusal for refusal in self.refusals if foreign or refusal.reason != NOT_WRITTEN]
 
     @property
     def code_page(self) -> CodePage | None:
-        """With which a file of PowerShell's was read; None for any other file."""
+        """The code page that a PowerShell-made file was read with; None for any other file."""
         return self.repair.code_page if self.repair else None
 
     @property
     def rows(self) -> int:
-        """Of all tables."""
+        """Number of rows of all tables."""
         return sum(table.rows for table in self.tables)
 
 
@@ -70,9 +70,9 @@ def examine(
     repair: Repair | None = None,
     way: Through | None = None,
 ) -> Examination:
-    """Read the whole file once, what PowerShell did to it undone, and of the rest what `way` gives.
+    """Read the whole file once, undoing what PowerShell did to it (`repair`), and then through `way`.
 
-    Raises StoreError when it can't be read, Cancelled when asked to stop.
+    Raises StoreError if it can't be read, Cancelled when asked to stop.
     """
     progress.stage(f"reading {path.name}", path.stat().st_size)
     raw = FileReader(path, progress.report)
@@ -121,7 +121,7 @@ def examine(
 
 
 def table_data(digests: BlockDigests) -> list[TableData]:
-    """The COPY targets as a manifest has them."""
+    """Return the COPY targets in a manifest's form."""
     return [
         TableData(
             schema=block.target.schema,

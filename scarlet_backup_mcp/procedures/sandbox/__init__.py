@@ -1,4 +1,4 @@
-"""The throw-away server in which backups are tried out (`lifecycle`), and what only it may convert (`pg_restore`).
+"""The sandbox: a throw-away server to try backups in (`lifecycle`) and to convert archives (`pg_restore`).
 
 Drills and restores use it; it never touches the live server.
 """

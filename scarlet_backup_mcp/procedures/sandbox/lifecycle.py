@@ -1,4 +1,4 @@
-"""The throw-away server in which a backup is tried out: like the live one, and of no use to anybody else."""
+"""The sandbox: a throw-away server for trying a backup, set up like the live one."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from ...store.owner import OWNER, owner_of
 from ..context import TAG, BackupContext
 
 DRILLS = ".scarlet-drill"
-"""In the backup directory: the lock of the one drill at a time, and what marks the throw-away servers as its own."""
+"""In the backup directory: the lock that allows one drill at a time, and the mark of its sandboxes' owner."""
 SWEEP_SECONDS = 5
-"""How long a drill waits for another call that is just sweeping."""
+"""How long a drill waits for another call that is removing leftovers."""
 START_SECONDS = 60
 QUERY_SECONDS = 10
 
@@ -48,20 +48,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ThrowAway:
-    """A server that is ready, empty, and there as long as the block. `warnings` may have grown when the block ends."""
+    """An empty, ready sandbox server, which exists during the block; `warnings` may grow until its end."""
 
     server: Server
     where: str
-    """For people, for example "a throw-away container of pgvector/pgvector:pg15 (sha256:65645f1a4561)"."""
+    """For people, for example "a sandbox container of pgvector/pgvector:pg15 (sha256:65645f1a4561)"."""
     data_directory: str
-    """As the server's programs see it."""
+    """The path as the server's programs see it."""
     warnings: list[str] = field(default_factory=list[str])
 
 
 @dataclass(frozen=True)
 class Vacant:
-    """A container in which a server starts once its data directory is made ready (`recovery.make_ready`). It is there
-    as long as the block; `warnings` may have grown when the block ends."""
+    """A container whose server starts once its data directory is ready (`recovery.make_ready`). It exists during the
+    block; `warnings` may grow until its end."""
 
     container: containers.SandboxContainer
     server: Server
@@ -75,23 +75,23 @@ class Vacant:
 
 @dataclass(frozen=True)
 class _Likeness:
-    """What the throw-away server takes over from the live one. Empty: nothing is known."""
+    """What the sandbox server takes over from the live one. Empty: nothing is known."""
 
     bin_dir: str = ""
     libraries: str = ""
     session_libraries: str = ""
     building: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Settings of the memory with which it makes indexes."""
+    """Memory settings for building indexes."""
     warnings: tuple[str, ...] = ()
 
 
 @contextmanager
 def throw_away_server(context: BackupContext, progress: Progress) -> Generator[ThrowAway]:
-    """Start one, with the live server's superuser and preloaded libraries. With Docker it is a container of the live
-    one's image, and the live one need not run; else a cluster from the same bin directory.
+    """Start a sandbox server with the live server's superuser and preloaded libraries.
 
-    What killed drills left is removed first. Raises Busy while another drill of the backup directory is under way,
-    DirectoryNotWritable, DrillImpossible, ProgramMissing, or what `BackupContext.container_info` raises.
+    With Docker it is a container of the live one's image, which need not run; else a cluster from the same bin
+    directory. What killed drills left is removed first. Raises Busy while another drill of the backup directory is
+    running, DirectoryNotWritable, DrillImpossible, ProgramMissing, or what `BackupContext.container_info` raises.
     """
     with _making_room(context, progress) as (likeness, owner, left):
         start = _in_container if context.settings.via == "docker" else _as_cluster
@@ -102,9 +102,9 @@ def throw_away_server(context: BackupContext, progress: Progress) -> Generator[T
 
 @contextmanager
 def vacant_container(context: BackupContext, progress: Progress) -> Generator[Vacant]:
-    """Start a container of the live one's image, for a server with a data directory that is still to come.
+    """Start a container of the live one's image for a server whose data directory is yet to come.
 
-    The rest is as with `throw_away_server`.
+    For errors and leftovers see `throw_away_server`.
     """
     with _making_room(context, progress) as (likeness, owner, left):
         image, where = _image(context)
@@ -112,26 +112,26 @@ def vacant_container(context: BackupContext, progress: Progress) -> Generator[Va
         like = context.container_info.container_id
         with containers.sandbox_container(image, command, owner, progress, like=like) as container:
             server = _server(context, container)
-            told = [*likeness.warnings, *left, *_unlike(container, where)]
-            found = Vacant(container, server, where, likeness.bin_dir, likeness.libraries, told)
+            warnings = [*likeness.warnings, *left, *_unlike(container, where)]
+            found = Vacant(container, server, where, likeness.bin_dir, likeness.libraries, warnings)
             yield found
         found.warnings.extend(container.left_behind)
 
 
 @contextmanager
 def _making_room(context: BackupContext, progress: Progress) -> Generator[tuple[_Likeness, str, list[str]]]:
-    """Under the lock: what is known of the live server, the owner's mark, and what was told of leftovers."""
+    """Take the lock and remove leftovers; yield what is known about the live server, the owner, and warnings."""
     with ExitStack() as held:
         owner = _begin(held, context, progress)
-        left = [f"{name}, left by a drill that was killed, is removed." for name in _remove_leftovers(context, owner)]
-        progress.stage("starting a throw-away server")
+        left = [f"Removed {name}, left by a drill that was killed." for name in _remove_leftovers(context, owner)]
+        progress.stage("starting a sandbox server")
         yield _likeness(context, progress), owner, left
 
 
 def sweep(context: BackupContext) -> list[str]:
-    """Remove what killed drills of this backup directory left; the names of what is gone now.
+    """Remove what killed drills of this backup directory left; return the names of what was removed.
 
-    Does nothing while a drill is under way or when the engine does not answer.
+    Does nothing while a drill is running, or if the engine does not answer.
     """
     try:
         drills = context.directory.path / DRILLS
@@ -148,7 +148,7 @@ def sweep(context: BackupContext) -> list[str]:
 
 
 def _begin(held: ExitStack, context: BackupContext, progress: Progress) -> str:
-    """Take the lock; gives what marks the throw-away servers of this backup directory."""
+    """Take the lock; return the owner of this backup directory's sandboxes."""
     directory = context.directory.path
     if not directory.is_dir():
         raise DirectoryNotWritable(f"There is no backup directory {directory}.")
@@ -157,7 +157,7 @@ def _begin(held: ExitStack, context: BackupContext, progress: Progress) -> str:
         drills.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise DirectoryNotWritable(
-            f"A drill keeps its lock in the backup directory, and {drills} can't be made: {error.strerror or error}."
+            f"A drill's lock is in the backup directory, but {drills} can't be created: {error.strerror or error}."
         ) from error
     until = time.monotonic() + SWEEP_SECONDS
     while True:
@@ -172,8 +172,9 @@ def _begin(held: ExitStack, context: BackupContext, progress: Progress) -> str:
 
 
 def _remove_leftovers(context: BackupContext, owner: str) -> list[str]:
-    """Under the lock: what servers there are then belong to nobody. A script into which an archive was converted is
-    used without the lock, but `in_use` from its beginning, which is under it."""
+    """Remove leftovers. Call it under the lock: no drill is then using any sandbox.
+
+    A script converted from an archive is used without the lock, but is `in_use` since its creation under it."""
     scripts = (context.directory.path / DRILLS).glob(f"*{PARTIAL}")
     gone = [script.name for script in scripts if remove_unused(script)]
     docker = context.settings.via == "docker"
@@ -193,8 +194,8 @@ def _likeness(context: BackupContext, progress: Progress) -> _Likeness:
             found = installation(session, QUERY_SECONDS)
             return _Likeness(found.bin_dir, found.libraries, found.session_libraries, found.building)
     except (HostError, ServerError) as error:
-        told = f"The live server could not be asked which libraries it preloads, so none is: {error.message}"
-        return _Likeness(warnings=(told,))
+        warning = f"The sandbox preloads no libraries, because the live server's are unknown: {error.message}"
+        return _Likeness(warnings=(warning,))
 
 
 def _settings(likeness: _Likeness) -> dict[str, str]:
@@ -208,7 +209,7 @@ def _settings(likeness: _Likeness) -> dict[str, str]:
 def _user(context: BackupContext) -> str:
     try:
         return context.server.user
-    except HostError:  # its password lies in a container that does not run
+    except HostError:  # its password is in a container that does not run
         return context.settings.user
 
 
@@ -218,16 +219,16 @@ def _user(context: BackupContext) -> str:
 @contextmanager
 def _in_container(context: BackupContext, likeness: _Likeness, owner: str, progress: Progress) -> Generator[ThrowAway]:
     where = _image(context)[1]
-    seed, told = _seed(context, likeness, progress)
+    seed, notes = _seed(context, likeness, progress)
     with ExitStack() as held:
         try:
             container, server = held.enter_context(_started(context, likeness, owner, progress, seed))
         except DrillImpossible as error:
             if seed is None:
                 raise
-            told = [_without(seed, error)]
+            notes = [_without(seed, error)]
             container, server = held.enter_context(_started(context, likeness, owner, progress, None))
-        warnings = [*likeness.warnings, *told, *_unlike(container, where)]
+        warnings = [*likeness.warnings, *notes, *_unlike(container, where)]
         ready = ThrowAway(server, where, f"{containers.HOME}/{sandbox_cluster.DATA}", warnings)
         yield ready
     ready.warnings.extend(container.left_behind)
@@ -249,7 +250,7 @@ def _started(
 
 
 def _seed(context: BackupContext, likeness: _Likeness, progress: Progress) -> tuple[str | None, list[str]]:
-    """The volume with an empty cluster for this image and these settings, and what there is to tell of it."""
+    """Return the volume with an empty cluster for this image and these settings, and notes about it."""
     if not context.settings.sandbox_cache:
         return None, []
     command, key = _seed_key(context, likeness)
@@ -262,35 +263,35 @@ def _seed(context: BackupContext, likeness: _Likeness, progress: Progress) -> tu
         return found and found.volume, []
     size = int(found.last_line.split()[0]) / 1000 if found.last_line.split()[0].isdigit() else 0
     return found.volume, [
-        f"An empty cluster of {size:.0f} MB is kept for drills in the Docker volume {found.volume}; with "
-        "SCARLET_BACKUP_SANDBOX_CACHE=false there is none, and `prune_backups` removes it."
+        f"An empty cluster of {size:.0f} MB is kept for drills in the Docker volume {found.volume}. Set "
+        "SCARLET_BACKUP_SANDBOX_CACHE=false to do without; `prune_backups` then removes it."
     ]
 
 
 def _seed_key(context: BackupContext, likeness: _Likeness) -> tuple[list[str], str]:
-    """What makes that cluster, and the key of its volume."""
+    """Return the command that creates that cluster, and the key of its volume."""
     command = sandbox_cluster.seed_command(likeness.bin_dir, containers.HOME, _user(context))
     key = json.dumps([_image(context)[0], command, _settings(likeness), __version__], sort_keys=True)
     return command, hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def _without(seed: str, error: DrillImpossible) -> str:
-    """The volume can't be used: it goes, and the next drill fills it anew."""
+    """Remove a volume that can't be used, so that the next drill fills it again; return a warning."""
     try:
         gone = seeds.remove_seed(seed)
     except HostError:
         gone = False
-    kept = "is removed" if gone else f"could not be removed: do it with `docker volume rm {seed}`"
-    told = f"The empty cluster in the Docker volume {seed} was of no use, and {kept}. {error.message}"
-    log.warning(told)
-    return told
+    kept = "was removed" if gone else f"could not be removed: use `docker volume rm {seed}`"
+    warning = f"The empty cluster in the Docker volume {seed} was unusable and {kept}. {error.message}"
+    log.warning(warning)
+    return warning
 
 
 def forget_seeds(context: BackupContext, progress: Progress, *, dry_run: bool) -> list[str]:
-    """Remove the empty clusters that were kept in volumes for drills of this container and that no drill would use any
-    more: made for another image, other settings or another version of this tool; with the cache turned off all of them.
-    What there is to tell of them. Does nothing while the engine does not answer, or as long as the server does not
-    tell which one a drill would use."""
+    """Remove this container's empty clusters in volumes that no drill would use any more; return notes about them.
+
+    These were made for another image, other settings or another version of this tool; with the cache turned off, all
+    are removed. Does nothing if the engine does not answer, or if the server can't be queried for the current one."""
     if context.settings.via != "docker" or context.known_container_info is None:
         return []
     why = "no drill of this image, these settings and this version of the tool uses it"
@@ -306,19 +307,19 @@ def forget_seeds(context: BackupContext, progress: Progress, *, dry_run: bool) -
     except HostError as error:
         log.info("No volume was looked for: %s", error.message)
         return []
-    verb = "would be removed" if dry_run else "is removed"
+    verb = "would be removed" if dry_run else "was removed"
     return [f"The volume {name}, an empty cluster for drills, {verb}: {why}." for name in gone]
 
 
 def _unlike(container: containers.SandboxContainer, where: str) -> list[str]:
-    return [f"{where} is not quite like the live one: {container.differs}."] if container.differs else []
+    return [f"{where} differs from the live one: {container.differs}."] if container.differs else []
 
 
 def _image(context: BackupContext) -> tuple[str, str]:
-    """The live container's, and where a throw-away one of it is, in words."""
+    """Return the live container's image, and a description of a sandbox container of it."""
     container_info = context.container_info
     assert container_info.image_id is not None
-    return container_info.image_id, f"a throw-away container of {container_info.image} ({container_info.image_id[:19]})"
+    return container_info.image_id, f"a sandbox container of {container_info.image} ({container_info.image_id[:19]})"
 
 
 def _server(context: BackupContext, container: containers.SandboxContainer) -> Server:
@@ -352,7 +353,7 @@ def _as_cluster(context: BackupContext, likeness: _Likeness, owner: str, progres
     made = local_cluster.LocalCluster(
         lambda: bin_dir, user=_user(context), settings=_settings(likeness), prefix=_prefix(owner)
     )
-    where = f"a throw-away cluster of {bin_dir}"
+    where = f"a sandbox cluster of {bin_dir}"
     try:
         made.start(progress)
     except HostError as error:
@@ -367,13 +368,13 @@ def _as_cluster(context: BackupContext, likeness: _Likeness, owner: str, progres
             try:
                 made.stop()
             except HostError as error:
-                told = f"{where} is not removed as it should be: {error.message}"
-                log.warning(told)
-                ready.warnings.append(told)
+                warning = f"{where} could not be removed: {error.message}"
+                log.warning(warning)
+                ready.warnings.append(warning)
 
 
 def _server_programs(bin_dir: Path | None, likeness: _Likeness) -> Path:
-    """The configured directory; else that of the live server, if it is on this machine, and what is in PATH."""
+    """Find the server programs in the configured directory, else in the live server's or in PATH."""
     live = [Path(likeness.bin_dir)] if likeness.bin_dir else []
     path = [Path(entry) for entry in os.get_exec_path() if Path(entry).is_absolute()]
     try:

@@ -1,4 +1,4 @@
-"""Archives of pg_dump's (-Fc, -Ft, -Fd), which only pg_restore reads: it converts them in a throw-away server."""
+"""Archives of pg_dump (-Fc, -Ft, -Fd), which only pg_restore can read: convert them in a sandbox server."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from .lifecycle import DRILLS, ThrowAway, throw_away_server
 
 _UNPACKED = "archive"
 _NEWER = "unsupported version"
-"""Of pg_restore's word for an archive of a newer pg_dump ("ReadHead" in pg_backup_archiver.c)."""
+"""Part of pg_restore's message about an archive of a newer pg_dump ("ReadHead" in pg_backup_archiver.c)."""
 
 
 class NotConverted(BackupNotValid):
-    """pg_restore does not read the archive. `damaged` is None where it is only too old for it."""
+    """pg_restore can't read the archive. `damaged` is None if pg_restore is just too old for it."""
 
     def __init__(self, message: str, remedy: str | None, damaged: bool | None) -> None:
         super().__init__(message, remedy)
@@ -42,12 +42,12 @@ class NotConverted(BackupNotValid):
 
 
 def is_archive(record: BackupRecord[Manifest]) -> bool:
-    """Whether it is one."""
+    """Tell whether a backup is an archive."""
     return record.form in ARCHIVES
 
 
 def header(record: BackupRecord[Manifest]) -> archives.Header | None:
-    """What it tells of itself; None where that can't be read."""
+    """Read an archive's header; None if it can't be read."""
     entry = record.entry
     with suppress(StoreError):
         if record.form == "directory":
@@ -58,17 +58,17 @@ def header(record: BackupRecord[Manifest]) -> archives.Header | None:
 
 
 def form_checks(record: BackupRecord[Manifest]) -> list[Check]:
-    """Of a file that is no script: what it is."""
+    """Check the form of a file that is no script."""
     found = DESCRIPTIONS[record.form]
-    if is_archive(record) and (told := header(record)):
-        found += f", of the database {told.database} in PostgreSQL {told.server_version}"
-    detail = "only a drill, which has pg_restore convert it, tells whether all of it is there"
+    if is_archive(record) and (head := header(record)):
+        found += f", of the database {head.database} in PostgreSQL {head.server_version}"
+    detail = "only a drill, in which pg_restore converts it, shows whether it is complete"
     return [
         *name_checks(record),
         Check(
             check=FORM,
             ok=None if is_archive(record) else False,
-            expected="a dump of PostgreSQL's",
+            expected="a PostgreSQL dump",
             found=found,
             detail=detail if is_archive(record) else "",
         ),
@@ -76,7 +76,7 @@ def form_checks(record: BackupRecord[Manifest]) -> list[Check]:
 
 
 def content_checks(record: BackupRecord[Manifest], progress: Progress) -> tuple[list[Check], str]:
-    """The same, after every byte was read; and the SHA-256."""
+    """Check the form after reading every byte; return also the SHA-256."""
     entry = record.entry
     progress.stage(f"reading {record.name}", entry.bytes)
     damage, sha256 = "", ""
@@ -94,14 +94,14 @@ def content_checks(record: BackupRecord[Manifest], progress: Progress) -> tuple[
 
 
 def require_readable(record: BackupRecord[Manifest], progress: Progress) -> None:
-    """Read every byte. Raises BackupNotValid."""
+    """Read every byte. Raises BackupNotValid if a check fails."""
     found, _ = content_checks(record, progress)
     if wrong := [check for check in found if check.ok is False and check.check != MANIFEST]:
         raise BackupNotValid(f"{record.name} did not pass verification: {describe(wrong)}.")
 
 
 def digest(entry: Entry, progress: Progress) -> str:
-    """SHA-256 of a file as it lies there; of a directory that of its files' names and digests. Raises StoreError."""
+    """Return a file's SHA-256; for a directory, that of its files' names and digests. Raises StoreError."""
     if not entry.path.is_dir():
         reader = FileReader(entry.path, lambda _: progress.check())
         for _ in reader:
@@ -119,10 +119,10 @@ def digest(entry: Entry, progress: Progress) -> str:
 def as_script(
     context: BackupContext, record: BackupRecord[Manifest], progress: Progress
 ) -> Generator[BackupRecord[Manifest]]:
-    """The backup as a script that is there as long as the block: an archive is converted in a throw-away server, which
-    has no network; everything else is a script, or will be refused as it is.
+    """Yield the backup as a script that exists during the block.
 
-    Raises NotConverted, or what keeps that server from being had.
+    An archive is converted in a sandbox server, which has no network; anything else is a script, or will be refused.
+    Raises NotConverted, or whatever prevents starting the sandbox.
     """
     if not is_archive(record):
         yield record
@@ -141,7 +141,7 @@ def as_script(
 
 
 def _convert(record: BackupRecord[Manifest], sandbox: ThrowAway, partial: PartialFile, progress: Progress) -> str:
-    """Write the script into `partial`, compressed; gives the archive's SHA-256."""
+    """Write the script into `partial`, compressed; return the archive's SHA-256."""
     host, entry, compressor = sandbox.server.host, record.entry, Compressor("zstd")
     raw: FileReader | None = None
     path: str | None = None
@@ -175,15 +175,15 @@ def _convert(record: BackupRecord[Manifest], sandbox: ThrowAway, partial: Partia
 
 
 def _refused(record: BackupRecord[Manifest], ended: Exit) -> NotConverted:
-    said = next((line for line in ended.stderr.splitlines() if line.strip()), f"exit code {ended.code}")
-    message = f"pg_restore does not read {record.name}: {said.removeprefix('pg_restore: error: ')}."
-    if _NEWER in said:
-        told = header(record)
-        by = f" {told.pg_dump_version}" if told else ""
+    error = next((line for line in ended.stderr.splitlines() if line.strip()), f"exit code {ended.code}")
+    message = f"pg_restore can't read {record.name}: {error.removeprefix('pg_restore: error: ')}."
+    if _NEWER in error:
+        head = header(record)
+        by = f" {head.pg_dump_version}" if head else ""
         return NotConverted(
             message,
-            f"A newer pg_dump{by} wrote it: have the pg_restore of that version write a script with `pg_restore -f "
-            "NAME.sql ARCHIVE`, and name that here.",
+            f"A newer pg_dump{by} wrote it: convert it with that version's `pg_restore -f NAME.sql ARCHIVE`, and name "
+            "the script here.",
             damaged=None,
         )
     return NotConverted(message, "It is damaged or cut off: choose another one.", damaged=True)
@@ -195,11 +195,11 @@ def _unpack(host: Host, path: Path, inside: str, progress: Progress) -> None:
     argv = ["tar", "-xf", "-", "-C", f"{inside}/{_UNPACKED}"]
     ended = made if made.code != 0 else run(host, argv, source=_packed(path, progress), progress=progress)
     if ended.code != 0:
-        raise DrillFailed(f"{path.name} could not be copied into the throw-away server: {ended.stderr.strip()}")
+        raise DrillFailed(f"{path.name} could not be copied into the sandbox: {ended.stderr.strip()}")
 
 
 def _packed(path: Path, progress: Progress) -> Iterator[bytes]:
-    """A tar archive of the files in a directory."""
+    """Yield a tar archive of the files in a directory."""
     for name, reader in directories.pieces(path, progress.report):
         member = tarfile.TarInfo(name)
         member.size, member.mode = reader.path.lstat().st_size, 0o600
@@ -207,7 +207,7 @@ def _packed(path: Path, progress: Progress) -> Iterator[bytes]:
         yield from reader
         if reader.bytes != member.size:
             raise StoreError(
-                f"{name} in {path.name} changed while it was read.", "Try again when nothing writes to it."
+                f"{name} in {path.name} changed while it was being read.", "Try again when nothing writes to it."
             )
         yield bytes(-member.size % tarfile.BLOCKSIZE)
     yield bytes(2 * tarfile.BLOCKSIZE)

@@ -1,4 +1,4 @@
-"""What a verification has found out, kept beside the backup."""
+"""Keep a verification's outcome with the backup."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def keep(
     drilled: Drill | None = None,
     code_page: CodePage | None = None,
 ) -> list[str]:
-    """Keep the outcome of a full verification, and of a drill if one was done. Gives a warning where it can't be
-    written: what was found out holds all the same."""
+    """Keep the outcome of a full verification, and of a drill if there was one; return a warning if it can't be
+    written. The outcome is valid all the same."""
     failed = [check.check for check in found if check.ok is False and check.check != checks.CLOCK]
     proved = drilled.proved if drilled else None
     verdict = drilled.verdict if drilled and drilled.proved_by != "sample" else None
@@ -46,7 +46,7 @@ def keep(
             drilled=_outcome(context, drilled) if drilled and entry.name.kind == "sql" else None,
         )
     except StoreError as error:
-        return [f"The outcome could not be kept beside the backup: {error.message}"]
+        return [f"The outcome could not be stored with the backup: {error.message}"]
     return []
 
 

@@ -31,13 +31,13 @@ from . import outcomes
 from .volume import verify_volume
 
 CONVERSION = "conversion"
-"""Whether pg_restore could read an archive."""
+"""Name of the check whether pg_restore could read an archive."""
 
 
 @dataclass(frozen=True)
 class SqlReading:
-    """What checks of a backup gave. `survey` is of a file that PowerShell has written, `named` the code page that the
-    caller has named for it; `choice` is what was read of a script that others made."""
+    """The results of checking a backup. `survey` is of a PowerShell-made file, `named` the code page that the caller
+    named for it; `choice` is what was read of a foreign script."""
 
     checks: list[Check]
     examination: Examination | None = None
@@ -46,33 +46,33 @@ class SqlReading:
     warnings: list[str] = field(default_factory=list[str])
     choice: DumpChoice | None = None
     sha256: str | None = None
-    """Of an archive, of which a script was read, or none."""
+    """Of an archive, whether or not it was converted into a script."""
 
     @property
     def failed(self) -> list[Check]:
-        """What is wrong."""
+        """The checks that failed."""
         return [check for check in self.checks if check.ok is False]
 
     @property
     def ambiguous(self) -> Survey | None:
-        """What was found out of a file that can be repaired in several ways, where none, or none of them, was named."""
-        looked = self.survey
-        unclear = looked is not None and looked.repair is None and looked.damage is None and bool(looked.choices)
-        return looked if unclear and not (self.named and self.fits) else None
+        """The survey of a file that can be repaired in several ways, if none of them was named."""
+        survey = self.survey
+        unclear = survey is not None and survey.repair is None and survey.damage is None and bool(survey.choices)
+        return survey if unclear and not (self.named and self.fits) else None
 
     @property
     def fits(self) -> bool:
-        """Whether the page that was named, if one was, can be the right one. 65001, the text as it is, always can."""
+        """Whether the named page, if any, can be the right one. 65001, the text as it is, always can."""
         return reencoded.fits(self.survey, self.named)
 
     @property
     def told(self) -> str:
-        """What had happened to a file that PowerShell has written, and how it is undone."""
+        """What happened to a PowerShell-made file, and how it is undone."""
         return reencoded.told(self.survey, self.named) if self.survey else ""
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is wrong with the file: a missing manifest and a wrong clock are not its fault."""
+        """Whether the file is intact: a missing manifest and a wrong clock are not its fault."""
         return all(check.check in (checks.MANIFEST, checks.CLOCK) for check in self.failed)
 
 
@@ -86,11 +86,11 @@ def verify(
     on_live_server: bool = False,
     sample: bool = False,
 ) -> Verification:
-    """Check a backup and, after `full` or `drill`, keep the outcome beside it.
+    """Check a backup and, after `full` or `drill`, keep the outcome with it.
 
-    `code_page` is for a file that PowerShell has written; `on_live_server` has a drill use a scratch database on the
-    live server; `sample` has it load a sample only, of which nothing but a proof of the definitions is kept. Raises
-    NameRefused, BackupMissing, StoreError, and with `drill` what keeps the throw-away server from being had.
+    `code_page` is for a PowerShell-made file; with `on_live_server` a drill uses a scratch database on the live server;
+    with `sample` it loads a sample only, and keeps nothing but a proof of the definitions. Raises NameRefused,
+    BackupMissing, StoreError, and with `drill` whatever prevents starting the sandbox server.
     """
     began = time.monotonic()
     entry = _entry(context, name)
@@ -99,13 +99,13 @@ def verify(
         return verify_volume(context, progress, entry, level, for_sql=given)
     if (on_live_server and level != "drill") or (code_page is not None and level == "quick"):
         raise ArgumentsInvalid(
-            f"Level {level} has no use for {'on_live_server' if on_live_server else 'code_page'}.",
+            f"Level {level} does not take {'on_live_server' if on_live_server else 'code_page'}.",
             "Call it again without it, or with level drill.",
         )
     record = records.know(context, entry)
     rehearsed: Rehearsal | None = None
     if level == "quick":
-        progress.stage(f"looking at {record.name}")
+        progress.stage(f"checking {record.name}")
         script = record.form == "script"
         reading = SqlReading(checks.quick_checks(record) if script else pg_restore.form_checks(record))
     elif record.form != "script" and (level == "full" or not pg_restore.is_archive(record)):
@@ -118,8 +118,8 @@ def verify(
             with pg_restore.as_script(context, record, progress) as script:
                 reading, rehearsed = _drilled(context, record, script, progress, code_page, on_live_server, sample)
         except pg_restore.NotConverted as error:
-            told = f"{error.message} {error.remedy}"
-            converted = Check(check=CONVERSION, ok=False if error.damaged else None, detail=told)
+            detail = f"{error.message} {error.remedy}"
+            converted = Check(check=CONVERSION, ok=False if error.damaged else None, detail=detail)
             reading = SqlReading([*pg_restore.form_checks(record), converted])
     return _report(context, record, level, reading, rehearsed, time.monotonic() - began)
 
@@ -133,7 +133,7 @@ def _drilled(
     on_live_server: bool,
     sample: bool,
 ) -> tuple[SqlReading, Rehearsal | None]:
-    """`script` is what is read of the backup, which is `record`."""
+    """Drill the backup `record`, read as `script`."""
     contents = Contents()
     reading = full(context, script, progress, contents, code_page=code_page)
     reading = replace(reading, sha256=script.archive)
@@ -146,15 +146,15 @@ def _drilled(
                 reading.warnings.extend(keep(context, record.entry, reading, rehearsed.report))
         return reading, rehearsed
     else:
-        reading.checks.append(Check(check=DRILL, ok=None, detail="not done: the file itself is not whole"))
+        reading.checks.append(Check(check=DRILL, ok=None, detail="not done: the file itself is not intact"))
     return reading, None
 
 
 def find(context: BackupContext, name: str) -> BackupRecord[Manifest]:
-    """The SQL backup that `name` (or `latest`) means. Raises BackupNotValid for an archive of a whole volume."""
+    """Return the SQL backup that `name` (or `latest`) means. Raises BackupNotValid for an archive of a whole volume."""
     entry = _entry(context, name)
     if entry.name.kind == "volume":
-        raise BackupNotValid(f"{name} is an archive of a whole volume, no SQL.", "Name an SQL backup.")
+        raise BackupNotValid(f"{name} is an archive of a whole volume, not SQL.", "Name an SQL backup.")
     record = records.know(context, entry)
     if record.form != "script":
         raise BackupNotValid(f"{name} is {DESCRIPTIONS_OF_FORMS[record.form]}.", "Name a script (.sql).")
@@ -173,15 +173,15 @@ def full(
     store: bool = True,
     code_page: CodePage | None = None,
 ) -> SqlReading:
-    """Every check, and what the reading found. The outcome is kept beside the backup if `store`.
+    """Read a backup completely and check everything; with `store`, keep the outcome with it.
 
-    Raises ArgumentsInvalid for a `code_page` that the file has no use for.
+    Raises ArgumentsInvalid for a `code_page` that the file does not need.
     """
     entry = record.entry
-    looked, repair = None, None
+    survey, repair = None, None
     if (container := checks.container_of(entry)) != "plain":
-        looked = reencoded.look(entry, progress)
-        repair = reencoded.way_back(container, looked, code_page)
+        survey = reencoded.look(entry, progress)
+        repair = reencoded.way_back(container, survey, code_page)
     elif code_page is not None:
         raise ArgumentsInvalid(
             f"{record.name} was not re-encoded, so it has no code page.", "Call it again without code_page."
@@ -189,25 +189,25 @@ def full(
     choice = choose(entry, repair, context.database, progress) if record.manifest is None else None
     way = choice.way if choice else None
     examination = examine(entry.path, entry.name.compression, progress, *extra, repair=repair, way=way)
-    certain = looked is None or (
-        reencoded.fits(looked, code_page) if code_page is not None else looked.repair is not None
+    certain = survey is None or (
+        reencoded.fits(survey, code_page) if code_page is not None else survey.repair is not None
     )
-    told = reencoded.told(looked, code_page) if looked else ""
-    found = checks.content_checks(record, told, examination, certain, choice)
-    reading = SqlReading(found, examination, looked, code_page, choice=choice)
+    encoding = reencoded.told(survey, code_page) if survey else ""
+    found = checks.content_checks(record, encoding, examination, certain, choice)
+    reading = SqlReading(found, examination, survey, code_page, choice=choice)
     if store and (record.manifest is not None or record.detail):
         reading.warnings.extend(keep(context, entry, reading))
     return reading
 
 
 def keep(context: BackupContext, entry: Entry, reading: SqlReading, drilled: Drill | None = None) -> list[str]:
-    """As `outcomes.keep`."""
+    """Keep the outcome of a reading, and of a drill if there was one (see `outcomes.keep`)."""
     read = reading.examination
     assert read is not None
     return outcomes.keep(context, entry, reading.sha256 or read.sha256, reading.checks, drilled, read.code_page)
 
 
-# -- what is told ----------------------------------------------------------------------------------------------------
+# -- the report ------------------------------------------------------------------------------------------------------
 
 
 def _report(
@@ -218,14 +218,14 @@ def _report(
     rehearsed: Rehearsal | None,
     seconds: float,
 ) -> Verification:
-    examination, looked = reading.examination, reading.survey
+    examination, survey = reading.examination, reading.survey
     drilled = rehearsed.report if rehearsed else None
     shown = [*reading.checks, *(rehearsed.checks if rehearsed else [])]
     failed = [check.check for check in shown if check.ok is False]
     valid = not failed
     outcome = context.directory.verification(record.entry)
     if outcome is not None and examination is not None and outcome.code_page != examination.code_page:
-        outcome = None  # it is of what another code page makes of the file
+        outcome = None  # it belongs to what another code page makes of the file
     return Verification(
         name=record.name,
         verdict=drilled.verdict if drilled else outcome.verdict if outcome else None,
@@ -235,7 +235,7 @@ def _report(
         proved_at=outcome.proved_at if outcome else None,
         foreign=record.foreign,
         shrunk=record.manifest.shrunk if record.manifest else None,
-        repairable=reading.whole and examination is not None and examination.repair is not None if looked else None,
+        repairable=reading.whole and examination is not None and examination.repair is not None if survey else None,
         code_pages=[
             CodePageChoice(code_pages=list(choice.code_pages), samples=list(choice.samples))
             for choice in (reading.ambiguous.choices if reading.ambiguous else ())
@@ -249,7 +249,7 @@ def _report(
         sha256=reading.sha256 or (examination.sha256 if examination else None),
         verified_at=datetime.now(UTC),
         duration_seconds=round(seconds, 3),
-        steps=[FINAL_CHECK.reported(valid, "; ".join(failed) or "every check holds")],
+        steps=[FINAL_CHECK.reported(valid, "; ".join(failed) or "every check passed")],
         remedy=remedy_for(record, reading, drilled),
     )
 
@@ -262,34 +262,34 @@ def _known_before(record: BackupRecord[Manifest]) -> list[str]:
 
 
 def remedy_for(record: BackupRecord[Manifest], reading: SqlReading, drilled: Drill | None = None) -> str | None:
-    """What to do about a backup after these checks; None if nothing has to be done."""
+    """Say what to do about a backup after these checks; None if nothing has to be done."""
     if drilled is not None and drilled.proved is not True:
         return _remedy_after(drilled)
     if record.manifest is not None:
         if not reading.whole:
-            return "Don't rely on it: take a new backup with `backup`, and check the disk."
-        return "Its time lies in the future: check this machine's clock." if reading.failed else None
+            return "Don't rely on it: make a new backup with `backup`, and check the disk."
+        return "Its time is in the future: check this machine's clock." if reading.failed else None
     if converted := [check.detail for check in reading.checks if check.check == CONVERSION]:
         return converted[0]
     if record.form not in ("script", *ARCHIVES):
-        return f"It is {DESCRIPTIONS_OF_FORMS[record.form]}. Nothing is wrong with it, but it can't be restored here."
+        return f"It is {DESCRIPTIONS_OF_FORMS[record.form]}. It may well be intact, but it can't be restored here."
     if reading.choice is not None and reading.choice.refused:
         return f"Nothing is wrong with the file, but it can't be restored as a database: {reading.choice.refused}."
     if record.detail:
-        return "Its manifest is damaged, so nothing tells whether its content is whole: call `backup` for a new one."
+        return "Its manifest is damaged, so nothing shows whether its content is intact: call `backup` for a new one."
     if not reading.whole:
         if not reading.fits:
-            return "Call it again without code_page: then it tells the pages with which it can have been read, if any."
+            return "Call it again without code_page: it then lists the possible pages, if any."
         if reading.ambiguous is not None:
             return (
-                "Call it again with code_page= the page whose words read right. If none does, the file is damaged: "
-                "65001 takes its text as it is."
+                "Call it again with code_page= the page whose sample words are right. If none are, the file is "
+                "damaged: 65001 takes its text as it is."
             )
-        return "It is damaged: choose another one, or take a new backup with `backup` while the database is there."
+        return "It is damaged: choose another one, or make a new backup with `backup` while the database exists."
     if pg_restore.is_archive(record):
         if drilled is not None:
             return "It can be restored with accept_foreign=true."
-        return "Only pg_restore can read all of it, which level drill has it do: call `verify_backup` with level drill."
+        return "Only pg_restore can read all of it: call `verify_backup` with level drill, which uses that."
     if (container := checks.container_of(record.entry)) != "plain":
         return (
             f"The file is {DESCRIPTIONS[container]}. {reencoded.how_much(reading.survey)}: `restore` reads it "
@@ -298,22 +298,22 @@ def remedy_for(record: BackupRecord[Manifest], reading: SqlReading, drilled: Dri
     if drilled is not None:
         return "It can be restored with accept_foreign=true."
     if reading.examination is None:
-        return "Only its ends were looked at: call `verify_backup` with level full or drill."
-    return "Its structure is whole, but nothing tells whether its content is: call `verify_backup` with level drill."
+        return "Only its beginning and end were checked: call `verify_backup` with level full or drill."
+    return "Its structure is intact, but nothing shows whether its content is: call `verify_backup` with level drill."
 
 
 def _remedy_after(drilled: Drill) -> str:
     if drilled.verdict == "constraint_violated":
         return (
-            "Mend the rows in the live database and call `backup` again; or, where it is lost, `restore` with "
+            "Fix the rows in the live database, then call `backup` again; or, if that is lost, call `restore` with "
             "accept_violations=true."
         )
     if drilled.verdict == "will_not_load":
         return drilled.detail
     if drilled.proved_by == "sample":
-        return f"Of it {drilled.detail}; call `verify_backup` with level drill to have all of it tried."
+        return f"Of it {drilled.detail}; call `verify_backup` with level drill to try all of it."
     if drilled.sound:
-        return f"All that it holds comes back, but it is not proved: {drilled.detail}."
+        return f"All of its content comes back, but it is not proved: {drilled.detail}."
     if drilled.proved is None:
         return f"Nothing is wrong with the file as far as it was read. {drilled.detail}"
-    return "Don't rely on it, but keep the file: `differences` and the checks say what differs. Take a new backup."
+    return "Don't rely on it, but keep the file: `differences` and the checks say what differs. Make a new backup."

@@ -24,18 +24,20 @@ from ..reading.archive_configuration import warnings_of
 from . import outcomes
 
 HARMLESS = (checks.MANIFEST, checks.CLOCK, archive_checks.CONSISTENT)
-"""Checks that say nothing about the file's own content."""
+"""Checks that say nothing about the file's content."""
 
 
 def verify_volume(
     context: BackupContext, progress: Progress, entry: Entry, level: Level, *, for_sql: Sequence[str] = ()
 ) -> Verification:
-    """Check it and, after `full` or `drill`, keep the outcome beside it. `for_sql` names arguments that were given, but
-    are for SQL backups only. Raises ArgumentsInvalid, StoreError, or what `drill.volume` raises."""
+    """Check an archive and, after `full` or `drill`, keep the outcome with it.
+
+    `for_sql` names given arguments that are only for SQL backups. Raises ArgumentsInvalid, StoreError, or what
+    `drill.volume` raises."""
     began = time.monotonic()
     if for_sql:
         raise ArgumentsInvalid(
-            f"{entry.name.name} is a backup of a whole volume, which has no use for {' and '.join(for_sql)}.",
+            f"{entry.name.name} is a backup of a whole volume, which does not take {' and '.join(for_sql)}.",
             "Call it again without it.",
         )
     if level == "drill":
@@ -43,7 +45,7 @@ def verify_volume(
     record = records.know_volume(context, entry)
     reading = ArchiveReading([])
     if level == "quick":
-        progress.stage(f"looking at {record.name}")
+        progress.stage(f"checking {record.name}")
         reading.checks += archive_checks.quick_checks(record)
     else:
         reading.archive = read = archive.read(entry.path, entry.name.compression, progress)
@@ -56,13 +58,13 @@ def verify_volume(
             reading.warnings += outcomes.keep(context, entry, read.sha256, reading.checks, reading.drill)
             reading.checks += drilled
         elif level == "drill":
-            reading.checks.append(Check(check=DRILL, ok=None, detail="not done: the file itself is not whole"))
+            reading.checks.append(Check(check=DRILL, ok=None, detail="not done: the file itself is not intact"))
     return _report(context, record, level, reading, time.monotonic() - began)
 
 
 @dataclass
 class ArchiveReading:
-    """What checks of an archive gave."""
+    """The results of checking an archive."""
 
     checks: list[Check]
     archive: Archive | None = None
@@ -71,7 +73,7 @@ class ArchiveReading:
 
     @property
     def drillable(self) -> bool:
-        """Whether nothing is wrong that keeps it from being tried out."""
+        """Whether nothing is wrong that prevents a drill."""
         return all(check.ok is not False or check.check in HARMLESS for check in self.checks)
 
 
@@ -99,44 +101,44 @@ def _report(
         sha256=read.sha256 if read else None,
         verified_at=datetime.now(UTC),
         duration_seconds=round(seconds, 3),
-        steps=[FINAL_CHECK_OF_VOLUME.reported(not failed, "; ".join(failed) or "every check holds")],
+        steps=[FINAL_CHECK_OF_VOLUME.reported(not failed, "; ".join(failed) or "every check passed")],
         remedy=_remedy(record, level, failed, reading.drill),
     )
 
 
 def _remedy(record: BackupRecord[VolumeManifest], level: Level, failed: list[str], drilled: Drill | None) -> str | None:
-    """What to do about it after these checks; None if nothing has to be done."""
+    """Say what to do about an archive after these checks; None if nothing has to be done."""
     if drilled is not None and drilled.proved is not True:
         return _remedy_after(drilled)
     wrong = [check for check in failed if check not in (checks.MANIFEST, checks.CLOCK)]
     if wrong == [archive_checks.CONSISTENT]:
         return (
-            "The file is whole, but was copied from a server that ran: keep it if it is all there is, try it out with "
-            "level drill, and take a new backup with `backup` and kind volume."
+            "The file is intact, but was copied from a running server: keep it if it is all you have, try it with "
+            "level drill, and make a new backup with `backup` and kind volume."
         )
     if wrong:
-        return "Don't rely on it: take a new backup with `backup` and kind volume while the database is there."
+        return "Don't rely on it: make a new backup with `backup` and kind volume while the database exists."
     if record.manifest is not None:
-        return "Its time lies in the future: check this machine's clock." if failed else None
+        return "Its time is in the future: check this machine's clock." if failed else None
     if record.detail:
-        return "Its manifest is damaged, so nothing tells whether its content is whole: call `backup` for a new one."
+        return "Its manifest is damaged, so nothing shows whether its content is intact: call `backup` for a new one."
     if level == "quick":
         return "Call `verify_backup` with level full: it reads all of it."
-    return "`backup` did not make it, or its manifest is lost: take a new one with `backup` and kind volume."
+    return "`backup` did not make it, or its manifest is lost: make a new one with `backup` and kind volume."
 
 
 def _remedy_after(drilled: Drill) -> str:
     if drilled.sound:
         return (
-            f"Nothing is wrong with it as far as it could be tried out: {drilled.detail}. Keep it, and take a new "
+            f"Nothing is wrong with it as far as it could be tried: {drilled.detail}. Keep it, and make a new "
             "backup with `backup` when the server runs."
         )
     if drilled.proved is None:
         return (
             f"Nothing is wrong with the file as far as it was read, but it is not proved: {drilled.detail}. Keep it, "
-            "and take a new backup with `backup` while the database is there."
+            "and make a new backup with `backup` while the database exists."
         )
     return (
-        "Don't rely on it, but keep the file: `drill` and the checks say what is wrong. Take a new backup with "
-        "`backup` and kind volume while the database is there."
+        "Don't rely on it, but keep the file: `drill` and the checks say what is wrong. Make a new backup with "
+        "`backup` and kind volume while the database exists."
     )
