@@ -107,7 +107,7 @@ def _verification(result: Verification) -> list[str]:
     encoding = next((check.detail for check in result.checks if check.check == "encoding"), "")
     return [
         f"{result.name} is {verdict} (level {result.level}, {len(result.checks)} checks).",
-        "But it is of a database that had shrunk: `list_backups` shows the last full one." if result.shrunk else "",
+        "But it is of a database that had shrunk: the list shows the last full one." if result.shrunk else "",
         encoding,
         *failed,
         *(f"as code page {c.code_pages[0]}: {', '.join(c.samples)}" for c in result.code_pages),

@@ -29,7 +29,7 @@ PATIENCE_SECONDS = 5.0
 """How long to wait for a server that has just failed: after a crash it recovers by itself."""
 FREE_SOME = (
     "Free some space on the disk of the database's volume (with Docker, `docker system df` shows what is used), then "
-    "call again."
+    "try again."
 )
 
 

@@ -20,18 +20,18 @@ from .recovery import journal
 NOT_PROVED = "not_proved:"
 """Prefix of a reason that a drill can remove."""
 _AFTER_A_DRILL: dict[State, tuple[str, str]] = {
-    "will_not_load": ("could not be loaded", "Fix that in the live database, then call `backup`."),
+    "will_not_load": ("could not be loaded", "Fix that in the live database, then take a new backup."),
     "constraint_violated": (
         "could not be loaded as it is",
-        "Fix those rows in the live database, then call `backup`.",
+        "Fix those rows in the live database, then take a new backup.",
     ),
     "differs": (
         "did not bring the same data back",
-        "Call `backup` for a new one; `verify_backup` with level drill shows what differs.",
+        "Take a new backup; a drill shows what differs.",
     ),
 }
 """What a drill showed about such a backup, and what to do: verifying the file again changes nothing."""
-STOP_WRITERS = "Stop what writes to it (in Docker: `docker compose stop letta-server`), then call `backup` again."
+STOP_WRITERS = "Stop what writes to it (in Docker: `docker compose stop letta-server`), then take a new backup."
 
 
 def gate(context: BackupContext) -> Gate:
@@ -42,7 +42,7 @@ def gate(context: BackupContext) -> Gate:
     try:
         mine = [item for item in records.all_backups(context) if item.manifest and context.is_ours(item.manifest)]
         if not mine:
-            return _closed(context, [f"There is no backup of the database {context.database}: call `backup`."], now)
+            return _closed(context, [f"There is no backup of the database {context.database}: take a new backup."], now)
         young = [item for item in mine if not _against_its_age(context, item, now)] or mine[:1]
         newest, *older = sorted(young, key=_is_cold)
         first = judge(context, newest)
@@ -79,10 +79,10 @@ def judge(context: BackupContext, item: BackupRecord[ManifestHead]) -> Gate:
 def _against_its_age(context: BackupContext, item: BackupRecord[ManifestHead], now: datetime) -> list[str]:
     minutes = context.settings.gate_minutes
     if item.in_future:
-        return [f"{item.name} says it was made in the future: check the clock, then call `backup`."]
+        return [f"{item.name} says it was made in the future: check the clock, then take a new backup."]
     if now - item.created_at > timedelta(minutes=minutes):
         old = (now - item.created_at).total_seconds() / 60
-        return [f"{item.name} is {old:,.0f} minutes old, more than {minutes}: call `backup`."]
+        return [f"{item.name} is {old:,.0f} minutes old, more than {minutes}: take a new backup."]
     return []
 
 
@@ -94,7 +94,7 @@ def _against_the_file(context: BackupContext, item: BackupRecord[ManifestHead]) 
         detail = f": {item.detail.rstrip('.;')}" if item.detail != records.DRILL_FAILED else ""
         found.append(f"In a restore drill {item.name} {shown}{detail}. {remedy}")
     elif item.state != "good":
-        verify = f"call `verify_backup` with backup={item.name!r}."
+        verify = "verify it."
         found.append(f"{item.name} is {item.state}{f' ({item.detail})' if item.detail else ''}: {verify}")
     if context.settings.gate_level == "proved" and item.proved_at is None and item.state not in _AFTER_A_DRILL:
         found.append(f"{NOT_PROVED} No restore drill has proved {item.name}: {proved_definitions.HOW}")
@@ -102,7 +102,7 @@ def _against_the_file(context: BackupContext, item: BackupRecord[ManifestHead]) 
         against = f" The last full one is {manifest.last_full}." if manifest.last_full else ""
         found.append(f"The database had shrunk: {'; '.join(manifest.shrunk_reasons)}.{against}")
     elif _is_cold(item):
-        found.append(f"{item.name} is a cold copy, whose rows nobody counted: start the server, then call `backup`.")
+        found.append(f"{item.name} is a cold copy, whose rows nobody counted: start the server and take a new one.")
     elif not manifest.integrity_rows:
         found.append(f"{item.name} records no row in {context.settings.integrity_table}.")
     return found
@@ -112,9 +112,9 @@ def _look_at_the_server(context: BackupContext, item: BackupRecord[ManifestHead]
     """Return what speaks for the backup, and what against it."""
     manifest = records.manifest_of(context, item.entry)
     if manifest is None:
-        return [], [f"The manifest of {item.name} is damaged: call `backup`."]
+        return [], [f"The manifest of {item.name} is damaged: take a new backup."]
     if manifest.identity is None or manifest.activity is None:
-        return [], [f"{item.name} does not record the server's activity at the time: call `backup`."]
+        return [], [f"{item.name} does not record the server's activity at the time: take a new backup."]
     if manifest.integrity_table != context.settings.integrity_table:
         return [], [f"{item.name} has counted {manifest.integrity_table}, not {context.settings.integrity_table}."]
     if lacking := recorded.not_dumped(manifest):
@@ -125,13 +125,13 @@ def _look_at_the_server(context: BackupContext, item: BackupRecord[ManifestHead]
         now = (facts.system_identifier, pg.databases(session)[context.database].oid)
         if now != (identity.system_identifier, identity.database_oid):
             return [], [
-                f"{item.name} is of another database of that name, since restored or created again: call `backup`."
+                f"{item.name} is of another database of that name, since restored or created again: take a new backup."
             ]
         if manifest.kind == "volume" and unlogged_tables(session):
-            return [], [f"Unlogged tables are empty in {item.name}: call `backup` with kind sql."]
+            return [], [f"Unlogged tables are empty in {item.name}: take a backup of kind sql."]
         since = written_since(session, manifest.activity)
     if since.written is not False:
-        return [], [f"{since.how} {STOP_WRITERS if since.by_writers else 'Call `backup`.'}"]
+        return [], [f"{since.how} {STOP_WRITERS if since.by_writers else 'Take a new backup.'}"]
     proof, against = _proof_of_definitions(context, item, facts.version)
     if against:
         return [], against
@@ -163,7 +163,7 @@ def _proof_of_definitions(
         found = own if own.by is None else found
     if found is not None and found.by is None:
         when = f"{found.at:%Y-%m-%d %H:%M} UTC"
-        then = "call `backup`." if found.verdict not in (None, "unknown") else proved_definitions.HOW
+        then = "take a new backup." if found.verdict not in (None, "unknown") else proved_definitions.HOW
         return [], [
             f"{NOT_PROVED} A restore drill on {when} did not prove {item.name} or another backup with the same "
             f"definitions: {found.detail.removesuffix('.')}. Fix that, then {then}"

@@ -154,7 +154,7 @@ def _look_at_server(context: BackupContext, inspection: Inspection, progress: Pr
                     "error",
                     "database_missing",
                     f"There is no database {context.database!r} on the server.",
-                    "Check SCARLET_BACKUP_DATABASE; to bring back a lost database, call `restore`.",
+                    "Check SCARLET_BACKUP_DATABASE; restore a lost database from a backup.",
                     databases=sorted(databases),
                 )
                 return
@@ -209,14 +209,14 @@ def _look_at_database(context: BackupContext, inspection: Inspection, progress: 
             "error",
             "integrity_table_missing",
             f"The database's search_path finds no table {table}.",
-            "If it was lost, call `restore`; if it is in another schema, see `ALTER DATABASE … SET search_path`.",
+            "If it was lost, restore it; if it is in another schema, see `ALTER DATABASE … SET search_path`.",
         )
     elif inspection.agents == 0:
         inspection.found(
             "error",
             "integrity_table_empty",
             f"The table {table} is empty: Scarlet's memory is not there.",
-            "If that is not intended, call `list_backups` and `restore`.",
+            "If that is not intended, see the list of backups, and restore one.",
         )
 
 
@@ -239,10 +239,10 @@ def _look_at_backups(context: BackupContext, inspection: Inspection) -> tuple[st
             inspection.found("warning", code, no_success(run), remedy_of(run), job=run.job, error=run.code)
     age = listing.newest_good_age_seconds
     if age is None:
-        inspection.found("warning", "no_good_backup", "There is no good SQL backup of this database.", "Call `backup`.")
+        inspection.found("warning", "no_good_backup", "There is no good SQL backup of this database.", "Take a backup.")
     elif age > WEEK:
         days = age / 86400
         inspection.found(
-            "warning", "backup_old", f"The newest good SQL backup is {days:.0f} days old.", "Call `backup`."
+            "warning", "backup_old", f"The newest good SQL backup is {days:.0f} days old.", "Take a backup."
         )
     return listing.newest_good, age

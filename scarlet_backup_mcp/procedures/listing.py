@@ -37,10 +37,10 @@ def list_backups(context: BackupContext, limit: int = 10, log: int = 0) -> Listi
     newest = next((item for item, _ in ours(context, everything) if item.state == "good"), None)
     age = None if newest is None else _age(newest.created_at)
     if age is None:
-        warnings.append(f"There is no good SQL backup of the database {context.database}: call `backup`.")
+        warnings.append(f"There is no good SQL backup of the database {context.database}: take a backup.")
     elif age > WEEK:
         warnings.append(
-            f"The newest good SQL backup is {age / 86400:.0f} days old; PROC-004 asks for one a week: call `backup`."
+            f"The newest good SQL backup is {age / 86400:.0f} days old; PROC-004 asks for one a week: take a backup."
         )
     warnings += [
         f"{item.name} says it was made in the future: check the clock." for item in everything if item.in_future
@@ -97,7 +97,7 @@ def remedy_of(run: AuditEntry) -> str:
     """Say what to do about such a run, and until when it is reported."""
     first = "If it was killed," if run.outcome == "begun" else "Fix that, then"
     return (
-        f"{first} call `backup` for one now; this is reported until the job's next good run. If the job no longer "
+        f"{first} take one now; this is reported until the job's next good run. If the job no longer "
         f"exists, run `scarlet-backup-mcp schedule --remove --job {run.job}` with the same settings."
     )
 
@@ -192,7 +192,7 @@ def _partials(context: BackupContext) -> list[Listed]:
                 bytes=status.st_size,
                 state="partial",
                 verified=None,
-                detail="in progress, or left by a backup that was killed: the next `backup` removes it",
+                detail="in progress, or left by a backup that was killed: the next backup removes it",
             )
         )
     return found
@@ -220,6 +220,6 @@ def _ask_the_server(context: BackupContext) -> tuple[list[UndoPoint] | None, lis
     points = [*own_names.undo_points(context, databases.values()), *of_volume]
     return sorted(points, key=lambda point: point.created_at, reverse=True), [
         f"The database {facts.name} belongs to a restore or drill that is running, or that was killed; in that case "
-        "the next `backup` removes it."
+        "the next backup removes it."
         for facts in left
     ]

@@ -9,7 +9,7 @@
 | Passo 5: count the agents | `integrity.db_integrity` |
 | Restore da backup SQL | `restore.sql_staging.from_backup`, `restore.sql_swap.swap` |
 | Alternativa: Backup Volume Completo | `backup.volume_copy.copy`, `backup.cold_copy.copy` |
-| Restore da volume | `restore.volume_restore.restore` |
+| Restore da volume | `restore.volume_restore.VolumeRestore` |
 | Troubleshooting: `up -d`, then wait ten seconds | `recovery.volume_exchange.wait_until_ready`; remedies in `errors` |
 | Politica di Retention: keep at least 3 recent backups | `catalog.retention.decide`, `prune.prune` |
 """

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from ..errors import BackupToolError, Cancelled, ConfirmationStale, RestoreInterrupted
+from ..errors import BackupToolError, Cancelled, ConfirmationStale, RestoreInterrupted, again
 from ..models.results import Kept, Prune, PruneItem, UndoPoint
 from ..postgres.server import catalogue as pg
 from ..postgres.server import databases
@@ -85,7 +85,7 @@ def prune(
     if dry_run:
         if include_undo and (waiting := journals.waiting(context)):
             raise RestoreInterrupted(
-                f"{waiting} Its undo point is not known yet.", "Wait until it ends, or do that; then call again."
+                f"{waiting} Its undo point is not known yet.", "Wait until it ends, or do that; then try again."
             )
         server = (
             context.server.session(context.maintenance_database, progress=progress) if include_undo else nullcontext()
@@ -102,7 +102,8 @@ def prune(
         if confirmed is not None and confirmed != (_confirmation(items) or ""):
             raise ConfirmationStale(
                 "The backups to remove are not exactly those that were confirmed; nothing was removed.",
-                "Call it again with dry_run=true, and ask the user about the new list.",
+                "Make another dry run, and ask the user about the new list.",
+                again(dry_run=True, confirmation=None),
             )
         items = _remove(context, progress, items, session, notes)
         notes.settled += lifecycle.forget_seeds(context, progress, dry_run=False)
@@ -222,7 +223,8 @@ def _remove(
         gone = sum(item.shown.action == "removed" for item in became.values())
         raise Cancelled(
             f"The call was cancelled; {gone} of {len(going)} were removed, the others are unchanged.",
-            "Call `prune_backups` with dry_run=true to see what is left.",
+            "Make a dry run to see what is left.",
+            again(dry_run=True, confirmation=None),
         ) from None
     return [became.get(item.shown.name, item) for item in items]
 
@@ -284,7 +286,7 @@ def _report(
         ],
         steps=[RETENTION.reported(None if dry_run else not failed, policy)],
         duration_seconds=round(seconds, 3),
-        remedy="Ask the user about what would be removed, then call it again with dry_run=false."
+        remedy="Ask the user about what would be removed; if the user agrees, prune without the dry run."
         if confirmation
         else None,
     )

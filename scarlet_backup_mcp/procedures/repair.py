@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from ..errors import BackupNotValid, DumpFailed
+from ..errors import BackupNotValid, DumpFailed, NextCall
 from ..models.common import CodePage
 from ..models.manifest import Manifest
 from ..models.results import Repaired
@@ -53,7 +53,7 @@ def repair(
     if container == "plain":
         raise BackupNotValid(
             f"{name} was not re-encoded: there is nothing to repair.",
-            "If `verify_backup` finds it intact, it can be used as it is.",
+            "If verification finds it intact, it can be used as it is.",
         )
     context.directory.prepare()
     with writer_lock(context.directory.path, "repair"):
@@ -82,7 +82,8 @@ def repair(
         rows=found.rows,
         integrity_rows=manifest.integrity_rows,
         duration_seconds=round(time.monotonic() - began, 3),
-        remedy=f"Prove it with `verify_backup` of {manifest.name}, level drill; the original may stay as it is.",
+        remedy="Prove it with a drill; the original may stay as it is.",
+        next_call=NextCall(tool="verify_backup", arguments={"backup": manifest.name, "level": "drill"}),
     )
 
 
@@ -95,7 +96,7 @@ def _write(
     if final.exists():
         raise BackupNotValid(
             f"{final.name} already exists.",
-            "`verify_backup` says how it was made. Use it, or move it and its manifest away first.",
+            "Verifying it shows how it was made. Use it, or move it and its manifest away first.",
         )
     progress.stage(f"writing {final.name}", record.entry.bytes)
     with PartialFile(final) as partial:

@@ -132,7 +132,7 @@ def _files_of(system: System) -> Generator[None]:
         where = f" of {error.filename}" if error.filename else ""
         raise ScheduleFailed(
             f"The files of {system} can't be changed{where}: {error.strerror or error}.",
-            "Fix that, then call it again: it does the rest.",
+            "Fix that, then run it again: it does the rest.",
         ) from error
 
 

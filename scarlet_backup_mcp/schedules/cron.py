@@ -102,6 +102,6 @@ def _without(table: bytes, name: str) -> bytes | None:
     if len(begins) != 1 or len(ends) != 1 or ends[0] < begins[0]:
         raise ScheduleFailed(
             f"Your crontab should have exactly one pair of markers for {name}, but does not; nothing was changed.",
-            "Remove those lines with `crontab -e`, then call it again.",
+            "Remove those lines with `crontab -e`, then run it again.",
         )
     return b"".join(lines[: begins[0]] + lines[ends[0] + 1 :])

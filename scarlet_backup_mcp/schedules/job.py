@@ -94,7 +94,7 @@ def require_job_name(name: str) -> None:
     if not re.fullmatch(_NAME, name):
         raise ConfigurationError(
             f"{name!r} is not the name of a job of this tool.",
-            "Use a name that `list_backups` shows, such as scarlet-backup-daily.",
+            "Use a name that the list of backups shows, such as scarlet-backup-daily.",
         )
 
 

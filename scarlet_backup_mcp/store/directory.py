@@ -293,7 +293,7 @@ class BackupDirectory:
             except OSError as error:
                 swept.warnings.append(
                     f"{partial.name}, left by a backup that was killed, can't be removed "
-                    f"({error.strerror or error}). The next `backup` tries again."
+                    f"({error.strerror or error}). The next backup tries again."
                 )
         for item in self._scan():
             with suppress(OSError):  # it is too small to mention, and a verification may just be renaming it

@@ -44,8 +44,8 @@ def remove(directory: Path, name: str) -> str | None:
         _finish(directory, name)
     except (StoreError, OSError) as error:
         return (
-            f"{name} is removed, but its space may not be free yet ({_reason(error)}). The next `backup` or "
-            "`prune_backups` does the rest."
+            f"{name} is removed, but its space may not be free yet ({_reason(error)}). The next backup or "
+            "pruning does the rest."
         )
     return None
 
@@ -59,7 +59,7 @@ def finish(directory: Path, file_names: Iterable[str]) -> Swept:
             swept.removed.append(name)
         except (StoreError, OSError) as error:
             swept.warnings.append(
-                f"What is left of {name} can't be removed ({_reason(error)}). The next `backup` tries again."
+                f"What is left of {name} can't be removed ({_reason(error)}). The next backup tries again."
             )
     return swept
 

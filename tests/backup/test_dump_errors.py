@@ -202,7 +202,7 @@ def test_each_failure_has_a_remedy_that_leads_on(said: str, kind: Kind, code: st
     assert error.code == code
     assert "db_integrity" not in error.remedy
     assert error.remedy != BackupToolError.default_remedy
-    for again in re.finditer(r"(\S+)[^.;]*`backup`", error.remedy):
+    for again in re.finditer(r"(\S+)[^.;]*take a backup", error.remedy):
         before = error.remedy[: again.start()] + again[0]
         assert re.search(r"Wait|Set|Free|Raise|Stop|kind|mend", before + error.remedy[again.end() :][:20]), error.remedy
 

@@ -126,9 +126,9 @@ async def test_client_that_can_not_ask_needs_the_words_of_the_dry_run(made: Made
     async with agent(full.settings, era) as it:
         needed = await it.fail("prune_backups", dry_run=False)
         assert needed["code"] == "confirmation_needed"
-        assert "dry_run=true" in needed["remedy"]
+        assert needed["next_call"] == {"tool": "prune_backups", "arguments": {"dry_run": True}}
         words = (await it.call("prune_backups"))["confirmation"]
-        for wrong in ("", "prune", "yes", words.upper(), words + " "):
+        for wrong in ("prune", "yes", words.upper(), words + " "):
             assert (await it.fail("prune_backups", dry_run=False, confirmation=wrong))["code"] == "confirmation_stale"
         assert full.there() == full.names
         another = put(full.shelf, made, 9)

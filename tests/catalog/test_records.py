@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
-from scarlet_backup_mcp.errors import BackupMissing, OtherDatabaseRefused
+from scarlet_backup_mcp.errors import BackupMissing, OtherDatabaseRefused, again
 from scarlet_backup_mcp.models.results import Listing
 from scarlet_backup_mcp.procedures import own_names
 from scarlet_backup_mcp.procedures.catalog import records
@@ -120,7 +120,7 @@ def test_week_without_a_backup_is_a_warning(made: Made, here: Shelf, days: float
     here.edit_manifest(made.plain, created_at=ago(days))
     listing = here.listing()
     assert listing.newest_good_age_seconds == pytest.approx(days * DAY, abs=60)
-    assert any("days old" in warning and "`backup`" in warning for warning in listing.warnings) is warned
+    assert any("days old" in warning and "take a backup" in warning for warning in listing.warnings) is warned
 
 
 def test_age_is_of_the_newest_that_is_good(made: Made, here: Shelf) -> None:
@@ -474,7 +474,7 @@ def test_latest_means_none_that_a_drill_could_not_load(database: LocalDatabase, 
     assert here.latest() == fails.name
     with pytest.raises(BackupMissing, match=r"could not be loaded in a restore drill \(no function f") as refused:
         here.latest(for_restore=True)
-    assert refused.value.remedy == f"Call `restore` with backup={loads.name!r}."
+    assert refused.value.next_call == again(backup=loads.name)
 
     execute(database, "TRUNCATE letta.agents CASCADE")
     emptied = here.back_up()

@@ -94,7 +94,7 @@ def test_backup_that_a_drill_found_wrong_stays_so_whatever_is_read_of_it(
         "A restore drill did not prove it: drill_rows: rows of public.agents; "
         "drill_integrity: SELECT count(*) FROM agents"
     )
-    shut = f"In a restore drill {second.name} did not bring the same data back. Call `backup` for a new one; "
+    shut = f"In a restore drill {second.name} did not bring the same data back. Take a new backup; "
     assert any(reason.startswith(shut) for reason in second.reasons)
     for _ in range(2):
         item = listed(settings, second.name)

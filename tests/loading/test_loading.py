@@ -289,7 +289,7 @@ def test_what_the_server_refuses_is_whole_and_the_way_out_is_written_out(
     told = f"In a restore drill {name} could not be loaded: The file is intact, "
     assert [reason.startswith(told) for reason in shut.reasons] == [True]
     assert shut.reasons[0].endswith(
-        f"{statement.removesuffix(';')}. Fix that in the live database, then call `backup`."
+        f"{statement.removesuffix(';')}. Fix that in the live database, then take a new backup."
     )
     before = all_rows(databases, settings)
     for drilled in (None, True):
@@ -362,7 +362,7 @@ def test_rows_that_break_constraints_are_named_and_come_back_if_that_is_accepted
         with pytest.raises(BackupMissing, match="rows that break"):
             records.latest(context, for_restore=True)
         assert [
-            reason.endswith("Fix those rows in the live database, then call `backup`.")
+            reason.endswith("Fix those rows in the live database, then take a new backup.")
             for reason in gate(context).reasons
         ]
         read = verify(context, Progress(), name)

@@ -104,7 +104,7 @@ def test_whatever_is_written_since_shuts_it(here: Shelf, database: LocalDatabase
     assert ask(here).safe_to_proceed
     execute(database, statement)
     settle(database)
-    assert "call `backup` again" in why(ask(here))
+    assert "take a new backup" in why(ask(here))
     here.back_up()
     assert ask(here).safe_to_proceed
 

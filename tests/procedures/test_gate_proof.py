@@ -171,7 +171,7 @@ def test_first_backup_of_new_definitions_is_drilled_and_later_ones_rest_on_that(
 def test_full_verification_alone_shuts_the_gate_until_a_drill(letta: Settings) -> None:
     made = take(letta, verify="full")
     assert (made.good, made.drill, made.proved_by) == (True, None, None)
-    assert "call `verify_backup` with level drill" in not_proved(made)
+    assert "verify it with level drill" in not_proved(made)
     assert "SCARLET_BACKUP_BIN_DIR" in not_proved(ask(letta))
     assert "on_live_server" in not_proved(ask(letta, gate_level="proved"))
     unproved = ask(letta, gate_level="unproved")
@@ -207,10 +207,10 @@ def test_gate_says_how_to_drill_where_a_drill_came_to_no_verdict(letta: Settings
     made, lacks = take(letta), "there is no extension letta_only"
     edit_outcome(letta, made.name, by=None, verdict="unknown", detail=f"It could not be told: {lacks}.")
     told = not_proved(ask(letta))
-    assert f"{lacks}. Fix that, then call `verify_backup` with level drill; " in told
-    assert "on_live_server=true" in told
+    assert f"{lacks}. Fix that, then verify it with level drill" in told
+    assert "or drill on the live server" in told
     edit_outcome(letta, made.name, verdict="will_not_load")
-    assert not_proved(ask(letta)).endswith(f"{lacks}. Fix that, then call `backup`.")
+    assert not_proved(ask(letta)).endswith(f"{lacks}. Fix that, then take a new backup.")
 
 
 def test_functions_that_no_row_has_called_are_not_proved(databases: Databases) -> None:

@@ -108,7 +108,7 @@ def test_missing_database_is_a_finding(embedded: EmbeddedServer, here: Shelf) ->
     missing = finding(found, "database_missing")
     assert (found.healthy, found.agents, missing.severity) == (False, None, "error")
     assert "'no_such_database'" in missing.message
-    assert "`restore`" in missing.remedy
+    assert "restore a lost database" in missing.remedy
     assert "postgres" in missing.evidence["databases"]
     assert steps(found) == {"Prerequisiti": True, "Passo 5": False}
 
@@ -135,7 +135,7 @@ def test_empty_table_is_a_finding(database: LocalDatabase, tmp_path: Path) -> No
     found = look(shelf(database, tmp_path / "backups").settings)
     empty = finding(found, "integrity_table_empty")
     assert (found.healthy, found.agents, empty.severity) == (False, 0, "error")
-    assert "`restore`" in empty.remedy
+    assert "restore it" in empty.remedy
     assert steps(found)["Passo 5"] is False
 
 
@@ -186,7 +186,7 @@ def test_no_backup_is_a_finding(made: Made, here: Shelf) -> None:
     here.file(made.plain).write_bytes(b"")
     found = look(here.settings)
     assert (found.healthy, found.newest_good_backup, found.newest_good_age_seconds) == (True, None, None)
-    assert "`backup`" in finding(found, "no_good_backup").remedy
+    assert "Take a backup" in finding(found, "no_good_backup").remedy
 
 
 def test_newest_backup_and_its_age_are_of_one_and_the_same(made: Made, tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_restore_that_was_cut_off_is_a_finding(made: Made, here: Shelf) -> None:
 def test_restore_of_something_else_that_was_cut_off_is_told_by_its_name(here: Shelf) -> None:
     journal.write(here.directory, waiting_journal("x.sql", None).model_copy(update={"database": "other"}))
     said = finding(look(here.settings), "restore_interrupted").message
-    assert "call `backup` for the database other of a local server" in said
+    assert "take a backup of the database other of a local server" in said
     volume = journal.VolumeJournal(
         source="postgres_volume_20260101_000000.tar.gz",
         container=None,
@@ -234,7 +234,7 @@ def test_restore_of_something_else_that_was_cut_off_is_told_by_its_name(here: Sh
     for unknown in (set[str](), {"mounted", "engine", "removable", "exchanging"}):  # to an older version
         (here.directory / JOURNAL).write_text(volume.model_dump_json(exclude=unknown), encoding="utf-8")
         said = finding(look(here.settings), "restore_interrupted").message
-        assert "call `backup` for the volume scarlet_postgres_data" in said
+        assert "take a backup of the volume scarlet_postgres_data" in said
 
 
 def test_local_server_without_a_directory_still_answers(here: Shelf) -> None:

@@ -214,7 +214,7 @@ def test_what_is_no_good_backup_of_this_database_fills_no_slot_and_stays(made: M
     report = pruned(here, dry_run=False)
     assert backups(here) == {*good[:2], other, touched, cut, bad_manifest, repaired, ahead, "old.sql"}
     assert "of another database (another of" in reason(report, other)
-    assert "call `verify_backup`" in reason(report, touched)
+    assert "verify it" in reason(report, touched)
     assert "7 bytes" in reason(report, cut)
     assert "is damaged" in reason(report, bad_manifest)
     assert "repaired copy" in reason(report, repaired)

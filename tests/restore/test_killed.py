@@ -148,7 +148,7 @@ def test_journal_that_can_not_be_removed_spoils_no_restore(
         patched.setattr(journals, "delete", refuse)
         done = put_back(mind, mind.saved)
     assert done.restored
-    assert any("can't be removed: it is in use. The next `backup`" in warning for warning in done.warnings)
+    assert any("can't be removed: it is in use. The next backup" in warning for warning in done.warnings)
     assert mind.fingerprint() == mind.saved_fingerprint
     assert mind.journal.exists()
     assert "it is finished now" in " ".join(take(mind).warnings)

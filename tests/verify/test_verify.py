@@ -508,7 +508,7 @@ def test_archive_of_a_volume_that_is_none_is_answered_clearly(here: Shelf, name:
     report = here.verify(name)
     assert not report.valid
     assert failed(report) >= {"manifest", "compression", "data_directory"}
-    assert "`backup`" in (report.remedy or "")
+    assert "take a new backup" in (report.remedy or "")
     assert here.listed(name).kind == "volume"
     assert here.latest() != name
 

@@ -19,7 +19,7 @@ Meanings = Mapping[str, list[str]]
 MEANING = "meaning of "
 MEND = (
     "set the search_path that they were created with for the live database (ALTER DATABASE … SET search_path), or "
-    "rewrite them so that they need no search_path, then call `backup` again"
+    "rewrite them so that they need no search_path, then take a new backup"
 )
 _OWN = "only PostgreSQL's own objects"
 

@@ -268,7 +268,7 @@ def swap(renaming: Session, ending: Session, database: str, staging: str, undo: 
         raise RestoreFailed(
             f"The databases could not be swapped: {error.message}.{blockers}",
             "The live database is unchanged. Stop what is named (in Docker: `docker compose stop` the services that "
-            "use the database; COMMIT or ROLLBACK PREPARED a prepared transaction), then call `restore` again.",
+            "use the database; COMMIT or ROLLBACK PREPARED a prepared transaction), then restore again.",
         ) from None
     finally:
         keeping.stop()

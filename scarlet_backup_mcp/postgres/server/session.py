@@ -62,7 +62,7 @@ OPTIONS: Mapping[str, str] = {
 
 _NO_ROOM = (
     "Free some space where the server keeps its data or its temporary files (with Docker, `docker system df` shows "
-    "what is used), then call again."
+    "what is used), then try again."
 )
 
 

@@ -35,10 +35,10 @@ E = TypeVar("E", bound=BackupToolError)
 STOPPED = ("created", "exited", "dead")
 """Docker's states of a container in which nothing runs and which does not start by itself."""
 STOP_FIRST = (
-    "If its server does not start at all, run `docker compose stop postgres` in Scarlet's directory and call `backup` "
+    "If its server does not start at all, run `docker compose stop postgres` in Scarlet's directory and take a backup "
     "with kind volume again: it then copies the files."
 )
-AGAIN = "See in `docker ps` whether something writes there, check the disk, and call `backup` again."
+AGAIN = "See in `docker ps` whether something writes there, check the disk, and take a backup again."
 SIGNALS = ("standby.signal", "recovery.signal")
 SHOWN = 5
 ENGLISH = {"LC_ALL": "C"}
@@ -73,7 +73,7 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
     created_at, compression = datetime.now(UTC), order.compression
     container_info = stopped(context)
     if container_info is None:
-        raise DumpFailed(f"The {context.describe()} has just started.", "Call `backup` again.")
+        raise DumpFailed(f"The {context.describe()} has just started.", "Take a backup again.")
     mount = _mount(container_info)
     _require_unused(context, container_info, mount)
     name = context.directory.new_name(context.settings.prefix, compression, "volume")
@@ -137,13 +137,13 @@ def _mount(container_info: ContainerInfo) -> Mount:
             f"The data directory {container_info.data_directory} of the container {container_info.container} lies in "
             "the container itself, not on a volume that a helper container could read.",
             f"Start that same container (`docker start {container_info.container}`: a new one would not have the data) "
-            "and call `backup` again.",
+            "and take a backup again.",
         )
     if mount.kind == "tmpfs":
         raise VolumeUnsupported(
             f"The data directory {container_info.data_directory} of the container {container_info.container} lies in "
             "memory, and was lost when it stopped.",
-            "`list_backups` shows what can be restored. Put the data directory on a volume.",
+            "The list of backups shows what can be restored. Put the data directory on a volume.",
         )
     if container_info.mounts_inside:
         raise VolumeUnsupported(
@@ -164,7 +164,7 @@ def _require_unused(context: BackupContext, container_info: ContainerInfo, mount
         raise VolumeUnsupported(
             f"{mount.source}, which holds the data directory, is in use by {', '.join(users)}: a copy made while "
             "something writes may be torn.",
-            f"Stop it (`docker stop {users[0]}`) and call `backup` again; or, if it is the server, set "
+            f"Stop it (`docker stop {users[0]}`) and take a backup again; or, if it is the server, set "
             "SCARLET_BACKUP_CONTAINER to its name.",
         )
 
@@ -215,7 +215,7 @@ def _require_untouched(
         return
     raise DumpFailed(
         f"A server may have written while its files were copied: {happened}. The copy is thrown away.",
-        "Call `backup` again: it takes a consistent copy of a running server.",
+        "Take a backup again: it takes a consistent copy of a running server.",
     )
 
 

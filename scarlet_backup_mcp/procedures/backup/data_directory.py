@@ -45,14 +45,14 @@ def examine(host: Host, container_info: ContainerInfo) -> StoppedCluster:
             raise VolumeUnsupported(
                 f"There is no whole cluster of PostgreSQL in {directory} of the container {container_info.container}, "
                 f"only what a restore has moved there: {', '.join(left)}.",
-                f"A restore was cut off there. Call `backup` with the backup directory in which its {JOURNAL} lies: "
+                f"A restore was cut off there. Take a backup with the backup directory in which its {JOURNAL} lies: "
                 f"that finishes it or rolls it back. Only if that file is lost: {BACK_BY_HAND}",
             )
         raise VolumeUnsupported(
             f"There is no cluster of PostgreSQL in {directory} of the container {container_info.container}: "
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.",
             "If the server keeps its data elsewhere, set PGDATA in the container's environment. An empty volume holds "
-            "nothing to back up: `list_backups` shows what can be restored.",
+            "nothing to back up: the list of backups shows what can be restored.",
         )
     if odd := _neither_files_nor_directories(host, directory):
         raise VolumeUnsupported(

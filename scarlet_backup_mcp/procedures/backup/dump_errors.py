@@ -29,7 +29,7 @@ from ..context import BackupContext
 class ConcurrentChange(DumpFailed):
     """The schema changed while the dump was taken; another try may succeed."""
 
-    default_remedy = "Wait until the migration that changes the schema has ended, then call `backup` again."
+    default_remedy = "Wait until the migration that changes the schema has ended, then take a backup again."
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def locked(said: str) -> DumpFailed:
     """Make the error for a lock that was never granted."""
     return DumpFailed(
         f"A table stayed locked for {programs.LOCK_WAIT_MS / 1000:g} s (by a migration, most likely): {said}",
-        "Wait until the migration has ended, then call `backup` again.",
+        "Wait until the migration has ended, then take a backup again.",
     )
 
 
@@ -93,13 +93,13 @@ def dump_error(context: BackupContext, ended: Exit, at: DumpPosition) -> BackupT
         return DiskFull(
             f"The server's disk became full while it was dumped: {reason}.",
             "Free space where the server keeps its data or its temporary files (with Docker, `docker system df` shows "
-            "what is used), then call `backup` again.",
+            "what is used), then take a backup again.",
         )
     if kind == "limit":
         return DumpFailed(
             f"pg_dump needs larger temporary files than the server allows: {reason}.",
             f"Raise it, as a superuser: `ALTER ROLE {identifier(context.server.user)} SET temp_file_limit = -1`; then "
-            "call `backup` again.",
+            "take a backup again.",
         )
     if kind == "changed":
         return ConcurrentChange(f"The schema changed while the dump was taken: {said}")

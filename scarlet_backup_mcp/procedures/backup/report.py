@@ -29,7 +29,7 @@ def safe_to_proceed(context: BackupContext, manifest: Manifest | VolumeManifest,
     """Say whether PROC-003 may go ahead on this fresh backup, and why: the gate's verdict in a fresh backup's words.
     `valid`: it passed `full`."""
     if not valid:
-        return False, ["The backup holds statements that `restore` refuses, as the warning says."]
+        return False, ["The backup holds statements that a restore refuses, as the warning says."]
     if manifest.shrunk:
         against = f" The last full one is {manifest.last_full}." if manifest.last_full else ""
         return False, [f"The database has shrunk: {'; '.join(manifest.shrunk_reasons)}.{against}"]
@@ -41,7 +41,7 @@ def safe_to_proceed(context: BackupContext, manifest: Manifest | VolumeManifest,
         if manifest.cold:
             return False, [
                 f"{manifest.name} is a cold copy of a stopped server: its rows were not counted.",
-                "PROC-003 needs a running server: start it with `docker compose up -d postgres` and call `backup`.",
+                "PROC-003 needs a running server: start it with `docker compose up -d postgres` and take a backup.",
             ]
         read = [
             f"{manifest.name} was read back in full and matches its manifest and the server's own list of files.",

@@ -251,12 +251,12 @@ def _prove(
     except Cancelled:
         raise Cancelled(
             f"The drill was cancelled. The backup {name} is there, and was read back in full.",
-            f"Call `verify_backup` with backup={name!r} and level drill when you want it proved.",
+            f"Drill {name} when you want it proved.",
         ) from None
     except BackupToolError as error:
         return Proof(why_not=f"could not be done: {error.message} {error.remedy}")
     if verified.drill is None:
-        return Proof(why_not="was not begun, since the file is not whole: call `verify_backup`.")
+        return Proof(why_not="was not begun, since the file is not whole: verify it.")
     return Proof(verified.drill)
 
 
@@ -268,7 +268,7 @@ def _checked_compression(kind: Kind, compression: Compression | None) -> Compres
     if compression is not None and compression not in known:
         raise ArgumentsInvalid(
             f"A backup of kind {kind} can't have compression {compression}.",
-            f"Call it again with compression {' or '.join(known)}, or without it.",
+            f"Choose compression {' or '.join(known)}, or without it.",
         )
     return compression or known[0]
 

@@ -246,13 +246,13 @@ def _error(context: BackupContext, ended: Exit) -> BackupToolError:
     if "has already been removed" in said:
         return DumpFailed(
             f"The server removed WAL that the copy needs: {said}",
-            "Raise max_slot_wal_keep_size (-1 is its default) or wal_keep_size, and call `backup` again.",
+            "Raise max_slot_wal_keep_size (-1 is its default) or wal_keep_size, and take a backup again.",
         )
     if "COPY stream ended before" in said:
         return DumpFailed(
             f"The server broke the copy off: {said}",
             "pg_basebackup does not say why; the server's log does (in Docker: `docker compose logs postgres`). Mend "
-            "that and call `backup` again.",
+            "that and take a backup again.",
         )
     if re.search(r"checksum (error|verification failure)", said):
         return DataDamaged(

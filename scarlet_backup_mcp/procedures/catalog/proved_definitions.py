@@ -16,8 +16,8 @@ from ..context import BackupContext
 from . import records
 
 HOW = (
-    "call `verify_backup` with level drill. If no sandbox server can be started, set SCARLET_BACKUP_BIN_DIR to the bin "
-    "directory of a PostgreSQL server, or drill with on_live_server=true."
+    "verify it with level drill. If no sandbox server can be started, set SCARLET_BACKUP_BIN_DIR to the bin "
+    "directory of a PostgreSQL server, or drill on the live server."
 )
 """How to prove them."""
 

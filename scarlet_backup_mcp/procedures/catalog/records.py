@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
-from ...errors import BackupMissing, NewerVersion, StoreError
+from ...errors import BackupMissing, NewerVersion, StoreError, again
 from ...models.common import CodePage, Kind, State
 from ...models.manifest import Manifest, ManifestHead, VolumeManifest
 from ...models.verification import StoredVerification
@@ -111,7 +111,7 @@ def latest(context: BackupContext, *, for_restore: bool = False, cluster: str | 
     if not mine:
         raise BackupMissing(
             f"There is no good SQL backup of the database {context.database} in {context.directory.path}.",
-            "Call `backup` first; `list_backups` shows what else lies there.",
+            "Take a backup first; the list of backups shows what else is there.",
         )
     newest, manifest = mine[0]
     later = [item for item in everything if item.entry.name.kind == "sql" and item.created_at > newest.created_at]
@@ -129,7 +129,8 @@ def latest(context: BackupContext, *, for_restore: bool = False, cluster: str | 
         raise BackupMissing(
             f"The newest backup, {newest.name}, {why}, so `latest` does not mean it. "
             + (f"The last {full} is {better}." if better else f"There is no {full}."),
-            f"Call `restore` with backup={better!r}." if better else f"If you want it, name it: {newest.name!r}.",
+            f"Restore {better} by its name." if better else f"If you want it, name it: {newest.name!r}.",
+            again(backup=better or newest.name),
         )
     return newest.name
 
@@ -184,7 +185,7 @@ def _why_no_slot(item: BackupRecord[ManifestHead], mine: bool) -> str:
     if item.in_future:
         return "says that it was made in the future: check the clock"
     if item.state not in ("good", *FAITHFUL):
-        return "not fully verified in its current state: call `verify_backup`"
+        return "not fully verified in its current state: verify it"
     return ""
 
 

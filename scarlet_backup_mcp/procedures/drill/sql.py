@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from ...errors import Busy, DrillFailed, ForeignRefused, HostError, RestoreFailed, ServerError
+from ...errors import Busy, DrillFailed, ForeignRefused, HostError, RestoreFailed, ServerError, again
 from ...hosts import output_of
 from ...models.common import Verdict
 from ...models.manifest import DatabaseProperties, Manifest, TableData
@@ -127,7 +127,8 @@ def rehearsal(
     if on_live_server and record.foreign:
         raise ForeignRefused(
             f"{record.name} was not made by `backup`, so it is not tried out on the live server.",
-            "Call it again without on_live_server: then it is loaded in a sandbox.",
+            "Leave on_live_server out: then it is loaded in a sandbox.",
+            again(on_live_server=None),
         )
     began = time.monotonic()
     with _trial(context, progress, on_live_server) as trial:

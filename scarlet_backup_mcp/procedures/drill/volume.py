@@ -74,7 +74,7 @@ def require_docker(context: BackupContext) -> None:
     if context.settings.via != "docker":
         raise DrillImpossible(
             "A drill of a whole volume needs Docker: it starts a server in a container that nothing else can reach.",
-            "Call it again with level full, which compares every file with the server's own list; or drill an "
+            "Verify it with level full, which compares every file with the server's own list; or drill an "
             "SQL backup, which needs no Docker.",
         )
 

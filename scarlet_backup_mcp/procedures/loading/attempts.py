@@ -28,7 +28,7 @@ from ..disk_space import watched
 from .load_role import TRUSTING, LoadRole
 from .psql import NO_SHARED_MEMORY, LoadFailed, load
 
-HOPELESS = "Fix the rows in the live database, then call `backup` again."
+HOPELESS = "Fix the rows in the live database, then take a new backup."
 """The remedy if rows violate what can be neither NOT VALID nor left out."""
 # Classes of errors (PostgreSQL's documentation, appendix A): bad values; and errors that every attempt would repeat.
 _BAD_DATA = re.compile(r"22(?!023)")
@@ -247,7 +247,7 @@ class Loader:
         with self.server.session(self.database, self.options) as session:
             functions = functions_named(session, error.function)
         path = self.path or "…"
-        where, again = "the live database", "call `backup` again"
+        where, again = "the live database", "take a new backup"
         if self.foreign:
             where, again = "the database that it was dumped from", "dump it again"
         own = " ".join(

@@ -99,7 +99,7 @@ def load_role(
             with context.server.session(context.maintenance_database) as session:
                 login_roles.drop(session, name)
         except BackupToolError as error:
-            warnings.append(f"The role {name} could not be dropped; the next `backup` does it: {error.message}")
+            warnings.append(f"The role {name} could not be dropped; the next backup does it: {error.message}")
 
 
 def sweep(session: Session) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ...errors import BackupNotValid
+from ...errors import BackupNotValid, again
 from ...models.verification import Check
 from ...postgres.cluster import configuration
 from ...postgres.cluster.configuration import ConfigurationFinding
@@ -47,9 +47,10 @@ def on_restore(found: list[ConfigurationFinding], name: str, *, accepted: bool) 
     if unread := [finding for finding in found if finding.unread]:
         raise BackupNotValid(
             f"The configuration in {name} can't be checked: {configuration.described(unread)}.",
-            "Choose another backup; or, if the user trusts its content, call again with accept_configuration=true.",
+            "Choose another backup; or, if the user trusts its content, accept its configuration.",
+            again(accept_configuration=True),
         )
     return (
         f"These lines of the configuration in it are commented out: {lines}. If the user wants them to take effect, "
-        "call again with accept_configuration=true."
+        "accept its configuration (accept_configuration)."
     )

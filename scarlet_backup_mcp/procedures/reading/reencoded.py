@@ -60,7 +60,7 @@ def way_back(container: Container, found: Survey, code_page: CodePage | None) ->
 def how_much(found: Survey | None) -> str:
     """Say how much of its text can be recovered; None: that was not checked."""
     if found is None:
-        return "Call `verify_backup` with level full"
+        return "Verify it with level full"
     if found.question_marks or found.replacement_characters:
         return "Its text can be recovered, except what was lost before (see the check of its encoding)"
     return "Its text can be recovered in full"

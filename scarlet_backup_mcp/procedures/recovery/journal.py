@@ -166,13 +166,13 @@ def read(directory: Path) -> AnyJournal | None:
             raise RestoreInterrupted(
                 f"{directory / JOURNAL} is of a restore by a newer version of this tool, which is under way or was cut "
                 "off.",
-                "Unless it is under way, update scarlet-backup-mcp on this machine and call `backup`, which first "
+                "Unless it is under way, update scarlet-backup-mcp on this machine and take a backup, which first "
                 "finishes that restore or rolls it back. Leave the file as it is.",
             ) from error
         raise RestoreInterrupted(
             f"{directory / JOURNAL} can't be read: a restore was cut off and left it.",
             f"Look into the server's data directory first. {BACK_BY_HAND} Then see with `docker compose ps` that all "
-            "services run and with `db_integrity` that the database is whole, and remove that file.",
+            "services run and by checking the database that the database is whole, and remove that file.",
         ) from error
 
 

@@ -65,7 +65,7 @@ def swap(
     try:
         journals.remove(context.directory.path)
     except StoreError as error:
-        work.warnings.append(f"{error.message} The next `backup` or `restore` does, and finds nothing left to do.")
+        work.warnings.append(f"{error.message} The next backup or restore does, and finds nothing left to do.")
     for report in reports:
         if report.action == "start failed":
             work.warnings.append(f"{report.name} could not be started again: {report.detail} Start it by hand.")

@@ -193,7 +193,7 @@ def _restore(context: BackupContext, progress: Progress, planned: VolumePlan, wa
     if planned.container_info is None:
         work.warnings.append(
             f"There was no container, so no server was seen to run on it: run `docker compose up -d postgres`, which "
-            f"takes the volume {planned.site.volume} over, and then `db_integrity`."
+            f"takes the volume {planned.site.volume} over, and then check the database."
         )
     undo = VOLUME_UNDO + contents.stamp if had_contents else None
     return _report(context, planned, work, began, undo=undo, restored=True, away=away, dependents=reports)
@@ -205,7 +205,7 @@ def _look_at_the_server(context: BackupContext, planned: VolumePlan) -> ServerFo
     except ServerError as error:  # whose remedies are for the live server, which has its old contents again by then
         raise RestoreFailed(
             f"The server that came up on {planned.source} can't be used: {error.message.rstrip('. ')}.",
-            "Choose another backup, and prove it first with `verify_backup` and level drill.",
+            "Choose another backup, and prove it first with a drill.",
         ) from error
 
 

@@ -264,7 +264,7 @@ def _seed(context: BackupContext, likeness: _Likeness, progress: Progress) -> tu
     size = int(found.last_line.split()[0]) / 1000 if found.last_line.split()[0].isdigit() else 0
     return found.volume, [
         f"An empty cluster of {size:.0f} MB is kept for drills in the Docker volume {found.volume}. Set "
-        "SCARLET_BACKUP_SANDBOX_CACHE=false to do without; `prune_backups` then removes it."
+        "SCARLET_BACKUP_SANDBOX_CACHE=false to do without; pruning then removes it."
     ]
 
 

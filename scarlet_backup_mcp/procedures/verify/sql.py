@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from ...errors import ArgumentsInvalid, BackupNotValid
+from ...errors import ArgumentsInvalid, BackupNotValid, again
 from ...models.common import CodePage, Level
 from ...models.manifest import Manifest
 from ...models.verification import Check, CodePageChoice, Drill, Verification
@@ -100,7 +100,7 @@ def verify(
     if (on_live_server and level != "drill") or (code_page is not None and level == "quick"):
         raise ArgumentsInvalid(
             f"Level {level} does not take {'on_live_server' if on_live_server else 'code_page'}.",
-            "Call it again without it, or with level drill.",
+            "Leave it out, or choose level drill.",
         )
     record = records.know(context, entry)
     rehearsed: Rehearsal | None = None
@@ -184,7 +184,7 @@ def full(
         repair = reencoded.way_back(container, survey, code_page)
     elif code_page is not None:
         raise ArgumentsInvalid(
-            f"{record.name} was not re-encoded, so it has no code page.", "Call it again without code_page."
+            f"{record.name} was not re-encoded, so it has no code page.", "Leave it out.", again(code_page=None)
         )
     choice = choose(entry, repair, context.database, progress) if record.manifest is None else None
     way = choice.way if choice else None
@@ -267,7 +267,7 @@ def remedy_for(record: BackupRecord[Manifest], reading: SqlReading, drilled: Dri
         return _remedy_after(drilled)
     if record.manifest is not None:
         if not reading.whole:
-            return "Don't rely on it: make a new backup with `backup`, and check the disk."
+            return "Don't rely on it: take a new backup, and check the disk."
         return "Its time is in the future: check this machine's clock." if reading.failed else None
     if converted := [check.detail for check in reading.checks if check.check == CONVERSION]:
         return converted[0]
@@ -276,42 +276,42 @@ def remedy_for(record: BackupRecord[Manifest], reading: SqlReading, drilled: Dri
     if reading.choice is not None and reading.choice.refused:
         return f"Nothing is wrong with the file, but it can't be restored as a database: {reading.choice.refused}."
     if record.detail:
-        return "Its manifest is damaged, so nothing shows whether its content is intact: call `backup` for a new one."
+        return "Its manifest is damaged, so nothing shows whether its content is intact: take a new backup."
     if not reading.whole:
         if not reading.fits:
-            return "Call it again without code_page: it then lists the possible pages, if any."
+            return "Leave the code page out: the possible pages, if any, are listed then."
         if reading.ambiguous is not None:
             return (
-                "Call it again with code_page= the page whose sample words are right. If none are, the file is "
+                "Choose the code page whose sample words are right. If none are, the file is "
                 "damaged: 65001 takes its text as it is."
             )
-        return "It is damaged: choose another one, or make a new backup with `backup` while the database exists."
+        return "It is damaged: choose another one, or take a new backup while the database exists."
     if pg_restore.is_archive(record):
         if drilled is not None:
-            return "It can be restored with accept_foreign=true."
-        return "Only pg_restore can read all of it: call `verify_backup` with level drill, which uses that."
+            return "It can be restored as a foreign file (accept_foreign)."
+        return "Only pg_restore can read all of it: verify it with level drill, which uses that."
     if (container := checks.container_of(record.entry)) != "plain":
         return (
-            f"The file is {DESCRIPTIONS[container]}. {reencoded.how_much(reading.survey)}: `restore` reads it "
+            f"The file is {DESCRIPTIONS[container]}. {reencoded.how_much(reading.survey)}: a restore reads it "
             "repaired, and `scarlet-backup-mcp repair` writes a clean copy."
         )
     if drilled is not None:
-        return "It can be restored with accept_foreign=true."
+        return "It can be restored as a foreign file (accept_foreign)."
     if reading.examination is None:
-        return "Only its beginning and end were checked: call `verify_backup` with level full or drill."
-    return "Its structure is intact, but nothing shows whether its content is: call `verify_backup` with level drill."
+        return "Only its beginning and end were checked: verify it with level full or drill."
+    return "Its structure is intact, but nothing shows whether its content is: verify it with level drill."
 
 
 def _remedy_after(drilled: Drill) -> str:
     if drilled.verdict == "constraint_violated":
         return (
-            "Fix the rows in the live database, then call `backup` again; or, if that is lost, call `restore` with "
-            "accept_violations=true."
+            "Fix the rows in the live database, then take a new backup; or, if it is lost, restore with the violations "
+            "accepted (accept_violations)."
         )
     if drilled.verdict == "will_not_load":
         return drilled.detail
     if drilled.proved_by == "sample":
-        return f"Of it {drilled.detail}; call `verify_backup` with level drill to try all of it."
+        return f"Of it {drilled.detail}; verify it with level drill to try all of it."
     if drilled.sound:
         return f"All of its content comes back, but it is not proved: {drilled.detail}."
     if drilled.proved is None:

@@ -38,7 +38,7 @@ def verify_volume(
     if for_sql:
         raise ArgumentsInvalid(
             f"{entry.name.name} is a backup of a whole volume, which does not take {' and '.join(for_sql)}.",
-            "Call it again without it.",
+            "Leave it out.",
         )
     if level == "drill":
         require_docker(context)
@@ -114,29 +114,29 @@ def _remedy(record: BackupRecord[VolumeManifest], level: Level, failed: list[str
     if wrong == [archive_checks.CONSISTENT]:
         return (
             "The file is intact, but was copied from a running server: keep it if it is all you have, try it with "
-            "level drill, and make a new backup with `backup` and kind volume."
+            "level drill, and take a new backup of kind volume."
         )
     if wrong:
-        return "Don't rely on it: make a new backup with `backup` and kind volume while the database exists."
+        return "Don't rely on it: take a new backup of kind volume while the database exists."
     if record.manifest is not None:
         return "Its time is in the future: check this machine's clock." if failed else None
     if record.detail:
-        return "Its manifest is damaged, so nothing shows whether its content is intact: call `backup` for a new one."
+        return "Its manifest is damaged, so nothing shows whether its content is intact: take a new backup."
     if level == "quick":
-        return "Call `verify_backup` with level full: it reads all of it."
-    return "`backup` did not make it, or its manifest is lost: make a new one with `backup` and kind volume."
+        return "Verify it with level full, which reads all of it."
+    return "This tool did not make it, or its manifest is lost: take a new backup of kind volume."
 
 
 def _remedy_after(drilled: Drill) -> str:
     if drilled.sound:
         return (
             f"Nothing is wrong with it as far as it could be tried: {drilled.detail}. Keep it, and make a new "
-            "backup with `backup` when the server runs."
+            "backup when the server runs."
         )
     if drilled.proved is None:
         return (
             f"Nothing is wrong with the file as far as it was read, but it is not proved: {drilled.detail}. Keep it, "
-            "and make a new backup with `backup` while the database exists."
+            "and take a new backup while the database exists."
         )
     return (
         "Don't rely on it, but keep the file: `drill` and the checks say what is wrong. Make a new backup with "
