@@ -42,3 +42,9 @@ def undo_point(made: Made, embedded: EmbeddedServer) -> Iterator[str]:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         yield name
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def here(made: Made, tmp_path: Path) -> Shelf:
+    """A directory of the test's own with one backup."""
+    return made.shelf.copy(tmp_path / "backups", made.plain)
