@@ -407,7 +407,7 @@ def test_a_unique_index_that_rows_break_is_left_out_and_what_rests_on_it(
     assert all_rows(databases, settings) == before
     left_out = [warning for warning in done.warnings if "was left out" in warning]
     assert len(left_out) == len(told)
-    assert [warning.partition(":")[0] for warning in left_out if "Rows break" in warning] == [
+    assert [warning.partition(":")[0] for warning in left_out if "Rows violate" in warning] == [
         "Rows violate the unique index parents_pkey of public.parents"
     ]
     assert any("c_p_fkey of public.children could not be created, because" in warning for warning in left_out)

@@ -105,7 +105,7 @@ def test_the_gate_stays_open_and_says_it(replaced: Settings) -> None:
 
 def test_a_restore_says_it_and_does_not_refuse(replaced: Settings, databases: Databases) -> None:
     restored = bring_back(replaced, "latest", drill=False)
-    told = [warning for warning in restored.warnings if "omputed anew" in warning]
+    told = [warning for warning in restored.warnings if "ecomputed by the load" in warning]
     assert ["public.diary, column loud" in told[0], "public.kept" in told[1]] == [True, True]
     assert databases.psql("SELECT loud FROM diary WHERE id = 5", replaced.database) == "short"
 

@@ -208,5 +208,5 @@ def test_a_server_that_does_not_answer_any_more_is_told_with_what_to_do(tmp_path
     ):
         put_back(mind, Watch("loading", crash))
     assert "does not answer now" in caught.value.message
-    assert "free space" in caught.value.remedy
+    assert "free some space" in caught.value.remedy
     assert "docker compose up" in caught.value.remedy
