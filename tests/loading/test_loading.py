@@ -352,7 +352,7 @@ def test_rows_that_break_constraints_are_named_and_come_back_if_that_is_accepted
     assert (item.state, "the backup is faithful" in item.detail) == ("constraint_violated", True)
 
     with BackupContext(settings) as context:
-        with pytest.raises(BackupMissing, match="rows that break"):
+        with pytest.raises(BackupMissing, match="rows that violate"):
             records.latest(context, for_restore=True)
         assert [
             reason.endswith("Fix those rows in the live database, then call `backup`.")

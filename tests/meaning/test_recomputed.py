@@ -88,7 +88,7 @@ def test_what_differs_is_named_with_table_column_and_keys(replaced: Settings) ->
     assert found is not None
     diary, kept = found.except_recomputed
     assert found.proved is True
-    assert "computes anew" in found.detail
+    assert "recomputes" in found.detail
     assert diary == "public.diary, column loud: different values, e.g. where (id) is (5), (4), (2)"
     assert kept.startswith("materialised view public.kept, column word: different values, in 1 of 3 rows compared")
     assert "cccc" not in kept

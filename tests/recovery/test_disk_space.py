@@ -105,7 +105,7 @@ def failure(mind: Mind, progress: Progress) -> BackupToolError:
     assert crashes(mind) == log
     assert isinstance(caught.value, DiskFull), caught.value
     assert "live database is unchanged" in caught.value.message
-    assert "Free space" in caught.value.remedy
+    assert "Free some space" in caught.value.remedy
     return caught.value
 
 
