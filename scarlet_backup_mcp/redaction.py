@@ -25,11 +25,9 @@ _ASSIGNED = re.compile(
 
 
 def redact(value: object, secrets: Collection[str] = ()) -> JsonValue:
-    """Return `value` as JSON without anything that is or looks like a secret.
-
-    Hides the known `secrets`, a URI's credentials, what follows `password=` and the like (PGPASSWORD, tokens, API
-    keys), and any mapping's value under such a name or under "dsn". Hides too much rather than too little.
-    """
+    """Return `value` as JSON without anything that is or looks like a secret. Hides the known `secrets`, a URI's
+    credentials, what follows `password=` and the like (PGPASSWORD, tokens, API keys), and any mapping's value under
+    such a name or under "dsn". Hides too much rather than too little."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Mapping):

@@ -101,10 +101,8 @@ class Settings(BaseSettings):
 
 
 def load_settings(**options: Any) -> Settings:
-    """Read the settings from the environment, overridden by the `options` that are not None.
-
-    Raises ConfigurationError, naming each wrong variable, its value and what is allowed.
-    """
+    """Read the settings from the environment, overridden by the `options` that are not None. Raises ConfigurationError,
+    naming each wrong variable, its value and what is allowed."""
     names = {PREFIX + name.upper() for name in Settings.model_fields}
     if unknown := sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in names):
         raise ConfigurationError(

@@ -20,11 +20,8 @@ POLL = 0.25
 
 @dataclass(frozen=True)
 class Exit:
-    """How a program ended.
-
-    `code` is None if it can't be known any more (the container or the engine went away), and 128 + n after signal n:
-    137 also when the whole container was killed. `stderr` is its last 64 KiB, as text.
-    """
+    """How a program ended. `code` is None if it can't be known any more (the container or the engine went away), and
+    128 + n after signal n: 137 also when the whole container was killed. `stderr` is its last 64 KiB, as text."""
 
     code: int | None
     stderr: str

@@ -257,10 +257,9 @@ class WalSegment(Model):
 
 
 class VolumeManifest(ManifestHead):
-    """`<file>.manifest.json` of an archive of the whole volume.
-
-    The server's own `backup_manifest` in the archive lists its files, except the write-ahead log. A cold copy, of a
-    stopped server, has none: everything except sizes, digests and versions is then null or empty."""
+    """`<file>.manifest.json` of an archive of the whole volume. The server's own `backup_manifest` in the archive lists
+    its files, except the write-ahead log. A cold copy, of a stopped server, has none: everything except sizes, digests
+    and versions is then null or empty."""
 
     finished_at: Utc
     cold: bool = Field(default=False, description="A copy of the files of a stopped server.")

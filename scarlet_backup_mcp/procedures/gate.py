@@ -35,9 +35,8 @@ STOP_WRITERS = "Stop what writes to it (in Docker: `docker compose stop letta-se
 
 
 def gate(context: BackupContext) -> Gate:
-    """Decide whether PROC-003 may go ahead, on which backup, and why (not).
-
-    If something is wrong with the server or the backups, it may not; that raises nothing."""
+    """Decide whether PROC-003 may go ahead, on which backup, and why (not). If something is wrong with the server or
+    the backups, it may not; that raises nothing."""
     now = datetime.now(UTC)
     try:
         mine = [item for item in records.all_backups(context) if item.manifest and context.is_ours(item.manifest)]
@@ -144,11 +143,9 @@ def _look_at_the_server(context: BackupContext, item: BackupRecord[ManifestHead]
 def _proof_of_definitions(
     context: BackupContext, item: BackupRecord[ManifestHead], server_version: str
 ) -> tuple[list[str], list[str]]:
-    """Return what proves that the backup's definitions load on the server's image, and what speaks against it.
-
-    A volume's archive needs no proof: its files come back as they are. A backup made before manifests recorded
-    definitions needs its own drill.
-    """
+    """Return what proves that the backup's definitions load on the server's image, and what speaks against it. A
+    volume's archive needs no proof: its files come back as they are. A backup made before manifests recorded
+    definitions needs its own drill."""
     manifest = item.manifest
     assert manifest is not None
     if context.settings.gate_level == "unproved":

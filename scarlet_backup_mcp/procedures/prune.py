@@ -137,9 +137,8 @@ def _server(context: BackupContext, progress: Progress, wanted: bool, notes: Cal
 
 
 def _plan(context: BackupContext, progress: Progress, session: Session | None) -> list[_Item]:
-    """List backups, newest first, then undo points (only with a session).
-
-    Manifests are read completely: one that is damaged anywhere fills no slot."""
+    """List backups, newest first, then undo points (only with a session). Manifests are read completely: one that is
+    damaged anywhere fills no slot."""
     progress.stage("checking the backups")
     everything = [
         item

@@ -61,11 +61,9 @@ def job_for(
     options: Sequence[str] = (),
     environment: Mapping[str, str] = os.environ,
 ) -> ScheduledJob:
-    """Describe the job that makes backups of this kind with these settings and `options` of the command `backup`.
-
-    `at` is HH:MM, local time; `weekday` is used if `every` is "weekly". Raises ConfigurationError, also if the job
-    would have to contain a password.
-    """
+    """Describe the job that makes backups of this kind with these settings and `options` of the command `backup`. `at`
+    is HH:MM, local time; `weekday` is used if `every` is "weekly". Raises ConfigurationError, also if the job would
+    have to contain a password."""
     found = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)", at)
     if found is None:
         raise ConfigurationError(f"{at!r} is not a time of day.", "Write HH:MM, for example 03:30.")

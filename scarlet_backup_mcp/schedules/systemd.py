@@ -71,7 +71,6 @@ def notes(job: ScheduledJob) -> list[str]:
 
 def install(job: ScheduledJob) -> bool:
     """Write both files, for their owner only, and start the timer; tell whether they replaced others of that name.
-
     Raises ScheduleFailed or StoreError."""
     before = {Path(file.path): _bytes_of(Path(file.path)) for file in files(job)}
     directory().mkdir(parents=True, exist_ok=True)
@@ -102,11 +101,9 @@ def remove(name: str) -> bool:
 
 
 def command_line(argv: tuple[str, ...]) -> str:
-    """Quote a command line for ExecStart=, where %, $, quotes and backslashes have a meaning.
-
-    The program's own name can't contain a quote or backslash in any notation, and `$$` does not mean `$` in it (seen on
-    252: "Executable name contains special characters"): such a name is passed to a shell as an argument.
-    """
+    """Quote a command line for ExecStart=, where %, $, quotes and backslashes have a meaning. The program's own name
+    can't contain a quote or backslash in any notation, and `$$` does not mean `$` in it (seen on 252: "Executable name
+    contains special characters"): such a name is passed to a shell as an argument."""
     if re.search(r"['\"\\]", argv[0]):
         argv = ("/bin/sh", "-c", 'exec "$@"', "sh", *argv)
     return " ".join([_quoted(argv[0]), *(_quoted(argument.replace("$", "$$")) for argument in argv[1:])])

@@ -206,7 +206,7 @@ class BackupDirectory:
         Raises StoreError; BackupMissing if the file is gone, and then writes nothing.
         """
         if not any(os.path.lexists(f"{entry.path}{end}") for end in ("", names.PARTIAL)):
-            raise BackupMissing(f"{entry.name.name} was removed meanwhile.")
+            raise BackupMissing(f"{entry.name.name} was removed in the meantime.")
         now = datetime.now(UTC)
         manifest_bytes, manifest_mtime_ns = self._manifest_status(entry)
         earlier, written = self._verification(entry)

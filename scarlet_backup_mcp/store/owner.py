@@ -14,9 +14,8 @@ OWNER = "owner"
 
 
 def owner_of(drills: Path) -> str:
-    """Hash the directory's path and a random mark in it. Call it under the lock.
-
-    The mark is there because machines that share an engine may have backup directories of the same path."""
+    """Hash the directory's path and a random mark in it. Call it under the lock. The mark is there because machines
+    that share an engine may have backup directories of the same path."""
     mark = drills / OWNER
     try:
         if not mark.exists():

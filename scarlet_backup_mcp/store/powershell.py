@@ -44,11 +44,9 @@ class Irreparable(Exception):
 
 @dataclass(frozen=True)
 class Repair:
-    """Turn a file of that container and code page back into the dump.
-
-    Called with the file's bytes it yields the dump's, as far as they can be recovered, and raises Irreparable where
-    that ends: only a stream that ended without an exception is the whole dump.
-    """
+    """Turn a file of that container and code page back into the dump. Called with the file's bytes it yields the
+    dump's, as far as they can be recovered, and raises Irreparable where that ends: only a stream that ended without an
+    exception is the whole dump."""
 
     container: Container
     code_page: CodePage

@@ -150,7 +150,7 @@ def test_each_kind_of_file_has_its_state(made: Made, here: Shelf) -> None:
     assert f"{len(whole) - 1:,} bytes" in listed["cut_20260101_000000.sql"].detail
     assert "empty" in listed["empty.sql"].detail
     assert "no manifest" in listed["foreign.sql"].detail
-    assert "under way" in listed["letta_backup_20260102_000000.sql.partial"].detail
+    assert "in progress" in listed["letta_backup_20260102_000000.sql.partial"].detail
     assert listed["postgres_volume_20260101_000000.tar.gz"].kind == "volume"
     assert here.listing().total_backups == len(listed) - 1
 

@@ -99,7 +99,7 @@ def test_an_engine_that_goes_away_says_nothing_of_the_backup_and_what_it_kept_is
     assert listed(settings, taken.name).state == "good"
     name = left(settings)[0]
     assert left(settings) == [name, name]
-    assert take(settings).warnings == [f"Removed {name}, left by a drill that was killed."]
+    assert take(settings).warnings == [f"{name}, left by a drill that was killed, is removed."]
     assert left(settings) == []
 
 

@@ -158,7 +158,7 @@ def test_owners_privileges_and_extensions_of_a_file_come_back(databases: Databas
 @pytest.mark.parametrize(
     ("statements", "said"),
     [
-        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql LEAKPROOF AS 'SELECT 1';", "takes a superuser"),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql LEAKPROOF AS 'SELECT 1';", "needs a superuser"),
         ("CREATE EXTENSION dblink;", "may reach outside of a database: dblink"),
     ],
 )

@@ -131,7 +131,7 @@ def test_the_archive_itself_is_none_of_them(context: BackupContext) -> None:
     send(context, None)
     found = verify(context, Progress(), NAME, "full")
     assert {check.check for check in found.checks if check.ok is False} == {"manifest"}
-    assert "onfiguration that it brings" not in summaries.describe(found)
+    assert "onfiguration in it" not in summaries.describe(found)
     assert len(UNSAFE) >= 20
 
 

@@ -359,7 +359,7 @@ def test_rows_that_break_constraints_are_named_and_come_back_if_that_is_accepted
     assert (item.state, "the backup is faithful" in item.detail) == ("constraint_violated", True)
 
     with BackupContext(settings) as context:
-        with pytest.raises(BackupMissing, match="rows that break"):
+        with pytest.raises(BackupMissing, match="rows that violate"):
             records.latest(context, for_restore=True)
         assert [
             reason.endswith("Fix those rows in the live database, then take a new backup.")
@@ -414,7 +414,7 @@ def test_a_unique_index_that_rows_break_is_left_out_and_what_rests_on_it(
     assert all_rows(databases, settings) == before
     left_out = [warning for warning in done.warnings if "was left out" in warning]
     assert len(left_out) == len(told)
-    assert [warning.partition(":")[0] for warning in left_out if "Rows break" in warning] == [
+    assert [warning.partition(":")[0] for warning in left_out if "Rows violate" in warning] == [
         "Rows violate the unique index parents_pkey of public.parents"
     ]
     assert any("c_p_fkey of public.children could not be created, because" in warning for warning in left_out)

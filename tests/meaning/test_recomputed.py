@@ -88,7 +88,7 @@ def test_what_differs_is_named_with_table_column_and_keys(replaced: Settings) ->
     assert found is not None
     diary, kept = found.except_recomputed
     assert found.proved is True
-    assert "computes anew" in found.detail
+    assert "recomputes" in found.detail
     assert diary == "public.diary, column loud: different values, e.g. where (id) is (5), (4), (2)"
     assert kept.startswith("materialised view public.kept, column word: different values, in 1 of 3 rows compared")
     assert "cccc" not in kept
@@ -105,7 +105,7 @@ def test_the_gate_stays_open_and_says_it(replaced: Settings) -> None:
 
 def test_a_restore_says_it_and_does_not_refuse(replaced: Settings, databases: Databases) -> None:
     restored = bring_back(replaced, "latest", drill="never")
-    told = [warning for warning in restored.warnings if "omputed anew" in warning]
+    told = [warning for warning in restored.warnings if "ecomputed by the load" in warning]
     assert ["public.diary, column loud" in told[0], "public.kept" in told[1]] == [True, True]
     assert databases.psql("SELECT loud FROM diary WHERE id = 5", replaced.database) == "short"
 

@@ -440,7 +440,7 @@ def test_backup_of_an_older_version_of_this_tool_and_a_restore_under_way(here: S
     here.edit_manifest(name, activity=activity)
     assert "whether its server was a standby" in why(ask(here))
     here.edit_manifest(name, activity=None)
-    assert "does not record the server.s activity" in why(ask(here))
+    assert "does not record the server's activity" in why(ask(here))
     (here.directory / JOURNAL).write_text(json.dumps({}), encoding="utf-8")
     assert "cut off" in why(ask(here))
 

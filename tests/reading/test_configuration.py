@@ -144,7 +144,7 @@ def test_names_of_others_signals_and_what_is_too_large_are_told() -> None:
         "postgresql.conf is too large to check",
         "m /^(.*)$ \\1 (pg_ident.conf, line 3) lets in every user whose name matches",
     ]
-    with pytest.raises(BackupNotValid, match=r"can't be looked at: postgresql.conf is too large"):
+    with pytest.raises(BackupNotValid, match=r"can't be checked: postgresql.conf is too large"):
         archive_configuration.on_restore(findings(files, ["postgresql.conf"], {}), "a", accepted=False)
     assert LONGEST < 10 << 20
 

@@ -106,7 +106,7 @@ def failure(mind: Mind, progress: Progress) -> BackupToolError:
     assert crashes(mind) == log
     assert isinstance(caught.value, DiskFull), caught.value
     assert "live database is unchanged" in caught.value.message
-    assert "Free space" in caught.value.remedy
+    assert "Free some space" in caught.value.remedy
     return caught.value
 
 
@@ -209,5 +209,5 @@ def test_a_server_that_does_not_answer_any_more_is_told_with_what_to_do(tmp_path
     ):
         put_back(mind, Watch("loading", crash))
     assert "does not answer now" in caught.value.message
-    assert "free space" in caught.value.remedy
+    assert "free some space" in caught.value.remedy
     assert "docker compose up" in caught.value.remedy

@@ -23,7 +23,6 @@ from .engine import SILENCE_SECONDS, Engine
 
 def wrapped(argv: Sequence[str], without: Sequence[str]) -> list[str]:
     """Wrap a program in a shell that prints its pid (in the container) as the first line of stderr, then becomes it.
-
     `without` names variables of the container's environment that the program must not see."""
     unset = f"unset {' '.join(without)}; " if without else ""
     return ["sh", "-c", f'{unset}echo "$$" >&2; exec "$@"', "sh", *argv]
@@ -79,11 +78,9 @@ EXIT_CODE_SECONDS = 5.0
 
 
 class Connection:
-    """The two-way byte stream of an exec: a socket, a Windows pipe, or the pipes of an ssh client.
-
-    docker-py returns only the socket. But it read the HTTP answer through a BufferedReader that may already hold the
-    first bytes of the stream (https://github.com/docker/docker-py/issues/3332), so reading continues through that.
-    """
+    """The two-way byte stream of an exec: a socket, a Windows pipe, or the pipes of an ssh client. docker-py returns
+    only the socket. But it read the HTTP answer through a BufferedReader that may already hold the first bytes of the
+    stream (https://github.com/docker/docker-py/issues/3332), so reading continues through that."""
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock

@@ -194,10 +194,8 @@ def _of_settings(
 
 
 def _included(file: str, how: str, value: str, there: set[str]) -> set[str] | None:
-    """List the files that a line includes; None if that is unknown, or leads out of the data directory.
-
-    Names are relative to the directory of the file with that line. Of a directory, files that end in `.conf` are read.
-    """
+    """List the files that a line includes; None if that is unknown, or leads out of the data directory. Names are
+    relative to the directory of the file with that line. Of a directory, files that end in `.conf` are read."""
     path = posixpath.normpath(posixpath.join(posixpath.dirname(file), value))
     if value.startswith("/") or path.startswith("..") or not _PLAIN_PATH.fullmatch(value):
         return None

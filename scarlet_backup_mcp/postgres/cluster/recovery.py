@@ -33,9 +33,8 @@ _NOT_THE_COPYS = re.compile(r"locale|collat|library|too many|could not find free
 
 
 def command(bin_dir: str, home: str) -> list[str]:
-    """Return the container's own program: it waits for `home`/READY, runs the server, and ends like it.
-
-    It then prints the end of the server's log on stderr. `bin_dir` as in `sandbox.command_in_container`."""
+    """Return the container's own program: it waits for `home`/READY, runs the server, and ends like it. It then prints
+    the end of the server's log on stderr. `bin_dir` as in `sandbox.command_in_container`."""
     script = (
         f'until [ -e "$2/{READY}" ]; do sleep 0.2; done; "$1" -D "$2" > "$2/{LOG}" 2>&1; '
         f'code=$?; tail -n 15 "$2/{LOG}" >&2; exit "$code"'
@@ -100,11 +99,9 @@ def demands(text: str) -> Demands:
 
 
 def configuration(needed: Demands, major: int, home: str, directory: str, libraries: str) -> str:
-    """Write a complete postgresql.conf for the data directory `directory`.
-
-    It has room for everything that recovery brings back: prepared transactions with their locks, replication slots and
-    origins. `libraries` are preloaded, but run nothing in the background, and no subscription is active.
-    """
+    """Write a complete postgresql.conf for the data directory `directory`. It has room for everything that recovery
+    brings back: prepared transactions with their locks, replication slots and origins. `libraries` are preloaded, but
+    run nothing in the background, and no subscription is active."""
     connections = min(max(CONNECTIONS, needed.connections), MOST_CONNECTIONS)
     prepared = min(needed.prepared_transactions, MOST_CONNECTIONS)
     settings: Mapping[str, str] = {

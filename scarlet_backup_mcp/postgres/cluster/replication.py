@@ -84,12 +84,9 @@ def unlogged_tables(session: Session) -> set[int]:
 
 @contextmanager
 def wal_kept(session: Session) -> Generator[None]:
-    """Keep all WAL from the last checkpoint on the server during this block.
-
-    A temporary slot does it, which ends with the session, however that ends. Without one, a copy under write load fails
-    with "requested WAL segment … has already been removed" (seen on 15.20). Raises VolumeUnsupported if all slots are
-    taken.
-    """
+    """Keep all WAL from the last checkpoint on the server during this block. A temporary slot does it, which ends with
+    the session, however that ends. Without one, a copy under write load fails with "requested WAL segment … has already
+    been removed" (seen on 15.20). Raises VolumeUnsupported if all slots are taken."""
     name = f"{SLOT_PREFIX}{secrets.token_hex(8)}"
     try:
         session.rows(f"SELECT slot_name FROM pg_create_physical_replication_slot({literal(name)}, true, true)")

@@ -45,7 +45,6 @@ def _text(head: bytes, at: int, width: int) -> tuple[str, int]:
 
 
 def pg_restore(form: str, path: str | None = None) -> list[str]:
-    """Return the command with which pg_restore turns the archive on its stdin, or at `path`, into a plain dump.
-
-    `form` is pg_restore's name of the format: custom, tar or directory. It connects to no server."""
+    """Return the command with which pg_restore turns the archive on its stdin, or at `path`, into a plain dump. `form`
+    is pg_restore's name of the format: custom, tar or directory. It connects to no server."""
     return ["pg_restore", f"--format={form}", "--file=-", *([path] if path else [])]

@@ -71,11 +71,9 @@ class Broken:
 
 
 class Relaxed:
-    """Rewrites a script so that it loads even if its data violate constraints; collects these in `constraints`.
-
-    Checks come after the data. A constraint that the data satisfy is created as written; others become NOT VALID, if
-    the server supports that, or are left out.
-    """
+    """Rewrites a script so that it loads even if its data violate constraints; collects these in `constraints`. Checks
+    come after the data. A constraint that the data satisfy is created as written; others become NOT VALID, if the
+    server supports that, or are left out."""
 
     def __init__(self) -> None:
         self.constraints: list[Constraint] = []
@@ -107,10 +105,8 @@ class Relaxed:
             yield sql
 
     def last(self) -> Iterator[bytes]:
-        """Yield what has to come after the rest of the script.
-
-        Partitions come before their parents, so that a parent's check merges with theirs; the other way round theirs is
-        refused ("already exists", seen on 18.6)."""
+        """Yield what has to come after the rest of the script. Partitions come before their parents, so that a parent's
+        check merges with theirs; the other way round theirs is refused ("already exists", seen on 18.6)."""
         yield from reversed(self._checks)
         yield from self._comments
 

@@ -48,10 +48,8 @@ _INDEX = re.compile(
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one table: how many (None: the script does not show it), how they are written, and a digest.
-
-    The digest does not depend on the rows' order, and can only be compared with one of the same form; "mixed" has
-    none."""
+    """The rows of one table: how many (None: the script does not show it), how they are written, and a digest. The
+    digest does not depend on the rows' order, and can only be compared with one of the same form; "mixed" has none."""
 
     rows: int | None
     form: Literal["copy", "insert", "mixed"]
@@ -59,11 +57,9 @@ class Rows:
 
 
 class Contents(Handler):
-    """The contents of a script: digests of rows and large objects, and every other statement, grouped by object.
-
-    Memory grows with the definitions only. `like` is the script to compare with, read before this one: a table's
-    columns can be in another order after a reload; its rows are then digested in the order of `like`.
-    """
+    """The contents of a script: digests of rows and large objects, and every other statement, grouped by object. Memory
+    grows with the definitions only. `like` is the script to compare with, read before this one: a table's columns can
+    be in another order after a reload; its rows are then digested in the order of `like`."""
 
     def __init__(self, like: Contents | None = None) -> None:
         self._copied = RowDigests(like._copied if like else None)

@@ -24,9 +24,7 @@ _ROUND_LARGE_OBJECTS = (b"BEGIN;", b"COMMIT;")
 
 class DefinitionsDigest(Handler):
     """SHA-256 (hex) of a script's statements, except those that change if only rows, sequences or large objects do.
-
-    Comments and backslash commands are left out, so the versions and tokens in them make no difference.
-    """
+    Comments and backslash commands are left out, so the versions and tokens in them make no difference."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()

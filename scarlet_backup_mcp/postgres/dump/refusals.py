@@ -210,11 +210,9 @@ def excerpt(words: list[bytes]) -> str:
 
 
 def readable(words: list[bytes]) -> str:
-    """Return a statement's tokens as `RULES` sees them, without the ';' at its end.
-
-    Words are in upper case (ASCII letters only). Quoted names and strings keep their content if it consists of letters,
-    digits, '_', '.' and '-', so that it can't be taken for anything else; otherwise it is replaced by one '?'.
-    """
+    """Return a statement's tokens as `RULES` sees them, without the ';' at its end. Words are in upper case (ASCII
+    letters only). Quoted names and strings keep their content if it consists of letters, digits, '_', '.' and '-', so
+    that it can't be taken for anything else; otherwise it is replaced by one '?'."""
     return " ".join(_readable(words[:-1] if words[-1:] == [b";"] else words))
 
 

@@ -54,7 +54,6 @@ class _Rewriter(Filter):
 
 
 def rewritten(chunks: Iterable[bytes], rewrite: Callable[[bytes], Iterable[bytes]]) -> Iterator[bytes]:
-    """Replace each statement of a script by what `rewrite` returns for it, and remove comments.
-
-    `rewrite` has to return COPY statements unchanged. Raises ScriptDamaged, at the latest after the last chunk."""
+    """Replace each statement of a script by what `rewrite` returns for it, and remove comments. `rewrite` has to return
+    COPY statements unchanged. Raises ScriptDamaged, at the latest after the last chunk."""
     return passed_through(_Rewriter(rewrite), chunks)

@@ -83,9 +83,7 @@ def databases(session: Session) -> dict[str, DatabaseFacts]:
 
 def tables(session: Session, *, sizes: bool = True) -> list[Table]:
     """List every table of the connected database that pg_dump would dump: no temporary ones, none of PostgreSQL's own.
-
-    With `sizes` it waits for locks of sessions that change a table.
-    """
+    With `sizes` it waits for locks of sessions that change a table."""
     size = "pg_table_size(c.oid)" if sizes else "0"
     rows = session.rows(
         f"""SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,

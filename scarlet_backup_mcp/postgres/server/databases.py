@@ -28,9 +28,7 @@ def create(
     session: Session, name: str, like: DatabaseProperties | None, comment: str, *, private: bool = False
 ) -> tuple[int, list[str]]:
     """Create an empty database with `like`'s encoding and locale (None: the server's). Return its OID, and warnings.
-
-    `private`: only superusers can connect, whom no connection limit stops (seen on 15.20).
-    """
+    `private`: only superusers can connect, whom no connection limit stops (seen on 15.20)."""
     warnings: list[str] = []
     limit = _tablespace(session, like, warnings) + (" CONNECTION LIMIT 0" if private else "")
     try:
@@ -85,10 +83,8 @@ def set_comment(session: Session, name: str, comment: str | None) -> None:
 
 def close_doors(session: Session, name: str, pid: int, limit: int) -> None:
     """Refuse connections to a database, from superusers too, and end the existing ones except the backend `pid`.
-
     Parallel workers of that backend are refused, too (seen on 15.20). `limit` is the connection limit that applies once
-    `swap` opens the doors.
-    """
+    `swap` opens the doors."""
     session.execute(f"ALTER DATABASE {identifier(name)} WITH ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}")
     end_connections(session, name, but=pid)
 

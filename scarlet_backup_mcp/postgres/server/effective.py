@@ -35,11 +35,9 @@ _FRUGAL: Mapping[str, str] = {"max_parallel_maintenance_workers": "0", "maintena
 
 
 def effective(session: Session) -> dict[str, str]:
-    """Query the settings in `DECIDING`, and the database's custom variables, as a session of the database has them.
-
-    The session was opened with UNPINNED. Everything is qualified and no operator is used, so that nothing on the user's
-    path can replace it.
-    """
+    """Query the settings in `DECIDING`, and the database's custom variables, as a session of the database has them. The
+    session was opened with UNPINNED. Everything is qualified and no operator is used, so that nothing on the user's
+    path can replace it."""
     stored = "SELECT pg_catalog.unnest(s.setconfig) AS entry FROM pg_catalog.pg_db_role_setting AS s"
     entries: list[str] = [row["entry"] for row in session.rows(stored)]
     names = [*DECIDING, *sorted({name for entry in entries if "." in (name := entry.partition("=")[0])})]
@@ -64,11 +62,9 @@ def overlaid(base: Mapping[str, str], settings: Iterable[Setting]) -> dict[str, 
 
 
 def usable(session: Session, wanted: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Return those of `wanted` that this server accepts, and a warning for each other one, such as an unknown locale.
-
-    A text search configuration with a schema, which `effective` returns for a user's own, is assumed to come with the
-    dump.
-    """
+    """Return those of `wanted` that this server accepts, and a warning for each other one, such as an unknown locale. A
+    text search configuration with a schema, which `effective` returns for a user's own, is assumed to come with the
+    dump."""
     taken: dict[str, str] = {}
     warnings: list[str] = []
     for name, value in wanted.items():

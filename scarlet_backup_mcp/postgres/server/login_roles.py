@@ -14,10 +14,8 @@ _GRANTS = """SELECT CASE c.relkind WHEN 'S' THEN 'UPDATE ON SEQUENCE ' ELSE 'INS
 
 
 def create(session: Session, name: str, verifier: str, comment: str) -> None:
-    """Create a role that can log in; `verifier` is its password's, for SCRAM.
-
-    Its only right is BYPASSRLS, so that row security in the file, even if forced on owners, hides no row from it.
-    """
+    """Create a role that can log in; `verifier` is its password's, for SCRAM. Its only right is BYPASSRLS, so that row
+    security in the file, even if forced on owners, hides no row from it."""
     session.execute("BEGIN")
     session.execute(f"CREATE ROLE {identifier(name)} LOGIN BYPASSRLS PASSWORD {literal(verifier)}")
     session.execute(f"COMMENT ON ROLE {identifier(name)} IS {literal(comment)}")

@@ -18,10 +18,9 @@ RESTRICT_MINORS = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6, 18: 0}
 
 
 def pg_dump(encoding: str, snapshot: str | None = None, options: Iterable[str] = ()) -> list[str]:
-    """Return the command for a plain dump of the database in PGDATABASE, as of an exported snapshot (None: of now).
-
-    It uses the database's own encoding: without `--encoding`, a setting of the role, the database or the environment
-    could choose another one. `options` come last, and so win."""
+    """Return the command for a plain dump of the database in PGDATABASE, as of an exported snapshot (None: of now). It
+    uses the database's own encoding: without `--encoding`, a setting of the role, the database or the environment could
+    choose another one. `options` come last, and so win."""
     return [
         "pg_dump",
         "--no-password",
@@ -34,10 +33,9 @@ def pg_dump(encoding: str, snapshot: str | None = None, options: Iterable[str] =
 
 
 def pg_basebackup() -> list[str]:
-    """Return the command that writes the whole cluster as one tar archive to stdout.
-
-    It includes the WAL that makes it consistent; `backup_manifest` is the last member. Without `--checkpoint=fast` it
-    would wait for a checkpoint that is spread over minutes. Python's library lacks the default checksum, CRC32C."""
+    """Return the command that writes the whole cluster as one tar archive to stdout. It includes the WAL that makes it
+    consistent; `backup_manifest` is the last member. Without `--checkpoint=fast` it would wait for a checkpoint that is
+    spread over minutes. Python's library lacks the default checksum, CRC32C."""
     return [
         "pg_basebackup",
         "--no-password",
@@ -51,10 +49,8 @@ def pg_basebackup() -> list[str]:
 
 
 def psql_load() -> list[str]:
-    """Return the command for psql to load a script from stdin into the database in PGDATABASE.
-
-    The first error ends it with code 3, shown with its line (thanks to `--file`) and SQLSTATE. A lost connection ends
-    it with code 2."""
+    """Return the command for psql to load a script from stdin into the database in PGDATABASE. The first error ends it
+    with code 3, shown with its line (thanks to `--file`) and SQLSTATE. A lost connection ends it with code 2."""
     return ["psql", "-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "--file=-"]
 
 

@@ -84,10 +84,8 @@ def recomputed(
     snapshot: str | None = None,
 ) -> list[Recomputed]:
     """Digest the computed columns in an exported snapshot (None: as they are now); partitions count as one table.
-
     `facts` are those of the server and the connecting role; `seconds` is the time for all of it. Results say why
-    something could not be read. Raises ServerError or HostError only if nothing could be.
-    """
+    something could not be read. Raises ServerError or HostError only if nothing could be."""
     # The function must not count in statistics, which show what was written since a backup.
     until = time.monotonic() + seconds
     options = {

@@ -23,9 +23,8 @@ HOW = (
 
 
 def image(context: BackupContext, server_version: str) -> str:
-    """Return what a proof is bound to: the container's image, or the version of a server that runs in none.
-
-    Raises what `BackupContext.container_info` raises."""
+    """Return what a proof is bound to: the container's image, or the version of a server that runs in none. Raises what
+    `BackupContext.container_info` raises."""
     number = f"PostgreSQL {server_version.split()[0]}"  # packagers append their own text
     return context.container_info.image_id or number if context.settings.via == "docker" else number
 

@@ -16,9 +16,8 @@ SECONDS = 600
 def unlike_the_backup(
     server: Server, database: str, facts: ServerFacts, before: list[Recomputed] | None, progress: Progress
 ) -> list[str]:
-    """Describe what differs in the restored `database` from what it was `before`, or could not be compared.
-
-    [] if `before` is unknown. Raises nothing if it can't be read."""
+    """Describe what differs in the restored `database` from what it was `before`, or could not be compared. [] if
+    `before` is unknown. Raises nothing if it can't be read."""
     if not before:
         return []
     progress.stage("comparing what was recomputed")

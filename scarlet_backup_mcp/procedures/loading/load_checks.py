@@ -134,10 +134,9 @@ def without_violations(comparison: Comparison, violations: list[Violation]) -> C
 def of_database(
     restored: Restored, manifest: Manifest | None, table: str, unlike: list[str], lacking: list[str]
 ) -> list[Check]:
-    """Compare what a dump does not contain with the manifest, and do PROC-004's step 5.
-
-    Without a manifest, that counts the integrity `table`. `unlike` says what of owner, privileges and settings did not
-    come back, `lacking` what this server could not give the database before the load, so that the result is open."""
+    """Compare what a dump does not contain with the manifest, and do PROC-004's step 5. Without a manifest, that counts
+    the integrity `table`. `unlike` says what of owner, privileges and settings did not come back, `lacking` what this
+    server could not give the database before the load, so that the result is open."""
     server, name, options = restored.server, restored.name, restored.options
     if manifest is None or manifest.properties is None:
         count = count_table(server, name, table, options)

@@ -66,11 +66,9 @@ class LoadRole:
     def hand_over(
         self, server: Server, database: str, put_off: PutOff, options: Mapping[str, str], progress: Progress
     ) -> None:
-        """Have the superuser of `server` take over what the role created, and run the deferred statements.
-
-        None of them runs code of the file, and no settings remain that the role gave the database. Owners come first,
-        each in its own transaction: REASSIGN locks all the rest at once. Raises LoadFailed.
-        """
+        """Have the superuser of `server` take over what the role created, and run the deferred statements. None of them
+        runs code of the file, and no settings remain that the role gave the database. Owners come first, each in its
+        own transaction: REASSIGN locks all the rest at once. Raises LoadFailed."""
         script = [*put_off.owners, *login_roles.taking_over(self.name, server.user, database), *put_off.statements]
         load(server, database, "the file's owners and privileges", _lines(script), options, progress)
 

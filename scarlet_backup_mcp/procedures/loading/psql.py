@@ -35,11 +35,9 @@ NO_SHARED_MEMORY = "could not resize shared memory segment"
 
 
 class LoadFailed(RestoreFailed):
-    """The server refused part of the script. `said` is its message, without any value; `sqlstate` its code.
-
-    `table` (or a domain) and `constraint` are those that it names, "" if it names none; `function` is the one whose
-    body it occurred in, in the server's spelling.
-    """
+    """The server refused part of the script. `said` is its message, without any value; `sqlstate` its code. `table` (or
+    a domain) and `constraint` are those that it names, "" if it names none; `function` is the one whose body it
+    occurred in, in the server's spelling."""
 
     def __init__(
         self, name: str, said: str, sqlstate: str, table: str = "", constraint: str = "", function: str = ""
@@ -118,9 +116,8 @@ def load(
 def script_of(
     entry: Entry, sha256: str, through: Through | None, progress: Progress, *, rows: bool = True
 ) -> Iterator[bytes]:
-    """Yield a backup's script, read `through` that; without `rows`, its definitions only.
-
-    Raises RestoreFailed, at the latest at the end, if the file has changed or does not have that SHA-256."""
+    """Yield a backup's script, read `through` that; without `rows`, its definitions only. Raises RestoreFailed, at the
+    latest at the end, if the file has changed or does not have that SHA-256."""
     status = entry.path.stat()
     if (status.st_size, status.st_mtime_ns) != (entry.bytes, entry.mtime_ns):
         raise RestoreFailed(f"{entry.name.name} changed after it was verified. The live database is unchanged.")

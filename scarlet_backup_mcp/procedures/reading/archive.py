@@ -151,10 +151,8 @@ def write(
     failure: Callable[[Exit], BackupToolError],
 ) -> ArchiveWritten:
     """Run a program there that writes an archive of about `total` bytes to stdout; put it, compressed, into `partial`.
-
     Raises what `failure` returns for an exit code other than 0, DumpIncomplete if the archive is not complete, or what
-    the host and the disk raise; `partial` is then useless.
-    """
+    the host and the disk raise; `partial` is then useless."""
     inventory, compressor = Inventory(), Compressor(compression)
     reader = TarReader(inventory)
 

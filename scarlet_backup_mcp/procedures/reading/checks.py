@@ -71,10 +71,8 @@ def quick_checks(record: BackupRecord[Manifest]) -> list[Check]:
 def content_checks(
     record: BackupRecord[Manifest], encoding: str, found: Examination, certain: bool, choice: DumpChoice | None
 ) -> list[Check]:
-    """Check everything that the whole content shows.
-
-    `encoding` describes what PowerShell did to the file; `certain`: it is known how to undo that, and not just one of
-    several ways. `choice` is what was read of a foreign script."""
+    """Check everything that the whole content shows. `encoding` describes what PowerShell did to the file; `certain`:
+    it is known how to undo that, and not just one of several ways. `choice` is what was read of a foreign script."""
     manifest, summary = record.manifest, found.summary
     trailer = summary is not None and summary.trailer
     uncommented = choice is not None and choice.uncommented

@@ -23,12 +23,9 @@ Through = Callable[[Iterator[bytes]], Iterator[bytes]]
 
 @dataclass(frozen=True)
 class DumpChoice:
-    """What to read of a script. `refused`: why it can't be restored, though nothing is wrong with it.
-
-    `database` is the one that it names, if that is another one; `tables` is how many it creates; `roles` are those that
-    it creates, but a restore does not. `uncommented`: it has no pg_dump comments, so that nothing shows whether its end
-    is missing.
-    """
+    """What to read of a script. `refused`: why it can't be restored, though nothing is wrong with it. `database` is the
+    one that it names, if that is another one; `tables` is how many it creates; `roles` are those that it creates, but a
+    restore does not. `uncommented`: it has no pg_dump comments, so that nothing shows whether its end is missing."""
 
     way: Through = without_mark
     told: list[str] = field(default_factory=list[str])

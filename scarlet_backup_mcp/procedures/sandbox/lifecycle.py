@@ -102,10 +102,8 @@ def throw_away_server(context: BackupContext, progress: Progress) -> Generator[T
 
 @contextmanager
 def vacant_container(context: BackupContext, progress: Progress) -> Generator[Vacant]:
-    """Start a container of the live one's image for a server whose data directory is yet to come.
-
-    For errors and leftovers see `throw_away_server`.
-    """
+    """Start a container of the live one's image for a server whose data directory is yet to come. For errors and
+    leftovers see `throw_away_server`."""
     with _making_room(context, progress) as (likeness, owner, left):
         image, where = _image(context)
         command = recovery.command(likeness.bin_dir, containers.HOME)

@@ -30,10 +30,8 @@ HARMLESS = (checks.MANIFEST, checks.CLOCK, archive_checks.CONSISTENT)
 def verify_volume(
     context: BackupContext, progress: Progress, entry: Entry, level: Level, *, for_sql: Sequence[str] = ()
 ) -> Verification:
-    """Check an archive and, after `full` or `drill`, keep the outcome with it.
-
-    `for_sql` names given arguments that are only for SQL backups. Raises ArgumentsInvalid, StoreError, or what
-    `drill.volume` raises."""
+    """Check an archive and, after `full` or `drill`, keep the outcome with it. `for_sql` names given arguments that are
+    only for SQL backups. Raises ArgumentsInvalid, StoreError, or what `drill.volume` raises."""
     began = time.monotonic()
     if for_sql:
         raise ArgumentsInvalid(
