@@ -14,6 +14,7 @@ from typing import Any, get_args
 import click
 
 from .. import __version__, summaries
+from ..errors import ConfigurationError
 from ..logs import log_to_stderr
 from ..models.common import BackupLevel, CodePage, Compression, Kind, Level
 from ..models.results import Backup, Prune, Repaired, Restore
@@ -53,7 +54,11 @@ def serve(**common: Any) -> None:
     with errors(as_json=False):
         from ..server.stdio import serve as serve_stdio  # takes most of a second to import: not for the other commands
 
-        serve_stdio(settings_of(common))
+        try:
+            settings = settings_of(common)
+        except ConfigurationError as error:
+            settings = error
+        serve_stdio(settings)
 
 
 @main.command(cls=Schedulable)

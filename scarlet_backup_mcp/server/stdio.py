@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -9,15 +10,20 @@ import sys
 import anyio
 from mcp.server.mcpserver import MCPServer
 
+from ..errors import ConfigurationError
 from ..logs import log_to_stderr
 from ..settings import Settings
 from .tool_calls import ALIVE, App
 from .tools import create_server
 
+log = logging.getLogger(__name__)
 
-def serve(settings: Settings) -> None:
+
+def serve(settings: Settings | ConfigurationError) -> None:
     """Serve over stdio until its end of input or a signal. Nothing but protocol goes to stdout."""
     log_to_stderr("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if isinstance(settings, ConfigurationError):
+        log.error("%s", settings)
     anyio.run(_serve, create_server(settings))
     sys.stderr.flush()
     os._exit(0)  # a worker thread that is still blocked must not keep the process

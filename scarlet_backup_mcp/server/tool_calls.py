@@ -14,7 +14,7 @@ from mcp.types import CallToolResult, TextContent
 from pydantic import ConfigDict, RootModel
 
 from .. import summaries
-from ..errors import ArgumentsInvalid, BackupToolError, InternalError, NextCall
+from ..errors import ArgumentsInvalid, BackupToolError, ConfigurationError, InternalError, NextCall
 from ..models.audit import Client
 from ..models.common import Model
 from ..models.results import Backup, ErrorReport, Integrity, Listing, Prune, Restore, Running
@@ -86,7 +86,7 @@ class Question:
 class App:
     """What the tools share."""
 
-    settings: Settings
+    settings: Settings | ConfigurationError
     jobs: Jobs
     questions: dict[tuple[object, ...], Question] = field(default_factory=dict[tuple[object, ...], Question])
 
@@ -117,11 +117,19 @@ def app_of(ctx: Context[App]) -> App:
     return ctx.request_context.lifespan_context
 
 
-async def in_thread(settings: Settings, work: Callable[[BackupContext], T]) -> T:
+def open_context(settings: Settings | ConfigurationError) -> BackupContext:
+    """Open what a call works on. Raises ConfigurationError; a wrong setting is an answer, and no end of the server: of
+    that hosts only say that the connection was closed."""
+    if isinstance(settings, ConfigurationError):
+        raise settings.with_traceback(None)
+    return BackupContext(settings)
+
+
+async def in_thread(settings: Settings | ConfigurationError, work: Callable[[BackupContext], T]) -> T:
     """Something short and read-only, in a thread. Raises nothing but BackupToolError."""
 
     def run() -> T:
-        with BackupContext(settings) as context:
+        with open_context(settings) as context:
             return work(context)
 
     try:
@@ -153,7 +161,7 @@ async def long_call(
     app, client, call = app_of(ctx), client_of(ctx), CALL.get()
 
     def run(progress: Progress) -> Model:
-        with BackupContext(app.settings) as context:
+        with open_context(app.settings) as context:
             return calls.call(context, call.tool, arguments, client, lambda notes: work(context, progress, notes))
 
     async def tell(number: float, message: str) -> None:

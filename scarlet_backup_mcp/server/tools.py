@@ -15,7 +15,7 @@ from mcp.types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
 from .. import __version__
-from ..errors import BackupToolError
+from ..errors import BackupToolError, ConfigurationError
 from ..models.common import BackupLevel, CodePageText, Compression, Kind, Level, Model
 from ..models.results import Backup, Integrity, Listing, Prune, Restore
 from ..models.verification import Verification
@@ -86,8 +86,8 @@ INTEGRITY_FIELDS = ("healthy", "safe_to_proceed", "agents", "findings")
 PRUNE_FIELDS = ("removed", "items", "confirmation", "warnings")
 
 
-def create_server(settings: Settings) -> MCPServer[App]:
-    """The MCP server for these settings."""
+def create_server(settings: Settings | ConfigurationError) -> MCPServer[App]:
+    """Make the MCP server for these settings; with an error in their place every call answers that."""
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[App]) -> AsyncGenerator[App]:

@@ -191,27 +191,27 @@ WRONG = {
 }
 
 
-def test_wrong_settings_are_refused_at_the_start(tmp_path: Path) -> None:
-    """Each with its variable, its value and what is allowed."""
+async def test_wrong_settings_are_the_answer_of_every_call(tmp_path: Path) -> None:
+    """Each with its variable, its value and what is allowed; of a server that ends hosts only say that it is closed."""
     environment = environment_of(docker_settings_of_nobody())
     environment |= {PREFIX + name: value for name, (value, _) in WRONG.items()}
-    with RawServer(environment, tmp_path) as it:
-        assert it.end(10) == 2
-        assert it.noise == []
-        said = it.log.read_text()
-    for name, (value, allowed) in WRONG.items():
-        assert f"{PREFIX}{name}={value!r}" in said, name
-        assert allowed in said, name
+    async with agent_over_stdio(environment, tmp_path, "2026-07-28") as it:
+        assert len(it.tools) == 6
+        for tool, arguments in (("list_backups", {}), ("backup", {}), ("restore", {"backup": "latest"})):
+            error = await it.fail(tool, **arguments)
+            assert error["code"] == "configuration_invalid"
+            for name, (value, allowed) in WRONG.items():
+                assert f"{PREFIX}{name}={value!r}" in error["message"], name
+                assert allowed in error["message"], name
+    said = (tmp_path / "stderr.log").read_text()
     assert "configuration_invalid" in said
     assert "Traceback" not in said
 
 
-def test_local_server_without_its_address_is_refused_at_the_start(tmp_path: Path) -> None:
-    with RawServer(environment_of(docker_settings_of_nobody()) | {f"{PREFIX}VIA": "local"}, tmp_path) as it:
-        assert it.end(10) == 2
-        said = it.log.read_text()
-    assert f"{PREFIX}DSN" in said
-    assert "postgresql://" in said
+async def test_local_server_without_its_address_says_what_is_missing(tmp_path: Path) -> None:
+    environment = environment_of(docker_settings_of_nobody()) | {f"{PREFIX}VIA": "local"}
+    async with agent_over_stdio(environment, tmp_path, "2025-11-25") as it:
+        assert "SCARLET_BACKUP_DSN" in (await it.fail("db_integrity"))["message"]
 
 
 # -- giving up, and ending -------------------------------------------------------------------------------------------
