@@ -52,6 +52,23 @@ async def test_question_tells_what_would_be_done(local_database: LocalDatabase, 
     assert restored["integrity_rows"] == AGENTS
 
 
+async def test_question_says_loudly_that_the_live_database_has_more(
+    local_database: LocalDatabase, local: Settings
+) -> None:
+    user = User("decline")
+    async with agent(local, "2025-11-25", user) as it:
+        await it.call("backup")
+        execute(local_database, "CREATE TABLE letta.more AS SELECT generate_series(1, 100) AS id")
+        await it.fail("restore", backup="latest")
+        execute(local_database, "DROP TABLE letta.more; DELETE FROM letta.messages")
+        await it.fail("restore", backup="latest")
+    more, less = user.questions
+    assert f"The live database has {ROWS + 100} rows in " in more
+    assert "CAUTION: it has 100 more rows than the backup!" in more
+    assert "The live database has " in less
+    assert "CAUTION" not in less
+
+
 async def test_question_about_a_missing_database_promises_nothing(
     local_database: LocalDatabase, local: Settings
 ) -> None:

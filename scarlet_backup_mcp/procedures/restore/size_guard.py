@@ -47,6 +47,22 @@ def live(context: BackupContext, integrity_rows: int | None, progress: Progress)
     return Size(rows, integrity_rows, number)
 
 
+def compared(brings: Size, now: Size, table: str) -> str:
+    """Say what is there now, and loudly where that is more than what comes. "" if its rows are not known."""
+    if now.rows is None:
+        return ""
+    pairs = (
+        ("rows", brings.rows, now.rows),
+        (f"rows in {table}", brings.integrity_rows, now.integrity_rows),
+        ("tables", brings.tables, now.tables),
+    )
+    more = [
+        f"{old - new:,} more {what}" for what, new, old in pairs if new is not None and old is not None and new < old
+    ]
+    caution = f" CAUTION: it has {', '.join(more)} than the backup!" if more else ""
+    return f"The live database has {now.told(table)}.{caution}"
+
+
 def check(source: str, brings: Size, now: Size, table: str, *, accepted: bool) -> list[str]:
     """Gives a warning with both numbers where it is less than half and `accepted`. Raises SmallerRefused otherwise."""
     pairs = (

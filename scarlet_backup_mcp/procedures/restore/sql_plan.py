@@ -102,6 +102,7 @@ class SqlPlan:
         words = [
             f"Restore {kind} {self.source} (of {self.created_at:%Y-%m-%d %H:%M:%S} UTC{inside}) as the database "
             f"{self.database} of {self.server}, {now}?",
+            *filter(None, [size_guard.compared(Size(self.rows, self.integrity_rows), self.now, table)]),
             *self.warnings,
         ]
         if self.live_oid is not None:

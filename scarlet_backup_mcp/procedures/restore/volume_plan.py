@@ -61,6 +61,7 @@ class VolumePlan:
     databases: list[str]
     integrity_rows_now: int | None
     warnings: list[str]
+    now: Size | None = None
     read: Archive | None = None
     brings: list[ConfigurationFinding] = field(default_factory=list[ConfigurationFinding])
 
@@ -73,6 +74,12 @@ class VolumePlan:
     def manifest(self) -> VolumeManifest | None:
         """What `backup` has written down; None for an undo point or a foreign archive."""
         return self.record.manifest if self.record else None
+
+    @property
+    def brought(self) -> Size:
+        """How much the archive has of the configured database."""
+        manifest = self.manifest
+        return Size(manifest.rows, manifest.integrity_rows) if manifest else Size(None, None)
 
     @property
     def where(self) -> str:
@@ -115,6 +122,7 @@ class VolumePlan:
                 f"Restore {kind} {self.source} (of {self.created_at:%Y-%m-%d %H:%M:%S} UTC{inside}) into {self.where}? "
                 f"The whole cluster comes back{holds}: every database that is there now ({now}; "
                 f"{self.integrity_rows_now} in {table}) is replaced, with roles, passwords and settings.",
+                *filter(None, [size_guard.compared(self.brought, self.now, table) if self.now else ""]),
                 *self.warnings,
                 "The server is stopped meanwhile. Its present contents are kept in the volume as an undo point, and an "
                 "older one of a volume is removed.",
@@ -163,8 +171,9 @@ def plan(context: BackupContext, progress: Progress, source: str, options: Resto
     warnings = _check_origin(context, record, options) if record else []
     running = container_info is not None and container_info.state == "running"
     databases, rows, settings = _look(context, site, source if undo else None) if running else ([], None, {})
-    if manifest is not None and context.database in databases:
-        brings, now = Size(manifest.rows, manifest.integrity_rows), size_guard.live(context, rows, progress)
+    now = size_guard.live(context, rows, progress) if record is not None and context.database in databases else None
+    if manifest is not None and now is not None:
+        brings = Size(manifest.rows, manifest.integrity_rows)
         table = context.settings.integrity_table
         warnings += size_guard.check(source, brings, now, table, accepted=options.accept_smaller)
     read, brought = None, list[ConfigurationFinding]()
@@ -186,6 +195,7 @@ def plan(context: BackupContext, progress: Progress, source: str, options: Resto
         databases=databases,
         integrity_rows_now=rows,
         warnings=warnings,
+        now=now,
         read=read,
         brings=[] if options.accept_configuration else brought,
     )
