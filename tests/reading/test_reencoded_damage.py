@@ -71,7 +71,7 @@ def test_a_file_that_was_cut_off_is_told_with_what_is_whole_before(place: Place,
     place.put(ends[where])
     words = {"within a UTF-16 unit": "within a character", "within a line": "the last line has no end"}
     assert 0 < rows_of(dump[:at]) < rows_of(dump)
-    proves_lost(place, words.get(where, "the script ends inside the COPY data"), f"hold {rows_of(dump[:at])} rows")
+    proves_lost(place, words.get(where, "the script ends inside the COPY data"), f"have {rows_of(dump[:at])} rows")
 
 
 def test_a_file_without_the_trailer_is_told(place: Place) -> None:
@@ -103,7 +103,7 @@ def test_a_compressed_file_that_was_cut_off_is_told_to_be_that(live: Place, leng
 @pytest.mark.parametrize("appended", [b"-- appended by hand\n", b"SELECT 1;\r\n"])
 def test_plain_bytes_after_utf16_are_told_with_what_is_whole_before(place: Place, appended: bytes) -> None:
     place.put(mangle(place.origin.dump, 850, "utf-16le") + appended)
-    proves_lost(place, f"hold {rows_of(place.origin.dump)} rows")
+    proves_lost(place, f"have {rows_of(place.origin.dump)} rows")
 
 
 def test_a_second_dump_after_the_first_is_told(place: Place) -> None:
@@ -124,7 +124,7 @@ def test_a_carriage_return_within_a_line_is_told_with_its_line(place: Place, con
     place.put(whole[:middle] + "\r".encode(codec) + whole[middle:])
     line = place.origin.dump.count(b"\n", 0, at) + 1
     rows = rows_of(place.origin.dump[:at])
-    proves_lost(place, f"line {line}: a carriage return within a line", f"hold {rows} rows")
+    proves_lost(place, f"line {line}: a carriage return within a line", f"have {rows} rows")
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf", b"\xff\xfe\r\0\n\0", b"\r\n"])
