@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 from mcp import Client
 from mcp.types import Implementation
 
@@ -43,6 +44,7 @@ async def introduced(settings: Settings, era: str, user: User) -> AsyncGenerator
         yield Agent(client, (await client.list_tools()).tools)
 
 
+@pytest.mark.sample(1)
 @each_era
 async def test_every_call_over_mcp_that_changed_or_tried_is_in_the_log(
     local_database: LocalDatabase, tmp_path: Path, era: str

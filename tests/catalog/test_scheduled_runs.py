@@ -234,6 +234,7 @@ def test_killed_scheduled_run_is_told_until_the_next_good_one(scheduled: Schedul
     assert not [code for code in findings if code.startswith("scheduled_backup")]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "wrong",
     [("--keep-last", "0"), ("--database", "another_than_the_dsn_names"), ("--dir", "relative")],

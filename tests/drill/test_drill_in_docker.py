@@ -103,6 +103,7 @@ def test_an_engine_that_goes_away_says_nothing_of_the_backup_and_what_it_kept_is
     assert left(settings) == []
 
 
+@pytest.mark.long
 def test_another_version_is_told_apart_from_damage(scarlet: Stack, databases: Databases, tmp_path: Path) -> None:
     docker = load_settings(dir=tmp_path, container=scarlet.container, project=scarlet.project)
     older = take(docker).name

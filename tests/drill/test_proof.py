@@ -219,6 +219,7 @@ def test_a_nasty_database_is_proved(databases: Databases, shared: Throwaways) ->
     proved(databases.settings(name), compression="zstd")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("options", "statements"),
     [

@@ -352,6 +352,7 @@ def test_without_a_shell_the_runtimes_words_are_the_errors(docker: Any, box: str
     assert not output
 
 
+@pytest.mark.long
 def test_a_killed_pipeline_is_no_crashed_backend(docker: Any, make_container: Callable[..., str]) -> None:
     """The postmaster is process 1 there: orphans that die of a signal would make it throw all sessions out."""
     host = DockerHost(make_container(entrypoint=None, environment={"POSTGRES_PASSWORD": "x"}), "postgres", "none")

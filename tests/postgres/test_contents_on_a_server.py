@@ -156,6 +156,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.sample(30)
 @pytest.mark.parametrize(("change", "what"), CHANGES)
 def test_a_change_is_found_and_named(base: Base, change: str, what: str) -> None:
     with base.place.database(base.name) as name:

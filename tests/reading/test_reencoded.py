@@ -89,6 +89,7 @@ def test_a_drill_proves_a_file_and_the_date_is_kept(place: Place, name: str) -> 
     assert path.read_bytes() == stored
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("container", "page"), [("utf-16le", 850), ("utf-8-bom", 1252), ("crlf", 65001)])
 def test_a_restore_goes_through_a_drill_and_brings_the_dumped_database_back(
     live: Place, container: Container, page: CodePage

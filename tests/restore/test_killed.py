@@ -48,7 +48,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGK
         ],
         "reading",
         "loading",
-        "analysing",
     ),
 )
 def test_cancelled_restore_leaves_nothing_behind(mind: Mind, title: str) -> None:
@@ -136,6 +135,7 @@ def test_restore_killed_after_the_swap_is_finished_by_the_next_call(mind: Mind, 
     assert "finished" in told
 
 
+@pytest.mark.long
 def test_journal_that_can_not_be_removed_spoils_no_restore(
     mind: Mind, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +157,7 @@ def test_journal_that_can_not_be_removed_spoils_no_restore(
     assert stack.state(stack.dependent) == "running"
 
 
+@pytest.mark.long
 def test_next_restore_settles_a_killed_one_first(mind: Mind, stack: Stack) -> None:
     live = mind.fingerprint()
     kill_a_restore(mind, "after the swap", mind.set_aside("aside"))

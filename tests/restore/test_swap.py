@@ -130,6 +130,7 @@ def prepared(box: Box, mind: Mind) -> Generator[None]:
                 box.psql("ROLLBACK PREPARED 'left-open'", name)
 
 
+@pytest.mark.long
 def test_a_prepared_transaction_is_named(box: Box, mind: Mind) -> None:
     with prepared(box, mind), pytest.raises(PreflightFailed) as refused:
         put_back(mind)

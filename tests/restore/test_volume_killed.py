@@ -72,6 +72,7 @@ def test_restore_killed_in_the_exchange_is_rolled_back(moment: str, undoable_vol
     rig.assert_tidy(undo)
 
 
+@pytest.mark.long
 def test_restore_killed_before_its_journal_leaves_a_helper_that_hinders_nobody(
     changed_volume: tuple[Rig, Backup],
 ) -> None:
@@ -235,6 +236,7 @@ def test_contents_come_back_wherever_they_are_mounted_and_the_journal_goes_witho
         assert not rig.journal.exists()
 
 
+@pytest.mark.long
 @pytest.mark.anyio
 @pytest.mark.parametrize("face", ["terminal", "dialog", "typed"])
 async def test_what_was_settled_is_told_also_by_a_call_of_which_nothing_comes(

@@ -293,6 +293,7 @@ def test_proc_004s_own_archive_is_restored_when_that_is_accepted(changed_volume:
     (rig.directory / name).unlink()
 
 
+@pytest.mark.long
 def test_stopped_container_gets_its_contents_and_is_started(changed_volume: tuple[Rig, Backup]) -> None:
     rig, _ = changed_volume
     run_docker("stop", rig.container)
@@ -432,6 +433,7 @@ async def test_agent_is_asked_and_a_stale_answer_is_refused(changed_volume: tupl
     rig.assert_tidy(undone["undo_point"])
 
 
+@pytest.mark.long
 def test_command_line(changed_volume: tuple[Rig, Backup]) -> None:
     rig, saved = changed_volume
     would = command(rig, "restore", saved.name, "--dry-run")

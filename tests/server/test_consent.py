@@ -162,6 +162,7 @@ async def test_phrase_for_another_file_is_refused(local_database: LocalDatabase,
     assert live_oid(local_database) == before
 
 
+@pytest.mark.sample(1)
 @each_era
 async def test_each_restore_asks_anew(local_database: LocalDatabase, local: Settings, era: str) -> None:
     user = User()
@@ -190,6 +191,7 @@ async def test_sealed_answer_is_good_once(local_database: LocalDatabase, local: 
     assert len(undo_points(local_database)) == 1
 
 
+@pytest.mark.sample(1)
 @each_era
 async def test_two_questions_that_are_open_at_once_allow_one_restore(
     local_database: LocalDatabase, local: Settings, era: str

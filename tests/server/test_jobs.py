@@ -77,6 +77,7 @@ async def test_job_is_known_to_its_tool_only(local_database: LocalDatabase, loca
         assert (await it.call("backup", job=job))["status"] == "done"
 
 
+@pytest.mark.sample(1)
 @each_era
 async def test_restore_can_be_a_job(local_database: LocalDatabase, local: Settings, era: str) -> None:
     user = User()
@@ -105,6 +106,7 @@ async def time_out(it: Agent) -> None:
         await it.client.call_tool("backup", {}, read_timeout_seconds=0.5)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("stop", [leave(0.5), time_out], ids=["cancelled", "timed out"])
 @each_era
 async def test_call_that_is_given_up_leaves_nothing(
@@ -173,6 +175,7 @@ async def test_progress_grows(local: Settings, era: str) -> None:
             assert_orderly(told)
 
 
+@pytest.mark.sample(1)
 @each_era
 async def test_progress_grows_whatever_a_procedure_reports(
     idle: Settings, era: str, monkeypatch: pytest.MonkeyPatch

@@ -306,6 +306,7 @@ def make_all_fail(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     monkeypatch.setattr(BackupContext, "__init__", fail)
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize(("tool", "arguments", "user"), UNFORESEEN)
 @each_era
 async def test_unforeseen_exception_becomes_an_error_with_a_code(
