@@ -1,0 +1,56 @@
+"""A call that would help, as a command line that can be pasted."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import AbstractContextManager
+
+import click
+import pytest
+
+from scarlet_backup_mcp.cli import next_command
+from scarlet_backup_mcp.cli.commands import main
+from scarlet_backup_mcp.errors import NextCall, again
+
+pytestmark = pytest.mark.skipif(next_command.os.name == "nt", reason="quotes for a POSIX shell")
+
+
+def typed(line: str) -> AbstractContextManager[click.Context]:
+    """As if a person had typed it after the program's name."""
+    name, *rest = shlex.split(line)
+    group = main.make_context("scarlet-backup-mcp", [name, *rest], resilient_parsing=True)
+    return main.commands[name].make_context(name, rest, parent=group)
+
+
+CASES = [
+    (
+        "restore 'a b.sql' --dir /x",
+        again(accept_foreign=True),
+        "restore 'a b.sql' --accept-foreign --dir /x",
+    ),
+    ("restore latest --drill=always --yes", again(drill=None), "restore latest --yes"),
+    ("restore latest --leave-dependents", again(backup="x.sql"), "restore x.sql --leave-dependents"),
+    ("restore a.sql --json --quiet", again(drill="never"), "restore a.sql --drill never"),
+    ("backup --kind sql --label 'my own'", again(kind="volume"), "backup --kind volume --label 'my own'"),
+    ("verify x.sql --container c", NextCall(tool="list_backups"), "list --container c"),
+    ("prune --dry-run", NextCall(tool="prune_backups", arguments={"dry_run": False}), "prune"),
+    (
+        "backup",
+        NextCall(tool="verify_backup", arguments={"backup": "x.sql", "level": "drill"}),
+        "verify x.sql --level drill",
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "call", "expected"), CASES, ids=[expected for *_, expected in CASES])
+def test_the_next_call_is_spelled_as_the_person_would_type_it(line: str, call: NextCall, expected: str) -> None:
+    with typed(line):
+        spelled = next_command.command_line(call.after(line.split()[0], next_command.given()))
+    assert spelled == f"scarlet-backup-mcp {expected}"
+
+
+def test_a_password_on_the_command_line_is_not_repeated() -> None:
+    with typed("verify x.sql --dsn postgresql://scarlet:hunter2@127.0.0.1/letta"):
+        spelled = next_command.command_line(again(level="full").after("verify_backup", next_command.given()))
+    assert spelled.startswith("scarlet-backup-mcp verify x.sql --level full --dsn ")
+    assert "hunter2" not in spelled
