@@ -34,6 +34,11 @@ class Settings(BaseSettings):
     on_failure: str | None = Field(
         None, description="Command to run if a scheduled run fails; it gets the error as JSON on stdin."
     )
+    ask: Literal["dialog", "conversation"] = Field(
+        "dialog",
+        description="Where an MCP client's user is asked: in the host's dialog, or in the conversation, for hosts that "
+        "decline dialogs by themselves.",
+    )
     gate_minutes: int = Field(
         60, ge=1, le=100_000, description="Maximum age in minutes of a backup that opens the gate to PROC-003."
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ from mcp.server.mcpserver import Context, Elicit, Resolve
 from pydantic import BaseModel, Field
 
 from .. import summaries
-from ..errors import ArgumentsInvalid, BackupToolError, ConfirmationNeeded, ConfirmationStale, again
+from ..errors import ArgumentsInvalid, BackupToolError, ConfigurationError, ConfirmationNeeded, ConfirmationStale, again
 from ..models.audit import Client
 from ..models.common import CodePage
 from ..models.results import ErrorReport
@@ -32,6 +32,9 @@ from ..redaction import printable
 from .tool_calls import App, Question, app_of, client_of, in_thread, report
 
 QUESTION_SECONDS = 600
+HUMAN_SECONDS = 1.0
+"""No person reads a question and declines in less: then the host did it by itself, as some do."""
+PRUNE = "prune"
 MODERN = "2026-07-28"
 """From this version on a question is put by an answer to the call, which is then made a second time."""
 
@@ -96,7 +99,7 @@ async def confirm_restore(
 
     def propose(context: BackupContext) -> _Asked:
         proposal = _proposal(context, client, backup, options)
-        return proposal.source, proposal.question, proposal.confirms
+        return proposal.source, proposal.question, proposal.confirms, _typed(proposal.source)
 
     def how_to_confirm(context: BackupContext) -> ConfirmationNeeded:
         return _how_to_confirm(context, client, backup, options, "this client can't ask the user")
@@ -113,7 +116,8 @@ async def confirm_prune(
 
     def propose(context: BackupContext) -> _Asked:
         would = retention.prune(context, Progress(), include_undo=include_undo)
-        return "prune", summaries.question_before_pruning(would) if would.confirmation else "", would.confirmation or ""
+        text = summaries.question_before_pruning(would) if would.confirmation else ""
+        return PRUNE, text, would.confirmation or "", {"confirmation": would.confirmation}
 
     def how_to_confirm(context: BackupContext) -> ConfirmationNeeded | None:
         if retention.prune(context, Progress(), include_undo=include_undo).confirmation is None:
@@ -125,7 +129,7 @@ async def confirm_prune(
             again(dry_run=True),
         )
 
-    return await _ask(ctx, ("prune", include_undo), propose, how_to_confirm)
+    return await _ask(ctx, (PRUNE, include_undo), propose, how_to_confirm)
 
 
 async def consent(
@@ -142,12 +146,13 @@ async def consent(
     app = app_of(ctx)
     question = app.questions.pop(_key(ctx, "restore", backup, options), None)
     if confirmation is not None:
+        _refuse_after_a_no(app, backup)
         if confirmation != f"restore {backup}" or backup == "latest":
             why = "the confirmation given does not name this backup"
             client = client_of(ctx)
             raise await in_thread(app.settings, lambda context: _how_to_confirm(context, client, backup, options, why))
         return backup, None
-    agreed = _agreed(answer, question)
+    agreed = _agreed(app, answer, question)
     return agreed.subject, agreed.confirms
 
 
@@ -155,12 +160,16 @@ def consent_to_prune(
     ctx: Context[App], answer: ElicitationResult[Confirm], confirmation: str | None, include_undo: bool
 ) -> str:
     """What the user's yes is bound to. Raises BackupToolError as `consent` does."""
-    question = app_of(ctx).questions.pop(_key(ctx, "prune", include_undo), None)
-    return confirmation if confirmation is not None else _agreed(answer, question).confirms
+    app = app_of(ctx)
+    question = app.questions.pop(_key(ctx, PRUNE, include_undo), None)
+    if confirmation is None:
+        return _agreed(app, answer, question).confirms
+    _refuse_after_a_no(app, PRUNE)
+    return confirmation
 
 
-_Asked = tuple[str, str, Any]
-"""Subject, text and what a yes confirms: see `Question`."""
+_Asked = tuple[str, str, Any, Mapping[str, Any]]
+"""Subject, text, what a yes confirms, and how it is typed: see `Question`."""
 
 
 async def _ask(
@@ -173,11 +182,12 @@ async def _ask(
     app, key = app_of(ctx), _key(ctx, *what)
     capability = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
     try:
-        if capability is None or (capability.form is None and capability.url is not None):
+        in_conversation = not isinstance(app.settings, ConfigurationError) and app.settings.ask == "conversation"
+        if in_conversation or capability is None or (capability.form is None and capability.url is not None):
             needed = await in_thread(app.settings, how_to_confirm)
             if needed is not None:
                 raise needed
-            app.questions[key] = Question("", "", "", time.monotonic(), "")
+            app.questions[key] = Question("", "", "", {}, time.monotonic(), "")
             return Confirm(confirm=True)
         answered = ctx.input_responses is not None or ctx.request_state is not None
         question = app.questions.get(key) if answered else None
@@ -191,14 +201,43 @@ async def _ask(
         return Refused(confirm=False, error=report(error))
 
 
-def _agreed(answer: ElicitationResult[Confirm], question: Question | None) -> Question:
+def _agreed(app: App, answer: ElicitationResult[Confirm], question: Question | None) -> Question:
     if answer.action == "accept" and isinstance(answer.data, Refused):
         raise answer.data.as_error()
-    if answer.action != "accept" or not answer.data.confirm:
-        raise ConfirmationNeeded("The user did not agree; nothing was changed.", "Ask the user what to do instead.")
+    if answer.action == "cancel":
+        raise ConfirmationNeeded(
+            "The question was closed without an answer; nothing was changed.",
+            "Ask again when the user wants it.",
+            again(),
+        )
     if question is None:
         raise ConfirmationStale("This answer was used already, or its question is no longer open.")
-    return question
+    if answer.action == "accept" and answer.data.confirm:
+        return question
+    if answer.action == "decline" and time.monotonic() - question.asked_at < HUMAN_SECONDS:
+        raise ConfirmationNeeded(
+            "This host declined by itself, sooner than anybody could read the question; nothing was changed.",
+            f'Ask the user in the conversation: "{question.text}" If the user agrees, call again with the confirmation '
+            f'"{question.typed["confirmation"]}".',
+            again(**question.typed),
+        )
+    app.refused[question.subject] = time.monotonic()
+    raise ConfirmationNeeded("The user said no; nothing was changed.", "Ask the user what to do instead.")
+
+
+def _refuse_after_a_no(app: App, subject: str) -> None:
+    """A user's no in a dialog holds against a confirmation that an agent types. Raises ConfirmationNeeded."""
+    said = app.refused.get(subject)
+    if said is not None and time.monotonic() - said < QUESTION_SECONDS:
+        raise ConfirmationNeeded(
+            f"The user said no to this {(time.monotonic() - said) / 60:.0f} minutes ago; nothing was changed.",
+            "Ask the user what to do instead. Without a confirmation the user is asked again.",
+        )
+
+
+def _typed(source: str) -> dict[str, Any]:
+    """The arguments that stand for a user's yes in the conversation."""
+    return {"backup": source, "confirmation": f"restore {source}"}
 
 
 def _key(ctx: Context[App], *what: object) -> tuple[object, ...]:
@@ -216,7 +255,7 @@ def _how_to_confirm(
     return ConfirmationNeeded(
         f"A restore replaces what is there, and {why}.",
         f'Ask the user: "{proposal.question}" If the user agrees, call again with the confirmation "restore {name}".',
-        again(backup=name, confirmation=f"restore {name}"),
+        again(**_typed(name)),
     )
 
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import ToolAnnotations
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ..errors import ArgumentsInvalid
+from ..errors import ArgumentsInvalid, ConfirmationNeeded, again
 from ..nearest import nearest
 from .schemas import input_schema, output_schema
 from .tool_calls import begin, failed
@@ -40,7 +41,16 @@ class StrictTool(Tool):
                     f"Correct them; its parameters are {', '.join(properties)}.",
                 )
             )
-        return await super().run(arguments, context, convert_result)
+        try:
+            return await super().run(arguments, context, convert_result)
+        except ToolError as error:
+            if "accepted elicitation" not in str(error):
+                raise
+            return failed(
+                ConfirmationNeeded(
+                    "The answer to the question was empty or malformed; nothing was changed.", "Ask again.", again()
+                )
+            )
 
 
 def strict_tool(

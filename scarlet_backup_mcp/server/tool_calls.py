@@ -73,11 +73,13 @@ class IntegrityAnswer(RootModel[Integrity | ErrorReport]):
 @dataclass
 class Question:
     """A question that was put to the user, about `subject`; a yes is bound to `confirms`, and its code makes an answer
-    good for this one call. Without `text` there was nothing to ask."""
+    good for this one call. `typed`: the arguments that stand for a yes in the conversation. Without `text` there was
+    nothing to ask."""
 
     subject: str
     text: str
     confirms: Any
+    typed: Mapping[str, Any]
     asked_at: float
     code: str
 
@@ -89,6 +91,8 @@ class App:
     settings: Settings | ConfigurationError
     jobs: Jobs
     questions: dict[tuple[object, ...], Question] = field(default_factory=dict[tuple[object, ...], Question])
+    refused: dict[str, float] = field(default_factory=dict[str, float])
+    """When a user last said no, by the question's subject."""
 
 
 ALIVE: list[App] = []

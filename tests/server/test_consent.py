@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,58 @@ async def test_question_tells_what_would_be_done(local_database: LocalDatabase, 
     assert restored["integrity_rows"] == AGENTS
 
 
+@each_era
+async def test_a_host_that_declines_by_itself_is_told_how_to_go_on(local: Settings, era: str) -> None:
+    """Some hosts say that they can ask, and decline without showing anything."""
+    async with agent(local, era, User("decline")) as it:
+        name = (await it.call("backup"))["name"]
+        declined = await it.fail("restore", backup="latest", accept_smaller=True, stop_dependents=False)
+        assert "declined by itself" in declined["message"]
+        assert "Restore the backup" in declined["remedy"]
+        repeated = {"accept_smaller": True, "stop_dependents": False}
+        confirmed = {"backup": name, "confirmation": f"restore {name}"}
+        assert declined["next_call"] == {"tool": "restore", "arguments": repeated | confirmed}
+        assert (await it.call("restore", **declined["next_call"]["arguments"]))["restored"]
+
+
+async def test_a_users_no_stays_a_no(local_database: LocalDatabase, local: Settings) -> None:
+    user = User("decline", meanwhile=lambda: time.sleep(1.1))
+    async with agent(local, "2025-11-25", user) as it:
+        name = (await it.call("backup"))["name"]
+        before = live_oid(local_database)
+        refused = await it.fail("restore", backup=name)
+        assert (refused["code"], refused["next_call"]) == ("confirmation_needed", None)
+        assert "confirmation" not in refused["remedy"]
+        typed = await it.fail("restore", backup=name, confirmation=f"restore {name}")
+        assert "The user said no to this 0 minutes ago" in typed["message"]
+        assert live_oid(local_database) == before
+        user.action, user.meanwhile = "accept", lambda: None
+        assert (await it.call("restore", backup=name))["restored"]
+
+
+@each_era
+@pytest.mark.parametrize("content", [{}, None, {"confirm": "perhaps"}])
+async def test_an_answer_that_is_none_is_asked_for_again(local: Settings, era: str, content: Any) -> None:
+    async with agent(local, era, User("accept", content)) as it:
+        await it.call("backup")
+        refused = await it.fail("restore", backup="latest")
+        assert (refused["code"], refused["next_call"]["arguments"]) == ("confirmation_needed", {"backup": "latest"})
+        closed = User("cancel")
+    async with agent(local, era, closed) as it:
+        refused = await it.fail("restore", backup="latest")
+        assert "closed without an answer" in refused["message"]
+        assert refused["next_call"]["arguments"] == {"backup": "latest"}
+
+
+async def test_with_that_setting_the_user_is_asked_in_the_conversation(local: Settings) -> None:
+    user = User()
+    async with agent(local.model_copy(update={"ask": "conversation"}), "2025-11-25", user) as it:
+        name = (await it.call("backup"))["name"]
+        needed = await it.fail("restore", backup="latest")
+        assert needed["next_call"]["arguments"]["confirmation"] == f"restore {name}"
+    assert user.questions == []
+
+
 async def test_question_says_loudly_that_the_live_database_has_more(
     local_database: LocalDatabase, local: Settings
 ) -> None:
@@ -99,8 +152,7 @@ async def test_restore_is_not_done_unless_agreed(
         before = live_oid(local_database)
         result = await it.client.call_tool("restore", {"backup": "latest"})
         assert result.is_error
-        if content or action != "accept":  # an answer without content is the protocol's business
-            assert error_of(result)["code"] == "confirmation_needed"
+        assert error_of(result)["code"] == "confirmation_needed"
     assert len(user.questions) == 1
     assert live_oid(local_database) == before
 
