@@ -17,7 +17,7 @@ from mcp.server.mcpserver import Context, Elicit, Resolve
 from pydantic import BaseModel, Field
 
 from .. import summaries
-from ..errors import ArgumentsInvalid, BackupToolError, ConfigurationError, ConfirmationNeeded, ConfirmationStale, again
+from ..errors import BackupToolError, ConfigurationError, ConfirmationNeeded, ConfirmationStale, again
 from ..models.audit import Client
 from ..models.common import CodePage
 from ..models.results import ErrorReport
@@ -91,8 +91,6 @@ async def confirm_restore(
     options: Annotated[RestoreOptions, Resolve(restore_options)],
 ) -> Confirm | Elicit[Confirm]:
     """Decide what the user has to be asked before a restore. On 2026-07-28 it runs twice for one question."""
-    if backup is None and job is None:
-        return Refused(confirm=False, error=report(ArgumentsInvalid("restore was not called: backup is missing.")))
     if backup is None or dry_run or job is not None or confirmation is not None:
         return Confirm(confirm=True)
     client = client_of(ctx)

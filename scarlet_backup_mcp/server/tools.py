@@ -15,7 +15,7 @@ from mcp.types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
 from .. import __version__
-from ..errors import BackupToolError, ConfigurationError
+from ..errors import ArgumentsInvalid, BackupToolError, ConfigurationError
 from ..models.common import BackupLevel, CodePageText, Compression, Kind, Level, Model
 from ..models.results import Backup, Integrity, Listing, Prune, Restore
 from ..models.verification import Verification
@@ -44,6 +44,7 @@ from .tool_calls import (
     RestoreAnswer,
     VerifyAnswer,
     app_of,
+    failed,
     in_thread,
     long_call,
     refused,
@@ -284,7 +285,9 @@ async def restore(
     present database is kept: restore `undo_point` to undo. A volume's backup replaces every database of the server.
     Make a dry run first, and call db_integrity afterwards."""
     arguments = {"backup": backup, "dry_run": dry_run, **asdict(options)}
-    source = backup or ""  # without one there is a job, or the answer is a refusal
+    source = backup or ""
+    if not source and job is None:
+        return failed(ArgumentsInvalid("restore was not called: backup is missing."))
     if job is not None or dry_run:
 
         def rehearse(context: BackupContext, progress: Progress, _: CallNotes) -> Model:

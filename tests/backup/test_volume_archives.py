@@ -130,7 +130,7 @@ def test_flipped_bit_or_cut_of_the_file_is_seen(kept: Kept, tmp_path: Path) -> N
     here.file(kept.name).write_bytes(data[: len(data) // 2])
     report = here.verify(kept.name)
     assert failed(report) >= {"compression", "structure", "bytes", "sha256"}
-    assert "make a new backup" in (report.remedy or "")
+    assert "take a new backup" in (report.remedy or "")
     for level, wrong in (("quick", b"not gzip at all"), ("quick", b""), ("full", b"")):
         here.file(kept.name).write_bytes(wrong)
         assert "compression" in failed(here.verify(kept.name, level))  # type: ignore[arg-type]

@@ -283,7 +283,7 @@ def test_archive_of_a_running_server_is_never_proved(kept: Kept, tmp_path: Path)
     assert (report.valid, report.proved, told(report).proved, told(report).sound) == (False, None, None, False)
     assert "may be torn" in told(report).detail
     assert check(report, "drill_dump").ok
-    assert "make a new backup" in (report.remedy or "")
+    assert "take a new backup" in (report.remedy or "")
 
 
 def test_archive_of_a_stopped_server_comes_up_unproved_and_can_be_restored(kept: Kept, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_a_wrong_name_is_not_remembered(scarlet: Stack, tmp_path: Path, monkeypa
 def test_a_missing_database_is_told_with_those_there_are(scarlet: Stack, tmp_path: Path) -> None:
     with BackupContext(load_settings(dir=tmp_path, container=scarlet.container, database="lettta")) as context:
         for kind in ("sql", "volume"):
-            with pytest.raises(DatabaseMissing, match=r"lettta.*There are: letta, postgres\."):
+            with pytest.raises(DatabaseMissing, match=r"lettta.*There are: letta, "):
                 backup(context, Progress(), kind=kind)
     assert not list(tmp_path.glob("*.sql"))
 
@@ -305,8 +305,8 @@ def test_what_the_string_itself_says_beats_its_service(
     ("lines", "said"),
     [
         ("[other]\nhost=h", "which is in none of"),
-        ("[scarlet]\nservice=other", "Line 2"),
-        ("[scarlet]\nldap://directory", "Line 2"),
+        ("[scarlet]\nservice=other", "line 2"),
+        ("[scarlet]\nldap://directory", "line 2"),
         ("[scarlet]\nhost=h\napplication_name=x", "application_name"),
     ],
 )
@@ -390,7 +390,7 @@ def test_two_servers_in_one_call_are_told_apart(local_database: LocalDatabase) -
     with server.session(local_database.name) as session:
         found = session.identity
     for wrong, said in (
-        (replace(found, database="another"), "came to"),
+        (replace(found, database="another"), "ended up in"),
         (replace(found, system_identifier="1"), "Two clusters"),
         (replace(found, started_at=1.0), "restarted"),
     ):

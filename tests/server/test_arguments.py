@@ -12,7 +12,7 @@ import pytest
 from scarlet_backup_mcp.settings import Settings, load_settings
 
 from ..conftest import LocalDatabase
-from ..helpers.faces import agent, local_settings, locked, text_of
+from ..helpers.faces import agent, local_settings, locked
 
 MODERN = "2026-07-28"
 BYTES, BYTES_OF_INPUTS = 12_000, 9_000
@@ -116,6 +116,7 @@ async def test_a_job_alone_is_enough_and_with_other_arguments_refused(
             other = await it.fail("backup", label="other", job=running["job"])
             assert (other["code"], other["next_call"]) == ("arguments_invalid", running["next_call"])
         assert (await it.call("backup", **running["next_call"]["arguments"]))["label"] == "long"
-        result = await it.client.call_tool("restore", {})
-        assert "backup is missing" in text_of(result)
+        for arguments in ({}, {"dry_run": True}, {"confirmation": "restore x.sql"}):
+            missing = await it.fail("restore", **arguments)
+            assert (missing["code"], "backup is missing" in missing["message"]) == ("arguments_invalid", True)
         assert made["name"] != running["job"]
