@@ -197,7 +197,7 @@ def _agreed(answer: ElicitationResult[Confirm], question: Question | None) -> Qu
     if answer.action != "accept" or not answer.data.confirm:
         raise ConfirmationNeeded("The user did not agree; nothing was changed.", "Ask the user what to do instead.")
     if question is None:
-        raise ConfirmationStale("This answer was used already, or its question is no longer open.")
+        raise ConfirmationStale("This answer was already used, or its question is closed.")
     return question
 
 
@@ -214,7 +214,7 @@ def _how_to_confirm(
     proposal = _proposal(context, client, backup, options)
     name = proposal.source
     return ConfirmationNeeded(
-        f"A restore replaces what is there, and {why}.",
+        f"A restore replaces current data, and {why}.",
         f'Ask the user: "{proposal.question}" If the user agrees, call again with the confirmation "restore {name}".',
         again(backup=name, confirmation=f"restore {name}"),
     )
