@@ -255,7 +255,7 @@ def test_on_the_live_server_a_drill_leaves_nothing_behind(
     assert (listed(settings, name).state, listed(settings, name).proved_at) == ("good", found.proved_at)
 
     foreign = databases.pg_dump(settings).name
-    with pytest.raises(ForeignRefused, match="is not tried out on the live server"):
+    with pytest.raises(ForeignRefused, match="is not drilled on the live server"):
         drill(settings, foreign, on_live_server=True)
     with BackupContext(settings) as context, context.server.session("postgres") as session:
         assert postgres_databases.advisory_lock(session)

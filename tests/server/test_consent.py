@@ -46,7 +46,7 @@ async def test_question_tells_what_would_be_done(local_database: LocalDatabase, 
         restored = await it.call("restore", backup="latest")
     [question] = user.questions
     time_of_it = made["created_at"][:19].replace("T", " ")
-    for fact in (made["name"], time_of_it, f"{ROWS} rows", f"{AGENTS} in agents", local_database.name, "holds 0"):
+    for fact in (made["name"], time_of_it, f"{ROWS} rows", f"{AGENTS} in agents", local_database.name, "has 0"):
         assert fact in question, fact
     assert restored["source"] == made["name"]
     assert restored["integrity_rows"] == AGENTS
@@ -253,8 +253,8 @@ async def test_question_is_of_now_though_an_earlier_one_stayed_open(
         execute(local_database, "TRUNCATE letta.agents CASCADE")
         await it.fail("restore", backup="latest")
     before, now = asked
-    assert f"holds {AGENTS} in agents" in before
-    assert "holds 0 in agents" in now
+    assert f"has {AGENTS} in agents" in before
+    assert "has 0 in agents" in now
 
 
 @each_era

@@ -49,7 +49,7 @@ from .sql_plan import SqlPlan
 
 
 def from_undo_point(planned: SqlPlan) -> Staged:
-    """It is all there."""
+    """Find the undo point, which is complete."""
     work = Staged(staging=planned.source, incoming_oid=planned.databases[planned.source].oid)
     work.comment = planned.databases[planned.source].comment
     work.integrity_rows = planned.integrity_rows
