@@ -132,4 +132,5 @@ def _too_few_locks(context: BackupContext, at: DumpPosition) -> TooFewLocks:
         f"pg_dump locks every table, {at.relations:,} here, and the server ran out of locks: its "
         f"max_locks_per_transaction is too low{room}.",
         remedy,
+        TooFewLocks.default_next_call,
     )
