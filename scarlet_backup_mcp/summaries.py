@@ -87,7 +87,7 @@ def _backup(result: Backup) -> list[str]:
         *result.reasons,
         *(_drill(result.drill) if result.drill else []),
         *(_prune(result.pruned) if result.pruned else []),
-        f"The backup is there, but pruning did not succeed: {result.not_pruned}" if result.not_pruned else "",
+        f"The backup was made, but pruning failed: {result.not_pruned}" if result.not_pruned else "",
         *_warnings(result.warnings),
     ]
 
@@ -97,7 +97,7 @@ def _verification(result: Verification) -> list[str]:
     if result.proved is not None:
         how = "proved by a restore drill" if result.proved else "but a restore drill did NOT bring the same data back,"
         if result.verdict in ("will_not_load", "constraint_violated"):
-            verdict, how = "whole", f"but in a restore drill {_VERDICTS[result.verdict]},"
+            verdict, how = "intact", f"but in a restore drill {_VERDICTS[result.verdict]},"
         verdict += f", {how} on {result.proved_at:%Y-%m-%d %H:%M} UTC"
     failed = [
         f"- {check.check}: {check.detail or f'expected {check.expected}, found {check.found}'}"
@@ -122,26 +122,26 @@ def _verdict(result: Verification) -> str:
     if result.valid:
         return "valid"
     if result.code_pages and wrong == {"encoding"}:
-        return "not to be told yet: its code page is needed"
+        return "undecided: its code page is needed"
     if wrong or not result.foreign:
         return "NOT valid"
     if any(check.check == "form" and check.ok is None for check in result.checks):
         return "an archive without a manifest, which was not read by pg_restore"
     if result.level == "quick":
-        return "right at both ends, without a manifest"
+        return "correct at both ends, without a manifest"
     if any(check.check == "files" and check.ok is None for check in result.checks):
         return "of the right sizes, without a manifest or checksums that could be compared"
-    return "whole, without a manifest"
+    return "intact, without a manifest"
 
 
 _VERDICTS: dict[Verdict, str] = {
     "proved": "the same data came back",
-    "sound": "nothing speaks against what is in it, but it is not proved",
+    "sound": "nothing speaks against it, but it is not proved",
     "differs": "NOT the same data came back",
     "damaged": "NOT the same data came back: the file is damaged",
-    "will_not_load": "it could NOT be loaded as it stands",
-    "constraint_violated": "its rows were found to break constraints of their database",
-    "unknown": "it could not be told",
+    "will_not_load": "it could NOT be loaded as it is",
+    "constraint_violated": "its rows violate constraints of their database",
+    "unknown": "the drill was inconclusive",
 }
 
 
@@ -157,11 +157,12 @@ def _drill(drill: Drill) -> list[str]:
     )
     differences = [f"- {d.what}: in the backup {d.backup}, restored {d.restored}" for d in drill.differences]
     violations = [
-        f"- {found.constraint} of {found.table}: rows that break it: {'?' if found.rows is None else f'{found.rows:,}'}"
+        f"- {found.constraint} of {found.table}: rows that violate it: "
+        + ("?" if found.rows is None else f"{found.rows:,}")
         + (f", the first with the keys {', '.join(found.keys)}" if found.keys else "")
         for found in drill.violations
     ]
-    normalised = [f"the same, spelt in another way: {d.what}" for d in drill.normalised]
+    normalised = [f"same meaning, spelled differently: {d.what}" for d in drill.normalised]
     estimate = f"A restore should take about {drill.restore_seconds:.0f} s." if drill.restore_seconds else ""
     return [
         head,
@@ -175,7 +176,7 @@ def _drill(drill: Drill) -> list[str]:
 
 
 def _prune(result: Prune) -> list[str]:
-    verb = "would go" if result.dry_run else "are removed"
+    verb = "would be removed" if result.dry_run else "were removed"
     undo = f", and {size(result.undo_bytes_freed)} on the server" if result.undo_bytes_freed else ""
     return [
         f"{result.removed} of {len(result.items)} {verb} ({size(result.bytes_freed)}{undo}), {result.kept} kept, "
@@ -192,7 +193,7 @@ def _prune(result: Prune) -> list[str]:
 
 
 def question_before_pruning(would: Prune) -> str:
-    """What a user is asked before what a dry run tells is done: every name that would go."""
+    """Write the question that a user is asked before a prune, from its dry run: every name that would be removed."""
     going = [item for item in would.items if item.action == "would be removed"]
     files = [f"{item.name} ({item.created_at:%Y-%m-%d %H:%M} UTC)" for item in going if item.what != "undo_point"]
     undo = [item.name for item in going if item.what == "undo_point"]
@@ -200,10 +201,10 @@ def question_before_pruning(would: Prune) -> str:
     what += (
         [f"{len(undo)} undo points of {would.server}, and with them the way back: {', '.join(undo)}"] if undo else []
     )
-    volumes = ", and the room of a volume's old contents" if any(item.bytes is None for item in going) else ""
+    volumes = ", and the space of a volume's old contents" if any(item.bytes is None for item in going) else ""
     freed = f"{would.bytes_freed + would.undo_bytes_freed:,} bytes{volumes}"
     return (
-        f"Remove for good {'; and '.join(what)}? That frees {freed}; "
+        f"Permanently remove {'; and '.join(what)}? This frees {freed}; "
         f"{would.kept + would.left_alone} stay. Policy: {would.policy}."
     )
 
@@ -259,7 +260,7 @@ def listed(item: Listed) -> str:
 
 
 def marks(item: Listed) -> list[str]:
-    """What there is to say of a backup beside its state."""
+    """List what there is to say of a backup besides its state."""
     marks = [f"proved {item.proved_at:%Y-%m-%d}"] if item.proved_at else []
     marks += [item.slot] if item.slot else []
     marks += ["keep"] if item.keep else []

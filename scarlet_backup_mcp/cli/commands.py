@@ -248,7 +248,7 @@ def restore(
 
 
 @main.command("prune")
-@click.option("--dry-run", is_flag=True, help="Only tell what would go.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--include-undo", is_flag=True, help="Drop every undo point, too.")
 @output_options
@@ -323,11 +323,11 @@ def schedule_(
 ) -> None:
     """Print a job of the system's scheduler that takes backups, or register it."""
     if job is not None and not remove:
-        raise click.UsageError("--job goes with --remove only.")
+        raise click.UsageError("--job requires --remove.")
     if install and remove:
-        raise click.UsageError("--install and --remove are two calls.")
+        raise click.UsageError("--install and --remove can't be combined.")
     if weekday is not None and every != "weekly":
-        raise click.UsageError("--weekday goes with --weekly only.")
+        raise click.UsageError("--weekday requires --weekly.")
     on: Weekday = weekday or "sunday"
     of_backup = [f"--verify={verify}"]
     of_backup += [f"--compression={compression}"] if compression else []

@@ -41,17 +41,17 @@ def code_page_option(command: F) -> F:
         "--code-page",
         type=click.Choice([str(page) for page in get_args(CodePage)]),
         callback=number,
-        help="For a file of PowerShell's whose code page can't be told: the one whose words read right.",
+        help="For a PowerShell-made file whose code page is ambiguous: the one whose sample words are right.",
     )(command)
 
 
 class Schedulable(click.Command):
-    """A command whose wrong command line sounds the alarm when a scheduler began it: nobody reads its usage there."""
+    """A command whose wrong command line sounds the alarm if a scheduler started it: nobody reads its usage there."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """As `click.Command.make_context`."""
+        """Make the context as `click.Command` does, and sound the alarm if a scheduled command line is wrong."""
         given = list(args)
         try:
             return super().make_context(info_name, args, parent, **extra)
@@ -61,7 +61,7 @@ class Schedulable(click.Command):
             if found.get("scheduled"):
                 wrong = ConfigurationError(
                     f"The command line of the job {found['scheduled']} is wrong: {error.format_message()}",
-                    "`scarlet-backup-mcp schedule --install` writes it anew.",
+                    "`scarlet-backup-mcp schedule --install` writes it again.",
                 )
                 Call("backup", scheduled=True).sound(wrong, found)
             raise

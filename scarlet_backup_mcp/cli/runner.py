@@ -37,7 +37,7 @@ M = TypeVar("M", bound=Model)
 
 @dataclass(frozen=True)
 class Call:
-    """A command as a call of a tool; one that a scheduler began sounds the alarm when it fails."""
+    """A command as a call of a tool; one that a scheduler started sounds the alarm when it fails."""
 
     tool: str
     arguments: Mapping[str, object] = field(default_factory=dict[str, object])
@@ -70,7 +70,7 @@ def run(
     as_json: bool,
     quiet: bool,
 ) -> M:
-    """Do it and print what it gives; exits where that fails. `options` are the settings' own."""
+    """Do the work and print its result; exit if it fails. `options` are the settings' own."""
     with errors(as_json, call):
         try:
             found = BackupContext(settings_of(options))
@@ -111,14 +111,14 @@ def ask(progress: Progress, question: str, words: str) -> None:
 
 @contextmanager
 def errors(as_json: bool, call: Call | None = None) -> Any:
-    """Print what is raised in the block, and exit with its code."""
+    """Print an error raised in the block, and exit with its code."""
     try:
         yield
     except BackupToolError as error:
         _fail(error, as_json, call)
     except Exception as error:
         log.exception("failed")
-        _fail(InternalError(f"It failed unexpectedly ({type(error).__name__})."), as_json, call)
+        _fail(InternalError(f"The command failed unexpectedly ({type(error).__name__})."), as_json, call)
 
 
 def _fail(error: BackupToolError, as_json: bool, call: Call | None) -> None:

@@ -6,7 +6,7 @@ from .base import BackupToolError, again
 
 
 class DumpFailed(BackupToolError):
-    """pg_dump or pg_basebackup failed, or what it wrote does not hold. No backup was made."""
+    """pg_dump or pg_basebackup failed, or its output failed the checks. No backup was made."""
 
     code = "dump_failed"
     default_remedy = (
@@ -16,7 +16,7 @@ class DumpFailed(BackupToolError):
 
 
 class DumpIncomplete(DumpFailed):
-    """The dump ended without an error, but is not all there."""
+    """The dump ended without an error, but is incomplete."""
 
     code = "dump_incomplete"
 
@@ -33,12 +33,13 @@ class ValueTooLarge(DumpFailed):
 
 
 class TooFewLocks(DumpFailed):
-    """There are more tables than the server has room for locks."""
+    """There are more tables than the server has locks for."""
 
     code = "too_few_locks"
     default_remedy = (
-        "Raise max_locks_per_transaction (`ALTER SYSTEM SET`, or `command: postgres -c …` in compose.yaml) and "
-        "restart the server; then try again. Or take a backup of kind volume, which needs no such locks."
+        "Set max_locks_per_transaction to a higher value (`ALTER SYSTEM SET`, or `command: postgres -c …` in "
+        "compose.yaml) and restart the server; then try again. Or take a backup of kind volume, which needs no such "
+        "locks."
     )
     default_next_call = again(kind="volume")
 
@@ -50,20 +51,20 @@ class DataDamaged(DumpFailed):
     default_remedy = (
         "Keep every older backup. Stop the container and take a backup of kind volume: a cold copy holds all "
         "files as they are. Check the disk. Then restore the last good backup; what is newer and still readable "
-        "comes out table by table (`COPY … TO`), from a damaged page with `SET zero_damaged_pages = on`."
+        "can be copied table by table (`COPY … TO`), from damaged pages with `SET zero_damaged_pages = on`."
     )
     default_next_call = again(kind="volume")
 
 
 class DrillFailed(BackupToolError):
-    """A restore drill could not be done, so it tells nothing of the backup. The live database is as it was."""
+    """A restore drill could not be done. This says nothing about the backup. The live database is unchanged."""
 
     code = "drill_failed"
     default_remedy = "Read the message and fix the cause. A full verification needs no server."
 
 
 class DrillImpossible(DrillFailed):
-    """The throw-away server could not be started."""
+    """The sandbox could not be started."""
 
     code = "drill_impossible"
     default_remedy = "Read the message and fix the cause. A full verification needs no sandbox."

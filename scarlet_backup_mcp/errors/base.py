@@ -56,7 +56,7 @@ class ConfigurationError(BackupToolError):
 
 
 class BackupDirUnknown(ConfigurationError):
-    """No setting and no Compose label says where backups lie on this machine."""
+    """No setting and no Compose label says where the backups are."""
 
     code = "backup_dir_unknown"
     default_remedy = (
@@ -66,7 +66,7 @@ class BackupDirUnknown(ConfigurationError):
 
 
 class ScheduleFailed(BackupToolError):
-    """The system's scheduler refused. What was registered before is as it was, unless the message says otherwise."""
+    """The scheduler refused. Earlier registrations are unchanged unless the message says otherwise."""
 
     code = "schedule_failed"
     default_remedy = "Read what the scheduler says and fix the cause, or register by hand what `schedule` prints."
@@ -95,8 +95,10 @@ class Cancelled(BackupToolError):
 
 
 class InternalError(BackupToolError):
-    """An error nobody foresaw. Its traceback is in the server's log on stderr."""
+    """An unexpected error. Its traceback is in the server's log on stderr."""
 
     code = "internal_error"
-    default_remedy = "Read the log on stderr. The list of backups and a check of the database show what was done."
+    default_remedy = (
+        "Read the log on stderr. The list of backups and a check of the database show what was done and what exists."
+    )
     default_next_call = NextCall(tool="db_integrity")

@@ -6,7 +6,7 @@ from .base import BackupToolError, NextCall, again
 
 
 class HostError(BackupToolError):
-    """The place where PostgreSQL's programs run did not do its part."""
+    """The host that runs PostgreSQL's programs failed."""
 
     code = "host_failed"
 
@@ -29,17 +29,17 @@ class ContainerMissing(HostError):
 
 
 class ContainerAmbiguous(HostError):
-    """Several containers could be the one that is meant."""
+    """Several containers match."""
 
     code = "container_ambiguous"
     default_remedy = (
-        "Set SCARLET_BACKUP_CONTAINER (--container) to the one you mean, or remove the others: with Compose, "
+        "Set SCARLET_BACKUP_CONTAINER (--container) to the right one, or remove the others: with Compose, "
         "`docker compose up -d --scale postgres=1`."
     )
 
 
 class VolumeShared(HostError):
-    """Another container that runs can write to the server's data directory."""
+    """Another running container can write to the server's data directory."""
 
     code = "volume_shared"
     default_remedy = "Stop the other containers, or mount the volume read-only in them; then try again."
@@ -93,12 +93,12 @@ class ServerUnreachable(ServerError):
 
 
 class WrongServer(ServerError):
-    """The server that answered is not the one that was named. Nothing was read from it or written to it."""
+    """The server that answered is not the one you named. Nothing was read from it or written to it."""
 
     code = "wrong_server"
     default_remedy = (
-        "See with `docker ps` which servers run, and whether two of them share a volume or a socket directory; "
-        "stop the one you do not mean. If the server was only restarted meanwhile, just try again."
+        "See in `docker ps` which servers run, and whether two of them share a volume or a socket directory; "
+        "stop the wrong one. If the server was just restarted, try again."
     )
 
 
@@ -110,7 +110,7 @@ class ServerUnsupported(ServerError):
 
 
 class VolumeUnsupported(ServerError):
-    """The server, as it is set up, can't be copied as a whole while it runs."""
+    """The server's settings don't allow copying it while it runs."""
 
     code = "volume_unsupported"
     default_remedy = "Take an SQL backup, which needs no such set-up."
@@ -133,7 +133,7 @@ class PermissionDenied(ServerError):
 
 
 class TableLocked(ServerError):
-    """Something waited too long for a lock that a migration holds, most likely."""
+    """A lock, most likely a migration's, was not released in time."""
 
     code = "table_locked"
     default_remedy = "Wait until the migration has ended, then try again; `SELECT * FROM pg_locks` shows who holds it."
@@ -151,7 +151,7 @@ class QueryFailed(ServerError):
 
 
 class StoreError(BackupToolError):
-    """The backup directory did not do its part."""
+    """The backup directory failed."""
 
     code = "store_failed"
 
@@ -164,7 +164,7 @@ class DirectoryNotWritable(StoreError):
 
 
 class DiskFull(StoreError):
-    """There is not enough room."""
+    """There is not enough space."""
 
     code = "disk_full"
     default_remedy = "Free some space (the list of backups shows their sizes), then try again."
@@ -191,11 +191,11 @@ class CodePageNeeded(StoreError):
     """What PowerShell did to a file can be undone in several ways, with different texts."""
 
     code = "code_page_needed"
-    default_remedy = "Try again with the code page whose words read right."
+    default_remedy = "Try again with the code page whose sample words are right."
 
 
 class NewerVersion(StoreError):
-    """A newer version of this tool wrote it, in a way that this one does not know. It was left as it is."""
+    """A newer version of this tool wrote it, in a way that this one does not know. It was left unchanged."""
 
     code = "newer_version"
     default_remedy = "Update scarlet-backup-mcp on this machine, then try again."

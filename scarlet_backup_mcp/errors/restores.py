@@ -6,7 +6,7 @@ from .base import BackupToolError, NextCall, again
 
 
 class RestoreRefused(BackupToolError):
-    """A restore was not begun. Nothing was changed."""
+    """A restore was not started. Nothing was changed."""
 
     code = "restore_refused"
 
@@ -31,12 +31,12 @@ class OtherDatabaseRefused(RestoreRefused):
     """The source is a backup of another database."""
 
     code = "other_database_refused"
-    default_remedy = "If it is meant to replace this database, accept that it is from another one."
+    default_remedy = "If it should replace this database, accept that it is from another one."
     default_next_call = again(accept_other_database=True)
 
 
 class SmallerRefused(RestoreRefused):
-    """The source holds less than half of what it would replace."""
+    """The source has less than half of what it would replace."""
 
     code = "smaller_refused"
     default_remedy = (
@@ -56,7 +56,7 @@ class ConfirmationStale(RestoreRefused):
     """What was confirmed is no longer what would happen."""
 
     code = "confirmation_stale"
-    default_remedy = "Ask the user again with what is true now."
+    default_remedy = "Ask the user again with the current facts."
 
 
 class PreflightFailed(RestoreRefused):
@@ -66,37 +66,37 @@ class PreflightFailed(RestoreRefused):
 
 
 class RestoreFailed(BackupToolError):
-    """A restore was begun and failed. The message says what state the database is in."""
+    """A restore was started and failed. The message says what state the database is in."""
 
     code = "restore_failed"
-    default_remedy = "The live database is as it was. Fix the cause, then restore again."
+    default_remedy = "The live database is unchanged. Fix the cause, then restore again."
     default_next_call = again()
 
 
 class WillNotLoad(RestoreFailed):
-    """The server refused a part of a backup whose file is whole."""
+    """The server refused a part of a backup whose file is intact."""
 
     code = "will_not_load"
     default_remedy = (
-        "In the live database change the object that the message names, so that it needs nothing that a dump "
-        "lacks (a function in pg_catalog, for example, is in none), then take a new backup. If that database is "
+        "Change the object named in the message in the live database so that it needs nothing that a dump lacks "
+        "(a function in pg_catalog, for example, is in none), then take a new backup. If that database is "
         "lost, choose another backup."
     )
 
 
 class ConstraintViolated(RestoreFailed):
-    """The database held rows that break its own constraints. The backup is faithful."""
+    """The database had rows that violate its own constraints. The backup is faithful."""
 
     code = "constraint_violated"
     default_remedy = (
         "A drill names the rows. If the user agrees, restore with the violations accepted: foreign keys and "
-        "checks that the rows break become NOT VALID, unique indexes are left out."
+        "checks that the rows violate become NOT VALID, unique indexes are left out."
     )
     default_next_call = again(accept_violations=True)
 
 
 class RestoreInterrupted(RestoreFailed):
-    """An earlier restore was cut off and can't be tidied up yet."""
+    """An earlier restore was interrupted and can't be tidied up yet."""
 
     code = "restore_interrupted"
     default_remedy = "Start the server (in Docker: `docker compose up -d postgres`), then try again."

@@ -39,8 +39,8 @@ class BackupContext:
         named = self._connection.pop("PGDATABASE", self.database)
         if settings.via == "local" and named != self.database and "database" in settings.model_fields_set:
             raise ConfigurationError(
-                f"SCARLET_BACKUP_DSN names the database {named!r}, SCARLET_BACKUP_DATABASE {self.database!r}.",
-                "Let both name the same one, or leave the name out of the DSN.",
+                f"SCARLET_BACKUP_DSN names the database {named!r}, but SCARLET_BACKUP_DATABASE is {self.database!r}.",
+                "Use the same name in both, or leave the name out of the DSN.",
             )
         if settings.via == "local":
             self.database = named
@@ -153,7 +153,7 @@ class BackupContext:
     def about(self) -> str:
         """The database and its server in words, as far as a moment's look tells."""
         if self.settings.via == "docker" and self.known_container_info is None:
-            return f"database {self.database} in a container that could not be looked at ({self._sought})"
+            return f"database {self.database} in a container that could not be inspected ({self._sought})"
         return f"database {self.database}, {self.describe()}"
 
     @property
@@ -205,7 +205,7 @@ class BackupContext:
 
     def _directory_of_project(self) -> Path:
         if self.settings.via == "local":
-            raise BackupDirUnknown("With SCARLET_BACKUP_VIA=local nothing tells where backups should lie.")
+            raise BackupDirUnknown("With SCARLET_BACKUP_VIA=local no setting says where to put backups.")
         try:
             container_info = self.container_info
         except HostError:

@@ -209,7 +209,7 @@ def _agreed(app: App, answer: ElicitationResult[Confirm], question: Question | N
             again(),
         )
     if question is None:
-        raise ConfirmationStale("This answer was used already, or its question is no longer open.")
+        raise ConfirmationStale("This answer was already used, or its question is closed.")
     if answer.action == "accept" and answer.data.confirm:
         return question
     if answer.action == "decline" and time.monotonic() - question.asked_at < HUMAN_SECONDS:
@@ -228,7 +228,7 @@ def _refuse_after_a_no(app: App, subject: str) -> None:
     said = app.refused.get(subject)
     if said is not None and time.monotonic() - said < QUESTION_SECONDS:
         raise ConfirmationNeeded(
-            f"The user said no to this {(time.monotonic() - said) / 60:.0f} minutes ago; nothing was changed.",
+            "The user said no to this less than ten minutes ago; nothing was changed.",
             "Ask the user what to do instead. Without a confirmation the user is asked again.",
         )
 
@@ -251,7 +251,7 @@ def _how_to_confirm(
     proposal = _proposal(context, client, backup, options)
     name = proposal.source
     return ConfirmationNeeded(
-        f"A restore replaces what is there, and {why}.",
+        f"A restore replaces current data, and {why}.",
         f'Ask the user: "{proposal.question}" If the user agrees, call again with the confirmation "restore {name}".',
         again(**_typed(name)),
     )

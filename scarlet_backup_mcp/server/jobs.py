@@ -39,7 +39,7 @@ class JobProgress(Progress):
         self.stages = 0
 
     def stage(self, title: str, total: float | None = None) -> None:
-        """As `Progress.stage`."""
+        """Begin a stage, and count it."""
         self.stages += 1
         super().stage(title, total)
 
@@ -130,7 +130,8 @@ class Jobs:
         found = self._jobs.get(job)
         if found is None or found.tool != tool:
             raise JobUnknown(
-                f"This server knows no job {job!r} of {tool}: another tool's, or ended long ago or before a restart."
+                f"This server has no job {job!r} of {tool}: it belongs to another tool, ended long ago, or is from "
+                "before a restart."
             )
         return found
 

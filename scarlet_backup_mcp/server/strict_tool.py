@@ -23,7 +23,7 @@ _ABSENT = (None, "", "null")
 
 
 class StrictTool(Tool):
-    """A tool that refuses arguments it does not know: the SDK would ignore them (seen with mcp 2.3.0), and a misspelt
+    """A tool that refuses arguments it does not know: the SDK would ignore them (seen with mcp 2.3.0), and a misspelled
     `dry_run` must not become a restore. What is wrong with arguments is reported like any other error."""
 
     async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> Any:
@@ -37,7 +37,7 @@ class StrictTool(Tool):
             wrong = "; ".join(_in_words(details, properties) for details in error.errors())
             return failed(
                 ArgumentsInvalid(
-                    f"{self.name} was not called, since its arguments are wrong: {wrong}.",
+                    f"{self.name} was not called, because its arguments are wrong: {wrong}.",
                     f"Correct them; its parameters are {', '.join(properties)}.",
                 )
             )
@@ -74,7 +74,7 @@ def strict_tool(
 
 
 def _in_words(details: ErrorDetails, properties: Mapping[str, Any]) -> str:
-    """What is wrong with an argument, and what is allowed."""
+    """Say what is wrong with an argument, and what is allowed."""
     name = str(details["loc"][0]) if details["loc"] else "arguments"
     if name not in properties:
         return f"there is no parameter {name} (the nearest is {nearest(name, properties)})"

@@ -206,7 +206,7 @@ async def verify_backup(
     wait_seconds: Wait = 50,
     job: JobParameter = None,
 ) -> Annotated[CallToolResult, VerifyAnswer]:
-    """Check that a backup is whole (PROC-004 step 4); with level 'drill' that it brings the same data back (`proved`).
+    """Check that a backup is intact (PROC-004 step 4); with level 'drill' that it brings the same data back (`proved`).
     Changes neither backup nor database. If `valid` is false, follow `remedy` (a file that `backup` did not make is
     never valid, but SQL can be `proved`)."""
 
@@ -281,7 +281,7 @@ async def restore(
     job: JobParameter = None,
 ) -> Annotated[CallToolResult, RestoreAnswer]:
     """Bring Scarlet's database back (PROC-004 "Restore", PROC-003 rollback). Destructive: replaces the live database,
-    after asking the user. The backup is verified, loaded beside the live database, compared, then swapped in; the
+    after asking the user. The backup is verified, loaded next to the live database, compared, then swapped in; the
     present database is kept: restore `undo_point` to undo. A volume's backup replaces every database of the server.
     Make a dry run first, and call db_integrity afterwards."""
     arguments = {"backup": backup, "dry_run": dry_run, **asdict(options)}
@@ -308,7 +308,7 @@ async def restore(
 async def prune_backups(
     ctx: Context[App],
     answer: Annotated[ElicitationResult[Confirm], Resolve(confirm_prune)],
-    dry_run: Annotated[bool, Field(description="Only report what would go; asks nobody.")] = True,
+    dry_run: Annotated[bool, Field(description="Only report what would be removed; asks nobody.")] = True,
     include_undo: Annotated[bool, Field(description="Also drop every undo point; the user wants that room.")] = False,
     confirmation: Annotated[
         str | None,

@@ -370,7 +370,7 @@ def test_server_that_does_not_answer_has_to_be_stopped_first(require_docker: Non
     [
         ((), "There is no cluster of PostgreSQL"),
         (("-e", "PGDATA=/srv/pg"), "in the container itself"),
-        (("--mount", f"type=tmpfs,destination={PGDATA}"), "lies in memory"),
+        (("--mount", f"type=tmpfs,destination={PGDATA}"), "is in memory"),
         (("-v", f"{PGDATA}/pg_wal"), f"{PGDATA}/pg_wal"),
     ],
     ids=["empty", "no volume", "memory", "mount inside"],

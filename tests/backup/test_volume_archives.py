@@ -151,7 +151,7 @@ def test_base_backup_of_another_tool_is_whole_but_foreign(kept: Kept, tmp_path: 
     report = here.verify(kept.name)
     assert failed(report) == {"manifest"}
     assert (report.valid, report.foreign) == (False, True)
-    assert "whole, without a manifest" in summaries.describe(report)
+    assert "intact, without a manifest" in summaries.describe(report)
 
 
 @pytest.mark.parametrize("running", [True, False])

@@ -139,7 +139,7 @@ def test_restore_with_a_drill_loads_the_backup_once_it_is_proved(databases: Data
     with BackupContext(settings) as context:
         planned = dry_run(context, Progress(), name, RestoreOptions(drill="always"))
         without = dry_run(context, Progress(), name)
-    title = "Restore it into a throw-away server and compare"
+    title = "Restore it into a sandbox and compare"
     assert [step.title for step in planned.steps if step not in without.steps] == [title]
     assert (planned.drill, planned.source_proved_at, shared.found) == (None, None, [])
 
@@ -192,7 +192,7 @@ def test_a_foreign_file_does_what_it_does_in_the_throw_away_server_only(
     with BackupContext(settings) as context:
         planned = dry_run(context, Progress(), name, RestoreOptions(accept_foreign=True))
         direct = dry_run(context, Progress(), name, RestoreOptions(accept_foreign=True, drill="never"))
-    assert len([step for step in planned.steps if "throw-away server" in step.title]) == 1
+    assert len([step for step in planned.steps if "sandbox" in step.title]) == 1
     assert len(planned.steps) == len(direct.steps) + 1
     seen: list[str] = []
 
@@ -255,7 +255,7 @@ def test_on_the_live_server_a_drill_leaves_nothing_behind(
     assert (listed(settings, name).state, listed(settings, name).proved_at) == ("good", found.proved_at)
 
     foreign = databases.pg_dump(settings).name
-    with pytest.raises(ForeignRefused, match="is not tried out on the live server"):
+    with pytest.raises(ForeignRefused, match="is not drilled on the live server"):
         drill(settings, foreign, on_live_server=True)
     with BackupContext(settings) as context, context.server.session("postgres") as session:
         assert postgres_databases.advisory_lock(session)
@@ -367,7 +367,7 @@ def test_the_command_line_tells_a_drill_in_words_and_by_its_code(databases: Data
     assert re.search(r"A restore should take about \d+ s\.", text)
     databases.pg_dump(settings)
     code, text = run("verify", "old.sql", "--level", "drill")
-    assert (code, "old.sql is whole, without a manifest, proved by a restore drill on" in text) == (0, True)
+    assert (code, "old.sql is intact, without a manifest, proved by a restore drill on" in text) == (0, True)
     databases.foreign(settings, lambda script: before_the_end(script, "ALTER TABLE public.agents ADD CHECK (id < 0);"))
     code, text = run("verify", "old.sql", "--level", "drill")
-    assert (code, "rows were found to break" in text, "is violated by some row" in text) == (1, True, True)
+    assert (code, "its rows violate constraints" in text, "is violated by some row" in text) == (1, True, True)

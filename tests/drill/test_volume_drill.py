@@ -263,7 +263,7 @@ def test_cold_copy_of_a_killed_server_comes_up_with_its_slots_and_without_its_co
     assert f"A restore drill found nothing wrong with it: {told(made).detail}." in made.reasons
     assert (told(made).rows_compared, "Nothing was compared" in summaries.describe(made)) == (0, True)
     assert told(made).warnings[-1] == (
-        f"The last full backup, {kept.quiet}, holds 555 rows (1 in agents); 554 (2) were read here."
+        f"The last full backup, {kept.quiet}, has 555 rows (1 in agents); 554 (2) were read here."
     )
     assert_kept_from_starting(made)
     item = listed(settings, made.name)
@@ -301,7 +301,7 @@ def test_archive_of_a_stopped_server_comes_up_unproved_and_can_be_restored(kept:
         run_docker("rm", "-fv", name)
     drilled = told(done)
     assert (drilled.proved, drilled.sound, drilled.rows_compared) == (None, True, 0)
-    assert drilled.detail.startswith("a server came up on it and all of it could be read, 554 rows of letta;")
+    assert drilled.detail.startswith("a server started on it and all of it could be read, 554 rows of letta;")
     assert [warning for warning in drilled.warnings if "last full" in warning] == []
     assert (done.restored, done.integrity_rows) == (True, 2)
     assert f"A drill did not prove it: {drilled.detail}." in done.warnings
@@ -510,7 +510,7 @@ def test_what_was_not_there_and_what_a_dump_tells_otherwise_is_wrong(manifest: V
     rows = {(table.schema_, table.name): table.rows for table in manifest.tables}
     assert of_rows(manifest, RecoveredRows(rows, frozenset(), []), report).ok
     more = of_rows(manifest, RecoveredRows({**rows, ("s", "new"): 1}, frozenset(), []), report)
-    assert (more.ok, more.detail) == (False, "s.new was not there")
+    assert (more.ok, more.detail) == (False, "s.new did not exist")
     assert (
         of_rows(manifest, RecoveredRows(rows, frozenset(), ["s.t: 1 row in its dump, 2 counted"]), report).ok is False
     )

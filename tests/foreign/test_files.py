@@ -333,14 +333,14 @@ def test_a_restore_that_brings_less_needs_a_word_of_its_own(
     databases: Databases, here: Settings, shared: Throwaways
 ) -> None:
     databases.pg_dump(here, "--schema-only")
-    with pytest.raises(SmallerRefused, match=r"brings 0 rows.*replaces 43 rows.*3 of them in agents") as refused:
+    with pytest.raises(SmallerRefused, match=r"contains 0 rows.*replace 43 rows.*3 of them in agents") as refused:
         bring_back(here, "old.sql", accept_foreign=True)
     assert refused.value.next_call == again(accept_smaller=True)
     assert rows_in(databases, here) == str(ROWS)
     options = RestoreOptions(accept_foreign=True, accept_smaller=True)
     with BackupContext(here) as context:
         question = propose(context, Progress(), "old.sql", options).question
-    assert re.search("brings 0 rows.* replaces 43 rows", question)
+    assert re.search("contains 0 rows.* replace 43 rows", question)
     live = databases.make(MEMORY)
     assert live.dir is not None
     shutil.copy(databases.pg_dump(here, "--schema-only"), live.dir)
@@ -351,7 +351,7 @@ def test_so_does_a_backup_of_our_own(databases: Databases, shared: Throwaways) -
     settings = databases.make(MEMORY)
     name = take(settings).name
     databases.psql("INSERT INTO s.agents SELECT n, 'x' FROM generate_series(4, 100) n", settings.database)
-    with pytest.raises(SmallerRefused, match=r"brings 43 rows, 3 of them in agents, and replaces 140 rows"):
+    with pytest.raises(SmallerRefused, match=r"contains 43 rows, 3 of them in agents, and would replace 140 rows"):
         bring_back(settings, name)
     with BackupContext(settings) as context, pytest.raises(SmallerRefused):
         dry_run(context, Progress(), name)
@@ -460,7 +460,7 @@ def test_an_archive_that_holds_less_is_refused_once_it_is_converted(
 ) -> None:
     databases.archive(here, "-Fc", "schema.dump", "--schema-only")
     databases.archive(here, "-Fc", "data.dump", "--data-only")
-    with pytest.raises(SmallerRefused, match="brings 0 rows"):
+    with pytest.raises(SmallerRefused, match="contains 0 rows"):
         bring_back(here, "schema.dump", accept_foreign=True)
     with pytest.raises(BackupNotValid, match="data-only"):
         bring_back(here, "data.dump", accept_foreign=True)

@@ -102,13 +102,13 @@ def test_a_value_that_a_check_changes_in_a_staging_database_does_not_go_live(dat
     settings = databases.make(AGENTS + TRAP.format(act="UPDATE public.agents SET name = 'LIE';"))
     ours, foreign = take(settings).name, databases.pg_dump(settings).name
     for name in (foreign, ours):
-        with pytest.raises(RestoreFailed, match=r"not what the backup holds: rows of public\.agents") as refused:
+        with pytest.raises(RestoreFailed, match=r"differs from the backup: rows of public\.agents") as refused:
             bring_back(settings, name, accept_foreign=True)
         assert refused.value.next_call == again(drill="never")
         assert databases.beside(settings) == [settings.database]
     assert names(databases, settings) == "Scarlet Rhett"
     restored = bring_back(settings, ours, drill="never")
-    assert "not what the backup holds: rows of public.agents" in " ".join(restored.warnings)
+    assert "differs from the backup: rows of public.agents" in " ".join(restored.warnings)
 
 
 def test_what_a_drill_did_not_change_is_compared_after_the_load_of_our_own_backup(databases: Databases) -> None:

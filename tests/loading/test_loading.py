@@ -276,7 +276,7 @@ def test_what_the_server_refuses_is_whole_and_the_way_out_is_written_out(
     assert found.remedy is not None
     assert statement in found.remedy
     text = summaries.describe(found)
-    assert "is whole, but in a restore drill it could NOT be loaded as it stands" in text
+    assert "is intact, but in a restore drill it could NOT be loaded as it is" in text
     assert "damage" not in text.lower()
     item = listed(settings, name)
     assert (item.state, statement.removesuffix(";") in item.detail) == ("will_not_load", True)
@@ -352,7 +352,7 @@ def test_rows_that_break_constraints_are_named_and_come_back_if_that_is_accepted
     }
     assert found.drill.rows_compared == found.rows
     text = summaries.describe(found)
-    assert "c_p_fkey of public.children: rows that break it: 8, the first with the keys 2, 3, 4, 5, 6" in text
+    assert "c_p_fkey of public.children: rows that violate it: 8, the first with the keys 2, 3, 4, 5, 6" in text
     assert "sk-hidden" not in found.model_dump_json()
     assert "damage" not in text.lower()
     item = listed(settings, name)
@@ -367,7 +367,7 @@ def test_rows_that_break_constraints_are_named_and_come_back_if_that_is_accepted
         ]
         read = verify(context, Progress(), name)
         assert (read.valid, read.verdict, read.drill) == (True, "constraint_violated", None)
-        assert "is whole, but in a restore drill its rows were found to break constraints" in summaries.describe(read)
+        assert "is intact, but in a restore drill its rows violate constraints" in summaries.describe(read)
         with pytest.raises(ConstraintViolated):
             propose(context, Progress(), name, RestoreOptions())
         question = propose(context, Progress(), name, RestoreOptions(accept_violations=True)).question

@@ -75,7 +75,7 @@ def test_a_restore_without_a_drill_finds_the_way_too(databases: Databases) -> No
 def test_where_no_path_brings_the_meaning_back_it_differs(databases: Databases) -> None:
     settings = databases.make(CITEXT)
     name = take(settings).name
-    with pytest.raises(RestoreFailed, match="mean something else"):
+    with pytest.raises(RestoreFailed, match="changed their meaning"):
         bring_back(settings, name)
     found = drill(settings).drill
     assert found is not None

@@ -213,12 +213,12 @@ def test_without_a_primary_key_no_value_is_shown(databases: Databases) -> None:
 def test_a_look_that_fails_costs_no_backup_and_is_told(databases: Databases) -> None:
     settings = databases.make(MEMORY + DIARY)
     shut = f"ALTER DATABASE {settings.database} WITH ALLOW_CONNECTIONS"
-    at = Watch("reading what a load will compute anew", lambda _: databases.psql(f"{shut} false", "postgres"))
+    at = Watch("reading what a load will recompute", lambda _: databases.psql(f"{shut} false", "postgres"))
     try:
         taken = take(settings, at, verify="full")
     finally:
         databases.psql(f"{shut} true", "postgres")
-    told = [warning for warning in taken.warnings if "computes anew" in warning]
+    told = [warning for warning in taken.warnings if "a load recomputes" in warning]
     assert "not currently accepting connections" in told[0]
     with BackupContext(settings) as context:
         manifest = context.directory.manifest(taken.name)

@@ -48,8 +48,7 @@ def test_a_volume_with_a_value_that_no_dump_can_hold_is_sound_but_for_that(box: 
     assert [check for check in found.checks if check.ok is False] == []
     assert (found.valid, found.proved, found.drill.proved, found.drill.verdict) == (True, None, None, "unknown")
     assert found.drill.detail == (
-        'The big.one "here of letta has a row that is too large for any dump, so that its rows could be counted, but '
-        "not read"
+        'The big.one "here of letta has a row too large for any dump: its rows could be counted, but not read'
     )
     assert found.drill.rows_compared == 3
     assert found.drill.detail in summaries.describe(found)

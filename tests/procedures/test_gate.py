@@ -442,13 +442,13 @@ def test_backup_of_an_older_version_of_this_tool_and_a_restore_under_way(here: S
     here.edit_manifest(name, activity=None)
     assert "does not record the server's activity" in why(ask(here))
     (here.directory / JOURNAL).write_text(json.dumps({}), encoding="utf-8")
-    assert "cut off" in why(ask(here))
+    assert "interrupted" in why(ask(here))
 
 
 def test_restore_of_another_database_waiting_in_the_directory_shuts_it_for_a_backup_too(here: Shelf) -> None:
     here.back_up()
     write(here.directory, waiting_journal("x.sql", "another"))
-    said = "A restore of x.sql into another is under way, or was cut off, and shares this backup directory"
+    said = "A restore of x.sql into another is running, or was interrupted, and shares this backup directory"
     assert said in why(ask(here))
     made = here.back_up()
     assert not made.safe_to_proceed

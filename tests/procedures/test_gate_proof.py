@@ -261,7 +261,7 @@ def test_drill_that_was_only_due_again_and_can_not_be_made_leaves_the_proof_of_b
     made = take(without_a_throw_away_server(letta, monkeypatch, tmp_path))
     assert (made.good, made.drill, made.proved_by, made.safe_to_proceed) == (True, None, "full", True)
     since = f"{first.created_at - timedelta(days=8):%Y-%m-%d %H:%M} UTC"
-    stands = f"The proof of these definitions of {since} stands; the full drill that was due could not be done: "
+    stands = f"The proof of these definitions from {since} still holds; the full drill that was due could not be done: "
     assert made.reasons[-1].startswith(stands)
 
 

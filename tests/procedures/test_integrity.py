@@ -204,7 +204,7 @@ def test_restore_that_was_cut_off_is_a_finding(made: Made, here: Shelf) -> None:
         (here.directory / JOURNAL).write_bytes(content)
         found = look(here.settings)
         assert (found.healthy, found.newest_good_backup) == (False, made.plain)
-        assert "cut off" in finding(found, "restore_interrupted").message
+        assert "interrupted" in finding(found, "restore_interrupted").message
         assert "pgsql_tmp_outgoing_" in finding(found, "restore_interrupted").remedy
     (here.directory / JOURNAL).unlink()
     journal.write(here.directory, waiting_journal("x.sql", None))

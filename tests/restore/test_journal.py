@@ -110,7 +110,7 @@ def test_container_that_has_another_name_now_is_known_by_its_databases(mind: Min
 def test_journal_of_another_container_stays_though_that_is_a_copy_of_this_one(mind: Mind) -> None:
     leave_a_journal(mind, container="another", incoming_oid=4_000_000_002)
     around = mind.around()
-    with pytest.raises(RestoreInterrupted, match="in another was cut off, and shares") as raised:
+    with pytest.raises(RestoreInterrupted, match="in another was interrupted, and shares") as raised:
         put_back(mind, mind.saved)
     assert str(mind.journal) in raised.value.remedy
     assert mind.around() == around
@@ -120,6 +120,6 @@ def test_journal_of_another_container_stays_though_that_is_a_copy_of_this_one(mi
 def test_journal_of_a_cluster_that_is_gone_is_put_away(mind: Mind) -> None:
     leave_a_journal(mind, system_identifier="1")
     around = mind.around()
-    assert "no longer this one" in " ".join(take(mind).warnings)
+    assert "The cluster has changed since" in " ".join(take(mind).warnings)
     assert mind.around() == around
     assert not mind.journal.exists()

@@ -186,7 +186,7 @@ def test_a_restore_that_can_not_be_settled_keeps_both_databases(
     with monkeypatch.context() as patched:
         patched.setattr(databases, "swap", away)
         patched.setattr(journals, "settle", away)
-        with pytest.raises(RestoreInterrupted, match="both databases are there"):
+        with pytest.raises(RestoreInterrupted, match="Both databases exist"):
             put_back(mind)
     assert len(mind.databases()) == len(before) + 1
     assert mind.journal.exists()

@@ -47,10 +47,10 @@ def test_contents_on_which_no_server_starts_are_taken_out_again(changed_volume: 
     rig.sh('cp -p "$PGDATA/postgresql.conf" /tmp && echo "nonsense nonsense" >> "$PGDATA/postgresql.conf"')
     broken = rig.take()
     rig.sh('cp -p /tmp/postgresql.conf "$PGDATA/postgresql.conf"')
-    with pytest.raises(RestoreFailed, match="does not come up") as caught:
+    with pytest.raises(RestoreFailed, match="does not start") as caught:
         rig.restore(broken.name)
     assert "nonsense" in caught.value.message
-    assert caught.value.message.endswith("The volume's contents are as they were before.")
+    assert caught.value.message.endswith("The volume's contents are as before.")
     assert rig.was() == "live"
     rig.assert_tidy(undo)
     remove(rig, broken)
@@ -62,7 +62,7 @@ def test_file_that_changes_after_it_was_verified_is_not_put_in_place(
     rig, saved = changed_volume
     undo, began = undo_of(rig), started_at(rig.container)
     file = rig.directory / saved.name
-    with pytest.raises(ConfirmationStale, match=r"changed after it was verified.*as they were before"):
+    with pytest.raises(ConfirmationStale, match=r"changed after it was verified.*contents are as before"):
         rig.restore(saved.name, Watch("unpacking", lambda _: change_a_byte(file)))
     change_a_byte(file)
     assert (rig.was(), started_at(rig.container)) == ("live", began)
@@ -90,7 +90,7 @@ def test_helper_that_is_removed_meanwhile_is_replaced_to_put_all_back(changed_vo
     def remove_helper(_: Progress) -> None:
         run_docker("rm", "-f", *(name for name in users(rig) if name != rig.container))
 
-    with pytest.raises(BackupToolError, match="as they were before"):
+    with pytest.raises(BackupToolError, match="contents are as before"):
         rig.restore(saved.name, Watch("exchanging", remove_helper))
     assert rig.was() == "live"
     rig.assert_tidy(undo)
@@ -110,7 +110,7 @@ def test_server_that_somebody_starts_in_the_middle_keeps_its_contents(
         stopped.append(container_id)
 
     monkeypatch.setattr(volume_exchange, "stop", stop_and_start)
-    with pytest.raises(RestoreFailed, match=r"Somebody else has started.*as they were before"):
+    with pytest.raises(RestoreFailed, match=r"Somebody started.*contents are as before"):
         rig.restore(saved.name)
     assert len(stopped) == 2
     assert rig.was() == "live"
@@ -129,7 +129,7 @@ def test_server_that_somebody_starts_while_it_is_stopped_is_told_as_such(
         run_docker("start", container_id)
 
     monkeypatch.setattr(DockerHost, "stop_container", stop_and_start)
-    with BackupContext(rig.settings) as context, pytest.raises(RestoreFailed, match="Somebody else has started"):
+    with BackupContext(rig.settings) as context, pytest.raises(RestoreFailed, match="Somebody started"):
         volume_exchange.stop(context, rig.container)
     rig.wait()
 
@@ -146,7 +146,7 @@ def test_contents_on_which_somebody_starts_another_server_stay(changed_volume: t
         )
 
     try:
-        with pytest.raises(PreflightFailed, match=rf"mounted: {other}.*as they were before"):
+        with pytest.raises(PreflightFailed, match=rf"mounted: {other}.*contents are as before"):
             rig.restore(saved.name, Watch("stopping the server", start_another))
     finally:
         run_docker_quietly("rm", "-fv", other)
@@ -166,7 +166,7 @@ def test_server_that_can_not_be_started_again_is_told_of_and_nothing_waits_for_i
         def take_its_port(_: Progress) -> None:
             held.enter_context(socket.create_server(("127.0.0.1", port)))
 
-        with pytest.raises(BackupToolError, match=r"as they were before.*Not everything could be started again"):
+        with pytest.raises(BackupToolError, match=r"contents are as before.*Not everything could be started again"):
             rig.restore(saved.name, Watch("starting the server", take_its_port))
         assert not rig.journal.exists()
         assert rig.take().cold
@@ -193,13 +193,15 @@ def test_too_small_a_disk_is_refused_and_a_full_one_gives_all_back(
         box.sh(f'mkdir "$PGDATA/{undo}"')
         with pytest.raises(PreflightFailed, match="bytes free") as refused:
             box.restore(saved.name, accept_other_database=True)
-        assert f"{VOLUME_UNDO}20260101_000000 lies on that disk" in refused.value.remedy
+        assert f"{VOLUME_UNDO}20260101_000000 is on that disk" in refused.value.remedy
         assert "prune --include-undo" in refused.value.remedy
         box.sh(f'rmdir "$PGDATA/{undo}"')
         monkeypatch.setattr(volume_preflight, "ROOM", 0)
         monkeypatch.setattr(volume_preflight, "SPARE_BYTES", 0)
         box.sh('dd if=/dev/zero of="$PGDATA/pgsql_tmp_filler" bs=1M count=30 2>/dev/null')
-        with pytest.raises(RestoreFailed, match=r"No space left.*; at least [\d,]+ lines more; .*as they were before"):
+        with pytest.raises(
+            RestoreFailed, match=r"No space left.*; at least [\d,]+ lines more; .*contents are as before"
+        ):
             box.restore(saved.name, accept_other_database=True)
         box.sh('rm "$PGDATA/pgsql_tmp_filler"')
         assert (box.content(), started_at(box.container)) == (before, began)

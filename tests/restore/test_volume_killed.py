@@ -140,8 +140,8 @@ def test_sql_backup_first_settles_what_was_cut_off(changed_volume: tuple[Rig, Ba
     undo = undo_of(rig)
     rig.killed("when the old contents are set aside", saved.name)
     with BackupContext(rig.settings) as context:
-        assert any("cut off" in warning for warning in list_backups(context).warnings)
-    with pytest.raises(RestoreInterrupted, match="cut off"):
+        assert any("interrupted" in warning for warning in list_backups(context).warnings)
+    with pytest.raises(RestoreInterrupted, match="interrupted"):
         rig.call(restoring.dry_run, saved.name)
     made = rig.call(backup)
     assert any("rolled back" in warning for warning in made.warnings)
@@ -154,7 +154,7 @@ def test_dependent_that_was_removed_meanwhile_is_told_as_such(changed_volume: tu
     gone = StoppedContainer(id=secrets.token_hex(32), name="vr-there-is-none")
     (report,) = start(changed_volume[0], gone)
     assert (report.name, report.action) == (gone.name, "start failed")
-    assert report.detail.startswith("It was removed meanwhile")
+    assert report.detail.startswith("It was removed in the meantime")
 
 
 def test_dependent_that_was_made_anew_and_runs_is_left_alone(changed_volume: tuple[Rig, Backup]) -> None:
@@ -225,7 +225,7 @@ def test_contents_come_back_wherever_they_are_mounted_and_the_journal_goes_witho
 
         assert re.search("is another one.*DOCKER_CONTEXT", refused(engine="another"))
         assert "another one" not in refused(engine=None)
-        assert "may lie somewhere else still" in refused(removable=False)
+        assert "may still exist elsewhere" in refused(removable=False)
         run_docker("volume", "create", *LABEL, volume)
         assert "is another one" in refused(engine="another")
         assert "docker compose create" in refused(image_id=f"sha256:{secrets.token_hex(32)}")

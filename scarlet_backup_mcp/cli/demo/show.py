@@ -40,7 +40,7 @@ def show() -> bool:
             _psql(server, DATABASE, MEMORY.read_text(encoding="utf-8"))
             whole = anyio.run(_tell, console, server, Path(directory))
     verdict = "Every row is back." if whole else "Something did NOT come back: please report this."
-    console.print(f"\n[bold]{verdict}[/bold] Server, database and backups of this demo are gone again.")
+    console.print(f"\n[bold]{verdict}[/bold] This demo's server, database and backups have been removed.")
     return whole
 
 

@@ -82,7 +82,7 @@ def _run(command: str, message: bytes, seconds: float) -> str:
         listener.start()
         code = process.wait(seconds)
     except subprocess.TimeoutExpired:
-        return f"was killed, since it had not ended after {seconds:.0f} s"
+        return f"was killed because it had not ended after {seconds:.0f} s"
     finally:
         _kill(process)
     if code == 0:

@@ -45,7 +45,7 @@ ENGLISH = {"LC_ALL": "C"}
 
 
 def stopped(context: BackupContext) -> ContainerInfo | None:
-    """Look whether the container is stopped, so that its files can be copied; None while it runs.
+    """Return the container if it is stopped, so that its files can be copied; None while it runs.
 
     Raises RestoreInterrupted while a journal waits, ContainerNotRunning or ContainerPaused in any other state.
     """
@@ -80,7 +80,7 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
     with PartialFile(context.directory.path / name) as partial, _no_server_to_start():
         sight = Sight(container=container_info.container_id, read_only=True)
         with helper(context, container_info.image_id or "", sight, progress) as host:
-            progress.stage("looking at the files")
+            progress.stage("checking the files")
             cluster = data_directory.examine(host, container_info)
             recorded.require_room(context, int(cluster.bytes * volume_copy.ROOM), "these files")
             progress.stage("copying the files", cluster.bytes)
@@ -134,14 +134,14 @@ def _mount(container_info: ContainerInfo) -> Mount:
     mount = container_info.data_mount
     if mount is None:
         raise VolumeUnsupported(
-            f"The data directory {container_info.data_directory} of the container {container_info.container} lies in "
+            f"The data directory {container_info.data_directory} of the container {container_info.container} is in "
             "the container itself, not on a volume that a helper container could read.",
             f"Start that same container (`docker start {container_info.container}`: a new one would not have the data) "
             "and take a backup again.",
         )
     if mount.kind == "tmpfs":
         raise VolumeUnsupported(
-            f"The data directory {container_info.data_directory} of the container {container_info.container} lies in "
+            f"The data directory {container_info.data_directory} of the container {container_info.container} is in "
             "memory, and was lost when it stopped.",
             "The list of backups shows what can be restored. Put the data directory on a volume.",
         )
@@ -163,7 +163,7 @@ def _require_unused(context: BackupContext, container_info: ContainerInfo, mount
     if users := others_with(context, mount.source, container_info.container):
         raise VolumeUnsupported(
             f"{mount.source}, which holds the data directory, is in use by {', '.join(users)}: a copy made while "
-            "something writes may be torn.",
+            "somebody may write may be torn.",
             f"Stop it (`docker stop {users[0]}`) and take a backup again; or, if it is the server, set "
             "SCARLET_BACKUP_CONTAINER to its name.",
         )
@@ -186,7 +186,7 @@ def _error(ended: Exit) -> BackupToolError:
     if ended.code is None or ended.code == 137:
         return DumpFailed(f"The helper container or its engine went away during the copy. {said}".strip(), AGAIN)
     return DumpFailed(
-        f"tar could not copy the files (exit code {ended.code}): {said or 'it said nothing'}",
+        f"tar could not copy the files (exit code {ended.code}): {said or 'no output'}",
         AGAIN,
     )
 
@@ -222,16 +222,18 @@ def _require_untouched(
 def _require_whole(written: archive.ArchiveWritten) -> None:
     """Raise DumpFailed unless tar read all of it without a complaint."""
     if written.said:
-        raise DumpFailed(f"tar did not copy all of it: {' '.join(written.said[:SHOWN])}", AGAIN)
+        raise DumpFailed(f"tar did not copy everything: {' '.join(written.said[:SHOWN])}", AGAIN)
     check = archive_checks.data_directory(written.contents)
     if not check.ok or written.contents.odd or written.contents.root:
         wrong = [*written.contents.odd[:SHOWN], *([] if check.ok else [checks.describe([check])])]
-        raise DumpFailed(f"tar ended without an error, but the copy is not a whole data directory: {'; '.join(wrong)}.")
+        raise DumpFailed(
+            f"tar ended without an error, but the copy is not a complete data directory: {'; '.join(wrong)}."
+        )
 
 
 def _warnings_of(contents: ArchiveContents) -> list[str]:
     return [
-        f"It holds {name}: a server that starts on it runs as a standby or in recovery, not as it was."
+        f"It contains {name}: a server that starts on it runs as a standby or in recovery, not as it was."
         for name in SIGNALS
         if name in contents.files
     ]

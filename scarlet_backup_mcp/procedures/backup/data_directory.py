@@ -43,9 +43,9 @@ def examine(host: Host, container_info: ContainerInfo) -> StoppedCluster:
     if missing := [name for name in NEEDED if not _is_file(host, f"{directory}/{name}")]:
         if left := _left_by_restores(host, directory):
             raise VolumeUnsupported(
-                f"There is no whole cluster of PostgreSQL in {directory} of the container {container_info.container}, "
-                f"only what a restore has moved there: {', '.join(left)}.",
-                f"A restore was cut off there. Take a backup with the backup directory in which its {JOURNAL} lies: "
+                f"There is no complete cluster of PostgreSQL in {directory} of the container "
+                f"{container_info.container}, only what a restore has moved there: {', '.join(left)}.",
+                f"A restore was interrupted there. Take a backup with the backup directory that has its {JOURNAL}: "
                 f"that finishes it or rolls it back. Only if that file is lost: {BACK_BY_HAND}",
             )
         raise VolumeUnsupported(
@@ -56,8 +56,8 @@ def examine(host: Host, container_info: ContainerInfo) -> StoppedCluster:
         )
     if odd := _neither_files_nor_directories(host, directory):
         raise VolumeUnsupported(
-            "The data directory holds links or other things that are neither files nor directories, such as "
-            f"tablespaces or a linked pg_wal: {', '.join(odd[:SHOWN])}. An archive holds the data directory only.",
+            "The data directory contains something other than files and directories, such as tablespaces or a pg_wal "
+            f"elsewhere: {', '.join(odd[:SHOWN])}. An archive contains the data directory only.",
             f"Start the server and take an SQL backup with kind sql. {BY_HAND}",
         )
     found = control(host, container_info)
@@ -69,7 +69,7 @@ def examine(host: Host, container_info: ContainerInfo) -> StoppedCluster:
         version, version_num = controldata.version_of(major, program)
     except ControlDataDamaged as error:
         raise _unreadable(container_info, f"{error}.") from None
-    warnings = ["The server did not run, so its files were copied as they lay: nobody counted its rows."]
+    warnings = ["The server was stopped, so its files were copied as they are: nobody counted its rows."]
     if not found.clean:
         warnings.append(
             f"It was not shut down cleanly (pg_controldata says: {found.state}): from this copy it starts as after a "

@@ -72,7 +72,7 @@ def dump_error(context: BackupContext, ended: Exit, at: DumpPosition) -> BackupT
         return lost
     kind = dump_failures.kind_of(said)
     if kind == "denied":
-        return PermissionDenied(f"The role may not read everything, so no whole backup is possible: {said}")
+        return PermissionDenied(f"The role may not read everything, so the backup would be incomplete: {said}")
     if kind == "locked":
         return locked(said)
     if lost is not None:
@@ -87,7 +87,7 @@ def dump_error(context: BackupContext, ended: Exit, at: DumpPosition) -> BackupT
         return _too_few_locks(context, at)
     if kind == "damage":
         return DataDamaged(
-            f"{_row(context, said, at)} can't be read, since the database's files are damaged: {reason}."
+            f"{_row(context, said, at)} can't be read, because the database's files are damaged: {reason}."
         )
     if kind == "spilled":
         return DiskFull(
@@ -103,7 +103,7 @@ def dump_error(context: BackupContext, ended: Exit, at: DumpPosition) -> BackupT
         )
     if kind == "changed":
         return ConcurrentChange(f"The schema changed while the dump was taken: {said}")
-    return DumpFailed(f"pg_dump failed with exit code {ended.code}: {said or 'it said nothing'}")
+    return DumpFailed(f"pg_dump failed with exit code {ended.code}: {said or 'no output'}")
 
 
 def _row(context: BackupContext, said: str, at: DumpPosition) -> str:
@@ -126,10 +126,11 @@ def _too_few_locks(context: BackupContext, at: DumpPosition) -> TooFewLocks:
     room, remedy = "", None
     with suppress(ServerError, HostError), context.server.session(context.maintenance_database) as session:
         table = dump_failures.lock_table(session)
-        room = f", and has room for about {table.per_transaction * table.sessions:,} locks"
+        room = f", enough for about {table.per_transaction * table.sessions:,} locks"
         remedy = TooFewLocks.default_remedy.replace("a higher value", str(table.needed(at.relations)))
     return TooFewLocks(
-        f"pg_dump locks every table, {at.relations:,} here, and the server ran out of room for locks: its "
+        f"pg_dump locks every table, {at.relations:,} here, and the server ran out of locks: its "
         f"max_locks_per_transaction is too low{room}.",
         remedy,
+        TooFewLocks.default_next_call,
     )

@@ -29,23 +29,23 @@ def safe_to_proceed(context: BackupContext, manifest: Manifest | VolumeManifest,
     """Say whether PROC-003 may go ahead on this fresh backup, and why: the gate's verdict in a fresh backup's words.
     `valid`: it passed `full`."""
     if not valid:
-        return False, ["The backup holds statements that a restore refuses, as the warning says."]
+        return False, ["The backup contains statements that a restore refuses; see the warning."]
     if manifest.shrunk:
         against = f" The last full one is {manifest.last_full}." if manifest.last_full else ""
         return False, [f"The database has shrunk: {'; '.join(manifest.shrunk_reasons)}.{against}"]
     read = [
         f"{manifest.name} was read back in full and matches its manifest.",
-        f"It is of the configured database {context.database}.",
+        f"It contains the configured database {context.database}.",
     ]
     if isinstance(manifest, VolumeManifest):
         if manifest.cold:
             return False, [
-                f"{manifest.name} is a cold copy of a stopped server: its rows were not counted.",
+                f"{manifest.name} is a cold copy of a stopped server: nobody counted its rows.",
                 "PROC-003 needs a running server: start it with `docker compose up -d postgres` and take a backup.",
             ]
         read = [
             f"{manifest.name} was read back in full and matches its manifest and the server's own list of files.",
-            f"It is of the whole cluster, which comes back as a whole: {', '.join(manifest.databases)}.",
+            f"It contains the whole cluster, which is restored as a whole: {', '.join(manifest.databases)}.",
         ]
     try:
         verdict = judge(context, records.know_head(context, context.directory.find(manifest.name)))
@@ -144,11 +144,13 @@ def _drill_result(proof: Proof, kind: Kind, earlier: DrillOutcome | None) -> str
     if proof.drill is None:
         if earlier is not None and earlier.by is not None and not proof.asked:
             since = f"{earlier.at:%Y-%m-%d %H:%M} UTC"
-            return f"The proof of these definitions of {since} stands; the full drill that was due {proof.why_not}"
+            return (
+                f"The proof of these definitions from {since} still holds; the full drill that was due {proof.why_not}"
+            )
         return f"The drill{' that was asked for' if proof.asked else ''} {proof.why_not}"
     if proof.drill.proved and kind == "volume":
         but = f"; but {proof.drill.detail}" if proof.drill.detail else ""
-        return f"In a restore drill a server came up on it, and {proof.drill.rows_compared:,} rows were read{but}."
+        return f"In a restore drill a server started on it, and {proof.drill.rows_compared:,} rows were read{but}."
     if proof.drill.proved_by == "sample":
         brought = f"A restore drill with a sample brought {proof.drill.rows_compared:,} equal rows back"
         return f"{brought}, which proves its definitions; not all of its rows were tried."

@@ -49,7 +49,7 @@ ROOM = {"none": 1.2, "zstd": 0.6}
 """Free space required for a dump, in sizes of the database. A real Letta database of 427 MB dumps to 497 MB."""
 LABEL_LENGTH = 80
 RECOMPUTED_SECONDS = 180
-"""Time limit for reading what a load will compute anew."""
+"""Time limit for reading what a load will recompute."""
 
 
 def backup(
@@ -65,7 +65,7 @@ def backup(
     patience_seconds: float = 0,
     notes: CallNotes | None = None,
 ) -> Backup:
-    """Take one backup, of the database (`sql`) or of the whole cluster (`volume`).
+    """Make one backup, of the database (`sql`) or of the whole cluster (`volume`).
 
     A volume whose container is stopped is copied cold, file by file. `compression` None is PROC-004's: none for SQL,
     gzip for a volume. `accept_smaller`: rows were deleted on purpose since the last full backup, so this one becomes
@@ -140,7 +140,7 @@ def _dump_twice(context: BackupContext, progress: Progress, order: Order) -> tup
     try:
         return _dump(context, progress, order)
     except ConcurrentChange:
-        progress.stage("the schema changed during the dump: dumping again, from a new snapshot")
+        progress.stage("the schema changed during the dump: trying again with a new snapshot")
         return _dump(context, progress, order)
 
 
@@ -189,16 +189,16 @@ def _dump(context: BackupContext, progress: Progress, order: Order) -> tuple[Man
 def _recomputed(
     context: BackupContext, snapshot: Snapshot, progress: Progress
 ) -> tuple[list[Recomputed] | None, list[str]]:
-    """Read what a load will compute anew; a warning if that can't be read, since the dump is whole without it."""
-    progress.stage("reading what a load will compute anew")
+    """Read what a load will recompute; a warning if that can't be read, because the dump is complete without it."""
+    progress.stage("reading what a load will recompute")
     try:
         found = recomputed(
             context.server, context.database, snapshot.server, progress, RECOMPUTED_SECONDS, snapshot.name
         )
     except (ServerError, HostError) as error:
         return None, [
-            "What a load computes anew (stored generated columns, materialised views) could not be read, so no drill "
-            f"or restore of this backup compares it. The backup is whole all the same: {error.message}"
+            "What a load recomputes (stored generated columns, materialised views) could not be read, so no drill "
+            f"or restore of this backup compares it. The backup is complete all the same: {error.message}"
         ]
     return found, []
 
@@ -250,13 +250,13 @@ def _prove(
         verified = patiently(progress, drill, patience_seconds)
     except Cancelled:
         raise Cancelled(
-            f"The drill was cancelled. The backup {name} is there, and was read back in full.",
+            f"The drill was cancelled. The backup {name} exists and was read back in full.",
             f"Drill {name} when you want it proved.",
         ) from None
     except BackupToolError as error:
         return Proof(why_not=f"could not be done: {error.message} {error.remedy}")
     if verified.drill is None:
-        return Proof(why_not="was not begun, since the file is not whole: verify it.")
+        return Proof(why_not="was not started, because the file is not intact: verify it.")
     return Proof(verified.drill)
 
 

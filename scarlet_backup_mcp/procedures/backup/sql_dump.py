@@ -95,7 +95,7 @@ class DumpWritten:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What the manifest tells of it: all but the warnings."""
+        """Return what the manifest records of it: everything except the warnings."""
         return {name: value for name, value in vars(self).items() if name != "warnings"}
 
 
@@ -127,9 +127,9 @@ def stream(
         partial.write(compressor.finish())
         summary = reader.finish()
     except ScriptDamaged as error:
-        raise DumpIncomplete(f"What pg_dump wrote is not a whole dump: line {error.line}: {error.message}.") from None
+        raise DumpIncomplete(f"pg_dump did not write a complete dump: line {error.line}: {error.message}.") from None
     if not (summary.header and summary.trailer):
-        raise DumpIncomplete("pg_dump ended without an error, but before its closing line: the dump is cut off.")
+        raise DumpIncomplete("pg_dump ended without an error, but before its closing line: the dump is incomplete.")
     tables = table_data(digests)
     role = next((role for role in snapshot.roles if role.name == context.server.user), None)
     filled = tables if snapshot.calls_functions else []
@@ -206,7 +206,7 @@ def compare_with_snapshot(
     _, differences = pg.compare_rows(dumped, snapshot.tables, counted.by_root(compared), unknown)
     if differences:
         shown = "; ".join(f"{d.table}: {d.dumped} in the dump, {d.counted} in the snapshot" for d in differences[:5])
-        raise ConcurrentChange(f"The dump does not hold the rows of its snapshot: {shown}.")
+        raise ConcurrentChange(f"The dump's rows differ from its snapshot: {shown}.")
     lacking = {table: counted.rows.get(table.oid) for table in snapshot.undumped}
     lacking = {table: rows and rows - dumped.get((table.schema, table.name), 0) for table, rows in lacking.items()}
     integrity = counting.count_of(snapshot.watched, counted)

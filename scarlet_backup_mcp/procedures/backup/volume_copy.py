@@ -217,14 +217,14 @@ def _require_whole(contents: ArchiveContents) -> BackupManifest:
     listed, _ = archive_checks.backup_manifest(contents)
     if listed is None or any(check.ok is not True for check in found):
         wrong = checks.describe([check for check in found if check.ok is not True])
-        raise DumpIncomplete(f"pg_basebackup ended without an error, but the copy is not whole: {wrong}.")
+        raise DumpIncomplete(f"pg_basebackup ended without an error, but the copy is incomplete: {wrong}.")
     return listed
 
 
 def _require_this_cluster(contents: ArchiveContents, server: pg.ServerFacts) -> None:
     """Check the control file in the copy: pg_basebackup does not say which server it read. Raises WrongServer."""
     if not controldata.is_of(contents.kept.get(f"global/{archive.PG_CONTROL}", b""), server.system_identifier):
-        raise WrongServer(f"pg_basebackup copied another cluster than {server.system_identifier}, which was asked.")
+        raise WrongServer(f"pg_basebackup copied another cluster than {server.system_identifier}.")
 
 
 def _error(context: BackupContext, ended: Exit) -> BackupToolError:
@@ -234,13 +234,13 @@ def _error(context: BackupContext, ended: Exit) -> BackupToolError:
         return lost
     if "pg_hba.conf" in said:
         return PermissionDenied(
-            f"The server does not allow a copy from there: {said}",
+            f"The server does not allow copying from there: {said}",
             "Add `local replication all trust`, as the image's own has it, to its pg_hba.conf (for a server on another "
             "machine `host replication all <address> scram-sha-256`) and `SELECT pg_reload_conf()`.",
         )
     if "max_wal_senders" in said:
         return VolumeUnsupported(
-            f"The server has no free connection for a copy: {said}",
+            f"All replication connections are in use: {said}",
             "See `SELECT * FROM pg_stat_replication`, or raise max_wal_senders.",
         )
     if "has already been removed" in said:
@@ -251,14 +251,14 @@ def _error(context: BackupContext, ended: Exit) -> BackupToolError:
     if "COPY stream ended before" in said:
         return DumpFailed(
             f"The server broke the copy off: {said}",
-            "pg_basebackup does not say why; the server's log does (in Docker: `docker compose logs postgres`). Mend "
+            "pg_basebackup does not say why; the server's log does (in Docker: `docker compose logs postgres`). Fix "
             "that and take a backup again.",
         )
     if re.search(r"checksum (error|verification failure)", said):
         return DataDamaged(
-            f"Pages of the database are damaged, as their checksums say: {said}",
+            f"Pages of the database are damaged, according to their checksums: {said}",
             DataDamaged.default_remedy,
         )
     if lost is not None:
         return lost
-    return DumpFailed(f"pg_basebackup failed with exit code {ended.code}: {said or 'it said nothing'}")
+    return DumpFailed(f"pg_basebackup failed with exit code {ended.code}: {said or 'no output'}")

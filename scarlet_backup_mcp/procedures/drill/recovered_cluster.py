@@ -52,22 +52,22 @@ class RecoveredCopy:
         text = self.read.contents.kept[PG_VERSION].decode("ascii", "replace").strip()
         if programs.major(text) != programs.major(found):
             raise DrillImpossible(
-                f"{self.entry.name.name} is of PostgreSQL {text}, and in {self.vacant.where} there is {found}: a data "
-                "directory starts under its own major version only.",
-                f"Set SCARLET_BACKUP_CONTAINER to a container of PostgreSQL {text}: its image is taken, and it need "
-                "not run. What moves between versions is an SQL backup.",
+                f"{self.entry.name.name} is from PostgreSQL {text}, but {self.vacant.where} has {found}: a data "
+                "directory only starts with its own major version.",
+                f"Set SCARLET_BACKUP_CONTAINER to a container of PostgreSQL {text}: only its image is used, and it "
+                "need not run. To move between versions, use an SQL backup.",
             )
         return found
 
     def unpack(self) -> None:
-        """Unpack it. Raises DiskFull without room for it, DrillFailed if the file has changed since it was read."""
+        """Unpack it. Raises DiskFull without space for it, DrillFailed if the file has changed since it was read."""
         needed, free = int(self.read.tar_bytes * ROOM), self.vacant.container.host.free_bytes(self.vacant.home)
         require_room(self.vacant.where, free, needed)
         self.progress.stage(f"unpacking {self.entry.name.name} in {self.vacant.where}", self.entry.bytes)
         self._do(recovery.unpack(self.vacant.home), _content(self.entry, self.read.sha256, self.progress))
 
     def verify(self) -> Check | None:
-        """Run pg_verifybackup, the write-ahead log included; None where the server left no list of files. Call it
+        """Run pg_verifybackup, the write-ahead log included; None if the server left no list of files. Call it
         before anything is changed in the copy."""
         if not is_base_backup(self.read.contents):
             return None
@@ -108,7 +108,7 @@ class RecoveredCopy:
             if self._ready():
                 return None
             if time.monotonic() > until:
-                raise DrillFailed(f"PostgreSQL in {vacant.where} still recovers after {RECOVERY_SECONDS} s.")
+                raise DrillFailed(f"PostgreSQL in {vacant.where} is still recovering after {RECOVERY_SECONDS} s.")
             time.sleep(0.2)
 
     def log(self) -> str:
@@ -146,7 +146,7 @@ class RecoveredCopy:
         ended = run(self.vacant.container.host, argv, source=source, progress=self.progress)
         if ended.code != 0:
             said = ended.stderr.strip() or f"exit code {ended.code}"
-            raise DrillFailed(f"{self.entry.name.name} could not be laid out in {self.vacant.where}: {said}")
+            raise DrillFailed(f"{self.entry.name.name} could not be prepared in {self.vacant.where}: {said}")
 
     def _run(self, argv: list[str]) -> tuple[int, str]:
         """Run a program; give its exit code and all its output. Raises HostError if it was ended from outside."""
@@ -156,7 +156,7 @@ class RecoveredCopy:
         if missing := missing_program(argv, ended):
             raise missing
         if ended.code is None or ended.code > 128:
-            raise ContainerLost(f"{argv[0]} was ended: {ended.stderr.strip() or ended.code}")
+            raise ContainerLost(f"{argv[0]} was killed: {ended.stderr.strip() or ended.code}")
         return ended.code, f"{output.decode(errors='replace')}\n{ended.stderr}".strip()
 
 

@@ -79,7 +79,7 @@ class Rehearsal:
 
     def script(self, progress: Progress, *, rows: bool = True) -> Iterator[bytes]:
         """Dump the restored database for psql; without `rows` only what creates its tables. Raises DrillFailed before
-        the end unless the dump is whole."""
+        the end unless the dump is complete."""
         yield from strip_restrict(self._dump(progress), rows=rows)
 
     def extensions(self) -> list[tuple[str, str]]:
@@ -96,14 +96,12 @@ class Rehearsal:
         def watch(chunk: bytes) -> None:
             reader.feed(chunk)
             if refused := [refusal for refusal in refusals.found if refusal.reason != NOT_WRITTEN]:
-                raise DrillFailed(
-                    f"The dump of the restored database holds a statement that no restore loads: {refused[0]}."
-                )
+                raise DrillFailed(f"The dump of the restored database contains what no restore loads: {refused[0]}.")
 
         host = self.trial.server.host
         ended = yield from output_of(host, argv, watch, env=environment, progress=progress)
         if ended.code != 0 or not reader.finish().trailer:
-            raise DrillFailed(f"The dump of the restored database is cut off. {ended.stderr.strip()}")
+            raise DrillFailed(f"The dump of the restored database is incomplete. {ended.stderr.strip()}")
         self.tables, self.contents = table_data(digests), contents
 
 
@@ -126,7 +124,7 @@ def rehearsal(
     """
     if on_live_server and record.foreign:
         raise ForeignRefused(
-            f"{record.name} was not made by `backup`, so it is not tried out on the live server.",
+            f"{record.name} was not made by `backup`, so it is not drilled on the live server.",
             "Leave on_live_server out: then it is loaded in a sandbox.",
             again(on_live_server=None),
         )
@@ -199,7 +197,7 @@ class _Restorer:
 
     def rehearse(self, before: Contents) -> None:
         report, checks, trial = self.found.report, self.found.checks, self.found.trial
-        self.progress.stage("making an empty database for the drill")
+        self.progress.stage("creating an empty database for the drill")
         properties = self._wanted()
         with self.server.session(trial.maintenance_database, progress=self.progress) as session:
             facts = pg.server_facts(session)

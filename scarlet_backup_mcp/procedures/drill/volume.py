@@ -51,7 +51,7 @@ MAINTENANCE = "template1"
 def drill_volume(
     context: BackupContext, record: BackupRecord[VolumeManifest], read: Archive, progress: Progress
 ) -> tuple[Drill, list[Check]]:
-    """Drill an archive that was `read` and found whole. Needs the live container's image; it need not run.
+    """Drill an archive that was `read` and found intact. Needs the live container's image; it need not run.
 
     The verdict is False only for what is certainly wrong with the archive. Raises DrillImpossible (no Docker, another
     major version), DiskFull, DrillFailed, Busy, or what keeps the container from starting.
@@ -136,8 +136,8 @@ class _VolumeDrill:
         if fault := self.copy.configuration_fault():
             self.remarks.append(f"its {KEPT_FROM_STARTING}")
             self.copy.vacant.warnings.append(
-                f"Its {KEPT_FROM_STARTING}: {fault}. Unless another mount of the container mends that, `restore` would "
-                "put the old contents back: docs/choosing.md has the commands to unpack it by hand and mend it first."
+                f"Its {KEPT_FROM_STARTING}: {fault}. Unless another mount of the container fixes that, `restore` would "
+                "put the old contents back: docs/choosing.md has the commands to unpack it by hand and fix it first."
             )
 
     def _start(self) -> None:
@@ -174,7 +174,7 @@ class _VolumeDrill:
         self.report.database_bytes = sum(database.bytes or 0 for database in sizes.values())
         if prepared:
             self.copy.vacant.warnings.append(
-                f"It holds {prepared} prepared transactions, to be committed or rolled back."
+                f"It contains {prepared} prepared transactions, to be committed or rolled back."
             )
         if settings:
             found_there = "; ".join(settings)
@@ -185,7 +185,7 @@ class _VolumeDrill:
             dumped[name] = self._dump(name, sizes[name].bytes)
         rows = sum(sum(tables.values()) for tables in dumped.values())
         read = f"{rows:,} rows of {', '.join(dumped)}"
-        self._add(Check(check=DUMPED, ok=True, expected="whole dumps of all databases", found=read))
+        self._add(Check(check=DUMPED, ok=True, expected="complete dumps of all databases", found=read))
         self._compare(configured, dumped.get(configured))
         self._check_structure(list(dumped))
 
@@ -206,8 +206,8 @@ class _VolumeDrill:
                 else:
                     unread.append(table)
                     self.doubts.append(
-                        f"{'.'.join(table)} of {name} has a row that is too large for any dump, so that its rows could "
-                        "be counted, but not read"
+                        f"{'.'.join(table)} of {name} has a row too large for any dump: its rows could be counted, but "
+                        "not read"
                     )
         raise DrillFailed(f"The dump of {name} did not finish.")
 
@@ -232,19 +232,19 @@ class _VolumeDrill:
                 return rows.found
         except ScriptDamaged as error:
             raise DrillFailed(f"The dump of {name} can't be read: {error}") from None
-        raise DrillFailed(f"The dump of {name} is cut off.")
+        raise DrillFailed(f"The dump of {name} did not finish.")
 
     def _compare(self, database: str, dumped: dict[Name, int] | None) -> None:
         table = self.manifest.integrity_table if self.manifest else self.context.settings.integrity_table
         rows, watched = sum((dumped or {}).values()), None
         if dumped is None:
-            detail = f"it holds no database {database} that accepts connections"
+            detail = f"it has no database {database} that allows connections"
             self._add(Check(check=load_checks.INTEGRITY, ok=None, detail=detail))
         else:
             watched = self._count(database, dumped, table)
         if not volume_checks.counted_when_copied(self.manifest):
             self.uncounted.append(
-                f"a server came up on it and all of it could be read, {rows:,} rows of {database}; nobody counted what "
+                f"a server started on it and all of it could be read, {rows:,} rows of {database}; nobody counted what "
                 "should be in it, so it can't be proved"
             )
             self._compare_with_last_full(rows, table, watched)

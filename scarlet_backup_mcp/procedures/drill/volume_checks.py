@@ -85,7 +85,9 @@ def of_rows(manifest: VolumeManifest | None, counted: RecoveredRows, report: Dri
         if ok is False:
             wrong.append(f"{name}: {rows_told(found)} instead of {_expected(table)}")
         elif ok is None:
-            unsure.append(f"{name}: {rows_told(found)}, {_expected(table)} when it was counted; it was written to")
+            unsure.append(
+                f"{name}: {rows_told(found)}, {_expected(table)} when it was counted; it was being written to"
+            )
         if ok is not True:
             difference = Difference(what=f"rows of {name}", backup=_expected(table), restored=rows_told(found))
             report.differences = [*report.differences, difference][:SHOWN]
@@ -93,14 +95,14 @@ def of_rows(manifest: VolumeManifest | None, counted: RecoveredRows, report: Dri
     unsure += [f"{name}: it could not be counted when it was copied" for name in sorted(uncounted)]
     if manifest is not None and manifest.quiet:
         others = [f"{schema}.{name}" for schema, name in sorted(counted.rows.keys() - names)]
-        wrong += [f"{name} was not there" for name in others if name not in uncounted]
+        wrong += [f"{name} did not exist" for name in others if name not in uncounted]
     details, known = wrong or unsure, counted_when_copied(manifest)
     return Check(
         check=ROWS,
         ok=False if wrong else None if unsure or not known else True,
         expected="as many rows in each table as were counted" if known else "",
         found=f"{sum(counted.rows.values()):,} rows in {len(counted.rows):,} tables",
-        detail="; ".join(details[:SHOWN]) or ("" if known else "nobody counted them when the copy was made"),
+        detail="; ".join(details[:SHOWN]) or ("" if known else "nobody counted them for the copy"),
     )
 
 
@@ -123,7 +125,7 @@ def lost_since(full: ManifestHead, rows: int, table: str, watched: int | None) -
     if before <= rows and held <= (watched or 0):
         return ""
     return (
-        f"The last full backup, {full.name}, holds {before:,} rows ({held:,} in {table}); {rows:,} ({watched or 0:,}) "
+        f"The last full backup, {full.name}, has {before:,} rows ({held:,} in {table}); {rows:,} ({watched or 0:,}) "
         "were read here."
     )
 

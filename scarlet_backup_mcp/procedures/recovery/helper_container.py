@@ -1,4 +1,4 @@
-"""Programs beside the server, in a helper container that sees its volume whether the server runs or not."""
+"""Programs next to the server, in a helper container that sees its volume whether the server runs or not."""
 
 from __future__ import annotations
 
@@ -45,9 +45,10 @@ def require_sole_writer(container_info: ContainerInfo) -> list[str]:
     others = [user for user in users if user.name != container_info.container and not user.helper]
     if mount is not None and (writers := [user.name for user in others if user.writable]):
         raise VolumeShared(
-            f"The data of container {container_info.container} lie in {mount.source}, to which "
-            f"{', '.join(writers)} can write, too. Two servers there destroy each other's data.",
-            f"Stop what is not the server (`docker stop {writers[0]}`), or mount it there read-only; then try again.",
+            f"The data of container {container_info.container} are in {mount.source}, which "
+            f"{', '.join(writers)} can also write to. Two servers on the same data destroy them.",
+            f"Stop everything but the server (`docker stop {writers[0]}`), or mount it there read-only; then try "
+            "again.",
         )
     return [user.name for user in others]
 
@@ -67,7 +68,7 @@ def require_alone(context: BackupContext, source: str, container_info: Container
     what `others_with` does."""
     if others := others_with(context, source, container_info.container if container_info else None):
         raise PreflightFailed(
-            f"Other containers that run have the same volume mounted: {', '.join(others)}.",
+            f"Other running containers have the same volume mounted: {', '.join(others)}.",
             f"Stop them (`docker stop {' '.join(others)}`), then try again.",
         )
 

@@ -1,4 +1,4 @@
-"""The restore journal: what a restore that was cut off still owes, and how the next call pays it.
+"""The restore journal: what an interrupted restore still owes, and how the next call pays it.
 
 The journal is written before the first step that can't be undone by doing nothing (stopping dependents) and removed
 after the last (starting them). Which side of the swap the server is on is never taken from the journal: databases keep
@@ -48,11 +48,11 @@ from ..own_names import is_marked, scratch_databases
 from .helper_container import require_sole_writer
 
 BACK_BY_HAND = (
-    "The old contents of a volume are in pgsql_tmp_outgoing_…, if there is one: with the server stopped move all in it "
-    "back, PG_VERSION last. Or else they are in pgsql_tmp_returning_… or, if PG_VERSION is missing, in the newest "
-    "pgsql_tmp_before_restore_…: the same, after all else was moved out of the way."
+    "The old contents of a volume are in pgsql_tmp_outgoing_…, if there is one: with the server stopped, move "
+    "everything in it back, PG_VERSION last. Otherwise they are in pgsql_tmp_returning_… or, if PG_VERSION is missing, "
+    "in the newest pgsql_tmp_before_restore_…: do the same, after moving everything else out of the way."
 )
-"""How the contents come back where no journal tells it."""
+"""How the contents come back if no journal says it."""
 
 
 class StoppedContainer(OpenModel):
@@ -128,7 +128,7 @@ class VolumeJournal(OpenModel):
         return same or (mount is not None and mount.source == self.volume)
 
     def is_seen_by(self, container_info: ContainerInfo) -> bool:
-        """The same, and it has it where it was mounted then, and the server its data directory."""
+        """Whether that container has the volume where it was mounted then, and the server its data directory there."""
         mount, site = container_info.data_mount, self.site
         if not self.is_of(container_info) or mount is None or container_info.data_directory is None:
             return False
@@ -141,12 +141,12 @@ _READER: TypeAdapter[AnyJournal] = TypeAdapter(AnyJournal)
 
 
 def reserve(directory: Path) -> Reserved:
-    """Take the room that the journal will need. Raises DiskFull."""
+    """Reserve the space that the journal will need. Raises DiskFull."""
     return Reserved(directory / JOURNAL)
 
 
 def write(directory: Path, journal: AnyJournal, room: Reserved | None = None) -> None:
-    """Durably, into the `room` that was taken for it."""
+    """Write the journal durably, into the `room` that was reserved for it."""
     text = journal.model_dump_json(indent=1).encode()
     if room is None:
         write_atomically(directory / JOURNAL, text)
@@ -155,8 +155,8 @@ def write(directory: Path, journal: AnyJournal, room: Reserved | None = None) ->
 
 
 def read(directory: Path) -> AnyJournal | None:
-    """The journal of a restore that has not ended; None without one. Raises RestoreInterrupted if it is unreadable or
-    of a newer version of this tool."""
+    """Return the journal of a restore that has not ended; None without one. Raises RestoreInterrupted if it is
+    unreadable or of a newer version of this tool."""
     text = None
     try:
         text = sidecars.read(directory / JOURNAL)
@@ -164,15 +164,15 @@ def read(directory: Path) -> AnyJournal | None:
     except (ValidationError, StoreError) as error:
         if _is_newer(text or b""):
             raise RestoreInterrupted(
-                f"{directory / JOURNAL} is of a restore by a newer version of this tool, which is under way or was cut "
-                "off.",
-                "Unless it is under way, update scarlet-backup-mcp on this machine and take a backup, which first "
+                f"{directory / JOURNAL} is of a restore by a newer version of this tool, which is running, or was "
+                "interrupted.",
+                "Unless it is running, update scarlet-backup-mcp on this machine and take a backup, which first "
                 "finishes that restore or rolls it back. Leave the file as it is.",
             ) from error
         raise RestoreInterrupted(
-            f"{directory / JOURNAL} can't be read: a restore was cut off and left it.",
+            f"{directory / JOURNAL} can't be read: an interrupted restore left it.",
             f"Look into the server's data directory first. {BACK_BY_HAND} Then see with `docker compose ps` that all "
-            "services run and by checking the database that the database is whole, and remove that file.",
+            "services run and by checking the database that the database is intact, and remove that file.",
         ) from error
 
 
@@ -186,18 +186,17 @@ def _is_newer(text: bytes) -> bool:
 
 
 def remove(directory: Path) -> None:
-    """The restore has ended. Raises StoreError; then the next call finds that nothing is left to be done."""
+    """Remove an ended restore's journal. Raises StoreError; then the next call finds nothing left to do."""
     delete(directory / JOURNAL)
     sync_directory(directory)
 
 
 def waiting(context: BackupContext) -> str | None:
-    """In words, with what to do: a restore that is under way, or was cut off. None without one. Raises
-    RestoreInterrupted as `read` does."""
+    """Describe a running or interrupted restore and what to do; None without one. Raises RestoreInterrupted."""
     journal = read(context.directory.path)
     if journal is None:
         return None
-    what = f"A restore of {journal.source} into {journal.where} is under way, or was cut off"
+    what = f"A restore of {journal.source} into {journal.where} is running, or was interrupted"
     if _is_of(context, journal):
         return f"{what}: unless it is still running, the next backup first finishes it or rolls it back."
     return f"{what}, and shares this backup directory: take a backup of {journal.where}."
@@ -217,7 +216,7 @@ def require_running(context: BackupContext) -> ContainerInfo:
 
 
 def require_database(context: BackupContext, session: Session) -> None:
-    """Raises DatabaseMissing, with the databases there are, unless the configured one is there."""
+    """Raise DatabaseMissing, with the databases there are, unless the configured one is there."""
     names = pg.databases(session).keys() - {"template0", "template1"}
     if context.database not in names:
         there = nearest(context.database, names)
@@ -244,20 +243,21 @@ def _with_journal(context: BackupContext, error: BackupToolError) -> BackupToolE
     if isinstance(journal, Journal):  # of a volume it alone tells how the contents come back
         remedy = f"{remedy} {_only_if_gone(context)}"
     return RestoreInterrupted(
-        f"A restore of {journal.source} was cut off, and can't be finished or rolled back now: {error.message}", remedy
+        f"A restore of {journal.source} was interrupted, and can't be finished or rolled back now: {error.message}",
+        remedy,
     )
 
 
 def _only_if_gone(context: BackupContext) -> str:
     """What a database's journal tells but for the services is to be seen by the databases' names as well."""
     return (
-        f"Only if that server can't be had back, remove {context.directory.path / JOURNAL}, and start the services "
+        f"Only if that server is gone for good, remove {context.directory.path / JOURNAL}, then start the services "
         "that depend on the database by hand."
     )
 
 
 def tidy_up(context: BackupContext, session: Session, notes: CallNotes, *, restoring: bool) -> None:
-    """Under the directory's lock: finish or roll back a restore that was cut off, and drop scratch databases that
+    """Under the directory's lock: finish or roll back an interrupted restore, and drop scratch databases that
     killed restores left. `notes.settled` says what was done.
 
     The session then holds the server's restore lock. Raises Busy when another directory's restore holds it, unless
@@ -267,11 +267,12 @@ def tidy_up(context: BackupContext, session: Session, notes: CallNotes, *, resto
     if not databases.advisory_lock(session):
         if journal is None and not restoring:
             return
-        raise Busy("A restore, or a drill on the live server, is under way there.")
+        raise Busy("A restore, or a drill on the live server, is running there.")
     if isinstance(journal, VolumeJournal):  # `settle_volume` has told of it and left it: it is another container's
         if restoring:
             raise RestoreInterrupted(
-                f"A restore of {journal.source} into {journal.where} was cut off, and shares this backup directory.",
+                f"A restore of {journal.source} into {journal.where} was interrupted, and shares this backup "
+                "directory.",
                 "Take a backup of that one first, or restore it.",
             )
     elif journal is not None:
@@ -281,7 +282,7 @@ def tidy_up(context: BackupContext, session: Session, notes: CallNotes, *, resto
 
 
 def settle(context: BackupContext, session: Session, journal: Journal) -> tuple[bool, list[DependentReport]]:
-    """Finish a restore that was cut off (True) or roll it back (False), as the server is on one side or the other of
+    """Finish an interrupted restore (True) or roll it back (False), as the server is on one side or the other of
     its swap; start what it had stopped; forget the journal. Raises RestoreInterrupted when neither side is there."""
     swapped = side_of_swap(session, journal)
     reports = start(context, journal.dependents)
@@ -306,7 +307,8 @@ def _is_of(context: BackupContext, journal: AnyJournal) -> bool:
 
 
 def _settle_what_was_left(context: BackupContext, session: Session, journal: Journal, *, restoring: bool) -> list[str]:
-    what = f"A restore of {journal.source} as {journal.database} in {journal.container or 'a local server'} was cut off"
+    where = journal.container or "a local server"
+    what = f"A restore of {journal.source} as {journal.database} in {where} was interrupted"
     same_cluster = pg.server_facts(session).system_identifier == journal.system_identifier
     is_here = same_cluster and any(facts.oid == journal.incoming_oid for facts in pg.databases(session).values())
     if not is_here and (journal.container, journal.database) != (context.container_info.container, context.database):
@@ -319,7 +321,7 @@ def _settle_what_was_left(context: BackupContext, session: Session, journal: Jou
     if not same_cluster:
         reports = start(context, journal.dependents)
         remove(context.directory.path)
-        told = f"{what}, on a cluster that is no longer this one: there is nothing to settle."
+        told = f"{what}. The cluster has changed since: there is nothing to settle."
     else:
         swapped, reports = settle(context, session, journal)
         told = f"{what} {'after the swap: it is finished' if swapped else 'before the swap: it is rolled back'} now."
@@ -327,7 +329,7 @@ def _settle_what_was_left(context: BackupContext, session: Session, journal: Jou
 
 
 def side_of_swap(session: Session, journal: Journal) -> bool:
-    """Whether the swap happened. Raises RestoreInterrupted when neither its before nor its after is to be seen."""
+    """Tell whether the swap happened. Raises RestoreInterrupted when neither its before nor its after is to be seen."""
     names = {facts.oid: name for name, facts in pg.databases(session).items()}
     incoming = names.get(journal.incoming_oid)
     if incoming == journal.database:
@@ -335,7 +337,7 @@ def side_of_swap(session: Session, journal: Journal) -> bool:
     if incoming == journal.incoming or (incoming is None and journal.live_oid in names):
         return False
     raise RestoreInterrupted(
-        f"A restore of {journal.source} was cut off, and the databases are not as it left them: OID "
+        f"A restore of {journal.source} was interrupted, and the databases are not in the state it left: OID "
         f"{journal.incoming_oid} is {incoming!r}, OID {journal.live_oid} is {names.get(journal.live_oid or 0)!r}.",
         f"Look with `\\l` in psql which database is the right one, rename it to {journal.database}, "
         f"let connections in (ALTER DATABASE … ALLOW_CONNECTIONS true), "
@@ -355,7 +357,7 @@ def _start(context: BackupContext, container: StoppedContainer) -> DependentRepo
             return DependentReport(name=container.name, action="left running")
         context.host.start_container(container_info.container_id or container.id)
     except ContainerMissing:
-        detail = "It was removed meanwhile: `docker compose up -d` makes it anew."
+        detail = "It was removed in the meantime: `docker compose up -d` creates it again."
         return DependentReport(name=container.name, action="start failed", detail=detail)
     except HostError as error:
         return DependentReport(name=container.name, action="start failed", detail=error.message)

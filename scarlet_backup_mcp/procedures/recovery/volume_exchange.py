@@ -97,7 +97,7 @@ def stop(context: BackupContext, container_id: str) -> None:
 
 
 def _started_again(container_info: ContainerInfo) -> RestoreFailed:
-    return RestoreFailed(f"Somebody else has started the container, which was stopped: it is {container_info.state}.")
+    return RestoreFailed(f"Somebody started the stopped container again: it is {container_info.state}.")
 
 
 def _require_stopped(context: BackupContext, journal: VolumeJournal) -> None:
@@ -125,7 +125,7 @@ def wait_until_ready(context: BackupContext, progress: Progress) -> None:
         container_info, waited = context.host.container_info(), time.monotonic() - began
         if container_info.state != "running" or container_info.started_at != first_start:
             raise _does_not_come_up(
-                context, container_info, f"its container is {container_info.state}, and did not stay up"
+                context, container_info, f"its container is {container_info.state}, and did not keep running"
             )
         ready, said = _is_ready(context)
         if ready and (container_info.health != "starting" or waited > HEALTH_SECONDS):
@@ -149,7 +149,7 @@ def _does_not_come_up(context: BackupContext, container_info: ContainerInfo, sai
         log = context.host.container_log(container_info.container_id or "", LOG_LINES).strip()
     except BackupToolError as error:
         log = error.message
-    return RestoreFailed(f"The server does not come up: {said}. Its log ends:\n{log}\n")
+    return RestoreFailed(f"The server does not start: {said}. Its log ends:\n{log}\n")
 
 
 # -- back ------------------------------------------------------------------------------------------------------------
@@ -163,14 +163,14 @@ def roll_back(context: BackupContext, contents: VolumeLayout, journal: VolumeJou
         why = error.message if isinstance(error, BackupToolError) else type(error).__name__
         raise RestoreInterrupted(
             f"The restore failed ({why}), and the old contents could not be put back yet: {problem.message} What is "
-            f"not in {contents.directory} of them is in {contents.aside}, {contents.returning} or {contents.outgoing}.",
-            "Fix what the message names. The next backup or restore goes on putting them back.",
+            f"missing in {contents.directory} is in {contents.aside}, {contents.returning} or {contents.outgoing}.",
+            "Fix what the message names. The next backup or restore continues putting them back.",
             NextCall(tool="backup"),
         ) from error
     down = [f"{report.name}: {report.detail}" for report in reports if report.action == "start failed"]
     if isinstance(error, BackupToolError):
         if not isinstance(error, Cancelled):
-            error.message += " The volume's contents are as they were before."
+            error.message += " The volume's contents are as before."
         if down:
             error.message += f" Not everything could be started again: {'; '.join(down)}"
 

@@ -1,4 +1,4 @@
-"""How a restore of a volume that was cut off is settled by the next call: finished, rolled back, or said to be out of
+"""How an interrupted restore of a volume is settled by the next call: finished, rolled back, or said to be out of
 reach. What is not seen to be gone is never taken for it: then the journal stays, and the message tells what to do."""
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from .volume_layout import VolumeLayout
 
 
 def settle_first(context: BackupContext, progress: Progress, notes: CallNotes) -> None:
-    """As `settle_volume`, taking the directory's lock where there is something to settle. Raises Busy, too."""
+    """Settle a volume's interrupted restore under the directory's lock, if there is one. Raises Busy, and what
+    `settle_volume` raises."""
     if isinstance(journals.read(context.directory.path), VolumeJournal):
         with writer_lock(context.directory.path, "settle"):
             settle_volume(context, progress, notes)
 
 
 def settle_volume(context: BackupContext, progress: Progress, notes: CallNotes) -> None:
-    """Finish or roll back a volume's restore that was cut off, under the directory's lock. `notes.settled` says what
+    """Finish or roll back a volume's interrupted restore, under the directory's lock. `notes.settled` says what
     was done. Raises RestoreInterrupted when it can't be done now.
 
     Once all new contents were in place somebody may have started the server and written: if it comes up on them, the
@@ -38,13 +39,13 @@ def settle_volume(context: BackupContext, progress: Progress, notes: CallNotes) 
 
 
 def _settle(context: BackupContext, journal: VolumeJournal, progress: Progress) -> list[str]:
-    what = f"A restore of {journal.source} into {journal.where} was cut off"
+    what = f"A restore of {journal.source} into {journal.where} was interrupted"
     try:
         container_info = _present_container(context)
         same_engine = context.settings.via == "docker" and journal.engine in (None, engine_id())
         if container_info is not None and _is_anothers(journal, container_info, same_engine):
-            return [f"{what}. It is not this container's: take a backup of that one, or restore it."]
-        progress.stage("settling a restore that was cut off")
+            return [f"{what}. It belongs to another container: take a backup of that one, or restore it."]
+        progress.stage("settling an interrupted restore")
         moved = False
         if container_info is None or not journal.is_seen_by(container_info):
             moved = container_info is not None and journal.is_of(
@@ -77,8 +78,8 @@ def _settle(context: BackupContext, journal: VolumeJournal, progress: Progress) 
     told = [f"{what} {ended} now.", *(f"{report.name}: {report.action} {report.detail}".strip() for report in reports)]
     if kept:
         told.append(
-            f"The container has another view of its volume than it had then, so what was to come in is kept, with all "
-            f"that has come to lie there since, in {contents.incoming.rpartition('/')[2]}: remove it when nothing "
+            f"The container now mounts its volume differently, so the new contents are kept, with everything added "
+            f"since, in {contents.incoming.rpartition('/')[2]}: remove it when nothing "
             "in it is needed."
         )
     return told
@@ -105,7 +106,7 @@ def _image(journal: VolumeJournal, container_info: ContainerInfo | None) -> str:
 
 
 def _require_traces(context: BackupContext, contents: VolumeLayout, journal: VolumeJournal, same_engine: bool) -> None:
-    """Raises RestoreInterrupted where nothing is seen of what the journal tells, though it must be."""
+    """Raise RestoreInterrupted if nothing that the journal records is to be seen, though it must be."""
     if journal.checked or (same_engine and not journal.exchanging):
         return
     old = (contents.outgoing, contents.returning, contents.aside)
@@ -116,8 +117,8 @@ def _require_traces(context: BackupContext, contents: VolumeLayout, journal: Vol
         raise _elsewhere(context, journal)
     names = ", ".join(path.rpartition("/")[2] for path in old)
     raise RestoreInterrupted(
-        f"what is in {journal.volume} now is not what that restore left: none of {names} is in it, in one of which the "
-        "old contents were.",
+        f"{journal.volume} does not contain what that restore left: none of {names} is in it, but one of them had the "
+        "old contents.",
         f"Look for those directories wherever {journal.volume} may have been moved or copied to, and mount it again as "
         f"it was, at {journal.site.mounted_at}; then try again. {_only_if_gone(context, journal)}",
     )
@@ -142,7 +143,7 @@ def _are_gone(context: BackupContext, journal: VolumeJournal, same_engine: bool)
         return True
     raise RestoreInterrupted(
         f"this Docker engine has no volume {mounted}"
-        + ("." if journal.removable else ", and what was in it may lie somewhere else still."),
+        + ("." if journal.removable else ", but its contents may still exist elsewhere."),
         "Make the volume and the container again as they were (`docker compose create postgres`), or set DOCKER_HOST "
         f"or DOCKER_CONTEXT to the engine that has it, then try again. {_only_if_gone(context, journal)}",
     )
@@ -150,7 +151,7 @@ def _are_gone(context: BackupContext, journal: VolumeJournal, same_engine: bool)
 
 def _elsewhere(context: BackupContext, journal: VolumeJournal) -> RestoreInterrupted:
     return RestoreInterrupted(
-        f"this Docker engine is another one than that which had the volume {journal.volume}.",
+        f"this is not the Docker engine that had the volume {journal.volume}.",
         f"Set DOCKER_HOST or DOCKER_CONTEXT to that engine, then try again. {_only_if_gone(context, journal)}",
     )
 

@@ -32,7 +32,7 @@ def closed_doors(
         yield inside
         if others := databases.strangers(outside, name, inside.pid):
             raise RestoreFailed(
-                f"Somebody else was in the new database while it was compared: {'; '.join(others)}. The live database "
-                "is as it was.",
+                f"Another client was connected to the new database during the comparison: {'; '.join(others)}. The "
+                "live database is unchanged.",
                 "End that program's connections, then restore again.",
             )

@@ -30,7 +30,7 @@ def look(
     if pg_restore.is_archive(record):
         told = pg_restore.header(record)
         _check_database(context, record, told.database if told else None, accept_other_database)
-        later = f"{record.name} is an archive: what it holds is known only after pg_restore has converted it."
+        later = f"{record.name} is an archive: its content is only known after pg_restore has converted it."
         return pg_restore.digest(record.entry, progress), Size(None, None), [later]
     contents, code = Contents(), BroughtCode()
     reading = verify_sql.full(context, record, progress, contents, code, store=False, code_page=code_page)
@@ -58,7 +58,7 @@ def brought(context: BackupContext, reading: verify_sql.SqlReading, contents: Co
 
 
 def check_choice(record: BackupRecord[Manifest], choice: DumpChoice | None) -> None:
-    """Raises BackupNotValid for a script that can't be restored as a database, though nothing is wrong with it."""
+    """Raise BackupNotValid for a script that can't be restored as a database, though nothing is wrong with it."""
     if choice is not None and choice.refused:
         raise BackupNotValid(f"{record.name} can't be restored as a database: {choice.refused}.")
 

@@ -22,10 +22,10 @@ UNDO_POINTS = 2
 
 
 def check_swap(context: BackupContext, session: Session, plan: SqlPlan) -> None:
-    """What a swap needs, whatever comes in. Raises PreflightFailed."""
+    """Check what a swap needs, whatever comes in. Raises PreflightFailed."""
     if len(f"{undo_prefix(context.database)}YYYYMMDD_HHMMSS".encode()) > databases.NAME_BYTES:
         raise PreflightFailed(
-            f"The name {context.database} is too long: an undo point's name would pass PostgreSQL's 63 bytes.",
+            f"The name {context.database} is too long: an undo point's name would exceed PostgreSQL's 63 bytes.",
             "Rename the database to 32 bytes or fewer, or restore the file by hand (docs/by-hand.md).",
         )
     if not plan.facts.superuser:
@@ -50,7 +50,7 @@ def check_swap(context: BackupContext, session: Session, plan: SqlPlan) -> None:
 
 
 def drops_undo(plan: SqlPlan) -> bool:
-    """Whether a restore that adds an undo point drops the oldest for it."""
+    """Tell whether a restore that adds an undo point drops the oldest for it."""
     return plan.options.drop_oldest_undo and _passes_the_limit(plan)
 
 
@@ -66,7 +66,7 @@ def check_load(
     database_bytes: int,
     made: Iterable[Role] = (),
 ) -> None:
-    """What loading a dump needs: room, roles, extensions. `made` are roles as the file would make them. Raises
+    """Check what loading a dump needs: space, roles, extensions. `made` are roles as the file would create them. Raises
     PreflightFailed."""
     _check_room(context, plan, database_bytes)
     _check_roles(session, plan, roles, made)
@@ -80,7 +80,7 @@ def _check_room(context: BackupContext, plan: SqlPlan, database_bytes: int) -> N
     needed = disk_space.needed(database_bytes, ROOM, plan.facts)
     if free is not None and free < needed:
         raise PreflightFailed(
-            f"The server's disk has {free:,} bytes free; a restored copy beside the live database needs {needed:,}.",
+            f"The server's disk has {free:,} bytes free; a restored copy next to the live database needs {needed:,}.",
             "Free space on the disk of the database's volume"
             + (", or drop an undo point you no longer need (`dropdb` in the container)." if plan.undo_points else "."),
         )
@@ -120,7 +120,7 @@ def _check_extensions(session: Session, extensions: list[Extension]) -> None:
 
 
 def copy_bytes(plan: SqlPlan) -> int:
-    """How large a restored copy may become, estimated."""
+    """Estimate how large a restored copy may become, in bytes."""
     if plan.manifest is not None and plan.manifest.database_bytes is not None:
         return plan.manifest.database_bytes
     live = plan.databases.get(plan.database)

@@ -72,7 +72,7 @@ def check(source: str, brings: Size, now: Size, table: str, *, accepted: bool) -
     )
     if not any(new is not None and old is not None and new * 2 < old for new, old in pairs):
         return []
-    told = f"{source} brings {brings.told(table)}, and replaces {now.told(table)}."
+    told = f"{source} contains {brings.told(table)}, and would replace {now.told(table)}."
     if not accepted:
-        raise SmallerRefused(f"It would bring less than half of what it replaces: {told}")
-    return [f"It brings less than half of what it replaces: {told}"]
+        raise SmallerRefused(f"It has less than half of what it replaces: {told}")
+    return [f"It has less than half of what it replaces: {told}"]

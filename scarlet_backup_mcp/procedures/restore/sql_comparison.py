@@ -72,18 +72,18 @@ def require_equal(planned: SqlPlan, work: Staged, staging: Staging, script: Scri
     shown = "; ".join(str(one) for one in comparison.differences[:3])
     if wrong and staging.loader.way.search_path is not None:
         raise RestoreFailed(
-            f"Loaded with the database's own search_path, it is not what it was: {shown}. The live database is as it "
-            "was.",
+            f"Loaded with the database's own search_path, it differs from the backup: {shown}. The live database is "
+            "unchanged.",
             "Give the functions that look for names without a schema a path of their own (ALTER FUNCTION … SET "
             "search_path), then take a new backup.",
         )
     if wrong and planned.options.drill != "never":
         raise RestoreFailed(
-            f"The loaded database is not what the backup holds: {wrong} ({shown}). The live database is as it was.",
+            f"The loaded database differs from the backup: {wrong} ({shown}). The live database is unchanged.",
             *WITHOUT_DRILL,
         )
     if wrong:
-        work.warnings.append(f"The database is not what the backup holds: {wrong} ({shown}).")
+        work.warnings.append(f"The loaded database differs from the backup: {wrong} ({shown}).")
 
 
 def require_same_meanings(loader: Loader, *, accepted: bool) -> list[str]:
@@ -94,13 +94,13 @@ def require_same_meanings(loader: Loader, *, accepted: bool) -> list[str]:
     found = [str(one) for one in loader.other_meanings()]
     if found and not accepted:
         raise RestoreFailed(
-            f"Names came to mean something else in what was loaded: {'; '.join(found[:3])}. The live database is as "
-            "it was.",
+            f"Names changed their meaning in the loaded database: {'; '.join(found[:3])}. The live database is "
+            "unchanged.",
             f"If the original database is still there, {MEND}. Or restore without a drill, and recreate those objects "
             "afterwards.",
             again(drill="never"),
         )
-    return [f"Restored with another meaning; make it anew: {one}." for one in found]
+    return [f"Restored with another meaning; create it again: {one}." for one in found]
 
 
 def compare_counts(work: Staged, loaded: list[TableData], session: Session, progress: Progress) -> None:
@@ -110,7 +110,7 @@ def compare_counts(work: Staged, loaded: list[TableData], session: Session, prog
     dumped = rows_by_table(loaded)
     counted = counting.count_rows(session, tables)
     if damaged := [lost for lost in counted.failed if lost.damaged]:
-        raise RestoreFailed(f"What was loaded could not be read again: {counting.listed(damaged)}.")
+        raise RestoreFailed(f"Some loaded tables could not be read again: {counting.listed(damaged)}.")
     work.warnings += counted.told("The rows of some tables could not be counted, so they were not compared")
     unknown = counted.unknown_roots(tables)
     work.rows_compared, differences = pg.compare_rows(dumped, tables, counted.by_root(tables), unknown)
@@ -133,14 +133,16 @@ def check_integrity_rows(context: BackupContext, planned: SqlPlan, work: Staged,
     if manifest is not None and found != manifest.integrity_rows:
         raise RestoreFailed(
             f"In the restored database {table} shows {count.told}, not {rows_told(manifest.integrity_rows)}. "
-            "The live database is as it was.",
+            "The live database is unchanged.",
             _role_settings(context, manifest),
         )
     if found is None and planned.integrity_rows_now is not None:
-        raise RestoreFailed(f"The file holds no table {table}, which the live database has. That is as it was.")
+        raise RestoreFailed(
+            f"The file has no table {table}, which the live database has. The live database is unchanged."
+        )
     if found is not None and found * 2 < (planned.integrity_rows_now or 0):
         work.warnings.append(
-            f"It holds {found:,} rows in {table}; the database before it {planned.integrity_rows_now:,}."
+            f"It has {found:,} rows in {table}; the database before had {planned.integrity_rows_now:,}."
         )
     work.integrity_rows = found
     work.did(f"SELECT count(*) FROM {table}, in the new database", count.told)
@@ -150,4 +152,4 @@ def _role_settings(context: BackupContext, manifest: Manifest) -> str | None:
     """A search_path of the role's own is in no dump of a database: how to give it back."""
     user = context.server.user
     settings = "; ".join(setting for role in manifest.roles if role.name == user for setting in role.settings)
-    return f"The role {user} had settings of its own then. Set them again first: {settings}." if settings else None
+    return f"The role {user} had its own settings at the time. Set them again first: {settings}." if settings else None

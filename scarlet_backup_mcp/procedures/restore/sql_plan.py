@@ -76,12 +76,12 @@ class SqlPlan:
 
     @property
     def properties(self) -> DatabaseProperties | None:
-        """The database's properties, where the manifest tells them."""
+        """The database's properties, if the manifest records them."""
         return self.manifest.properties if self.manifest else None
 
     @property
     def drills(self) -> bool:
-        """Whether the backup is tried out in a throw-away server first."""
+        """Whether the backup is tried out in a sandbox first."""
         return self.options.drills(self.record)
 
     def question(self, table: str, dropping: str | None) -> str:
@@ -97,7 +97,7 @@ class SqlPlan:
         now = (
             "which does not exist now"
             if self.live_oid is None
-            else f"which holds {self.integrity_rows_now} in {table} now"
+            else f"which has {self.integrity_rows_now} in {table} now"
         )
         words = [
             f"Restore {kind} {self.source} (of {self.created_at:%Y-%m-%d %H:%M:%S} UTC{inside}) as the database "
@@ -106,14 +106,14 @@ class SqlPlan:
             *self.warnings,
         ]
         if self.live_oid is not None:
-            words.append("The present database is kept as an undo point.")
+            words.append("The current database is kept as an undo point.")
         if self.options.accept_violations and self.record is not None:
             words.append(
-                "Constraints that its rows break do not come back as they were: foreign keys and checks will be NOT "
+                "Constraints that its rows violate do not come back as before: foreign keys and checks will be NOT "
                 "VALID, unique indexes are left out."
             )
         if dropping is not None:
-            words.append(f"The oldest undo point, {dropping}, is dropped for good.")
+            words.append(f"The oldest undo point, {dropping}, is dropped permanently.")
         return " ".join(words)
 
 
@@ -163,7 +163,7 @@ def plan(
         table = context.settings.integrity_table
         warnings += size_guard.check(record.name, brings, size_now, table, accepted=options.accept_smaller)
         created, rows, integrity = record.created_at, brings.rows, brings.integrity_rows
-    warnings += [f"In the present database {now.why}."] if now.why else []
+    warnings += [f"In the current database {now.why}."] if now.why else []
     return SqlPlan(
         source=undo.name if undo else record.name if record else source,
         options=options,
@@ -212,13 +212,10 @@ def _check_origin(
             "is a repaired copy" if manifest else "has no manifest: this tool did not make it, or its manifest is lost"
         )
         if not options.accept_foreign:
-            raise ForeignRefused(
-                f"{record.name} {why}. A dump runs as a superuser, so a file from elsewhere can do anything."
-            )
+            raise ForeignRefused(f"{record.name} {why}. A dump runs as a superuser, so a foreign file can do anything.")
         return [
             *warnings,
-            f"{record.name} {why}: it does not tell the database's settings; those of the live database are taken, if "
-            "there is one.",
+            f"{record.name} {why}: it lacks the database's settings; the live database's are used, if there is one.",
         ]
     identity = manifest.identity
     if not context.is_ours(manifest) and not options.accept_other_database:
@@ -230,7 +227,7 @@ def _check_origin(
         warnings.append("The backup is of another cluster (a fresh volume since, or another machine).")
     warnings += recorded.not_dumped(manifest)
     if record.in_future:
-        warnings.append("The backup's time lies in the future: a clock is or was wrong.")
+        warnings.append("The backup's time is in the future: a clock is or was wrong.")
     if manifest.shrunk:
         warnings.append(f"The backup is of a database that had shrunk: {'; '.join(manifest.shrunk_reasons)}.")
     if identity.server_version_num // 10000 > facts.version_num // 10000:
@@ -252,7 +249,7 @@ def refuse_damaged(record: BackupRecord[M], options: RestoreOptions) -> list[str
     if record.state != "differs":
         return []
     if options.drill == "never":
-        return [f"{record.name} did not bring the same data back in a drill; it is restored all the same, as asked."]
+        return [f"{record.name} did not bring the same data back in a drill; it is restored as requested."]
     raise BackupNotValid(
         f"{record.name} did not bring the same data back in a drill.",
         *WITHOUT_DRILL,

@@ -1,7 +1,7 @@
-"""Restore a database: load it beside the live one, check, then swap by name.
+"""Restore a database: load it next to the live one, check, then swap by name.
 
-The steps read top to bottom in `SqlRestore.run`. Whatever fails before the swap leaves the live database as it was;
-what is cut off around it is finished or rolled back by the journal.
+The steps read top to bottom in `SqlRestore.run`. Whatever fails before the swap leaves the live database unchanged;
+what is interrupted around it is finished or rolled back by the journal.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class SqlRestore:
             work.warnings += planned.warnings
             preflight.check_swap(context, session, planned)
             self._check_source(session, planned, work)
-            work.did("Look whether the server is ready for it", "room, roles, extensions and names")
+            work.did("Check that the server is ready", "space, roles, extensions and names")
         undo = f"{undo_prefix(context.database)}<time>" if planned.live_oid else None
         running = [d for d in context.host.dependents() if d.running] if options.stop_dependents else []
         for title in _would_do(planned, undo):
@@ -79,7 +79,7 @@ class SqlRestore:
         )
 
     def run(self, confirmed: Confirmed | None) -> Restore:
-        """Do it. Raises BackupToolError; its message says when the live database is not as it was."""
+        """Do it. Raises BackupToolError; its message says if the live database has changed."""
         began = time.monotonic()
         context, progress = self.context, self.progress
         progress.stage("looking at the container")
@@ -90,7 +90,9 @@ class SqlRestore:
             with journals.reserve(context.directory.path) as reserved:
                 planned = self._plan(guard)
                 if confirmed is not None and confirmed != _confirms(planned):
-                    raise ConfirmationStale(f"{planned.source} or the live database is not the one that was confirmed.")
+                    raise ConfirmationStale(
+                        f"{planned.source} or the live database has changed since the confirmation."
+                    )
                 preflight.check_swap(context, guard, planned)
                 stamp = _free_stamp(context, planned)
                 undo = undo_prefix(context.database) + stamp if planned.live_oid else None
@@ -174,13 +176,13 @@ def _confirms(planned: SqlPlan) -> Confirmed:
 
 
 def _would_do(planned: SqlPlan, undo: str | None) -> list[str]:
-    drilling = ["Restore it into a throw-away server and compare"] if planned.drills else []
+    drilling = ["Restore it into a sandbox and compare"] if planned.drills else []
     loading = (
         []
         if planned.undo
-        else [*drilling, "Load it into a new database beside the live one", "Compare the rows of every table"]
+        else [*drilling, "Load it into a new database next to the live one", "Compare the rows of every table"]
     )
-    keep = f"Keep the present database as {undo}" if undo else f"Give the new database the name {planned.database}"
+    keep = f"Keep the current database as {undo}" if undo else f"Give the new database the name {planned.database}"
     return [*loading, "Stop the services that depend on the database", keep, "Start those services again"]
 
 

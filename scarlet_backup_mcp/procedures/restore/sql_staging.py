@@ -1,4 +1,4 @@
-"""What comes in by a restore: a backup loaded into a database beside the live one, or an undo point that is there."""
+"""What comes in by a restore: a backup loaded into a database next to the live one, or an undo point that is there."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from .sql_plan import SqlPlan
 
 
 def from_undo_point(planned: SqlPlan) -> Staged:
-    """It is all there."""
+    """Find the undo point, which is complete."""
     work = Staged(staging=planned.source, incoming_oid=planned.databases[planned.source].oid)
     work.comment = planned.databases[planned.source].comment
     work.integrity_rows = planned.integrity_rows
@@ -81,7 +81,7 @@ def verified(
         )
     assert reading.examination is not None
     if planned.sha256 != (record.archive or reading.examination.sha256):
-        raise ConfirmationStale(f"{planned.source} changed while it was read.", "Restore again.", again())
+        raise ConfirmationStale(f"{planned.source} changed while it was being checked.", "Restore again.", again())
     return reading
 
 
@@ -124,7 +124,7 @@ def _from_script(
     work.did("Verify the backup in full", f"{examination.bytes:,} bytes, {examination.rows:,} rows")
     made = reading.choice.roles if reading.choice else []
     preflight.check_load(context, guard, planned, examination.roles, preflight.copy_bytes(planned), made)
-    work.did("Look whether the server is ready for it", "room, roles, extensions and names")
+    work.did("Check that the server is ready", "space, roles, extensions and names")
 
     def of_file(*, rows: bool = True) -> Iterator[bytes]:
         return script_of(record.entry, examination.sha256, examination.through, progress, rows=rows)
@@ -143,7 +143,7 @@ def _from_script(
         work.warnings += verify_sql.keep(context, planned.record.entry, reading, rehearsed.report)
         _require_proof(planned, work, rehearsed)
         search_path = rehearsed.report.search_path
-        if planned.manifest is None:  # whatever else a file from elsewhere did, it did in the throw-away server
+        if planned.manifest is None:  # whatever else a file from elsewhere did, it did in the sandbox
             source, extensions = _its_own_dump(rehearsed, progress), rehearsed.extensions()
             with load_role(context, planned.source, extensions, contents.tablespaces, work.warnings) as role:
                 _bring_in(context, planned, work, source, search_path, progress, role)
@@ -177,15 +177,13 @@ def _require_proof(planned: SqlPlan, work: Staged, rehearsed: Rehearsal) -> None
         if not (rehearsed.loaded and planned.options.accept_violations):
             remedy = None if rehearsed.loaded else HOPELESS
             raise ConstraintViolated(f"{planned.source} can't be loaded as it is: {detail}.", remedy)
-        work.did(
-            "Restore it into a throw-away server and compare", f"{rehearsed.report.rows_compared:,} rows; {detail}"
-        )
+        work.did("Restore it into a sandbox and compare", f"{rehearsed.report.rows_compared:,} rows; {detail}")
         return
     if verdict == "will_not_load":
         raise WillNotLoad(
-            f"{planned.source} could not be loaded in a drill. {detail}", "Do what it says, or choose another backup."
+            f"{planned.source} could not be loaded in a drill. {detail}", "Follow its advice, or choose another backup."
         )
-    at_any_rate = "If the user wants it all the same, restore it without a drill: then it is loaded as it is."
+    at_any_rate = "If the user still wants it, restore it without a drill: it is then loaded as it is."
     if planned.manifest is None:
         at_any_rate = TRUSTING
     if rehearsed.report.proved is False:
@@ -200,7 +198,7 @@ def _require_proof(planned: SqlPlan, work: Staged, rehearsed: Rehearsal) -> None
         raise PreflightFailed(f"A drill could not prove {planned.source}: {detail}", at_any_rate, again(drill="never"))
     if rehearsed.report.proved is None:
         work.warnings.append(f"A drill could not prove {planned.source}: {detail}")
-    work.did("Restore it into a throw-away server and compare", f"{rehearsed.report.rows_compared:,} rows")
+    work.did("Restore it into a sandbox and compare", f"{rehearsed.report.rows_compared:,} rows")
 
 
 def _bring_in(
@@ -223,7 +221,7 @@ def _bring_in(
     staging.loader.role = role
     loader, size = staging.loader, planned.entry.bytes if planned.entry else None
     try:
-        progress.stage("making a new database beside the live one")
+        progress.stage("creating a new database next to the live one")
         staging.create()
         progress.stage(f"loading {planned.source}", size)
         try:
@@ -235,7 +233,9 @@ def _bring_in(
             refuse_broken(loader, foreign=planned.manifest is None)
         work.incoming_oid = staging.oid
         work.warnings += staging.warnings + loader.warnings + told_of(loader.broken)
-        work.did("Load it into a new database beside the live one", ", ".join(filter(None, [work.staging, loader.how])))
+        work.did(
+            "Load it into a new database next to the live one", ", ".join(filter(None, [work.staging, loader.how]))
+        )
         work.warnings += require_same_meanings(loader, accepted=planned.options.drill == "never")
         loaded = len(work.steps)
         work.warnings += staging.analyse()
@@ -336,11 +336,11 @@ def _settle_schemas(context: BackupContext, planned: SqlPlan, work: Staged, opti
             schema = identifier(holders[0])
             databases.set_search_path(session, work.staging, holders[0])
             work.warnings.append(
-                f"The file does not tell the database's settings. search_path was set to {schema}, since {table} lies "
-                "there; set others again by hand."
+                f"The file lacks the database's settings. search_path was set to {schema}, because {table} is there; "
+                "set others by hand."
             )
         else:
             work.warnings.append(
-                f"The file does not tell the database's settings, and {table} is not found by the search_path: "
+                f"The file lacks the database's settings, and {table} is not found by the search_path: "
                 f"set it with ALTER DATABASE {identifier(context.database)} SET search_path = …"
             )

@@ -65,7 +65,7 @@ def swap(
     try:
         journals.remove(context.directory.path)
     except StoreError as error:
-        work.warnings.append(f"{error.message} The next backup or restore does, and finds nothing left to do.")
+        work.warnings.append(f"{error.message} The next backup or restore removes it and finds nothing else to do.")
     for report in reports:
         if report.action == "start failed":
             work.warnings.append(f"{report.name} could not be started again: {report.detail} Start it by hand.")
@@ -80,8 +80,8 @@ def _settle(context: BackupContext, journal: Journal, error: BaseException) -> N
             swapped, reports = journals.settle(context, session, journal)
     except BackupToolError as problem:
         raise RestoreInterrupted(
-            f"The restore was cut off around the swap ({error}), and can't be settled now: {problem.message} "
-            "Whichever side it is on, both databases are there."
+            f"The restore was interrupted at the swap ({error}), and can't be settled now: {problem.message} "
+            "Both databases exist, whichever name they have."
         ) from error
     down = "".join(
         f" {report.name} could not be started again: {report.detail}"

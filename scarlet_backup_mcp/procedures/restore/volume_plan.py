@@ -102,7 +102,7 @@ class VolumePlan:
 
     @property
     def drills(self) -> bool:
-        """Whether the archive is tried out in a throw-away server first."""
+        """Whether the archive is tried out in a sandbox first."""
         return self.options.drills(self.record)
 
     def question(self, table: str) -> str:
@@ -116,27 +116,27 @@ class VolumePlan:
             if manifest is not None and manifest.rows is not None:
                 inside += f", {manifest.rows:,} rows, {manifest.integrity_rows} in {table}"
         holds = f" (databases {', '.join(manifest.databases)})" if manifest and manifest.databases else ""
-        now = ", ".join(self.databases) or "the server could not be asked"
+        now = ", ".join(self.databases) or "unknown, the server does not answer"
         return " ".join(
             [
                 f"Restore {kind} {self.source} (of {self.created_at:%Y-%m-%d %H:%M:%S} UTC{inside}) into {self.where}? "
-                f"The whole cluster comes back{holds}: every database that is there now ({now}; "
+                f"The whole cluster comes back{holds}: every current database ({now}; "
                 f"{self.integrity_rows_now} in {table}) is replaced, with roles, passwords and settings.",
                 *filter(None, [size_guard.compared(self.brought, self.now, table) if self.now else ""]),
                 *self.warnings,
-                "The server is stopped meanwhile. Its present contents are kept in the volume as an undo point, and an "
+                "The server is stopped meanwhile. Its current contents are kept in the volume as an undo point; an "
                 "older one of a volume is removed.",
             ]
         )
 
 
 def undo_stamp(source: str) -> str | None:
-    """The stamp in the name of a volume's undo point; None for any other name."""
+    """Return the stamp in the name of a volume's undo point; None for any other name."""
     return source.removeprefix(VOLUME_UNDO) if own_names.stamped(VOLUME_UNDO, source) else None
 
 
 def is_volume(context: BackupContext, source: str) -> bool:
-    """Whether `source` names a volume's archive or undo point. Raises NameRefused or BackupMissing."""
+    """Tell whether `source` names a volume's archive or undo point. Raises NameRefused or BackupMissing."""
     if undo_stamp(source) is not None:
         return True
     if source == "latest" or own_names.stamped(own_names.undo_prefix(context.database), source) is not None:
@@ -157,7 +157,7 @@ def plan(context: BackupContext, progress: Progress, source: str, options: Resto
         )
     if context.settings.via == "local":
         raise PreflightFailed(
-            "A whole volume is restored through Docker only: this tool does not stop and start a server without it.",
+            "Restoring a whole volume needs Docker: without it this tool does not stop and start servers.",
             "Stop the server, set its data directory aside, unpack the archive with `tar` in its place and start it; "
             "or restore an SQL backup.",
         )
@@ -202,7 +202,7 @@ def plan(context: BackupContext, progress: Progress, source: str, options: Resto
 
 
 def no_undo_point(source: str, there: list[str]) -> BackupMissing:
-    """The error to raise."""
+    """Return the error for a volume's undo point that is not `there`."""
     return BackupMissing(f"There is no undo point {source} in the volume.", f"There are: {', '.join(there) or 'none'}.")
 
 
@@ -218,7 +218,7 @@ def _place(context: BackupContext) -> ContainerInfo | None:
         )
     if container_info.auto_remove:
         raise PreflightFailed(
-            f"The container {container_info.container} was started with --rm: it would be gone when it is stopped.",
+            f"The container {container_info.container} was started with --rm: it would be deleted when stopped.",
             "Run the server without --rm, as Compose does, and restore again.",
         )
     return container_info
@@ -249,8 +249,7 @@ def _site_of_container(context: BackupContext, container_info: ContainerInfo) ->
     site, mount, inside = site_of(container_info, None), container_info.data_mount, container_info.mounts_inside
     if site is None or mount is None or mount.kind not in ("volume", "bind"):
         raise PreflightFailed(
-            f"The data directory {container_info.data_directory} lies on no volume: it would not outlive the "
-            "container.",
+            f"The data directory {container_info.data_directory} is on no volume: it would be lost with the container.",
             "Mount a volume there, as Scarlet's compose.yaml does, and restore again.",
         )
     if inside or not mount.writable:
@@ -269,7 +268,7 @@ def _site_of_backup(context: BackupContext, manifest: VolumeManifest | None) -> 
     remedy = "Run `docker compose create postgres` in Scarlet's directory (or `up -d`), then restore again."
     site, identity = (manifest.site, manifest.identity) if manifest else (None, None)
     if site is None or site.volume is None or identity is None:
-        raise ContainerMissing("There is no container, and the source does not say which volume it is of.", remedy)
+        raise ContainerMissing("There is no container, and the source does not name its volume.", remedy)
     if identity.container != context.settings.container:
         raise ContainerMissing(
             f"There is no container {context.settings.container}, and the backup is of {identity.container}.", remedy
@@ -286,10 +285,10 @@ def _check_origin(context: BackupContext, record: BackupRecord[VolumeManifest], 
     if manifest is None or manifest.identity is None:
         if not options.accept_foreign:
             raise ForeignRefused(
-                f"{record.name} has no manifest: this tool did not make it, or its manifest is lost. A server that "
-                "runs on files from elsewhere does whatever is in them."
+                f"{record.name} has no manifest: this tool did not make it, or its manifest is lost. A server on "
+                "foreign files does whatever is in them."
             )
-        return [*warnings, f"{record.name} has no manifest: nothing tells whether all its files are there and whole."]
+        return [*warnings, f"{record.name} has no manifest: nothing shows whether all its files are there and intact."]
     if not context.is_ours(manifest) and not options.accept_other_database:
         identity = manifest.identity
         raise OtherDatabaseRefused(
@@ -298,13 +297,13 @@ def _check_origin(context: BackupContext, record: BackupRecord[VolumeManifest], 
             f"{context.settings.container}."
         )
     if record.in_future:
-        warnings.append("The backup's time lies in the future: a clock is or was wrong.")
+        warnings.append("The backup's time is in the future: a clock is or was wrong.")
     if manifest.shrunk:
         warnings.append(f"The backup is of a database that had shrunk: {'; '.join(manifest.shrunk_reasons)}.")
     if manifest.configuration:
         warnings.append(archive_configuration.named("; ".join(manifest.configuration)))
     if manifest.cold:
-        warnings.append("It is a cold copy, of a server that did not run: nobody counted its rows.")
+        warnings.append("It is a cold copy of a stopped server: nobody counted its rows.")
     if manifest.unlogged:
         warnings.append(f"Unlogged tables are empty in it: {', '.join(manifest.unlogged)}.")
     return warnings

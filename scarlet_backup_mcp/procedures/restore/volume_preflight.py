@@ -34,7 +34,7 @@ def look_at_the_volume(planned: VolumePlan, contents: VolumeLayout, read: Archiv
         needed = int(read.tar_bytes * ROOM) + SPARE_BYTES
         if free is not None and free < needed:
             raise PreflightFailed(
-                f"The disk of {planned.where} has {free:,} bytes free; the archive's contents beside the present ones "
+                f"The disk of {planned.where} has {free:,} bytes free; the archive's contents next to the current ones "
                 f"need {needed:,}.",
                 _ways_to_room(contents),
             )
@@ -57,9 +57,9 @@ def _ways_to_room(contents: VolumeLayout) -> str:
     if not stamps or not contents.is_there:
         return free
     return (
-        f"The undo point {VOLUME_UNDO}{stamps[0]} lies on that disk, and would go after this restore anyway: if the "
+        f"The undo point {VOLUME_UNDO}{stamps[0]} is on that disk, and this restore would remove it anyway: if the "
         "user can do without it now, run `scarlet-backup-mcp prune --include-undo` while the server runs; it shows all "
-        f"that goes, and asks. Where no server comes up, remove {contents.set_aside(stamps[0])} by hand. {free}"
+        f"that it would remove, and asks. If no server starts, remove {contents.set_aside(stamps[0])} by hand. {free}"
     )
 
 
@@ -106,7 +106,7 @@ def look_at_the_server(context: BackupContext, planned: VolumePlan) -> ServerFou
         if ours and manifest.integrity_rows and not rows:
             wrong.append(f"{table} is empty or missing")
     if wrong:
-        raise RestoreFailed(f"The server that came up is not what was restored: {'; '.join(wrong)}.")
+        raise RestoreFailed(f"The server that started does not match the backup: {'; '.join(wrong)}.")
     container_info = context.host.container_info()
     if container_info.health == "unhealthy":
         warnings.append(

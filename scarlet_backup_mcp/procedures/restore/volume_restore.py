@@ -1,4 +1,4 @@
-"""`restore` of a whole volume: unpack beside the present contents, check, exchange them, see the server run.
+"""`restore` of a whole volume: unpack next to the current contents, check, exchange them, see the server run.
 
 Until the exchange the server runs on and nothing of its is touched. Whatever fails in it puts the old contents back.
 """
@@ -95,11 +95,11 @@ class VolumeRestore:
             contents = _contents(host, planned)
             look_at_the_volume(planned, contents, read)
             had_contents = contents.is_there
-        work.did("Look whether the volume is ready for it", "version, room, and nobody else uses it")
+        work.did("Check that the volume is ready", "version, space, and nobody else uses it")
         dependents = context.host.dependents() if planned.container_info and planned.options.stop_dependents else []
         for title in (
-            *(["Restore it into a throw-away server"] if planned.drills else []),
-            *(["Unpack it beside the present contents"] if planned.record else []),
+            *(["Restore it into a sandbox"] if planned.drills else []),
+            *(["Unpack it next to the current contents"] if planned.record else []),
             *(["Comment out what its configuration would do"] if planned.brings else []),
             "Stop the services that depend on the server, and the server",
             "Exchange the contents of the volume by renames",
@@ -111,14 +111,14 @@ class VolumeRestore:
         return _report(context, planned, work, began, undo=undo, restored=False, away=None, dependents=would)
 
     def run(self, confirmed: Confirmed | None) -> Restore:
-        """Do it. Raises BackupToolError; its message says when the volume is not as it was."""
+        """Do it. Raises BackupToolError; its message says if the volume has changed."""
         context, progress = self.context, self.progress
         context.directory.prepare()
         with writer_lock(context.directory.path, "restore"):
             self._settle_database()
             planned = self._plan()
             if confirmed is not None and confirmed != _confirms(planned):
-                raise ConfirmationStale(f"{planned.source} or the container is not the one that was confirmed.")
+                raise ConfirmationStale(f"{planned.source} or the container has changed since the confirmation.")
             self.notes.announce(planned.identity)
             return _restore(context, progress, planned, [*self.notes.settled, *planned.warnings])
 
@@ -126,7 +126,7 @@ class VolumeRestore:
         return plan(self.context, self.progress, self.source, self.options)
 
     def _settle_database(self) -> None:
-        """Settle a database's restore that was cut off there. Raises RestoreInterrupted."""
+        """Settle a database's restore that was interrupted there. Raises RestoreInterrupted."""
         if journals.read(self.context.directory.path) is not None:
             with maintenance_session(self.context, self.progress) as guard:
                 tidy_up(self.context, guard, self.notes, restoring=True)
@@ -149,7 +149,7 @@ def _restore(context: BackupContext, progress: Progress, planned: VolumePlan, wa
         owner = look_at_the_volume(planned, contents, read)
         had_contents = contents.is_there
         require_alone(context, planned.source_of_mount, planned.container_info)
-        work.did("Look whether the volume is ready for it", "version, room, and nobody else uses it")
+        work.did("Check that the volume is ready", "version, space, and nobody else uses it")
         journal = VolumeJournal(
             source=planned.source,
             container=planned.container_info.container if planned.container_info else None,
@@ -192,8 +192,8 @@ def _restore(context: BackupContext, progress: Progress, planned: VolumePlan, wa
     ]
     if planned.container_info is None:
         work.warnings.append(
-            f"There was no container, so no server was seen to run on it: run `docker compose up -d postgres`, which "
-            f"takes the volume {planned.site.volume} over, and then check the database."
+            f"There was no container, so no server has been started on it: run `docker compose up -d postgres`, which "
+            f"takes over the volume {planned.site.volume}, then check the database."
         )
     undo = VOLUME_UNDO + contents.stamp if had_contents else None
     return _report(context, planned, work, began, undo=undo, restored=True, away=away, dependents=reports)
@@ -204,7 +204,7 @@ def _look_at_the_server(context: BackupContext, planned: VolumePlan) -> ServerFo
         return look_at_the_server(context, planned)
     except ServerError as error:  # whose remedies are for the live server, which has its old contents again by then
         raise RestoreFailed(
-            f"The server that came up on {planned.source} can't be used: {error.message.rstrip('. ')}.",
+            f"The server started on {planned.source} is not usable: {error.message.rstrip('. ')}.",
             "Choose another backup, and prove it first with a drill.",
         ) from error
 
@@ -244,7 +244,7 @@ def _verified(context: BackupContext, planned: VolumePlan, work: VolumeRestored,
     work.warnings += drill.warnings
     if drill.proved is None:
         work.warnings.append(f"A drill did not prove it: {drill.detail}.")
-    work.did("Restore it into a throw-away server", drill.where)
+    work.did("Restore it into a sandbox", drill.where)
     return read
 
 
@@ -264,7 +264,7 @@ def _read(planned: VolumePlan, work: VolumeRestored, progress: Progress) -> Arch
         raise BackupNotValid(f"{record.name} did not pass verification: {checks.describe(wrong)}.")
     if any(check.check == archive_checks.CONSISTENT for check in failed):
         work.warnings.append(
-            f"{record.name} was copied while its server ran: what comes out of it may be torn, without any error."
+            f"{record.name} was copied while its server ran: a restore may have torn data, without any error."
         )
     work.did("Verify the archive in full", f"{read.bytes:,} bytes, {len(read.contents.files):,} files")
     return read
@@ -312,7 +312,7 @@ def _bring_in(
         progress.stage("reading back what was unpacked")
         if differing := contents.differing(expected, progress):
             raise RestoreFailed(
-                f"What was unpacked is not what is in the archive: {', '.join(differing[:SHOWN])} differ.",
+                f"The unpacked files differ from the archive: {', '.join(differing[:SHOWN])}.",
                 "The volume's disk or its driver is at fault: check it.",
             )
     except BaseException as error:
@@ -320,7 +320,7 @@ def _bring_in(
             roll_back(context, contents, journal, error)
         raise
     work.files = len(expected)
-    work.did("Unpack it beside the present contents, and read it back", f"{work.files:,} files")
+    work.did("Unpack it next to the current contents, and read it back", f"{work.files:,} files")
     return contents.incoming
 
 
@@ -329,7 +329,7 @@ def _tar(planned: VolumePlan, read: Archive, progress: Progress) -> Iterator[byt
     that was read."""
     assert planned.record is not None
     entry = planned.record.entry
-    progress.stage(f"unpacking {entry.name.name} beside the present contents", entry.bytes)
+    progress.stage(f"unpacking {entry.name.name} next to the current contents", entry.bytes)
     raw = FileReader(entry.path, progress.report)
     changed = ConfirmationStale(f"{entry.name.name} changed after it was verified.", "Restore again.", again())
     try:
