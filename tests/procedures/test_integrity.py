@@ -135,7 +135,7 @@ def test_empty_table_is_a_finding(database: LocalDatabase, tmp_path: Path) -> No
     found = look(shelf(database, tmp_path / "backups").settings)
     empty = finding(found, "integrity_table_empty")
     assert (found.healthy, found.agents, empty.severity) == (False, 0, "error")
-    assert "restore it" in empty.remedy
+    assert "restore one" in empty.remedy
     assert steps(found)["Passo 5"] is False
 
 
