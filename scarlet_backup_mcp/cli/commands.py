@@ -81,7 +81,7 @@ def serve(**common: Any) -> None:
     type=click.Choice(get_args(BackupLevel)),
     default="auto",
     show_default=True,
-    help="drill: also restore it into a throw-away server and compare; auto: do so when its definitions are new.",
+    help="drill: also restore it into a sandbox and compare; auto: do so when its definitions are new.",
 )
 @click.option("--keep", is_flag=True, help="Mark it so that retention never removes it.")
 @click.option("--prune", is_flag=True, help="Then remove what retention no longer keeps, without asking.")
@@ -127,7 +127,7 @@ def backup(
     type=click.Choice(get_args(Level)),
     default="full",
     show_default=True,
-    help="drill: restore it into a throw-away server and compare.",
+    help="drill: restore it into a sandbox and compare.",
 )
 @code_page_option
 @click.option("--on-live-server", is_flag=True, help="Drill in a scratch database of the live server.")

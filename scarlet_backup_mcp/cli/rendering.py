@@ -29,7 +29,7 @@ class PipedProgress(Progress):
         self._told = ""
 
     def show(self, state: State) -> None:
-        """As `Progress.show`."""
+        """Print the stage, unless it was the last one printed."""
         if not self._quiet and state.stage != self._told:
             self._told = state.stage
             click.echo(printable(state.stage), err=True)
@@ -42,7 +42,7 @@ class PipedProgress(Progress):
 
 
 class TerminalProgress(Progress):
-    """A bar for the present stage."""
+    """A bar for the current stage."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class TerminalProgress(Progress):
         self._task = self._bar.add_task("starting", total=None)
 
     def show(self, state: State) -> None:
-        """As `Progress.show`."""
+        """Move the bar."""
         words = state.stage + (f": {state.detail}" if state.detail else "")
         self._bar.update(self._task, description=printable(words), total=state.total, completed=state.done)
 
@@ -79,7 +79,7 @@ TABLE_WIDTH = 120
 
 
 def print_result(result: Model, as_json: bool) -> None:
-    """On stdout: as JSON; on a terminal listings in tables; else plain lines."""
+    """Print a result on stdout: as JSON; on a terminal listings in tables; else plain lines."""
     if as_json:
         click.echo(printable_json(result.model_dump_json(indent=1, by_alias=True)))
     elif sys.stdout.isatty() and isinstance(result, Listing):
@@ -135,5 +135,5 @@ def _print_verification(result: Verification) -> None:
 
 
 def _add_row(table: Table, *cells: str) -> None:
-    """Cells as they are: a label may look like rich's markup."""
+    """Add cells as they are: a label may look like rich's markup."""
     table.add_row(*(Text(printable(cell)) for cell in cells))

@@ -89,7 +89,7 @@ def run(
 
 
 def settings_of(options: dict[str, Any]) -> Settings:
-    """The settings that a command's options and the environment give. Raises ConfigurationError."""
+    """Return the settings that a command's options and the environment give. Raises ConfigurationError."""
     return load_settings(**{name.removeprefix("setting_"): value for name, value in options.items()})
 
 
@@ -131,7 +131,7 @@ def _fail(error: BackupToolError, as_json: bool, call: Call | None) -> None:
 
 @contextmanager
 def _on_signals(handler: Callable[[int, FrameType | None], object]) -> Any:
-    """Ctrl-C and SIGTERM are for `handler`."""
+    """Give Ctrl-C and SIGTERM to `handler`."""
     numbers = [signal.SIGINT, signal.SIGTERM]
     before = [signal.signal(number, handler) for number in numbers]
     try:

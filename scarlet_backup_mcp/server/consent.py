@@ -51,7 +51,7 @@ class Refused(Confirm):
     error: ErrorReport
 
     def as_error(self) -> BackupToolError:
-        """To be raised by the call."""
+        """Return the error for the call to raise."""
         error = BackupToolError(self.error.message, self.error.remedy, self.error.next_call)
         error.code = self.error.code
         return error
@@ -68,7 +68,7 @@ def restore_options(
     code_page: CodePage | None,
     accept_smaller: bool,
 ) -> RestoreOptions:
-    """What the caller of `restore` has chosen, for its question and for itself."""
+    """Return what the caller of `restore` has chosen, for its question and for itself."""
     return RestoreOptions(
         accept_foreign=accept_foreign,
         accept_other_database=accept_other_database,
@@ -137,7 +137,7 @@ async def consent(
     confirmation: str | None,
     options: RestoreOptions,
 ) -> tuple[str, Confirmed | None]:
-    """The source that may be restored, and what the user's yes is bound to; None with a typed confirmation.
+    """Return the source that may be restored, and what the user's yes is bound to; None with a typed confirmation.
 
     Raises BackupToolError when there is no consent; a question that was open for this call is closed in any case.
     """
@@ -157,7 +157,7 @@ async def consent(
 def consent_to_prune(
     ctx: Context[App], answer: ElicitationResult[Confirm], confirmation: str | None, include_undo: bool
 ) -> str:
-    """What the user's yes is bound to. Raises BackupToolError as `consent` does."""
+    """Return what the user's yes is bound to. Raises BackupToolError as `consent` does."""
     app = app_of(ctx)
     question = app.questions.pop(_key(ctx, PRUNE, include_undo), None)
     if confirmation is None:
@@ -239,7 +239,7 @@ def _typed(source: str) -> dict[str, Any]:
 
 
 def _key(ctx: Context[App], *what: object) -> tuple[object, ...]:
-    """What tells a question from others that are open: the call, where one call puts it and gets the answer."""
+    """Return what tells a question from others that are open: the call, where one call puts it and gets the answer."""
     one_call = ctx.protocol_version is None or ctx.protocol_version < MODERN
     return (ctx.request_id, *what) if one_call else what
 
@@ -247,7 +247,7 @@ def _key(ctx: Context[App], *what: object) -> tuple[object, ...]:
 def _how_to_confirm(
     context: BackupContext, client: Client, backup: str, options: RestoreOptions, why: str
 ) -> ConfirmationNeeded:
-    """Raises what the restore would refuse with, as `restores.propose` does."""
+    """Return how a client that can't ask confirms. Raises what the restore would refuse with, as `propose` does."""
     proposal = _proposal(context, client, backup, options)
     name = proposal.source
     return ConfirmationNeeded(

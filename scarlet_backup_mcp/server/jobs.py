@@ -76,7 +76,7 @@ class Job:
         return self._seconds if self._seconds is not None else time.monotonic() - self._began
 
     async def run(self) -> None:
-        """In a thread, to its end. Cancelling this task (at the end of the process) abandons the thread."""
+        """Run it in a thread, to its end. Cancelling this task (at the end of the process) abandons the thread."""
         try:
             self.result = await anyio.to_thread.run_sync(self._work, self.progress, abandon_on_cancel=True)
         except BackupToolError as error:
@@ -89,7 +89,7 @@ class Job:
             self.done.set()
 
     def running(self) -> Running:
-        """What a call that stops waiting answers."""
+        """Return what a call that stops waiting answers."""
         state = self.progress.state
         return Running(
             job=self.id,
@@ -103,7 +103,7 @@ class Job:
 
 
 def describe(state: State) -> str:
-    """A moment of a job in words, for example "dumping: letta.messages (12 of 40 MB)"."""
+    """Describe a moment of a job, for example "dumping: letta.messages (12 of 40 MB)"."""
     words = state.stage + (f": {state.detail}" if state.detail else "")
     return words + (f" ({state.done / 1e6:,.0f} of {state.total / 1e6:,.0f} MB)" if state.total else "")
 
@@ -126,7 +126,7 @@ class Jobs:
         return job
 
     def get(self, tool: str, job: str) -> Job:
-        """The job that `tool` began. Raises JobUnknown."""
+        """Return the job that `tool` started. Raises JobUnknown."""
         found = self._jobs.get(job)
         if found is None or found.tool != tool:
             raise JobUnknown(
@@ -136,7 +136,7 @@ class Jobs:
         return found
 
     async def wait(self, job: Job, seconds: float, tell: Callable[[float, str], Awaitable[None]]) -> Model | Running:
-        """The job's result, or after `seconds` (0: never) word that it goes on. Raises what the job raised.
+        """Wait for the job's result; after `seconds` (0: never) return that it goes on. Raises what the job raised.
 
         Cancelling this call cancels the job, and waits until it has cleaned up.
         """
@@ -163,7 +163,7 @@ class Jobs:
         return job.result
 
     def states(self) -> list[JobState]:
-        """Jobs that are under way, oldest first."""
+        """List the running jobs, oldest first."""
         return [
             JobState(
                 job=job.id,

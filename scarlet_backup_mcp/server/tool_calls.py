@@ -112,12 +112,12 @@ _OF_ONE_CALL = ("job", "wait_seconds", "confirmation")
 
 
 def begin(tool: str, arguments: Mapping[str, Any]) -> None:
-    """Remember the call that is under way."""
+    """Remember the running call."""
     CALL.set(Call(tool, {name: value for name, value in arguments.items() if name not in _OF_ONE_CALL}))
 
 
 def app_of(ctx: Context[App]) -> App:
-    """What the tools share, from a call's context."""
+    """Return what the tools share, from a call's context."""
     return ctx.request_context.lifespan_context
 
 
@@ -130,7 +130,7 @@ def open_context(settings: Settings | ConfigurationError) -> BackupContext:
 
 
 async def in_thread(settings: Settings | ConfigurationError, work: Callable[[BackupContext], T]) -> T:
-    """Something short and read-only, in a thread. Raises nothing but BackupToolError."""
+    """Run something short and read-only in a thread. Raises nothing but BackupToolError."""
 
     def run() -> T:
         with open_context(settings) as context:
@@ -146,7 +146,7 @@ async def in_thread(settings: Settings | ConfigurationError, work: Callable[[Bac
 
 
 def client_of(ctx: Context[App]) -> Client:
-    """Who calls, as it introduced itself; on 2026-07-28 it need not."""
+    """Return who calls, as it introduced itself; on 2026-07-28 it need not."""
     introduced = ctx.request_context.session.client_params
     if introduced is None:
         return Client(name="mcp")
@@ -189,7 +189,7 @@ async def long_call(
 
 
 async def refused(ctx: Context[App], arguments: Mapping[str, object], error: BackupToolError) -> CallToolResult:
-    """A call that was not made, with its line in the audit log."""
+    """Report a call that was not made, with its line in the audit log."""
     client, tool = client_of(ctx), CALL.get().tool
 
     def refuse(context: BackupContext) -> Model:
@@ -209,7 +209,7 @@ async def short_call(
     work: Callable[[BackupContext, Progress], Model],
     finish: Callable[[Model], Model] = lambda model: model,
 ) -> CallToolResult:
-    """Something that takes a moment."""
+    """Run something that takes a moment."""
     try:
         return answered(finish(await in_thread(app_of(ctx).settings, lambda context: work(context, Progress()))))
     except BackupToolError as error:
@@ -217,7 +217,7 @@ async def short_call(
 
 
 def answered(result: Model) -> CallToolResult:
-    """A result as text and data."""
+    """Return a result as text and data."""
     return CallToolResult(
         content=[TextContent(text=summaries.describe(result))],
         structured_content=result.model_dump(mode="json", by_alias=True),
@@ -225,13 +225,13 @@ def answered(result: Model) -> CallToolResult:
 
 
 def report(error: BackupToolError) -> ErrorReport:
-    """An error of the present call as data."""
+    """Return an error of the current call as data."""
     call = CALL.get()
     return ErrorReport.of(error, call.tool, call.arguments)
 
 
 def failed(error: BackupToolError) -> CallToolResult:
-    """An error of the present call as text and data."""
+    """Return an error of the current call as text and data."""
     told = report(error)
     return CallToolResult(
         content=[TextContent(text=summaries.describe_error(told))],

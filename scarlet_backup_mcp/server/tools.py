@@ -309,7 +309,7 @@ async def prune_backups(
     ctx: Context[App],
     answer: Annotated[ElicitationResult[Confirm], Resolve(confirm_prune)],
     dry_run: Annotated[bool, Field(description="Only report what would be removed; asks nobody.")] = True,
-    include_undo: Annotated[bool, Field(description="Also drop every undo point; the user wants that room.")] = False,
+    include_undo: Annotated[bool, Field(description="Also drop every undo point; the user wants that space.")] = False,
     confirmation: Annotated[
         str | None,
         Field(

@@ -88,13 +88,13 @@ def before_asking(
 
 
 def _hidden(context: BackupContext, arguments: Mapping[str, object]) -> dict[str, object]:
-    """What stands in the log for free text that can't be searched for secrets yet."""
+    """Return the log's stand-ins for free text that can't be searched for secrets yet."""
     return {"label": HIDDEN} if arguments.get("label") and not context.secrets_are_known else {}
 
 
 def _account(notes: CallNotes, result: Model, record: Record, *, scheduled: bool) -> None:
-    """What there was before and after, and whether the result is what a user needs: of a schedule a good backup, though
-    it may not open the gate, since the database is in use."""
+    """Record what there was before and after, and whether the result is what a user needs: of a schedule a good backup,
+    though it may not open the gate, because the database is in use."""
     if isinstance(result, Backup):
         not_pruned = [f"Not pruned: {result.not_pruned}"] if result.not_pruned else []
         record.good = (result.good if scheduled else result.safe_to_proceed) and not not_pruned

@@ -21,9 +21,9 @@ HELPERS = ".scarlet-helper"
 def helper(
     context: BackupContext, image: str, sight: Sight, progress: Progress, *, alone: bool = True
 ) -> Generator[Host]:
-    """One of that image's, as long as the block; those that killed calls have left are removed first, and what still
-    runs in them is ended. Call it under the directory's lock, or say that it is not `alone`: others' then stay. Raises
-    HostError or StoreError."""
+    """Give a helper container of that image for the block. First those that killed calls left are removed, and what
+    still runs in them is ended. Call it under the directory's lock, or say that it is not `alone`: others' then stay.
+    Raises HostError or StoreError."""
     if alone:
         remove_left_helpers(context)
     with helper_container(image, sight, _owner(context), progress) as host:
@@ -31,7 +31,7 @@ def helper(
 
 
 def remove_left_helpers(context: BackupContext) -> None:
-    """Under the directory's lock: what there is then belongs to nobody. Raises HostError or StoreError."""
+    """Remove helpers under the directory's lock: then they belong to nobody. Raises HostError or StoreError."""
     remove_helpers(_owner(context))
 
 
@@ -54,7 +54,7 @@ def require_sole_writer(container_info: ContainerInfo) -> list[str]:
 
 
 def others_with(context: BackupContext, source: str, container: str | None) -> list[str]:
-    """Names of the containers that run with that volume or directory mounted, but for `container` and this backup
+    """List the containers that run with that volume or directory mounted, except `container` and this backup
     directory's own helpers: those are killed calls', or a dry run's, which only looks. Raises HostError or StoreError.
     """
     others = [user.name for user in running_with(source) if user.name != container]
@@ -64,7 +64,7 @@ def others_with(context: BackupContext, source: str, container: str | None) -> l
 
 
 def require_alone(context: BackupContext, source: str, container_info: ContainerInfo | None) -> None:
-    """Raises PreflightFailed where another container than the server's runs on the volume or directory `source`, or
+    """Raise PreflightFailed if another container than the server's runs on the volume or directory `source`, or
     what `others_with` does."""
     if others := others_with(context, source, container_info.container if container_info else None):
         raise PreflightFailed(
@@ -74,7 +74,7 @@ def require_alone(context: BackupContext, source: str, container_info: Container
 
 
 def output(host: Host, argv: list[str], progress: Progress | None = None) -> str:
-    """What a program there wrote to its stdout. Raises HostError unless it ended well."""
+    """Run a program there; return its stdout. Raises HostError unless it ended well."""
     said = bytearray()
     ended = run(host, argv, env={"LC_ALL": "C"}, sink=said.extend, progress=progress)
     if ended.code != 0:

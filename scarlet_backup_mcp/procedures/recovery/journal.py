@@ -120,7 +120,7 @@ class VolumeJournal(OpenModel):
         return self.mounted or self.site.volume
 
     def is_of(self, container_info: ContainerInfo) -> bool:
-        """Whether that container, whatever its name, has the volume or directory under its data directory."""
+        """Tell whether that container, whatever its name, has the volume or directory under its data directory."""
         mount, same = (
             container_info.data_mount,
             container_info.container_id is not None and container_info.container_id == self.container_id,
@@ -128,7 +128,7 @@ class VolumeJournal(OpenModel):
         return same or (mount is not None and mount.source == self.volume)
 
     def is_seen_by(self, container_info: ContainerInfo) -> bool:
-        """Whether that container has the volume where it was mounted then, and the server its data directory there."""
+        """Tell whether it also has that volume, and the server its data directory, where they were then."""
         mount, site = container_info.data_mount, self.site
         if not self.is_of(container_info) or mount is None or container_info.data_directory is None:
             return False
@@ -177,7 +177,7 @@ def read(directory: Path) -> AnyJournal | None:
 
 
 def _is_newer(text: bytes) -> bool:
-    """Whether that is a journal of a higher version than this one reads."""
+    """Tell whether that is a journal of a higher version than this one reads."""
     try:
         version = str(from_json(text)["journal_version"]).removeprefix("volume ")
     except (ValueError, KeyError, TypeError):
@@ -225,7 +225,7 @@ def require_database(context: BackupContext, session: Session) -> None:
 
 
 def maintenance_session(context: BackupContext, progress: Progress) -> Session:
-    """A session beside the database, for what changes databases as wholes.
+    """Open a session next to the database, for what changes databases as wholes.
 
     Raises RestoreInterrupted when the server can't be asked while a journal waits to be settled.
     """
@@ -249,7 +249,7 @@ def _with_journal(context: BackupContext, error: BackupToolError) -> BackupToolE
 
 
 def _only_if_gone(context: BackupContext) -> str:
-    """What a database's journal tells but for the services is to be seen by the databases' names as well."""
+    """Say when a journal may be removed by hand: its databases' names show all that it records except the services."""
     return (
         f"Only if that server is gone for good, remove {context.directory.path / JOURNAL}, then start the services "
         "that depend on the database by hand."
@@ -294,7 +294,7 @@ def settle(context: BackupContext, session: Session, journal: Journal) -> tuple[
 
 
 def _is_of(context: BackupContext, journal: AnyJournal) -> bool:
-    """Whether it is about the configured database, or the volume of its container, as far as a moment's look tells."""
+    """Tell whether it is of the configured database, or its container's volume, as far as a moment's look shows."""
     docker, container_info = context.settings.via == "docker", context.known_container_info
     container = (
         container_info.container if container_info is not None else context.settings.container if docker else None
@@ -365,7 +365,7 @@ def _start(context: BackupContext, container: StoppedContainer) -> DependentRepo
 
 
 def _present(container: StoppedContainer) -> ContainerInfo:
-    """It, or what Compose has made anew under the same name. Raises ContainerMissing if there is neither."""
+    """Return it, or what Compose created again under the same name. Raises ContainerMissing if there is neither."""
     with suppress(ContainerMissing):
         return _look(container.id)
     return _look(container.name)
@@ -394,7 +394,7 @@ def _sweep(context: BackupContext, session: Session) -> list[str]:
 
 
 def _is_empty(context: BackupContext, name: str) -> bool:
-    """So is a scratch database whose restore was killed before it had marked it."""
+    """Tell whether a scratch database is empty: so is one whose restore was killed before it had marked it."""
     with suppress(BackupToolError), context.server.session(name) as session:
         return pg.is_empty(session)
     return False

@@ -41,7 +41,7 @@ REJECTING = "rejecting connections"
 
 @contextmanager
 def contents_at(context: BackupContext, journal: VolumeJournal, progress: Progress) -> Generator[VolumeLayout]:
-    """The data directory that the journal is about, through a helper container."""
+    """Give the data directory that the journal is about, through a helper container."""
     sight = Sight(journal.container_id, journal.site.volume, journal.site.mounted_at)
     with helper(context, journal.image_id, sight, progress) as host:
         yield VolumeLayout(host, journal.site.data_directory, journal.stamp)
@@ -101,7 +101,7 @@ def _started_again(container_info: ContainerInfo) -> RestoreFailed:
 
 
 def _require_stopped(context: BackupContext, journal: VolumeJournal) -> None:
-    """Raises RestoreFailed if somebody has started the server since it was stopped, PreflightFailed if another one."""
+    """Raise RestoreFailed if somebody started the server since it was stopped, PreflightFailed if another one."""
     container_info = context.host.container_info() if journal.container_id is not None else None
     if container_info is not None and container_info.state not in STOPPED:
         raise _started_again(container_info)
@@ -109,7 +109,7 @@ def _require_stopped(context: BackupContext, journal: VolumeJournal) -> None:
 
 
 def require_alone_on_it(context: BackupContext, journal: VolumeJournal, container_info: ContainerInfo | None) -> None:
-    """Raises what `helper_container.require_alone` does where another container has the volume, too."""
+    """Raise what `helper_container.require_alone` does if another container has the volume, too."""
     mount = container_info.data_mount if container_info else None
     source = mount.source if mount else journal.site.volume
     if source:
@@ -117,8 +117,8 @@ def require_alone_on_it(context: BackupContext, journal: VolumeJournal, containe
 
 
 def wait_until_ready(context: BackupContext, progress: Progress) -> None:
-    """Until the server answers and its container's health check, if there is one, has had its say. Raises RestoreFailed
-    when it ends, or comes to no end of its recovery."""
+    """Wait until the server answers, and its container's health check, if there is one, has ended. Raises RestoreFailed
+    if the server ends, or does not finish its recovery."""
     began, first_start = time.monotonic(), context.host.container_info().started_at
     while True:
         progress.check()
@@ -156,7 +156,7 @@ def _does_not_come_up(context: BackupContext, container_info: ContainerInfo, sai
 
 
 def roll_back(context: BackupContext, contents: VolumeLayout, journal: VolumeJournal, error: BaseException) -> None:
-    """As it was before, and running if it ran. Raises RestoreInterrupted when that fails: then the journal stays."""
+    """Put everything back, running if it ran. Raises RestoreInterrupted if that fails: then the journal stays."""
     try:
         reports = _put_back_somehow(context, contents, journal)
     except BackupToolError as problem:
@@ -176,7 +176,7 @@ def roll_back(context: BackupContext, contents: VolumeLayout, journal: VolumeJou
 
 
 def _put_back_somehow(context: BackupContext, contents: VolumeLayout, journal: VolumeJournal) -> list[DependentReport]:
-    """With a new helper, if it was the old one that has failed."""
+    """Put everything back, with a new helper if the old one fails."""
     try:
         return put_back(context, contents, journal)
     except BackupToolError:
@@ -206,7 +206,7 @@ def put_back(
 
 
 def _wait_a_while(context: BackupContext) -> None:
-    """Dependents want a server that answers. One that did not come up before either is nobody's fault here."""
+    """Wait for the server to answer, for its dependents. One that did not start before either is no failure here."""
     until = time.monotonic() + AGAIN_SECONDS
     with suppress(BackupToolError):
         while context.host.container_info().state in ("running", "restarting") and time.monotonic() < until:
@@ -216,7 +216,7 @@ def _wait_a_while(context: BackupContext) -> None:
 
 
 def finish(context: BackupContext, contents: VolumeLayout, journal: VolumeJournal) -> list[DependentReport]:
-    """After the server was seen to run: start dependents, and let only the newest undo point stay."""
+    """Start dependents, and keep only the newest undo point, after the server was seen to run."""
     journals.write(context.directory.path, journal.model_copy(update={"checked": True}))
     reports = journals.start(context, journal.dependents)
     stamps = contents.undo_stamps()

@@ -60,7 +60,7 @@ class VolumeLayout:
 
     @property
     def incoming(self) -> str:
-        """What is to be put in place."""
+        """The directory with what is to be put in place."""
         return f"{self.directory}/{PREFIX}_incoming_{self.stamp}"
 
     @property
@@ -75,22 +75,22 @@ class VolumeLayout:
 
     @property
     def returning(self) -> str:
-        """Old contents, whole, when it is decided that they come back."""
+        """The complete old contents, once it is decided that they come back."""
         return f"{self.directory}/{PREFIX}_returning_{self.stamp}"
 
     @property
     def aside(self) -> str:
-        """Old contents, whole."""
+        """The complete old contents."""
         return self.set_aside(self.stamp)
 
     def set_aside(self, stamp: str) -> str:
-        """The old contents of the restore of that moment."""
+        """Return the directory for the old contents of the restore with that stamp."""
         return f"{self.directory}/{ASIDE}{stamp}"
 
     # -- looks -----------------------------------------------------------------------------------------------------
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file or directory. Raises HostError when that can't be told."""
+        """Tell whether there is such a file or directory. Raises HostError if that stays unknown."""
         ended = run(self.host, ["test", "-e", path])
         if ended.code not in (0, 1):
             raise HostError(f"{path} could not be looked for in the helper container: {ended.stderr.strip()}")
@@ -98,15 +98,15 @@ class VolumeLayout:
 
     @property
     def is_there(self) -> bool:
-        """Whether there are present contents at all."""
+        """Whether there are current contents at all."""
         return self.exists(self.directory) and not self.is_empty(self.directory)
 
     def is_empty(self, directory: str) -> bool:
-        """Whether nothing of a cluster's lies in a directory."""
+        """Tell whether a directory has nothing of a cluster's."""
         return not output(self.host, ["find", directory, *_entries(), "-print"])
 
     def undo_stamps(self) -> list[str]:
-        """Of the old contents that lie there whole, newest first."""
+        """List the stamps of old contents that are there and complete, newest first."""
         if not self.exists(self.directory):
             return []
         names = output(self.host, ["find", self.directory, *_NAMES, f"{ASIDE}*"])
@@ -116,15 +116,15 @@ class VolumeLayout:
     # -- changes ---------------------------------------------------------------------------------------------------
 
     def make_ready(self, owner: str) -> None:
-        """Where there are no contents yet: make the data directory, if it is not there, and give it to `owner`
-        ("uid:gid"), whom alone it serves."""
+        """Create the data directory, if it is not there, and give it to `owner` ("uid:gid"), whom alone it serves. For
+        when there are no contents yet."""
         self._do(["mkdir", "-p", self.directory])
         self._do(["chown", owner, self.directory])
         self._do(["chmod", "700", self.directory])
 
     def unpack(self, tar: Iterable[bytes], root: str, owner: str, progress: Progress) -> None:
-        """A tar archive's directory `root` becomes `incoming`, its files `owner`'s. Raises what `tar` raises, and
-        RestoreFailed."""
+        """Unpack a tar archive: its directory `root` becomes `incoming`, its files `owner`'s. Raises what `tar` raises,
+        and RestoreFailed."""
         self._do(["mkdir", "-m", "700", self.unpacked])
         argv = ["tar", "-x", "-p", "-f", "-", "-C", self.unpacked]
         ended = run(self.host, argv, env={"LC_ALL": "C"}, source=tar, progress=progress)
@@ -147,8 +147,8 @@ class VolumeLayout:
             raise RestoreFailed(f"{name} could not be written: {_in_short(ended.stderr) or ended.code}.")
 
     def differing(self, files: Mapping[str, File], progress: Progress) -> list[str]:
-        """Of the `files` that should be in `incoming` (see `put_in_of`), those that are missing or have other content;
-        and those that are there besides. Reads them all."""
+        """List which `files` of `incoming` (see `put_in_of`) are missing or have other content, and what else is there.
+        Reads them all."""
         script = 'cd "$1" && find . -type f -exec sha256sum {} +'
         said = output(self.host, ["sh", "-c", script, "sh", self.incoming], progress)
         found = {name.removeprefix("./"): digest for digest, name in (_digest(line) for line in said.splitlines())}
@@ -156,7 +156,7 @@ class VolumeLayout:
         return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
 
     def take_out(self, require_stopped: Callable[[], object]) -> None:
-        """The present contents become `aside`. `require_stopped` raises if a server runs there after all; it is called
+        """Move the current contents to `aside`. `require_stopped` raises if a server runs there after all; it is called
         when none can start any more."""
         self._make(self.outgoing)
         self._move_out(self.outgoing, require_stopped)
@@ -176,7 +176,7 @@ class VolumeLayout:
         return {name: File(len(text), hashlib.sha256(text).hexdigest()) for name, text in files.items()}
 
     def put_in(self, incoming: str) -> None:
-        """What is in that directory becomes the contents."""
+        """Move what is in that directory into place, as the contents."""
         self._move_rest(incoming, self.directory)
         self._move_version(incoming, self.directory)
 
@@ -193,8 +193,8 @@ class VolumeLayout:
         return self.exists(self.returning) or self.exists(self.outgoing)
 
     def put_back(self, incoming: str, require_stopped: Callable[[], object]) -> None:
-        """After `turn_back`: as it was before `take_out`, however far things had got; what came from `incoming` is
-        there again. No server may run there: see `take_out`."""
+        """Undo, after `turn_back`, all since `take_out`, however far it had got; what came from `incoming` is there
+        again. No server may run there: see `take_out`."""
         if self.exists(self.returning):
             self._make(incoming)
             self._move_out(incoming, require_stopped)
@@ -219,16 +219,16 @@ class VolumeLayout:
         self._do(["find", self.directory, *_NAMES, f"{DROPPED}*", "-exec", "rm", "-rf", "--", "{}", ";"])
 
     def set_mark(self) -> None:
-        """Before the first move."""
+        """Set the mark, before the first move."""
         self._do(["mkdir", "-p", "--", self.mark])
         self._do(["sync"])
 
     def remove_marks(self) -> None:
-        """Also those of calls that were killed before they did."""
+        """Remove the marks, also those of calls that were killed before they did."""
         self._do(["find", self.directory, *_NAMES, f"{MARK}*", "-exec", "rmdir", "--", "{}", ";"])
 
     def _make(self, directory: str) -> None:
-        """Whoever owns the data directory also owns what is set aside in it."""
+        """Create a directory that belongs to the owner of the data directory."""
         self._do(["mkdir", "-p", "-m", "700", directory])
         self._do(["sh", "-c", 'chown "$(stat -c %u:%g "$1")" "$2"', "sh", self.directory, directory])
 
@@ -243,7 +243,7 @@ class VolumeLayout:
         self._do(["sync"])
 
     def _move_rest(self, source: str, to: str) -> None:
-        """Every entry but PG_VERSION. Raises HostError if one was not moved."""
+        """Move every entry except PG_VERSION. Raises HostError if one was not moved."""
         rest = [source, *_entries(), "!", "-name", PG_VERSION]
         self._do(["find", *rest, "-exec", "mv", "--", "{}", f"{to}/", ";"])
         if left := output(self.host, ["find", *rest, "-print"]).splitlines():
@@ -257,19 +257,19 @@ class VolumeLayout:
 
 
 def put_in_of(files: Mapping[str, File]) -> dict[str, File]:
-    """Of an archive's files those that are put in place: what `unpack` leaves of them."""
+    """Return those of an archive's files that are put in place: what `unpack` leaves of them."""
     return {name: file for name, file in files.items() if name not in OF_A_SERVER and not name.startswith(PREFIX)}
 
 
 def _entries() -> list[str]:
-    """What `find` is told to see only the entries of a cluster's directory."""
+    """Return the arguments with which `find` sees only the entries of a cluster's directory."""
     excluded = [word for name in LEFT_ALONE for word in ("!", "-name", name)]
     return ["-mindepth", "1", "-maxdepth", "1", *excluded]
 
 
 def _in_short(said: str) -> str:
-    """The first lines, how many there are after those, and the last one. Where `said` is but a program's last 64 KiB,
-    there were more."""
+    """Return the first lines, how many there are after those, and the last one. If `said` is only a program's last
+    64 KiB, there were more."""
     lines = said.strip().splitlines()
     if (between := len(lines) - SHOWN - 1) > 0:
         lines[SHOWN:-1] = [f"at least {between:,} lines more"]

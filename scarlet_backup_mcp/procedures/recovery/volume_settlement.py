@@ -86,7 +86,7 @@ def _settle(context: BackupContext, journal: VolumeJournal, progress: Progress) 
 
 
 def _is_anothers(journal: VolumeJournal, container_info: ContainerInfo, same_engine: bool) -> bool:
-    """A container may be called otherwise now; its volume is the one that counts."""
+    """Tell whether the journal is of another container: it may have another name now, its volume counts."""
     if container_info.kind == "local":
         return True
     return journal.container not in (None, container_info.container) and not (
@@ -95,7 +95,7 @@ def _is_anothers(journal: VolumeJournal, container_info: ContainerInfo, same_eng
 
 
 def _image(journal: VolumeJournal, container_info: ContainerInfo | None) -> str:
-    """With what programs see the contents. Raises RestoreInterrupted if it is gone."""
+    """Return the image whose programs see the contents. Raises RestoreInterrupted if it is gone."""
     found = container_info.image_id if container_info else first_present(journal.image_id)
     if found is None:
         raise RestoreInterrupted(
@@ -125,8 +125,8 @@ def _require_traces(context: BackupContext, contents: VolumeLayout, journal: Vol
 
 
 def _are_gone(context: BackupContext, journal: VolumeJournal, same_engine: bool) -> bool:
-    """Whether the contents that no container has any more were removed. Raises RestoreInterrupted where they may be
-    there still, but can't be had."""
+    """Tell whether the contents that no container has any more were removed. Raises RestoreInterrupted if they may
+    still exist, but are out of reach."""
     mounted, site = journal.volume or "a directory of the engine's machine", journal.site
     if site.volume is None:
         raise RestoreInterrupted(
@@ -163,7 +163,7 @@ def _only_if_gone(context: BackupContext, journal: VolumeJournal) -> str:
 
 
 def _present_container(context: BackupContext) -> ContainerInfo | None:
-    """The one of that name may have been made anew since."""
+    """Return the container, which may have been created again since; None without one."""
     try:
         return context.host.container_info()
     except ContainerMissing:

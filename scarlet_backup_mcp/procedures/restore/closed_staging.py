@@ -17,7 +17,7 @@ from ..context import BackupContext
 def closed_doors(
     context: BackupContext, name: str, wanted: DatabaseProperties | None, options: Mapping[str, str], progress: Progress
 ) -> Generator[Session]:
-    """Gives the one session in a staging database; all others are ended, and nobody comes in again before the swap.
+    """Give the one session in a staging database; all others are ended, and nobody comes in again before the swap.
 
     Until here superusers could come in, which can't be helped while a load makes connections of its own. Raises
     RestoreFailed when somebody is in there at the end all the same.

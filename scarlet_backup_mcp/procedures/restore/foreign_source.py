@@ -23,7 +23,7 @@ def look(
     code_page: CodePage | None,
     progress: Progress,
 ) -> tuple[str, Size, list[str]]:
-    """Its SHA-256, what it brings, and what is to be told. Of an archive little is known before it is converted.
+    """Return its SHA-256, size and warnings. Of an archive little is known before it is converted.
 
     Raises BackupNotValid for what is no database, and OtherDatabaseRefused for another one.
     """
@@ -44,7 +44,7 @@ def look(
 
 
 def brought(context: BackupContext, reading: verify_sql.SqlReading, contents: Contents) -> Size:
-    """How much a script brings whose reading filled `contents`; nobody knows of one that is not whole."""
+    """Measure a script whose reading filled `contents`; the size of one that is not intact is unknown."""
     if not reading.whole or (reading.ambiguous is not None and reading.named is None):
         return Size(None, None)
     rows = contents.rows

@@ -24,7 +24,7 @@ class Size:
     tables: int | None = None
 
     def told(self, table: str) -> str:
-        """In words."""
+        """Describe it in words."""
         rows = "an unknown number of rows" if self.rows is None else f"{self.rows:,} rows"
         tables = "" if self.tables is None else f" in {self.tables:,} tables"
         of_those = "" if self.integrity_rows is None else f", {self.integrity_rows:,} of them in {table}"
@@ -32,7 +32,7 @@ class Size:
 
 
 def live(context: BackupContext, integrity_rows: int | None, progress: Progress) -> Size:
-    """That of the live database. What can't be counted in time, or not behind a migration, is not known."""
+    """Measure the live database. What can't be counted in time, or not behind a migration, is unknown."""
     until, number = time.monotonic() + SECONDS, None
     options = {"lock_timeout": "3s", "statement_timeout": f"{SECONDS}s"}
     progress.stage("counting the live database's rows")
@@ -64,7 +64,7 @@ def compared(brings: Size, now: Size, table: str) -> str:
 
 
 def check(source: str, brings: Size, now: Size, table: str, *, accepted: bool) -> list[str]:
-    """Gives a warning with both numbers where it is less than half and `accepted`. Raises SmallerRefused otherwise."""
+    """Return a warning with both sizes if it is less than half and `accepted`. Raises SmallerRefused otherwise."""
     pairs = (
         (brings.rows, now.rows),
         (brings.integrity_rows, now.integrity_rows),

@@ -62,8 +62,8 @@ class Script:
 
 
 def require_equal(planned: SqlPlan, work: Staged, staging: Staging, script: Script) -> None:
-    """The loaded database holds the rows and definitions of the script. Raises RestoreFailed where it does not, unless
-    no proof was wished."""
+    """Raise RestoreFailed unless the loaded database has the rows and definitions of the script, or no drill was
+    wanted."""
     comparison = staging.compare(script.contents())
     excused = staging.of_other_formats() if comparison.differences else set[str]()
     report = Drill(proved=None, where=work.staging, server_version="", duration_seconds=0)
@@ -104,7 +104,7 @@ def require_same_meanings(loader: Loader, *, accepted: bool) -> list[str]:
 
 
 def compare_counts(work: Staged, loaded: list[TableData], session: Session, progress: Progress) -> None:
-    """The same number of rows in every table that was loaded, once nobody else is in there. Raises RestoreFailed."""
+    """Compare the number of rows in every table that was loaded, once nobody else is in there. Raises RestoreFailed."""
     progress.stage("comparing the rows of every table")
     tables = pg.tables(session)
     dumped = rows_by_table(loaded)
@@ -121,7 +121,7 @@ def compare_counts(work: Staged, loaded: list[TableData], session: Session, prog
 
 
 def check_integrity_rows(context: BackupContext, planned: SqlPlan, work: Staged, options: Mapping[str, str]) -> None:
-    """PROC-004's step 5 in the new database, by its own search_path."""
+    """Count the integrity table (PROC-004's step 5) in the new database, by its own search_path."""
     manifest = planned.manifest
     table = manifest.integrity_table if manifest else context.settings.integrity_table
     try:
@@ -149,7 +149,7 @@ def check_integrity_rows(context: BackupContext, planned: SqlPlan, work: Staged,
 
 
 def _role_settings(context: BackupContext, manifest: Manifest) -> str | None:
-    """A search_path of the role's own is in no dump of a database: how to give it back."""
+    """Say how to set the role's own settings again: its search_path is in no dump of a database."""
     user = context.server.user
     settings = "; ".join(setting for role in manifest.roles if role.name == user for setting in role.settings)
     return f"The role {user} had its own settings at the time. Set them again first: {settings}." if settings else None

@@ -71,7 +71,7 @@ class SqlPlan:
 
     @property
     def manifest(self) -> Manifest | None:
-        """What `backup` has written down of the database; None for an undo point or a foreign file."""
+        """What `backup` recorded of the database; None for an undo point or a foreign file."""
         return self.record.manifest if self.record and not self.record.foreign else None
 
     @property
@@ -85,7 +85,7 @@ class SqlPlan:
         return self.options.drills(self.record)
 
     def question(self, table: str, dropping: str | None) -> str:
-        """What a user is asked before it is done. `dropping` is the undo point that goes."""
+        """Write the question that a user is asked before the restore. `dropping` is the undo point that is dropped."""
         kind = "the undo point" if self.undo else "the backup"
         inside = "" if self.rows is None else f", {self.rows:,} rows, {self.integrity_rows} in {table}"
         if self.record is not None:
@@ -238,8 +238,8 @@ def _check_origin(
 
 
 def refuse_damaged(record: BackupRecord[M], options: RestoreOptions) -> list[str]:
-    """Gives a warning where a backup that failed a drill is wished all the same. Raises BackupNotValid, and
-    ConstraintViolated where that is known and not accepted."""
+    """Return a warning if a backup that failed a drill is still wanted. Raises BackupNotValid, and ConstraintViolated
+    if that is known and not accepted."""
     if record.state == "constraint_violated" and not options.accept_violations:
         raise ConstraintViolated(f"{record.name} can't be loaded as it is: {record.detail}.")
     if record.state == "will_not_load":
@@ -263,7 +263,7 @@ def _newer_volume(context: BackupContext, record: BackupRecord[Manifest]) -> lis
 
 
 def _refuse_the_useless(record: BackupRecord[Manifest]) -> None:
-    """A file that can't be restored whoever made it. Raises BackupNotValid."""
+    """Raise BackupNotValid for a file that can't be restored, whoever made it."""
     script = record.form == "script"
     looked = verify_sql.SqlReading(checks.quick_checks(record) if script else pg_restore.form_checks(record))
     if not looked.whole:

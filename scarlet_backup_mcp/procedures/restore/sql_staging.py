@@ -65,7 +65,7 @@ def verified(
     *extra: Handler,
     store: bool,
 ) -> verify_sql.SqlReading:
-    """The backup's file, or the script that it was converted into, read in full.
+    """Read the backup's file in full, or the script that it was converted into.
 
     Raises BackupNotValid, CodePageNeeded, or ConfirmationStale when it changed.
     """
@@ -309,7 +309,7 @@ def _staging(
 
 
 def _wanted_properties(context: BackupContext, planned: SqlPlan) -> DatabaseProperties | None:
-    """From the manifest; for a file without one, what the live database has."""
+    """Return the manifest's properties; for a file without one, the live database's."""
     if planned.properties is not None or planned.live_oid is None:
         return planned.properties
     with context.server.session(context.database) as session:
@@ -317,8 +317,8 @@ def _wanted_properties(context: BackupContext, planned: SqlPlan) -> DatabaseProp
 
 
 def _settle_schemas(context: BackupContext, planned: SqlPlan, work: Staged, options: Mapping[str, str]) -> None:
-    """What a file without a manifest does not say: whether there was a `public`, and a search_path where there is no
-    live database to take it from. Without its search_path Letta finds no table."""
+    """Settle what a file without a manifest does not say: whether there was a `public`, and a search_path if there is
+    no live database to take it from. Without its search_path Letta finds no table."""
     if planned.live_oid is not None:
         with context.server.session(context.database) as session:
             had_public = "public" in pg.schemas(session)

@@ -22,8 +22,8 @@ from .sql_plan import SqlPlan
 def swap(
     context: BackupContext, guard: Session, planned: SqlPlan, work: Staged, undo: str | None, reserved: Reserved
 ) -> tuple[float, list[DependentReport]]:
-    """Gives the seconds in which nobody could connect, and what was done to dependents. The journal takes the room that
-    is `reserved` for it."""
+    """Swap; return the seconds in which nobody could connect, and what was done to dependents. The journal takes the
+    space that is `reserved` for it."""
     all_dependents = context.host.dependents()
     running = [d for d in all_dependents if d.running]
     stopping = [StoppedContainer(id=d.id, name=d.name) for d in running] if planned.options.stop_dependents else []
@@ -74,7 +74,7 @@ def swap(
 
 
 def _settle(context: BackupContext, journal: Journal, error: BaseException) -> None:
-    """After a failure around the swap: finish or roll back, as the server is on one side or the other of it."""
+    """Finish or roll back after a failure around the swap, as the server is on one side or the other of it."""
     try:
         with context.server.session(context.maintenance_database) as session:
             swapped, reports = journals.settle(context, session, journal)
@@ -100,7 +100,7 @@ def _settle(context: BackupContext, journal: Journal, error: BaseException) -> N
 
 
 def drop_the_oldest_undo(context: BackupContext, guard: Session, planned: SqlPlan, work: Staged) -> None:
-    """Only once the restore has succeeded: until then every undo point may be needed."""
+    """Drop it only once the restore has succeeded: until then every undo point may be needed."""
     for point in planned.undo_points[preflight.UNDO_POINTS - 1 :]:
         try:
             disk_space.drop(context.server, guard, point.name)

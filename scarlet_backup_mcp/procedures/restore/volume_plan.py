@@ -72,7 +72,7 @@ class VolumePlan:
 
     @property
     def manifest(self) -> VolumeManifest | None:
-        """What `backup` has written down; None for an undo point or a foreign archive."""
+        """What `backup` recorded; None for an undo point or a foreign archive."""
         return self.record.manifest if self.record else None
 
     @property
@@ -106,7 +106,7 @@ class VolumePlan:
         return self.options.drills(self.record)
 
     def question(self, table: str) -> str:
-        """What a user is asked before it is done."""
+        """Write the question that a user is asked before the restore."""
         kind, inside = "the undo point", ""
         manifest = self.manifest
         if self.record is not None:
@@ -225,12 +225,12 @@ def _place(context: BackupContext) -> ContainerInfo | None:
 
 
 def _site(context: BackupContext, container_info: ContainerInfo | None, manifest: VolumeManifest | None) -> Site:
-    """Where the data directory is; without a container, where it was when the archive was made."""
+    """Return where the data directory is; without a container, where it was when the archive was made."""
     return _site_of_container(context, container_info) if container_info else _site_of_backup(context, manifest)
 
 
 def _image(container_info: ContainerInfo | None, manifest: VolumeManifest | None) -> str:
-    """The container's own; without one that of the backup's, or what has its name now."""
+    """Return the container's own image; without a container the backup's, or what has its name now."""
     if container_info is not None and container_info.image_id is not None:
         return container_info.image_id
     identity = manifest.identity if manifest else None
@@ -310,9 +310,9 @@ def _check_origin(context: BackupContext, record: BackupRecord[VolumeManifest], 
 
 
 def _look(context: BackupContext, site: Site, undo: str | None) -> tuple[list[str], int | None, dict[str, str]]:
-    """Databases of the live server, rows of the integrity table and what of its settings an archive's are compared
-    with, as far as it answers. Raises PreflightFailed when its data directory is another one than the container's
-    environment tells, BackupMissing when the undo point is not in it."""
+    """Return the live server's databases, the rows of its integrity table, and the settings that an archive's are
+    compared with, as far as it answers. Raises PreflightFailed if its data directory is another one than the
+    container's environment says, BackupMissing if the undo point is not in it."""
     try:
         with context.server.session(context.maintenance_database) as session:
             names, directory = sorted(pg.databases(session)), pg.server_facts(session).data_directory

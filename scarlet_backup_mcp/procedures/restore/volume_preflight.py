@@ -22,7 +22,8 @@ SPARE_BYTES = 64 << 20
 
 
 def look_at_the_volume(planned: VolumePlan, contents: VolumeLayout, read: Archive | None) -> str:
-    """Gives the account, "uid:gid", to which the files have to belong. Raises PreflightFailed or BackupMissing."""
+    """Check the volume; return the account, "uid:gid", that must own the files. Raises PreflightFailed or
+    BackupMissing."""
     if planned.undo is not None:
         if planned.undo not in (stamps := contents.undo_stamps()):
             raise no_undo_point(planned.source, [VOLUME_UNDO + stamp for stamp in stamps])
@@ -51,7 +52,7 @@ def look_at_the_volume(planned: VolumePlan, contents: VolumeLayout, read: Archiv
 
 
 def _ways_to_room(contents: VolumeLayout) -> str:
-    """What to do where the volume's disk is too small. Our own undo point on it would go with this restore."""
+    """Say what to do if the volume's disk is too small. This restore would remove our own undo point on it anyway."""
     free = "Free space there (with Docker, `docker system df` shows what is used), then try again."
     stamps = contents.undo_stamps()
     if not stamps or not contents.is_there:
@@ -64,7 +65,7 @@ def _ways_to_room(contents: VolumeLayout) -> str:
 
 
 def _owner(planned: VolumePlan, contents: VolumeLayout) -> str:
-    """Of the present contents; else whom the container's program runs as; else the image's own account."""
+    """Return the current contents' owner; else whom the container's program runs as; else the image's own account."""
     version = f"{contents.directory}/{PG_VERSION}"
     if contents.exists(version):
         return output(contents.host, ["stat", "-c", "%u:%g", version]).strip()
@@ -85,7 +86,7 @@ class ServerFound:
 
 
 def look_at_the_server(context: BackupContext, planned: VolumePlan) -> ServerFound:
-    """What runs now is what was restored. Raises RestoreFailed if it is not."""
+    """Raise RestoreFailed unless the server that runs now is what was restored; return what was found."""
     manifest, warnings, rows = planned.manifest, list[str](), None
     with context.server.session(context.maintenance_database) as session:
         facts, databases = pg.server_facts(session), pg.databases(session)

@@ -227,7 +227,7 @@ def _finish(
 
 
 def _verified(context: BackupContext, planned: VolumePlan, work: VolumeRestored, progress: Progress) -> Archive | None:
-    """The archive, read in full, and tried out where that is wished; None for an undo point."""
+    """Read the archive in full, and try it out if that is wanted; None for an undo point."""
     read = _read(planned, work, progress)
     if planned.record is None or read is None or not planned.drills:
         return read
@@ -249,7 +249,7 @@ def _verified(context: BackupContext, planned: VolumePlan, work: VolumeRestored,
 
 
 def _read(planned: VolumePlan, work: VolumeRestored, progress: Progress) -> Archive | None:
-    """Raises BackupNotValid, or ConfirmationStale when it is not the file that its manifest tells of."""
+    """Read and check the archive. Raises BackupNotValid, or ConfirmationStale if it is not its manifest's file."""
     record = planned.record
     if record is None:
         work.did("Find the undo point", planned.source)
@@ -278,7 +278,7 @@ def _excused(record: BackupRecord[VolumeManifest], check: Check) -> bool:
 
 
 def _contents(host: Host, planned: VolumePlan) -> VolumeLayout:
-    """With a stamp, UTC now, after which nothing is named there yet."""
+    """Return the layout with a stamp, UTC now, after which nothing is named there yet."""
     while True:
         contents = VolumeLayout(host, planned.site.data_directory, f"{datetime.now(UTC):%Y%m%d_%H%M%S}")
         if not contents.exists(contents.aside):
@@ -296,7 +296,7 @@ def _bring_in(
     work: VolumeRestored,
     progress: Progress,
 ) -> str:
-    """The directory with what is to be put in place, read back from the volume. Nothing stays when that fails."""
+    """Return the directory with what is to be put in place, read back from the volume. Nothing stays if that fails."""
     if planned.undo is not None:
         return contents.set_aside(planned.undo)
     assert read is not None
@@ -325,8 +325,8 @@ def _bring_in(
 
 
 def _tar(planned: VolumePlan, read: Archive, progress: Progress) -> Iterator[bytes]:
-    """The archive's plain bytes. Raises ConfirmationStale, at the latest at the end, if the file is no longer the one
-    that was read."""
+    """Give the archive's plain bytes. Raises ConfirmationStale, at the latest at the end, if the file is no longer the
+    one that was read."""
     assert planned.record is not None
     entry = planned.record.entry
     progress.stage(f"unpacking {entry.name.name} next to the current contents", entry.bytes)
