@@ -423,7 +423,7 @@ def test_other_major_version_is_refused_with_the_way_on(kept: Kept, tmp_path: Pa
     settings = kept.copy(tmp_path / "b", kept.quiet).model_copy(update={"container": name})
     run_docker("create", "--pull", "never", "--name", name, *LABELLED, image)
     try:
-        with pytest.raises(DrillImpossible, match=r"is of PostgreSQL 15, and in .* there is 17") as refused:
+        with pytest.raises(DrillImpossible, match=r"is from PostgreSQL 15, but .* has 17") as refused:
             drill(settings, kept.quiet)
     finally:
         run_docker("rm", "-fv", name)

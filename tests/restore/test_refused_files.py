@@ -111,7 +111,7 @@ def test_file_that_changes_between_verification_and_load_is_not_swapped_in(mind:
 
     around = mind.around()
     with pytest.raises(RestoreFailed, match="changed after it was verified"):
-        put_back(mind, mind.saved, Watch("making", forge))
+        put_back(mind, mind.saved, Watch("creating a new database", forge))
     assert mind.around() == around
 
 

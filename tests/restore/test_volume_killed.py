@@ -205,7 +205,7 @@ def test_contents_come_back_wherever_they_are_mounted_and_the_journal_goes_witho
         written = rig.journal.read_text()
         run_docker("rm", "-f", *users(rig))
         rig.create("-v", f"{volume}:{ABOVE}", "-e", f"PGDATA={ABOVE}")
-        assert "is kept" in " ".join(rig.settle())
+        assert "are kept" in " ".join(rig.settle())
         run_docker("start", rig.container)
         rig.wait()
         rig.sh('rm -r "$PGDATA"/pgsql_tmp_incoming_*')
@@ -223,11 +223,11 @@ def test_contents_come_back_wherever_they_are_mounted_and_the_journal_goes_witho
             assert str(rig.journal) in caught.value.remedy or "image_id" in fields
             return f"{caught.value.message} {caught.value.remedy}"
 
-        assert re.search("is another one.*DOCKER_CONTEXT", refused(engine="another"))
-        assert "another one" not in refused(engine=None)
+        assert re.search("is not the Docker engine that had .*DOCKER_CONTEXT", refused(engine="another"))
+        assert "not the Docker engine" not in refused(engine=None)
         assert "may still exist elsewhere" in refused(removable=False)
         run_docker("volume", "create", *LABEL, volume)
-        assert "is another one" in refused(engine="another")
+        assert "not the Docker engine" in refused(engine="another")
         assert "docker compose create" in refused(image_id=f"sha256:{secrets.token_hex(32)}")
         assert re.search("none of pgsql_tmp_outgoing_.* is in it", refused())
         run_docker("volume", "rm", volume)

@@ -286,7 +286,7 @@ def test_proc_004s_own_archive_is_restored_when_that_is_accepted(changed_volume:
     with pytest.raises(ForeignRefused, match="no manifest"):
         rig.restore(name)
     done = rig.restore(name, accept_foreign=True, drill="never")
-    assert any("may be torn" in warning for warning in done.warnings)
+    assert any("may have torn data" in warning for warning in done.warnings)
     assert rig.was() == "saved"
     rig.assert_tidy(done.undo_point)
     assert rig.sh('ls "$PGDATA" | grep -c postmaster') == "2"
