@@ -263,7 +263,7 @@ def refusal(
     with pytest.raises(kind) as real:
         put_back(mind, source, watch, accept_foreign=accept_foreign, accept_other_database=accept_other_database)
     assert mind.around() == around
-    assert not watch.reached("making")
+    assert not watch.reached("creating")
     assert (dry.type, str(dry.value)) == (kind, str(real.value))
     return real.value
 

@@ -12,7 +12,7 @@ from ..helpers.drill import Databases, bring_back, drill, take
 from ..helpers.restore import Watch
 
 AGENTS = "CREATE TABLE agents (id int PRIMARY KEY); INSERT INTO agents VALUES (1), (2);"
-STEPS = ("making", "analysing", "dumping what was restored")
+STEPS = ("creating", "analysing", "dumping what was restored")
 
 
 def test_a_drill_and_a_restore_take_the_same_steps(databases: Databases) -> None:
@@ -23,7 +23,7 @@ def test_a_drill_and_a_restore_take_the_same_steps(databases: Databases) -> None
     bring_back(settings, name, restored)
     for watch in (drilled, restored):
         found = [stage for stage in watch.stages if stage.startswith(STEPS)]
-        assert [stage.partition(" ")[0] for stage in found] == ["making", "analysing", "dumping"]
+        assert [stage.partition(" ")[0] for stage in found] == ["creating", "analysing", "dumping"]
 
 
 def test_a_template_in_a_tablespace_comes_back_as_one_and_gives_way(databases: Databases) -> None:

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGK
             "looking at the container",
             "looking at the source",
             "reading",
-            "making",
+            "creating",
             "loading",
             "comparing",
             "analysing",

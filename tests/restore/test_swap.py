@@ -168,7 +168,7 @@ def test_a_full_backup_directory_is_told_before_anything_is_loaded(mind: Mind, t
         with pytest.raises(DiskFull) as caught:
             put_back(full, seen)
         assert "restore.journal.json" in caught.value.message
-        assert not seen.reached("making")
+        assert not seen.reached("creating")
         filler.unlink()
         assert put_back(full, Watch("loading", lambda _: fill(directory, leaving=0))).restored
         assert not [path.name for path in directory.iterdir() if "journal" in path.name]
