@@ -54,7 +54,9 @@ def _spelled(command: click.Command, arguments: Mapping[str, Any]) -> list[str]:
 
 def _written() -> dict[str, Any]:
     """What stands on the command line itself: not defaults, and not what the environment says."""
-    context = click.get_current_context()
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return {}
     return {
         name: value
         for name, value in context.params.items()

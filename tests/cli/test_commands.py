@@ -167,6 +167,7 @@ UNUSABLE = {
     "integrity_table": "a\nb",
     "on_failure": "/no/such-program",
     "gate_minutes": "0",
+    "ask": "loudly",
     "gate_level": "quick",
     "drill_bytes": "-1",
     "drill_days": "-1",
@@ -203,6 +204,7 @@ def test_every_setting_is_an_option_that_overrides_the_environment(
         "prefix": "another_name",
         "integrity_table": "messages",
         "on_failure": "true",
+        "ask": "conversation",
         "gate_minutes": "5",
         "gate_level": "unproved",
         "drill_bytes": "1",
@@ -281,7 +283,7 @@ def test_list_and_verify_work_without_an_engine(
     listing = no_engine.answer(Listing, 0, "list", "--dir", str(local.dir))
     assert [(item.name, item.state) for item in listing.backups] == [(made.name, "good")]
     assert listing.undo_points is None
-    assert any("undo points" in warning for warning in listing.warnings)
+    assert any("ndo points" in warning for warning in listing.warnings)
     assert no_engine.answer(Verification, 0, "verify", made.name, "--dir", str(local.dir)).valid
     looked = no_engine.answer(Integrity, 1, "integrity", "--dir", str(local.dir))
     assert "engine_unreachable" in [finding.code for finding in looked.findings]

@@ -322,7 +322,7 @@ def test_a_connection_that_is_lost_says_nothing_of_the_backup(
 
 def test_a_cancelled_drill_leaves_nothing_and_the_backup_is_there(databases: Databases) -> None:
     settings = databases.make(AGENTS)
-    with pytest.raises(Cancelled, match=r"The drill was cancelled\. The backup (\S+) is there") as caught:
+    with pytest.raises(Cancelled, match=r"The drill was cancelled\. The backup (\S+) exists") as caught:
         take(settings, Watch(RESTORED, Progress.cancel), verify="drill")
     assert left(settings) == []
     name = re.findall(r"letta_backup_\S+\.sql", caught.value.message)[0]

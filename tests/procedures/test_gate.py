@@ -412,7 +412,7 @@ def test_unverified_shrunk_and_unproved_ones_do_not_open_it(here: Shelf, databas
     here.verify(name, "drill")
     assert "a restore drill on" in ask(here, gate_level="proved").reasons[0]
     here.outcome(name).unlink()
-    assert "verify_backup" in why(ask(here))
+    assert "verify it" in why(ask(here))
     here.verify(name)
     assert ask(here).safe_to_proceed
     execute(database, "TRUNCATE letta.agents CASCADE")

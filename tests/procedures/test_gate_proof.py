@@ -173,7 +173,7 @@ def test_full_verification_alone_shuts_the_gate_until_a_drill(letta: Settings) -
     assert (made.good, made.drill, made.proved_by) == (True, None, None)
     assert "verify it with level drill" in not_proved(made)
     assert "SCARLET_BACKUP_BIN_DIR" in not_proved(ask(letta))
-    assert "on_live_server" in not_proved(ask(letta, gate_level="proved"))
+    assert "drill on the live server" in not_proved(ask(letta, gate_level="proved"))
     unproved = ask(letta, gate_level="unproved")
     assert unproved.safe_to_proceed
     assert any("SCARLET_BACKUP_GATE_LEVEL=unproved" in reason for reason in unproved.reasons)

@@ -17,6 +17,7 @@ from scarlet_backup_mcp.errors import (
     BackupNotValid,
     CodePageNeeded,
     ForeignRefused,
+    again,
 )
 from scarlet_backup_mcp.models.common import CodePage, Level
 from scarlet_backup_mcp.store.encodings import Container
@@ -96,7 +97,7 @@ def test_a_restore_goes_through_a_drill_and_brings_the_dumped_database_back(
 ) -> None:
     path = live.put(mangle(live.origin.dump, page, container))
     stored = path.read_bytes()
-    assert "accept_foreign" in live.fails(ForeignRefused).remedy
+    assert live.fails(ForeignRefused).next_call == again(accept_foreign=True)
     assert live.differences(live.origin.dump)
 
     done = live.restore(accept_foreign=True)
@@ -146,13 +147,13 @@ def test_little_evidence_is_a_choice_and_nothing_is_done_before_it_is_made(place
     choices = {tuple(choice.code_pages): choice.samples for choice in report.code_pages}
     assert choices == {(850, 858): ["perché"], (65001,): ["perch├®"]}
     assert check_of(report, "encoding").ok is False
-    assert "code_page" in (report.remedy or "")
+    assert "code page" in (report.remedy or "")
     errors = [place.fails(CodePageNeeded, accept_foreign=True)]
     with pytest.raises(CodePageNeeded) as caught:
         place.repair()
     for error in [*errors, caught.value]:
-        assert all(choice in error.message for choice in ("code_page=850: perché", "code_page=65001: perch├®"))
-        assert "code_page" in error.remedy
+        assert all(choice in error.message for choice in ("code page 850: perché", "code page 65001: perch├®"))
+        assert "code page" in error.remedy
     assert files(place.shelf.directory) == {OLD}
 
 
@@ -170,7 +171,7 @@ def test_with_its_code_page_named_a_file_is_recoverable(place: Place) -> None:
     report = place.verify(code_page=850)
     assert check_of(report, "encoding").ok is True
     assert report.repairable is True
-    assert "code_page" not in (report.remedy or "")
+    assert "code page" not in (report.remedy or "")
     assert [check.check for check in report.checks if check.ok is False] == ["manifest"]
 
 
@@ -196,7 +197,7 @@ def test_a_page_that_does_not_fit_is_refused_and_not_called_damage(place: Place,
     assert "code page 1250" in check_of(report, "structure").detail
     assert all("code page 1250" in found.message for found in (error, caught.value))
     for remedy in (report.remedy or "", error.remedy, caught.value.remedy):
-        assert "code_page" in remedy
+        assert "code page" in remedy
         assert "damaged" not in remedy
     assert check_of(report, "encoding").ok is False
     assert files(place.shelf.directory) == {OLD}
@@ -225,12 +226,12 @@ def test_a_file_that_was_not_re_encoded_has_no_code_page(place: Place, level: Le
     place.put(place.origin.dump)
     with pytest.raises(ArgumentsInvalid) as caught:
         place.verify(OLD, level, code_page=850)
-    assert "code_page" in caught.value.message + caught.value.remedy
+    assert "code page" in caught.value.message + caught.value.remedy
 
 
 def test_neither_a_plain_file_nor_an_undo_point_is_restored_with_a_code_page(live: Place) -> None:
     live.put(live.origin.dump)
-    assert "code_page" in live.fails(ArgumentsInvalid, accept_foreign=True, code_page=850).remedy
+    assert live.fails(ArgumentsInvalid, accept_foreign=True, code_page=850).next_call == again(code_page=None)
     undo = live.restore(accept_foreign=True, drill="never").undo_point
     assert undo is not None
     with pytest.raises(ArgumentsInvalid):

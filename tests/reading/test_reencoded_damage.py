@@ -32,7 +32,7 @@ def proves_lost(place: Place, *words: str) -> tuple[Verification, BackupToolErro
     assert type(caught.value) is BackupNotValid, caught.value.message
     for remedy in (report.remedy or "", refused.remedy, caught.value.remedy):
         assert remedy
-        assert "code_page" not in remedy
+        assert "code page" not in remedy
         assert "in full" not in remedy
     assert report.code_pages == []
     assert files(place.shelf.directory) == {OLD}

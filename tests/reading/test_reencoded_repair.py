@@ -255,7 +255,7 @@ def test_a_person_is_shown_the_choices_as_options(place: Place) -> None:
     for shown in (looked.stdout, *(ended.stderr for ended in refused)):
         assert "perché" in shown
         assert "perch├®" in shown
-        assert "--code-page the page" in shown, "one space, as it is typed"
+        assert "the code page whose sample words are right" in shown
         assert "code_page=" not in shown
     assert all("(code_page_needed)" in ended.stderr for ended in refused)
     assert all("Traceback" not in ended.stderr for ended in refused)

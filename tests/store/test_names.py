@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scarlet_backup_mcp.errors import (
     BackupMissing,
     NameRefused,
+    NextCall,
 )
 from scarlet_backup_mcp.models.common import Compression
 from scarlet_backup_mcp.store import names
@@ -102,7 +103,7 @@ def test_name_is_refused(name: str) -> None:
     assert names.parse(name) is None
     with pytest.raises(NameRefused) as refused:
         names.require(name)
-    assert "list_backups" in refused.value.remedy
+    assert refused.value.next_call == NextCall(tool="list_backups")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import zstandard
 from pydantic import SecretStr
 
 from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
-from scarlet_backup_mcp.errors import BackupMissing, Cancelled, NameRefused, NewerVersion
+from scarlet_backup_mcp.errors import BackupMissing, Cancelled, NameRefused, NewerVersion, NextCall
 from scarlet_backup_mcp.models.verification import Verification
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.verify.sql import verify
@@ -522,7 +522,7 @@ def test_name_that_is_none_is_refused(here: Shelf, name: str) -> None:
 def test_missing_backup_is_told(here: Shelf) -> None:
     with pytest.raises(BackupMissing) as missing:
         here.verify("letta_backup_19990101_000000.sql")
-    assert "list_backups" in missing.value.remedy
+    assert missing.value.next_call == NextCall(tool="list_backups")
 
 
 def test_latest_of_nothing_is_told(made: Made, tmp_path: Path) -> None:

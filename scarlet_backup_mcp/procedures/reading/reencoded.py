@@ -68,5 +68,5 @@ def how_much(found: Survey | None) -> str:
 
 def code_page_needed(record: BackupRecord[Manifest], found: Survey) -> CodePageNeeded:
     """Return the error for a file that can't be read until the caller names its code page."""
-    choices = "; ".join(f"code_page={choice.code_pages[0]}: {', '.join(choice.samples)}" for choice in found.choices)
+    choices = "; ".join(f"code page {choice.code_pages[0]}: {', '.join(choice.samples)}" for choice in found.choices)
     return CodePageNeeded(f"{record.name}: {found.why} {choices}.")
