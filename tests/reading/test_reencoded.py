@@ -163,7 +163,7 @@ def test_two_single_byte_pages_are_a_choice(place: Place) -> None:
     choices = {tuple(choice.code_pages): choice.samples for choice in place.verify().code_pages}
     assert choices == {(850, 858): ["Ǹ"], (1252,): ["é"], (65001,): ["Ã©"]}
     error = place.fails(CodePageNeeded, accept_foreign=True)
-    assert all(words in error.message for words in ("code_page=850: Ǹ", "code_page=1252: é", "code_page=65001: Ã©"))
+    assert all(words in error.message for words in ("code page 850: Ǹ", "code page 1252: é", "code page 65001: Ã©"))
 
 
 def test_with_its_code_page_named_a_file_is_recoverable(place: Place) -> None:

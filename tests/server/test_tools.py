@@ -348,7 +348,7 @@ async def test_server_without_a_database_still_lists_and_tells_what_is_wrong(idl
     async with agent(idle, era, User()) as it:
         listing = await it.call("list_backups")
         assert (listing["undo_points"], listing["backups"]) == (None, [])
-        assert any("undo points" in warning for warning in listing["warnings"])
+        assert any("ndo points" in warning for warning in listing["warnings"])
         looked = await it.call("db_integrity")
         assert (looked["healthy"], looked["agents"]) == (False, None)
         codes = {finding["code"]: finding["remedy"] for finding in looked["findings"]}

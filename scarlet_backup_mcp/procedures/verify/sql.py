@@ -99,7 +99,7 @@ def verify(
         return verify_volume(context, progress, entry, level, for_sql=given)
     if (on_live_server and level != "drill") or (code_page is not None and level == "quick"):
         raise ArgumentsInvalid(
-            f"Level {level} does not take {'on_live_server' if on_live_server else 'code_page'}.",
+            f"Level {level} takes no {'server to drill on' if on_live_server else 'code page'}.",
             "Leave it out, or choose level drill.",
         )
     record = records.know(context, entry)
