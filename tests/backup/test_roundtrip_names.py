@@ -144,6 +144,7 @@ identifiers = texts.filter(lambda text: 0 < len(text.encode()) <= 63)
     tables=st.dictionaries(identifiers, st.tuples(identifiers, st.lists(st.none() | texts, max_size=5)), max_size=6),
 )
 @example(schema="\r\n", tables={"\\.\n": ("\x85", ["\\.", "\n\\.\n", "", None, "\\N", "\r"]), "--": ("/*", ["\x1a"])})
+@example(schema="\u00c8", tables={"\u00d2": ("true", ["one name is a key word, and no other needs no quotes"])})
 @example(schema="COPY", tables={"FROM": ("stdin;", ["\u2028"]), "stdin": ("(", ["\t"]), ")": ("$$", ["$$"])})
 def test_any_identifier_and_any_text_comes_back(
     local: Place,

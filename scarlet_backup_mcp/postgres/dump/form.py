@@ -18,7 +18,24 @@ a database without the schema then differs in it from one that was created from 
 _CREATE = re.compile(rb"CREATE (?:SCHEMA|(?:UNLOGGED )?TABLE) ")
 _ATTACH = re.compile(rb"ALTER TABLE [^;]*? ATTACH PARTITION ")
 _BARE = re.compile(rb"[a-z_]")
-_NEEDLESSLY_QUOTED = re.compile(rb'"[a-z_][a-z0-9_]*"')
+_NEEDLESSLY_QUOTED = re.compile(rb'"([a-z_][a-z0-9_]*)"')
+_KEY_WORDS = frozenset(
+    b"""
+    all analyse analyze and any array as asc asymmetric authorization between bigint binary bit boolean both case cast
+    char character check coalesce collate collation column concurrently constraint create cross current_catalog
+    current_date current_role current_schema current_time current_timestamp current_user dec decimal default
+    deferrable desc distinct do else end except exists extract false fetch float for foreign freeze from full grant
+    greatest group grouping having ilike in initially inner inout int integer intersect interval into is isnull join
+    json json_array json_arrayagg json_exists json_object json_objectagg json_query json_scalar json_serialize
+    json_table json_value lateral leading least left like limit localtime localtimestamp merge_action national natural
+    nchar none normalize not notnull null nullif numeric offset on only or order out outer overlaps overlay placing
+    position precision primary real references returning right row select session_user setof similar smallint some
+    substring symmetric system_user table tablesample then time timestamp to trailing treat trim true union unique
+    user using values varchar variadic verbose when where window with xmlattributes xmlconcat xmlelement xmlexists
+    xmlforest xmlnamespaces xmlparse xmlpi xmlroot xmlserialize xmltable
+    """.split()
+)
+"""What pg_dump quotes by itself: `pg_get_keywords()` without the unreserved ones, of PostgreSQL 18."""
 
 
 class Form:
@@ -61,14 +78,12 @@ class Form:
         ]
 
     def _created(self, sql: bytes, words: list[bytes], codec: str) -> None:
-        """Note a table's or schema's name, and whether it and a table's first column are quoted without need.
-
-        A key word needs quotes, too, but it is unlikely that all these names are key words.
-        """
+        """Note a table's or schema's name, and whether it and a table's first column are quoted without need."""
         end = _end_of_name(words)
         for word in (*words[:end:2], *words[end + 1 : end + 2]):
             self._bare = self._bare or _BARE.match(word) is not None
-            self._needless = self._needless or _NEEDLESSLY_QUOTED.fullmatch(word) is not None
+            quoted = _NEEDLESSLY_QUOTED.fullmatch(word)
+            self._needless = self._needless or (quoted is not None and quoted[1] not in _KEY_WORDS)
         if words[end : end + 2] == [b"PARTITION", b"OF"]:
             self._partitions.add(_table(words, codec))
         elif b"PARTITION BY" in sql and partitioned(sql):
