@@ -180,6 +180,7 @@ def test_scheduled_run_waits_for_another_call(scheduled: Scheduled) -> None:
         assert run.result(60) == []
 
 
+@pytest.mark.long
 def test_scheduled_run_waits_before_its_drill_and_before_its_pruning(
     scheduled: Scheduled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,7 @@ def lost_dependent(stack: Stack) -> Iterator[str]:
     stack.bring_up()
 
 
+@pytest.mark.long
 def test_dependent_that_can_not_be_started_again_is_reported(
     mind: Mind, lost_dependent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

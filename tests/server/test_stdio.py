@@ -286,7 +286,7 @@ def sigint(it: RawServer) -> None:
     it.process.send_signal(signal.SIGINT)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @posix_only
 @pytest.mark.parametrize(
     ("how", "end", "code"),
@@ -383,6 +383,7 @@ async def test_second_server_is_busy(local_database: LocalDatabase, tmp_path: Pa
 # -- secrets ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_password_is_seen_nowhere(scarlet: Stack, tmp_path: Path) -> None:
     """Not in a result, the log, a kept file, or the arguments of any process while a backup and a restore run."""
     directory = tmp_path / "backups"
