@@ -307,6 +307,7 @@ def test_a_table_that_is_dropped_after_the_snapshot_makes_it_take_another(box: B
     assert [item.state for item in listed(box, directory)] == ["good"]
 
 
+@pytest.mark.long
 def test_a_schema_that_never_rests_is_told_after_the_second_try(box: Box, directory: Path, copy: str) -> None:
     tables = iter(["moments", "identities"])
     dropping = At("dumping", lambda: drop_table(box, copy, next(tables)), times=2)

@@ -141,6 +141,7 @@ def test_very_first_scheduled_run_that_fails_is_seen_everywhere_until_one_succee
     assert "scheduled_backup_failed" not in findings
 
 
+@pytest.mark.long
 def test_scheduled_run_with_a_bad_result_sounds_the_alarm(scheduled: Scheduled, database: LocalDatabase) -> None:
     assert scheduled.run(0) == []
     execute(database, "TRUNCATE letta.agents CASCADE")

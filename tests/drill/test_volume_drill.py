@@ -287,6 +287,7 @@ def test_archive_of_a_running_server_is_never_proved(kept: Kept, tmp_path: Path)
     assert "take a new backup" in (report.remedy or "")
 
 
+@pytest.mark.long
 def test_archive_of_a_stopped_server_comes_up_unproved_and_can_be_restored(kept: Kept, tmp_path: Path) -> None:
     settings, name = kept.copy(tmp_path / "b", OLD_STOPPED, manifest=False), f"volume-drill-{secrets.token_hex(4)}"
     path = tmp_path / "b" / OLD_STOPPED

@@ -60,6 +60,7 @@ def test_clients_that_reconnect_in_a_loop_neither_stop_the_swap_nor_see_a_wrong_
         assert answers == sorted(answers), "no client saw the old database after the new one"
 
 
+@pytest.mark.long
 def test_stopped_dependent_stays_stopped(mind: Mind, stack: Stack) -> None:
     run_docker("stop", stack.dependent)
     try:

@@ -136,6 +136,7 @@ def test_settling_can_be_killed_at_each_step(undoable_volume: tuple[Rig, str], m
     rig.assert_tidy(undo_of(rig))
 
 
+@pytest.mark.long
 def test_sql_backup_first_settles_what_was_cut_off(changed_volume: tuple[Rig, Backup]) -> None:
     rig, saved = changed_volume
     undo = undo_of(rig)

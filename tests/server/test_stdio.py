@@ -361,6 +361,7 @@ def test_server_that_ends_around_the_swap_finishes_it_first(
 # -- two servers -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_second_server_is_busy(local_database: LocalDatabase, tmp_path: Path) -> None:
     environment = environment_of(local_settings(local_database, tmp_path / "backups"))
     async with (
