@@ -57,7 +57,7 @@ def repair(
         )
     context.directory.prepare()
     with writer_lock(context.directory.path, "repair"):
-        (notes or CallNotes()).settled += context.directory.sweep().told
+        (notes or CallNotes()).settled += context.directory.sweep().sentences
         reading = verify_sql.full(context, record, progress, store=False, code_page=code_page)
         if reading.ambiguous is not None and code_page is None:
             raise reencoded.code_page_needed(record, reading.ambiguous)
@@ -69,12 +69,12 @@ def repair(
                 verify_sql.remedy_for(record, reading),
             )
         foreign_source.check_choice(record, reading.choice)
-        manifest = _write(context, record, found, reading.told, progress)
+        manifest = _write(context, record, found, reading.encoding, progress)
     return Repaired(
         name=manifest.name,
         path=str(context.directory.path / manifest.name),
         repaired_from=name,
-        found=reading.told,
+        found=reading.encoding,
         code_page=found.repair.code_page,
         bytes=manifest.bytes,
         sha256=manifest.sha256,

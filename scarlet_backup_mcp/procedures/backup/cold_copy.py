@@ -17,7 +17,7 @@ from ...errors import (
     VolumeUnsupported,
 )
 from ...hosts import ContainerInfo, Exit, Host, Mount
-from ...hosts.docker.helper import Sight
+from ...hosts.docker.helper import HelperMounts
 from ...models.manifest import VolumeManifest
 from ...progress import Progress
 from ...store.writing import PartialFile
@@ -78,8 +78,8 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
     _require_unused(context, container_info, mount)
     name = context.directory.new_name(context.settings.prefix, compression, "volume")
     with PartialFile(context.directory.path / name) as partial, _no_server_to_start():
-        sight = Sight(container=container_info.container_id, read_only=True)
-        with helper(context, container_info.image_id or "", sight, progress) as host:
+        mounts = HelperMounts(container=container_info.container_id, read_only=True)
+        with helper(context, container_info.image_id or "", mounts, progress) as host:
             progress.stage("checking the files")
             cluster = data_directory.examine(host, container_info)
             recorded.require_room(context, int(cluster.bytes * volume_copy.ROOM), "these files")

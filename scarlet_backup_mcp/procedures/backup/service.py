@@ -104,7 +104,7 @@ def _take(
     container_info = stopped or require_running(context)
     valid = True
     with writer_lock(directory.path, "backup"):
-        notes.settled += directory.sweep().told
+        notes.settled += directory.sweep().sentences
         if stopped is None:
             _tidy_up(context, progress, notes)
         if order.label and any(secret in order.label for secret in context.secrets()):

@@ -180,7 +180,7 @@ def _server_state(context: BackupContext, progress: Progress, before: ServerStat
             ],
             unlogged=[f"{table.schema}.{table.name}" for table in tables if table.oid in emptied],
             uncounted=[f"{table.schema}.{table.name}" for table in tables if table.oid in unknown],
-            warnings=counted.told("Some tables could not be counted, so a drill can't compare them"),
+            warnings=counted.warnings("Some tables could not be counted, so a drill can't compare them"),
             integrity=counting.count_of(watched, counted),
             activity=now,
         )

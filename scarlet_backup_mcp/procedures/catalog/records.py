@@ -192,7 +192,7 @@ def _why_no_slot(item: BackupRecord[ManifestHead], mine: bool) -> str:
 # -- one file --------------------------------------------------------------------------------------------------------
 
 
-def know(context: BackupContext, entry: Entry) -> BackupRecord[Manifest]:
+def sql_record(context: BackupContext, entry: Entry) -> BackupRecord[Manifest]:
     """Build the record of an SQL backup, with its whole manifest checked. Raises NewerVersion."""
     return _readable(_know(context, entry, context.directory.manifest))
 
@@ -202,14 +202,14 @@ def know_head(context: BackupContext, entry: Entry) -> BackupRecord[ManifestHead
     return _know(context, entry, context.directory.manifest_head)
 
 
-def know_volume(context: BackupContext, entry: Entry) -> BackupRecord[VolumeManifest]:
+def volume_record(context: BackupContext, entry: Entry) -> BackupRecord[VolumeManifest]:
     """Build the record of a volume's archive, with its whole manifest checked. Raises NewerVersion."""
     return _readable(_know(context, entry, context.directory.volume_manifest))
 
 
 def manifest_of(context: BackupContext, entry: Entry) -> Manifest | VolumeManifest | None:
     """Return the whole manifest of a backup of either kind; None without a good one."""
-    return (know_volume if entry.name.kind == "volume" else know)(context, entry).manifest
+    return (volume_record if entry.name.kind == "volume" else sql_record)(context, entry).manifest
 
 
 def _readable(record: BackupRecord[M]) -> BackupRecord[M]:
@@ -252,7 +252,7 @@ def _looked_at(entry: Entry) -> tuple[Entry, Form]:
     if entry.name.kind == "volume":
         return entry, "script"
     try:
-        found = forms.look(entry.path)
+        found = forms.file_form(entry.path)
     except StoreError:  # whoever reads it gets the error
         return entry, "script"
     if found.packing == "none" and entry.name.compression != "none":  # as its name says: then it is damaged

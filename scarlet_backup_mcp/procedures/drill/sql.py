@@ -39,7 +39,7 @@ from ..loading.staging import Staging
 from ..own_names import scratch_prefix
 from ..reading.sql import Examination, table_data
 from ..recovery.journal import require_running
-from ..sandbox.lifecycle import throw_away_server
+from ..sandbox.lifecycle import sandbox_server
 from .own_server import its_own_failures, require_room
 
 ROOM = 1.2
@@ -150,7 +150,7 @@ def rehearsal(
 @contextmanager
 def _trial(context: BackupContext, progress: Progress, on_live_server: bool) -> Generator[DrillServer]:
     if not on_live_server:
-        with throw_away_server(context, progress) as found:
+        with sandbox_server(context, progress) as found:
             yield DrillServer(found.server, found.where, "postgres", ("drill", "drill_again"), True, found.warnings)
         return
     require_running(context)

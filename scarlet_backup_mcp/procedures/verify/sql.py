@@ -66,9 +66,9 @@ class SqlReading:
         return reencoded.fits(self.survey, self.named)
 
     @property
-    def told(self) -> str:
+    def encoding(self) -> str:
         """What happened to a PowerShell-made file, and how it is undone."""
-        return reencoded.told(self.survey, self.named) if self.survey else ""
+        return reencoded.describe(self.survey, self.named) if self.survey else ""
 
     @property
     def whole(self) -> bool:
@@ -102,7 +102,7 @@ def verify(
             f"Level {level} takes no {'server to drill on' if on_live_server else 'code page'}.",
             "Leave it out, or choose level drill.",
         )
-    record = records.know(context, entry)
+    record = records.sql_record(context, entry)
     rehearsed: Rehearsal | None = None
     if level == "quick":
         progress.stage(f"checking {record.name}")
@@ -155,7 +155,7 @@ def find(context: BackupContext, name: str) -> BackupRecord[Manifest]:
     entry = _entry(context, name)
     if entry.name.kind == "volume":
         raise BackupNotValid(f"{name} is an archive of a whole volume, not SQL.", "Name an SQL backup.")
-    record = records.know(context, entry)
+    record = records.sql_record(context, entry)
     if record.form != "script":
         raise BackupNotValid(f"{name} is {DESCRIPTIONS_OF_FORMS[record.form]}.", "Name a script (.sql).")
     return record
@@ -180,7 +180,7 @@ def full(
     entry = record.entry
     survey, repair = None, None
     if (container := checks.container_of(entry)) != "plain":
-        survey = reencoded.look(entry, progress)
+        survey = reencoded.examine(entry, progress)
         repair = reencoded.way_back(container, survey, code_page)
     elif code_page is not None:
         raise ArgumentsInvalid(
@@ -192,7 +192,7 @@ def full(
     certain = survey is None or (
         reencoded.fits(survey, code_page) if code_page is not None else survey.repair is not None
     )
-    encoding = reencoded.told(survey, code_page) if survey else ""
+    encoding = reencoded.describe(survey, code_page) if survey else ""
     found = checks.content_checks(record, encoding, examination, certain, choice)
     reading = SqlReading(found, examination, survey, code_page, choice=choice)
     if store and (record.manifest is not None or record.detail):

@@ -40,7 +40,7 @@ def verify_volume(
         )
     if level == "drill":
         require_docker(context)
-    record = records.know_volume(context, entry)
+    record = records.volume_record(context, entry)
     reading = ArchiveReading([])
     if level == "quick":
         progress.stage(f"checking {record.name}")
