@@ -52,7 +52,7 @@ def from_undo_point(planned: SqlPlan) -> Staged:
     """Find the undo point, which is complete."""
     work = Staged(staging=planned.source, incoming_oid=planned.databases[planned.source].oid)
     work.comment = planned.databases[planned.source].comment
-    work.integrity_rows = planned.integrity_rows
+    work.integrity_rows = planned.brings.integrity_rows
     work.did("Find the undo point", planned.source)
     return work
 
