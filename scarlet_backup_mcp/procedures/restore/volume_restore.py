@@ -31,6 +31,7 @@ from ...postgres.cluster.configuration import SIGNALS
 from ...progress import Progress
 from ...store.lock import writer_lock
 from ...store.reading import CompressionDamaged, FileReader, decompress
+from .. import durations
 from ..call_notes import CallNotes
 from ..catalog.records import BackupRecord
 from ..context import BackupContext
@@ -86,6 +87,8 @@ class VolumeRestore:
         context, progress, planned = self.context, self.progress, self._plan()
         began = time.monotonic()
         work = VolumeRestored(warnings=list(planned.warnings))
+        if planned.record is not None:
+            progress.expect(durations.of_verification(durations.content_bytes(planned.record.entry), "full"))
         read = _read(planned, work, progress)
         there = planned.container_info is not None or (
             planned.site.volume is not None and volume_exists(planned.site.volume)
@@ -139,6 +142,9 @@ def _confirms(planned: VolumePlan) -> Confirmed:
 def _restore(context: BackupContext, progress: Progress, planned: VolumePlan, warnings: list[str]) -> Restore:
     began = time.monotonic()
     work = VolumeRestored(warnings=warnings)
+    if planned.record is not None:
+        size = durations.content_bytes(planned.record.entry)
+        progress.expect(durations.of_restore(size, drills=planned.drills))
     read = _verified(context, planned, work, progress)
     dependents = context.host.dependents() if planned.container_info else []
     running = [d for d in dependents if d.running] if planned.options.stop_dependents else []
