@@ -32,6 +32,7 @@ from ...progress import Progress
 from ...store.lock import writer_lock
 from ...store.reading import CompressionDamaged, FileReader, decompress
 from ...wording import number_of
+from .. import durations
 from ..call_notes import CallNotes
 from ..catalog.records import BackupRecord
 from ..context import BackupContext
@@ -87,6 +88,8 @@ class VolumeRestore:
         began = time.monotonic()
         context, progress, planned = self.context, self.progress, self._plan()
         work = VolumeRestored(warnings=list(planned.warnings))
+        if planned.record is not None:
+            progress.expect(durations.of_verification(durations.content_bytes(planned.record.entry), "full"))
         read = _read(planned, work, progress)
         there = planned.container_info is not None or (
             planned.site.volume is not None and volume_exists(planned.site.volume)
@@ -140,6 +143,9 @@ def _confirms(planned: VolumePlan) -> Confirmed:
 def _restore(context: BackupContext, progress: Progress, planned: VolumePlan, warnings: list[str]) -> Restore:
     began = time.monotonic()
     work = VolumeRestored(warnings=warnings)
+    if planned.record is not None:
+        size = durations.content_bytes(planned.record.entry)
+        progress.expect(durations.of_restore(size, drills=planned.drills))
     read = _verified(context, planned, work, progress)
     dependents = context.host.dependents() if planned.container_info else []
     running = [d for d in dependents if d.running] if planned.options.stop_dependents else []
