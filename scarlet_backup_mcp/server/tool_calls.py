@@ -210,8 +210,13 @@ async def short_call(
     finish: Callable[[Model], Model] = lambda model: model,
 ) -> CallToolResult:
     """Run something that takes a moment."""
+    client, tool = client_of(ctx), CALL.get().tool
+
+    def run(context: BackupContext) -> Model:
+        return calls.call(context, tool, {}, client, lambda _: work(context, Progress()))
+
     try:
-        return answered(finish(await in_thread(app_of(ctx).settings, lambda context: work(context, Progress()))))
+        return answered(finish(await in_thread(app_of(ctx).settings, run)))
     except BackupToolError as error:
         return failed(error)
 
