@@ -323,7 +323,7 @@ def test_archive_that_brings_less_needs_a_word_of_its_own(changed_volume: tuple[
     rig, saved = changed_volume
     rig.psql("INSERT INTO agents SELECT n, 'new' FROM generate_series(10, 1009) AS n")
     for call in (restoring.propose, restoring.dry_run, restoring.restore):
-        with pytest.raises(SmallerRefused, match=r"contains 3 rows, 2 of them in agents, and would replace 1,003 rows"):
+        with pytest.raises(SmallerRefused, match=r"contains 3 rows in .* replace 1,003 rows"):
             rig.call(call, saved.name)
     question = rig.call(restoring.propose, saved.name, RestoreOptions(accept_smaller=True)).question
     assert "less than half of what it replaces" in question
