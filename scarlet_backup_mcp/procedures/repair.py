@@ -42,7 +42,6 @@ def repair(
 ) -> Repaired:
     """Write the dump as it was before PowerShell re-encoded it, under a new name and with a manifest.
 
-
     The manifest proves the copy's content; about the database it says nothing, because the original does not either.
     Raises CodePageNeeded if only the caller can name the right page, BackupNotValid for a file that is not a complete
     PowerShell-made dump; then nothing is left behind.
@@ -125,8 +124,7 @@ def _write(
         )
         read_back(partial, order.compression, written, progress)
         manifest = _manifest(context, record, partial, order, written, contents.rows, how)
-        with progress.uninterrupted():
-            context.directory.publish(partial, manifest, failed=[])
+        recorded.publish(context, progress, partial, manifest, order)
     return manifest
 
 

@@ -66,10 +66,11 @@ def or_stopped(error: E) -> E:
 
 
 def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[VolumeManifest, list[str]]:
-    """Copy the files, verify the copy, and give it its name; give its manifest and warnings. Call it under the lock.
+    """Copy the files, verify the copy, and give it its name; return its manifest and warnings.
 
-    Raises VolumeUnsupported if the data directory can't be copied this way, DumpFailed if something wrote there
-    meanwhile or the copy is not whole, or what `stopped` and the helper raise; then no file is left behind.
+    Call it under the lock. Raises VolumeUnsupported if the data directory can't be copied this way, DumpFailed if
+    something wrote there meanwhile or the copy is not whole, or what `stopped` and the helper raise; then no file is
+    left behind.
     """
     created_at, compression = datetime.now(UTC), order.compression
     container_info = stopped(context)
@@ -121,9 +122,7 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
             start_lsn=None,
             end_lsn=None,
         )
-        progress.check()
-        with progress.uninterrupted():
-            context.directory.publish(partial, manifest, failed=[], keep=order.keep)
+        recorded.publish(context, progress, partial, manifest, order)
     return manifest, [*cluster.warnings, *_warnings_of(written.contents)]
 
 

@@ -47,7 +47,7 @@ def count(session: Session, dumped: Mapping[Name, int], unread: Collection[Name]
 
 
 def counted_when_copied(manifest: VolumeManifest | None) -> bool:
-    """Whether anybody knows how many rows it should hold: not of a cold copy, nor of a foreign archive."""
+    """Tell whether its rows were counted for the copy: not those of a cold copy or a foreign archive."""
     return manifest is not None and not manifest.cold
 
 

@@ -21,7 +21,7 @@ HELPERS = ".scarlet-helper"
 def helper(
     context: BackupContext, image: str, mounts: HelperMounts, progress: Progress, *, alone: bool = True
 ) -> Generator[Host]:
-    """Give a helper container of that image for the block. First those that killed calls left are removed, and what
+    """Start a helper container of that image for the block. First those that killed calls left are removed, and what
     still runs in them is ended. Call it under the directory's lock, or say that it is not `alone`: others' then stay.
     Raises HostError or StoreError."""
     if alone:

@@ -41,7 +41,7 @@ REJECTING = "rejecting connections"
 
 @contextmanager
 def contents_at(context: BackupContext, journal: VolumeJournal, progress: Progress) -> Generator[VolumeLayout]:
-    """Give the data directory that the journal is about, through a helper container."""
+    """Yield the data directory that the journal is about, through a helper container."""
     mounts = HelperMounts(journal.container_id, journal.site.volume, journal.site.mounted_at)
     with helper(context, journal.image_id, mounts, progress) as host:
         yield VolumeLayout(host, journal.site.data_directory, journal.stamp)

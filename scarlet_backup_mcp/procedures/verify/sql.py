@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 from ...errors import ArgumentsInvalid, BackupNotValid, again
 from ...models.common import CodePage, Level
@@ -222,36 +221,26 @@ def _report(
 ) -> Verification:
     examination, survey = reading.examination, reading.survey
     drilled = rehearsed.report if rehearsed else None
-    shown = [*reading.checks, *(rehearsed.checks if rehearsed else [])]
-    failed = [check.check for check in shown if check.ok is False]
-    valid = not failed
     outcome = context.directory.verification(record.entry)
     if outcome is not None and examination is not None and outcome.code_page != examination.code_page:
         outcome = None  # it belongs to what another code page makes of the file
-    return Verification(
-        name=record.name,
-        verdict=drilled.verdict if drilled else outcome.verdict if outcome else None,
-        level=level,
-        valid=valid,
-        proved=outcome.proved if outcome else None,
-        proved_at=outcome.proved_at if outcome else None,
-        foreign=record.foreign,
-        shrunk=record.manifest.shrunk if record.manifest else None,
+    return outcomes.report(
+        record,
+        level,
+        [*reading.checks, *(rehearsed.checks if rehearsed else [])],
+        drilled,
+        outcome,
+        FINAL_CHECK,
         repairable=reading.whole and examination is not None and examination.repair is not None if survey else None,
         code_pages=[
             CodePageChoice(code_pages=list(choice.code_pages), samples=list(choice.samples))
             for choice in (reading.ambiguous.choices if reading.ambiguous else ())
         ],
-        drill=drilled,
         warnings=[*_known_before(record), *reading.warnings],
-        checks=shown,
         tables=len(examination.tables) if examination else None,
         rows=examination.rows if examination else None,
-        bytes=record.entry.bytes,
         sha256=reading.sha256 or (examination.sha256 if examination else None),
-        verified_at=datetime.now(UTC),
         duration_seconds=round(seconds, 3),
-        steps=[FINAL_CHECK.reported(valid, "; ".join(failed) or "every check passed")],
         remedy=remedy_for(record, reading, drilled),
     )
 
