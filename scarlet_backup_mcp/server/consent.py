@@ -29,14 +29,12 @@ from ..procedures.restore import service as restores
 from ..procedures.restore.options import Confirmed, Proposal, RestoreDrill, RestoreOptions
 from ..progress import Progress
 from ..redaction import printable
-from .tool_calls import App, Question, app_of, client_of, in_thread, report
+from .tool_calls import MODERN, App, Question, app_of, client_of, in_thread, report
 
 QUESTION_SECONDS = 600
 HUMAN_SECONDS = 1.0
 """No person reads a question and declines in less: then the host did it by itself, as some do."""
 PRUNE = "prune"
-MODERN = "2026-07-28"
-"""From this version on a question is put by an answer to the call, which is then made a second time."""
 
 
 class Confirm(BaseModel):

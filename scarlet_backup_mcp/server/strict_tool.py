@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from ..errors import ArgumentsInvalid, ConfirmationNeeded, again
 from ..nearest import nearest
 from .schemas import input_schema, output_schema
-from .tool_calls import begin, failed
+from .tool_calls import app_of, begin, failed
 
 _ABSENT = (None, "", "null")
 """What hosts send for an argument that was left empty."""
@@ -29,7 +29,7 @@ class StrictTool(Tool):
     async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> Any:
         """Read the arguments, then run as any tool does."""
         arguments = {name: value for name, value in arguments.items() if value not in _ABSENT}
-        begin(self.name, arguments)
+        begin(self.name, arguments, app_of(context))
         try:
             self.fn_metadata.validate_arguments(arguments)
         except ValidationError as error:
