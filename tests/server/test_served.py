@@ -14,6 +14,7 @@ from mcp import Client
 from mcp.shared.exceptions import MCPError
 
 from scarlet_backup_mcp.errors import ConfigurationError
+from scarlet_backup_mcp.server import tools
 from scarlet_backup_mcp.server.tools import create_server
 from scarlet_backup_mcp.settings import TOOLS, Settings, load_settings
 
@@ -66,8 +67,8 @@ async def test_settings_that_leave_no_tool_are_every_calls_answer(idle: Settings
 @each_era
 async def test_no_call_of_a_tool_that_is_not_served_is_suggested(idle: Settings, era: str) -> None:
     errors: list[dict[str, Any]] = []
-    for tools in (None, "verify_backup,db_integrity"):
-        async with agent(idle.model_copy(update={"tools": tools}), era) as it:
+    for chosen in (None, "verify_backup,db_integrity"):
+        async with agent(idle.model_copy(update={"tools": chosen}), era) as it:
             errors.append(await it.fail("verify_backup", backup="letta_backup_20200101_000000.sql"))
     assert errors[0]["next_call"]["tool"] == "list_backups"
     assert errors[1] == errors[0] | {"next_call": None}
@@ -110,13 +111,13 @@ async def test_icon_is_a_small_picture_of_the_server_alone(idle: Settings, era: 
     async with Client(create_server(idle), mode=ERAS[era]) as client:
         assert client.server_info is not None
         icons = client.server_info.icons or []
-        tools = (await client.list_tools()).tools
+        listed = (await client.list_tools()).tools
     assert [icon.mime_type for icon in icons] == ["image/svg+xml"]
     kind, data = icons[0].src.split(",")
     assert kind == "data:image/svg+xml;base64"
     assert ElementTree.fromstring(base64.b64decode(data)).tag.endswith("svg")
     assert len(icons[0].src) < 1000
-    assert not any(tool.icons for tool in tools)
+    assert not any(tool.icons for tool in listed)
 
 
 # -- what there is not -----------------------------------------------------------------------------------------------
@@ -179,3 +180,18 @@ async def test_resource_that_cant_be_read_now_says_why(idle: Settings, era: str)
             await client.read_resource("scarlet://gate")
     assert error.value.code == -32603
     assert "SCARLET_BACKUP_DIR='x' is not absolute." in error.value.message
+
+
+@each_era
+async def test_crash_of_a_tool_is_an_error_like_any_other(
+    idle: Settings, era: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the SDK's bare sentence, which no agent can act on."""
+
+    async def crash(*_: object) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(tools, "long_call", crash)
+    async with agent(idle, era) as it:
+        error = await it.fail("backup")
+    assert (error["code"], error["message"]) == ("internal_error", "backup failed unexpectedly (RuntimeError).")
