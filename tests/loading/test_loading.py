@@ -26,7 +26,7 @@ from scarlet_backup_mcp.errors import (
 )
 from scarlet_backup_mcp.hosts import Host
 from scarlet_backup_mcp.models.common import Verdict
-from scarlet_backup_mcp.models.verification import Verification
+from scarlet_backup_mcp.models.verification import StoredVerification, Verification
 from scarlet_backup_mcp.procedures.catalog import records
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.drill import sql as drills
@@ -38,6 +38,7 @@ from scarlet_backup_mcp.procedures.sandbox.lifecycle import SandboxServer, sandb
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
+from scarlet_backup_mcp.store.names import VERIFIED
 
 from ..conftest import IMAGE
 from ..helpers.containers import psql_in, run_docker, wait_for_server
@@ -205,8 +206,8 @@ def comes_back(server: Server, settings: Settings, path: str) -> None:
     before = all_rows(server, settings)
     found = drill(settings, name)
     assert (wrong(found), verdict(found)) == ({}, ("proved", path))
-    stored = listed(settings, name).verified
-    assert stored is not None
+    assert settings.dir is not None
+    stored = StoredVerification.model_validate_json((settings.dir / f"{name}{VERIFIED}").read_bytes())
     assert (stored.verdict, stored.search_path) == ("proved", path)
     server.psql("TRUNCATE agents", settings.database)
     done = bring_back(settings, name)
