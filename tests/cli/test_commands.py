@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scarlet_backup_mcp.models.results import Backup, ErrorReport, Integrity, Listing, Restore
+from scarlet_backup_mcp.models.results import Backup, ErrorReport, Integrity, Kept, Listing, Restore
 from scarlet_backup_mcp.models.verification import Verification
 from scarlet_backup_mcp.settings import PREFIX, Settings, load_settings
 
@@ -332,3 +332,14 @@ def test_restore_through_a_pipe_needs_yes(local_database: LocalDatabase, command
     assert error.code == "confirmation_needed"
     assert "--yes" in error.remedy
     assert live_oid(local_database) == before
+
+
+def test_names_as_people_write_them(command_line: CommandLine) -> None:
+    made = command_line.answer(Backup, 0, "backup").name
+    assert command_line.answer(Kept, 0, "keep", "latest").name == made
+    assert (
+        command_line.answer(Verification, 0, "verify", made.removesuffix(".sql").upper(), "--level=quick").name == made
+    )
+    assert command_line.answer(Restore, 0, "restore", made.removesuffix(".sql"), "--dry-run").source == made
+    wrong = command_line.answer(ErrorReport, 2, "restore", made.replace("backup", "bakup"), "--yes")
+    assert (wrong.code, made in wrong.message) == ("backup_missing", True)
