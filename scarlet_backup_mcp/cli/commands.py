@@ -32,7 +32,9 @@ from ..procedures.verify import sql as verify_sql
 from ..progress import Progress
 from ..schedules import Every, ScheduleReport, System, Weekday, job_name, lines, schedule, unschedule
 from .common_options import Schedulable, code_page_option, output_options, settings_options
+from .rendering import print_on_stderr, show_prune
 from .runner import BAD, Call, ask, errors, run, settings_of
+from .screen import console
 
 log = logging.getLogger(__name__)
 
@@ -241,7 +243,8 @@ def restore(
             return restores.dry_run(context, progress, backup, options)
         proposal = restores.propose(context, progress, backup, options, notes=notes)
         if not yes:
-            ask(progress, proposal.question, f"restore {proposal.source}")
+            words = f"restore {proposal.source}"
+            ask(progress, lambda: print_on_stderr(proposal.question), f"Type '{words}' to go on", words)
         return restores.restore(context, progress, proposal.source, options, confirmed=proposal.confirms, notes=notes)
 
     run(work, Call("restore", {"backup": backup, "dry_run": dry_run, **asdict(options)}), common, as_json, quiet)
@@ -258,10 +261,12 @@ def prune_(dry_run: bool, yes: bool, include_undo: bool, as_json: bool, quiet: b
 
     def work(context: BackupContext, progress: Progress, notes: CallNotes) -> Prune:
         would = retention.prune(context, progress, include_undo=include_undo)
+        shown = would.model_copy(update={"confirmation": None, "remedy": None})
         if dry_run or would.confirmation is None:
-            return would
+            return shown
         if not yes:
-            ask(progress, summaries.question_before_pruning(would), would.confirmation)
+            freed = summaries.size(would.bytes_freed + would.undo_bytes_freed)
+            ask(progress, lambda: show_prune(console(stderr=True), shown), f"Remove them for good ({freed})?")
         return retention.prune(
             context, progress, dry_run=False, include_undo=include_undo, confirmed=would.confirmation, notes=notes
         )
