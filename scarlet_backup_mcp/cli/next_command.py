@@ -21,14 +21,14 @@ _OF_ONE_RUN = ("as_json", "quiet", "scheduled")
 
 def given() -> dict[str, Any]:
     """The arguments that were written on the present command line, but for its settings."""
-    return {name: value for name, value in _written().items() if not name.startswith("setting_")}
+    return {name: value for name, value in written().items() if not name.startswith("setting_")}
 
 
 def command_line(call: NextCall) -> str:
     """Write the call as a command, with the settings of the present command line. Secrets are left out."""
     group = cast(click.Group, click.get_current_context().find_root().command)
     name = COMMANDS.get(call.tool, call.tool)
-    settings = {name: value for name, value in _written().items() if name.startswith("setting_")}
+    settings = {name: value for name, value in written().items() if name.startswith("setting_")}
     if "setting_dsn" in settings:
         settings["setting_dsn"] = HIDDEN
     words = ["scarlet-backup-mcp", name, *_spelled(group.commands[name], {**call.arguments, **settings})]
@@ -52,7 +52,7 @@ def _spelled(command: click.Command, arguments: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _written() -> dict[str, Any]:
+def written() -> dict[str, Any]:
     """What stands on the command line itself: not defaults, and not what the environment says."""
     context = click.get_current_context(silent=True)
     if context is None:

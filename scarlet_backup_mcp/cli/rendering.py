@@ -15,6 +15,7 @@ from ..models.verification import Check, Verification
 from ..redaction import printable, printable_json
 from .next_command import command_line
 from .screen import Rows, console, show_lines, show_table
+from .setting_names import as_used
 
 
 def print_result(result: Model, as_json: bool) -> None:
@@ -22,7 +23,7 @@ def print_result(result: Model, as_json: bool) -> None:
     if as_json:
         click.echo(printable_json(result.model_dump_json(indent=1, by_alias=True)))
         return
-    text = summaries.describe(result, command_line)
+    text = as_used(summaries.describe(result, command_line))
     if isinstance(result, Listing):
         text = "\n".join([text, *_more(result)])
     if not sys.stdout.isatty():
@@ -78,7 +79,7 @@ def show_prune(screen: Console, result: Prune) -> None:
     cells = [[item.name, size, item.action, item.reason] for item, size in zip(result.items, sizes, strict=True)]
     narrow = [f"{size}  {action}: {reason}" for _, size, action, reason in cells]
     table = Rows(("backup", "size", "what happens", "why"), cells, narrow, right=(1,))
-    _show_with_table(screen, summaries.describe(result, command_line), table)
+    _show_with_table(screen, as_used(summaries.describe(result, command_line)), table)
 
 
 def _show_with_table(screen: Console, text: str, table: Rows) -> None:

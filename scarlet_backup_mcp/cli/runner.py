@@ -29,6 +29,7 @@ from ..store.audit import SCHEDULE
 from .bar import PipedProgress, TerminalProgress
 from .next_command import command_line, given
 from .rendering import print_on_stderr, print_result
+from .setting_names import as_used
 
 BAD, IMPOSSIBLE, STOPPED = 1, 2, 130
 log = logging.getLogger(__name__)
@@ -131,6 +132,8 @@ def errors(as_json: bool, call: Call | None = None) -> Any:
 
 def _fail(error: BackupToolError, as_json: bool, call: Call | None) -> None:
     report = ErrorReport.of(error, call.tool if call else "", given())
+    message, _, remedy = as_used(f"{report.message}\0{report.remedy}").partition("\0")
+    report = report.model_copy(update={"message": message, "remedy": remedy})
     if as_json:
         click.echo(printable_json(report.model_dump_json(indent=1)))
     print_on_stderr(f"Error: {summaries.describe_error(report, command_line)}")

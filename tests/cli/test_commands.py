@@ -343,3 +343,21 @@ def test_names_as_people_write_them(command_line: CommandLine) -> None:
     assert command_line.answer(Restore, 0, "restore", made.removesuffix(".sql"), "--dry-run").source == made
     wrong = command_line.answer(ErrorReport, 2, "restore", made.replace("backup", "bakup"), "--yes")
     assert (wrong.code, made in wrong.message) == ("backup_missing", True)
+
+
+def test_an_error_names_the_option_that_was_typed_and_nothing_else(command_line: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for command in (("backup",), ("keep", "x.sql"), ("verify", "x.sql")):
+        done = command_line.run(*command, "--dir", str(tmp_path / "file"))
+        assert done.returncode == 2
+        assert done.stderr.startswith("Error: "), "a warning stands before it"
+        assert PREFIX not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("label", "wrong"),
+    [("x" * 81, "has 81 characters."), ("two\nlines", "has a line end or another control character.")],
+    ids=["long", "line end"],
+)
+def test_a_wrong_label_is_told_what_is_wrong_with_it(command_line: CommandLine, label: str, wrong: str) -> None:
+    assert command_line.answer(ErrorReport, 2, "backup", "--label", label).message == f"The label {wrong}"
