@@ -43,10 +43,8 @@ def _spelled(command: click.Command, arguments: Mapping[str, Any]) -> list[str]:
             continue
         if isinstance(parameter, click.Argument):
             words.insert(0, str(value))
-        elif value is True:
-            words.append(parameter.opts[0])
-        elif value is False:
-            words += parameter.secondary_opts[:1]
+        elif isinstance(parameter, click.Option) and parameter.is_flag and isinstance(value, bool):
+            words += parameter.opts[:1] if value else parameter.secondary_opts[:1]
         else:
             words += [parameter.opts[0], str(value)]
     return words

@@ -58,15 +58,15 @@ def test_a_password_on_the_command_line_is_not_repeated() -> None:
     assert "hunter2" not in spelled
 
 
-REMEDY = "Set SCARLET_BACKUP_USER to a superuser, or SCARLET_BACKUP_GATE_LEVEL=proved."
+REMEDY = "Set SCARLET_BACKUP_USER to a superuser, or SCARLET_BACKUP_KEEP_LAST=5."
 
 
 @pytest.mark.parametrize(
     ("line", "environment", "expected"),
     [
-        ("backup", {}, "Set --user to a superuser, or --gate-level=proved."),
-        ("backup --user me", {"USER": "you"}, "Set --user to a superuser, or --gate-level=proved."),
-        ("backup", {"USER": "you"}, "Set SCARLET_BACKUP_USER to a superuser, or --gate-level=proved."),
+        ("backup", {}, "Set --user to a superuser, or --keep-last=5."),
+        ("backup --user me", {"USER": "you"}, "Set --user to a superuser, or --keep-last=5."),
+        ("backup", {"USER": "you"}, "Set SCARLET_BACKUP_USER to a superuser, or --keep-last=5."),
     ],
 )
 def test_settings_are_named_as_the_person_sets_them(

@@ -46,6 +46,14 @@ def test_terminal_shows_a_bar_and_tables(command_line: CommandLine) -> None:
 
 
 @posix_only
+def test_alone_on_a_terminal_it_says_that_it_is_a_server(command_line: CommandLine) -> None:
+    with terminal(command_line) as screen:
+        assert screen.end() == 2
+        assert "This is an MCP server" in screen.text
+        assert "scarlet-backup-mcp restore latest" in screen.text
+
+
+@posix_only
 def test_names_are_whole_and_others_backups_told_on_a_terminal_of_any_width(
     local_database: LocalDatabase, command_line: CommandLine
 ) -> None:
