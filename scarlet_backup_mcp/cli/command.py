@@ -37,14 +37,16 @@ class Command(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write its own options, and one line about the settings."""
-        parameters = self.get_params(ctx)
-        own = [record for it in parameters if not is_setting(it) and (record := it.get_help_record(ctx)) is not None]
+        options = [it for it in self.get_params(ctx) if isinstance(it, click.Option)]
+        own = [record for it in options if not is_setting(it) and (record := it.get_help_record(ctx)) is not None]
         with formatter.section("Options"):
             formatter.write_dl(own)
-        if others := sum(map(is_setting, parameters)) - len(NAMED_IN_HELP):
+        if settings := sum(map(is_setting, options)):
             named = ", ".join(f"--{name}" for name in NAMED_IN_HELP)
             with formatter.section("Settings"):
-                formatter.write_text(f"{named} and {others} more: see `scarlet-backup-mcp settings`.")
+                formatter.write_text(
+                    f"{named} and {settings - len(NAMED_IN_HELP)} more: see `scarlet-backup-mcp settings`."
+                )
 
 
 class Commands(click.Group):

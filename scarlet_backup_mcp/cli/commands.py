@@ -31,6 +31,7 @@ from ..procedures.verify import sql as verify_sql
 from ..progress import Progress
 from .command import Commands, Schedulable, is_setting
 from .common_options import code_page_option, output_options, settings_options
+from .completion import backup_names, completion
 from .rendering import print_on_stderr, show_prune
 from .runner import BAD, IMPOSSIBLE, Call, ask, errors, run, settings_of
 from .schedule_command import schedule_
@@ -133,7 +134,7 @@ def backup(
 
 
 @main.command("verify")
-@click.argument("backup", default="latest")
+@click.argument("backup", default="latest", shell_complete=backup_names)
 @click.option(
     "--level",
     type=click.Choice(get_args(Level)),
@@ -166,7 +167,7 @@ def verify_(
 
 
 @main.command("repair", short_help="Write a clean copy of a backup that PowerShell re-encoded.")
-@click.argument("backup")
+@click.argument("backup", shell_complete=backup_names)
 @code_page_option
 @output_options
 @settings_options
@@ -196,7 +197,7 @@ def list_(limit: int, log: int, as_json: bool, quiet: bool, **common: Any) -> No
 
 
 @main.command(short_help="Bring the database, or the whole volume, back from a backup.")
-@click.argument("backup")
+@click.argument("backup", shell_complete=backup_names)
 @click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask. The named file is restored over the live database.")
 @click.option("--accept-foreign", is_flag=True, help="Take a file without a manifest: it runs as superuser.")
@@ -287,7 +288,7 @@ def prune_(dry_run: bool, yes: bool, include_undo: bool, as_json: bool, quiet: b
 
 
 @main.command("keep")
-@click.argument("backup")
+@click.argument("backup", shell_complete=backup_names)
 @click.option("--off", is_flag=True, help="Take the mark away.")
 @output_options
 @settings_options
@@ -322,6 +323,7 @@ def integrity_(as_json: bool, quiet: bool, **common: Any) -> None:
 
 
 main.add_command(schedule_)
+main.add_command(completion)
 
 
 @main.command("settings")
