@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import click
-from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
+from rich.console import RenderableType
 from rich.progress import Progress as Bar
-from rich.table import Column
+from rich.progress import ProgressColumn, Task, TextColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
 from rich.text import Text
 
 from ..progress import Progress, State
@@ -48,18 +50,17 @@ class TerminalProgress(Progress):
     def __init__(self) -> None:
         super().__init__()
         columns = (
-            BarColumn(bar_width=BAR_WIDTH),
-            _Percentage(table_column=Column(width=4, justify="right")),
+            _Whole(self),
             _Clock(table_column=Column(min_width=7)),
             TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
         )
         self._bar = Bar(*columns, console=console(stderr=True), transient=True, expand=True)
-        self._task = self._bar.add_task("starting", total=None)
+        self._task = self._bar.add_task("starting")
 
     def show(self, state: State) -> None:
-        """Move the bar."""
+        """Name the stage. The bar moves by itself."""
         words = state.stage + (f": {state.detail}" if state.detail else "")
-        self._bar.update(self._task, description=printable(words), total=state.total, completed=state.done)
+        self._bar.update(self._task, description=printable(words))
 
     @contextmanager
     def paused(self) -> Generator[None]:
@@ -76,15 +77,22 @@ class TerminalProgress(Progress):
         self._bar.stop()
 
 
-class _Percentage(ProgressColumn):
-    """Empty as long as nobody knows how much there is to do."""
+class _Whole(ProgressColumn):
+    """How much of the whole call is done: a bar, and in figures."""
 
-    def render(self, task: Task) -> Text:
-        return Text("" if task.total is None else f"{task.percentage:.0f}%")
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def render(self, task: Task) -> RenderableType:
+        done = self._progress.fraction
+        row = Table.grid(Column(width=BAR_WIDTH), Column(width=5, justify="right"))
+        row.add_row(ProgressBar(total=1, completed=done, width=BAR_WIDTH), Text(f"{done:.0%}"))
+        return row
 
 
 class _Clock(ProgressColumn):
-    """The time since the command began. rich's own clock stops when a task is at 100 %, as after each stage."""
+    """The time since the command began. rich's own clock stops when a task is at 100 %."""
 
     def __init__(self, table_column: Column) -> None:
         super().__init__(table_column)

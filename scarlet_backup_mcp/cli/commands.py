@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import click
 
-from .. import __version__, summaries
+from .. import __version__
 from ..errors import ConfigurationError
 from ..logs import log_to_stderr
 from ..models.common import BackupLevel, CodePage, Compression, Kind, Level
@@ -29,6 +29,7 @@ from ..procedures.restore import service as restores
 from ..procedures.restore.options import RestoreDrill, RestoreOptions
 from ..procedures.verify import sql as verify_sql
 from ..progress import Progress
+from ..wording import number_of, size
 from .command import Commands, Schedulable, is_setting
 from .common_options import code_page_option, output_options, settings_options
 from .completion import backup_names, completion
@@ -276,8 +277,9 @@ def prune_(dry_run: bool, yes: bool, include_undo: bool, as_json: bool, quiet: b
         if dry_run or would.confirmation is None:
             return shown
         if not yes:
-            freed = summaries.size(would.bytes_freed + would.undo_bytes_freed)
-            ask(progress, lambda: show_prune(console(stderr=True), shown), f"Remove them for good ({freed})?")
+            freed = size(would.bytes_freed + would.undo_bytes_freed)
+            question = f"Remove {number_of(would.removed, 'item')} for good ({freed})?"
+            ask(progress, lambda: show_prune(console(stderr=True), shown), question)
         return retention.prune(
             context, progress, dry_run=False, include_undo=include_undo, confirmed=would.confirmation, notes=notes
         )

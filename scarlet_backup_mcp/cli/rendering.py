@@ -13,6 +13,7 @@ from ..models.common import Model
 from ..models.results import Integrity, Listing, Prune
 from ..models.verification import Check, Verification
 from ..redaction import printable, printable_json
+from ..wording import size
 from .next_command import command_line
 from .screen import Rows, console, show_lines, show_table
 from .setting_names import as_used
@@ -62,22 +63,22 @@ def _show_listing(screen: Console, listing: Listing, text: str) -> None:
     for item in listing.backups:
         rows = "" if item.rows is None else f"{item.rows:,}"
         marks = "; ".join(summaries.marks(item))
-        cells.append([item.name, summaries.age(item.age_seconds), summaries.size(item.bytes), item.state, rows, marks])
+        cells.append([item.name, summaries.age(item.age_seconds), size(item.bytes), item.state, rows, marks])
         narrow.append(summaries.listed(item).removeprefix(item.name).strip())
     for point in listing.undo_points or []:
         made = f"{point.created_at:%Y-%m-%d %H:%M} UTC"
-        size = "" if point.bytes is None else summaries.size(point.bytes)
-        cells.append([point.name, "", size, "undo point", "", made])
-        narrow.append("  ".join(filter(None, ["undo point", size, made])))
+        space = "" if point.bytes is None else size(point.bytes)
+        cells.append([point.name, "", space, "undo point", "", made])
+        narrow.append("  ".join(filter(None, ["undo point", space, made])))
     table = Rows(("backup", "age", "size", "state", "rows", "label / detail"), cells, narrow, right=(1, 2, 4))
     _show_with_table(screen, text, table)
 
 
 def show_prune(screen: Console, result: Prune) -> None:
     """Show what a prune removed, or would remove, and why."""
-    sizes = ["unknown" if item.bytes is None else summaries.size(item.bytes) for item in result.items]
-    cells = [[item.name, size, item.action, item.reason] for item, size in zip(result.items, sizes, strict=True)]
-    narrow = [f"{size}  {action}: {reason}" for _, size, action, reason in cells]
+    sizes = ["unknown" if item.bytes is None else size(item.bytes) for item in result.items]
+    cells = [[item.name, space, item.action, item.reason] for item, space in zip(result.items, sizes, strict=True)]
+    narrow = [f"{space}  {action}: {reason}" for _, space, action, reason in cells]
     table = Rows(("backup", "size", "what happens", "why"), cells, narrow, right=(1,))
     _show_with_table(screen, as_used(summaries.describe(result, command_line)), table)
 
@@ -100,12 +101,12 @@ def _subject(line: str) -> str:
 
 
 def _show_tables(screen: Console, result: Integrity) -> None:
-    rows = ["?" if item.estimated_rows is None else f"{item.estimated_rows:,}" for item in result.tables]
+    counts = ["?" if item.estimated_rows is None else f"{item.estimated_rows:,}" for item in result.tables]
     cells = [
-        [f"{item.schema_}.{item.name}", count, summaries.size(item.bytes)]
-        for item, count in zip(result.tables, rows, strict=True)
+        [f"{item.schema_}.{item.name}", count, size(item.bytes)]
+        for item, count in zip(result.tables, counts, strict=True)
     ]
-    narrow = [f"{count} rows  {size}" for _, count, size in cells]
+    narrow = [f"rows, estimated: {count}  {space}" for _, count, space in cells]
     show_table(screen, Rows(("table", "estimated rows", "size"), cells, narrow, right=(1, 2)))
 
 
