@@ -31,7 +31,7 @@ from ..procedures.verify import sql as verify_sql
 from ..progress import Progress
 from ..wording import number_of, size
 from .command import Commands, Schedulable, is_setting
-from .common_options import code_page_option, output_options, settings_options
+from .common_options import MOST_LISTED, code_page_option, output_options, settings_options
 from .completion import backup_names, completion
 from .rendering import print_on_stderr, show_prune
 from .runner import BAD, IMPOSSIBLE, Call, ask, errors, run, settings_of
@@ -182,7 +182,7 @@ def repair_(backup: str, code_page: CodePage | None, as_json: bool, quiet: bool,
 
 
 @main.command("list")
-@click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True)
+@click.option("--limit", type=click.IntRange(1, MOST_LISTED), default=10, show_default=True)
 @click.option("--log", type=click.IntRange(0, 1000), default=0, help="How many of the last calls to show.")
 @output_options
 @settings_options

@@ -11,6 +11,8 @@ import click
 from ..models.common import CodePage
 from ..settings import PREFIX, Settings
 
+MOST_LISTED = 1000
+"""How many backups a list shows at most."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -16,9 +16,9 @@ from ..errors import BackupToolError
 from ..limits import within
 from ..procedures.context import BackupContext
 from .command import Command
+from .next_command import PROGRAM
 from .runner import settings_of
 
-PROGRAM = "scarlet-backup-mcp"
 _VARIABLE = "_SCARLET_BACKUP_MCP_COMPLETE"
 """click's name for the variable by which a script asks for completions."""
 _SECONDS = 2.0

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, cast
 
 import click
@@ -16,6 +20,7 @@ from ..redaction import HIDDEN
 
 COMMANDS = {"list_backups": "list", "verify_backup": "verify", "prune_backups": "prune", "db_integrity": "integrity"}
 """The commands whose names are not those of their tools."""
+PROGRAM, MODULE = "scarlet-backup-mcp", "scarlet_backup_mcp"
 _OF_ONE_RUN = ("as_json", "quiet", "scheduled")
 
 
@@ -31,8 +36,26 @@ def command_line(call: NextCall) -> str:
     settings = {name: value for name, value in written().items() if name.startswith("setting_")}
     if "setting_dsn" in settings:
         settings["setting_dsn"] = HIDDEN
-    words = ["scarlet-backup-mcp", name, *_spelled(group.commands[name], {**call.arguments, **settings})]
+    words = [*program(), name, *_spelled(group.commands[name], {**call.arguments, **settings})]
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def program() -> list[str]:
+    """Return the words that start this program as it was started: as a module, by its path, or by its name if that is
+    the one on PATH."""
+    words = sys.orig_argv
+    for number, pair in enumerate(pairwise(words)):
+        if pair == ("-m", MODULE):
+            return words[: number + 2]
+    typed, found = sys.argv[0], shutil.which(PROGRAM)
+    if Path(typed).stem != PROGRAM or (found is not None and _whole(found) == _whole(typed)):
+        return [PROGRAM]
+    return [typed]
+
+
+def _whole(path: str) -> Path:
+    """On Windows a program's path has an ending, and pip's start scripts leave it out."""
+    return Path(os.path.abspath(path)).with_suffix("")
 
 
 def _spelled(command: click.Command, arguments: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from ..models.results import Integrity, Listing, Prune
 from ..models.verification import Check, Verification
 from ..redaction import printable, printable_json
 from ..wording import size
+from .common_options import MOST_LISTED
 from .next_command import command_line
 from .screen import Rows, console, show_lines, show_table
 from .setting_names import as_used
@@ -54,7 +55,7 @@ def print_on_stderr(text: str) -> None:
 def _more(listing: Listing) -> list[str]:
     """Say how to see the backups that are not listed."""
     more = listing.total_backups - sum(item.state != "partial" for item in listing.backups)
-    return [f"{more} more: --limit {listing.total_backups}"] if more > 0 else []
+    return [f"{more} more: --limit {min(listing.total_backups, MOST_LISTED)}"] if more > 0 else []
 
 
 def _show_listing(screen: Console, listing: Listing, text: str) -> None:

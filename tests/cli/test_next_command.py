@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from contextlib import AbstractContextManager
 
 import click
@@ -56,6 +58,34 @@ def test_a_password_on_the_command_line_is_not_repeated() -> None:
         spelled = next_command.command_line(again(level="full").after("verify_backup", next_command.given()))
     assert spelled.startswith("scarlet-backup-mcp verify x.sql --level full --dsn ")
     assert "hunter2" not in spelled
+
+
+@pytest.mark.parametrize(
+    ("original", "first", "on_path", "expected"),
+    [
+        (
+            ["python3", "-P", "-m", "scarlet_backup_mcp", "list"],
+            "/x/__main__.py",
+            None,
+            "python3 -P -m scarlet_backup_mcp",
+        ),
+        (["python", "/env/bin/scarlet-backup-mcp"], "/env/bin/scarlet-backup-mcp", "/env/bin/scarlet-backup-mcp", ""),
+        (["python", "bin/scarlet-backup-mcp"], "bin/scarlet-backup-mcp", "/other/scarlet-backup-mcp", "bin/"),
+        (["python", ".venv/bin/scarlet-backup-mcp"], ".venv/bin/scarlet-backup-mcp", None, ".venv/bin/"),
+        (["scarlet-backup-mcp"], "/env/bin/scarlet-backup-mcp", "/env/bin/scarlet-backup-mcp.exe", ""),
+    ],
+)
+def test_the_program_is_started_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, original: list[str], first: str, on_path: str | None, expected: str
+) -> None:
+    def which(_: str) -> str | None:
+        return on_path
+
+    monkeypatch.setattr(sys, "orig_argv", original)
+    monkeypatch.setattr(sys, "argv", [first])
+    monkeypatch.setattr(shutil, "which", which)
+    module = "scarlet_backup_mcp" in expected
+    assert " ".join(next_command.program()) == (expected if module else f"{expected}scarlet-backup-mcp")
 
 
 REMEDY = "Set SCARLET_BACKUP_USER to a superuser, or SCARLET_BACKUP_KEEP_LAST=5."
