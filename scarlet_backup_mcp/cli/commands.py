@@ -33,6 +33,7 @@ from ..progress import Progress
 from ..schedules import Every, ScheduleReport, System, Weekday, job_name, lines, schedule, unschedule
 from .common_options import Schedulable, code_page_option, output_options, settings_options
 from .runner import BAD, Call, ask, errors, run, settings_of
+from .setup_commands import doctor_, init_
 
 log = logging.getLogger(__name__)
 
@@ -368,6 +369,10 @@ def integrity_(as_json: bool, quiet: bool, **common: Any) -> None:
         quiet,
     )
     sys.exit(0 if result.healthy else BAD)
+
+
+main.add_command(doctor_)
+main.add_command(init_)
 
 
 @main.command()
