@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .errors import ConfigurationError
+from .language import Language, language_of_the_system
 
 PREFIX = "SCARLET_BACKUP_"
 
@@ -39,6 +40,9 @@ class Settings(BaseSettings):
         description="Where an MCP client's user is asked: in the host's dialog, or in the conversation, for hosts that "
         "decline dialogs by themselves.",
     )
+    lang: Literal["auto", "en", "it"] = Field(
+        "auto", description="Language of steps' titles and of the procedure: English, Italian, or the system's (auto)."
+    )
     gate_minutes: int = Field(
         60, ge=1, le=100_000, description="Maximum age in minutes of a backup that opens the gate to PROC-003."
     )
@@ -56,6 +60,11 @@ class Settings(BaseSettings):
     keep_daily: int = Field(7, ge=0, le=10_000, description="For how many days retention keeps one backup a day.")
     keep_weekly: int = Field(4, ge=0, le=10_000, description="For how many weeks retention keeps one backup a week.")
     keep_monthly: int = Field(3, ge=0, le=10_000, description="For how many months retention keeps one a month.")
+
+    @property
+    def language(self) -> Language:
+        """The language that `lang` means here."""
+        return language_of_the_system() if self.lang == "auto" else self.lang
 
     @field_validator("dir", "bin_dir")
     @classmethod

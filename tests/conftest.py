@@ -43,13 +43,15 @@ def anyio_backend() -> str:
 NO_DRILLS = {"SCARLET_BACKUP_GATE_LEVEL": "unproved", "SCARLET_BACKUP_SANDBOX_CACHE": "false"}
 """Else every first backup of a test's database would be drilled, and a volume of the sandbox's stay behind. Tests of
 these set them anew."""
+ENGLISH = {"LC_ALL": "C.UTF-8"}
+"""Whatever the machine speaks: what `lang` reads first."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_drills_by_themselves() -> Iterator[None]:
     """For fixtures that are made once for several tests."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in NO_DRILLS.items():
+        for name, value in (NO_DRILLS | ENGLISH).items():
             patch.setenv(name, value)
         yield
 

@@ -24,7 +24,7 @@ from ..procedures.call_notes import CallNotes
 from ..procedures.context import BackupContext
 from ..progress import Progress
 from ..settings import Settings
-from .jobs import Jobs
+from .jobs import TOTAL, Jobs
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -169,7 +169,7 @@ async def long_call(
             return calls.call(context, call.tool, arguments, client, lambda notes: work(context, progress, notes))
 
     async def tell(number: float, message: str) -> None:
-        await ctx.report_progress(number, message=message)
+        await ctx.report_progress(number, TOTAL, message)
 
     try:
         if job is None:
@@ -210,8 +210,13 @@ async def short_call(
     finish: Callable[[Model], Model] = lambda model: model,
 ) -> CallToolResult:
     """Run something that takes a moment."""
+    client, tool = client_of(ctx), CALL.get().tool
+
+    def run(context: BackupContext) -> Model:
+        return calls.call(context, tool, {}, client, lambda _: work(context, Progress()))
+
     try:
-        return answered(finish(await in_thread(app_of(ctx).settings, lambda context: work(context, Progress()))))
+        return answered(finish(await in_thread(app_of(ctx).settings, run)))
     except BackupToolError as error:
         return failed(error)
 
