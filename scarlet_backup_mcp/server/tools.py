@@ -33,6 +33,7 @@ from ..progress import Progress
 from ..settings import Settings
 from .consent import Confirm, confirm_prune, confirm_restore, consent, consent_to_prune, restore_options
 from .jobs import Jobs
+from .procedure import add_procedure
 from .strict_tool import strict_tool
 from .tool_calls import (
     ALIVE,
@@ -137,6 +138,7 @@ def create_server(settings: Settings | ConfigurationError) -> MCPServer[App]:
         description="Whether PROC-003 (agent recreation) may go ahead now, with reasons, as JSON: for hooks.",
         mime_type="application/json",
     )(gate_now)
+    add_procedure(server, settings)
     server.prompt(title="Prepare for PROC-003")(prepare_for_proc_003)
     return server
 
