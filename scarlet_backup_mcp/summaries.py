@@ -23,14 +23,7 @@ from .models.results import (
 )
 from .models.verification import Drill, Verification
 from .redaction import printable
-
-
-def size(count: int) -> str:
-    """Bytes for people: "512 B", "4.2 MB"."""
-    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
-    while value >= 1000 and len(units) > 1:
-        value, units = value / 1000, units[1:]
-    return f"{count} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
+from .wording import number_of, size
 
 
 def age(seconds: float) -> str:
@@ -76,7 +69,7 @@ def _backup(result: Backup) -> list[str]:
     rows = (
         "a cold copy of a whole volume"
         if result.rows is None
-        else f"{result.rows:,} rows in {len(result.tables)} tables"
+        else f"{number_of(result.rows, 'row')} in {number_of(result.total_tables, 'table')}"
     )
     if result.kind == "volume" and not result.cold:
         rows = f"{len(result.databases)} databases, {rows} of {result.database}"
@@ -281,7 +274,7 @@ def _restore(result: Restore) -> list[str]:
         )
         head = f"Dry run: {result.source}{inside} can be restored {what}. Nothing was changed."
         steps = [f"- {step.title}{' (done now)' if step.ok else ''}" for step in result.steps]
-        return [head, *steps, *services, *_warnings(result.warnings), result.remedy or ""]
+        return [head, result.comparison, *steps, *services, *_warnings(result.warnings), result.remedy or ""]
     compared = (
         f"{result.rows_compared:,} rows compared, " if result.source_kind == "backup" and result.rows_compared else ""
     )
@@ -296,8 +289,10 @@ def _restore(result: Restore) -> list[str]:
 def _integrity(result: Integrity) -> list[str]:
     agents = "could not be counted" if result.agents is None else str(result.agents)
     findings = [f"{f.severity}: {f.message} {f.remedy}".strip() for f in result.findings]
+    codes = {finding.code for finding in result.findings}
+    without = "the container was not found" if "container_missing" in codes else "the container could not be inspected"
     container = f"{result.container} {result.container_state}" if result.container else ""
-    seen = [container or ("local server" if result.via == "local" else "the container was not found")]
+    seen = [container or ("local server" if result.via == "local" else without)]
     seen += [f"PostgreSQL {result.server_version}"] if result.server_version else []
     seen += [f"database {result.database} of {size(result.database_bytes)}"] if result.database_bytes else []
     return [

@@ -1,8 +1,21 @@
-"""Word lists for sentences."""
+"""Numbers and lists for sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+
+def number_of(number: int, noun: str, plural: str = "") -> str:
+    """Write a number with its noun: "1 backup", "1,200 backups"; `plural` is for nouns that take more than an s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def size(count: int) -> str:
+    """Write bytes for people: "512 B", "4.2 MB"."""
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{count} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
 def shortened(items: Iterable[object], shown: int = 5, separator: str = ", ") -> str:

@@ -21,7 +21,7 @@ class Running(Model):
     job: str = Field(description="Call the same tool again with this job alone to wait for it.")
     tool: str
     stage: str
-    progress: float | None = Field(description="Between 0 and 1, of the current stage; null when unknown.")
+    progress: float = Field(description="How much of the call is done, about, between 0 and 1.")
     elapsed_seconds: float
     remedy: str
     next_call: NextCall | None = None
@@ -83,7 +83,8 @@ class Backup(Model):
     server: str = Field(description="The database, container, Compose project and engine it concerns.")
     databases: list[str] = Field(default=[], description="For a volume, every database in it; [] for a cold copy.")
     cold: bool = Field(default=False, description="A volume whose server was stopped: nobody counted its rows.")
-    tables: list[TableCount]
+    tables: list[TableCount] = Field(description="The ten with the most rows; all are in the backup's manifest.")
+    total_tables: int
     rows: int | None = Field(
         description="Rows of `database`; for a volume the smaller of the counts before and after its copy; null: a "
         "cold copy."
@@ -214,6 +215,7 @@ class Restore(Model):
     drill: Drill | None = Field(default=None, description="The drill before the restore, if there was one.")
     database: str
     server: str = Field(description="The database, container, Compose project and engine it concerns.")
+    comparison: str = Field(default="", description="In a dry run: what comes, and what it would replace.")
     undo_point: str | None = Field(
         description="The old database, or the volume's old contents, under a new name: restore it by this name to undo."
     )

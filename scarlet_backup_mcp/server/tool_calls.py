@@ -24,7 +24,7 @@ from ..procedures.call_notes import CallNotes
 from ..procedures.context import BackupContext
 from ..progress import Progress
 from ..settings import Settings
-from .jobs import Jobs
+from .jobs import TOTAL, Jobs
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -169,7 +169,7 @@ async def long_call(
             return calls.call(context, call.tool, arguments, client, lambda notes: work(context, progress, notes))
 
     async def tell(number: float, message: str) -> None:
-        await ctx.report_progress(number, message=message)
+        await ctx.report_progress(number, TOTAL, message)
 
     try:
         if job is None:

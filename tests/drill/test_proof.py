@@ -190,7 +190,7 @@ TAMPERINGS = {
 }
 
 
-@pytest.mark.sample(12)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("what", TAMPERINGS)
 def test_what_differs_is_not_proved_and_named(base: tuple[Settings, str], shared: Throwaways, what: str) -> None:
     settings, name = base

@@ -38,7 +38,6 @@ from scarlet_backup_mcp.procedures.drill import sql as drills
 from scarlet_backup_mcp.procedures.restore import size_guard
 from scarlet_backup_mcp.procedures.restore.options import RestoreOptions
 from scarlet_backup_mcp.procedures.restore.service import dry_run, propose, restore
-from scarlet_backup_mcp.procedures.restore.size_guard import Size
 from scarlet_backup_mcp.procedures.sandbox import pg_restore
 from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, sweep, throw_away_server
 from scarlet_backup_mcp.procedures.verify.sql import verify
@@ -351,11 +350,43 @@ def test_so_does_a_backup_of_our_own(databases: Databases, shared: Throwaways) -
     settings = databases.make(MEMORY)
     name = take(settings).name
     databases.psql("INSERT INTO s.agents SELECT n, 'x' FROM generate_series(4, 100) n", settings.database)
-    with pytest.raises(SmallerRefused, match=r"contains 43 rows, 3 of them in agents, and would replace 140 rows"):
+    with pytest.raises(SmallerRefused, match=r"contains 43 rows in .* replace 140 rows"):
         bring_back(settings, name)
     with BackupContext(settings) as context, pytest.raises(SmallerRefused):
         dry_run(context, Progress(), name)
     assert bring_back(settings, name, accept_smaller=True).integrity_rows == 3
+
+
+def test_undo_point_is_compared_too_and_nothing_is_counted_again_after_the_question(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = databases.make(MEMORY)
+    undo = bring_back(settings, take(settings).name).undo_point
+    assert undo is not None
+    databases.psql("INSERT INTO s.agents VALUES (4, 'x')", settings.database)
+    with BackupContext(settings) as context:
+        proposal = propose(context, Progress(), undo)
+        monkeypatch.setattr(size_guard, "measured", None)
+        done = restore(context, Progress(), undo, confirmed=proposal.confirms)
+    assert re.search(r"What comes: 43 rows in .*; it was set aside at 20", proposal.question)
+    assert re.search(r"What it replaces: 44 rows in .*; when it was last written to is not recorded", proposal.question)
+    assert "CAUTION: the live database has 1 more row, 1 more row in agents than what comes!" in proposal.question
+    assert done.integrity_rows == 3
+
+
+def test_partitions_are_compared_as_the_backup_names_them(databases: Databases) -> None:
+    settings = databases.make(
+        "CREATE TABLE agents (id int) PARTITION BY RANGE (id); CREATE TABLE low PARTITION OF agents DEFAULT;"
+        "CREATE TYPE mood AS ENUM ('a', 'b'); CREATE TABLE moods (m mood) PARTITION BY HASH (m);"
+        "CREATE TABLE m0 PARTITION OF moods FOR VALUES WITH (MODULUS 2, REMAINDER 0);"
+        "CREATE TABLE m1 PARTITION OF moods FOR VALUES WITH (MODULUS 2, REMAINDER 1);"
+        "INSERT INTO agents VALUES (1); INSERT INTO moods VALUES ('a'), ('b')"
+    )
+    name = take(settings).name
+    with BackupContext(settings) as context:
+        question = propose(context, Progress(), name).question
+    assert question.count("3 rows in 2 tables, 1 of them in agents") == 2
+    assert "CAUTION" not in question
 
 
 def test_all_tables_together_are_counted_for_so_long_only(
@@ -364,10 +395,12 @@ def test_all_tables_together_are_counted_for_so_long_only(
     tables = [f"t{n}" for n in range(6)]
     settings = databases.make("".join(f"CREATE TABLE {name} AS SELECT 1;" for name in tables))
     with BackupContext(settings) as context, context.server.session(context.database) as other:
-        assert size_guard.live(context, 3, Progress()) == Size(6, 3, 6)
+        found = size_guard.measured(context, context.database, 3, Progress())
+        assert (found.rows, found.integrity_rows, found.tables) == (6, 3, 6)
+        assert (found.bytes or 0) > 1_000_000
 
-        def then_locked(session: Session) -> list[pg.Table]:
-            found = listed_tables(session)
+        def then_locked(session: Session, *, sizes: bool = True) -> list[pg.Table]:
+            found = listed_tables(session, sizes=sizes)
             other.execute(f"BEGIN; LOCK TABLE {', '.join(f'public.{name}' for name in tables)}")
             return found
 
@@ -375,7 +408,8 @@ def test_all_tables_together_are_counted_for_so_long_only(
         monkeypatch.setattr(pg, "tables", then_locked)
         monkeypatch.setattr(size_guard, "SECONDS", 1)
         began = time.monotonic()
-        assert size_guard.live(context, 3, Progress()) == Size(None, 3, 6)
+        found = size_guard.measured(context, context.database, 3, Progress())
+        assert (found.rows, found.integrity_rows, found.tables) == (None, 3, 6)
         assert time.monotonic() - began < 3
 
 

@@ -128,7 +128,7 @@ def test_no_tool_runs_what_an_ordinary_role_has_defined(box: Box, directory: Pat
         assert drilled.valid, [check for check in drilled.checks if check.ok is False]
         box.psql("DELETE FROM letta.agents WHERE id > 1")
         sprung(box)  # that was not us
-        assert "3 in agents" in propose(context, Progress(), made.name).question
+        assert "3 of them in agents" in propose(context, Progress(), made.name).question
         done = restore(context, Progress(), made.name)
         assert (done.integrity_rows_before, done.integrity_rows, done.rows_compared) == (1, 3, 9)
         assert db_integrity(context, Progress()).agents == 3

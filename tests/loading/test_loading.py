@@ -546,6 +546,7 @@ def test_an_older_manifest_tells_what_was_set_for_the_database(databases: Databa
         assert attempts.settings_of(context, record.manifest) == record.manifest.effective
 
 
+@pytest.mark.long
 def test_an_index_is_built_with_less_memory_where_there_is_no_more_of_it_to_share(box: Box) -> None:
     """Docker gives a container 64 MB of shared memory; pgvector asks for all of maintenance_work_mem there."""
     settings = box.make(

@@ -140,7 +140,7 @@ def test_prune_removes_this_containers_unused_stale_clusters_only(container: str
         run_docker("rm", "-f", names["in-use"])
 
 
-@pytest.mark.sample(1)
+@pytest.mark.long
 @pytest.mark.parametrize("lost", ["complete", "data/global/pg_control"])
 def test_kept_cluster_that_is_no_good_is_removed_and_the_drill_goes_on(cached: Settings, lost: str) -> None:
     """As after a power cut, or when the container that filled it was removed in the middle."""

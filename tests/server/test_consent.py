@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from pathlib import Path
@@ -47,7 +48,14 @@ async def test_question_tells_what_would_be_done(local_database: LocalDatabase, 
         restored = await it.call("restore", backup="latest")
     [question] = user.questions
     time_of_it = made["created_at"][:19].replace("T", " ")
-    for fact in (made["name"], time_of_it, f"{ROWS} rows", f"{AGENTS} in agents", local_database.name, "has 0"):
+    for fact in (
+        made["name"],
+        time_of_it,
+        f"What comes: {ROWS} rows",
+        f"{AGENTS} of them in agents",
+        local_database.name,
+        "0 of them",
+    ):
         assert fact in question, fact
     assert restored["source"] == made["name"]
     assert restored["integrity_rows"] == AGENTS
@@ -105,20 +113,33 @@ async def test_with_that_setting_the_user_is_asked_in_the_conversation(local: Se
     assert user.questions == []
 
 
-async def test_question_says_loudly_that_the_live_database_has_more(
+async def test_question_compares_what_comes_with_what_it_replaces(
     local_database: LocalDatabase, local: Settings
 ) -> None:
     user = User("decline")
     async with agent(local, "2025-11-25", user) as it:
-        await it.call("backup")
+        made = await it.call("backup")
         execute(local_database, "CREATE TABLE letta.more AS SELECT generate_series(1, 100) AS id")
         await it.fail("restore", backup="latest")
+        rehearsed = await it.call("restore", backup="latest", dry_run=True)
         execute(local_database, "DROP TABLE letta.more; DELETE FROM letta.messages")
         await it.fail("restore", backup="latest")
     more, less = user.questions
-    assert f"The live database has {ROWS + 100} rows in " in more
-    assert "CAUTION: it has 100 more rows than the backup!" in more
-    assert "The live database has " in less
+    moment = f"{made['created_at'][:10]} {made['created_at'][11:19]} UTC"
+    assert re.search(
+        rf"PostgreSQL 18\.\d+\? What comes: {ROWS} rows in {made['total_tables']} tables, {AGENTS} of them "
+        rf"in agents, \d+\.\d MB; it holds what was written until {moment}\. ",
+        more,
+    )
+    assert re.search(
+        rf"What it replaces: {ROWS + 100} rows in {made['total_tables'] + 1} tables, {AGENTS} of them in "
+        r"agents, \d+\.\d MB; writes after that backup: ",
+        more,
+    )
+    caution = "CAUTION: the live database has 100 more rows, 1 more table than what comes!"
+    assert caution in more
+    assert caution in rehearsed["comparison"]
+    assert "What it replaces: " in less
     assert "CAUTION" not in less
 
 
@@ -305,10 +326,11 @@ async def test_question_is_of_now_though_an_earlier_one_stayed_open(
         execute(local_database, "TRUNCATE letta.agents CASCADE")
         await it.fail("restore", backup="latest")
     before, now = asked
-    assert f"has {AGENTS} in agents" in before
-    assert "has 0 in agents" in now
+    assert re.search(f"it replaces: .* {AGENTS} of them in agents", before)
+    assert re.search("it replaces: .* 0 of them in agents", now)
 
 
+@pytest.mark.sample(1)
 @each_era
 async def test_dry_run_asks_nobody_and_changes_nothing(
     local_database: LocalDatabase, local: Settings, era: str
@@ -324,6 +346,7 @@ async def test_dry_run_asks_nobody_and_changes_nothing(
     assert undo_points(local_database) == []
 
 
+@pytest.mark.sample(1)
 @each_era
 async def test_what_can_not_be_restored_is_not_asked_about(local: Settings, era: str) -> None:
     user = User()
@@ -371,6 +394,7 @@ async def test_answer_is_stale_when_the_file_was_replaced(
     assert live_oid(local_database) == before
 
 
+@pytest.mark.sample(1)
 @each_era
 async def test_answer_is_stale_when_the_database_was_recreated(
     local_database: LocalDatabase, local: Settings, era: str

@@ -8,6 +8,7 @@ too, except those in which every CREATE DATABASE leaves rows: there this databas
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from ...models.manifest import Activity
 from .session import Session
@@ -59,6 +60,20 @@ def activity(session: Session) -> Activity:
                  FROM pg_database WHERE datname = current_database()) AS d"""
     )[0]
     return Activity(**row)
+
+
+def last_commit(session: Session) -> datetime | None:
+    """Return when the server last committed a transaction that wrote, in any of its databases; None unless it records
+    that (`track_commit_timestamp`) and there was one since its start.
+
+    Nothing else tells when: a table's file also changes when its rows are read for the first time, and not before a
+    checkpoint (seen on 18.6).
+    """
+    row = session.rows(
+        """SELECT CASE WHEN current_setting('track_commit_timestamp')::bool
+                  THEN (SELECT timestamp FROM pg_last_committed_xact()) END AS at"""
+    )[0]
+    return None if row["at"] is None else datetime.fromisoformat(row["at"]).astimezone(UTC)
 
 
 @dataclass(frozen=True)

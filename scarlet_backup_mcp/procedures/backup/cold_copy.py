@@ -21,6 +21,7 @@ from ...hosts.docker.helper import Sight
 from ...models.manifest import VolumeManifest
 from ...progress import Progress
 from ...store.writing import PartialFile
+from .. import durations
 from ..catalog import recorded
 from ..catalog.recorded import Order
 from ..context import BackupContext
@@ -83,7 +84,7 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
             progress.stage("checking the files")
             cluster = data_directory.examine(host, container_info)
             recorded.require_room(context, int(cluster.bytes * volume_copy.ROOM), "these files")
-            progress.stage("copying the files", cluster.bytes)
+            progress.stage("copying the files", cluster.bytes, durations.of_dumping(cluster.bytes))
             written = archive.write(
                 host,
                 data_directory.tar(container_info),

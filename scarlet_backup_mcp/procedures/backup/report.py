@@ -15,6 +15,8 @@ from ..context import BackupContext
 from ..gate import judge
 from ..proc004 import CHECK_BACKUP, COPY_VOLUME, CREATE_BACKUPS, DUMP, GO_TO_DIRECTORY, PREREQUISITES
 
+SHOWN_TABLES = 10
+
 
 @dataclass(frozen=True)
 class Proof:
@@ -87,6 +89,7 @@ def outcome(
     copied = manifest if isinstance(manifest, VolumeManifest) else None
     cold_copy = copied is not None and copied.cold
     where = context.describe()
+    tables = _tables(manifest)
     held = f"{copied.files:,} files" if copied is not None and copied.rows is None else f"{manifest.rows:,} rows"
     return Backup(
         name=manifest.name,
@@ -101,7 +104,8 @@ def outcome(
         server=context.about,
         databases=copied.databases if copied else [],
         cold=cold_copy,
-        tables=_tables(manifest),
+        tables=sorted(tables, key=lambda table: -table.rows)[:SHOWN_TABLES],
+        total_tables=len(tables),
         rows=manifest.rows,
         integrity_rows=manifest.integrity_rows,
         steps=[

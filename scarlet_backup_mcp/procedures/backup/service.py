@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -29,8 +30,9 @@ from ...progress import Progress
 from ...store.lock import patiently, writer_lock
 from ...store.names import SUFFIXES
 from ...store.writing import PartialFile
+from .. import durations
 from ..call_notes import CallNotes
-from ..catalog import proved_definitions, recorded
+from ..catalog import proved_definitions, recorded, records
 from ..catalog.recorded import Order
 from ..catalog.records import last_full
 from ..context import BackupContext
@@ -99,6 +101,7 @@ def _take(
     directory = context.directory
     directory.prepare()  # first, so that the audit log can record whatever fails next
     settle_first(context, progress, notes)
+    _expect(context, progress, kind, verify)
     progress.stage("looking at the container")
     stopped = cold_copy.stopped(context) if kind == "volume" else None
     container_info = stopped or require_running(context)
@@ -126,6 +129,19 @@ def _take(
     proof = _proof(context, manifest, verify if valid or verify == "drill" else "full", progress, patience_seconds)
     warnings = [*notes.settled, *directory.warnings(), *said]
     return outcome(context, manifest, valid, proof, warnings, time.monotonic() - began)
+
+
+def _expect(context: BackupContext, progress: Progress, kind: Kind, verify: BackupLevel) -> None:
+    """Let the bar expect a backup like the last one."""
+    last = last_full(context, (kind,))
+    if last is None:
+        return
+    with suppress(BackupToolError):
+        entry, drills = context.directory.find(last.name), verify == "drill"
+        if verify == "auto":
+            manifest = records.manifest_of(context, entry)
+            drills = isinstance(manifest, Manifest) and proved_definitions.due(context, manifest) is not None
+        progress.expect(durations.of_backup(durations.content_bytes(entry), drills=drills))
 
 
 def _tidy_up(context: BackupContext, progress: Progress, notes: CallNotes) -> None:

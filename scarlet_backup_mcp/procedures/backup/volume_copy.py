@@ -30,7 +30,7 @@ from ...postgres.server.activity import activity
 from ...postgres.server.session import OWN_SEARCH_PATH
 from ...progress import Progress
 from ...store.writing import PartialFile
-from .. import disk_space
+from .. import disk_space, durations
 from ..catalog import recorded
 from ..catalog.recorded import Order
 from ..catalog.records import last_full
@@ -86,7 +86,9 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
         name = context.directory.new_name(context.settings.prefix, compression, "volume")
         with PartialFile(context.directory.path / name) as partial:
             with wal_kept(session):
-                progress.stage("copying the cluster", before.cluster_bytes)
+                progress.stage(
+                    "copying the cluster", before.cluster_bytes, durations.of_dumping(before.cluster_bytes or 0)
+                )
                 written = archive.write(
                     context.host,
                     programs.pg_basebackup(),

@@ -28,7 +28,7 @@ from ...postgres.server.effective import SEARCH_PATH
 from ...postgres.server.installation import extensions_of
 from ...postgres.server.session import Server, Session
 from ...progress import Progress
-from .. import disk_space
+from .. import disk_space, durations
 from ..catalog import recorded
 from ..catalog.records import BackupRecord
 from ..context import TAG, BackupContext
@@ -297,10 +297,12 @@ class _Restorer:
 
     def _load(self, staging: Staging) -> bool:
         name, report, loader = self.record.name, self.found.report, staging.loader
-        self.progress.stage(f"restoring {name} into {self.found.trial.where}", self.record.entry.bytes)
+        size = self.record.entry.bytes
+        seconds = durations.of_loading(durations.content_bytes(self.record.entry))
+        self.progress.stage(f"restoring {name} into {self.found.trial.where}", size, seconds)
         began = time.monotonic()
         try:
-            staging.load(self.record.entry.bytes)
+            staging.load(size)
         except LoadFailed as error:
             written, here = programs.major(self._written_by), programs.major(report.server_version)
             lacking, foreign = loader.warnings, self.record.foreign

@@ -25,6 +25,7 @@ from ...postgres.server import databases, programs
 from ...postgres.server.counting import count_table
 from ...postgres.server.session import Server
 from ...progress import Progress
+from .. import durations
 from ..catalog import records
 from ..catalog.records import BackupRecord
 from ..context import BackupContext
@@ -194,7 +195,7 @@ class _VolumeDrill:
         with self._giving_up(DUMPED):
             with self.server.session(name, self.options, self.progress) as session:
                 encoding = pg.properties(session).encoding
-            self.progress.stage(f"dumping {name}", size)
+            self.progress.stage(f"dumping {name}", size, durations.of_dumping(size or 0))
             unread = self.unread.setdefault(name, [])
             while True:
                 dumped = self._try_to_dump(name, encoding, unread)

@@ -15,6 +15,7 @@ from ...postgres.server import catalogue as pg
 from ...postgres.server import counting
 from ...postgres.server.session import Session
 from ...progress import Progress
+from ...wording import number_of
 from ..context import BackupContext
 from ..loading import load_checks
 from ..loading.attempts import Loader
@@ -136,14 +137,13 @@ def check_integrity_rows(context: BackupContext, planned: SqlPlan, work: Staged,
             "The live database is unchanged.",
             _role_settings(context, manifest),
         )
-    if found is None and planned.integrity_rows_now is not None:
+    before = planned.now.integrity_rows
+    if found is None and before is not None:
         raise RestoreFailed(
             f"The file has no table {table}, which the live database has. The live database is unchanged."
         )
-    if found is not None and found * 2 < (planned.integrity_rows_now or 0):
-        work.warnings.append(
-            f"It has {found:,} rows in {table}; the database before had {planned.integrity_rows_now:,}."
-        )
+    if found is not None and before is not None and found * 2 < before:
+        work.warnings.append(f"It has {number_of(found, 'row')} in {table}; the database before had {before:,}.")
     work.integrity_rows = found
     work.did(f"SELECT count(*) FROM {table}, in the new database", count.told)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -39,7 +39,8 @@ M = TypeVar("M", bound=ManifestHead)
 
 @dataclass(frozen=True)
 class SqlPlan:
-    """What would be restored over what. `sha256` and `live_oid` are what a confirmation is bound to."""
+    """What would be restored over what. `sha256` and `live_oid` are what a confirmation is bound to. `brings` and `now`
+    say how much comes and how much is there, as far as it was counted."""
 
     source: str
     options: RestoreOptions
@@ -50,9 +51,7 @@ class SqlPlan:
     server: str
     sha256: str | None
     live_oid: int | None
-    rows: int | None
-    integrity_rows: int | None
-    integrity_rows_now: int | None
+    brings: Size
     now: Size
     undo_points: list[UndoPoint]
     databases: dict[str, pg.DatabaseFacts]
@@ -84,25 +83,24 @@ class SqlPlan:
         """Whether the backup is tried out in a sandbox first."""
         return self.options.drills(self.record)
 
+    def comparison(self, table: str) -> str:
+        """Describe what comes and what it replaces, loudly if that is more."""
+        return size_guard.compared(self.brings, None if self.live_oid is None else self.now, table)
+
     def question(self, table: str, dropping: str | None) -> str:
         """Write the question that a user is asked before the restore. `dropping` is the undo point that is dropped."""
-        kind = "the undo point" if self.undo else "the backup"
-        inside = "" if self.rows is None else f", {self.rows:,} rows, {self.integrity_rows} in {table}"
+        kind, inside = "the undo point" if self.undo else "the backup", ""
         if self.record is not None:
             outcome, page = self.record.verification, self.options.code_page
             page = page or (outcome.code_page if outcome else None)
             proved = self.record.proved_with(page)
             read = f" when read with code page {page}" if page else ""
-            inside += f", proved by a restore drill on {proved:%Y-%m-%d}{read}" if proved else ", not proved by a drill"
-        now = (
-            "which does not exist now"
-            if self.live_oid is None
-            else f"which has {self.integrity_rows_now} in {table} now"
-        )
+            inside = f", proved by a restore drill on {proved:%Y-%m-%d}{read}" if proved else ", not proved by a drill"
+        now = ", which does not exist now" if self.live_oid is None else ""
         words = [
             f"Restore {kind} {self.source} (of {self.created_at:%Y-%m-%d %H:%M:%S} UTC{inside}) as the database "
-            f"{self.database} of {self.server}, {now}?",
-            *filter(None, [size_guard.compared(Size(self.rows, self.integrity_rows), self.now, table)]),
+            f"{self.database} of {self.server}{now}?",
+            self.comparison(table),
             *self.warnings,
         ]
         if self.live_oid is not None:
@@ -123,11 +121,13 @@ def plan(
     source: str,
     session: Session,
     options: RestoreOptions,
+    *,
+    asked: bool = False,
 ) -> SqlPlan:
     """Resolve `source` (a backup's name, `latest`, or an undo point's name) and look at what it would replace.
 
-    `session` is one in the maintenance database. Reads only. Raises RestoreRefused's children, BackupMissing and
-    NameRefused.
+    `session` is one in the maintenance database. If the user was `asked`, and so has seen how much each side has, that
+    is not counted again. Reads only. Raises RestoreRefused's children, BackupMissing and NameRefused.
     """
     progress.stage("looking at the source and the live database")
     facts, databases = pg.server_facts(session), pg.databases(session)
@@ -144,25 +144,29 @@ def plan(
                 "Leave these three arguments out.",
                 again(code_page=None, drill=None, accept_violations=None),
             )
-        record, sha256, created, rows = None, None, undo.created_at, None
-        integrity = _integrity(context, undo.name).rows
-        warnings: list[str] = []
+        record, sha256, created, warnings = None, None, undo.created_at, list[str]()
+        brings = Size(None, _integrity(context, undo.name).rows)
+        if not asked:
+            brings = size_guard.measured(context, undo.name, brings.integrity_rows, progress)
+            size_now = size_guard.measured(context, context.database, now.rows, progress) if live else size_now
+        brings = replace(brings, written=f"it was set aside at {created:%Y-%m-%d %H:%M:%S} UTC")
     else:
         record = _known(context, source, facts)
         manifest = record.manifest
         warnings = _check_origin(context, record, facts, options)
         warnings += _newer_volume(context, record)
         if manifest is not None:
-            sha256, brings = manifest.sha256, Size(manifest.rows, manifest.integrity_rows)
+            sha256, brings = manifest.sha256, size_guard.recorded(manifest)
         else:
             sha256, brings, told = foreign_source.look(
                 context, record, options.accept_other_database, options.code_page, progress
             )
             warnings += told
-        size_now = size_guard.live(context, now.rows, progress) if live else size_now
+        if live and (not asked or pg_restore.is_archive(record)):  # whose size nobody knew when the user was asked
+            size_now = size_guard.measured(context, context.database, now.rows, progress, manifest)
         table = context.settings.integrity_table
         warnings += size_guard.check(record.name, brings, size_now, table, accepted=options.accept_smaller)
-        created, rows, integrity = record.created_at, brings.rows, brings.integrity_rows
+        created = record.created_at
     warnings += [f"In the current database {now.why}."] if now.why else []
     return SqlPlan(
         source=undo.name if undo else record.name if record else source,
@@ -171,12 +175,10 @@ def plan(
         undo=undo,
         created_at=created,
         database=context.database,
-        server=context.describe(),
+        server=f"{context.describe()}, PostgreSQL {facts.version}",
         sha256=sha256,
         live_oid=live.oid if live else None,
-        rows=rows,
-        integrity_rows=integrity,
-        integrity_rows_now=now.rows,
+        brings=brings,
         now=size_now,
         undo_points=points,
         databases=databases,

@@ -15,6 +15,7 @@ from ...models.results import DependentReport, Restore
 from ...postgres.server.session import Session
 from ...progress import Progress
 from ...store.lock import writer_lock
+from .. import durations
 from ..call_notes import CallNotes
 from ..catalog import records
 from ..context import BackupContext
@@ -60,6 +61,8 @@ class SqlRestore:
         journals.require_running(context)
         with context.server.session(context.maintenance_database, progress=self.progress) as session:
             planned = self._plan(session)
+            if planned.entry is not None:
+                self.progress.expect(durations.of_verification(durations.content_bytes(planned.entry), "full"))
             work = Staged(staging=planned.source)
             work.warnings += planned.warnings
             preflight.check_swap(context, session, planned)
@@ -71,7 +74,8 @@ class SqlRestore:
             work.steps.append(RESTORE.titled(title).reported(None, "not done: dry run"))
         return self._report(planned, work, began, undo).model_copy(
             update={
-                "integrity_rows": planned.integrity_rows,
+                "comparison": planned.comparison(context.settings.integrity_table),
+                "integrity_rows": planned.brings.integrity_rows,
                 "dependents": [DependentReport(name=d.name, action="would be restarted") for d in running],
                 "remedy": "To do it, restore without the dry run.",
                 "next_call": self.options.call(planned.source),
@@ -88,7 +92,10 @@ class SqlRestore:
         with writer_lock(context.directory.path, "restore"), maintenance_session(context, progress) as guard:
             tidy_up(context, guard, self.notes, restoring=True)
             with journals.reserve(context.directory.path) as reserved:
-                planned = self._plan(guard)
+                planned = self._plan(guard, asked=confirmed is not None)
+                if planned.entry is not None:
+                    size = durations.content_bytes(planned.entry)
+                    progress.expect(durations.of_restore(size, drills=planned.drills))
                 if confirmed is not None and confirmed != _confirms(planned):
                     raise ConfirmationStale(
                         f"{planned.source} or the live database has changed since the confirmation."
@@ -125,8 +132,8 @@ class SqlRestore:
 
     # ----------------------------------------------------------------------------------------------------------------
 
-    def _plan(self, session: Session) -> SqlPlan:
-        return plan(self.context, self.progress, self.source, session, self.options)
+    def _plan(self, session: Session, *, asked: bool = False) -> SqlPlan:
+        return plan(self.context, self.progress, self.source, session, self.options, asked=asked)
 
     def _check_source(self, session: Session, planned: SqlPlan, work: Staged) -> None:
         record = planned.record
@@ -161,7 +168,7 @@ class SqlRestore:
             undo_point=undo,
             rows_compared=work.rows_compared,
             integrity_rows=work.integrity_rows,
-            integrity_rows_before=planned.integrity_rows_now,
+            integrity_rows_before=planned.now.integrity_rows,
             unavailable_seconds=None,
             dependents=[],
             steps=work.steps,

@@ -29,6 +29,7 @@ from ...postgres.server.effective import SEARCH_PATH
 from ...postgres.server.quoting import identifier
 from ...postgres.server.session import OWN_SEARCH_PATH, Session
 from ...progress import Progress
+from .. import durations
 from ..catalog.records import BackupRecord
 from ..context import TAG, BackupContext
 from ..disk_space import drop_after
@@ -52,7 +53,7 @@ def from_undo_point(planned: SqlPlan) -> Staged:
     """Find the undo point, which is complete."""
     work = Staged(staging=planned.source, incoming_oid=planned.databases[planned.source].oid)
     work.comment = planned.databases[planned.source].comment
-    work.integrity_rows = planned.integrity_rows
+    work.integrity_rows = planned.brings.integrity_rows
     work.did("Find the undo point", planned.source)
     return work
 
@@ -223,7 +224,8 @@ def _bring_in(
     try:
         progress.stage("creating a new database next to the live one")
         staging.create()
-        progress.stage(f"loading {planned.source}", size)
+        seconds = durations.of_loading(durations.content_bytes(planned.entry)) if planned.entry else None
+        progress.stage(f"loading {planned.source}", size, seconds)
         try:
             with still_there("the load"):
                 staging.load(size)

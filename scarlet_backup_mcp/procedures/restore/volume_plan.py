@@ -47,7 +47,8 @@ ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 class VolumePlan:
     """What would come into which data directory. `record` is the archive; None for an undo point, which is of `undo`'s
     stamp. `container_info` is None without a container. `databases` are those of the server now, if it could be asked.
-    `read` is a foreign archive, and `brings` what its configuration would do."""
+    `brings` and `now` say how much of the configured database comes and is there, as far as it was counted; `now` is
+    None if the server does not have it. `read` is a foreign archive, and `effects` what its configuration would do."""
 
     source: str
     options: RestoreOptions
@@ -59,11 +60,12 @@ class VolumePlan:
     site: Site
     image: str
     databases: list[str]
-    integrity_rows_now: int | None
+    server_version: str
+    brings: Size
+    now: Size | None
     warnings: list[str]
-    now: Size | None = None
     read: Archive | None = None
-    brings: list[ConfigurationFinding] = field(default_factory=list[ConfigurationFinding])
+    effects: list[ConfigurationFinding] = field(default_factory=list[ConfigurationFinding])
 
     @property
     def identity(self) -> dict[str, str]:
@@ -76,16 +78,17 @@ class VolumePlan:
         return self.record.manifest if self.record else None
 
     @property
-    def brought(self) -> Size:
-        """How much the archive has of the configured database."""
-        manifest = self.manifest
-        return Size(manifest.rows, manifest.integrity_rows) if manifest else Size(None, None)
-
-    @property
     def where(self) -> str:
         """The volume, in words."""
         what = f"the volume {self.site.volume}" if self.site.volume else f"what is mounted at {self.site.mounted_at}"
-        return f"{what} of the container {self.container_info.container}" if self.container_info else what
+        if self.container_info is None:
+            return what
+        known = (
+            f"Compose project {self.container_info.project}" if self.container_info.project else "",
+            f"PostgreSQL {self.server_version}" if self.server_version else "",
+        )
+        about = f" ({', '.join(filter(None, known))})" if any(known) else ""
+        return f"{what} of the container {self.container_info.container}{about}"
 
     @property
     def source_of_mount(self) -> str:
@@ -105,6 +108,10 @@ class VolumePlan:
         """Whether the archive is tried out in a sandbox first."""
         return self.options.drills(self.record)
 
+    def comparison(self, table: str) -> str:
+        """Describe what comes of the configured database and what it replaces, loudly if that is more."""
+        return size_guard.compared(self.brings, self.now, table)
+
     def question(self, table: str) -> str:
         """Write the question that a user is asked before the restore."""
         kind, inside = "the undo point", ""
@@ -113,16 +120,14 @@ class VolumePlan:
             kind = "the volume backup"
             proved = self.record.proved_at
             inside = f", proved by a restore drill on {proved:%Y-%m-%d}" if proved else ", not proved by a drill"
-            if manifest is not None and manifest.rows is not None:
-                inside += f", {manifest.rows:,} rows, {manifest.integrity_rows} in {table}"
         holds = f" (databases {', '.join(manifest.databases)})" if manifest and manifest.databases else ""
         now = ", ".join(self.databases) or "unknown, the server does not answer"
         return " ".join(
             [
                 f"Restore {kind} {self.source} (of {self.created_at:%Y-%m-%d %H:%M:%S} UTC{inside}) into {self.where}? "
-                f"The whole cluster comes back{holds}: every current database ({now}; "
-                f"{self.integrity_rows_now} in {table}) is replaced, with roles, passwords and settings.",
-                *filter(None, [size_guard.compared(self.brought, self.now, table) if self.now else ""]),
+                f"The whole cluster comes back{holds}: every current database ({now}) is replaced, with roles, "
+                "passwords and settings.",
+                self.comparison(table),
                 *self.warnings,
                 "The server is stopped meanwhile. Its current contents are kept in the volume as an undo point; an "
                 "older one of a volume is removed.",
@@ -144,9 +149,11 @@ def is_volume(context: BackupContext, source: str) -> bool:
     return context.directory.find(source).name.kind == "volume"
 
 
-def plan(context: BackupContext, progress: Progress, source: str, options: RestoreOptions) -> VolumePlan:
-    """Resolve `source` and look at what it would replace. Reads only. Raises RestoreRefused's children, BackupMissing,
-    HostError."""
+def plan(
+    context: BackupContext, progress: Progress, source: str, options: RestoreOptions, *, asked: bool = False
+) -> VolumePlan:
+    """Resolve `source` and look at what it would replace. If the user was `asked`, and so has seen how much each side
+    has, that is not counted again. Reads only. Raises RestoreRefused's children, BackupMissing, HostError."""
     progress.stage("looking at the source and the volume")
     if options.code_page is not None or options.accept_violations:
         raise ArgumentsInvalid(
@@ -170,34 +177,39 @@ def plan(context: BackupContext, progress: Progress, source: str, options: Resto
     site = _site(context, container_info, manifest)
     warnings = _check_origin(context, record, options) if record else []
     running = container_info is not None and container_info.state == "running"
-    databases, rows, settings = _look(context, site, source if undo else None) if running else ([], None, {})
-    now = size_guard.live(context, rows, progress) if record is not None and context.database in databases else None
-    if manifest is not None and now is not None:
-        brings = Size(manifest.rows, manifest.integrity_rows)
+    live = _look(context, site, source if undo else None) if running else LiveServer()
+    created = record.created_at if record else own_names.stamped(VOLUME_UNDO, source) or datetime.now(UTC)
+    set_aside = f"it was set aside at {created:%Y-%m-%d %H:%M:%S} UTC" if undo else ""
+    brings = size_guard.recorded(manifest) if manifest else Size(None, None, written=set_aside)
+    now = Size(None, live.integrity_rows) if context.database in live.databases else None
+    if now is not None and not asked:
+        now = size_guard.measured(context, context.database, now.integrity_rows, progress, manifest)
+    if now is not None:
         table = context.settings.integrity_table
         warnings += size_guard.check(source, brings, now, table, accepted=options.accept_smaller)
-    read, brought = None, list[ConfigurationFinding]()
+    read, effects = None, list[ConfigurationFinding]()
     if record is not None and manifest is None:
         read = archive.read(record.entry.path, record.entry.name.compression, progress)
-        if brought := archive_configuration.findings_of(read.contents, settings):
+        if effects := archive_configuration.findings_of(read.contents, live.settings):
             accepted = options.accept_configuration
-            warnings.append(archive_configuration.on_restore(brought, source, accepted=accepted))
+            warnings.append(archive_configuration.on_restore(effects, source, accepted=accepted))
     return VolumePlan(
         source=source,
         options=options,
         record=record,
         sha256=manifest.sha256 if manifest else read.sha256 if read else None,
         undo=undo,
-        created_at=record.created_at if record else own_names.stamped(VOLUME_UNDO, source) or datetime.now(UTC),
+        created_at=created,
         container_info=container_info,
         site=site,
         image=_image(container_info, manifest),
-        databases=databases,
-        integrity_rows_now=rows,
-        warnings=warnings,
+        databases=live.databases,
+        server_version=live.version,
+        brings=brings,
         now=now,
+        warnings=warnings,
         read=read,
-        brings=[] if options.accept_configuration else brought,
+        effects=[] if options.accept_configuration else effects,
     )
 
 
@@ -309,19 +321,30 @@ def _check_origin(context: BackupContext, record: BackupRecord[VolumeManifest], 
     return warnings
 
 
-def _look(context: BackupContext, site: Site, undo: str | None) -> tuple[list[str], int | None, dict[str, str]]:
-    """Return the live server's databases, the rows of its integrity table, and the settings that an archive's are
-    compared with, as far as it answers. Raises PreflightFailed if its data directory is another one than the
+@dataclass(frozen=True)
+class LiveServer:
+    """The live server as far as it answers: its databases, the rows of its integrity table, and the settings that an
+    archive's are compared with."""
+
+    databases: list[str] = field(default_factory=list[str])
+    version: str = ""
+    integrity_rows: int | None = None
+    settings: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def _look(context: BackupContext, site: Site, undo: str | None) -> LiveServer:
+    """Look at the live server. Raises PreflightFailed if its data directory is another one than the
     container's environment says, BackupMissing if the undo point is not in it."""
     try:
         with context.server.session(context.maintenance_database) as session:
-            names, directory = sorted(pg.databases(session)), pg.server_facts(session).data_directory
+            names, facts = sorted(pg.databases(session)), pg.server_facts(session)
             settings = live_settings(session)
             points = [point.name for point in own_names.volume_undo_points(pg.entries_beside(session, ASIDE))]
     except BackupToolError:
-        return [], None, {}
+        return LiveServer()
     if undo is not None and points and undo not in points:  # none: perhaps the role may not look there
         raise no_undo_point(undo, points)
+    directory = facts.data_directory
     if directory is not None and PurePosixPath(directory) != PurePosixPath(site.data_directory):
         raise PreflightFailed(
             f"The server's data directory is {directory}, but PGDATA of its container is {site.data_directory}.",
@@ -331,4 +354,4 @@ def _look(context: BackupContext, site: Site, undo: str | None) -> tuple[list[st
         rows = count_table(context.server, context.database, context.settings.integrity_table).rows
     except BackupToolError:
         rows = None
-    return names, rows, settings
+    return LiveServer(names, facts.version, rows, settings)

@@ -31,6 +31,8 @@ from ...postgres.cluster.configuration import SIGNALS
 from ...progress import Progress
 from ...store.lock import writer_lock
 from ...store.reading import CompressionDamaged, FileReader, decompress
+from ...wording import number_of
+from .. import durations
 from ..call_notes import CallNotes
 from ..catalog.records import BackupRecord
 from ..context import BackupContext
@@ -83,9 +85,11 @@ class VolumeRestore:
 
     def dry_run(self) -> Restore:
         """Check everything that `run` would check except for a drill. Changes nothing in the volume."""
-        context, progress, planned = self.context, self.progress, self._plan()
         began = time.monotonic()
+        context, progress, planned = self.context, self.progress, self._plan()
         work = VolumeRestored(warnings=list(planned.warnings))
+        if planned.record is not None:
+            progress.expect(durations.of_verification(durations.content_bytes(planned.record.entry), "full"))
         read = _read(planned, work, progress)
         there = planned.container_info is not None or (
             planned.site.volume is not None and volume_exists(planned.site.volume)
@@ -100,7 +104,7 @@ class VolumeRestore:
         for title in (
             *(["Restore it into a sandbox"] if planned.drills else []),
             *(["Unpack it next to the current contents"] if planned.record else []),
-            *(["Comment out what its configuration would do"] if planned.brings else []),
+            *(["Comment out what its configuration would do"] if planned.effects else []),
             "Stop the services that depend on the server, and the server",
             "Exchange the contents of the volume by renames",
             "Start the server, look at it, and start those services again",
@@ -116,14 +120,14 @@ class VolumeRestore:
         context.directory.prepare()
         with writer_lock(context.directory.path, "restore"):
             self._settle_database()
-            planned = self._plan()
+            planned = self._plan(asked=confirmed is not None)
             if confirmed is not None and confirmed != _confirms(planned):
                 raise ConfirmationStale(f"{planned.source} or the container has changed since the confirmation.")
             self.notes.announce(planned.identity)
             return _restore(context, progress, planned, [*self.notes.settled, *planned.warnings])
 
-    def _plan(self) -> VolumePlan:
-        return plan(self.context, self.progress, self.source, self.options)
+    def _plan(self, *, asked: bool = False) -> VolumePlan:
+        return plan(self.context, self.progress, self.source, self.options, asked=asked)
 
     def _settle_database(self) -> None:
         """Settle a database's restore that was interrupted there. Raises RestoreInterrupted."""
@@ -139,6 +143,9 @@ def _confirms(planned: VolumePlan) -> Confirmed:
 def _restore(context: BackupContext, progress: Progress, planned: VolumePlan, warnings: list[str]) -> Restore:
     began = time.monotonic()
     work = VolumeRestored(warnings=warnings)
+    if planned.record is not None:
+        size = durations.content_bytes(planned.record.entry)
+        progress.expect(durations.of_restore(size, drills=planned.drills))
     read = _verified(context, planned, work, progress)
     dependents = context.host.dependents() if planned.container_info else []
     running = [d for d in dependents if d.running] if planned.options.stop_dependents else []
@@ -305,10 +312,10 @@ def _bring_in(
         if not contents.is_there:
             contents.make_ready(owner)
         contents.unpack(_tar(planned, read, progress), read.contents.root, owner, progress)
-        if planned.brings:
+        if planned.effects:
             expected = {name: file for name, file in expected.items() if name not in SIGNALS}
-            expected |= contents.disarm(read.contents.kept, planned.brings, progress)
-            work.did("Comment out what its configuration would do", f"{len(planned.brings)} lines")
+            expected |= contents.disarm(read.contents.kept, planned.effects, progress)
+            work.did("Comment out what its configuration would do", number_of(len(planned.effects), "line"))
         progress.stage("reading back what was unpacked")
         if differing := contents.differing(expected, progress):
             raise RestoreFailed(
@@ -369,6 +376,7 @@ def _report(
         drill=work.drill,
         database=context.database,
         server=context.about,
+        comparison="" if restored else planned.comparison(context.settings.integrity_table),
         undo_point=undo,
         rows_compared=None,
         files_compared=work.files,
@@ -377,7 +385,7 @@ def _report(
         else planned.manifest.integrity_rows
         if planned.manifest
         else None,
-        integrity_rows_before=planned.integrity_rows_now,
+        integrity_rows_before=planned.now.integrity_rows if planned.now else None,
         unavailable_seconds=None if away is None else round(away, 3),
         dependents=dependents,
         steps=work.steps,

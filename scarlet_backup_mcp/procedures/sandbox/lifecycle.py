@@ -34,6 +34,7 @@ from ...progress import Progress
 from ...store.lock import remove_unused, writer_lock
 from ...store.names import PARTIAL
 from ...store.owner import OWNER, owner_of
+from .. import durations
 from ..context import TAG, BackupContext
 
 DRILLS = ".scarlet-drill"
@@ -122,7 +123,7 @@ def _making_room(context: BackupContext, progress: Progress) -> Generator[tuple[
     with ExitStack() as held:
         owner = _begin(held, context, progress)
         left = [f"Removed {name}, left by a drill that was killed." for name in _remove_leftovers(context, owner)]
-        progress.stage("starting a sandbox server")
+        progress.stage("starting a sandbox server", seconds=durations.SANDBOX)
         yield _likeness(context, progress), owner, left
 
 

@@ -18,6 +18,7 @@ from ...store.encodings import DESCRIPTIONS
 from ...store.forms import ARCHIVES
 from ...store.forms import DESCRIPTIONS as DESCRIPTIONS_OF_FORMS
 from ...store.powershell import Survey
+from .. import durations
 from ..catalog import recorded, records
 from ..catalog.records import BackupRecord
 from ..context import BackupContext
@@ -94,6 +95,7 @@ def verify(
     """
     began = time.monotonic()
     entry = _entry(context, name)
+    progress.expect(durations.of_verification(durations.content_bytes(entry), level))
     if entry.name.kind == "volume":
         given = [*(["code_page"] if code_page is not None else []), *(["on_live_server"] if on_live_server else [])]
         return verify_volume(context, progress, entry, level, for_sql=given)
