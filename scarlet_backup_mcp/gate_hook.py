@@ -32,18 +32,26 @@ GIT_READERS = {"add", "blame", "commit", "diff", "log", "ls-files", "show", "sta
 
 def main() -> None:
     """Deny the call on stdin, or say nothing."""
-    given = sys.stdin.buffer.read().decode("utf-8", "replace")
+    if (answer := answer_to(sys.stdin.buffer.read())) is not None:
+        print(json.dumps(answer))
+
+
+def answer_to(given: bytes) -> dict[str, Any] | None:
+    """Return what the host is told about the call that it gave; None lets it through."""
+    text = given.decode("utf-8-sig", "replace")  # PowerShell may write a mark
     try:
-        guarded = starts_it(_command(json.loads(given)))
+        guarded = starts_it(_command(json.loads(text)))
     except Exception:  # whatever it is that came instead
-        guarded = GUARDED.search(given) is not None
-    if guarded and (reason := _reason_to_deny()):
-        decision = {
+        guarded = GUARDED.search(text) is not None
+    if not guarded or not (reason := _reason_to_deny()):
+        return None
+    return {
+        "hookSpecificOutput": {
             "hookEventName": "PreToolUse",
             "permissionDecision": "deny",
             "permissionDecisionReason": f"PROC-003 must not go ahead. {reason}",
         }
-        print(json.dumps({"hookSpecificOutput": decision}))
+    }
 
 
 def starts_it(command: str) -> bool:

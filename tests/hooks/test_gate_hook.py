@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 
 from scarlet_backup_mcp import gate_hook
-from scarlet_backup_mcp.gate_hook import starts_it
+from scarlet_backup_mcp.gate_hook import answer_to, starts_it
 from scarlet_backup_mcp.models.results import Backup
 
 from ..conftest import PROJECT_ROOT, LocalDatabase
@@ -56,70 +55,53 @@ def vs_code(command: str) -> dict[str, Any]:
 HOSTS = [claude_code, vs_code]
 
 
-class Hook:
-    """The program with an environment."""
-
-    def __init__(self, environment: dict[str, str], directory: Path) -> None:
-        self.environment, self.directory = environment, directory
-
-    def __call__(self, given: object, **environment: str) -> str | None:
-        """The reason why it denies the call, None if it says nothing."""
-        text = given if isinstance(given, bytes) else json.dumps(given).encode()
-        done = subprocess.run(
-            [sys.executable, "-m", "scarlet_backup_mcp.gate_hook"],
-            input=text,
-            capture_output=True,
-            env=self.environment | environment,
-            cwd=self.directory,
-            timeout=60,
-            check=True,  # both hosts read the decision only where the exit code is 0
-        )
-        if not done.stdout:
-            return None
-        decision = json.loads(done.stdout)["hookSpecificOutput"]
-        assert decision.pop("hookEventName") == "PreToolUse"
-        assert decision.pop("permissionDecision") == "deny"
-        return decision.pop("permissionDecisionReason")
-
-
-@pytest.fixture
-def no_server(tmp_path: Path) -> Hook:
-    """Where the gate can't be asked."""
-    settings = {"VIA": "local", "DSN": "postgresql://postgres@127.0.0.1:1/letta", "DIR": str(tmp_path)}
-    variables = {f"SCARLET_BACKUP_{name}": value for name, value in settings.items()}
-    return Hook({**os.environ, **variables, "PYTHONPATH": str(PROJECT_ROOT)}, tmp_path)
+def call(environment: dict[str, str], directory: Path, given: object) -> str | None:
+    """Run the program; return the reason why it denies the call, None if it says nothing."""
+    done = subprocess.run(
+        [sys.executable, "-m", "scarlet_backup_mcp.gate_hook"],
+        input=json.dumps(given).encode(),
+        capture_output=True,
+        env=environment,
+        cwd=directory,
+        timeout=60,
+        check=True,  # both hosts read the decision only where the exit code is 0
+    )
+    if not done.stdout:
+        return None
+    decision = json.loads(done.stdout)["hookSpecificOutput"]
+    assert decision.pop("hookEventName") == "PreToolUse"
+    assert decision.pop("permissionDecision") == "deny"
+    return decision.pop("permissionDecisionReason")
 
 
 def test_it_denies_while_the_gate_is_shut_and_says_nothing_once_it_is_open(
     local_database: LocalDatabase, tmp_path: Path
 ) -> None:
     line = CommandLine(local_settings(local_database, tmp_path), tmp_path)
-    hook = Hook(line.environment, tmp_path)
-    for host in HOSTS:
-        reason = hook(host(RUN))
-        assert reason is not None
-        assert reason.startswith("PROC-003 must not go ahead.")
-        assert "PROC-004" in reason
+    reason = call(line.environment, tmp_path, claude_code(RUN))
+    assert reason is not None
+    assert reason.startswith("PROC-003 must not go ahead.")
+    assert "PROC-004" in reason
     line.answer(Backup, 0, "backup")
-    assert [hook(host(RUN)) for host in HOSTS] == [None, None]
+    assert call(line.environment, tmp_path, vs_code(RUN)) is None
 
 
-def test_it_denies_when_the_gate_can_not_be_asked(no_server: Hook) -> None:
-    reasons = [no_server(host(RUN)) for host in HOSTS]
-    assert all(reason and "must not go ahead" in reason for reason in reasons)
-    wrong = no_server(claude_code(RUN), SCARLET_BACKUP_GATE_MINUTES="soon")
-    assert wrong is not None
-    assert "SCARLET_BACKUP_GATE_MINUTES" in wrong
+def test_it_denies_when_the_gate_can_not_be_asked(tmp_path: Path) -> None:
+    environment = {**os.environ, "SCARLET_BACKUP_GATE_MINUTES": "soon", "PYTHONPATH": str(PROJECT_ROOT)}
+    reason = call(environment, tmp_path, vs_code(RUN))
+    assert reason is not None
+    assert "SCARLET_BACKUP_GATE_MINUTES" in reason
 
 
-def test_a_gate_that_does_not_answer_denies(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_gate_that_does_not_answer_denies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate_hook, "SECONDS", 0.01)
-    monkeypatch.setattr(sys, "stdin", open(os.devnull))  # noqa: SIM115
-    monkeypatch.setattr(gate_hook.json, "loads", lambda text: claude_code(RUN))  # pyright: ignore
-    gate_hook.main()
-    assert "TimeoutExpired" in capsys.readouterr().out
+    assert "TimeoutExpired" in json.dumps(answer_to(json.dumps(claude_code(RUN)).encode()))
+
+
+@pytest.fixture
+def shut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gate that is shut, without asking it: these tests are about what is asked for."""
+    monkeypatch.setattr(gate_hook, "_reason_to_deny", lambda: "No backup.")
 
 
 @pytest.mark.parametrize(
@@ -129,6 +111,7 @@ def test_a_gate_that_does_not_answer_denies(
         b"nonsense",
         b"\xff\xfe{}",
         b"[]",
+        b'\xef\xbb\xbf{"tool_input": {"file_path": "recreate_agents.py"}}',
         b'{"tool_name": "Bash"}',
         json.dumps({"tool_name": "Bash", "tool_input": RUN[:6]}).encode(),
         json.dumps({"tool_name": "editFiles", "tool_input": {"files": ["src/recreate_agents.py"]}}).encode(),
@@ -137,10 +120,8 @@ def test_a_gate_that_does_not_answer_denies(
         ).encode(),
     ],
 )
-def test_what_starts_nothing_is_left_alone(no_server: Hook, given: bytes) -> None:
-    began = time.monotonic()
-    assert no_server(given) is None
-    assert time.monotonic() - began < 20  # and does not wait for the gate
+def test_what_starts_nothing_is_left_alone(given: bytes, shut: None) -> None:
+    assert answer_to(given) is None
 
 
 @pytest.mark.parametrize(
@@ -152,8 +133,8 @@ def test_what_starts_nothing_is_left_alone(no_server: Hook, given: bytes) -> Non
         b'{"tool_input": {"task": {"command": "py", "args": ["recreate_agents.py"]}}}',
     ],
 )
-def test_what_may_start_it_is_denied_in_any_form(no_server: Hook, given: bytes) -> None:
-    assert no_server(given) is not None
+def test_what_may_start_it_is_denied_in_any_form(given: bytes, shut: None) -> None:
+    assert answer_to(given) is not None
 
 
 @pytest.mark.parametrize(
