@@ -1,5 +1,8 @@
 """What a host of bundles starts, with uv: the MCP server over stdio."""
 
-from scarlet_backup_mcp.cli.commands import main
+import sys
 
-main(["serve"])
+from scarlet_backup_mcp.__main__ import main
+
+sys.argv[1:] = ["serve"]
+main()

@@ -25,7 +25,7 @@ from scarlet_backup_mcp.settings import PREFIX, Settings, load_settings
 
 from .conftest import PROJECT_ROOT, LocalDatabase
 from .helpers.command_line import CommandLine
-from .helpers.drill import Throwaways
+from .helpers.drill import SandboxServers
 from .helpers.faces import ERAS, User, agent, jsonschema, local_settings
 from .test_generated_docs import codes
 
@@ -168,7 +168,7 @@ def settings_for(database: LocalDatabase, directory: Path) -> Settings:
 
 
 async def test_the_answers_shown_are_those_of_the_tools(
-    local_database: LocalDatabase, shared: Throwaways, tmp_path: Path
+    local_database: LocalDatabase, shared: SandboxServers, tmp_path: Path
 ) -> None:
     page, names = read(PROCEDURE["en"]), dict[str, str]()
     given: list[dict[str, Any]] = []

@@ -115,6 +115,8 @@ def _print_listing(listing: Listing) -> None:
         console.print(printable(line), markup=False, highlight=False)
     for warning in listing.warnings:
         console.print(f"Warning: {printable(warning)}", style="yellow", markup=False)
+    for line in summaries.timeline(listing.weeks):
+        console.print(line, markup=False, highlight=False)
 
 
 def _print_tables(result: Integrity) -> None:

@@ -6,11 +6,11 @@ from importlib.resources import files
 from typing import get_args
 
 from mcp.server.mcpserver import MCPServer
-from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 
 from ..errors import ConfigurationError
 from ..language import Language, language_of_the_system
 from ..settings import Settings
+from .strict_server import NoSuchItem
 from .tool_calls import App
 
 URI = "scarlet://procedure/proc-004"
@@ -28,7 +28,7 @@ def add_procedure(server: MCPServer[App], settings: Settings | ConfigurationErro
         for language in get_args(Language):
             if language == lang:
                 return _text(language)
-        raise ResourceNotFoundError(f"PROC-004 is there with lang=it and lang=en, not {lang!r}.")
+        raise NoSuchItem(f"PROC-004 is there with lang=it and lang=en, not {lang!r}.")
 
     for uri, name, function in (
         (URI, "proc-004", in_users_language),
