@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -24,9 +26,8 @@ from scarlet_backup_mcp.server.tools import create_server
 from scarlet_backup_mcp.settings import PREFIX, Settings, load_settings
 
 from .conftest import PROJECT_ROOT, LocalDatabase
-from .helpers.command_line import CommandLine
 from .helpers.drill import SandboxServers
-from .helpers.faces import ERAS, User, agent, jsonschema, local_settings
+from .helpers.faces import ERAS, Agent, User, agent, content_of, jsonschema, local_settings, text_of
 from .test_generated_docs import codes
 
 PROCEDURE = {"it": "docs/it/proc-004.md", "en": "docs/proc-004.md"}
@@ -163,36 +164,31 @@ def masked(value: Any) -> Any:
     return 0 if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def settings_for(database: LocalDatabase, directory: Path) -> Settings:
-    return local_settings(database, directory).model_copy(update={"gate_level": "full"})
-
-
-async def test_the_answers_shown_are_those_of_the_tools(
+async def test_what_is_shown_is_what_the_tools_answer(
     local_database: LocalDatabase, shared: SandboxServers, tmp_path: Path
 ) -> None:
+    """Their texts are what the commands print."""
     page, names = read(PROCEDURE["en"]), dict[str, str]()
     given: list[dict[str, Any]] = []
+    lines: list[str] = []
     done = 0
-    async with agent(settings_for(local_database, tmp_path / "backups"), "2026-07-28", User()) as it:
+    settings = local_settings(local_database, tmp_path / "backups").model_copy(update={"gate_level": "full"})
+    async with agent(settings, "2026-07-28", User()) as it:
         for number, shown in page.answers:
             for tool, arguments in page.calls[done:number]:
                 known = {name: names.get(str(value), value) for name, value in arguments.items()}
-                given.append(await it.call(tool, **known))
+                result = await it.client.call_tool(tool, known)
+                it.check(tool, result)
+                given.append(content_of(result))
+                lines += text_of(result).splitlines()
             answer = next(answer for answer in reversed(given) if set(shown) <= set(answer))
             found = {name: answer[name] for name in shown}
             names |= {shown[name]: found[name] for name in ("name", "undo_point") if name in shown}
             directory = {"directory": shown["directory"]} if "directory" in shown else {}
             assert masked(found | directory) == masked(shown)
             done = number
-
-
-def test_the_outputs_shown_are_those_of_the_commands(local_database: LocalDatabase, tmp_path: Path) -> None:
-    line = CommandLine(settings_for(local_database, tmp_path), tmp_path)
-    for command, shown in read(PROCEDURE["en"]).outputs:
-        if not command.startswith("docker"):
-            done = line.run(*shlex.split(command.removeprefix("scarlet-backup-mcp ")))
-            assert done.returncode == 0, done.stderr
-            assert masked(done.stdout.splitlines()[0]) == masked(shown)
+    outputs = [shown for command, shown in page.outputs if not command.startswith("docker ")]
+    assert {masked(shown) for shown in outputs} <= {masked(line) for line in lines}
 
 
 # -- where it is found -----------------------------------------------------------------------------------------------
@@ -200,8 +196,10 @@ def test_the_outputs_shown_are_those_of_the_commands(local_database: LocalDataba
 
 @pytest.mark.parametrize("language", PROCEDURE)
 def test_the_package_has_the_procedure_of_the_docs(language: str) -> None:
-    """`docs/` is the source; copy it after a change."""
+    """`docs/` is the source; `SCARLET_TEST_RENEW=1` copies it after a change."""
     packaged = PROJECT_ROOT / "scarlet_backup_mcp" / "documents" / f"proc-004.{language}.md"
+    if os.environ.get("SCARLET_TEST_RENEW") == "1":
+        shutil.copyfile(PROJECT_ROOT / PROCEDURE[language], packaged)
     assert packaged.read_bytes() == (PROJECT_ROOT / PROCEDURE[language]).read_bytes()
 
 
@@ -223,22 +221,22 @@ async def test_it_is_a_resource_in_the_users_language_and_in_the_one_asked_for(
     texts = {name: (PROJECT_ROOT / page).read_text(encoding="utf-8") for name, page in PROCEDURE.items()}
     uri = "scarlet://procedure/proc-004"
 
-    async def at(settings: Settings, uri: str) -> str:
-        async with agent(settings, era) as it:
-            listed = (await it.client.list_resources()).resources
-            assert uri.partition("?")[0] in [str(resource.uri) for resource in listed]
-            [content] = (await it.client.read_resource(uri)).contents
+    async def at(it: Agent, uri: str) -> str:
+        [content] = (await it.client.read_resource(uri)).contents
         assert content.mime_type == "text/markdown"
         return getattr(content, "text", "")
 
-    english, italian = load_settings(dir=tmp_path), load_settings(dir=tmp_path, lang="it")
-    assert await at(english, uri) == await at(italian, f"{uri}?lang=en") == texts["en"]
-    assert await at(italian, uri) == await at(english, f"{uri}?lang=it") == texts["it"]
-    monkeypatch.setenv("LC_ALL", "it_IT.UTF-8")
-    assert await at(english, uri) == texts["it"]
-    async with agent(english, era) as it:
+    async with agent(load_settings(dir=tmp_path, lang="it"), era) as italian:
+        assert await at(italian, uri) == texts["it"]
+        assert await at(italian, f"{uri}?lang=en") == texts["en"]
+    async with agent(load_settings(dir=tmp_path), era) as it:
+        assert uri in [str(resource.uri) for resource in (await it.client.list_resources()).resources]
+        assert await at(it, uri) == texts["en"]
+        assert await at(it, f"{uri}?lang=it") == texts["it"]
         with pytest.raises(MCPError, match="lang=it and lang=en"):
             await it.client.read_resource(f"{uri}?lang=de")
+        monkeypatch.setenv("LC_ALL", "it_IT.UTF-8")
+        assert await at(it, uri) == texts["it"]
 
 
 async def test_it_is_read_with_a_wrong_setting_too() -> None:
