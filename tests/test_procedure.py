@@ -116,14 +116,14 @@ def fields(model: type[Model]) -> set[str]:
 
 
 @each_page
-def test_each_code_and_field_and_setting_is_there(page: str) -> None:
+async def test_each_code_and_field_and_setting_is_there(page: str) -> None:
     """Words with an underline, and settings; what has none may be any word."""
     models = [*vars(results).values(), *vars(verification).values()]
     known = {name for model in models if isinstance(model, type) and issubclass(model, Model) for name in fields(model)}
     known |= {error.code for error in codes(BackupToolError)} | {
         PREFIX + name.upper() for name in Settings.model_fields
     }
-    known |= {tool.name for tool in create_server(load_settings())._tool_manager.list_tools()}  # pyright: ignore
+    known |= {tool.name for tool in await create_server(load_settings()).list_tools()}
     options = {option for command in main.commands.values() for p in command.params for option in p.opts}
     for code in read(page).code:
         for word in re.findall(r"\b[A-Za-z]+(?:_[A-Za-z]+)+\b", code):
