@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ..errors import ConfigurationError
+from ..settings import SERVING
 from .runner import Call
 
 NAMED_IN_HELP = ("dir", "container")
@@ -56,8 +57,9 @@ class Commands(click.Group):
 
 
 def is_setting(parameter: click.Parameter) -> bool:
-    """Tell whether a parameter is a setting's option, see `settings_options`."""
-    return (parameter.name or "").startswith("setting_")
+    """Tell whether a parameter is an option that `settings_options` gives to every command."""
+    name = parameter.name or ""
+    return name.startswith("setting_") and name.removeprefix("setting_") not in SERVING
 
 
 class Schedulable(Command):

@@ -31,7 +31,7 @@ from ..procedures.verify import sql as verify_sql
 from ..progress import Progress
 from ..wording import number_of, size
 from .command import Commands, Schedulable, is_setting
-from .common_options import MOST_LISTED, code_page_option, output_options, settings_options
+from .common_options import MOST_LISTED, code_page_option, output_options, serving_options, settings_options
 from .completion import backup_names, completion
 from .rendering import print_on_stderr, show_what_goes
 from .runner import BAD, IMPOSSIBLE, Call, ask, errors, run, settings_of
@@ -61,6 +61,7 @@ def main(ctx: click.Context) -> None:
 
 
 @main.command()
+@serving_options
 @settings_options
 def serve(**common: Any) -> None:
     """Serve MCP over stdio, for an agent or an inspector."""
