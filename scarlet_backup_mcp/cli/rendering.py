@@ -28,7 +28,7 @@ def print_result(result: Model, as_json: bool) -> None:
         result = _for_people(result)
     text = as_used(summaries.describe(result, command_line))
     if isinstance(result, Listing):
-        text = "\n".join([text, *_more(result)])
+        text = _with_more(text, result)
     if not sys.stdout.isatty():
         click.echo(text)
         return
@@ -53,10 +53,15 @@ def print_on_stderr(text: str) -> None:
         click.echo(printable(text), err=True)
 
 
-def _more(listing: Listing) -> list[str]:
-    """Say how to see the backups that are not listed."""
+def _with_more(text: str, listing: Listing) -> str:
+    """Say below the backups how to see those that are not listed."""
     more = listing.total_backups - sum(item.state != "partial" for item in listing.backups)
-    return [f"{more} more: --limit {min(listing.total_backups, MOST_LISTED)}"] if more > 0 else []
+    if more <= 0:
+        return text
+    lines, names = text.splitlines(), tuple(f"{printable(item.name)}  " for item in listing.backups)
+    listed = [number for number, line in enumerate(lines) if line.startswith(names)] or [len(lines) - 1]
+    lines.insert(listed[-1] + 1, f"{more} more: --limit {min(listing.total_backups, MOST_LISTED)}")
+    return "\n".join(lines)
 
 
 def _show_listing(screen: Console, listing: Listing, text: str) -> None:
