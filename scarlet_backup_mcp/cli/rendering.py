@@ -45,6 +45,14 @@ def print_result(result: Model, as_json: bool) -> None:
             _show_tables(screen, result)
 
 
+def print_lines(text: str) -> None:
+    """Print lines about the settings of this machine, which are named as the person sets them."""
+    if sys.stdout.isatty():
+        show_lines(console(), as_used(text))
+    else:
+        click.echo(printable(as_used(text)))
+
+
 def print_on_stderr(text: str) -> None:
     """Print an error or a question."""
     if sys.stderr.isatty():
