@@ -16,8 +16,9 @@ from ..redaction import printable
 
 GOOD, DOUBTFUL, BAD = "green", "yellow", "red"
 _MEANINGS = (
-    (r"^(Warning|warning):", DOUBTFUL),
-    (r"^(Error|error):", BAD),
+    (r"^ok\b", GOOD),
+    (r"^(Warning|warning|warn)\b", DOUBTFUL),
+    (r"^(Error|error|fail)\b", BAD),
     (r"\bNOT\b[^.,;:]*", BAD),
     (r"^PROC-003 may go ahead\.", GOOD),
     (r"^Healthy\b", GOOD),

@@ -21,6 +21,7 @@ from ..redaction import printable, printable_json
 from .bar import PipedProgress
 from .command import Command
 from .common_options import output_options, settings_options
+from .rendering import print_lines
 from .runner import BAD, ask, errors, settings_of
 
 _workspace = click.option(
@@ -43,8 +44,7 @@ def doctor_(fix: bool, workspace: Path, as_json: bool, quiet: bool, **common: An
     if as_json:
         click.echo(printable_json(report.model_dump_json(indent=1)))
     else:
-        for check in report.checks:
-            click.echo(printable(_line(check)))
+        print_lines("\n".join(map(_line, report.checks)))
     sys.exit(0 if report.good else BAD)
 
 
