@@ -37,6 +37,7 @@ from .rendering import print_on_stderr, show_prune
 from .runner import BAD, IMPOSSIBLE, Call, ask, errors, run, settings_of
 from .schedule_command import schedule_
 from .screen import console
+from .setup_commands import doctor_, init_
 
 SERVES = """\
 This is an MCP server: a client like Claude Code starts it and talks to it.
@@ -327,6 +328,8 @@ def integrity_(as_json: bool, quiet: bool, **common: Any) -> None:
 
 main.add_command(schedule_)
 main.add_command(completion)
+main.add_command(doctor_)
+main.add_command(init_)
 
 
 @main.command("settings")

@@ -221,3 +221,10 @@ class Busy(StoreError):
     code = "busy"
     default_remedy = "Wait until it ends, then try again."
     default_next_call = again()
+
+
+class ClientFileError(BackupToolError):
+    """The configuration file of an MCP client can't be changed safely, so it was left as it is."""
+
+    code = "client_file_failed"
+    default_remedy = "Add the entry by hand: docs/setup.md shows it for each client."
