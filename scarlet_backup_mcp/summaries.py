@@ -20,6 +20,8 @@ from .models.results import (
     Repaired,
     Restore,
     Running,
+    Safety,
+    Week,
 )
 from .models.verification import Drill, Verification
 from .redaction import printable
@@ -227,7 +229,21 @@ def _listing(result: Listing) -> list[str]:
     ]
     jobs = [f"running: {job.job}: {job.stage}" for job in result.jobs]
     shown = [*(listed(item) for item in result.backups), *undo, *jobs, *calls(result.log)]
-    return [head, *shown, *_warnings(result.warnings)]
+    return [head, *shown, *_warnings(result.warnings), *timeline(result.weeks)]
+
+
+_DAYS: dict[Safety, str] = {"proved": "#", "good": "+", "missing": ".", "to come": " "}
+
+
+def timeline(weeks: list[Week]) -> list[str]:
+    """Draw the memory's safety, a line for each week."""
+    lines = [f"{week.week}  {''.join(_DAYS[day] for day in week.days)}  {_best(week)}" for week in weeks]
+    return ["Usable backups by week, Monday to Sunday (# proved, + good, . none):", *lines] if lines else []
+
+
+def _best(week: Week) -> str:
+    best = next((safety for safety in ("proved", "good") if safety in week.days), "missing")
+    return "none yet" if best == "missing" and "to come" in week.days else best
 
 
 def calls(log: list[AuditEntry]) -> list[str]:

@@ -12,14 +12,19 @@ import click
 from ..clients.change import Change, apply, propose, propose_removal
 from ..clients.entry import entry_for
 from ..clients.known import KEYS, clients
-from ..errors import Cancelled, ClientFileError, ConfirmationNeeded
+from ..errors import ClientFileError
 from ..models.setup import SetupCheck
 from ..procedures.context import BackupContext
 from ..procedures.doctor import doctor
+from ..progress import Progress
 from ..redaction import printable, printable_json
-from .common_options import output_options, settings_options
-from .rendering import PipedProgress
-from .runner import BAD, errors, settings_of
+from .bar import PipedProgress
+from .command import Command
+from .common_options import output_options, serving_options, settings_options
+from .rendering import print_on_stderr
+from .runner import BAD, ask, errors, settings_of
+from .screen import console, show_lines
+from .setting_names import as_used
 
 _workspace = click.option(
     "--workspace",
@@ -29,7 +34,7 @@ _workspace = click.option(
 )
 
 
-@click.command("doctor")
+@click.command("doctor", cls=Command, short_help="Look at all that a backup needs here, and say what to do.")
 @click.option("--fix", is_flag=True, help="Make the backup directory and close it to other users; nothing else.")
 @_workspace
 @output_options
@@ -41,16 +46,17 @@ def doctor_(fix: bool, workspace: Path, as_json: bool, quiet: bool, **common: An
     if as_json:
         click.echo(printable_json(report.model_dump_json(indent=1)))
     else:
-        for check in report.checks:
-            click.echo(printable(_line(check)))
+        text = as_used("\n".join(map(_line, report.checks)))
+        show_lines(console(), text) if sys.stdout.isatty() else click.echo(printable(text))
     sys.exit(0 if report.good else BAD)
 
 
-@click.command("init")
+@click.command("init", cls=Command, short_help="Add this server to the MCP clients of this machine.")
 @click.option("--client", "keys", type=click.Choice(KEYS), multiple=True, help="[default: those found here]")
 @_workspace
 @click.option("--remove", is_flag=True, help="Take the entry out again.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@serving_options
 @settings_options
 def init_(keys: tuple[str, ...], workspace: Path, remove: bool, yes: bool, **common: Any) -> None:
     """Add this server to the MCP clients of this machine, with the settings given here, after showing the changes."""
@@ -78,7 +84,7 @@ def init_(keys: tuple[str, ...], workspace: Path, remove: bool, yes: bool, **com
             click.echo("There is nothing to change.")
         if wanted:
             if not yes:
-                _ask()
+                ask(Progress(), lambda: None, "Make these changes?")
             failed = [change for change in wanted if not _make(change)]
             if len(failed) < len(wanted):
                 click.echo("Restart the clients, or reload their MCP servers, so that they see it.")
@@ -104,24 +110,13 @@ def _show(change: Change, *, quiet: bool) -> None:
         click.echo(f"{printable(head)}:\n{change.diff}")
 
 
-def _ask() -> None:
-    """Go on only after a yes. Raises ConfirmationNeeded or Cancelled."""
-    if not sys.stdin.isatty():
-        raise ConfirmationNeeded("This needs confirmation, and no terminal is attached.", "Add --yes.")
-    try:
-        if not click.confirm("Make these changes?", err=True):
-            raise Cancelled("Stopped at the question; nothing was changed.")
-    except (click.Abort, KeyboardInterrupt, EOFError):
-        raise Cancelled("Stopped at the question; nothing was changed.") from None
-
-
 def _make(change: Change) -> bool:
     """Make a change and say so, or why it failed."""
     title = change.client.title
     try:
         kept = apply(change)
     except ClientFileError as error:
-        click.echo(printable(f"{title}: {error.message} {error.remedy}"), err=True)
+        print_on_stderr(as_used(f"{title}: {error.message} {error.remedy}"))
         return False
     done = {"add": "added to", "update": "updated in", "remove": "taken out of"}[change.action]
     copy = f" The file as it was: {kept}" if kept else ""

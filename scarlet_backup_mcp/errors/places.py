@@ -43,7 +43,7 @@ class ContainerAmbiguous(HostError):
 
     code = "container_ambiguous"
     default_remedy = (
-        "Set SCARLET_BACKUP_CONTAINER (--container) to the right one, or remove the others: with Compose, "
+        "Set SCARLET_BACKUP_CONTAINER to the right one, or remove the others: with Compose, "
         "`docker compose up -d --scale postgres=1`."
     )
 
@@ -164,6 +164,10 @@ class StoreError(BackupToolError):
     """The backup directory failed."""
 
     code = "store_failed"
+    default_remedy = (
+        "Check that the backup directory is there, that this user may read and write it, and that its disk has space "
+        "and reports no errors; then try again."
+    )
 
 
 class DirectoryNotWritable(StoreError):

@@ -8,6 +8,8 @@ from pydantic import ConfigDict, Field, JsonValue
 
 from .common import Model, Utc, unknown_as
 
+Outcome = Literal["begun", "ok", "bad", "error"]
+
 
 class Client(Model):
     """The caller: an MCP client by its own name, "cli", or "schedule"."""
@@ -30,7 +32,7 @@ class AuditEntry(Model):
     tool: str
     arguments: dict[str, JsonValue] = Field(description="Without secrets.")
     client: Client
-    outcome: Annotated[Literal["begun", "ok", "bad", "error"], unknown_as("bad")] = Field(
+    outcome: Annotated[Outcome, unknown_as("bad")] = Field(
         description="'begun': the call has not ended: it is still running or was killed. 'bad': it succeeded, but its "
         "result is not what a user needs, such as a backup of a database that has shrunk."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -11,13 +11,23 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     WrapValidator,
+    model_serializer,
 )
 
 Utc = Annotated[datetime, PlainSerializer(lambda t: t.isoformat().replace("+00:00", "Z"), when_used="json")]
+
+
+UtcSecond = Annotated[datetime, PlainSerializer(lambda t: f"{t:%Y-%m-%dT%H:%M:%SZ}", when_used="json")]
+"""A time that is shown to the second."""
+
+
+UtcDay = Annotated[datetime, PlainSerializer(lambda t: f"{t:%Y-%m-%d}", when_used="json")]
+"""A time of which the day is shown."""
 
 
 Kind = Literal["sql", "volume"]
@@ -79,6 +89,16 @@ class Model(BaseModel):
     """The base of all models: unknown fields are an error. Readers of stored files skip those of a newer version."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class SparseModel(Model):
+    """The base of what comes by the dozen: fields with their default values are left out of its data."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        usual = {field.alias or name for name, field in fields.items() if getattr(self, name) == field.default}
+        return {name: value for name, value in handler(self).items() if name not in usual}
 
 
 class OpenModel(Model):

@@ -8,10 +8,23 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ..errors import BackupToolError, NextCall
-from .audit import AuditEntry
-from .common import CodePageText, Compression, DrillMode, Kind, Model, Packing, State, Step, Utc
+from .audit import AuditEntry, Outcome
+from .common import (
+    CodePageText,
+    Compression,
+    DrillMode,
+    Kind,
+    Level,
+    Model,
+    SparseModel,
+    State,
+    Step,
+    Utc,
+    UtcDay,
+    UtcSecond,
+)
 from .manifest import Extension, TableCount
-from .verification import Drill, StoredVerification
+from .verification import Drill
 
 
 class Running(Model):
@@ -110,31 +123,28 @@ class Backup(Model):
     duration_seconds: float
 
 
-class Listed(Model):
-    """One file in the backup directory."""
+class Listed(SparseModel):
+    """One file in the backup directory. What is false, unknown or empty is left out."""
 
     name: str
-    kind: Kind
-    created_at: Utc
-    age_seconds: float
+    kind: Kind = "sql"
+    created_at: UtcSecond
+    age_seconds: int
     bytes: int
     state: State
-    verified: StoredVerification | None
-    proved_at: Utc | None = Field(default=None, description="When a restore drill proved it; null: none did.")
-    compression: Packing = "none"
-    database: str | None = None
-    project: str | None = None
+    verified: Level | None = Field(default=None, description="The level of its last verification.")
+    proved_at: UtcDay | None = Field(default=None, description="When a restore drill proved it.")
     other_database: bool = Field(default=False, description="A good backup, but not of the configured database.")
+    database: str | None = Field(default=None, description="With `other_database`, which one.")
+    project: str | None = None
     repaired_from: str | None = None
     label: str | None = None
     shrunk: bool = False
     rows: int | None = None
     integrity_rows: int | None = None
-    sha256: str | None = None
     keep: bool = Field(default=False, description="Marked so that retention never removes it.")
     slot: str | None = Field(
-        default=None,
-        description="The slots of `prune_backups` that it fills, e.g. 'last 3, weekly 2026-W47'; null: none.",
+        default=None, description="The slots of `prune_backups` that it fills, e.g. 'last 3, weekly 2026-W47'."
     )
     detail: str = ""
 
@@ -166,6 +176,26 @@ class JobState(Model):
     done: bool
 
 
+Safety = Literal["proved", "good", "missing", "to come"]
+
+
+class Week(Model):
+    """Which usable backups there are of each day of a week, Monday first, in UTC."""
+
+    week: str = Field(description="E.g. 2026-W47.")
+    days: list[Safety]
+
+
+class ScheduledRun(SparseModel):
+    """A run of a scheduled job; `code` and `message` say why it did not succeed."""
+
+    job: str
+    time: UtcSecond
+    outcome: Outcome
+    code: str | None = None
+    message: str = ""
+
+
 class Listing(Model):
     """The result of `list_backups`."""
 
@@ -182,11 +212,11 @@ class Listing(Model):
     undo_points: list[UndoPoint] | None = Field(description="null: unknown, the server did not answer.")
     jobs: list[JobState] = []
     log: list[AuditEntry] = Field(default=[], description="The last calls that changed something, newest first.")
-    scheduled: list[AuditEntry] = Field(
+    scheduled: list[ScheduledRun] = Field(
         default=[],
-        description="Each scheduled job's last finished run (`arguments.scheduled` is its name), and a later one that "
-        "has not finished; newest first.",
+        description="Each scheduled job's last finished run, and a later one that has not finished; newest first.",
     )
+    weeks: list[Week] = Field(default=[], exclude=True, description="The last weeks, for the text.")
     warnings: list[str]
     steps: list[Step]
 

@@ -9,7 +9,7 @@ from ..errors import BackupToolError, StoreError
 from ..limits import within
 from ..models.audit import AuditEntry
 from ..models.manifest import ManifestHead
-from ..models.results import Listed, Listing, UndoPoint
+from ..models.results import Listed, Listing, ScheduledRun, UndoPoint
 from ..postgres.server import catalogue as pg
 from ..store import audit, forms
 from ..store.encodings import DESCRIPTIONS, recognise
@@ -18,6 +18,7 @@ from ..store.reading import beginning
 from . import own_names
 from .catalog import recorded
 from .catalog.records import DRILL_FAILED, BackupRecord, all_backups, ours, verdicts
+from .catalog.weeks import weeks
 from .context import BackupContext
 from .own_names import ASIDE
 from .proc004 import NEWEST_BACKUPS
@@ -53,19 +54,20 @@ def list_backups(context: BackupContext, limit: int = 10, log: int = 0) -> Listi
         warnings.append(error.message)
     slots = {name: verdict.slots for name, verdict in verdicts(context, everything).items()}
     listed = [_listed(context, item, slots[item.name]) for item in everything[:limit]] + _partials(context)
-    listed.sort(key=lambda item: (item.created_at, item.name), reverse=True)
+    listed.sort(key=lambda item: (item.created_at, item.name), reverse=True)  # partial files don't count
     return Listing(
         directory=str(directory.path),
         database=context.database,
         server=context.about,
-        backups=listed[:limit],
+        backups=listed,
         total_backups=len(everything),
         total_bytes=sum(item.entry.bytes for item in everything),
         newest_good=newest.name if newest else None,
-        newest_good_age_seconds=None if age is None else round(age, 1),
+        newest_good_age_seconds=age,
         undo_points=points,
         log=calls,
         scheduled=runs,
+        weeks=weeks(context, everything),
         warnings=warnings,
         steps=[NEWEST_BACKUPS.reported(newest is not None, newest.name if newest else "no good backup")],
     )
@@ -74,26 +76,33 @@ def list_backups(context: BackupContext, limit: int = 10, log: int = 0) -> Listi
 # -- retention -------------------------------------------------------------------------------------------------------
 
 
-def _audited(directory: Path, count: int, warnings: list[str]) -> tuple[list[AuditEntry], list[AuditEntry]]:
+def _audited(directory: Path, count: int, warnings: list[str]) -> tuple[list[AuditEntry], list[ScheduledRun]]:
     """Read the last entries of the audit log, and scheduled jobs' last runs; add to `warnings` what is wrong."""
     try:
-        tail, runs = audit.read(directory, count) if count else audit.LogTail([], 0), audit.last_runs(directory)
+        tail, last = audit.read(directory, count) if count else audit.LogTail([], 0), audit.last_runs(directory)
     except StoreError as error:
         warnings.append(f"The audit log can't be shown: {error.message}")
         return [], []
     if tail.unreadable:
         warnings.append(f"{tail.unreadable} lines of the audit log can't be read.")
+    runs = [run_of(entry) for entry in last]
     warnings += [f"{no_success(run)} {remedy_of(run)}" for run in runs if run.outcome != "ok"]
     return tail.entries, runs
 
 
-def no_success(run: AuditEntry) -> str:
+def run_of(entry: AuditEntry) -> ScheduledRun:
+    """Return what a listing shows of a scheduled job's run."""
+    message = "" if entry.outcome == "ok" else entry.message
+    return ScheduledRun(job=entry.job or "", time=entry.time, outcome=entry.outcome, code=entry.code, message=message)
+
+
+def no_success(run: ScheduledRun) -> str:
     """Describe a scheduled run that did not succeed."""
     what = "" if run.outcome == "begun" else "failed: "
     return f"The scheduled run of {run.job} at {run.time:%Y-%m-%d %H:%M} UTC {what}{run.message}"
 
 
-def remedy_of(run: AuditEntry) -> str:
+def remedy_of(run: ScheduledRun) -> str:
     """Say what to do about such a run, and until when it is reported."""
     first = "If it was killed," if run.outcome == "begun" else "Fix that, then"
     return (
@@ -105,13 +114,13 @@ def remedy_of(run: AuditEntry) -> str:
 # -- one file ----------------------------------------------------------------------------------------------------------
 
 
-def _age(moment: datetime) -> float:
-    return max(0.0, round((datetime.now(UTC) - moment).total_seconds(), 1))
+def _age(moment: datetime) -> int:
+    return max(0, round((datetime.now(UTC) - moment).total_seconds()))
 
 
 def _listed(context: BackupContext, item: BackupRecord[ManifestHead], slots: tuple[str, ...]) -> Listed:
     manifest = item.manifest
-    identity = manifest.identity if manifest else None
+    identity = manifest.identity if manifest and not context.is_ours(manifest) else None
     detail = item.detail
     if manifest is None and not detail:
         detail = _what_it_looks_like(item)
@@ -129,18 +138,16 @@ def _listed(context: BackupContext, item: BackupRecord[ManifestHead], slots: tup
         age_seconds=_age(item.created_at),
         bytes=item.entry.bytes,
         state=item.state,
-        verified=item.verification,
-        compression=item.entry.name.compression,
+        verified=item.verification.level if item.verification else None,
         proved_at=item.proved_at,
+        other_database=identity is not None,
         database=identity.database if identity else None,
         project=identity.project if identity else None,
-        other_database=manifest is not None and identity is not None and not context.is_ours(manifest),
         repaired_from=manifest.repaired_from if manifest else None,
         label=manifest.label if manifest else None,
         shrunk=manifest.shrunk if manifest else False,
         rows=manifest.rows if manifest else None,
         integrity_rows=manifest.integrity_rows if manifest else None,
-        sha256=manifest.sha256 if manifest else None,
         keep=item.marked,
         slot=", ".join(slots) or None,
         detail=detail,
@@ -191,7 +198,6 @@ def _partials(context: BackupContext) -> list[Listed]:
                 age_seconds=_age(moment),
                 bytes=status.st_size,
                 state="partial",
-                verified=None,
                 detail="in progress, or left by a backup that was killed: the next backup removes it",
             )
         )
@@ -207,7 +213,7 @@ def _ask_the_server(context: BackupContext) -> tuple[list[UndoPoint] | None, lis
     def ask() -> tuple[dict[str, pg.DatabaseFacts], list[UndoPoint]]:
         context.host.require_running()
         with context.server.session(context.maintenance_database) as session:
-            return pg.databases(session), own_names.volume_undo_points(pg.entries_beside(session, ASIDE))
+            return pg.databases(session), own_names.volume_undo_points(pg.data_directory_entries(session, ASIDE))
 
     try:
         found = within(SERVER_SECONDS, ask)

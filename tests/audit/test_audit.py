@@ -29,7 +29,7 @@ from scarlet_backup_mcp.procedures.audit import calls
 from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.call_notes import CallNotes
 from scarlet_backup_mcp.procedures.context import BackupContext
-from scarlet_backup_mcp.procedures.listing import no_success, remedy_of
+from scarlet_backup_mcp.procedures.listing import no_success, remedy_of, run_of
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.redaction import HIDDEN, redact, text
 from scarlet_backup_mcp.settings import Settings, load_settings
@@ -181,7 +181,7 @@ def test_run_that_has_not_ended_hides_no_earlier_failure_and_is_hidden_by_no_pru
     audit.append(tmp_path, entry("prune_backups", client=Client(name=SCHEDULE)))
     assert runs(tmp_path) == [("daily", "begun"), ("daily", "error")]
     found = last_runs(tmp_path)[0]
-    assert no_success(found) == f"The scheduled run of daily at {found.time:%Y-%m-%d %H:%M} UTC {UNENDED}"
+    assert no_success(run_of(found)) == f"The scheduled run of daily at {found.time:%Y-%m-%d %H:%M} UTC {UNENDED}"
     audit.append(tmp_path, run("daily"))
     assert runs(tmp_path) == [("daily", "ok")]
 
@@ -195,7 +195,7 @@ def test_job_that_was_taken_out_is_told_no_more_until_it_runs_again(tmp_path: Pa
     take_out("error", remove=True)
     take_out("ok", remove=False)
     assert runs(tmp_path) == [("daily", "bad"), ("weekly", "bad")]
-    assert "schedule --remove --job daily" in remedy_of(last_runs(tmp_path)[0])
+    assert "schedule --remove --job daily" in remedy_of(run_of(last_runs(tmp_path)[0]))
     take_out("ok", remove=True)
     assert runs(tmp_path) == [("weekly", "bad")]
     audit.append(tmp_path, run("daily", "begun"))

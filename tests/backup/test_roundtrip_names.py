@@ -60,7 +60,7 @@ def test_a_database_may_have_any_name(fresh: Fresh, name: str) -> None:
     assert restored.undo_point is not None
     with BackupContext(settings) as context:
         listing = list_backups(context)
-    assert [(item.name, item.state, item.database) for item in listing.backups] == [(taken.name, "good", name)]
+    assert [(item.name, item.state, item.other_database) for item in listing.backups] == [(taken.name, "good", False)]
     assert [point.name for point in listing.undo_points or []] == [restored.undo_point]
     assert query(settings, "SELECT count(*) FROM agents") == "3"
     bring_back(settings, restored.undo_point)

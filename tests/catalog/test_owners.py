@@ -66,7 +66,7 @@ def test_two_projects_in_one_directory_are_told_apart(two_projects: Path) -> Non
         "ours_20260101_000000.sql": False,
         "theirs_20260102_000000.sql": True,
     }
-    assert {item.project for item in listing.backups} == {"scarlet", "other"}
+    assert {item.project for item in listing.backups} == {None, "other"}
     assert listing.newest_good_age_seconds == pytest.approx(5 * DAY, abs=60)
 
 
@@ -102,7 +102,7 @@ def test_listing_works_with_no_server(made: Made, here: Shelf) -> None:
                 "via": "local",
                 "dir": here.directory,
                 "bin_dir": here.settings.bin_dir,
-                "dsn": f"postgresql://127.0.0.1:1/{here.listed(made.plain).database}",
+                "dsn": f"postgresql://127.0.0.1:1/{here.listing().database}",
             }
         )
     )

@@ -73,9 +73,9 @@ def test_listed_backup_tells_what_its_manifest_does(made: Made, here: Shelf) -> 
     here.edit_manifest(made.plain, label="prima di PROC-003 🌹")
     manifest = json.loads(here.manifest(made.plain).read_bytes())
     listed = here.listed(made.plain)
-    assert (listed.kind, listed.compression, listed.state, listed.shrunk) == ("sql", "none", "good", False)
-    assert (listed.bytes, listed.sha256, listed.rows) == (manifest["bytes"], manifest["sha256"], manifest["rows"])
-    assert (listed.integrity_rows, listed.database) == (2, manifest["identity"]["database"])
+    assert (listed.kind, listed.state, listed.verified, listed.shrunk) == ("sql", "good", "full", False)
+    assert (listed.bytes, listed.rows, listed.integrity_rows) == (manifest["bytes"], manifest["rows"], 2)
+    assert (listed.database, listed.project) == (None, None)
     assert (listed.label, listed.other_database) == ("prima di PROC-003 🌹", False)
     assert listed.created_at.isoformat().replace("+00:00", "Z") == manifest["created_at"]
     assert 0 <= listed.age_seconds < 600

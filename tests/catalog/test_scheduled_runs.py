@@ -131,12 +131,12 @@ def test_very_first_scheduled_run_that_fails_is_seen_everywhere_until_one_succee
         assert told_in(log_of(scheduled.settings.dir))[-1:] == [("backup", code)]
     listing, findings = scheduled.seen()
     [failed] = listing.scheduled
-    assert (failed.job, failed.code, failed.client.name) == (JOB, "server_unreachable", "schedule")
+    assert (failed.job, failed.code) == (JOB, "server_unreachable")
     assert any("scheduled run" in warning for warning in listing.warnings)
     assert "scheduled_backup_failed" in findings
     assert scheduled.run(0, "--prune") == []
     listing, findings = scheduled.seen()
-    assert [(run.tool, run.outcome) for run in listing.scheduled] == [("backup", "ok")]
+    assert [(run.job, run.outcome) for run in listing.scheduled] == [(JOB, "ok")]
     assert not any("scheduled run" in warning for warning in listing.warnings)
     assert "scheduled_backup_failed" not in findings
 
@@ -227,7 +227,7 @@ def test_killed_scheduled_run_is_told_until_the_next_good_one(scheduled: Schedul
             until(lambda: local_backends(database), 20, "a backend of the run's")
             process.kill()
         listing, findings = scheduled.seen()
-    assert [(run.tool, run.outcome) for run in listing.scheduled] == [("backup", "begun"), ("backup", "ok")]
+    assert [(run.job, run.outcome) for run in listing.scheduled] == [(JOB, "begun"), (JOB, "ok")]
     assert any("still running, was killed" in warning for warning in listing.warnings)
     assert "scheduled_backup_unended" in findings
     assert scheduled.run(0) == []

@@ -17,6 +17,7 @@ import pytest
 from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import NewerVersion, RestoreInterrupted
 from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.catalog import records
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.prune import keep, prune
@@ -122,7 +123,9 @@ def test_newer_fields_stay_out_of_results(tmp_path: Path) -> None:
 
 
 def test_newer_word_of_a_drill_proves_nothing_here(tmp_path: Path) -> None:
-    found = shelf_of("newer-fields", tmp_path).listed(SQL).verified
+    here = shelf_of("newer-fields", tmp_path)
+    with BackupContext(here.settings) as context:
+        found = records.head_record(context, context.directory.find(SQL)).verification
     assert found is not None
     assert found.drilled is not None
     assert (found.drilled.by, found.search_path, found.level) == (None, None, "quick")

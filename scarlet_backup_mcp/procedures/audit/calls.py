@@ -12,7 +12,7 @@ from ...models.common import Model, Step
 from ...models.results import Backup, Kept, Prune, Repaired, Restore
 from ...models.verification import Verification
 from ...redaction import HIDDEN, text
-from ...store.audit import SCHEDULE, Record, audited
+from ...store.audit import Record, audited
 from ..call_notes import CallNotes
 from ..context import BackupContext
 from ..step_titles import in_language
@@ -54,7 +54,7 @@ def call(
                 raise
             finally:
                 shown |= {**arguments, **_hidden(context, arguments)}
-            _account(notes, result, record, scheduled=client.name == SCHEDULE)
+            _account(notes, result, record)
     except Exception as error:
         if on_failure is not None:
             known = error if isinstance(error, BackupToolError) else InternalError("It failed unexpectedly.")
@@ -100,12 +100,12 @@ def _hidden(context: BackupContext, arguments: Mapping[str, object]) -> dict[str
     return {"label": HIDDEN} if arguments.get("label") and not context.secrets_are_known else {}
 
 
-def _account(notes: CallNotes, result: Model, record: Record, *, scheduled: bool) -> None:
-    """Record what there was before and after, and whether the result is what a user needs: of a schedule a good backup,
-    though it may not open the gate, because the database is in use."""
+def _account(notes: CallNotes, result: Model, record: Record) -> None:
+    """Record what there was before and after, and whether the result is what a user needs: a good backup, even if it
+    does not open the gate, because the database is in use."""
     if isinstance(result, Backup):
         not_pruned = [f"Not pruned: {result.not_pruned}"] if result.not_pruned else []
-        record.good = (result.good if scheduled else result.safe_to_proceed) and not not_pruned
+        record.good = result.good and not not_pruned
         record.message = " ".join([*notes.settled, *not_pruned, *result.reasons])
         record.after = {"backup": result.name, "sha256": result.sha256}
     elif isinstance(result, Verification):

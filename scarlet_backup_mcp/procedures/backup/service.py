@@ -107,7 +107,7 @@ def _take(
     container_info = stopped or require_running(context)
     valid = True
     with writer_lock(directory.path, "backup"):
-        notes.settled += directory.sweep().told
+        notes.settled += directory.sweep().sentences
         if stopped is None:
             _tidy_up(context, progress, notes)
         if order.label and any(secret in order.label for secret in context.secrets()):
@@ -161,7 +161,7 @@ def _dump_twice(context: BackupContext, progress: Progress, order: Order) -> tup
 
 
 def _dump(context: BackupContext, progress: Progress, order: Order) -> tuple[Manifest, list[str], bool]:
-    """Dump once; give the manifest, warnings, and whether `full` holds."""
+    """Dump once; return the manifest, warnings, and whether `full` holds."""
     directory, compression = context.directory, order.compression
     name = directory.new_name(context.settings.prefix, compression)
     with PartialFile(directory.path / name) as partial:
@@ -192,9 +192,7 @@ def _dump(context: BackupContext, progress: Progress, order: Order) -> tuple[Man
             activity=snapshot.activity,
             recomputed=computed,
         )
-        progress.check()
-        with progress.uninterrupted():
-            directory.publish(partial, manifest, failed=["statements"] if refused else [], keep=order.keep)
+        recorded.publish(context, progress, partial, manifest, order, ["statements"] if refused else [])
     warnings = [*written.warnings, *counts.warnings, *unread, *recorded.not_dumped(manifest)]
     return manifest, warnings, not refused
 
@@ -205,7 +203,7 @@ def _dump(context: BackupContext, progress: Progress, order: Order) -> tuple[Man
 def _recomputed(
     context: BackupContext, snapshot: Snapshot, progress: Progress
 ) -> tuple[list[Recomputed] | None, list[str]]:
-    """Read what a load will recompute; a warning if that can't be read, because the dump is complete without it."""
+    """Read what a load will recompute; return a warning if that can't be read: the dump is complete without it."""
     progress.stage("reading what a load will recompute")
     try:
         found = recomputed(
@@ -220,7 +218,7 @@ def _recomputed(
 
 
 def read_back(partial: PartialFile, compression: Compression, written: DumpWritten, progress: Progress) -> str:
-    """Check everything that `full` checks on the finished file; say what a restore would refuse: mostly ""."""
+    """Check everything that `full` checks on the finished file; return what a restore would refuse, "" if nothing."""
     found = examine(partial.path, compression, progress)
     recorded.require_read_back(
         partial,
@@ -240,7 +238,7 @@ def _proof(
     progress: Progress,
     patience_seconds: float,
 ) -> Proof | None:
-    """Run the drill that was requested or is due; None if there is none."""
+    """Run the drill that was requested or is due; return None if there is none."""
     if verify == "drill":
         return _prove(context, manifest.name, progress, patience_seconds)
     if verify == "full" or isinstance(manifest, VolumeManifest):
@@ -291,10 +289,11 @@ def _checked_compression(kind: Kind, compression: Compression | None) -> Compres
 
 def _checked_label(label: str | None) -> str | None:
     label = (label or "").strip()
-    if len(label) > LABEL_LENGTH or any(ord(c) < 32 or "\ud800" <= c <= "\udfff" for c in label):
-        raise ConfigurationError(
-            f"The label is too long ({len(label)} characters), or holds control characters such as line ends, or bytes "
-            "that are no text.",
-            f"Use at most {LABEL_LENGTH} printable characters.",
-        )
+    for wrong, what, remedy in (
+        (len(label) > LABEL_LENGTH, f"has {len(label)} characters", f"Use at most {LABEL_LENGTH}."),
+        (any(ord(c) < 32 for c in label), "has a line end or another control character", "Leave those out."),
+        (any("\ud800" <= c <= "\udfff" for c in label), "has bytes that are no text", "Leave those out."),
+    ):
+        if wrong:
+            raise ConfigurationError(f"The label {what}.", remedy)
     return label or None

@@ -154,7 +154,7 @@ class SqlRestore:
 
     def _report(self, planned: SqlPlan, work: Staged, began: float, undo: str | None) -> Restore:
         """What a dry run and a restore have in common; as of a dry run."""
-        record = records.know(self.context, planned.entry) if planned.entry else None
+        record = records.sql_record(self.context, planned.entry) if planned.entry else None
         return Restore(
             restored=False,
             dry_run=True,

@@ -21,7 +21,7 @@ from ...errors import (
     again,
 )
 from ...hosts import Host
-from ...hosts.docker.helper import Sight
+from ...hosts.docker.helper import HelperMounts
 from ...hosts.docker.volumes import create_volume, engine_id, is_removable, volume_exists
 from ...models.common import Step
 from ...models.manifest import VolumeManifest
@@ -94,8 +94,8 @@ class VolumeRestore:
         there = planned.container_info is not None or (
             planned.site.volume is not None and volume_exists(planned.site.volume)
         )
-        sight = planned.sight if there else Sight(mounted_at=planned.site.mounted_at)
-        with helper(context, planned.image, sight, progress, alone=False) as host:
+        mounts = planned.mounts if there else HelperMounts(mounted_at=planned.site.mounted_at)
+        with helper(context, planned.image, mounts, progress, alone=False) as host:
             contents = _contents(host, planned)
             look_at_the_volume(planned, contents, read)
             had_contents = contents.is_there
@@ -151,7 +151,7 @@ def _restore(context: BackupContext, progress: Progress, planned: VolumePlan, wa
     running = [d for d in dependents if d.running] if planned.options.stop_dependents else []
     if planned.container_info is None and planned.site.volume is not None:
         create_volume(planned.site.volume, planned.site.volume_labels)
-    with helper(context, planned.image, planned.sight, progress) as host:
+    with helper(context, planned.image, planned.mounts, progress) as host:
         contents = _contents(host, planned)
         owner = look_at_the_volume(planned, contents, read)
         had_contents = contents.is_there
