@@ -247,7 +247,7 @@ def _require(missing: str | None) -> None:
 
 
 @contextmanager
-def a_stack(directory: Path) -> Generator[Stack]:
+def compose_stack(directory: Path) -> Generator[Stack]:
     """A running Compose project. A user's own Scarlet has other names and is never touched."""
     project = f"scarlet-test-{secrets.token_hex(4)}"
     shutil.copytree(PROJECT_ROOT / "examples", directory)
@@ -263,7 +263,7 @@ def a_stack(directory: Path) -> Generator[Stack]:
 @pytest.fixture(scope="session")
 def stack(require_docker: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The Compose project that tests share."""
-    with a_stack(tmp_path_factory.mktemp("stack") / "scarlet") as running:
+    with compose_stack(tmp_path_factory.mktemp("stack") / "scarlet") as running:
         yield running
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from scarlet_backup_mcp.store.names import parse
 
-from .conftest import MEMORY, PROJECT_ROOT, Stack, a_stack
+from .conftest import MEMORY, PROJECT_ROOT, Stack, compose_stack
 
 README = PROJECT_ROOT / "README.md"
 EXAMPLES = PROJECT_ROOT / "examples"
@@ -53,7 +53,7 @@ class Walk:
             capture_output=True,
             encoding="utf-8",
             env=self.environment,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         assert done.returncode in (0, 1), done.stderr
@@ -89,7 +89,7 @@ def test_the_walk(require_docker: None, tmp_path: Path) -> None:
     section = SECTION.search(text)
     assert section is not None
     renewed = section[0]
-    with a_stack(tmp_path / "scarlet") as stack:
+    with compose_stack(tmp_path / "scarlet") as stack:
         walk = Walk(stack)
         for block in BLOCK.findall(section[0]):
             written = ""
