@@ -22,6 +22,9 @@ _MEANINGS = (
     (r"\bNOT\b[^.,;:]*", BAD),
     (r"^PROC-003 may go ahead\.", GOOD),
     (r"^Healthy\b", GOOD),
+    (r"^ok\b", GOOD),
+    (r"^warn\b", DOUBTFUL),
+    (r"^fail\b", BAD),
     (r" is valid\b", GOOD),
     (r"(?<!NOT )\bthe same data came back\b", GOOD),
 )
