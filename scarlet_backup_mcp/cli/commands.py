@@ -14,7 +14,6 @@ from typing import Any, get_args
 import click
 
 from .. import __version__, summaries
-from ..errors import ConfigurationError
 from ..logs import log_to_stderr
 from ..models.common import BackupLevel, CodePage, Compression, Kind, Level
 from ..models.results import Backup, Prune, Repaired, Restore
@@ -31,8 +30,9 @@ from ..procedures.restore.options import RestoreDrill, RestoreOptions
 from ..procedures.verify import sql as verify_sql
 from ..progress import Progress
 from ..schedules import Every, ScheduleReport, System, Weekday, job_name, lines, schedule, unschedule
-from .common_options import Schedulable, code_page_option, output_options, serving_options, settings_options
+from .common_options import Schedulable, code_page_option, output_options, settings_options
 from .runner import BAD, Call, ask, errors, run, settings_of
+from .serving import serve
 
 log = logging.getLogger(__name__)
 
@@ -47,19 +47,7 @@ def main(ctx: click.Context) -> None:
         ctx.invoke(serve)
 
 
-@main.command()
-@serving_options
-@settings_options
-def serve(**common: Any) -> None:
-    """Serve MCP over stdio, for an agent or an inspector."""
-    with errors(as_json=False):
-        from ..server.stdio import serve as serve_stdio  # takes most of a second to import: not for the other commands
-
-        try:
-            settings = settings_of(common)
-        except ConfigurationError as error:
-            settings = error
-        serve_stdio(settings)
+main.add_command(serve)
 
 
 @main.command(cls=Schedulable)

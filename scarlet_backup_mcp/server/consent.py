@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from mcp.server.elicitation import ElicitationResult
 from mcp.server.mcpserver import Context, Elicit, Resolve
@@ -21,15 +21,14 @@ from ..errors import BackupToolError, ConfigurationError, ConfirmationNeeded, Co
 from ..models.audit import Client
 from ..models.common import CodePage
 from ..models.results import ErrorReport
-from ..procedures import prune as retention
-from ..procedures.audit import calls
 from ..procedures.call_notes import CallNotes
-from ..procedures.context import BackupContext
-from ..procedures.restore import service as restores
 from ..procedures.restore.options import Confirmed, Proposal, RestoreDrill, RestoreOptions
 from ..progress import Progress
 from ..redaction import printable
 from .tool_calls import MODERN, App, Question, app_of, client_of, in_thread, report
+
+if TYPE_CHECKING:
+    from ..procedures.context import BackupContext
 
 QUESTION_SECONDS = 600
 HUMAN_SECONDS = 1.0
@@ -111,12 +110,16 @@ async def confirm_prune(
         return Confirm(confirm=True)
 
     def propose(context: BackupContext) -> _Asked:
-        would = retention.prune(context, Progress(), include_undo=include_undo)
+        from ..procedures import prune
+
+        would = prune.prune(context, Progress(), include_undo=include_undo)
         text = summaries.question_before_pruning(would) if would.confirmation else ""
         return PRUNE, text, would.confirmation or "", {"confirmation": would.confirmation}
 
     def how_to_confirm(context: BackupContext) -> ConfirmationNeeded | None:
-        if retention.prune(context, Progress(), include_undo=include_undo).confirmation is None:
+        from ..procedures import prune
+
+        if prune.prune(context, Progress(), include_undo=include_undo).confirmation is None:
             return None
         return ConfirmationNeeded(
             "Backups are removed for good, and this client can't ask the user.",
@@ -262,7 +265,10 @@ def _ask_in_conversation(why: str, question: str, typed: Mapping[str, Any]) -> C
 
 
 def _proposal(context: BackupContext, client: Client, backup: str, options: RestoreOptions) -> Proposal:
+    from ..procedures.audit import calls
+    from ..procedures.restore import service
+
     def propose(notes: CallNotes) -> Proposal:
-        return restores.propose(context, Progress(), backup, options, notes=notes)
+        return service.propose(context, Progress(), backup, options, notes=notes)
 
     return calls.before_asking(context, "restore", {"backup": backup, **asdict(options)}, client, propose)
