@@ -8,10 +8,11 @@ import click
 
 from ..errors import ConfigurationError
 from ..settings import load_settings
+from .command import Command
 from .common_options import serving_options, settings_options
 
 
-@click.command()
+@click.command(cls=Command)
 @serving_options
 @settings_options
 def serve(**common: Any) -> None:

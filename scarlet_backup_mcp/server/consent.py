@@ -145,12 +145,13 @@ async def consent(
     app = app_of(ctx)
     question = app.questions.pop(_key(ctx, "restore", backup, options), None)
     if confirmation is not None:
-        _refuse_after_a_no(app, backup)
-        if confirmation != f"restore {backup}" or backup == "latest":
+        name = await in_thread(app.settings, lambda context: _full_name(context, backup))
+        _refuse_after_a_no(app, name)
+        if confirmation != f"restore {name}" or name == "latest":
             why = "the confirmation given does not name this backup"
             client = client_of(ctx)
             raise await in_thread(app.settings, lambda context: _how_to_confirm(context, client, backup, options, why))
-        return backup, None
+        return name, None
     agreed = _agreed(app, answer, question)
     return agreed.subject, agreed.confirms
 
@@ -231,6 +232,12 @@ def _refuse_after_a_no(app: App, subject: str) -> None:
             "The user said no to this less than ten minutes ago; nothing was changed.",
             "Ask the user what to do instead. Without a confirmation the user is asked again.",
         )
+
+
+def _full_name(context: BackupContext, backup: str) -> str:
+    from ..procedures.catalog import by_name
+
+    return by_name.full_name(context, backup)
 
 
 def _typed(source: str) -> dict[str, Any]:

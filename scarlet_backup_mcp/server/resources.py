@@ -10,7 +10,7 @@ from ..errors import BackupMissing, ConfigurationError, NameRefused
 from ..models.manifest import Manifest, VolumeManifest
 from ..models.results import Gate
 from ..settings import Settings
-from .strict_server import NoSuchBackup
+from .strict_server import NoSuchItem
 from .tool_calls import App, app_of, in_thread
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ async def manifest(name: str, ctx: Context[App]) -> str:
     try:
         found = await in_thread(app_of(ctx).settings, work)
     except (BackupMissing, NameRefused) as error:
-        raise NoSuchBackup(error.message) from None
+        raise NoSuchItem(error.message) from None
     if found is None:
-        raise NoSuchBackup(f"{name} has no manifest.")
+        raise NoSuchItem(f"{name} has no manifest.")
     return found.model_dump_json(indent=1, by_alias=True)
 
 
