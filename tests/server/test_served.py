@@ -134,7 +134,7 @@ def test_list_of_tools_needs_no_procedure(idle: Settings, tmp_path: Path) -> Non
         [sys.executable, "-c", code], env=environment_of(idle), cwd=tmp_path, capture_output=True, check=True
     )
     rooms = {name.split(".")[1] for name in done.stdout.decode().split() if "." in name}
-    assert rooms & {"server", "models", "postgres", "hosts", "store", "cli"} == {"server", "models"}
+    assert rooms & {"server", "models", "postgres", "hosts", "store", "schedules"} == {"server", "models"}
 
 
 # -- what there is not -----------------------------------------------------------------------------------------------
