@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 from types import FrameType
 
+NAME = "scarlet-backup-mcp"
 STOPPED = 130
 
 
@@ -17,9 +19,14 @@ def main() -> None:
 
     without_console()
 
-    from .cli.commands import main as commands  # what it imports looks at the streams
+    if sys.argv[1:2] == ["serve"]:
+        from .cli.serving import serve
 
-    commands(prog_name="scarlet-backup-mcp")
+        serve(sys.argv[2:], prog_name=f"{NAME} serve")
+    else:
+        from .cli.commands import main as commands  # what it imports looks at the streams
+
+        commands(prog_name=NAME)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -8,7 +8,6 @@ import click
 
 from ..errors import ConfigurationError
 from ..settings import SERVING
-from .runner import Call
 
 NAMED_IN_HELP = ("dir", "container")
 """The settings that the help of every command names; the others are in the list of settings."""
@@ -80,5 +79,7 @@ class Schedulable(Command):
                     f"The command line of the job {found['scheduled']} is wrong: {error.format_message()}",
                     "`scarlet-backup-mcp schedule --install` writes it again.",
                 )
+                from .runner import Call  # not for `serve`, which imports this, too, and is waited for
+
                 Call("backup", scheduled=True).sound(wrong, found)
             raise

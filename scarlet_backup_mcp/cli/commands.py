@@ -13,7 +13,6 @@ from typing import Any, get_args
 import click
 
 from .. import __version__
-from ..errors import ConfigurationError
 from ..logs import log_to_stderr
 from ..models.common import BackupLevel, CodePage, Compression, Kind, Level
 from ..models.results import Backup, Prune, Repaired, Restore
@@ -31,11 +30,12 @@ from ..procedures.verify import sql as verify_sql
 from ..progress import Progress
 from ..wording import number_of, size
 from .command import Commands, Schedulable, is_setting
-from .common_options import MOST_LISTED, code_page_option, output_options, serving_options, settings_options
+from .common_options import MOST_LISTED, code_page_option, output_options, settings_options
 from .completion import backup_names, completion
 from .rendering import print_on_stderr, show_what_goes
-from .runner import BAD, IMPOSSIBLE, Call, ask, errors, run, settings_of
+from .runner import BAD, IMPOSSIBLE, Call, ask, errors, run
 from .schedule_command import schedule_
+from .serving import serve
 from .setup_commands import doctor_, init_
 
 SERVES = """\
@@ -61,19 +61,7 @@ def main(ctx: click.Context) -> None:
     ctx.invoke(serve)
 
 
-@main.command()
-@serving_options
-@settings_options
-def serve(**common: Any) -> None:
-    """Serve MCP over stdio, for an agent or an inspector."""
-    with errors(as_json=False):
-        from ..server.stdio import serve as serve_stdio  # takes most of a second to import: not for the other commands
-
-        try:
-            settings = settings_of(common)
-        except ConfigurationError as error:
-            settings = error
-        serve_stdio(settings)
+main.add_command(serve)
 
 
 @main.command(cls=Schedulable)

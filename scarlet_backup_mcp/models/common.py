@@ -88,7 +88,7 @@ SearchPath = Literal["empty", "database"]
 class Model(BaseModel):
     """The base of all models: unknown fields are an error. Readers of stored files skip those of a newer version."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, defer_build=True)
 
 
 class SparseModel(Model):

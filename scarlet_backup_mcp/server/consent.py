@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from mcp.server.elicitation import ElicitationResult
 from mcp.server.mcpserver import Context, Elicit, Resolve
@@ -21,16 +21,14 @@ from ..errors import BackupToolError, ConfigurationError, ConfirmationNeeded, Co
 from ..models.audit import Client
 from ..models.common import CodePage
 from ..models.results import ErrorReport
-from ..procedures import prune as retention
-from ..procedures.audit import calls
 from ..procedures.call_notes import CallNotes
-from ..procedures.catalog import by_name
-from ..procedures.context import BackupContext
-from ..procedures.restore import service as restores
 from ..procedures.restore.options import Confirmed, Proposal, RestoreDrill, RestoreOptions
 from ..progress import Progress
 from ..redaction import printable
 from .tool_calls import MODERN, App, Question, app_of, client_of, in_thread, report
+
+if TYPE_CHECKING:
+    from ..procedures.context import BackupContext
 
 QUESTION_SECONDS = 600
 HUMAN_SECONDS = 1.0
@@ -112,12 +110,16 @@ async def confirm_prune(
         return Confirm(confirm=True)
 
     def propose(context: BackupContext) -> _Asked:
-        would = retention.prune(context, Progress(), include_undo=include_undo)
+        from ..procedures import prune
+
+        would = prune.prune(context, Progress(), include_undo=include_undo)
         text = summaries.question_before_pruning(would) if would.confirmation else ""
         return PRUNE, text, would.confirmation or "", {"confirmation": would.confirmation}
 
     def how_to_confirm(context: BackupContext) -> ConfirmationNeeded | None:
-        if retention.prune(context, Progress(), include_undo=include_undo).confirmation is None:
+        from ..procedures import prune
+
+        if prune.prune(context, Progress(), include_undo=include_undo).confirmation is None:
             return None
         return ConfirmationNeeded(
             "Backups are removed for good, and this client can't ask the user.",
@@ -143,9 +145,9 @@ async def consent(
     app = app_of(ctx)
     question = app.questions.pop(_key(ctx, "restore", backup, options), None)
     if confirmation is not None:
-        name = await in_thread(app.settings, lambda context: by_name.full_name(context, backup))
+        name = await in_thread(app.settings, lambda context: _full_name(context, backup))
         _refuse_after_a_no(app, name)
-        if confirmation != f"restore {name}" or name == by_name.LATEST:
+        if confirmation != f"restore {name}" or name == "latest":
             why = "the confirmation given does not name this backup"
             client = client_of(ctx)
             raise await in_thread(app.settings, lambda context: _how_to_confirm(context, client, backup, options, why))
@@ -232,6 +234,12 @@ def _refuse_after_a_no(app: App, subject: str) -> None:
         )
 
 
+def _full_name(context: BackupContext, backup: str) -> str:
+    from ..procedures.catalog import by_name
+
+    return by_name.full_name(context, backup)
+
+
 def _typed(source: str) -> dict[str, Any]:
     """The arguments that stand for a user's yes in the conversation."""
     return {"backup": source, "confirmation": f"restore {source}"}
@@ -264,7 +272,10 @@ def _ask_in_conversation(why: str, question: str, typed: Mapping[str, Any]) -> C
 
 
 def _proposal(context: BackupContext, client: Client, backup: str, options: RestoreOptions) -> Proposal:
+    from ..procedures.audit import calls
+    from ..procedures.restore import service
+
     def propose(notes: CallNotes) -> Proposal:
-        return restores.propose(context, Progress(), backup, options, notes=notes)
+        return service.propose(context, Progress(), backup, options, notes=notes)
 
     return calls.before_asking(context, "restore", {"backup": backup, **asdict(options)}, client, propose)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mcp.server.mcpserver import Context, MCPServer
 
 from ..errors import BackupMissing, ConfigurationError, NameRefused
-from ..procedures.catalog import records
-from ..procedures.gate import gate
+from ..models.manifest import Manifest, VolumeManifest
+from ..models.results import Gate
 from ..settings import Settings
 from .strict_server import NoSuchItem
 from .tool_calls import App, app_of, in_thread
+
+if TYPE_CHECKING:
+    from ..procedures.context import BackupContext
 
 
 def add_resources(server: MCPServer[App], settings: Settings | ConfigurationError) -> None:
@@ -23,7 +28,13 @@ def add_resources(server: MCPServer[App], settings: Settings | ConfigurationErro
 
     async def gate_now() -> str:
         """Whether PROC-003 may go ahead now."""
-        return (await in_thread(settings, gate)).model_dump_json(indent=1)
+
+        def work(context: BackupContext) -> Gate:
+            from ..procedures.gate import gate
+
+            return gate(context)
+
+        return (await in_thread(settings, work)).model_dump_json(indent=1)
 
     server.resource(
         "scarlet://gate",
@@ -35,10 +46,14 @@ def add_resources(server: MCPServer[App], settings: Settings | ConfigurationErro
 
 async def manifest(name: str, ctx: Context[App]) -> str:
     """The manifest of one backup."""
+
+    def work(context: BackupContext) -> Manifest | VolumeManifest | None:
+        from ..procedures.catalog import records
+
+        return records.manifest_of(context, context.directory.find(name))
+
     try:
-        found = await in_thread(
-            app_of(ctx).settings, lambda context: records.manifest_of(context, context.directory.find(name))
-        )
+        found = await in_thread(app_of(ctx).settings, work)
     except (BackupMissing, NameRefused) as error:
         raise NoSuchItem(error.message) from None
     if found is None:

@@ -6,25 +6,25 @@ import logging
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.to_thread
 from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult, TextContent
-from pydantic import BaseModel, ConfigDict, RootModel
+from pydantic import BaseModel
 
 from .. import summaries
 from ..errors import ArgumentsInvalid, BackupToolError, ConfigurationError, InternalError, NextCall
 from ..models.audit import Client
-from ..models.common import Model
-from ..models.results import Backup, ErrorReport, Integrity, Listing, Prune, Restore, Running
-from ..models.verification import Verification
-from ..procedures.audit import calls
+from ..models.common import Model, OpenModel
+from ..models.results import ErrorReport
 from ..procedures.call_notes import CallNotes
-from ..procedures.context import BackupContext
 from ..progress import Progress
 from ..settings import TOOLS, Settings
 from .jobs import TOTAL, Jobs
+
+if TYPE_CHECKING:
+    from ..procedures.context import BackupContext
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -33,45 +33,10 @@ MODERN = "2026-07-28"
 """From this version on a question is put by an answer to the call, which is then made a second time; and what does not
 exist is an invalid parameter."""
 
-# The protocol wants an object at a schema's top; each of the alternatives is one. Errors are among them, since clients
-# of the TypeScript SDK hold every result against the schema (seen with the Inspector 2.12.0).
-_OBJECT = ConfigDict(json_schema_extra={"type": "object"})
 
-
-class BackupAnswer(RootModel[Backup | Running | ErrorReport]):
-    """A backup, word that it goes on, or an error."""
-
-    model_config = _OBJECT
-
-
-class VerifyAnswer(RootModel[Verification | Running | ErrorReport]):
-    """A verification, word that it goes on, or an error."""
-
-    model_config = _OBJECT
-
-
-class ListAnswer(RootModel[Listing | ErrorReport]):
-    """A listing or an error."""
-
-    model_config = _OBJECT
-
-
-class RestoreAnswer(RootModel[Restore | Running | ErrorReport]):
-    """A restore, word that it goes on, or an error."""
-
-    model_config = _OBJECT
-
-
-class PruneAnswer(RootModel[Prune | Running | ErrorReport]):
-    """What was removed, word that it goes on, or an error."""
-
-    model_config = _OBJECT
-
-
-class IntegrityAnswer(RootModel[Integrity | ErrorReport]):
-    """What was found, or an error."""
-
-    model_config = _OBJECT
+class Answer(OpenModel):
+    """What a tool answers, as far as the SDK is told: an object, which a result, a running job or an error becomes.
+    `schemas.output_schema` describes its fields."""
 
 
 @dataclass
@@ -143,6 +108,8 @@ def app_of(ctx: Context[App]) -> App:
 def open_context(settings: Settings | ConfigurationError) -> BackupContext:
     """Open what a call works on. Raises ConfigurationError; a wrong setting is an answer, and no end of the server: of
     that hosts only say that the connection was closed."""
+    from ..procedures.context import BackupContext
+
     if isinstance(settings, ConfigurationError):
         raise settings.with_traceback(None)
     return BackupContext(settings)
@@ -184,6 +151,8 @@ async def long_call(
     app, client, call = app_of(ctx), client_of(ctx), CALL.get()
 
     def run(progress: Progress) -> Model:
+        from ..procedures.audit import calls
+
         with open_context(app.settings) as context:
             return calls.call(context, call.tool, arguments, client, lambda notes: work(context, progress, notes))
 
@@ -212,6 +181,8 @@ async def refused(ctx: Context[App], arguments: Mapping[str, object], error: Bac
     client, tool = client_of(ctx), CALL.get().tool
 
     def refuse(context: BackupContext) -> Model:
+        from ..procedures.audit import calls
+
         def work(_: CallNotes) -> Model:
             raise error
 
@@ -232,6 +203,8 @@ async def short_call(
     client, tool = client_of(ctx), CALL.get().tool
 
     def run(context: BackupContext) -> Model:
+        from ..procedures.audit import calls
+
         return calls.call(context, tool, {}, client, lambda _: work(context, Progress()))
 
     try:

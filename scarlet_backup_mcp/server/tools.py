@@ -1,4 +1,8 @@
-"""The face for agents: MCP tools. The async edge, no backup logic."""
+"""The face for agents: MCP tools. The async edge, no backup logic.
+
+Here and beside it procedures are imported by the calls that need them: a host waits for the list of tools, which needs
+none, and they take as long to import as a third of the SDK.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import anyio
 from mcp.server.mcpserver import Context, ElicitationResult, MCPServer, Resolve
@@ -18,14 +22,8 @@ from ..errors import ArgumentsInvalid, BackupToolError, ConfigurationError
 from ..models.common import BackupLevel, CodePageText, Compression, Kind, Level, Model
 from ..models.results import Backup, Integrity, Listing, Prune, Restore
 from ..models.verification import Verification
-from ..procedures import integrity, listing
-from ..procedures import prune as retention
-from ..procedures.backup import service as backups
 from ..procedures.call_notes import CallNotes
-from ..procedures.context import BackupContext
-from ..procedures.restore import service as restores
 from ..procedures.restore.options import RestoreDrill, RestoreOptions
-from ..procedures.verify import sql as verify_sql
 from ..progress import Progress
 from ..settings import TOOLS, Settings
 from .consent import Confirm, confirm_prune, confirm_restore, consent, consent_to_prune, restore_options
@@ -37,19 +35,17 @@ from .strict_server import StrictServer
 from .strict_tool import strict_tool
 from .tool_calls import (
     ALIVE,
+    Answer,
     App,
-    BackupAnswer,
-    IntegrityAnswer,
-    ListAnswer,
-    PruneAnswer,
-    RestoreAnswer,
-    VerifyAnswer,
     app_of,
     failed,
     long_call,
     refused,
     short_call,
 )
+
+if TYPE_CHECKING:
+    from ..procedures.context import BackupContext
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +159,7 @@ async def backup(
     ] = "auto",
     wait_seconds: Wait = 50,
     job: JobParameter = None,
-) -> Annotated[CallToolResult, BackupAnswer]:
+) -> Annotated[CallToolResult, Answer]:
     """Back up Scarlet's database (PROC-004 steps 1 to 4): before PROC-003, Docker updates and migrations, and weekly.
     Writes a new file, reads it back, and changes nothing in the database. Go on with PROC-003 only if
     `safe_to_proceed` is true; else follow `reasons`."""
@@ -177,7 +173,9 @@ async def backup(
     }
 
     def work(context: BackupContext, progress: Progress, notes: CallNotes) -> Model:
-        return backups.backup(context, progress, **arguments, notes=notes)
+        from ..procedures.backup import service
+
+        return service.backup(context, progress, **arguments, notes=notes)
 
     return await long_call(ctx, work, arguments, wait_seconds, job)
 
@@ -198,13 +196,15 @@ async def verify_backup(
     ] = False,
     wait_seconds: Wait = 50,
     job: JobParameter = None,
-) -> Annotated[CallToolResult, VerifyAnswer]:
+) -> Annotated[CallToolResult, Answer]:
     """Check that a backup is intact (PROC-004 step 4); with level 'drill' that it brings the same data back (`proved`).
     Changes neither backup nor database. If `valid` is false, follow `remedy` (a file that `backup` did not make is
     never valid, but SQL can be `proved`)."""
 
     def work(context: BackupContext, progress: Progress, _: CallNotes) -> Model:
-        return verify_sql.verify(context, progress, backup, level, code_page=code_page, on_live_server=on_live_server)
+        from ..procedures.verify import sql
+
+        return sql.verify(context, progress, backup, level, code_page=code_page, on_live_server=on_live_server)
 
     arguments = {"backup": backup, "level": level, "code_page": code_page, "on_live_server": on_live_server}
     return await long_call(ctx, work, arguments, wait_seconds, job)
@@ -214,11 +214,13 @@ async def list_backups(
     ctx: Context[App],
     limit: Annotated[int, Field(ge=1, le=1000, description="How many, newest first.")] = 10,
     log: Annotated[int, Field(ge=0, le=1000, description="Also this many of the last calls.")] = 0,
-) -> Annotated[CallToolResult, ListAnswer]:
+) -> Annotated[CallToolResult, Answer]:
     """Show backups with age, size, state and how each was verified; undo points of earlier restores; running jobs.
     Changes nothing and works while Docker is down."""
 
     def work(context: BackupContext, _: Progress) -> Model:
+        from ..procedures import listing
+
         return listing.list_backups(context, limit, log)
 
     jobs = app_of(ctx).jobs.states()
@@ -272,7 +274,7 @@ async def restore(
     ] = False,
     wait_seconds: Wait = 50,
     job: JobParameter = None,
-) -> Annotated[CallToolResult, RestoreAnswer]:
+) -> Annotated[CallToolResult, Answer]:
     """Bring Scarlet's database back (PROC-004 "Restore", PROC-003 rollback). Destructive: replaces the live database,
     after asking the user. The backup is verified, loaded next to the live database, compared, then swapped in; the
     present database is kept: restore `undo_point` to undo. A volume's backup replaces every database of the server.
@@ -284,7 +286,9 @@ async def restore(
     if job is not None or dry_run:
 
         def rehearse(context: BackupContext, progress: Progress, _: CallNotes) -> Model:
-            return restores.dry_run(context, progress, source, options)
+            from ..procedures.restore import service
+
+            return service.dry_run(context, progress, source, options)
 
         return await long_call(ctx, rehearse, arguments, wait_seconds, job)
     try:
@@ -293,7 +297,9 @@ async def restore(
         return await refused(ctx, arguments, error)
 
     def work(context: BackupContext, progress: Progress, notes: CallNotes) -> Model:
-        return restores.restore(context, progress, name, options, confirmed=confirmed, notes=notes)
+        from ..procedures.restore import service
+
+        return service.restore(context, progress, name, options, confirmed=confirmed, notes=notes)
 
     return await long_call(ctx, work, arguments, wait_seconds, None)
 
@@ -313,7 +319,7 @@ async def prune_backups(
     ] = None,
     wait_seconds: Wait = 50,
     job: JobParameter = None,
-) -> Annotated[CallToolResult, PruneAnswer]:
+) -> Annotated[CallToolResult, Answer]:
     """Remove backups that retention no longer keeps (PROC-004: the last 3, one a day for 7 days, a week for 4 weeks, a
     month for 3 months; each kind apart). With dry_run=false it asks the user first. Never removes the newest proved,
     the last good, the last full one before a shrink, kept, damaged or foreign ones. Call it only when the user wants
@@ -322,7 +328,9 @@ async def prune_backups(
     if job is not None or dry_run:
 
         def rehearse(context: BackupContext, progress: Progress, _: CallNotes) -> Model:
-            return retention.prune(context, progress, include_undo=include_undo)
+            from ..procedures import prune
+
+            return prune.prune(context, progress, include_undo=include_undo)
 
         return await long_call(ctx, rehearse, arguments, wait_seconds, job)
     try:
@@ -331,19 +339,23 @@ async def prune_backups(
         return await refused(ctx, arguments, error)
 
     def work(context: BackupContext, progress: Progress, notes: CallNotes) -> Model:
-        return retention.prune(
+        from ..procedures import prune
+
+        return prune.prune(
             context, progress, dry_run=False, include_undo=include_undo, confirmed=confirmed, notes=notes
         )
 
     return await long_call(ctx, work, arguments, wait_seconds, None)
 
 
-async def db_integrity(ctx: Context[App]) -> Annotated[CallToolResult, IntegrityAnswer]:
+async def db_integrity(ctx: Context[App]) -> Annotated[CallToolResult, Answer]:
     """Check container, server and database (PROC-004 prerequisites, step 5, troubleshooting): health, agents, sizes,
     the newest backup; and whether PROC-003 may go ahead (`safe_to_proceed`). Problems are `findings` with remedies.
     Changes nothing. Call it when anything fails, after a restore, and just before PROC-003."""
 
     def work(context: BackupContext, progress: Progress) -> Model:
+        from ..procedures import integrity
+
         return integrity.db_integrity(context, progress)
 
     return await short_call(ctx, work)

@@ -13,9 +13,9 @@ from mcp.shared.exceptions import MCPError
 
 from scarlet_backup_mcp.models.common import Model
 from scarlet_backup_mcp.models.results import Backup
+from scarlet_backup_mcp.procedures.backup import service
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.progress import Progress
-from scarlet_backup_mcp.server import tools
 from scarlet_backup_mcp.settings import Settings
 
 from ..conftest import LocalDatabase
@@ -213,7 +213,7 @@ async def test_progress_grows_whatever_a_procedure_reports(
             time.sleep(0.3)
         return example_backup()
 
-    monkeypatch.setattr(tools.backups, "backup", work)
+    monkeypatch.setattr(service, "backup", work)
     async with agent(idle, era) as it:
         told = await progress_of(it, "backup", {})
     assert len(told) > 2
@@ -234,6 +234,7 @@ def example_backup() -> Backup:
             "database": "letta",
             "server": "database letta, container abiogenesis-postgres",
             "tables": [],
+            "total_tables": 0,
             "rows": 0,
             "integrity_rows": 0,
             "steps": [],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +121,21 @@ async def test_icon_is_a_small_picture_of_the_server_alone(idle: Settings, era: 
     assert ElementTree.fromstring(base64.b64decode(data)).tag.endswith("svg")
     assert len(icons[0].src) < 1000
     assert not any(tool.icons for tool in listed)
+
+
+def test_list_of_tools_needs_no_procedure(idle: Settings, tmp_path: Path) -> None:
+    """A host waits for it: what reads backups, or talks to servers, is imported by the calls that do."""
+    code = (
+        "import sys; from scarlet_backup_mcp.server import stdio; from scarlet_backup_mcp.settings import load_settings"
+    )
+    code += (
+        "\nstdio.create_server(load_settings())\nprint(*(name for name in sys.modules if name.startswith('scarlet')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment_of(idle), cwd=tmp_path, capture_output=True, check=True
+    )
+    rooms = {name.split(".")[1] for name in done.stdout.decode().split() if "." in name}
+    assert rooms & {"server", "models", "postgres", "hosts", "store", "schedules"} == {"server", "models"}
 
 
 # -- what there is not -----------------------------------------------------------------------------------------------

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...errors import NextCall, again
 from ...models.common import CodePage
-from ..catalog.records import BackupRecord
+
+if TYPE_CHECKING:
+    from ..catalog.records import BackupRecord
 
 RestoreDrill = Literal["auto", "always", "never"]
 
