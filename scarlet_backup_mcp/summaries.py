@@ -80,6 +80,7 @@ def _backup(result: Backup) -> list[str]:
         result.path,
         verdict,
         *result.reasons,
+        result.remedy or "",
         *(_drill(result.drill) if result.drill else []),
         *(_prune(result.pruned) if result.pruned else []),
         f"The backup was made, but pruning failed: {result.not_pruned}" if result.not_pruned else "",

@@ -15,7 +15,9 @@ from ..postgres.server.activity import written_since
 from .catalog import proved_definitions, recorded, records
 from .catalog.records import BackupRecord
 from .context import BackupContext
+from .loss import loss, restore_it
 from .recovery import journal
+from .writers import how_to_stop
 
 NOT_PROVED = "not_proved:"
 """Prefix of a reason that a drill can remove."""
@@ -31,7 +33,6 @@ _AFTER_A_DRILL: dict[State, tuple[str, str]] = {
     ),
 }
 """What a drill showed about such a backup, and what to do: verifying the file again changes nothing."""
-STOP_WRITERS = "Stop what writes to it (in Docker: `docker compose stop letta-server`), then take a new backup."
 
 
 def gate(context: BackupContext) -> Gate:
@@ -49,9 +50,15 @@ def gate(context: BackupContext) -> Gate:
             with suppress(BackupToolError):
                 if (verdict := judge(context, item)).safe_to_proceed:
                     return verdict
-        return first
+        return first if first.safe_to_proceed else _after_a_loss(context, first)
     except BackupToolError as error:
         return _closed(context, [f"{error.message} {error.remedy}"], now)
+
+
+def _after_a_loss(context: BackupContext, closed: Gate) -> Gate:
+    """Say what brings a lost memory back, in place of what would open the gate without it."""
+    lost = loss(context)
+    return closed.model_copy(update={"reasons": [f"{lost.what} {lost.remedy}"]}) if lost else closed
 
 
 def judge(context: BackupContext, item: BackupRecord[ManifestHead]) -> Gate:
@@ -98,8 +105,8 @@ def _against_the_file(context: BackupContext, item: BackupRecord[ManifestHead]) 
     if context.settings.gate_level == "proved" and item.proved_at is None and item.state not in _AFTER_A_DRILL:
         found.append(f"{NOT_PROVED} No restore drill has proved {item.name}: {proved_definitions.HOW}")
     if manifest.shrunk:
-        against = f" The last full one is {manifest.last_full}." if manifest.last_full else ""
-        found.append(f"The database had shrunk: {'; '.join(manifest.shrunk_reasons)}.{against}")
+        found.append(f"The database had shrunk: {'; '.join(manifest.shrunk_reasons)}.")
+        found += [f"If that was not intended, {restore_it(manifest.last_full)}."] if manifest.last_full else []
     elif _is_cold(item):
         found.append(f"{item.name} is a cold copy, whose rows nobody counted: start the server and take a new one.")
     elif not manifest.integrity_rows:
@@ -129,8 +136,9 @@ def _look_at_the_server(context: BackupContext, item: BackupRecord[ManifestHead]
         if manifest.kind == "volume" and unlogged_tables(session):
             return [], [f"Unlogged tables are empty in {item.name}: take a backup of kind sql."]
         since = written_since(session, manifest.activity)
-    if since.written is not False:
-        return [], [f"{since.how} {STOP_WRITERS if since.by_writers else 'Take a new backup.'}"]
+        if since.written is not False:
+            stop = f"{how_to_stop(context, session)}. Then take" if since.by_writers else "Take"
+            return [], [f"{since.how} {stop} a new backup."]
     proof, against = _proof_of_definitions(context, item, facts.version)
     if against:
         return [], against

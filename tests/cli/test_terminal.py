@@ -110,7 +110,13 @@ def test_restore_asks_with_the_facts_and_goes_on(
     execute(local_database, "TRUNCATE letta.agents CASCADE")
     with terminal(command_line, "restore", "latest") as screen:
         question = screen.read_until(f"Type 'restore {restorable.name}'")
-        for fact in (restorable.name, f"{ROWS} rows", f"{AGENTS} of them in agents", local_database.name, "0 of them in"):
+        for fact in (
+            restorable.name,
+            f"{ROWS} rows",
+            f"{AGENTS} of them in agents",
+            local_database.name,
+            "0 of them in",
+        ):
             assert fact in question, fact
         screen.type(f"restore {restorable.name}\r")
         assert screen.end() == 0

@@ -77,6 +77,32 @@ def last_commit(session: Session) -> datetime | None:
 
 
 @dataclass(frozen=True)
+class Connected:
+    """A program that holds sessions in the database. `address` is None on the server's own socket."""
+
+    program: str
+    role: str
+    address: str | None
+    sessions: int
+
+    def __str__(self) -> str:
+        where = f"from {self.address}" if self.address else "on the server's own socket"
+        return f"{self.program or 'an unnamed program'} (role {self.role}, {where})"
+
+
+def connected(session: Session) -> list[Connected]:
+    """List the other programs that hold sessions in this database, as far as the role may see them."""
+    rows = session.rows(
+        """SELECT application_name AS program, usename AS role, host(client_addr) AS address, count(*) AS sessions
+           FROM pg_stat_activity
+           WHERE datname = current_database() AND backend_type = 'client backend'
+             AND application_name <> current_setting('application_name')
+           GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
+    )
+    return [Connected(**row) for row in rows]
+
+
+@dataclass(frozen=True)
 class Since:
     """Whether something was written, None if unknown, and how that is known, in a sentence. `by_writers`: those who
     write can change it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ...errors import BackupToolError
+from ...errors import BackupToolError, NextCall
 from ...models.common import Kind
 from ...models.manifest import Manifest, TableCount, VolumeManifest, rows_by_table
 from ...models.results import Backup
@@ -13,6 +13,7 @@ from ...models.verification import Drill, DrillOutcome
 from ..catalog import proved_definitions, recorded, records
 from ..context import BackupContext
 from ..gate import judge
+from ..loss import restore_it
 from ..proc004 import CHECK_BACKUP, COPY_VOLUME, CREATE_BACKUPS, DUMP, GO_TO_DIRECTORY, PREREQUISITES
 
 SHOWN_TABLES = 10
@@ -33,8 +34,7 @@ def safe_to_proceed(context: BackupContext, manifest: Manifest | VolumeManifest,
     if not valid:
         return False, ["The backup contains statements that a restore refuses; see the warning."]
     if manifest.shrunk:
-        against = f" The last full one is {manifest.last_full}." if manifest.last_full else ""
-        return False, [f"The database has shrunk: {'; '.join(manifest.shrunk_reasons)}.{against}"]
+        return False, [f"The database has shrunk: {'; '.join(manifest.shrunk_reasons)}."]
     read = [
         f"{manifest.name} was read back in full and matches its manifest.",
         f"It contains the configured database {context.database}.",
@@ -89,7 +89,7 @@ def outcome(
     copied = manifest if isinstance(manifest, VolumeManifest) else None
     cold_copy = copied is not None and copied.cold
     where = context.describe()
-    tables = _tables(manifest)
+    tables, full = _tables(manifest), manifest.last_full if manifest.shrunk else None
     held = f"{copied.files:,} files" if copied is not None and copied.rows is None else f"{manifest.rows:,} rows"
     return Backup(
         name=manifest.name,
@@ -122,6 +122,8 @@ def outcome(
         safe_to_proceed=safe,
         reasons=reasons,
         shrunk=manifest.shrunk,
+        remedy=f"If that was not intended, {restore_it(full)}." if full else None,
+        next_call=NextCall(tool="restore", arguments={"backup": full}) if full else None,
         warnings=warnings,
         duration_seconds=round(seconds, 3),
     )
