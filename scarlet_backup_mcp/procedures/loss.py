@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..errors import BackupToolError, DatabaseMissing, NextCall
 from ..models.manifest import ManifestHead
-from ..postgres.server.counting import count_table
+from ..postgres.server.counting import Count, count_table
 from .catalog import records
 from .context import BackupContext
 
@@ -37,23 +37,31 @@ def restore_it(full: str) -> str:
 def loss(context: BackupContext) -> Loss | None:
     """Look for a loss: the integrity table is empty or gone, or the database is, and a full backup has its rows. None
     if there is none, or the server can't be asked."""
-    full = records.last_full(context) or records.last_full(context, ("volume",))
-    if full is None or not full.integrity_rows:
-        return None
     table = context.settings.integrity_table
     try:
+        full = records.last_full(context) or records.last_full(context, ("volume",))
+        if full is None or not full.integrity_rows:
+            return None
         manifest = records.manifest_of(context, context.directory.find(full.name))
         if manifest is None or manifest.integrity_table != table:
             return None
-        count = count_table(context.server, context.database, table)
-    except DatabaseMissing:
-        return _loss(f"There is no database {context.database}", full)
+        count = _count(context, table)
     except BackupToolError:
         return None
+    if count is None:
+        return Loss(f"There is no database {context.database}; {_rows(full)}", full.name)
     if count.rows or count.why:
         return None
-    return _loss(f"The table {table} is {'missing' if count.rows is None else 'empty'}", full)
+    return Loss(f"The table {table} is {'missing' if count.rows is None else 'empty'}; {_rows(full)}", full.name)
 
 
-def _loss(what: str, full: ManifestHead) -> Loss:
-    return Loss(f"{what}; {full.name} has {full.integrity_rows:,} of its rows.", full.name)
+def _count(context: BackupContext, table: str) -> Count | None:
+    """Count the table; None if there is no database."""
+    try:
+        return count_table(context.server, context.database, table)
+    except DatabaseMissing:
+        return None
+
+
+def _rows(full: ManifestHead) -> str:
+    return f"{full.name} has {full.integrity_rows:,} of its rows."
