@@ -11,8 +11,15 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .errors import ConfigurationError
+from .language import Language, language_of_the_system
+from .nearest import nearest
 
 PREFIX = "SCARLET_BACKUP_"
+TOOLS = ("backup", "verify_backup", "list_backups", "restore", "db_integrity", "prune_backups")
+"""Of the MCP server."""
+CHANGING = ("backup", "restore", "prune_backups")
+SERVING = ("read_only", "tools", "exclude_tools")
+"""Settings of the MCP server alone."""
 
 
 class Settings(BaseSettings):
@@ -39,6 +46,12 @@ class Settings(BaseSettings):
         description="Where an MCP client's user is asked: in the host's dialog, or in the conversation, for hosts that "
         "decline dialogs by themselves.",
     )
+    lang: Literal["auto", "en", "it"] = Field(
+        "auto", description="Language of steps' titles and of the procedure: English, Italian, or the system's (auto)."
+    )
+    read_only: bool = Field(False, description=f"Serve no tool that changes anything: no {', '.join(CHANGING)}.")
+    tools: str | None = Field(None, description="Serve these tools only, separated by commas.")
+    exclude_tools: str | None = Field(None, description="Serve all tools but these, separated by commas.")
     gate_minutes: int = Field(
         60, ge=1, le=100_000, description="Maximum age in minutes of a backup that opens the gate to PROC-003."
     )
@@ -56,6 +69,11 @@ class Settings(BaseSettings):
     keep_daily: int = Field(7, ge=0, le=10_000, description="For how many days retention keeps one backup a day.")
     keep_weekly: int = Field(4, ge=0, le=10_000, description="For how many weeks retention keeps one backup a week.")
     keep_monthly: int = Field(3, ge=0, le=10_000, description="For how many months retention keeps one a month.")
+
+    @property
+    def language(self) -> Language:
+        """The language that `lang` means here."""
+        return language_of_the_system() if self.lang == "auto" else self.lang
 
     @field_validator("dir", "bin_dir")
     @classmethod
@@ -98,11 +116,35 @@ class Settings(BaseSettings):
             raise ValueError("an ordinary database, not a template")
         return value
 
+    @field_validator("tools", "exclude_tools")
+    @classmethod
+    def _known_tools(cls, value: str | None) -> str | None:
+        for name in names(value):
+            if name not in TOOLS:
+                raise ValueError(f"there is no tool {name!r}; the nearest: {nearest(name, TOOLS)}")
+        return value
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The MCP server's tools by these settings. Raises ConfigurationError if none is left."""
+        excluded = {*names(self.exclude_tools), *(CHANGING if self.read_only else ())}
+        found = tuple(name for name in TOOLS if name in (names(self.tools) or TOOLS) and name not in excluded)
+        if not found:
+            raise ConfigurationError(
+                f"{' and '.join(PREFIX + name.upper() for name in SERVING)} together leave no tool to serve."
+            )
+        return found
+
     @model_validator(mode="after")
     def _local_needs_dsn(self) -> Settings:
         if self.via == "local" and self.dsn is None:
             raise ValueError("via=local needs a DSN (for example postgresql://postgres@127.0.0.1:5432/letta)")
         return self
+
+
+def names(listed: str | None) -> list[str]:
+    """Return the names in a list with commas."""
+    return [name.strip() for name in (listed or "").split(",") if name.strip()]
 
 
 def load_settings(**options: Any) -> Settings:

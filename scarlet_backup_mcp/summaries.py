@@ -306,8 +306,10 @@ def _restore(result: Restore) -> list[str]:
 def _integrity(result: Integrity) -> list[str]:
     agents = "could not be counted" if result.agents is None else str(result.agents)
     findings = [f"{f.severity}: {f.message} {f.remedy}".strip() for f in result.findings]
+    codes = {finding.code for finding in result.findings}
+    without = "the container was not found" if "container_missing" in codes else "the container could not be inspected"
     container = f"{result.container} {result.container_state}" if result.container else ""
-    seen = [container or ("local server" if result.via == "local" else "the container was not found")]
+    seen = [container or ("local server" if result.via == "local" else without)]
     seen += [f"PostgreSQL {result.server_version}"] if result.server_version else []
     seen += [f"database {result.database} of {size(result.database_bytes)}"] if result.database_bytes else []
     return [

@@ -20,14 +20,14 @@ from psycopg import sql
 from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.drill import sql as drills
-from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, throw_away_server
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import SandboxServer, sandbox_server
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 
 from .helpers.containers import psql_in, run_docker, run_docker_quietly, wait_for_server
 
 if TYPE_CHECKING:
-    from .helpers.drill import Databases, Throwaways
+    from .helpers.drill import Databases, SandboxServers
     from .helpers.store import Made
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
@@ -43,13 +43,15 @@ def anyio_backend() -> str:
 NO_DRILLS = {"SCARLET_BACKUP_GATE_LEVEL": "unproved", "SCARLET_BACKUP_SANDBOX_CACHE": "false"}
 """Else every first backup of a test's database would be drilled, and a volume of the sandbox's stay behind. Tests of
 these set them anew."""
+ENGLISH = {"LC_ALL": "C.UTF-8"}
+"""Whatever the machine speaks: what `lang` reads first."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_drills_by_themselves() -> Iterator[None]:
     """For fixtures that are made once for several tests."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in NO_DRILLS.items():
+        for name, value in (NO_DRILLS | ENGLISH).items():
             patch.setenv(name, value)
         yield
 
@@ -149,25 +151,25 @@ def databases(embedded: EmbeddedServer, tmp_path: Path) -> Iterator[Databases]:
 
 
 @pytest.fixture(scope="session")
-def running(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAway]:
+def running(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxServer]:
     """A throw-away server beside the embedded one."""
     directory = tmp_path_factory.mktemp("running")
     settings = load_settings(via="local", dsn=embedded.dsn(), bin_dir=embedded.bin_dir, dir=directory)
-    with BackupContext(settings) as context, throw_away_server(context, Progress()) as ready:
+    with BackupContext(settings) as context, sandbox_server(context, Progress()) as ready:
         yield ready
 
 
 @pytest.fixture
-def shared(running: ThrowAway, monkeypatch: pytest.MonkeyPatch) -> Throwaways:
+def shared(running: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> SandboxServers:
     """Drills take place in that one server, one after the other: to make one takes longer than most of them."""
-    from .helpers.drill import Throwaways
+    from .helpers.drill import SandboxServers
 
-    kept = Throwaways()
+    kept = SandboxServers()
 
-    def given(context: BackupContext, progress: Progress) -> AbstractContextManager[ThrowAway]:
+    def given(context: BackupContext, progress: Progress) -> AbstractContextManager[SandboxServer]:
         return kept.shared(running)
 
-    monkeypatch.setattr(drills, "throw_away_server", given)
+    monkeypatch.setattr(drills, "sandbox_server", given)
     return kept
 
 

@@ -31,7 +31,7 @@ from ..procedures.restore.options import RestoreDrill, RestoreOptions
 from ..procedures.verify import sql as verify_sql
 from ..progress import Progress
 from ..schedules import Every, ScheduleReport, System, Weekday, job_name, lines, schedule, unschedule
-from .common_options import Schedulable, code_page_option, output_options, settings_options
+from .common_options import Schedulable, code_page_option, output_options, serving_options, settings_options
 from .runner import BAD, Call, ask, errors, run, settings_of
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ def main(ctx: click.Context) -> None:
 
 
 @main.command()
+@serving_options
 @settings_options
 def serve(**common: Any) -> None:
     """Serve MCP over stdio, for an agent or an inspector."""

@@ -9,7 +9,7 @@ import click
 
 from ..errors import ConfigurationError
 from ..models.common import CodePage
-from ..settings import PREFIX, Settings
+from ..settings import PREFIX, SERVING, Settings
 from .runner import Call
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -18,9 +18,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 def settings_options(command: F) -> F:
     """Add an option for each setting."""
     for name, field in reversed(Settings.model_fields.items()):
+        if name in SERVING:
+            continue
         choice = click.Choice(get_args(field.annotation)) if get_origin(field.annotation) is Literal else str
         help_text = f"{field.description} [{PREFIX}{name.upper()}]"
         command = click.option(f"--{name.replace('_', '-')}", f"setting_{name}", type=choice, help=help_text)(command)
+    return command
+
+
+def serving_options(command: F) -> F:
+    """Add the options of the MCP server alone."""
+    for name in reversed(SERVING):
+        help_text = f"{Settings.model_fields[name].description} [{PREFIX}{name.upper()}]"
+        flag: dict[str, Any] = {"is_flag": True, "default": None} if name == "read_only" else {}
+        command = click.option(f"--{name.replace('_', '-')}", f"setting_{name}", help=help_text, **flag)(command)
     return command
 
 

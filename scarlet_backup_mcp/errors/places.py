@@ -18,6 +18,16 @@ class EngineUnreachable(HostError):
     default_remedy = "Start Docker Desktop (or the docker service), wait until `docker ps` answers, then try again."
 
 
+class EngineForbidden(EngineUnreachable):
+    """A Docker engine is there, but this user has no permission to use it."""
+
+    code = "engine_forbidden"
+    default_remedy = (
+        "Join the group that owns Docker's socket (mostly `docker`; on Windows docker-users) and log in again, or use "
+        "Docker's rootless mode; then try again."
+    )
+
+
 class ContainerMissing(HostError):
     """No container has the configured name or Compose labels."""
 

@@ -22,7 +22,7 @@ def lost(host: Host, ended: Exit, during: str) -> HostError | None:
     try:
         host.require_running()
     except EngineUnreachable as error:
-        return EngineUnreachable(f"The engine went away during {during}. {error.message}")
+        return type(error)(f"The engine went away during {during}. {error.message}", error.remedy)
     except HostError as error:
         return ContainerLost(f"The container went away during {during}. {error.message}")
     if ended.code is None:

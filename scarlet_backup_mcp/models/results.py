@@ -34,7 +34,7 @@ class Running(Model):
     job: str = Field(description="Call the same tool again with this job alone to wait for it.")
     tool: str
     stage: str
-    progress: float | None = Field(description="Between 0 and 1, of the current stage; null when unknown.")
+    progress: float = Field(description="How much of the call is done, about, between 0 and 1.")
     elapsed_seconds: float
     remedy: str
     next_call: NextCall | None = None

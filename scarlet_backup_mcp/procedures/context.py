@@ -93,9 +93,9 @@ class BackupContext:
         return "template1" if self.database == "postgres" else "postgres"
 
     def is_ours(self, manifest: ManifestHead) -> bool:
-        """Whether a backup is of the configured database: the same name, in the same container or Compose project; with
-        `local` any server's of that name. Works without an engine, by the settings' names: then what was named counts,
-        and where nothing was, either default."""
+        """Tell whether a backup is of the configured database: the same name, in the same container or Compose project;
+        with `local` on any server. Works without an engine, by the settings' names: then what was named counts, and if
+        nothing was, either default."""
         identity = manifest.identity
         if identity is None or identity.database != self.database:
             return False
@@ -116,8 +116,8 @@ class BackupContext:
         )
 
     def secrets(self) -> set[str]:
-        """Passwords that are known by now. One that is also a public name, as "postgres", would only be shown by hiding
-        it."""
+        """Return the passwords that are known by now, except one that is also a public name, such as "postgres": hiding
+        it would show it."""
         found: set[str] = set()
         if (dsn := self.settings.dsn) is not None:
             whole = dsn.get_secret_value()
@@ -138,7 +138,7 @@ class BackupContext:
         return "container_info" in self.__dict__ and "POSTGRES_PASSWORD_FILE" not in self.container_info.environment
 
     def describe(self) -> str:
-        """The server in words, without secrets: its container with what it belongs to, or its address."""
+        """Describe the server without secrets: its container with what it belongs to, or its address."""
         if self.settings.via == "local":
             return f"server {self._connection.get('PGHOST', 'local socket')}:{self._connection.get('PGPORT', '5432')}"
         container_info = self.container_info
@@ -229,7 +229,7 @@ class BackupContext:
 
 
 def _password_as_written(dsn: str) -> str:
-    """In a URI it may be percent-encoded."""
+    """Return the password as the URI spells it, perhaps percent-encoded."""
     try:
         return urlsplit(dsn).password or ""
     except ValueError:
@@ -237,17 +237,17 @@ def _password_as_written(dsn: str) -> str:
 
 
 def _on_this_machine(working_dir: str) -> Path | None:
-    """A path as Compose's label spells it, as this process would: inside WSL `H:\\x` is for example /mnt/h/x."""
+    """Translate a path in Compose's label for this process: inside WSL `H:\\x` is for example /mnt/h/x."""
     windows = PureWindowsPath(working_dir)
     if os.name != "nt" and windows.drive:
         if "microsoft" not in platform.release().lower():
             return None
         try:
-            told = subprocess.run(
+            done = subprocess.run(
                 ["wslpath", "-u", working_dir], capture_output=True, text=True, timeout=10, check=True
             )
         except (OSError, subprocess.SubprocessError):
             return None
-        working_dir = told.stdout.strip()
+        working_dir = done.stdout.strip()
     path = Path(working_dir)
     return path if path.is_absolute() else None

@@ -62,7 +62,7 @@ def watched(server: Server, database: str, progress: Progress) -> Generator[Call
         free = server.host.free_bytes(directory) if directory else None
         last = time.monotonic()
 
-        def look() -> None:
+        def check() -> None:
             nonlocal last
             if directory is None or free is None or time.monotonic() < last + LOOK_SECONDS:
                 return
@@ -75,7 +75,7 @@ def watched(server: Server, database: str, progress: Progress) -> Generator[Call
                     FREE_SOME,
                 )
 
-        yield look
+        yield check
 
 
 def _reserve(session: Session) -> int:

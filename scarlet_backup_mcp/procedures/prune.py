@@ -97,7 +97,7 @@ def prune(
     notes = notes or CallNotes()
     context.directory.prepare()
     with writer_lock(context.directory.path, "prune"), _server(context, progress, include_undo, notes) as session:
-        notes.settled += context.directory.sweep().told
+        notes.settled += context.directory.sweep().sentences
         items = _plan(context, progress, session)
         if confirmed is not None and confirmed != (_confirmation(items) or ""):
             raise ConfirmationStale(
@@ -143,9 +143,9 @@ def _plan(context: BackupContext, progress: Progress, session: Session | None) -
     everything = [
         item
         if item.state == "newer"
-        else records.know_volume(context, item.entry)
+        else records.volume_record(context, item.entry)
         if item.entry.name.kind == "volume"
-        else records.know(context, item.entry)
+        else records.sql_record(context, item.entry)
         for item in records.all_backups(context)
     ]
     verdicts = records.verdicts(context, everything)
@@ -170,7 +170,7 @@ def _plan(context: BackupContext, progress: Progress, session: Session | None) -
     if session is not None:
         points = own_names.undo_points(context, pg.databases(session).values())
         items += [_undo(point, str(databases.oid(session, point.name))) for point in points]
-        of_volume = own_names.volume_undo_points(pg.entries_beside(session, ASIDE))
+        of_volume = own_names.volume_undo_points(pg.data_directory_entries(session, ASIDE))
         items += [_undo(point, point.name) for point in of_volume]
     return items
 
@@ -239,7 +239,7 @@ def _set_aside(context: BackupContext, session: Session, stamp: str) -> VolumeLa
 
 def _finish_drops(context: BackupContext, session: Session, notes: CallNotes) -> None:
     """Finish interrupted removals of a volume's undo points. What can't be removed does not stop the call."""
-    left = pg.entries_beside(session, DROPPED)
+    left = pg.data_directory_entries(session, DROPPED)
     if not left:
         return
     why = ""
@@ -247,7 +247,7 @@ def _finish_drops(context: BackupContext, session: Session, notes: CallNotes) ->
         _set_aside(context, session, "").remove_dropped()
     except BackupToolError as error:
         why = f": {error.message}"
-    still = pg.entries_beside(session, DROPPED)
+    still = pg.data_directory_entries(session, DROPPED)
     notes.settled += [f"Removed {name}, left by a call that was killed." for name in left if name not in still]
     notes.settled += [f"{name} in the data directory can't be removed{why or '.'}" for name in still]
 

@@ -42,7 +42,6 @@ def repair(
 ) -> Repaired:
     """Write the dump as it was before PowerShell re-encoded it, under a new name and with a manifest.
 
-
     The manifest proves the copy's content; about the database it says nothing, because the original does not either.
     Raises CodePageNeeded if only the caller can name the right page, BackupNotValid for a file that is not a complete
     PowerShell-made dump; then nothing is left behind.
@@ -57,7 +56,7 @@ def repair(
         )
     context.directory.prepare()
     with writer_lock(context.directory.path, "repair"):
-        (notes or CallNotes()).settled += context.directory.sweep().told
+        (notes or CallNotes()).settled += context.directory.sweep().sentences
         reading = verify_sql.full(context, record, progress, store=False, code_page=code_page)
         if reading.ambiguous is not None and code_page is None:
             raise reencoded.code_page_needed(record, reading.ambiguous)
@@ -69,12 +68,12 @@ def repair(
                 verify_sql.remedy_for(record, reading),
             )
         foreign_source.check_choice(record, reading.choice)
-        manifest = _write(context, record, found, reading.told, progress)
+        manifest = _write(context, record, found, reading.encoding, progress)
     return Repaired(
         name=manifest.name,
         path=str(context.directory.path / manifest.name),
         repaired_from=name,
-        found=reading.told,
+        found=reading.encoding,
         code_page=found.repair.code_page,
         bytes=manifest.bytes,
         sha256=manifest.sha256,
@@ -125,8 +124,7 @@ def _write(
         )
         read_back(partial, order.compression, written, progress)
         manifest = _manifest(context, record, partial, order, written, contents.rows, how)
-        with progress.uninterrupted():
-            context.directory.publish(partial, manifest, failed=[])
+        recorded.publish(context, progress, partial, manifest, order)
     return manifest
 
 

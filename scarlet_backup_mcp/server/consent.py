@@ -29,14 +29,12 @@ from ..procedures.restore import service as restores
 from ..procedures.restore.options import Confirmed, Proposal, RestoreDrill, RestoreOptions
 from ..progress import Progress
 from ..redaction import printable
-from .tool_calls import App, Question, app_of, client_of, in_thread, report
+from .tool_calls import MODERN, App, Question, app_of, client_of, in_thread, report
 
 QUESTION_SECONDS = 600
 HUMAN_SECONDS = 1.0
 """No person reads a question and declines in less: then the host did it by itself, as some do."""
 PRUNE = "prune"
-MODERN = "2026-07-28"
-"""From this version on a question is put by an answer to the call, which is then made a second time."""
 
 
 class Confirm(BaseModel):
@@ -213,11 +211,10 @@ def _agreed(app: App, answer: ElicitationResult[Confirm], question: Question | N
     if answer.action == "accept" and answer.data.confirm:
         return question
     if answer.action == "decline" and time.monotonic() - question.asked_at < HUMAN_SECONDS:
-        raise ConfirmationNeeded(
+        raise _ask_in_conversation(
             "This host declined by itself, sooner than anybody could read the question; nothing was changed.",
-            f'Ask the user in the conversation: "{question.text}" If the user agrees, call again with the confirmation '
-            f'"{question.typed["confirmation"]}".',
-            again(**question.typed),
+            question.text,
+            question.typed,
         )
     app.refused[question.subject] = time.monotonic()
     raise ConfirmationNeeded("The user said no; nothing was changed.", "Ask the user what to do instead.")
@@ -249,11 +246,18 @@ def _how_to_confirm(
 ) -> ConfirmationNeeded:
     """Return how a client that can't ask confirms. Raises what the restore would refuse with, as `propose` does."""
     proposal = _proposal(context, client, backup, options)
-    name = proposal.source
+    return _ask_in_conversation(
+        f"A restore replaces current data, and {why}.", proposal.question, _typed(proposal.source)
+    )
+
+
+def _ask_in_conversation(why: str, question: str, typed: Mapping[str, Any]) -> ConfirmationNeeded:
+    """Return the error that has the agent ask the user; `typed` are the arguments that then stand for a yes."""
     return ConfirmationNeeded(
-        f"A restore replaces current data, and {why}.",
-        f'Ask the user: "{proposal.question}" If the user agrees, call again with the confirmation "restore {name}".',
-        again(**_typed(name)),
+        why,
+        f'Ask the user in the conversation: "{question}" If the user agrees, call again with the confirmation '
+        f'"{typed["confirmation"]}".',
+        again(**typed),
     )
 
 

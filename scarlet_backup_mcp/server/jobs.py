@@ -20,8 +20,12 @@ from ..progress import Progress, State
 log = logging.getLogger(__name__)
 M = TypeVar("M", bound=Model)
 
-LEAST_PROGRESS = 0.0001
-"""What the number told to a client grows by when only the words change: it has to grow."""
+TOTAL = 100.0
+"""What the number told to a client runs up to."""
+LEAST_PROGRESS = 0.00001
+"""What that number grows by when only the words change: it has to grow."""
+SIGN_OF_LIFE_SECONDS = 5.0
+"""After so long something is told though nothing has changed: some hosts give up on a call that says nothing."""
 LOOK = 0.25
 """Seconds between two looks at a job: at most four progress notifications a second."""
 KEPT = 20
@@ -31,30 +35,6 @@ DEFERRED_SHUTDOWN_SECONDS = 30.0
 """How long the end of the process waits for a job that may not be stopped just now (a swap)."""
 
 
-class JobProgress(Progress):
-    """Counts stages, so that the number told to a client always grows: whole stages and the part of the present one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stages = 0
-
-    def stage(self, title: str, total: float | None = None) -> None:
-        """Begin a stage, and count it."""
-        self.stages += 1
-        super().stage(title, total)
-
-    @property
-    def fraction(self) -> float | None:
-        """How much of the present stage is done, between 0 and 1; None when unknown."""
-        state = self.state
-        return min(1.0, state.done / state.total) if state.total else None
-
-    @property
-    def number(self) -> float:
-        """Grows with every stage and within it."""
-        return self.stages + 0.99 * (self.fraction or 0)
-
-
 class Job:
     """One procedure under way. `result` or `error` is there once it is done."""
 
@@ -62,7 +42,7 @@ class Job:
         self.id = f"{tool}-{secrets.token_hex(4)}"
         self.tool = tool
         self.arguments = arguments
-        self.progress = JobProgress()
+        self.progress = Progress()
         self.result: Model | None = None
         self.error: BackupToolError | None = None
         self.done = anyio.Event()
@@ -95,7 +75,7 @@ class Job:
             job=self.id,
             tool=self.tool,
             stage=describe(state),
-            progress=self.progress.fraction,
+            progress=round(self.progress.fraction, 3),
             elapsed_seconds=round(self.elapsed, 1),
             remedy="The work goes on. Call again with this job alone to wait for its result.",
             next_call=NextCall(tool=self.tool, arguments={"job": self.id}),
@@ -105,7 +85,9 @@ class Job:
 def describe(state: State) -> str:
     """Describe a moment of a job, for example "dumping: letta.messages (12 of 40 MB)"."""
     words = state.stage + (f": {state.detail}" if state.detail else "")
-    return words + (f" ({state.done / 1e6:,.0f} of {state.total / 1e6:,.0f} MB)" if state.total else "")
+    if state.total is None or state.total < 1e6:
+        return words
+    return f"{words} ({state.done / 1e6:,.0f} of {state.total / 1e6:,.0f} MB)"
 
 
 class Jobs:
@@ -138,18 +120,21 @@ class Jobs:
     async def wait(self, job: Job, seconds: float, tell: Callable[[float, str], Awaitable[None]]) -> Model | Running:
         """Wait for the job's result; after `seconds` (0: never) return that it goes on. Raises what the job raised.
 
+        `tell` gets a number that grows up to `TOTAL`, which it reaches when the job has succeeded, and words.
         Cancelling this call cancels the job, and waits until it has cleaned up.
         """
         until = time.monotonic() + seconds if seconds else float("inf")
-        told, number = "", 0.0
+        told, number, at = "", -LEAST_PROGRESS, 0.0
         try:
             while not job.done.is_set() and (left := until - time.monotonic()) > 0:
+                words, now = describe(job.progress.state), 0.99 * TOTAL * job.progress.fraction
+                if words != told or now >= number + 0.01 or time.monotonic() - at > SIGN_OF_LIFE_SECONDS:
+                    told, number, at = words, max(now, number + LEAST_PROGRESS), time.monotonic()
+                    await tell(round(number, 5), words)
                 with anyio.move_on_after(min(LOOK, left)):
                     await job.done.wait()
-                words = describe(job.progress.state)
-                if words != told or job.progress.number > number:
-                    told, number = words, max(job.progress.number, number + LEAST_PROGRESS)
-                    await tell(number, words)
+            if job.result is not None:
+                await tell(TOTAL, "done")
         except anyio.get_cancelled_exc_class():
             job.progress.cancel()
             with anyio.CancelScope(shield=True):

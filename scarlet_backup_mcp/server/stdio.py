@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 def serve(settings: Settings | ConfigurationError) -> None:
     """Serve over stdio until its end of input or a signal. Nothing but protocol goes to stdout."""
+    if os.name != "nt":  # until `_end_on_signal` listens there is nothing to clean up, and a loop would show tracebacks
+        signal.signal(signal.SIGINT, lambda number, _: os._exit(128 + number))
     log_to_stderr("%(asctime)s %(levelname)s %(name)s: %(message)s")
     if isinstance(settings, ConfigurationError):
         log.error("%s", settings)

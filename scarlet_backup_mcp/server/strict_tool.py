@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import ToolAnnotations
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ..errors import ArgumentsInvalid, ConfirmationNeeded, again
+from ..errors import ArgumentsInvalid, BackupToolError, ConfirmationNeeded, InternalError, again
 from ..nearest import nearest
 from .schemas import input_schema, output_schema
-from .tool_calls import begin, failed
+from .tool_calls import app_of, begin, failed
+
+log = logging.getLogger(__name__)
 
 _ABSENT = (None, "", "null")
 """What hosts send for an argument that was left empty."""
@@ -29,28 +32,28 @@ class StrictTool(Tool):
     async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> Any:
         """Read the arguments, then run as any tool does."""
         arguments = {name: value for name, value in arguments.items() if value not in _ABSENT}
-        begin(self.name, arguments)
-        try:
-            self.fn_metadata.validate_arguments(arguments)
-        except ValidationError as error:
-            properties: Mapping[str, Any] = self.parameters["properties"]
-            wrong = "; ".join(_in_words(details, properties) for details in error.errors())
-            return failed(
-                ArgumentsInvalid(
-                    f"{self.name} was not called, because its arguments are wrong: {wrong}.",
-                    f"Correct them; its parameters are {', '.join(properties)}.",
-                )
-            )
+        begin(self.name, arguments, app_of(context))
         try:
             return await super().run(arguments, context, convert_result)
+        except UnexpectedToolError as error:
+            log.exception("%s failed", self.name)
+            return failed(InternalError(f"{self.name} failed unexpectedly ({type(error.__cause__).__name__})."))
         except ToolError as error:
-            if "accepted elicitation" not in str(error):
-                raise
-            return failed(
-                ConfirmationNeeded(
-                    "The answer to the question was empty or malformed; nothing was changed.", "Ask again.", again()
-                )
+            return failed(self._misused(error))
+
+    def _misused(self, error: ToolError) -> BackupToolError:
+        """Tell which of the SDK's two errors it is, since nothing of ours raises a ToolError: wrong arguments, which it
+        raises from their ValidationError, or an accepted question whose answer is not the one asked for."""
+        if not isinstance(error.__cause__, ValidationError):
+            return ConfirmationNeeded(
+                "The answer to the question was empty or malformed; nothing was changed.", "Ask again.", again()
             )
+        properties: Mapping[str, Any] = self.parameters["properties"]
+        wrong = "; ".join(_in_words(details, properties) for details in error.__cause__.errors())
+        return ArgumentsInvalid(
+            f"{self.name} was not called, because its arguments are wrong: {wrong}.",
+            f"Correct them; its parameters are {', '.join(properties)}.",
+        )
 
 
 def strict_tool(

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import anyio.to_thread
 from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult, TextContent
-from pydantic import ConfigDict, RootModel
+from pydantic import BaseModel, ConfigDict, RootModel
 
 from .. import summaries
 from ..errors import ArgumentsInvalid, BackupToolError, ConfigurationError, InternalError, NextCall
@@ -23,11 +23,15 @@ from ..procedures.audit import calls
 from ..procedures.call_notes import CallNotes
 from ..procedures.context import BackupContext
 from ..progress import Progress
-from ..settings import Settings
-from .jobs import Jobs
+from ..settings import TOOLS, Settings
+from .jobs import TOTAL, Jobs
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+MODERN = "2026-07-28"
+"""From this version on a question is put by an answer to the call, which is then made a second time; and what does not
+exist is an invalid parameter."""
 
 # The protocol wants an object at a schema's top; each of the alternatives is one. Errors are among them, since clients
 # of the TypeScript SDK hold every result against the schema (seen with the Inspector 2.12.0).
@@ -90,6 +94,8 @@ class App:
 
     settings: Settings | ConfigurationError
     jobs: Jobs
+    served: tuple[str, ...] = TOOLS
+    """The tools that it offers."""
     questions: dict[tuple[object, ...], Question] = field(default_factory=dict[tuple[object, ...], Question])
     refused: dict[str, float] = field(default_factory=dict[str, float])
     """When a user last said no, by the question's subject."""
@@ -101,19 +107,32 @@ ALIVE: list[App] = []
 
 @dataclass(frozen=True)
 class Call:
-    """The call that is under way: its tool, and the arguments that a suggestion to call again has to repeat."""
+    """The call that is under way: its tool, the arguments that a suggestion to call again has to repeat, and the tools
+    that may be suggested."""
 
     tool: str
     arguments: Mapping[str, Any]
+    served: tuple[str, ...]
+
+    def suggested(self, model: M) -> M:
+        """Leave out of what is said, and of its findings, the next calls of tools that are not served."""
+        following, findings = getattr(model, "next_call", None), getattr(model, "findings", None)
+        changed: dict[str, Any] = {}
+        if isinstance(following, NextCall) and following.tool not in self.served:
+            changed["next_call"] = None
+        if findings:
+            changed["findings"] = [self.suggested(finding) for finding in findings]
+        return model.model_copy(update=changed) if changed else model
 
 
 CALL: ContextVar[Call] = ContextVar("CALL")
 _OF_ONE_CALL = ("job", "wait_seconds", "confirmation")
 
 
-def begin(tool: str, arguments: Mapping[str, Any]) -> None:
+def begin(tool: str, arguments: Mapping[str, Any], app: App) -> None:
     """Remember the running call."""
-    CALL.set(Call(tool, {name: value for name, value in arguments.items() if name not in _OF_ONE_CALL}))
+    repeated = {name: value for name, value in arguments.items() if name not in _OF_ONE_CALL}
+    CALL.set(Call(tool, repeated, app.served))
 
 
 def app_of(ctx: Context[App]) -> App:
@@ -169,7 +188,7 @@ async def long_call(
             return calls.call(context, call.tool, arguments, client, lambda notes: work(context, progress, notes))
 
     async def tell(number: float, message: str) -> None:
-        await ctx.report_progress(number, message=message)
+        await ctx.report_progress(number, TOTAL, message)
 
     try:
         if job is None:
@@ -182,7 +201,7 @@ async def long_call(
                     "Call again with the job alone.",
                     NextCall(tool=call.tool, arguments={"job": job}),
                 )
-            begin(call.tool, waiting_for.arguments)
+            begin(call.tool, waiting_for.arguments, app)
         return answered(await app.jobs.wait(waiting_for, seconds, tell))
     except BackupToolError as error:
         return failed(error)
@@ -210,14 +229,20 @@ async def short_call(
     finish: Callable[[Model], Model] = lambda model: model,
 ) -> CallToolResult:
     """Run something that takes a moment."""
+    client, tool = client_of(ctx), CALL.get().tool
+
+    def run(context: BackupContext) -> Model:
+        return calls.call(context, tool, {}, client, lambda _: work(context, Progress()))
+
     try:
-        return answered(finish(await in_thread(app_of(ctx).settings, lambda context: work(context, Progress()))))
+        return answered(finish(await in_thread(app_of(ctx).settings, run)))
     except BackupToolError as error:
         return failed(error)
 
 
 def answered(result: Model) -> CallToolResult:
     """Return a result as text and data."""
+    result = CALL.get().suggested(result)
     return CallToolResult(
         content=[TextContent(text=summaries.describe(result))],
         structured_content=result.model_dump(mode="json", by_alias=True),
@@ -227,7 +252,7 @@ def answered(result: Model) -> CallToolResult:
 def report(error: BackupToolError) -> ErrorReport:
     """Return an error of the current call as data."""
     call = CALL.get()
-    return ErrorReport.of(error, call.tool, call.arguments)
+    return call.suggested(ErrorReport.of(error, call.tool, call.arguments))
 
 
 def failed(error: BackupToolError) -> CallToolResult:

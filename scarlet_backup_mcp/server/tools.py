@@ -1,4 +1,4 @@
-"""The face for agents: MCP tools, a resource and a prompt over stdio. The async edge, no backup logic."""
+"""The face for agents: MCP tools. The async edge, no backup logic."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Annotated, Any, TypeVar
 
 import anyio
 from mcp.server.mcpserver import Context, ElicitationResult, MCPServer, Resolve
-from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 from mcp.types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
@@ -23,16 +22,17 @@ from ..procedures import integrity, listing
 from ..procedures import prune as retention
 from ..procedures.backup import service as backups
 from ..procedures.call_notes import CallNotes
-from ..procedures.catalog import records
 from ..procedures.context import BackupContext
-from ..procedures.gate import gate
 from ..procedures.restore import service as restores
 from ..procedures.restore.options import RestoreDrill, RestoreOptions
 from ..procedures.verify import sql as verify_sql
 from ..progress import Progress
-from ..settings import Settings
+from ..settings import TOOLS, Settings
 from .consent import Confirm, confirm_prune, confirm_restore, consent, consent_to_prune, restore_options
+from .icon import ICON
 from .jobs import Jobs
+from .resources import add_resources, prepare_for_proc_003
+from .strict_server import StrictServer
 from .strict_tool import strict_tool
 from .tool_calls import (
     ALIVE,
@@ -45,7 +45,6 @@ from .tool_calls import (
     VerifyAnswer,
     app_of,
     failed,
-    in_thread,
     long_call,
     refused,
     short_call,
@@ -93,7 +92,7 @@ def create_server(settings: Settings | ConfigurationError) -> MCPServer[App]:
     @asynccontextmanager
     async def lifespan(_: MCPServer[App]) -> AsyncGenerator[App]:
         async with anyio.create_task_group() as tasks:
-            app = App(settings, Jobs(tasks))
+            app = App(settings, Jobs(tasks), served)
             ALIVE.append(app)
             try:
                 yield app
@@ -103,41 +102,33 @@ def create_server(settings: Settings | ConfigurationError) -> MCPServer[App]:
                     await app.jobs.shut_down()
                 tasks.cancel_scope.cancel()
 
-    server = MCPServer[App](
+    try:
+        served = TOOLS if isinstance(settings, ConfigurationError) else settings.served
+    except ConfigurationError as error:
+        settings, served = error, TOOLS
+    tools = [
+        strict_tool(backup, "Back up Scarlet's memory", NOT_DESTRUCTIVE, Backup, BACKUP_FIELDS),
+        strict_tool(verify_backup, "Verify a backup", NOT_DESTRUCTIVE, Verification, VERIFY_FIELDS),
+        strict_tool(list_backups, "List backups", READ_ONLY, Listing, LIST_FIELDS),
+        strict_tool(restore, "Restore Scarlet's memory", DESTRUCTIVE, Restore, RESTORE_FIELDS),
+        strict_tool(db_integrity, "Check the database", READ_ONLY, Integrity, INTEGRITY_FIELDS),
+        strict_tool(prune_backups, "Remove old backups", DESTRUCTIVE, Prune, PRUNE_FIELDS),
+    ]
+    server = StrictServer(
         "scarlet-backup-mcp",
         title="Scarlet backup",
         version=__version__,
         description="Backup, verification and restore of Scarlet's PostgreSQL memory.",
-        instructions=INSTRUCTIONS,
+        instructions=INSTRUCTIONS if served == TOOLS else f"{INSTRUCTIONS} Served here: {', '.join(served)}.",
         lifespan=lifespan,
         log_level="WARNING",
-        tools=[
-            strict_tool(backup, "Back up Scarlet's memory", NOT_DESTRUCTIVE, Backup, BACKUP_FIELDS),
-            strict_tool(verify_backup, "Verify a backup", NOT_DESTRUCTIVE, Verification, VERIFY_FIELDS),
-            strict_tool(list_backups, "List backups", READ_ONLY, Listing, LIST_FIELDS),
-            strict_tool(restore, "Restore Scarlet's memory", DESTRUCTIVE, Restore, RESTORE_FIELDS),
-            strict_tool(db_integrity, "Check the database", READ_ONLY, Integrity, INTEGRITY_FIELDS),
-            strict_tool(prune_backups, "Remove old backups", DESTRUCTIVE, Prune, PRUNE_FIELDS),
-        ],
+        icons=[ICON],
+        tools=[tool for tool in tools if tool.name in served],
+        subscriptions=False,
     )
-    server.resource(
-        "scarlet://backups/{name}/manifest",
-        title="Manifest of a backup",
-        description="Everything recorded about a backup when it was made, as JSON.",
-        mime_type="application/json",
-    )(manifest)
-
-    async def gate_now() -> str:
-        """Whether PROC-003 may go ahead now."""
-        return (await in_thread(settings, gate)).model_dump_json(indent=1)
-
-    server.resource(
-        "scarlet://gate",
-        title="Gate to PROC-003",
-        description="Whether PROC-003 (agent recreation) may go ahead now, with reasons, as JSON: for hooks.",
-        mime_type="application/json",
-    )(gate_now)
-    server.prompt(title="Prepare for PROC-003")(prepare_for_proc_003)
+    add_resources(server, settings)
+    if "backup" in served:
+        server.prompt(title="Prepare for PROC-003")(prepare_for_proc_003)
     return server
 
 
@@ -354,28 +345,3 @@ async def db_integrity(ctx: Context[App]) -> Annotated[CallToolResult, Integrity
         return integrity.db_integrity(context, progress)
 
     return await short_call(ctx, work)
-
-
-# -- resource and prompt ---------------------------------------------------------------------------------------------
-
-
-async def manifest(name: str, ctx: Context[App]) -> str:
-    """The manifest of one backup."""
-    try:
-        found = await in_thread(
-            app_of(ctx).settings, lambda context: records.manifest_of(context, context.directory.find(name))
-        )
-    except BackupToolError as error:
-        raise ResourceNotFoundError(str(error)) from None
-    if found is None:
-        raise ResourceNotFoundError(f"{name} has no manifest.")
-    return found.model_dump_json(indent=1, by_alias=True)
-
-
-def prepare_for_proc_003() -> str:
-    """Take and check the backup that PROC-003 (agent recreation) demands."""
-    return (
-        "Prepare PROC-003. Call db_integrity; if it has errors, follow their remedies. Call backup with the label "
-        "'before PROC-003' and verify 'drill'. If safe_to_proceed is false, stop and tell me the reasons. If it is "
-        "true, tell me the backup's name, size, rows and agents, and only then go on with PROC-003."
-    )

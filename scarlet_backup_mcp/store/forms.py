@@ -52,7 +52,7 @@ class FileForm:
     form: Form
 
 
-def look(path: Path) -> FileForm:
+def file_form(path: Path) -> FileForm:
     """Recognise a file's packing and form by its first bytes. Raises StoreError."""
     if path.is_dir():
         return FileForm("none", "directory")
@@ -69,9 +69,9 @@ def look(path: Path) -> FileForm:
 
 
 def is_a_backup(path: Path) -> bool:
-    """Tell whether a file with a doubtful name is something that `look` recognises, or a PostgreSQL script."""
+    """Tell whether a file with a doubtful name is something that `file_form` recognises, or a PostgreSQL script."""
     try:
-        found = look(path)
+        found = file_form(path)
         return found.form != "script" or _BEGINS.search(beginning(path, found.packing).replace(b"\0", b"")) is not None
     except StoreError:
         return False

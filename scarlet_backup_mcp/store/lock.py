@@ -92,7 +92,7 @@ def patiently(progress: Progress, work: Callable[[], T], seconds: float) -> T:
         except Busy:
             if time.monotonic() >= until:
                 raise
-        progress.stage("waiting for another call")
+        progress.stage("waiting for another call", seconds=0)
         again = time.monotonic() + PAUSE_SECONDS
         while time.monotonic() < again:
             progress.check()

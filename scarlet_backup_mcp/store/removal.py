@@ -27,7 +27,7 @@ class Swept:
     warnings: list[str] = field(default_factory=list[str])
 
     @property
-    def told(self) -> list[str]:
+    def sentences(self) -> list[str]:
         """Both, in sentences."""
         return [f"Removed {name}, left by a call that was killed." for name in self.removed] + self.warnings
 

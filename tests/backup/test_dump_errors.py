@@ -93,6 +93,7 @@ def test_a_value_that_no_dump_can_hold_is_named_and_a_volume_backup_holds_it(box
     box.psql("DROP DATABASE large", "postgres")
 
 
+@pytest.mark.long
 def test_too_few_locks_say_how_many_it_takes(box: Box, directory: Path) -> None:
     database(box, "many", MANY)
     error = failure(box, directory, database="many")

@@ -70,6 +70,7 @@ def dead_sockets(directory: Path) -> Iterator[str]:
         yield f"tcp://127.0.0.1:{closed.getsockname()[1]}"
 
 
+@pytest.mark.long
 def test_an_engine_that_does_not_answer_is_refused(
     box: Box, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +116,7 @@ def test_a_container_without_a_server_in_it_is_refused(directory: Path, require_
         assert failure(empty, directory).code == "server_unreachable"
 
 
+@pytest.mark.long
 def test_an_unhealthy_and_a_starting_container_are_tried_and_reported(directory: Path, require_docker: None) -> None:
     with a_box({}, *SERVER, run=HEALTH_CHECK) as box:
         remember(box)
@@ -244,6 +246,7 @@ def test_a_disk_that_is_full_in_mid_dump_leaves_nothing(box: Box, tmp_path: Path
     box.assert_idle()
 
 
+@pytest.mark.long
 def test_a_disk_that_is_full_after_the_dump_leaves_a_good_backup_or_nothing(box: Box, tmp_path: Path) -> None:
     """With each number of free pages the manifest, or what is kept of its verification, fits or doesn't."""
     outcomes: set[str] = set()
@@ -317,6 +320,7 @@ def test_a_second_backup_is_refused_and_told_who_is_at_it(box: Box, directory: P
     assert [item.name for item in listed(box, directory)] == [first.name]
 
 
+@pytest.mark.long
 def test_backups_to_two_directories_do_not_disturb_each_other(box: Box, tmp_path: Path) -> None:
     second: list[str] = []
     first = success(box, tmp_path / "one", At("dumping", lambda: second.append(success(box, tmp_path / "two").name)))
@@ -383,6 +387,7 @@ ODD_ENVIRONMENT = {
 }
 
 
+@pytest.mark.long
 def test_the_environment_of_the_container_does_not_change_a_dump(box: Box, tmp_path: Path) -> None:
     usual = success(box, tmp_path / "usual")
     with a_box(ODD_ENVIRONMENT, *SERVER) as odd:

@@ -56,7 +56,7 @@ def end_backend_of_dump(box: Box, backend: int) -> None:
 GONE = {"container_lost", "server_unreachable"}
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("act", "codes"),
     [
@@ -89,6 +89,7 @@ def test_a_snapshot_that_is_lost_in_mid_dump_fails_it(box: Box, directory: Path)
     box.assert_idle()
 
 
+@pytest.mark.long
 def test_a_container_that_is_removed_in_mid_dump_fails_it(directory: Path, require_docker: None) -> None:
     with a_box({}, *SERVER) as doomed:
         doomed.bring_up()
@@ -114,6 +115,7 @@ class CancelAt(At):
             self.cancel()
 
 
+@pytest.mark.long
 def test_a_cancelled_backup_leaves_nothing_whatever_its_stage(box: Box, directory: Path) -> None:
     whole = At("", lambda: None)
     success(box, directory, whole)
@@ -217,7 +219,7 @@ CUTS = {
 }
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("script", CUTS.values(), ids=CUTS.keys())
 def test_a_dump_that_is_cut_off_without_an_error_is_refused(box: Box, directory: Path, script: str) -> None:
     with box.pg_dump_is(script):
@@ -233,7 +235,7 @@ LIES = {
 }
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("script", LIES.values(), ids=LIES.keys())
 def test_a_whole_dump_with_other_rows_than_its_snapshot_is_refused(box: Box, directory: Path, script: str) -> None:
     with box.pg_dump_is(script):
@@ -296,6 +298,7 @@ def drop_table(box: Box, database: str, table: str) -> None:
     box.psql(f"SET lock_timeout = '5s'; DROP TABLE letta.{table};", database)
 
 
+@pytest.mark.long
 def test_a_table_that_is_dropped_after_the_snapshot_makes_it_take_another(box: Box, directory: Path, copy: str) -> None:
     dropping = At("dumping", lambda: drop_table(box, copy, "moments"))
     done = success(box, directory, dropping, database=copy)
@@ -304,6 +307,7 @@ def test_a_table_that_is_dropped_after_the_snapshot_makes_it_take_another(box: B
     assert [item.state for item in listed(box, directory)] == ["good"]
 
 
+@pytest.mark.long
 def test_a_schema_that_never_rests_is_told_after_the_second_try(box: Box, directory: Path, copy: str) -> None:
     tables = iter(["moments", "identities"])
     dropping = At("dumping", lambda: drop_table(box, copy, next(tables)), times=2)
@@ -341,6 +345,7 @@ def test_a_table_that_is_rewritten_after_the_snapshot_is_not_dumped_empty(
     assert (counted["moments"], counted["changed"]) in [(50, 0), (rows, 1)]
 
 
+@pytest.mark.long
 def test_a_migration_that_ends_while_it_is_waited_for_costs_no_row(box: Box, directory: Path, copy: str) -> None:
     box.psql("CREATE TABLE letta.changed (at timestamptz)", copy)
     with box.holding(f"{REWRITE}; INSERT INTO letta.changed VALUES (now());", copy) as migration:

@@ -267,6 +267,7 @@ print(json.dumps([taken.bytes, report.valid, peak]))
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows tells no peak by getrusage.")
 def test_memory_stays_flat(fresh: Fresh, embedded: EmbeddedServer) -> None:
     settings = fresh(

@@ -28,6 +28,7 @@ from ..helpers.store import Made
 # -- removing backups over MCP ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(1)
 @each_era
 async def test_dry_run_is_the_default_asks_nobody_and_changes_nothing(full: Full, era: str) -> None:
     user, before = User(), full.everything()
@@ -63,6 +64,7 @@ def assert_equal(one: object, other: object) -> None:
     assert one == other
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("action", "content"), [("decline", None), ("cancel", None), ("accept", {"confirm": False}), ("accept", None)]
 )
@@ -140,6 +142,7 @@ async def test_client_that_can_not_ask_needs_the_words_of_the_dry_run(made: Made
         assert (await it.fail("prune_backups", dry_run=False, confirmation=words))["code"] == "confirmation_stale"
 
 
+@pytest.mark.sample(1)
 @each_era
 async def test_nothing_to_remove_is_no_question(full: Full, era: str) -> None:
     roomy = full.settings.model_copy(update={"keep_last": 9})
@@ -153,6 +156,7 @@ async def test_nothing_to_remove_is_no_question(full: Full, era: str) -> None:
     assert full.there() == full.names
 
 
+@pytest.mark.sample(1)
 @each_era
 async def test_undo_points_go_only_when_asked_for_and_named_in_the_question(
     full: Full, embedded: EmbeddedServer, undo_point: str, era: str
@@ -175,6 +179,7 @@ async def test_undo_points_go_only_when_asked_for_and_named_in_the_question(
 # -- marks -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(1)
 @each_era
 async def test_backup_that_is_marked_over_mcp_stays(made: Made, full: Full, era: str) -> None:
     async with agent(full.settings, era, User()) as it:

@@ -141,6 +141,7 @@ def test_very_first_scheduled_run_that_fails_is_seen_everywhere_until_one_succee
     assert "scheduled_backup_failed" not in findings
 
 
+@pytest.mark.long
 def test_scheduled_run_with_a_bad_result_sounds_the_alarm(scheduled: Scheduled, database: LocalDatabase) -> None:
     assert scheduled.run(0) == []
     execute(database, "TRUNCATE letta.agents CASCADE")
@@ -180,6 +181,7 @@ def test_scheduled_run_waits_for_another_call(scheduled: Scheduled) -> None:
         assert run.result(60) == []
 
 
+@pytest.mark.long
 def test_scheduled_run_waits_before_its_drill_and_before_its_pruning(
     scheduled: Scheduled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,29 +10,29 @@ import pytest
 from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.drill import sql as drills
-from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, throw_away_server
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import SandboxServer, sandbox_server
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings
 
 from ..helpers.drill import (
     FOREIGN,
     Databases,
-    Throwaways,
+    SandboxServers,
 )
 
 
 @pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Throwaways:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> SandboxServers:
     """Each drill has a throw-away server of its own, as always; the test can reach into it."""
-    kept = Throwaways()
+    kept = SandboxServers()
 
     @contextmanager
-    def remembered(context: BackupContext, progress: Progress) -> Generator[ThrowAway]:
-        with throw_away_server(context, progress) as ready:
+    def remembered(context: BackupContext, progress: Progress) -> Generator[SandboxServer]:
+        with sandbox_server(context, progress) as ready:
             kept.found.append(ready)
             yield ready
 
-    monkeypatch.setattr(drills, "throw_away_server", remembered)
+    monkeypatch.setattr(drills, "sandbox_server", remembered)
     return kept
 
 

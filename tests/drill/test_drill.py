@@ -34,7 +34,7 @@ from ..helpers.drill import (
     RESTORED,
     REWRITTEN,
     Databases,
-    Throwaways,
+    SandboxServers,
     before_the_end,
     bring_back,
     drill,
@@ -84,7 +84,7 @@ def test_backup_with_a_drill_is_proved_until_its_file_or_manifest_changes(databa
 
 
 def test_backup_that_a_drill_found_wrong_stays_so_whatever_is_read_of_it(
-    databases: Databases, shared: Throwaways
+    databases: Databases, shared: SandboxServers
 ) -> None:
     settings = databases.make(AGENTS)
     first = take(settings)
@@ -113,7 +113,7 @@ def test_backup_that_a_drill_found_wrong_stays_so_whatever_is_read_of_it(
 
 
 def test_backup_that_lacks_rows_which_pg_dump_leaves_out_is_not_proved(
-    databases: Databases, shared: Throwaways
+    databases: Databases, shared: SandboxServers
 ) -> None:
     settings = databases.make(
         AGENTS + "CREATE TABLE theirs AS SELECT 1 AS one; ALTER EXTENSION plpgsql ADD TABLE theirs;"
@@ -132,7 +132,7 @@ def test_backup_that_lacks_rows_which_pg_dump_leaves_out_is_not_proved(
 # -- restores --------------------------------------------------------------------------------------------------------
 
 
-def test_restore_with_a_drill_loads_the_backup_once_it_is_proved(databases: Databases, shared: Throwaways) -> None:
+def test_restore_with_a_drill_loads_the_backup_once_it_is_proved(databases: Databases, shared: SandboxServers) -> None:
     settings = databases.make(AGENTS + REWRITTEN)
     name = take(settings).name
     databases.psql("DELETE FROM agents", settings.database)
@@ -165,7 +165,7 @@ def test_restore_with_a_drill_loads_the_backup_once_it_is_proved(databases: Data
 
 
 def test_a_foreign_file_does_what_it_does_in_the_throw_away_server_only(
-    databases: Databases, shared: Throwaways
+    databases: Databases, shared: SandboxServers
 ) -> None:
     """A file with the same objects in another order: its trigger sees the rows come, that of a dump does not."""
     mark = f"mark_{secrets.token_hex(4)}"
@@ -217,7 +217,7 @@ def test_a_foreign_file_does_what_it_does_in_the_throw_away_server_only(
         databases.roles.append(mark)
 
 
-def test_a_foreign_file_that_a_drill_refuses_is_not_loaded(databases: Databases, shared: Throwaways) -> None:
+def test_a_foreign_file_that_a_drill_refuses_is_not_loaded(databases: Databases, shared: SandboxServers) -> None:
     settings = databases.make(AGENTS)
     name = databases.pg_dump(settings).name
     databases.psql("DELETE FROM agents WHERE id = 1", settings.database)
@@ -238,7 +238,7 @@ def test_a_foreign_file_that_a_drill_refuses_is_not_loaded(databases: Databases,
 def test_on_the_live_server_a_drill_leaves_nothing_behind(
     databases: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drills, "throw_away_server", None)
+    monkeypatch.setattr(drills, "sandbox_server", None)
     settings = databases.make(AGENTS + REWRITTEN + "ALTER DATABASE :\"DBNAME\" SET timezone TO 'Asia/Kathmandu';")
     name = take(settings).name
     beside: list[list[str]] = []
@@ -284,7 +284,7 @@ def test_a_role_that_is_no_superuser_drills_on_the_live_server(databases: Databa
 
 
 def test_without_room_there_is_no_drill_and_the_backup_is_good(
-    databases: Databases, shared: Throwaways, monkeypatch: pytest.MonkeyPatch
+    databases: Databases, shared: SandboxServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The free space is made up: a file system of a given size takes a mount, which not everybody may do."""
     settings = databases.make(AGENTS)
@@ -304,7 +304,7 @@ def test_without_room_there_is_no_drill_and_the_backup_is_good(
 
 @pytest.mark.parametrize("stage", ["restoring", "loading the definitions once more"])
 def test_a_connection_that_is_lost_says_nothing_of_the_backup(
-    databases: Databases, shared: Throwaways, stage: str
+    databases: Databases, shared: SandboxServers, stage: str
 ) -> None:
     """As when the server runs out of memory: the kernel kills a backend, and then the server ends all the others."""
     settings = databases.make(f"{AGENTS} {REWRITTEN} CREATE TABLE t AS SELECT repeat('x', 9000000) AS x;")
@@ -349,7 +349,7 @@ async def test_an_agent_has_a_proved_backup_in_one_call(databases: Databases) ->
         assert listing["backups"][0]["proved_at"] == found["proved_at"]
 
 
-def test_the_command_line_tells_a_drill_in_words_and_by_its_code(databases: Databases, shared: Throwaways) -> None:
+def test_the_command_line_tells_a_drill_in_words_and_by_its_code(databases: Databases, shared: SandboxServers) -> None:
     settings = databases.make(AGENTS)
     options = ["--via", "local", "--dsn", settings.dsn.get_secret_value() if settings.dsn else ""]
     options += ["--bin-dir", str(settings.bin_dir), "--dir", str(settings.dir), "--database", settings.database]

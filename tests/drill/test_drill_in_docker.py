@@ -23,7 +23,7 @@ from ..helpers.drill import (
     REWRITTEN,
     VECTORS,
     Databases,
-    Throwaways,
+    SandboxServers,
     Wire,
     bring_back,
     drill,
@@ -35,7 +35,7 @@ from ..helpers.restore import Watch
 
 
 def test_in_a_container_scarlets_memory_is_proved_while_hers_runs_and_while_it_does_not(
-    scarlet: Stack, fresh: Throwaways, tmp_path: Path
+    scarlet: Stack, fresh: SandboxServers, tmp_path: Path
 ) -> None:
     name = f"drill_{secrets.token_hex(4)}"
     settings = load_settings(dir=tmp_path, container=scarlet.container, project=scarlet.project, database=name)
@@ -68,6 +68,7 @@ def test_in_a_container_scarlets_memory_is_proved_while_hers_runs_and_while_it_d
         scarlet.psql(f"DROP DATABASE {name} WITH (FORCE)", "postgres")
 
 
+@pytest.mark.long
 def test_a_throw_away_container_that_goes_away_says_nothing_of_the_backup(scarlet: Stack, tmp_path: Path) -> None:
     settings = load_settings(dir=tmp_path, container=scarlet.container, project=scarlet.project)
     gone: list[str] = []

@@ -14,7 +14,7 @@ from scarlet_backup_mcp.settings import Settings
 from ..helpers.drill import (
     AGENTS,
     Databases,
-    Throwaways,
+    SandboxServers,
     before_the_end,
     bring_back,
     drill,
@@ -42,7 +42,7 @@ from ..helpers.drill import (
     ],
 )
 def test_a_dump_made_with_any_options_is_proved(
-    foreign: tuple[Databases, Settings], shared: Throwaways, options: str, rows: int
+    foreign: tuple[Databases, Settings], shared: SandboxServers, options: str, rows: int
 ) -> None:
     """The roles it names are made first: nothing else tells of them."""
     databases, settings = foreign
@@ -56,7 +56,7 @@ def test_a_dump_made_with_any_options_is_proved(
 
 
 def test_a_dump_whose_rows_can_not_be_counted_is_not_proved_and_not_said_to_be_wrong(
-    foreign: tuple[Databases, Settings], shared: Throwaways
+    foreign: tuple[Databases, Settings], shared: SandboxServers
 ) -> None:
     databases, settings = foreign
     found = drill(settings, databases.pg_dump(settings, "--inserts", "--on-conflict-do-nothing").name)
@@ -67,7 +67,7 @@ def test_a_dump_whose_rows_can_not_be_counted_is_not_proved_and_not_said_to_be_w
 
 @pytest.mark.parametrize("option", ["--no-comments", "--disable-dollar-quoting"])
 def test_definitions_in_a_form_that_can_not_be_compared_leave_it_open(
-    foreign: tuple[Databases, Settings], shared: Throwaways, option: str
+    foreign: tuple[Databases, Settings], shared: SandboxServers, option: str
 ) -> None:
     databases, settings = foreign
     found = drill(settings, databases.pg_dump(settings, option).name)
@@ -77,7 +77,7 @@ def test_definitions_in_a_form_that_can_not_be_compared_leave_it_open(
 
 
 def test_a_dump_of_a_whole_database_is_drilled_without_what_makes_the_database(
-    foreign: tuple[Databases, Settings], shared: Throwaways
+    foreign: tuple[Databases, Settings], shared: SandboxServers
 ) -> None:
     databases, settings = foreign
     found = drill(settings, databases.pg_dump(settings, "--create").name)
@@ -93,7 +93,7 @@ def test_a_dump_of_a_whole_database_is_drilled_without_what_makes_the_database(
     ],
 )
 def test_a_file_that_does_not_bring_back_what_it_says_is_not_proved(
-    foreign: tuple[Databases, Settings], shared: Throwaways, more: str, proved: bool | None, named: str
+    foreign: tuple[Databases, Settings], shared: SandboxServers, more: str, proved: bool | None, named: str
 ) -> None:
     """Nobody knows how such a file was made, so another form of what it holds is not said to be wrong."""
     databases, settings = foreign
@@ -114,7 +114,7 @@ ALTER DATABASE :"DBNAME" SET timezone TO 'Asia/Kathmandu'; ALTER DATABASE :"DBNA
 """
 
 
-def test_a_file_dumped_with_the_databases_own_formats_is_proved(databases: Databases, shared: Throwaways) -> None:
+def test_a_file_dumped_with_the_databases_own_formats_is_proved(databases: Databases, shared: SandboxServers) -> None:
     """As `pg_dump > file` writes it, by settings that change how timestamps and bytea are spelt."""
     settings = databases.make(SPELT)
     name = databases.pg_dump(settings).name
@@ -127,7 +127,7 @@ def test_a_file_dumped_with_the_databases_own_formats_is_proved(databases: Datab
     assert bring_back(settings, name, accept_foreign=True).integrity_rows == 5
 
 
-def test_an_error_of_a_load_shows_no_value(databases: Databases, shared: Throwaways) -> None:
+def test_an_error_of_a_load_shows_no_value(databases: Databases, shared: SandboxServers) -> None:
     settings = databases.make(
         "CREATE TABLE agents (id int, key text UNIQUE); INSERT INTO agents VALUES (1, 'sk-hidden');"
     )
@@ -143,7 +143,7 @@ def test_an_error_of_a_load_shows_no_value(databases: Databases, shared: Throwaw
 
 @pytest.mark.parametrize(("version", "proved"), [("-- Dumped by pg_dump version 15.1", False), ("--", False)])
 def test_bad_data_are_no_trouble_between_versions(
-    databases: Databases, shared: Throwaways, version: str, proved: bool
+    databases: Databases, shared: SandboxServers, version: str, proved: bool
 ) -> None:
     settings = databases.make("CREATE TABLE agents (id int PRIMARY KEY); INSERT INTO agents VALUES (1), (2);")
     name = databases.foreign(
@@ -155,7 +155,7 @@ def test_bad_data_are_no_trouble_between_versions(
 
 
 def test_an_event_trigger_that_forbids_everything_keeps_nothing_from_being_proved(
-    databases: Databases, shared: Throwaways
+    databases: Databases, shared: SandboxServers
 ) -> None:
     settings = databases.make(
         AGENTS + "CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'no'; END$$;"
@@ -165,7 +165,7 @@ def test_an_event_trigger_that_forbids_everything_keeps_nothing_from_being_prove
     assert drill(settings, take(settings).name).proved
 
 
-def test_an_outcome_that_can_not_be_kept_is_told_with_it(databases: Databases, shared: Throwaways) -> None:
+def test_an_outcome_that_can_not_be_kept_is_told_with_it(databases: Databases, shared: SandboxServers) -> None:
     settings = databases.make(AGENTS)
     name = databases.pg_dump(settings).name
     assert settings.dir is not None

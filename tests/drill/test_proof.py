@@ -17,7 +17,7 @@ from ..helpers.drill import (
     REWRITTEN,
     VECTORS,
     Databases,
-    Throwaways,
+    SandboxServers,
     drill,
     listed,
     proved,
@@ -74,7 +74,7 @@ def base(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_what_is_equal_is_proved_and_what_the_server_rewrites_is_told_with_both_texts(
-    base: tuple[Settings, str], shared: Throwaways
+    base: tuple[Settings, str], shared: SandboxServers
 ) -> None:
     """After updates and deletes, with settings that change how values are written, rows of another partition."""
     settings, name = base
@@ -190,9 +190,9 @@ TAMPERINGS = {
 }
 
 
-@pytest.mark.sample(12)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("what", TAMPERINGS)
-def test_what_differs_is_not_proved_and_named(base: tuple[Settings, str], shared: Throwaways, what: str) -> None:
+def test_what_differs_is_not_proved_and_named(base: tuple[Settings, str], shared: SandboxServers, what: str) -> None:
     settings, name = base
     statements, check, named = TAMPERINGS[what]
     found = drill(settings, name, shared.tampering(*statements))
@@ -205,7 +205,7 @@ def test_what_differs_is_not_proved_and_named(base: tuple[Settings, str], shared
     assert listed(settings, name).state == "differs"
 
 
-def test_a_nasty_database_is_proved(databases: Databases, shared: Throwaways) -> None:
+def test_a_nasty_database_is_proved(databases: Databases, shared: SandboxServers) -> None:
     """Owners and grantors with odd names, policies, domains, identities, large objects, partitions by an enum's hash,
     every kind of setting, rows moved by updates; compressed."""
     name = f'nasty "база" {secrets.token_hex(4)}'
@@ -234,12 +234,12 @@ def test_a_nasty_database_is_proved(databases: Databases, shared: Throwaways) ->
     ids=["LATIN1", "another locale", "without public", "public without rights"],
 )
 def test_encodings_locales_and_schemas_are_proved(
-    databases: Databases, shared: Throwaways, options: str, statements: str
+    databases: Databases, shared: SandboxServers, options: str, statements: str
 ) -> None:
     proved(databases.make(AGENTS + statements, options))
 
 
-def test_objects_of_another_superuser_are_proved(databases: Databases, shared: Throwaways) -> None:
+def test_objects_of_another_superuser_are_proved(databases: Databases, shared: SandboxServers) -> None:
     role = databases.make_role("SUPERUSER")
     statements = f"""
         CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
@@ -263,7 +263,7 @@ def test_a_search_path_of_the_connecting_role_is_proved(databases: Databases, em
     assert (taken.proved, taken.integrity_rows) == (True, 1)
 
 
-def test_a_view_filled_with_rights_by_membership_is_proved(databases: Databases, shared: Throwaways) -> None:
+def test_a_view_filled_with_rights_by_membership_is_proved(databases: Databases, shared: SandboxServers) -> None:
     """REFRESH MATERIALIZED VIEW runs with its owner's rights, which it may have through another role only."""
     group = databases.make_role()
     member = databases.make_role(f"IN ROLE {group}")
@@ -271,12 +271,12 @@ def test_a_view_filled_with_rights_by_membership_is_proved(databases: Databases,
     proved(databases.make(f"{AGENTS} {statements} ALTER MATERIALIZED VIEW m OWNER TO {member};"))
 
 
-def test_tables_of_another_access_method_are_proved(databases: Databases, shared: Throwaways) -> None:
+def test_tables_of_another_access_method_are_proved(databases: Databases, shared: SandboxServers) -> None:
     statements = "CREATE ACCESS METHOD h TYPE TABLE HANDLER heap_tableam_handler; CREATE TABLE t (a int) USING h;"
     proved(databases.make(AGENTS + statements))
 
 
-def test_tables_in_a_tablespace_are_proved(databases: Databases, shared: Throwaways) -> None:
+def test_tables_in_a_tablespace_are_proved(databases: Databases, shared: SandboxServers) -> None:
     space = f"drill_{secrets.token_hex(4)}"
     databases.psql(f"SET allow_in_place_tablespaces = on; CREATE TABLESPACE {space} LOCATION ''", "postgres")
     try:
@@ -288,7 +288,7 @@ def test_tables_in_a_tablespace_are_proved(databases: Databases, shared: Throwaw
         databases.psql(f"DROP TABLESPACE {space}", "postgres")
 
 
-def test_a_subscription_is_no_obstacle(databases: Databases, fresh: Throwaways) -> None:
+def test_a_subscription_is_no_obstacle(databases: Databases, fresh: SandboxServers) -> None:
     """A database with a subscription can't be dropped, and one is made for the definitions that were rewritten."""
     statements = (
         "CREATE SUBSCRIPTION s CONNECTION 'host=192.0.2.1' PUBLICATION p WITH (connect = false, slot_name = NONE);"

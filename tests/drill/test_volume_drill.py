@@ -151,7 +151,7 @@ def assert_kept_from_starting(report: Backup | Verification) -> None:
     assert (told(report).restore_seconds, "should take about" in summaries.describe(report)) == (None, False)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.long
 @pytest.mark.parametrize(("version", "arguments"), [(17, "--wal-segsize=64"), (18, "")], ids=["17", "18"])
 def test_backup_under_write_load_is_proved_whatever_the_servers_configuration(
     require_docker: None, tmp_path: Path, version: int, arguments: str
@@ -225,6 +225,7 @@ def kept(require_docker: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield Kept(settings, busy, quiet)
 
 
+@pytest.mark.long
 def test_backup_under_write_load_is_proved_while_its_server_is_down(kept: Kept, tmp_path: Path) -> None:
     settings = kept.copy(tmp_path / "b", kept.busy)
     watch, found = look_into(settings, BALANCES)
@@ -286,6 +287,7 @@ def test_archive_of_a_running_server_is_never_proved(kept: Kept, tmp_path: Path)
     assert "take a new backup" in (report.remedy or "")
 
 
+@pytest.mark.long
 def test_archive_of_a_stopped_server_comes_up_unproved_and_can_be_restored(kept: Kept, tmp_path: Path) -> None:
     settings, name = kept.copy(tmp_path / "b", OLD_STOPPED, manifest=False), f"volume-drill-{secrets.token_hex(4)}"
     path = tmp_path / "b" / OLD_STOPPED
@@ -373,6 +375,7 @@ def the_accounts(files: Files) -> str:
     return name
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("how", "seal", "check_of", "words"),
     [

@@ -39,14 +39,14 @@ from scarlet_backup_mcp.procedures.restore import size_guard
 from scarlet_backup_mcp.procedures.restore.options import RestoreOptions
 from scarlet_backup_mcp.procedures.restore.service import dry_run, propose, restore
 from scarlet_backup_mcp.procedures.sandbox import pg_restore
-from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, sweep, throw_away_server
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import SandboxServer, sandbox_server, sweep
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings
 from scarlet_backup_mcp.store import reading
 from scarlet_backup_mcp.summaries import describe
 
-from ..helpers.drill import Databases, Throwaways, bring_back, drill, listed, take
+from ..helpers.drill import Databases, SandboxServers, bring_back, drill, listed, take
 
 MEMORY = """
 CREATE SCHEMA s; CREATE EXTENSION vector SCHEMA s; SET search_path = s;
@@ -62,16 +62,16 @@ ROWS = 43
 
 
 @pytest.fixture
-def shared(running: ThrowAway, monkeypatch: pytest.MonkeyPatch) -> Throwaways:
-    kept = Throwaways()
+def shared(running: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> SandboxServers:
+    kept = SandboxServers()
 
-    def given(context: BackupContext, progress: Progress) -> AbstractContextManager[ThrowAway]:
+    def given(context: BackupContext, progress: Progress) -> AbstractContextManager[SandboxServer]:
         assert context.directory.path.is_dir()
         (context.directory.path / ".scarlet-drill").mkdir(exist_ok=True)
         return kept.shared(running)
 
-    monkeypatch.setattr(drills, "throw_away_server", given)
-    monkeypatch.setattr(pg_restore, "throw_away_server", given)
+    monkeypatch.setattr(drills, "sandbox_server", given)
+    monkeypatch.setattr(pg_restore, "sandbox_server", given)
     return kept
 
 
@@ -125,7 +125,7 @@ CREATES = [("-C",), ("-C", "--clean"), ("-C", "--clean", "--if-exists"), ("--cle
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("options", CREATES, ids=" ".join)
 def test_a_dump_that_makes_its_database(
-    databases: Databases, here: Settings, shared: Throwaways, options: tuple[str, ...]
+    databases: Databases, here: Settings, shared: SandboxServers, options: tuple[str, ...]
 ) -> None:
     databases.pg_dump(here, *options)
     found = look(here, "old.sql")
@@ -147,7 +147,7 @@ def test_a_dump_that_makes_its_database(
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("options", [(), ("--clean", "--if-exists")], ids=["plain", "clean"])
 def test_of_a_dump_of_the_cluster_the_database_is_taken(
-    databases: Databases, here: Settings, shared: Throwaways, options: tuple[str, ...]
+    databases: Databases, here: Settings, shared: SandboxServers, options: tuple[str, ...]
 ) -> None:
     databases.pg_dumpall(here, *options)
     other = databases.make("CREATE TABLE agents AS SELECT 1 AS id; CREATE TABLE more AS SELECT 2 AS id")
@@ -181,7 +181,7 @@ def test_a_dump_of_roles_only_is_no_database(databases: Databases, here: Setting
         bring_back(here, "all.sql", accept_foreign=True)
 
 
-def test_a_dump_of_another_database_needs_a_word(databases: Databases, here: Settings, shared: Throwaways) -> None:
+def test_a_dump_of_another_database_needs_a_word(databases: Databases, here: Settings, shared: SandboxServers) -> None:
     path = databases.pg_dump(here, "-C")
     path.write_text(re.sub(rf"\b{here.database}\b", '"an other"', path.read_text()))
     with pytest.raises(OtherDatabaseRefused, match="an other"):
@@ -213,7 +213,7 @@ CHANGES: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("how", CHANGES.values(), ids=CHANGES)
 def test_scripts_that_others_have_changed(
-    databases: Databases, here: Settings, shared: Throwaways, how: Callable[[str], str]
+    databases: Databases, here: Settings, shared: SandboxServers, how: Callable[[str], str]
 ) -> None:
     name = changed(databases, here, how)
     found = look(here, name)
@@ -223,7 +223,9 @@ def test_scripts_that_others_have_changed(
     drop_undo(databases, here)
 
 
-def test_a_script_that_connects_to_the_database_first(databases: Databases, here: Settings, shared: Throwaways) -> None:
+def test_a_script_that_connects_to_the_database_first(
+    databases: Databases, here: Settings, shared: SandboxServers
+) -> None:
     name = changed(databases, here, lambda script: f"\\connect {here.database}\n{script}")
     bring_back(here, name, accept_foreign=True)
     assert rows_in(databases, here) == str(ROWS)
@@ -231,7 +233,7 @@ def test_a_script_that_connects_to_the_database_first(databases: Databases, here
 
 
 def test_two_dumps_are_taken_as_one_unless_they_are_of_the_same_tables(
-    databases: Databases, here: Settings, shared: Throwaways
+    databases: Databases, here: Settings, shared: SandboxServers
 ) -> None:
     whole = databases.pg_dump(here).read_text()
     schema = databases.pg_dump(here, "--schema-only").read_text()
@@ -266,7 +268,7 @@ def test_one_of_two_dumps_that_is_cut_off_is_damage(databases: Databases, here: 
 
 
 def test_statements_of_somebodys_own_behind_a_whole_dump_are_no_damage(
-    databases: Databases, here: Settings, shared: Throwaways
+    databases: Databases, here: Settings, shared: SandboxServers
 ) -> None:
     own = "CREATE INDEX own ON s.agents (name);\n"
     whole = changed(databases, here, lambda script: script + own)
@@ -329,7 +331,7 @@ def test_a_part_of_a_database_is_refused_for_what_it_is(
 
 
 def test_a_restore_that_brings_less_needs_a_word_of_its_own(
-    databases: Databases, here: Settings, shared: Throwaways
+    databases: Databases, here: Settings, shared: SandboxServers
 ) -> None:
     databases.pg_dump(here, "--schema-only")
     with pytest.raises(SmallerRefused, match=r"contains 0 rows.*replace 43 rows.*3 of them in agents") as refused:
@@ -346,7 +348,7 @@ def test_a_restore_that_brings_less_needs_a_word_of_its_own(
     assert bring_back(live, "old.sql", accept_foreign=True, accept_smaller=True).integrity_rows == 0
 
 
-def test_so_does_a_backup_of_our_own(databases: Databases, shared: Throwaways) -> None:
+def test_so_does_a_backup_of_our_own(databases: Databases, shared: SandboxServers) -> None:
     settings = databases.make(MEMORY)
     name = take(settings).name
     databases.psql("INSERT INTO s.agents SELECT n, 'x' FROM generate_series(4, 100) n", settings.database)
@@ -428,7 +430,7 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize(("name", "pack"), PACKED.items())
 def test_a_compressed_script_is_read_as_what_is_inside(
-    databases: Databases, here: Settings, shared: Throwaways, name: str, pack: Callable[[bytes], bytes]
+    databases: Databases, here: Settings, shared: SandboxServers, name: str, pack: Callable[[bytes], bytes]
 ) -> None:
     path = databases.pg_dump(here)
     packed = pack(path.read_bytes())
@@ -450,7 +452,7 @@ FORMS = [("-Fc", "mind.dump"), ("-Fc", "mind.backup.xz"), ("-Ft", "mind.tar"), (
 
 @pytest.mark.parametrize(("form", "name"), FORMS)
 def test_an_archive_is_converted_and_then_as_any_other_file(
-    databases: Databases, here: Settings, shared: Throwaways, form: str, name: str
+    databases: Databases, here: Settings, shared: SandboxServers, form: str, name: str
 ) -> None:
     archive = databases.archive(here, form, name)
     shown = listed(here, name)
@@ -476,21 +478,21 @@ def test_what_killed_conversions_left_is_removed_and_nothing_that_is_used(databa
     assert here.dir is not None
     drills = here.dir / ".scarlet-drill"
     with BackupContext(here) as context:
-        record = records.know(context, context.directory.find(name))
+        record = records.sql_record(context, context.directory.find(name))
         with pg_restore.as_script(context, record, Progress()) as script:
             left = drills / "0123456789abcdef.sql.zst.partial"
             left.write_bytes(b"secrets")
             assert sweep(context) == [left.name]
             assert (script.entry.path.exists(), left.exists()) == (True, False)
         left.write_bytes(b"secrets")
-        with throw_away_server(context, Progress()) as ready:
+        with sandbox_server(context, Progress()) as ready:
             assert not left.exists()
         assert any(left.name in warning for warning in ready.warnings)
     assert {path.name for path in drills.iterdir()} <= {"owner", ".scarlet-backup.lock"}
 
 
 def test_an_archive_that_holds_less_is_refused_once_it_is_converted(
-    databases: Databases, here: Settings, shared: Throwaways
+    databases: Databases, here: Settings, shared: SandboxServers
 ) -> None:
     databases.archive(here, "-Fc", "schema.dump", "--schema-only")
     databases.archive(here, "-Fc", "data.dump", "--data-only")
@@ -501,7 +503,7 @@ def test_an_archive_that_holds_less_is_refused_once_it_is_converted(
     assert rows_in(databases, here) == str(ROWS)
 
 
-def test_an_archive_that_is_cut_off(databases: Databases, here: Settings, shared: Throwaways) -> None:
+def test_an_archive_that_is_cut_off(databases: Databases, here: Settings, shared: SandboxServers) -> None:
     archive = databases.archive(here, "-Fc", "mind.dump")
     archive.write_bytes(archive.read_bytes()[:-400])
     found = drill(here, archive.name)
@@ -522,7 +524,7 @@ def _refusal(settings: Settings, name: str) -> BackupNotValid:
 
 
 def test_a_directory_that_changes_after_it_was_confirmed(
-    databases: Databases, here: Settings, shared: Throwaways
+    databases: Databases, here: Settings, shared: SandboxServers
 ) -> None:
     archive = databases.archive(here, "-Fd", "mind")
     with BackupContext(here) as context:

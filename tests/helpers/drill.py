@@ -27,7 +27,7 @@ from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.listing import list_backups
 from scarlet_backup_mcp.procedures.restore.options import RestoreOptions
 from scarlet_backup_mcp.procedures.restore.service import restore
-from scarlet_backup_mcp.procedures.sandbox.lifecycle import DRILLS, ThrowAway, owner_of
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import DRILLS, SandboxServer, owner_of
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
@@ -187,10 +187,10 @@ class Databases:
 
 
 @dataclass
-class Throwaways:
+class SandboxServers:
     """The throw-away servers that drills were given, to reach into them."""
 
-    found: list[ThrowAway] = field(default_factory=list[ThrowAway])
+    found: list[SandboxServer] = field(default_factory=list[SandboxServer])
 
     def run(self, *statements: str, database: str = "drill") -> None:
         """Run each of them in what the present drill restores."""
@@ -203,7 +203,7 @@ class Throwaways:
         return Watch(stage, lambda _: self.run(*statements))
 
     @contextmanager
-    def shared(self, ready: ThrowAway) -> Generator[ThrowAway]:
+    def shared(self, ready: SandboxServer) -> Generator[SandboxServer]:
         """In the place of one that is made for a single drill: what the drill made is gone after the block."""
         self.found.append(ready)
         try:

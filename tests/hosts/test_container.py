@@ -194,6 +194,7 @@ class TestContainerEndsDuringARun:
         started.kill()
         assert started.wait().code in (137, None)
 
+    @pytest.mark.long
     def test_paused_and_cancelled_is_no_end_of_input(self, docker: Any, box: str, marker: str) -> None:
         host = DockerHost(box, "postgres", "none")
         progress = Progress()

@@ -212,6 +212,7 @@ def test_a_server_that_took_over_the_socket_is_not_the_one_named(require_docker:
 # What the environment says
 
 
+@pytest.mark.long
 def test_what_a_container_has_in_its_environment_leads_nowhere_else(other: Box, tmp_path: Path) -> None:
     """An application's leftovers, an empty service, and a port that is not the server's."""
     address = run_docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", other.name).strip()

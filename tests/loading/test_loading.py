@@ -34,7 +34,7 @@ from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.loading import attempts
 from scarlet_backup_mcp.procedures.restore.options import RestoreOptions
 from scarlet_backup_mcp.procedures.restore.service import propose
-from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, throw_away_server
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import SandboxServer, sandbox_server
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
@@ -42,7 +42,7 @@ from scarlet_backup_mcp.store.names import VERIFIED
 
 from ..conftest import IMAGE
 from ..helpers.containers import psql_in, run_docker, wait_for_server
-from ..helpers.drill import Databases, Throwaways, bring_back, drill, listed, take, wrong
+from ..helpers.drill import Databases, SandboxServers, bring_back, drill, listed, take, wrong
 
 AGENTS = "CREATE TABLE agents (id int PRIMARY KEY); INSERT INTO agents VALUES (1), (2);"
 NORM = "CREATE FUNCTION norm(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT lower($1)';"
@@ -90,26 +90,26 @@ def container(require_docker: None, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module")
-def beside(container: Box) -> Iterator[ThrowAway]:
+def beside(container: Box) -> Iterator[SandboxServer]:
     settings = load_settings(dir=container.directory, container=container.container)
-    with BackupContext(settings) as context, throw_away_server(context, Progress()) as ready:
+    with BackupContext(settings) as context, sandbox_server(context, Progress()) as ready:
         yield ready
 
 
 @pytest.fixture
-def box(container: Box, beside: ThrowAway, monkeypatch: pytest.MonkeyPatch) -> Box:
+def box(container: Box, beside: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Box:
     """The container, with one throw-away container for all drills of its backups."""
     _share(beside, monkeypatch)
     return container
 
 
-def _share(ready: ThrowAway, monkeypatch: pytest.MonkeyPatch) -> Throwaways:
-    kept = Throwaways()
+def _share(ready: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> SandboxServers:
+    kept = SandboxServers()
 
-    def given(context: BackupContext, progress: Progress) -> AbstractContextManager[ThrowAway]:
+    def given(context: BackupContext, progress: Progress) -> AbstractContextManager[SandboxServer]:
         return kept.shared(ready)
 
-    monkeypatch.setattr(drills, "throw_away_server", given)
+    monkeypatch.setattr(drills, "sandbox_server", given)
     return kept
 
 
@@ -218,7 +218,7 @@ def comes_back(server: Server, settings: Settings, path: str) -> None:
 
 @pytest.mark.parametrize("what", [*UNQUALIFIED, *SETTINGS])
 def test_what_is_backed_up_is_proved_and_comes_back_as_it_was(
-    databases: Databases, shared: Throwaways, what: str
+    databases: Databases, shared: SandboxServers, what: str
 ) -> None:
     settings = databases.make(AGENTS + {**UNQUALIFIED, **SETTINGS}[what])
     comes_back(databases, settings, "database" if what in UNQUALIFIED else "empty")
@@ -248,7 +248,7 @@ def test_an_index_over_a_function_loads_on_15_with_the_databases_path_but_is_not
     assert 'ALTER FUNCTION public.norm2(text) SET search_path = "$user", public;' in wrong(found)["drill_load"]
 
 
-def test_from_17_on_it_does_not_and_the_way_out_is_written_out(databases: Databases, shared: Throwaways) -> None:
+def test_from_17_on_it_does_not_and_the_way_out_is_written_out(databases: Databases, shared: SandboxServers) -> None:
     found = drill(settings := databases.make(AGENTS + INDEXED), databases.pg_dump(settings).name)
     assert found.drill is not None
     assert verdict(found) == ("will_not_load", None)
@@ -259,7 +259,7 @@ def test_from_17_on_it_does_not_and_the_way_out_is_written_out(databases: Databa
 
 
 def test_what_the_server_refuses_is_whole_and_the_way_out_is_written_out(
-    databases: Databases, shared: Throwaways
+    databases: Databases, shared: SandboxServers
 ) -> None:
     """From 17 on a server sets a path of its own for a materialised view: the database's does not help."""
     counting = "RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM agents'"
@@ -327,7 +327,7 @@ UPDATE pg_index SET indisready = true, indisvalid = true WHERE indexrelid = 'par
 
 
 def test_rows_that_break_constraints_are_named_and_come_back_if_that_is_accepted(
-    databases: Databases, shared: Throwaways
+    databases: Databases, shared: SandboxServers
 ) -> None:
     settings = databases.make(AGENTS + BROKEN)
     name = take(settings).name
@@ -394,7 +394,7 @@ def test_rows_that_break_constraints_are_named_and_come_back_if_that_is_accepted
 
 
 def test_a_unique_index_that_rows_break_is_left_out_and_what_rests_on_it(
-    databases: Databases, shared: Throwaways
+    databases: Databases, shared: SandboxServers
 ) -> None:
     settings = databases.make(
         AGENTS
@@ -455,7 +455,7 @@ def test_constraints_that_hold_come_back_as_they_were_where_violations_are_accep
 # -- whose functions may run -----------------------------------------------------------------------------------------
 
 
-def test_a_path_of_other_owners_is_used_only_as_a_drill_did(databases: Databases, shared: Throwaways) -> None:
+def test_a_path_of_other_owners_is_used_only_as_a_drill_did(databases: Databases, shared: SandboxServers) -> None:
     role = databases.make_role()
     settings = databases.make(AGENTS + UNQUALIFIED["a generated column"] + f"ALTER SCHEMA public OWNER TO {role};")
     name = take(settings).name
@@ -471,7 +471,7 @@ def test_a_path_of_other_owners_is_used_only_as_a_drill_did(databases: Databases
     assert listed(settings, name).proved_at is not None
 
 
-def test_a_function_that_wins_over_the_catalogues_is_a_difference(databases: Databases, shared: Throwaways) -> None:
+def test_a_function_that_wins_over_the_catalogues_is_a_difference(databases: Databases, shared: SandboxServers) -> None:
     settings = databases.make(
         AGENTS
         + UNQUALIFIED["a generated column"]
@@ -489,7 +489,7 @@ def test_a_function_that_wins_over_the_catalogues_is_a_difference(databases: Dat
 
 
 def test_a_foreign_file_that_only_its_path_loads_is_not_proved_and_the_way_out_is_written_out(
-    databases: Databases, shared: Throwaways
+    databases: Databases, shared: SandboxServers
 ) -> None:
     settings = databases.make(AGENTS + UNQUALIFIED["a generated column"])
     name = databases.pg_dump(settings).name
@@ -511,7 +511,7 @@ def test_a_foreign_file_that_only_its_path_loads_is_not_proved_and_the_way_out_i
 
 
 def test_a_foreign_files_money_is_dumped_as_the_load_has_read_it(
-    databases: Databases, shared: Throwaways, monkeypatch: pytest.MonkeyPatch
+    databases: Databases, shared: SandboxServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No locale that spells money in another way is on every machine: what pg_dump is told is looked at."""
     told: list[str] = []
@@ -535,7 +535,7 @@ def test_an_older_manifest_tells_what_was_set_for_the_database(databases: Databa
         AGENTS + SETTINGS["a custom variable"] + "ALTER DATABASE :\"DBNAME\" SET TimeZone TO 'Asia/Tokyo';"
     )
     with BackupContext(settings) as context:
-        record = records.know(context, context.directory.find(take(settings).name))
+        record = records.sql_record(context, context.directory.find(take(settings).name))
         assert record.manifest is not None
         assert record.manifest.effective is not None
         older = record.manifest.model_copy(update={"effective": None})
@@ -547,6 +547,7 @@ def test_an_older_manifest_tells_what_was_set_for_the_database(databases: Databa
         assert attempts.settings_of(context, record.manifest) == record.manifest.effective
 
 
+@pytest.mark.long
 def test_an_index_is_built_with_less_memory_where_there_is_no_more_of_it_to_share(box: Box) -> None:
     """Docker gives a container 64 MB of shared memory; pgvector asks for all of maintenance_work_mem there."""
     settings = box.make(

@@ -102,6 +102,7 @@ def test_all_of_it_is_proved_and_comes_back(with_its_image: str, tmp_path: Path)
     assert psql(with_its_image, DIGESTS) == before
 
 
+@pytest.mark.long
 def test_a_locale_that_the_image_lacks_is_said_and_no_fault_of_the_file(italian: str, tmp_path: Path) -> None:
     settings = settings_of(italian, tmp_path)
     before = psql(italian, DIGESTS)

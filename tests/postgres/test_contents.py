@@ -281,6 +281,7 @@ def test_large_objects_are_compared_one_by_one_however_they_are_grouped() -> Non
     assert named(compared(HEAD + LARGE, HEAD + LARGE.replace(b"'8'", b"'9'"))) == ["LARGE OBJECT 8", "LARGE OBJECT 9"]
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_rows_and_large_objects() -> None:
     row = b"7\t" + b"0.1234567," * 50 + b"\n"
     block = row * 2000

@@ -137,7 +137,7 @@ def test_a_table_that_took_the_name_of_another_is_not_counted_for_it(searching: 
         session.execute("ALTER TABLE s.agents RENAME TO away; CREATE TABLE s.agents (id int); DROP TABLE s.notes")
         counted = counting.count_rows(session, [tables["agents"], tables["notes"]])
         assert counted.rows == {}
-        assert counted.told("Not counted") == [
+        assert counted.warnings("Not counted") == [
             'Not counted: s.notes (The server said: relation "s.notes" does not exist (SQLSTATE 42P01)); '
             "s.agents (another table now has its name)."
         ]

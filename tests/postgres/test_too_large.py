@@ -40,6 +40,7 @@ def box(require_docker: None) -> Iterator[Box]:
         run_docker_quietly("rm", "-fv", made.name)
 
 
+@pytest.mark.long
 def test_a_volume_with_a_value_that_no_dump_can_hold_is_sound_but_for_that(box: Box, tmp_path: Path) -> None:
     settings = box.settings(tmp_path)
     name = take(settings, kind="volume").name

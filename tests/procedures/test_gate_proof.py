@@ -17,7 +17,7 @@ from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.drill import sql as drills
 from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.sandbox import lifecycle
-from scarlet_backup_mcp.procedures.sandbox.lifecycle import throw_away_server
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import sandbox_server
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings
@@ -267,7 +267,7 @@ def test_drill_that_was_only_due_again_and_can_not_be_made_leaves_the_proof_of_b
 
 def without_a_throw_away_server(letta: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
     """Where there are only clients' programs."""
-    monkeypatch.setattr(drills, "throw_away_server", throw_away_server)
+    monkeypatch.setattr(drills, "sandbox_server", sandbox_server)
     clients = tmp_path / "bin"
     clients.mkdir()
     assert letta.bin_dir is not None

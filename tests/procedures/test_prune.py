@@ -204,7 +204,7 @@ def test_newest_proved_one_stays(made: Made, here: Shelf) -> None:
     names = fill(here, made, 5)
     with BackupContext(here.settings) as context:
         entry = context.directory.find(names[4])
-        sha256 = records.know(context, entry).manifest
+        sha256 = records.sql_record(context, entry).manifest
         assert sha256 is not None
         context.directory.store_verification(entry, sha256=sha256.sha256, failed=[], proved=True, proved_on="a drill")
     report = pruned(here, dry_run=False)
@@ -216,7 +216,7 @@ def test_what_is_about_to_go_is_announced_with_its_digest(made: Made, here: Shel
     names = fill(here, made, 3)
     announced: list[Mapping[str, str]] = []
     with BackupContext(here.settings) as context:
-        digests = {name: records.know(context, context.directory.find(name)).manifest for name in names}
+        digests = {name: records.sql_record(context, context.directory.find(name)).manifest for name in names}
         prune.prune(context, Progress(), dry_run=False, notes=CallNotes(announce=announced.append))
     gone = digests[names[2]]
     assert gone is not None

@@ -264,6 +264,7 @@ def put_large(place: Place, size: int) -> int:
     return times * 500 + rows_of(dump)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="The peak that /proc tells is of this program only.")
 def test_a_large_file_is_verified_and_repaired_in_little_memory(place: Place) -> None:
     rows = put_large(place, 100 << 20)

@@ -243,6 +243,7 @@ def command_line(place: Place, *arguments: str) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.long
 def test_a_person_is_shown_the_choices_as_options(place: Place) -> None:
     place.put(mangle(place.origin.saying("perché"), 850, "utf-16le"))
     looked = command_line(place, "verify", OLD)

@@ -134,6 +134,7 @@ def test_a_disk_that_is_full_when_much_is_loaded_gets_its_room_back_and_the_serv
     assert scratch(mind) == []
 
 
+@pytest.mark.long
 def test_a_disk_without_room_for_a_checkpoint_keeps_the_scratch_database_until_there_is_some(mind: Mind) -> None:
     error = failure(mind, at_the_load(mind, 8))
     left = scratch(mind)

@@ -60,6 +60,7 @@ def test_clients_that_reconnect_in_a_loop_neither_stop_the_swap_nor_see_a_wrong_
         assert answers == sorted(answers), "no client saw the old database after the new one"
 
 
+@pytest.mark.long
 def test_stopped_dependent_stays_stopped(mind: Mind, stack: Stack) -> None:
     run_docker("stop", stack.dependent)
     try:
@@ -89,6 +90,7 @@ def lost_dependent(stack: Stack) -> Iterator[str]:
     stack.bring_up()
 
 
+@pytest.mark.long
 def test_dependent_that_can_not_be_started_again_is_reported(
     mind: Mind, lost_dependent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

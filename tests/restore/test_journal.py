@@ -117,6 +117,7 @@ def test_journal_of_another_container_stays_though_that_is_a_copy_of_this_one(mi
     assert mind.journal.exists()
 
 
+@pytest.mark.long
 def test_journal_of_a_cluster_that_is_gone_is_put_away(mind: Mind) -> None:
     leave_a_journal(mind, system_identifier="1")
     around = mind.around()

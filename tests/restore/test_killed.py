@@ -47,7 +47,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGK
             "putting back",
         ],
         "reading",
-        "loading",
     ),
 )
 def test_cancelled_restore_leaves_nothing_behind(mind: Mind, title: str) -> None:
@@ -105,9 +104,7 @@ def kill_a_restore(mind: Mind, moment: str, source: str) -> None:
     assert killed.returncode == -signal.SIGKILL, killed.stderr
 
 
-@pytest.mark.parametrize(
-    "moment", sampled(NOT_SWAPPED, "in the middle of the load", "between the renames and their COMMIT")
-)
+@pytest.mark.parametrize("moment", sampled(NOT_SWAPPED, "between the renames and their COMMIT"))
 def test_restore_killed_before_the_swap_is_rolled_back_by_the_next_call(mind: Mind, stack: Stack, moment: str) -> None:
     around = mind.around()
     kill_a_restore(mind, moment, mind.saved)
@@ -188,6 +185,7 @@ def start_again(mind: Mind) -> None:
     wait_for_server(mind.container)
 
 
+@pytest.mark.long
 def test_server_killed_during_the_load_leaves_the_live_database_whole(mind: Mind) -> None:
     around = mind.around()
     watch = Watch("loading", lambda _: run_docker("kill", mind.container), done=1 << 20)

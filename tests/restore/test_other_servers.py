@@ -99,6 +99,7 @@ def test_what_a_swap_would_break_is_refused(
     assert request.node.callspec.id in error.message
 
 
+@pytest.mark.long
 def test_fresh_volume_without_room_is_refused_and_restored_with_a_warning_once_there_is(saved: Mind) -> None:
     """The container is the same, its data are gone with the memory they lay in: another cluster, and no database."""
     with SmallServer() as container:

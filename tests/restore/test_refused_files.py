@@ -34,6 +34,7 @@ def test_file_with_one_flipped_bit_is_refused(mind: Mind) -> None:
     assert "sha256" in refusal(mind, BackupNotValid, mind.saved).message
 
 
+@pytest.mark.long
 def test_cut_file_is_refused(mind: Mind) -> None:
     path = mind.directory / mind.saved
     os.truncate(path, path.stat().st_size - 1000)

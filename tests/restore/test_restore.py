@@ -49,7 +49,7 @@ LOSSES = {
 }
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("loss", "compression"), list(zip(LOSSES, ("none", "zstd", "none"), strict=True)))
 def test_scarlets_memory_comes_back_whole(scarlet: Stack, tmp_path: Path, loss: str, compression: Compression) -> None:
     letta = Mind(scarlet.container, "letta", tmp_path / "backups")

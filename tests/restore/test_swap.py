@@ -83,6 +83,7 @@ def said_by(box: Box, mind: Mind, role: str, statement: str) -> Callable[[Progre
 ANSWERS: list[str] = []
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("stage", "role", "answer"),
     [

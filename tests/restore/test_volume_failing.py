@@ -117,6 +117,7 @@ def test_server_that_somebody_starts_in_the_middle_keeps_its_contents(
     rig.assert_tidy(undo)
 
 
+@pytest.mark.long
 def test_server_that_somebody_starts_while_it_is_stopped_is_told_as_such(
     changed_volume: tuple[Rig, Backup], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +155,7 @@ def test_contents_on_which_somebody_starts_another_server_stay(changed_volume: t
     rig.assert_tidy(undo)
 
 
+@pytest.mark.long
 def test_server_that_can_not_be_started_again_is_told_of_and_nothing_waits_for_it(
     require_docker: None, tmp_path: Path
 ) -> None:

@@ -159,6 +159,7 @@ def test_container_that_has_never_run_gets_the_contents_and_is_started(
         box.assert_tidy(None)
 
 
+@pytest.mark.long
 def test_recreated_container_is_settled_and_another_ones_journal_is_left(
     changed_volume: tuple[Rig, Backup], seventeen: tuple[Rig, Backup]
 ) -> None:
@@ -353,6 +354,7 @@ def test_fresh_machine(changed_volume: tuple[Rig, Backup]) -> None:
     rig.assert_tidy(again.undo_point)
 
 
+@pytest.mark.long
 def test_image_is_found_by_its_name_where_its_id_is_gone(require_docker: None) -> None:
     """As after another pull of the same tag."""
     gone = f"sha256:{secrets.token_hex(32)}"
@@ -391,6 +393,7 @@ def test_dry_run_changes_nothing_and_ends_nobodys_helper(changed_volume: tuple[R
     rig.assert_tidy(undo)
 
 
+@pytest.mark.long
 def test_two_restores_into_one_volume_do_not_meet(undoable_volume: tuple[Rig, str], tmp_path: Path) -> None:
     """From two backup directories, which have no lock in common."""
     rig, undo = undoable_volume
@@ -406,6 +409,7 @@ def test_two_restores_into_one_volume_do_not_meet(undoable_volume: tuple[Rig, st
     rig.assert_tidy(done.undo_point)
 
 
+@pytest.mark.long
 @pytest.mark.anyio
 async def test_agent_is_asked_and_a_stale_answer_is_refused(changed_volume: tuple[Rig, Backup]) -> None:
     rig, saved = changed_volume

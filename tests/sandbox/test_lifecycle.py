@@ -25,7 +25,7 @@ from scarlet_backup_mcp.hosts.docker import sandbox as hosts
 from scarlet_backup_mcp.postgres.cluster import local as local_cluster
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.sandbox import lifecycle as module
-from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, owner_of, sweep, throw_away_server
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import SandboxServer, owner_of, sandbox_server, sweep
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 
@@ -39,12 +39,12 @@ Options = dict[str, str]
 HOLD = """
 import json, sys, time
 from scarlet_backup_mcp.procedures.context import BackupContext
-from scarlet_backup_mcp.procedures.sandbox.lifecycle import throw_away_server
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import sandbox_server
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 
 settings = load_settings(**json.loads(sys.argv[1]))
-with BackupContext(settings) as context, throw_away_server(context, Progress()) as ready:
+with BackupContext(settings) as context, sandbox_server(context, Progress()) as ready:
     print(json.dumps([ready.server.host.container_info().container, ready.data_directory]), flush=True)
     time.sleep(60)
 """
@@ -84,7 +84,7 @@ def told_by(host: Host, *argv: str) -> str:
     return output.decode()
 
 
-def ask(ready: ThrowAway, query: str) -> list[dict[str, Any]]:
+def ask(ready: SandboxServer, query: str) -> list[dict[str, Any]]:
     return ready.server.rows("postgres", query)
 
 
@@ -144,10 +144,10 @@ def make_live(make_image: object, tmp_path: Path) -> Iterator[Callable[..., Back
 
 
 @pytest.fixture(scope="module")
-def drill(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAway]:
+def drill(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxServer]:
     """One under way, of a backup directory of its own."""
     settings = load_settings(container=stack.container, project=stack.project, dir=tmp_path_factory.mktemp("drill"))
-    with BackupContext(settings) as context, throw_away_server(context, Progress()) as ready:
+    with BackupContext(settings) as context, sandbox_server(context, Progress()) as ready:
         yield ready
 
 
@@ -162,7 +162,7 @@ def inspect(container: str) -> dict[str, Any]:
     return json.loads(run_docker("inspect", container))[0]
 
 
-def name_of(ready: ThrowAway) -> str:
+def name_of(ready: SandboxServer) -> str:
     name = ready.server.host.container_info().container
     assert name is not None
     return name
@@ -171,7 +171,7 @@ def name_of(ready: ThrowAway) -> str:
 def test_container_is_ready_empty_and_gone_afterwards_with_all_its_volumes(
     beside_docker: BackupContext, stack: Stack
 ) -> None:
-    with throw_away_server(beside_docker, Progress()) as ready:
+    with sandbox_server(beside_docker, Progress()) as ready:
         databases = ask(ready, "SELECT datname FROM pg_database ORDER BY 1")
         versions = [server.rows("postgres", "SELECT version()") for server in (ready.server, beside_docker.server)]
         volumes = [mount["Name"] for mount in inspect(name_of(ready))["Mounts"]]
@@ -187,7 +187,7 @@ def test_container_is_ready_empty_and_gone_afterwards_with_all_its_volumes(
     assert not set(volumes) & set(run_docker("volume", "ls", "-q").split())
 
 
-def test_container_is_out_of_everybodys_reach(drill: ThrowAway) -> None:
+def test_container_is_out_of_everybodys_reach(drill: SandboxServer) -> None:
     found = inspect(name_of(drill))
     status = told_by(drill.server.host, "cat", "/proc/1/status", "/proc/self/status")
     assert told_by(drill.server.host, "ls", "/sys/class/net").split() == ["lo"]
@@ -208,7 +208,7 @@ def test_live_container_is_only_asked_by_psql(beside_docker: BackupContext, stac
 
     before = live()
     since = str(time.time())
-    with throw_away_server(beside_docker, Progress()):
+    with sandbox_server(beside_docker, Progress()):
         pass
     events = ("events", "--since", since, "--until", str(time.time()), "--format", "{{.Action}}")
     actions = run_docker(*events, "--filter", f"container={stack.container}").splitlines()
@@ -218,7 +218,7 @@ def test_live_container_is_only_asked_by_psql(beside_docker: BackupContext, stac
     assert live() == before
 
 
-def test_vector_index_is_built_within_the_limits(drill: ThrowAway) -> None:
+def test_vector_index_is_built_within_the_limits(drill: SandboxServer) -> None:
     """A parallel build takes all of maintenance_work_mem from /dev/shm, however few rows there are."""
     build = """
         CREATE EXTENSION vector;
@@ -234,11 +234,11 @@ def test_vector_index_is_built_within_the_limits(drill: ThrowAway) -> None:
 
 
 def test_container_is_gone_after_an_exception_and_after_a_cancellation(beside_docker: BackupContext) -> None:
-    with pytest.raises(ZeroDivisionError), throw_away_server(beside_docker, Progress()):
+    with pytest.raises(ZeroDivisionError), sandbox_server(beside_docker, Progress()):
         raise ZeroDivisionError
     assert left(beside_docker) == []
     progress = CancelWhen(lambda: len(left(beside_docker)) == 2)
-    with pytest.raises(Cancelled), throw_away_server(beside_docker, progress):
+    with pytest.raises(Cancelled), sandbox_server(beside_docker, progress):
         pytest.fail("It was not cancelled while it was being started.")
     assert left(beside_docker) == []
 
@@ -250,7 +250,7 @@ def test_container_under_way_is_left_alone_and_a_killed_ones_is_swept(
     with under_way(docker_options) as (process, container, _):
         assert sweep(beside_docker) == []
         with pytest.raises(Busy, match=f"a drill of process {process.pid} "):
-            throw_away_server(beside_docker, Progress()).__enter__()
+            sandbox_server(beside_docker, Progress()).__enter__()
         assert left(beside_docker) == [container] * 2
     assert left(beside_docker) == [container] * 2
     other = BackupContext(load_settings(**{**docker_options, "dir": str(beside_docker.directory.path.parent)}))
@@ -264,12 +264,12 @@ def test_what_can_not_be_removed_is_told_and_swept_later(
     beside_docker: BackupContext, make_live: Callable[..., BackupContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hosts, "REMOVAL_SECONDS", 0)
-    with throw_away_server(beside_docker, Progress()) as ready:
+    with sandbox_server(beside_docker, Progress()) as ready:
         name = name_of(ready)
         holder = make_live("-v", f"{name}:/held", IMAGE).settings.container
     assert [warning for warning in ready.warnings if f"volume {name} is left behind" in warning] == ready.warnings
     assert left(beside_docker) == [name]
-    with pytest.raises(ZeroDivisionError), throw_away_server(beside_docker, Progress()):  # which can't sweep it either
+    with pytest.raises(ZeroDivisionError), sandbox_server(beside_docker, Progress()):  # which can't sweep it either
         raise ZeroDivisionError
     run_docker("rm", "-fv", holder)
     assert sweep(beside_docker) == [name]
@@ -296,7 +296,7 @@ def test_server_is_like_the_live_one(make_live: Callable[..., BackupContext], tm
     )
     wait_for_server(live.settings.container)
     try:
-        with throw_away_server(live, Progress()) as ready:
+        with sandbox_server(live, Progress()) as ready:
             shared, own = (f"current_setting('{kind}_preload_libraries')" for kind in ("shared", "session"))
             found = ask(ready, f"SELECT current_user AS me, {shared} AS libraries, {own} AS session_libraries")
             with ready.server.session("postgres", {"search_path": "public"}) as session:
@@ -314,7 +314,7 @@ def test_live_container_need_not_run_and_its_image_may_be_composes(
 ) -> None:
     labels = {"com.docker.compose.project": "scarlet", "com.docker.compose.service": "postgres", "kept": "yes"}
     with make_live(make_image(*(f"LABEL {name}={value}" for name, value in labels.items()))) as live:
-        with throw_away_server(live, Progress()) as ready:
+        with sandbox_server(live, Progress()) as ready:
             found = inspect(name_of(ready))["Config"]["Labels"]
         assert left(live) == []
     assert [warning for warning in ready.warnings if "is not running" in warning] == ready.warnings != []
@@ -327,7 +327,7 @@ def test_image_whose_server_does_not_start_is_told(
     broken = make_image(initdb="#!/bin/sh\necho 'initdb has a bad day' >&2\nexit 3\n")
     with make_live(broken) as live:
         with pytest.raises(DrillImpossible, match="did not start: exit code 3\ninitdb has a bad day"):
-            throw_away_server(live, Progress()).__enter__()
+            sandbox_server(live, Progress()).__enter__()
         assert left(live) == []
 
 
@@ -337,7 +337,7 @@ def test_image_without_a_shell_or_gone_is_told(
     image = make_image("ENV PATH=/nowhere")
     with make_live(image) as live:
         with pytest.raises(DrillImpossible, match=r"could not be started\..*\"sh\""):
-            throw_away_server(live, Progress()).__enter__()
+            sandbox_server(live, Progress()).__enter__()
         assert left(live) == []
 
 
@@ -369,7 +369,7 @@ def is_alive(data: Path) -> bool:
 
 
 def test_cluster_is_ready_and_gone_afterwards(beside_local: BackupContext, embedded: EmbeddedServer) -> None:
-    with throw_away_server(beside_local, Progress()) as ready:
+    with sandbox_server(beside_local, Progress()) as ready:
         found = ask(
             ready,
             """SELECT current_user AS me, current_setting('listen_addresses') AS listens,
@@ -391,7 +391,7 @@ def test_cluster_is_ready_and_gone_afterwards(beside_local: BackupContext, embed
 
 def test_cluster_is_gone_after_a_cancellation(beside_local: BackupContext) -> None:
     progress = CancelWhen(lambda: any((found / "data").is_dir() for found in directories(beside_local)))
-    with pytest.raises(Cancelled), throw_away_server(beside_local, progress):
+    with pytest.raises(Cancelled), sandbox_server(beside_local, progress):
         pytest.fail("It was not cancelled while it was being started.")
     assert directories(beside_local) == []
 
@@ -406,7 +406,7 @@ def test_cluster_under_way_is_left_alone_and_the_next_drill_sweeps_a_killed_ones
         assert is_alive(data)
     assert is_alive(data)
     number = (data / "postmaster.pid").read_text().splitlines()[0]
-    with throw_away_server(beside_local, Progress()) as ready:
+    with sandbox_server(beside_local, Progress()) as ready:
         assert not data.parent.exists()
         assert not Path(f"/proc/{number}/cwd").exists()
         assert ask(ready, "SELECT 1 AS it") == [{"it": 1}]
@@ -446,7 +446,7 @@ def test_client_programs_alone_make_no_cluster(
         assert found == embedded.bin_dir  # the live server is on this machine
     local_options["dsn"] = "postgresql://postgres@127.0.0.1:1/letta"
     with BackupContext(load_settings(**local_options)) as context, pytest.raises(ProgramMissing) as caught:
-        throw_away_server(context, Progress()).__enter__()
+        sandbox_server(context, Progress()).__enter__()
     assert str(clients) in caught.value.message
     assert "on_live_server" in caught.value.remedy
 
@@ -458,7 +458,7 @@ def test_programs_out_of_the_accounts_reach_are_told(local_options: Options, tmp
     local_options["bin_dir"] = str(copy_programs(wheel_bin_dir(), private))
     with BackupContext(load_settings(**local_options)) as context:
         with pytest.raises(DrillImpossible, match="no other account can reach"):
-            throw_away_server(context, Progress()).__enter__()
+            sandbox_server(context, Progress()).__enter__()
         assert directories(context) == []
 
 
@@ -468,7 +468,7 @@ def test_preloaded_library_that_is_missing_is_told(
     """A live server that runs with a library its bin directory lacks can't be had: only what it says is made up."""
     monkeypatch.setattr(module, "_likeness", lambda *_: module._Likeness(libraries="no_such_library"))  # pyright: ignore
     with pytest.raises(DrillImpossible, match="no_such_library"):
-        throw_away_server(beside_local, Progress()).__enter__()
+        sandbox_server(beside_local, Progress()).__enter__()
     assert directories(beside_local) == []
 
 
@@ -479,5 +479,5 @@ def test_backup_directory_has_to_be_there_and_writable(local_options: Options, t
     local_options["dir"] = str(tmp_path / directory)
     with BackupContext(load_settings(**local_options)) as context:
         with pytest.raises(DirectoryNotWritable):
-            throw_away_server(context, Progress()).__enter__()
+            sandbox_server(context, Progress()).__enter__()
         assert sweep(context) == []

@@ -17,7 +17,7 @@ from scarlet_backup_mcp.hosts.docker.engine import Engine, find_endpoint
 from scarlet_backup_mcp.hosts.docker.resources import Resources, resources_of
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.prune import prune
-from scarlet_backup_mcp.procedures.sandbox.lifecycle import ThrowAway, throw_away_server
+from scarlet_backup_mcp.procedures.sandbox.lifecycle import SandboxServer, sandbox_server
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 
@@ -72,14 +72,14 @@ def psql(container: str, statements: str, database: str = "letta") -> str:
     return run_docker("exec", "-i", container, *command, stdin=statements).strip()
 
 
-def inspected(ready: ThrowAway) -> dict[str, Any]:
+def inspected(ready: SandboxServer) -> dict[str, Any]:
     name = ready.server.host.container_info().container
     assert name is not None
     return json.loads(run_docker("inspect", name))[0]
 
 
 def test_throw_away_server_may_use_as_much_as_the_live_one(letta: Settings) -> None:
-    with BackupContext(letta) as context, throw_away_server(context, Progress()) as ready:
+    with BackupContext(letta) as context, sandbox_server(context, Progress()) as ready:
         host = inspected(ready)["HostConfig"]
         asked = "SELECT current_setting('maintenance_work_mem') AS memory"
         assert (host["ShmSize"], host["Memory"], host["MemorySwap"]) == (96 << 20, 900 << 20, 1 << 30)
@@ -140,18 +140,18 @@ def test_prune_removes_this_containers_unused_stale_clusters_only(container: str
         run_docker("rm", "-f", names["in-use"])
 
 
-@pytest.mark.sample(1)
+@pytest.mark.long
 @pytest.mark.parametrize("lost", ["complete", "data/global/pg_control"])
 def test_kept_cluster_that_is_no_good_is_removed_and_the_drill_goes_on(cached: Settings, lost: str) -> None:
     """As after a power cut, or when the container that filled it was removed in the middle."""
     before = there()
     with BackupContext(cached) as context:
-        with throw_away_server(context, Progress()):
+        with sandbox_server(context, Progress()):
             (volume,) = there() - before
         run_docker(
             "run", "--rm", "--network=none", "-v", f"{volume}:/x", "--entrypoint", "rm", IMAGE, f"/x/home/{lost}"
         )
-        with throw_away_server(context, Progress()) as ready:
+        with sandbox_server(context, Progress()) as ready:
             assert ready.server.ready()[0]
         (told,) = ready.warnings
         assert f"Docker volume {volume} was unusable and was removed" in told
@@ -161,7 +161,7 @@ def test_kept_cluster_that_is_no_good_is_removed_and_the_drill_goes_on(cached: S
 def test_kept_cluster_is_read_only_and_never_held_a_database_of_a_users(cached: Settings) -> None:
     before = there()
     with BackupContext(cached) as context:
-        with throw_away_server(context, Progress()) as ready:
+        with sandbox_server(context, Progress()) as ready:
             (volume,) = there() - before
             ready.server.rows("postgres", "SELECT 1 AS one")
             with ready.server.session("postgres") as session:
@@ -169,7 +169,7 @@ def test_kept_cluster_is_read_only_and_never_held_a_database_of_a_users(cached: 
             (mount,) = [found for found in inspected(ready)["Mounts"] if found["Name"] == volume]
             assert mount["RW"] is False
             assert not seeds.remove_seed(volume)
-        with throw_away_server(context, Progress()) as ready:
+        with sandbox_server(context, Progress()) as ready:
             assert volume in there()
             assert ready.warnings == []
             names = "SELECT datname AS name FROM pg_database ORDER BY 1"
@@ -226,6 +226,6 @@ def test_kept_cluster_that_was_removed_just_now_is_made_in_the_drill(
         return gone
 
     monkeypatch.setattr(seeds, "seed", just_removed)
-    with BackupContext(cached) as context, throw_away_server(context, Progress()) as ready:
+    with BackupContext(cached) as context, sandbox_server(context, Progress()) as ready:
         assert ready.server.ready()[0]
     assert gone.volume not in there()

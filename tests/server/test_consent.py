@@ -330,6 +330,7 @@ async def test_question_is_of_now_though_an_earlier_one_stayed_open(
     assert re.search("it replaces: .* 0 of them in agents", now)
 
 
+@pytest.mark.sample(1)
 @each_era
 async def test_dry_run_asks_nobody_and_changes_nothing(
     local_database: LocalDatabase, local: Settings, era: str
@@ -345,6 +346,7 @@ async def test_dry_run_asks_nobody_and_changes_nothing(
     assert undo_points(local_database) == []
 
 
+@pytest.mark.sample(1)
 @each_era
 async def test_what_can_not_be_restored_is_not_asked_about(local: Settings, era: str) -> None:
     user = User()
@@ -392,6 +394,7 @@ async def test_answer_is_stale_when_the_file_was_replaced(
     assert live_oid(local_database) == before
 
 
+@pytest.mark.sample(1)
 @each_era
 async def test_answer_is_stale_when_the_database_was_recreated(
     local_database: LocalDatabase, local: Settings, era: str

@@ -23,6 +23,7 @@ from ..helpers.faces import (
     Agent,
     User,
     agent,
+    content_of,
     directory_of,
     each_era,
     local_backends,
@@ -141,22 +142,25 @@ async def test_waiting_again_and_giving_up_cancels_the_job(local_database: Local
 Told = list[tuple[float, float, str]]
 
 
-async def progress_of(it: Agent, tool: str, arguments: dict[str, Any]) -> Told:
-    """Moment, number and message of every progress notification of a call."""
+async def progress_of(it: Agent, tool: str, arguments: dict[str, Any], status: str = "done") -> Told:
+    """Moment, number and message of every progress notification of a call that ends with this status."""
     told: Told = []
 
     async def note(progress: float, total: float | None, message: str | None) -> None:
+        assert total == 100
         told.append((time.monotonic(), progress, message or ""))
 
     result = await it.client.call_tool(tool, arguments, progress_callback=note)
     assert not result.is_error, text_of(result)
+    assert content_of(result).get("status", "done") == status
     return told
 
 
 def assert_orderly(told: Told) -> None:
-    """The number always grows, and no second brings more than five notifications."""
+    """The number always grows, to 100, and no second brings more than five notifications."""
     numbers = [number for _, number, _ in told]
     assert numbers == sorted(set(numbers)), told
+    assert numbers[-1] == 100, told
     assert all(later - earlier > 0.9 for (earlier, *_), (later, *_) in zip(told, told[5:], strict=False)), told
 
 
@@ -170,9 +174,22 @@ async def test_progress_grows(local: Settings, era: str) -> None:
         ]
         for tool, arguments in calls:
             told = await progress_of(it, tool, arguments)
-            assert told, tool
+            assert told[0][1] == 0, tool
             assert all(message for *_, message in told), tool
             assert_orderly(told)
+
+
+@each_era
+async def test_progress_goes_on_where_the_job_is(local_database: LocalDatabase, local: Settings, era: str) -> None:
+    """Of a call that goes on waiting: neither from 0 again, nor with a bar that stands at its end."""
+    async with agent(local, era) as it:
+        with locked(local_database):
+            first = await progress_of(it, "backup", {"wait_seconds": 1.2}, "running")
+            job = (await it.call("list_backups"))["jobs"][0]["job"]
+            second = await progress_of(it, "backup", {"wait_seconds": 0.5, "job": job}, "running")
+        third = await progress_of(it, "backup", {"job": job})
+    assert 0 == first[0][1] < first[-1][1] <= second[0][1] < second[-1][1] + 1 < 100
+    assert second[-1][1] <= third[0][1] < third[-1][1] == 100
 
 
 @pytest.mark.sample(1)

@@ -286,7 +286,7 @@ def sigint(it: RawServer) -> None:
     it.process.send_signal(signal.SIGINT)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @posix_only
 @pytest.mark.parametrize(
     ("how", "end", "code"),
@@ -361,6 +361,7 @@ def test_server_that_ends_around_the_swap_finishes_it_first(
 # -- two servers -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_second_server_is_busy(local_database: LocalDatabase, tmp_path: Path) -> None:
     environment = environment_of(local_settings(local_database, tmp_path / "backups"))
     async with (
@@ -383,6 +384,7 @@ async def test_second_server_is_busy(local_database: LocalDatabase, tmp_path: Pa
 # -- secrets ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_password_is_seen_nowhere(scarlet: Stack, tmp_path: Path) -> None:
     """Not in a result, the log, a kept file, or the arguments of any process while a backup and a restore run."""
     directory = tmp_path / "backups"

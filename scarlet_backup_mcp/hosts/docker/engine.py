@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ...errors import EngineUnreachable, HostError
+from .unreachable import unreachable
 
 if TYPE_CHECKING:
     from docker.tls import TLSConfig  # pyright: ignore[reportMissingTypeStubs]
@@ -97,7 +98,11 @@ def _current_context(configuration: Path) -> str:
     except FileNotFoundError:
         return "default"
     except (OSError, ValueError, AttributeError) as error:
-        raise EngineUnreachable(f"Docker's settings in {configuration} can't be read: {error}.") from error
+        why = (error.strerror or "no reason is known") if isinstance(error, OSError) else "it is not valid JSON"
+        raise EngineUnreachable(
+            f"Docker's settings in {configuration / 'config.json'} can't be read: {why}.",
+            "Correct that file, or set DOCKER_HOST or DOCKER_CONTEXT.",
+        ) from error
 
 
 def _endpoint_of_context(configuration: Path, context: str) -> Endpoint:
@@ -144,7 +149,7 @@ class Engine:
                     f"The engine at {endpoint.address} needs docker-py's ssh support, which is not installed.",
                     'Install it with `pip install "docker[ssh]"`, or reach the engine another way.',
                 ) from error
-            raise EngineUnreachable(f"No Docker engine answers at {endpoint.address}: {error}") from error
+            raise unreachable(endpoint.address, error) from error
 
     def answers(self) -> bool:
         """Ping the engine on a new connection. From any thread."""
@@ -279,7 +284,7 @@ class Engine:
         from urllib3.exceptions import HTTPError
 
         if self.silent and not self.answers():
-            raise self._unreachable(doing, "it does not respond")
+            raise unreachable(self.endpoint.address, TimeoutError(), doing)
         try:
             return self._unless_silent(lambda: call(*args, **options))
         except APIError as error:
@@ -291,7 +296,7 @@ class Engine:
             if not windows_pipe and not isinstance(error, (RequestException, HTTPError, DockerException, OSError)):
                 raise
             self.silent = True
-            raise self._unreachable(doing, str(error)) from error
+            raise unreachable(self.endpoint.address, error, doing) from error
 
     def _unless_silent(self, call: Callable[[], Any]) -> Any:
         """Return what `call` returns. Raises TimeoutError if it takes long and the engine answers no ping either."""
@@ -306,13 +311,8 @@ class Engine:
         threading.Thread(target=work, name="engine", daemon=True).start()
         while not wait([answer], SILENCE_SECONDS).done:
             if not self.answers():
-                raise TimeoutError("nor does it on another connection")
+                raise TimeoutError
         return answer.result()
-
-    def _unreachable(self, doing: str, why: str) -> EngineUnreachable:
-        return EngineUnreachable(
-            f"The Docker engine at {self.endpoint.address} did not answer when asked to {doing}: {why}"
-        )
 
 
 def _tls(endpoint: Endpoint) -> TLSConfig | None:

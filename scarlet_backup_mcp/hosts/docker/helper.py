@@ -24,7 +24,7 @@ CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER")
 
 
 @dataclass(frozen=True)
-class Sight:
+class HelperMounts:
     """What a helper sees: everything that the container `container` mounts, or the volume `volume` at `mounted_at`.
     `read_only` holds for all of it."""
 
@@ -35,11 +35,11 @@ class Sight:
 
 
 @contextmanager
-def helper_container(image: str, sight: Sight, owner: str, progress: Progress) -> Generator[DockerHost]:
+def helper_container(image: str, mounts: HelperMounts, owner: str, progress: Progress) -> Generator[DockerHost]:
     """Start a container of the image (by its id: nothing is pulled) to run programs in as root; label it `owner`.
 
     It has no network and runs nothing by itself. However the block ends, it is removed; what it mounts stays. A
-    container that `sight` names may run, but need not. Raises HostError.
+    container that `mounts` names may run, but need not. Raises HostError.
     """
     engine = Engine(find_endpoint(os.environ))
     name = f"{PREFIX}{secrets.token_hex(4)}"
@@ -47,7 +47,7 @@ def helper_container(image: str, sight: Sight, owner: str, progress: Progress) -
         host = DockerHost(name)
         try:
             progress.check()
-            _start(engine, name, image, sight, owner)
+            _start(engine, name, image, mounts, owner)
             yield host
         finally:
             with progress.uninterrupted():
@@ -80,24 +80,24 @@ def remove_helpers(owner: str) -> list[str]:
     return remove_leftovers(owner, LABEL)
 
 
-def _start(engine: Engine, name: str, image: str, sight: Sight, owner: str) -> None:
+def _start(engine: Engine, name: str, image: str, mounts: HelperMounts, owner: str) -> None:
     try:
-        engine.create_container(name, _configuration(engine, image, sight, owner))
+        engine.create_container(name, _configuration(engine, image, mounts, owner))
         engine.start_container(name)
     except EngineRefused as refused:
         raise HostError(f"The helper container could not be started. {refused.message}", refused.remedy) from refused
 
 
-def _configuration(engine: Engine, image: str, sight: Sight, owner: str) -> Answer:
+def _configuration(engine: Engine, image: str, mounts: HelperMounts, owner: str) -> Answer:
     """Build the body of ContainerCreate (https://docs.docker.com/reference/api/engine/version/v1.41/)."""
     built: Answer = engine.inspect_image(image)["Config"]
     seen: Answer = {}
-    destinations = {sight.mounted_at}
-    if sight.container is not None:
-        destinations = {mount["Destination"] for mount in engine.inspect_container(sight.container)["Mounts"]}
-        seen = {"VolumesFrom": [f"{sight.container}:{'ro' if sight.read_only else 'rw'}"]}
-    elif sight.volume is not None:
-        mount = {"Type": "volume", "Source": sight.volume, "Target": sight.mounted_at, "ReadOnly": sight.read_only}
+    destinations = {mounts.mounted_at}
+    if mounts.container is not None:
+        destinations = {mount["Destination"] for mount in engine.inspect_container(mounts.container)["Mounts"]}
+        seen = {"VolumesFrom": [f"{mounts.container}:{'ro' if mounts.read_only else 'rw'}"]}
+    elif mounts.volume is not None:
+        mount = {"Type": "volume", "Source": mounts.volume, "Target": mounts.mounted_at, "ReadOnly": mounts.read_only}
         seen = {"Mounts": [{**mount, "VolumeOptions": {"NoCopy": True}}]}
     inherited: dict[str, str] = built.get("Labels") or {}
     return {

@@ -51,7 +51,7 @@ class BroughtCode(Handler):
             of = f"the index {self._name(words, at)}" if kind == b"INDEX" else self._name(words, at)
             self._calls.setdefault(of, set()).update(self._called(words))
 
-    def told(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """Describe the code in sentences; [] if there is none."""
         functions = self._found.get(_LISTED[b"FUNCTION"], [])
         runs = [

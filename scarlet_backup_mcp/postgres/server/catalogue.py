@@ -248,7 +248,7 @@ def roles(session: Session) -> list[Role]:
     return [Role.model_validate(row) for row in rows]
 
 
-def entries_beside(session: Session, prefix: str) -> list[str]:
+def data_directory_entries(session: Session, prefix: str) -> list[str]:
     """List the names in the data directory that begin with `prefix`; [] if the role may not list it."""
     query = f"SELECT name FROM pg_ls_dir('.') AS name WHERE starts_with(name, {literal(prefix)}) ORDER BY 1"
     try:

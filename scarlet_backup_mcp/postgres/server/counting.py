@@ -77,7 +77,7 @@ class Counted:
         oids = {table.oid for table in tables}
         return [lost for lost in self.failed if lost.table.oid in oids]
 
-    def told(self, what: str) -> list[str]:
+    def warnings(self, what: str) -> list[str]:
         """Return a warning that begins with `what` if some tables could not be counted."""
         return [f"{what}: {listed(self.failed)}."] if self.failed else []
 
@@ -115,7 +115,7 @@ class Count:
     rules: Sequence[str] = ()
 
     @property
-    def told(self) -> str:
+    def in_words(self) -> str:
         """The count in words."""
         return f"{self.rows:,} rows" if self.rows is not None else self.why or "no such table"
 

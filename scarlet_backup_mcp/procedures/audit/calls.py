@@ -8,13 +8,14 @@ from typing import TypeVar
 
 from ...errors import BackupToolError, InternalError
 from ...models.audit import Client
-from ...models.common import Model
+from ...models.common import Model, Step
 from ...models.results import Backup, Kept, Prune, Repaired, Restore
 from ...models.verification import Verification
 from ...redaction import HIDDEN, text
 from ...store.audit import Record, audited
 from ..call_notes import CallNotes
 from ..context import BackupContext
+from ..step_titles import in_language
 from .failure_hook import Alarm, sound
 
 M = TypeVar("M", bound=Model)
@@ -32,14 +33,14 @@ def call(
     on_failure: str | None = None,
 ) -> M:
     """Do `work`; a call that may change something gets its line in the audit log of the backup directory. What `work`
-    raises goes on.
+    raises goes on. The titles of the result's steps are in the user's language.
 
     `on_failure` is run when it raises or its result is bad. What is wrong with the log or that command is a warning of
     the result, where it has warnings. A label is hidden in the log as long as the password that it may hold is unknown.
     """
     notes = CallNotes()
     if tool in READING or arguments.get("dry_run") or arguments.get("level") == "quick":
-        return work(notes)
+        return _translated(work(notes), context)
     arguments = {name: value for name, value in arguments.items() if name != "dry_run"}
     try:
         where, shown = (lambda: context.directory.path), {**arguments, **_hidden(context, arguments)}
@@ -65,7 +66,7 @@ def call(
     warnings: list[str] | None = getattr(result, "warnings", None)
     if warnings is not None:
         warnings += filter(None, told)
-    return result
+    return _translated(result, context)
 
 
 def before_asking(
@@ -85,6 +86,13 @@ def before_asking(
             shown = {**arguments, **_hidden(context, arguments)}
             with audited(lambda: context.directory.path, tool, shown, client, context.secrets) as record:
                 record.message = " ".join(notes.settled)
+
+
+def _translated(result: M, context: BackupContext) -> M:
+    steps: list[Step] | None = getattr(result, "steps", None)
+    if steps is not None:
+        steps[:] = in_language(steps, context.settings.language)
+    return result
 
 
 def _hidden(context: BackupContext, arguments: Mapping[str, object]) -> dict[str, object]:

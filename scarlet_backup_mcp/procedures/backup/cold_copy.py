@@ -17,10 +17,11 @@ from ...errors import (
     VolumeUnsupported,
 )
 from ...hosts import ContainerInfo, Exit, Host, Mount
-from ...hosts.docker.helper import Sight
+from ...hosts.docker.helper import HelperMounts
 from ...models.manifest import VolumeManifest
 from ...progress import Progress
 from ...store.writing import PartialFile
+from .. import durations
 from ..catalog import recorded
 from ..catalog.recorded import Order
 from ..context import BackupContext
@@ -65,10 +66,11 @@ def or_stopped(error: E) -> E:
 
 
 def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[VolumeManifest, list[str]]:
-    """Copy the files, verify the copy, and give it its name; give its manifest and warnings. Call it under the lock.
+    """Copy the files, verify the copy, and give it its name; return its manifest and warnings.
 
-    Raises VolumeUnsupported if the data directory can't be copied this way, DumpFailed if something wrote there
-    meanwhile or the copy is not whole, or what `stopped` and the helper raise; then no file is left behind.
+    Call it under the lock. Raises VolumeUnsupported if the data directory can't be copied this way, DumpFailed if
+    something wrote there meanwhile or the copy is not whole, or what `stopped` and the helper raise; then no file is
+    left behind.
     """
     created_at, compression = datetime.now(UTC), order.compression
     container_info = stopped(context)
@@ -78,12 +80,12 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
     _require_unused(context, container_info, mount)
     name = context.directory.new_name(context.settings.prefix, compression, "volume")
     with PartialFile(context.directory.path / name) as partial, _no_server_to_start():
-        sight = Sight(container=container_info.container_id, read_only=True)
-        with helper(context, container_info.image_id or "", sight, progress) as host:
+        mounts = HelperMounts(container=container_info.container_id, read_only=True)
+        with helper(context, container_info.image_id or "", mounts, progress) as host:
             progress.stage("checking the files")
             cluster = data_directory.examine(host, container_info)
             recorded.require_room(context, int(cluster.bytes * volume_copy.ROOM), "these files")
-            progress.stage("copying the files", cluster.bytes)
+            progress.stage("copying the files", cluster.bytes, durations.of_dumping(cluster.bytes))
             written = archive.write(
                 host,
                 data_directory.tar(container_info),
@@ -120,9 +122,7 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
             start_lsn=None,
             end_lsn=None,
         )
-        progress.check()
-        with progress.uninterrupted():
-            context.directory.publish(partial, manifest, failed=[], keep=order.keep)
+        recorded.publish(context, progress, partial, manifest, order)
     return manifest, [*cluster.warnings, *_warnings_of(written.contents)]
 
 

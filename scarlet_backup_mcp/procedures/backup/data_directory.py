@@ -123,7 +123,7 @@ def _bytes(host: Host, directory: str) -> int:
 
 
 def tar(container_info: ContainerInfo) -> list[str]:
-    """Give the command that copies it; GNU's and busybox's tar understand it. Members are `./PG_VERSION` and so on."""
+    """Return the command that copies it, for GNU's and busybox's tar. Members are `./PG_VERSION` and so on."""
     left_out = [*NOT_COPIED, *(f"./{name}" for name in OF_A_SERVER)]
     return ["tar", "-C", _path(container_info), *(f"--exclude={pattern}" for pattern in left_out), "-cf", "-", "."]
 

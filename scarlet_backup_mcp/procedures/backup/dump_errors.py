@@ -45,7 +45,7 @@ class DumpPosition:
 
 
 def locked(said: str) -> DumpFailed:
-    """Make the error for a lock that was never granted."""
+    """Return the error for a lock that was never granted."""
     return DumpFailed(
         f"A table stayed locked for {programs.LOCK_WAIT_MS / 1000:g} s (by a migration, most likely): {said}",
         "Wait until the migration has ended, then take a backup again.",
@@ -53,7 +53,7 @@ def locked(said: str) -> DumpFailed:
 
 
 def lost_on_the_way(context: BackupContext, ended: Exit, program: str, what: str) -> BackupToolError | None:
-    """Make the error for a program that lost its server or container; None: it failed by itself."""
+    """Return the error for a program that lost its server or container; None if it failed by itself."""
     said = ended.stderr.strip()
     if gone := lost(context.host, ended, f"the {what}"):
         return gone
@@ -65,7 +65,7 @@ def lost_on_the_way(context: BackupContext, ended: Exit, program: str, what: str
 
 
 def dump_error(context: BackupContext, ended: Exit, at: DumpPosition) -> BackupToolError:
-    """Make the error for a pg_dump that failed."""
+    """Return the error for a pg_dump that failed."""
     said = ended.stderr.strip()
     lost = lost_on_the_way(context, ended, "pg_dump", "dump")
     if lost is not None and not isinstance(lost, ServerUnreachable):

@@ -50,7 +50,7 @@ def safe_to_proceed(context: BackupContext, manifest: Manifest | VolumeManifest,
             f"It contains the whole cluster, which is restored as a whole: {', '.join(manifest.databases)}.",
         ]
     try:
-        verdict = judge(context, records.know_head(context, context.directory.find(manifest.name)))
+        verdict = judge(context, records.head_record(context, context.directory.find(manifest.name)))
     except BackupToolError as error:
         return False, [*read, f"The gate to PROC-003 can't be checked: {error.message} {error.remedy}"]
     if not verdict.safe_to_proceed:
@@ -70,8 +70,8 @@ def outcome(
     warnings: list[str],
     seconds: float,
 ) -> Backup:
-    """Build the report. `valid`: the backup passed `full`; `proof`: the result of its drill, if there was one. A drill
-    that was only due and did not finish takes nothing from the backup."""
+    """Report a backup. `valid`: it passed `full`; `proof`: the result of its drill, if there was one. A drill that was
+    only due and did not finish takes nothing from the backup."""
     safe, reasons = safe_to_proceed(context, manifest, valid)
     lacking = recorded.not_dumped(manifest)
     reasons += [said for said in lacking if said not in reasons]

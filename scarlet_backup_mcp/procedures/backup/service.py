@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -29,8 +30,9 @@ from ...progress import Progress
 from ...store.lock import patiently, writer_lock
 from ...store.names import SUFFIXES
 from ...store.writing import PartialFile
+from .. import durations
 from ..call_notes import CallNotes
-from ..catalog import proved_definitions, recorded
+from ..catalog import proved_definitions, recorded, records
 from ..catalog.recorded import Order
 from ..catalog.records import last_full
 from ..context import BackupContext
@@ -99,12 +101,13 @@ def _take(
     directory = context.directory
     directory.prepare()  # first, so that the audit log can record whatever fails next
     settle_first(context, progress, notes)
+    _expect(context, progress, kind, verify)
     progress.stage("looking at the container")
     stopped = cold_copy.stopped(context) if kind == "volume" else None
     container_info = stopped or require_running(context)
     valid = True
     with writer_lock(directory.path, "backup"):
-        notes.settled += directory.sweep().told
+        notes.settled += directory.sweep().sentences
         if stopped is None:
             _tidy_up(context, progress, notes)
         if order.label and any(secret in order.label for secret in context.secrets()):
@@ -128,6 +131,19 @@ def _take(
     return outcome(context, manifest, valid, proof, warnings, time.monotonic() - began)
 
 
+def _expect(context: BackupContext, progress: Progress, kind: Kind, verify: BackupLevel) -> None:
+    """Let the bar expect a backup like the last one."""
+    last = last_full(context, (kind,))
+    if last is None:
+        return
+    with suppress(BackupToolError):
+        entry, drills = context.directory.find(last.name), verify == "drill"
+        if verify == "auto":
+            manifest = records.manifest_of(context, entry)
+            drills = isinstance(manifest, Manifest) and proved_definitions.due(context, manifest) is not None
+        progress.expect(durations.of_backup(durations.content_bytes(entry), drills=drills))
+
+
 def _tidy_up(context: BackupContext, progress: Progress, notes: CallNotes) -> None:
     """Remove what killed calls left on the server. Raises ServerUnreachable."""
     with maintenance_session(context, progress) as session:
@@ -145,7 +161,7 @@ def _dump_twice(context: BackupContext, progress: Progress, order: Order) -> tup
 
 
 def _dump(context: BackupContext, progress: Progress, order: Order) -> tuple[Manifest, list[str], bool]:
-    """Dump once; give the manifest, warnings, and whether `full` holds."""
+    """Dump once; return the manifest, warnings, and whether `full` holds."""
     directory, compression = context.directory, order.compression
     name = directory.new_name(context.settings.prefix, compression)
     with PartialFile(directory.path / name) as partial:
@@ -176,9 +192,7 @@ def _dump(context: BackupContext, progress: Progress, order: Order) -> tuple[Man
             activity=snapshot.activity,
             recomputed=computed,
         )
-        progress.check()
-        with progress.uninterrupted():
-            directory.publish(partial, manifest, failed=["statements"] if refused else [], keep=order.keep)
+        recorded.publish(context, progress, partial, manifest, order, ["statements"] if refused else [])
     warnings = [*written.warnings, *counts.warnings, *unread, *recorded.not_dumped(manifest)]
     return manifest, warnings, not refused
 
@@ -189,7 +203,7 @@ def _dump(context: BackupContext, progress: Progress, order: Order) -> tuple[Man
 def _recomputed(
     context: BackupContext, snapshot: Snapshot, progress: Progress
 ) -> tuple[list[Recomputed] | None, list[str]]:
-    """Read what a load will recompute; a warning if that can't be read, because the dump is complete without it."""
+    """Read what a load will recompute; return a warning if that can't be read: the dump is complete without it."""
     progress.stage("reading what a load will recompute")
     try:
         found = recomputed(
@@ -204,7 +218,7 @@ def _recomputed(
 
 
 def read_back(partial: PartialFile, compression: Compression, written: DumpWritten, progress: Progress) -> str:
-    """Check everything that `full` checks on the finished file; say what a restore would refuse: mostly ""."""
+    """Check everything that `full` checks on the finished file; return what a restore would refuse, "" if nothing."""
     found = examine(partial.path, compression, progress)
     recorded.require_read_back(
         partial,
@@ -224,7 +238,7 @@ def _proof(
     progress: Progress,
     patience_seconds: float,
 ) -> Proof | None:
-    """Run the drill that was requested or is due; None if there is none."""
+    """Run the drill that was requested or is due; return None if there is none."""
     if verify == "drill":
         return _prove(context, manifest.name, progress, patience_seconds)
     if verify == "full" or isinstance(manifest, VolumeManifest):

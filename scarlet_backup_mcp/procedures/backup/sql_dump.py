@@ -24,6 +24,7 @@ from ...postgres.server.session import Session
 from ...progress import Progress
 from ...store.reading import Compressor
 from ...store.writing import PartialFile
+from .. import durations
 from ..catalog import recorded
 from ..context import BackupContext
 from ..reading.sql import table_data
@@ -104,7 +105,8 @@ def stream(
 ) -> DumpWritten:
     """Dump the snapshot into `partial`. Raises DumpFailed, DumpIncomplete, ConcurrentChange, or what became of the
     server; then `partial` is of no use."""
-    progress.stage("dumping", sum(table.bytes for table in snapshot.tables) or None)
+    size = _size(snapshot)
+    progress.stage("dumping", size or None, durations.of_dumping(size))
     digests, definitions = BlockDigests(), DefinitionsDigest()
     shown = _DumpProgress(snapshot.tables, progress)
     reader = ScriptReader(digests, definitions, shown)
@@ -143,6 +145,10 @@ def stream(
         pg_dump_version=summary.pg_dump_version or "unknown",
         warnings=[f"pg_dump said: {line}" for line in ended.stderr.splitlines() if line.strip()],
     )
+
+
+def _size(snapshot: Snapshot) -> int:
+    return sum(table.bytes for table in snapshot.tables)
 
 
 class _DumpProgress(Handler):
@@ -193,7 +199,7 @@ def compare_with_snapshot(
     rewritten, which a snapshot does not show. Call it after pg_dump has ended: it held a lock on every table, and room
     for more locks may be short.
     """
-    progress.stage("counting the rows of the snapshot")
+    progress.stage("counting the rows of the snapshot", seconds=durations.of_reading(_size(snapshot)))
     if rewritten := pg.rewritten_tables(session):
         raise ConcurrentChange(f"Tables were rewritten while the dump was taken: {', '.join(rewritten[:5])}.")
     compared = [table for table in snapshot.tables if not table.in_extension]
@@ -215,5 +221,5 @@ def compare_with_snapshot(
     return Counts(
         integrity=integrity,
         not_dumped=[NotDumped(schema=t.schema, name=t.name, rows=rows) for t, rows in lacking.items() if rows != 0],
-        warnings=counted.told("pg_dump read all tables, but the rows of some could not be counted to compare them"),
+        warnings=counted.warnings("pg_dump read all tables, but the rows of some could not be counted to compare them"),
     )

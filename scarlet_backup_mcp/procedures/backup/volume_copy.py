@@ -30,7 +30,7 @@ from ...postgres.server.activity import activity
 from ...postgres.server.session import OWN_SEARCH_PATH
 from ...progress import Progress
 from ...store.writing import PartialFile
-from .. import disk_space
+from .. import disk_space, durations
 from ..catalog import recorded
 from ..catalog.recorded import Order
 from ..catalog.records import last_full
@@ -72,10 +72,10 @@ class ServerState:
 
 
 def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[VolumeManifest, list[str]]:
-    """Copy the cluster, verify the copy, and give it its name; give its manifest and warnings. Call it under the lock.
+    """Copy the cluster, verify the copy, and give it its name; return its manifest and warnings.
 
-    Raises VolumeUnsupported or PermissionDenied if the server can't be copied, DumpFailed or what became of the server
-    if the copy fails; then no file is left behind.
+    Call it under the lock. Raises VolumeUnsupported or PermissionDenied if the server can't be copied, DumpFailed or
+    what became of the server if the copy fails; then no file is left behind.
     """
     version, compression = context.server.program_version("pg_basebackup"), order.compression
     with context.server.session(context.maintenance_database, progress=progress) as session:
@@ -86,7 +86,9 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
         name = context.directory.new_name(context.settings.prefix, compression, "volume")
         with PartialFile(context.directory.path / name) as partial:
             with wal_kept(session):
-                progress.stage("copying the cluster", before.cluster_bytes)
+                progress.stage(
+                    "copying the cluster", before.cluster_bytes, durations.of_dumping(before.cluster_bytes or 0)
+                )
                 written = archive.write(
                     context.host,
                     programs.pg_basebackup(),
@@ -124,9 +126,7 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
                 start_lsn=listed.wal_ranges[0].start,
                 end_lsn=listed.wal_ranges[-1].end,
             )
-            progress.check()
-            with progress.uninterrupted():
-                context.directory.publish(partial, manifest, failed=[], keep=order.keep)
+            recorded.publish(context, progress, partial, manifest, order)
     said = [f"pg_basebackup said: {line}" for line in written.said]
     said += dict.fromkeys([*before.warnings, *after.warnings])
     if before.unlogged:
@@ -138,7 +138,7 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
 
 
 def fields_of(written: ArchiveWritten) -> dict[str, Any]:
-    """Give the manifest's fields about the archive itself."""
+    """Return the manifest's fields about the archive itself."""
     contents = written.contents
     return {
         "tar_bytes": written.tar_bytes,
@@ -151,7 +151,7 @@ def fields_of(written: ArchiveWritten) -> dict[str, Any]:
 def _server_state(context: BackupContext, progress: Progress, before: ServerState | None = None) -> ServerState:
     """Count the configured database's rows in a snapshot of their own, once before the copy and once after it.
 
-    If nothing was written since `before`, give that again and count nothing.
+    If nothing was written since `before`, it returns that and counts nothing.
     """
     with context.server.session(context.database, counting.LOCK_WAIT, progress) as session:
         snapshots.begin(session)
@@ -180,7 +180,7 @@ def _server_state(context: BackupContext, progress: Progress, before: ServerStat
             ],
             unlogged=[f"{table.schema}.{table.name}" for table in tables if table.oid in emptied],
             uncounted=[f"{table.schema}.{table.name}" for table in tables if table.oid in unknown],
-            warnings=counted.told("Some tables could not be counted, so a drill can't compare them"),
+            warnings=counted.warnings("Some tables could not be counted, so a drill can't compare them"),
             integrity=counting.count_of(watched, counted),
             activity=now,
         )

@@ -14,6 +14,7 @@ from ...models.common import Compression, Kind
 from ...models.manifest import Identity, Manifest, ManifestHead
 from ...postgres.server import catalogue as pg
 from ...postgres.server.counting import Count, Relation
+from ...progress import Progress
 from ...store.writing import PartialFile
 from ..context import BackupContext
 
@@ -31,7 +32,7 @@ class Order:
 def file_fields(
     context: BackupContext, partial: PartialFile, order: Order, kind: Kind, created_at: datetime
 ) -> dict[str, Any]:
-    """What a manifest of either kind tells of a finished file."""
+    """Return a manifest's fields about its finished file."""
     return {
         "name": partial.final.name,
         "kind": kind,
@@ -49,7 +50,8 @@ def file_fields(
 def row_fields(
     rows: int | None, integrity_rows: int | None, shrunk: Sequence[str] = (), last: ManifestHead | None = None
 ) -> dict[str, Any]:
-    """What it tells of the rows. `shrunk` is why they count as too few; `last` is what they were measured against."""
+    """Return a manifest's fields about the rows. `shrunk` says why they count as too few; `last` is the backup they
+    were compared with."""
     return {
         "rows": rows,
         "integrity_rows": integrity_rows,
@@ -62,7 +64,7 @@ def row_fields(
 def identity(
     context: BackupContext, *, system_identifier: str, version: str, version_num: int, database_oid: int | None
 ) -> Identity:
-    """Describe the configured database for a manifest."""
+    """Return the identity of the configured database for a manifest."""
     container_info = context.container_info
     return Identity(
         system_identifier=system_identifier,
@@ -81,7 +83,7 @@ def identity(
 
 
 def identity_of_running(context: BackupContext, server: pg.ServerFacts, database: pg.DatabaseFacts) -> Identity:
-    """Describe the configured database for a manifest, with a running server's facts."""
+    """Return the identity of the configured database, with a running server's facts."""
     return identity(
         context,
         system_identifier=server.system_identifier,
@@ -92,7 +94,7 @@ def identity_of_running(context: BackupContext, server: pg.ServerFacts, database
 
 
 def watched_of(tables: Iterable[pg.Table], watched: Relation | None) -> Relation | None:
-    """The integrity table, as it was found before a snapshot of `tables`; None where it is not in that snapshot."""
+    """Return the integrity table as it was found before a snapshot of `tables`; None if the snapshot lacks it."""
     gone = watched is not None and not watched.no_table and watched.oid not in {table.oid for table in tables}
     return None if gone else watched
 
@@ -113,7 +115,7 @@ def not_dumped(manifest: ManifestHead | None) -> list[str]:
 def measured(
     context: BackupContext, rows: int, integrity: Count, last: ManifestHead | None, *, accept_smaller: bool
 ) -> dict[str, Any]:
-    """The `row_fields` of a backup that is measured against the `last` full one."""
+    """Return the `row_fields` of a backup that is compared with the `last` full one."""
     shrunk: list[str] = []
     table = context.settings.integrity_table
     if integrity.rows is None:
@@ -123,6 +125,20 @@ def measured(
     if last is not None and last.rows is not None and rows * 2 < last.rows and not accept_smaller:
         shrunk.append(f"{rows:,} rows, but {last.name} has {last.rows:,}")
     return row_fields(rows, integrity.rows, shrunk, last)
+
+
+def publish(
+    context: BackupContext,
+    progress: Progress,
+    partial: PartialFile,
+    manifest: ManifestHead,
+    order: Order,
+    failed: Sequence[str] = (),
+) -> None:
+    """Give a finished, verified file its name, unless the call is cancelled by now; see `BackupDirectory.publish`."""
+    progress.check()
+    with progress.uninterrupted():
+        context.directory.publish(partial, manifest, failed=list(failed), keep=order.keep)
 
 
 def require_room(context: BackupContext, needed: int, what: str) -> None:

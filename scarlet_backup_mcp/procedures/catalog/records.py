@@ -75,7 +75,7 @@ class BackupRecord(Generic[M_co]):
 
 def all_backups(context: BackupContext) -> list[BackupRecord[ManifestHead]]:
     """List every backup in the directory, newest first. Only the heads of manifests are read."""
-    found = [_know(context, entry, context.directory.manifest_head) for entry in context.directory.entries()]
+    found = [_record(context, entry, context.directory.manifest_head) for entry in context.directory.entries()]
     found = [item for item in found if item.manifest is not None or item.entry.path.exists()]  # else removed meanwhile
     return sorted(found, key=lambda item: (item.created_at, item.name), reverse=True)
 
@@ -139,13 +139,13 @@ def latest(context: BackupContext, *, for_restore: bool = False, cluster: str | 
 
 
 def rules(context: BackupContext) -> retention.Rules:
-    """As they are set."""
+    """Return retention's rules as they are set."""
     settings = context.settings
     return retention.Rules(settings.keep_last, settings.keep_daily, settings.keep_weekly, settings.keep_monthly)
 
 
 def verdicts(context: BackupContext, items: Iterable[BackupRecord[ManifestHead]]) -> dict[str, retention.Fate]:
-    """What retention says of each of these, which are all there are, by name."""
+    """Return retention's decision on each backup by its name; `items` are all there are."""
     return retention.decide([_candidate(context, item) for item in items], rules(context))
 
 
@@ -171,7 +171,7 @@ def _cluster(manifest: ManifestHead | None) -> str | None:
 
 
 def _why_no_slot(item: BackupRecord[ManifestHead], mine: bool) -> str:
-    """Why retention's rules are not for it; "" if they are."""
+    """Say why retention's rules are not for it; "" if they are."""
     if item.state in ("damaged", "differs", "newer"):
         return f"{item.state} ({item.detail})"
     if item.manifest is None:
@@ -192,34 +192,34 @@ def _why_no_slot(item: BackupRecord[ManifestHead], mine: bool) -> str:
 # -- one file --------------------------------------------------------------------------------------------------------
 
 
-def know(context: BackupContext, entry: Entry) -> BackupRecord[Manifest]:
+def sql_record(context: BackupContext, entry: Entry) -> BackupRecord[Manifest]:
     """Build the record of an SQL backup, with its whole manifest checked. Raises NewerVersion."""
-    return _readable(_know(context, entry, context.directory.manifest))
+    return _readable(_record(context, entry, context.directory.manifest))
 
 
-def know_head(context: BackupContext, entry: Entry) -> BackupRecord[ManifestHead]:
+def head_record(context: BackupContext, entry: Entry) -> BackupRecord[ManifestHead]:
     """Build the record of a backup of either kind, with the head of its manifest only."""
-    return _know(context, entry, context.directory.manifest_head)
+    return _record(context, entry, context.directory.manifest_head)
 
 
-def know_volume(context: BackupContext, entry: Entry) -> BackupRecord[VolumeManifest]:
+def volume_record(context: BackupContext, entry: Entry) -> BackupRecord[VolumeManifest]:
     """Build the record of a volume's archive, with its whole manifest checked. Raises NewerVersion."""
-    return _readable(_know(context, entry, context.directory.volume_manifest))
+    return _readable(_record(context, entry, context.directory.volume_manifest))
 
 
 def manifest_of(context: BackupContext, entry: Entry) -> Manifest | VolumeManifest | None:
     """Return the whole manifest of a backup of either kind; None without a good one."""
-    return (know_volume if entry.name.kind == "volume" else know)(context, entry).manifest
+    return (volume_record if entry.name.kind == "volume" else sql_record)(context, entry).manifest
 
 
 def _readable(record: BackupRecord[M]) -> BackupRecord[M]:
-    """Raises NewerVersion where nothing can be done with it here."""
+    """Return the record. Raises NewerVersion if only a newer version of this tool can read its manifest."""
     if record.state == "newer":
         raise NewerVersion(f"{record.detail}.")
     return record
 
 
-def _know(context: BackupContext, entry: Entry, manifest_of: Callable[[str], M | None]) -> BackupRecord[M]:
+def _record(context: BackupContext, entry: Entry, manifest_of: Callable[[str], M | None]) -> BackupRecord[M]:
     verification, marked = context.directory.verification(entry), context.directory.is_marked(entry)
     unknown: State = "foreign"
     detail = ""
@@ -229,7 +229,7 @@ def _know(context: BackupContext, entry: Entry, manifest_of: Callable[[str], M |
         manifest, detail = None, error.message.removesuffix(".")
         unknown = "newer" if isinstance(error, NewerVersion) else "damaged"
     if manifest is None:
-        entry, form = _looked_at(entry)
+        entry, form = _by_content(entry)
         return BackupRecord(entry, None, verification, unknown, _time_without_manifest(entry), detail, marked, form)
     state: State = "unverified"
     verification = believed(verification, manifest)
@@ -247,12 +247,12 @@ def _know(context: BackupContext, entry: Entry, manifest_of: Callable[[str], M |
     return BackupRecord(entry, manifest, verification, state, manifest.created_at, detail, marked)
 
 
-def _looked_at(entry: Entry) -> tuple[Entry, Form]:
+def _by_content(entry: Entry) -> tuple[Entry, Form]:
     """Return the entry with its compression by content, and the form of that content."""
     if entry.name.kind == "volume":
         return entry, "script"
     try:
-        found = forms.look(entry.path)
+        found = forms.file_form(entry.path)
     except StoreError:  # whoever reads it gets the error
         return entry, "script"
     if found.packing == "none" and entry.name.compression != "none":  # as its name says: then it is damaged

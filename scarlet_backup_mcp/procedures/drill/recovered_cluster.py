@@ -47,7 +47,7 @@ class RecoveredCopy:
         return f"{self.vacant.home}/{recovery.COPY}/{self.read.contents.root}".rstrip("/")
 
     def version(self) -> str:
-        """Give the version of the server that will run on it. Raises DrillImpossible for another major version."""
+        """Return the version of the server that will run on it. Raises DrillImpossible for another major version."""
         found = self.vacant.server.program_version(self._program("postgres"))
         text = self.read.contents.kept[PG_VERSION].decode("ascii", "replace").strip()
         if programs.major(text) != programs.major(found):
@@ -67,8 +67,9 @@ class RecoveredCopy:
         self._do(recovery.unpack(self.vacant.home), _content(self.entry, self.read.sha256, self.progress))
 
     def verify(self) -> Check | None:
-        """Run pg_verifybackup, the write-ahead log included; None if the server left no list of files. Call it
-        before anything is changed in the copy."""
+        """Run pg_verifybackup, the write-ahead log included; return None if the server left no list of files.
+
+        Call it before anything is changed in the copy."""
         if not is_base_backup(self.read.contents):
             return None
         self.progress.stage("pg_verifybackup reads the copy")
@@ -83,8 +84,9 @@ class RecoveredCopy:
         return controldata.parse(said), recovery.demands(said)
 
     def configuration_fault(self) -> str:
-        """Say what keeps a server from starting under the configuration in the archive; "" if nothing does. Call it
-        before `start`, which replaces the configuration. None of it takes effect: it is only read."""
+        """Say what keeps a server from starting under the configuration in the archive; "" if nothing does.
+
+        Call it before `start`, which replaces the configuration. None of it takes effect: it is only read."""
         code, said = self._run([self._program("postgres"), "-D", self.directory, "-C", "data_directory"])
         if code == 0:
             return ""
@@ -92,7 +94,7 @@ class RecoveredCopy:
         return "; ".join(found[:SHOWN]).replace(f"{self.directory}/", "") or f"exit code {code}"
 
     def start(self, needed: Demands, version: str) -> str | None:
-        """Start its server under a configuration of ours. None once it accepts connections; else how it ended."""
+        """Start its server under our configuration; return None once it accepts connections, else how it ended."""
         vacant = self.vacant
         settings = recovery.configuration(
             needed, programs.major(version), vacant.home, self.directory, vacant.libraries
@@ -149,7 +151,7 @@ class RecoveredCopy:
             raise DrillFailed(f"{self.entry.name.name} could not be prepared in {self.vacant.where}: {said}")
 
     def _run(self, argv: list[str]) -> tuple[int, str]:
-        """Run a program; give its exit code and all its output. Raises HostError if it was ended from outside."""
+        """Run a program; return its exit code and all its output. Raises HostError if it was ended from outside."""
         output = bytearray()
         host = self.vacant.container.host
         ended = run(host, argv, env={"LC_ALL": "C"}, sink=output.extend, progress=self.progress)

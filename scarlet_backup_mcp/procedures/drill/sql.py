@@ -28,7 +28,7 @@ from ...postgres.server.effective import SEARCH_PATH
 from ...postgres.server.installation import extensions_of
 from ...postgres.server.session import Server, Session
 from ...progress import Progress
-from .. import disk_space
+from .. import disk_space, durations
 from ..catalog import recorded
 from ..catalog.records import BackupRecord
 from ..context import TAG, BackupContext
@@ -39,7 +39,7 @@ from ..loading.staging import Staging
 from ..own_names import scratch_prefix
 from ..reading.sql import Examination, table_data
 from ..recovery.journal import require_running
-from ..sandbox.lifecycle import throw_away_server
+from ..sandbox.lifecycle import sandbox_server
 from .own_server import its_own_failures, require_room
 
 ROOM = 1.2
@@ -50,8 +50,8 @@ LIVE_IS_SLOWER = 1.2
 
 @dataclass(frozen=True)
 class DrillServer:
-    """The server that a drill uses. `throw_away`: nobody else uses it. The second of `databases` is for definitions
-    that have to be loaded once more."""
+    """The server that a drill uses. `throw_away`: it is a sandbox, which nobody else uses. The second of `databases` is
+    for definitions that have to be loaded once more."""
 
     server: Server
     where: str
@@ -117,10 +117,10 @@ def rehearsal(
 ) -> Generator[Rehearsal]:
     """Restore a backup into a sandbox and compare it with `contents`, which its file was examined into.
 
-    `on_live_server` uses a scratch database on the live server instead, for where no sandbox can be started. `sample`
-    loads only the first rows of each table and no foreign keys, of a backup of ours: that proves its definitions.
-    `report.proved` says whether the backup is proved. Raises DrillFailed, DiskFull, Busy, ForeignRefused, or what keeps
-    the server from starting: then nothing is known of the backup.
+    `on_live_server` uses a scratch database on the live server instead, for machines that can start no sandbox.
+    `sample` loads only the first rows of each table and no foreign keys, of a backup of ours: that proves its
+    definitions. Raises DrillFailed, DiskFull, Busy, ForeignRefused, or what keeps the server from starting: then
+    nothing is known about the backup.
     """
     if on_live_server and record.foreign:
         raise ForeignRefused(
@@ -150,7 +150,7 @@ def rehearsal(
 @contextmanager
 def _trial(context: BackupContext, progress: Progress, on_live_server: bool) -> Generator[DrillServer]:
     if not on_live_server:
-        with throw_away_server(context, progress) as found:
+        with sandbox_server(context, progress) as found:
             yield DrillServer(found.server, found.where, "postgres", ("drill", "drill_again"), True, found.warnings)
         return
     require_running(context)
@@ -297,10 +297,12 @@ class _Restorer:
 
     def _load(self, staging: Staging) -> bool:
         name, report, loader = self.record.name, self.found.report, staging.loader
-        self.progress.stage(f"restoring {name} into {self.found.trial.where}", self.record.entry.bytes)
+        size = self.record.entry.bytes
+        seconds = durations.of_loading(durations.content_bytes(self.record.entry))
+        self.progress.stage(f"restoring {name} into {self.found.trial.where}", size, seconds)
         began = time.monotonic()
         try:
-            staging.load(self.record.entry.bytes)
+            staging.load(size)
         except LoadFailed as error:
             written, here = programs.major(self._written_by), programs.major(report.server_version)
             lacking, foreign = loader.warnings, self.record.foreign
@@ -328,7 +330,7 @@ class _Restorer:
         return True
 
     def _refused(self, verdict: Verdict, detail: str) -> bool:
-        """Record why it can't be loaded."""
+        """Record why the file can't be loaded; return False."""
         report = self.found.report
         report.verdict, report.detail, report.proved = verdict, detail, None if verdict == "unknown" else False
         self.found.checks.append(Check(check=load_checks.LOAD, ok=report.proved, detail=detail))

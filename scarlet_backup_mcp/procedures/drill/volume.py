@@ -25,6 +25,7 @@ from ...postgres.server import databases, programs
 from ...postgres.server.counting import count_table
 from ...postgres.server.session import Server
 from ...progress import Progress
+from .. import durations
 from ..catalog import records
 from ..catalog.records import BackupRecord
 from ..context import BackupContext
@@ -116,12 +117,12 @@ class _VolumeDrill:
         try:
             if (verified := self.copy.verify()) is not None:
                 self._add(verified)
-            self._look_at_configuration()
+            self._check_configuration()
             self._start()
             self.report.load_seconds = round(time.monotonic() - began, 3)
             if not self.remarks:
                 self.report.restore_seconds = round(self.report.load_seconds + STOP_AND_START_SECONDS, 1)
-            self._look()
+            self._check_content()
         except _Stop:
             pass
         wrong = [check for check in self.checks if check.ok is False]
@@ -132,7 +133,7 @@ class _VolumeDrill:
         if any(check.check in OF_THE_FILES for check in wrong):
             self.report.verdict = "damaged"
 
-    def _look_at_configuration(self) -> None:
+    def _check_configuration(self) -> None:
         if fault := self.copy.configuration_fault():
             self.remarks.append(f"its {KEPT_FROM_STARTING}")
             self.copy.vacant.warnings.append(
@@ -161,7 +162,7 @@ class _VolumeDrill:
 
     # -- while it runs -----------------------------------------------------------------------------------------------
 
-    def _look(self) -> None:
+    def _check_content(self) -> None:
         configured = self.context.database
         if self.manifest is not None and self.manifest.identity is not None:
             configured = self.manifest.identity.database
@@ -190,11 +191,11 @@ class _VolumeDrill:
         self._check_structure(list(dumped))
 
     def _dump(self, name: str, size: int | None) -> dict[Name, int]:
-        """Dump a database to read every row; give the rows of each table. What is too large for a dump is left out."""
+        """Dump a database to read every row; return the rows of each table, without those too large for a dump."""
         with self._giving_up(DUMPED):
             with self.server.session(name, self.options, self.progress) as session:
                 encoding = pg.properties(session).encoding
-            self.progress.stage(f"dumping {name}", size)
+            self.progress.stage(f"dumping {name}", size, durations.of_dumping(size or 0))
             unread = self.unread.setdefault(name, [])
             while True:
                 dumped = self._try_to_dump(name, encoding, unread)
@@ -212,7 +213,7 @@ class _VolumeDrill:
         raise DrillFailed(f"The dump of {name} did not finish.")
 
     def _try_to_dump(self, name: str, encoding: str, unread: list[Name]) -> dict[Name, int] | str:
-        """Dump it once; give the rows of each table, or why pg_dump failed."""
+        """Dump it once; return the rows of each table, or why pg_dump failed."""
         rows, read = _Rows(), 0
         reader = ScriptReader(rows)
 
@@ -250,7 +251,7 @@ class _VolumeDrill:
             self._compare_with_last_full(rows, table, watched)
 
     def _count(self, database: str, dumped: dict[Name, int], table: str) -> int | None:
-        """Check the rows of the configured database; give how many the integrity `table` has."""
+        """Check the rows of the configured database; return how many the integrity `table` has."""
         self.progress.stage(f"counting the rows of {database}", None)
         with self._giving_up(load_checks.ROWS):
             with self.server.session(database, self.options, self.progress) as session:
@@ -289,8 +290,8 @@ class _VolumeDrill:
     # -- verdicts ----------------------------------------------------------------------------------------------------
 
     def _add(self, check: Check, *, doubtful: bool = True) -> None:
-        """Record a check. If it is inconclusive and `doubtful`, it is a doubt. Raises _Stop at damage, since later
-        checks would only find it again."""
+        """Record a check; if it is inconclusive and `doubtful`, as a doubt. Raises _Stop at damage: later checks would
+        only find it again."""
         self.checks.append(check)
         if check.ok is None and doubtful:
             self.doubts.append(f"{check.check}: {check.detail}")
@@ -298,8 +299,7 @@ class _VolumeDrill:
             raise _Stop
 
     def _give_up(self, check: str, said: str) -> None:
-        """Record that its server could not do it, and raise _Stop. The check fails only if the server's log tells of
-        damage."""
+        """Record that the server could not do it, and raise _Stop. The check fails only if its log shows damage."""
         damaged = recovery.damage(self.copy.log())
         self._add(Check(check=check, ok=False if damaged else None, detail=damaged or said))
         raise _Stop

@@ -11,7 +11,7 @@ from ...postgres.cluster import recovery
 from ...postgres.server import catalogue as pg
 from ...postgres.server import counting
 from ...postgres.server.session import Session
-from ..loading.load_checks import INTEGRITY, ROWS, SHOWN, rows_told
+from ..loading.load_checks import INTEGRITY, ROWS, SHOWN, rows_in_words
 
 DATABASES = "drill_databases"
 
@@ -42,12 +42,12 @@ def count(session: Session, dumped: Mapping[Name, int], unread: Collection[Name]
     return RecoveredRows(
         {name: counted.get(oid, 0) for oid, name in roots.items()},
         frozenset(name for oid, name in roots.items() if oid in emptied),
-        [f"{d.table}: {rows_told(d.dumped)} in its dump, {rows_told(d.counted)} counted" for d in differences],
+        [f"{d.table}: {rows_in_words(d.dumped)} in its dump, {rows_in_words(d.counted)} counted" for d in differences],
     )
 
 
 def counted_when_copied(manifest: VolumeManifest | None) -> bool:
-    """Whether anybody knows how many rows it should hold: not of a cold copy, nor of a foreign archive."""
+    """Tell whether its rows were counted for the copy: not those of a cold copy or a foreign archive."""
     return manifest is not None and not manifest.cold
 
 
@@ -83,13 +83,13 @@ def of_rows(manifest: VolumeManifest | None, counted: RecoveredRows, report: Dri
         name, found = f"{table.schema_}.{table.name}", counted.rows.get((table.schema_, table.name))
         ok = _as_copied(table, found, quiet=bool(manifest and manifest.quiet))
         if ok is False:
-            wrong.append(f"{name}: {rows_told(found)} instead of {_expected(table)}")
+            wrong.append(f"{name}: {rows_in_words(found)} instead of {_expected(table)}")
         elif ok is None:
             unsure.append(
-                f"{name}: {rows_told(found)}, {_expected(table)} when it was counted; it was being written to"
+                f"{name}: {rows_in_words(found)}, {_expected(table)} when it was counted; it was being written to"
             )
         if ok is not True:
-            difference = Difference(what=f"rows of {name}", backup=_expected(table), restored=rows_told(found))
+            difference = Difference(what=f"rows of {name}", backup=_expected(table), restored=rows_in_words(found))
             report.differences = [*report.differences, difference][:SHOWN]
     uncounted = set(manifest.uncounted if manifest else [])
     unsure += [f"{name}: it could not be counted when it was copied" for name in sorted(uncounted)]
@@ -112,8 +112,8 @@ def of_integrity(manifest: VolumeManifest | None, table: str, count: int | None,
     return Check(
         check=INTEGRITY,
         ok=count == manifest.integrity_rows if manifest and exact else None,
-        expected=rows_told(manifest.integrity_rows) if manifest and manifest.tables else "",
-        found=why or rows_told(count),
+        expected=rows_in_words(manifest.integrity_rows) if manifest and manifest.tables else "",
+        found=why or rows_in_words(count),
         detail=f"SELECT count(*) FROM {table}",
     )
 
@@ -141,5 +141,5 @@ def _as_copied(table: CopiedTable, found: int | None, *, quiet: bool) -> bool | 
 
 def _expected(table: CopiedTable) -> str:
     if table.rows == table.rows_after:
-        return rows_told(table.rows)
-    return f"{rows_told(table.rows)} before, {rows_told(table.rows_after)} after"
+        return rows_in_words(table.rows)
+    return f"{rows_in_words(table.rows)} before, {rows_in_words(table.rows_after)} after"

@@ -290,12 +290,12 @@ def violations(loader: Loader, *, with_keys: bool) -> list[Violation]:
     ]
 
 
-def told_of(broken: list[Broken]) -> list[str]:
+def violation_warnings(broken: list[Broken]) -> list[str]:
     """Return warnings about violations that a load has accepted."""
-    return [_told_of(item, f"{item.constraint.schema}.{item.constraint.of}") for item in broken]
+    return [_violation(item, f"{item.constraint.schema}.{item.constraint.of}") for item in broken]
 
 
-def _told_of(item: Broken, of: str) -> str:
+def _violation(item: Broken, of: str) -> str:
     one = item.constraint
     if item.lacks:
         return (

@@ -140,7 +140,7 @@ def of_database(
     server, name, options = restored.server, restored.name, restored.options
     if manifest is None or manifest.properties is None:
         count = count_table(server, name, table, options)
-        return [Check(check=INTEGRITY, ok=None, found=count.told, detail=f"SELECT count(*) FROM {table}")]
+        return [Check(check=INTEGRITY, ok=None, found=count.in_words, detail=f"SELECT count(*) FROM {table}")]
     with server.session(name, options) as session:
         schemas, extensions = pg.schemas(session), pg.properties(session).extensions
     for setting in _role_settings(server, manifest):
@@ -163,8 +163,8 @@ def of_database(
         Check(
             check=INTEGRITY,
             ok=count.rows == manifest.integrity_rows,
-            expected=rows_told(manifest.integrity_rows),
-            found=count.told,
+            expected=rows_in_words(manifest.integrity_rows),
+            found=count.in_words,
             detail=f"SELECT count(*) FROM {manifest.integrity_table}",
         ),
     ]
@@ -233,6 +233,6 @@ def _normalised(count: int) -> str:
     return f"the server spells {count} of them differently, with the same meaning" if count else ""
 
 
-def rows_told(count: int | None) -> str:
+def rows_in_words(count: int | None) -> str:
     """Word a number of rows; None: there is no such table."""
     return "no such table" if count is None else f"{count:,} rows"

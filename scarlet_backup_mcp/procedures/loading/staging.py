@@ -17,7 +17,7 @@ from ...postgres.server import analysing, databases, programs
 from ...postgres.server import catalogue as pg
 from ...postgres.server.effective import current_settings
 from ...postgres.server.session import OPTIONS, OWN_FORMATS, Server
-from .. import disk_space
+from .. import disk_space, durations
 from ..context import BackupContext
 from . import load_checks
 from .attempts import Loader, violations
@@ -148,7 +148,7 @@ class Staging:
         loader, contents = self.loader, Contents(like)
         with self.server.session(database, loader.options) as session:
             encoding, size = pg.properties(session).encoding, pg.databases(session)[database].bytes
-        loader.progress.stage("dumping what was restored", size)
+        loader.progress.stage("dumping what was restored", size, durations.of_dumping(size or 0))
         reader = ScriptReader(contents)
         read = 0
 

@@ -98,7 +98,7 @@ def content_checks(
         ),
     ]
     if choice is not None and (
-        notes := [*choice.told, *([f"{choice.refused[0].upper()}{choice.refused[1:]}."] if choice.refused else [])]
+        notes := [*choice.notes, *([f"{choice.refused[0].upper()}{choice.refused[1:]}."] if choice.refused else [])]
     ):
         checks.append(Check(check=CONTENTS, ok=None if choice.refused else True, detail=". ".join(notes)))
     if manifest is not None:

@@ -28,7 +28,7 @@ class DumpChoice:
     restore does not. `uncommented`: it has no pg_dump comments, so that nothing shows whether its end is missing."""
 
     way: Through = without_mark
-    told: list[str] = field(default_factory=list[str])
+    notes: list[str] = field(default_factory=list[str])
     refused: str = ""
     database: str | None = None
     uncommented: bool = False
@@ -65,7 +65,7 @@ def _choice(layout: Layout, database: str) -> DumpChoice:
     whole = headed and all(dump.complete or not dump.headed for dump in dumps)
     return DumpChoice(
         way=without_mark if layout.plain or not dumps else Part(frozenset(wanted), headed, whole),
-        told=_told(layout, dumps, named or database, others),
+        notes=_notes(layout, dumps, named or database, others),
         refused=_twice(dumps) or _lacks(dumps),
         database=named,
         uncommented=any(dump.tables for dump in dumps) and not layout.comments,
@@ -74,7 +74,7 @@ def _choice(layout: Layout, database: str) -> DumpChoice:
     )
 
 
-def _told(layout: Layout, dumps: list[Dump], database: str, others: list[str]) -> list[str]:
+def _notes(layout: Layout, dumps: list[Dump], database: str, others: list[str]) -> list[str]:
     notes: list[str] = []
     if layout.cluster:
         notes.append(f"It is a dump of a whole cluster (pg_dumpall); only the database {database} is read")

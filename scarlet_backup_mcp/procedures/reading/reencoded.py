@@ -17,7 +17,7 @@ from ...store.reading import CompressionDamaged, FileReader, decompress
 from ..catalog.records import BackupRecord
 
 
-def look(entry: Entry, progress: Progress) -> Survey:
+def examine(entry: Entry, progress: Progress) -> Survey:
     """Find out what was done to such a file; in a damaged compressed one, up to the damage."""
     progress.stage(f"finding out what PowerShell did to {entry.name.name}", entry.bytes)
 
@@ -35,7 +35,7 @@ def fits(found: Survey | None, code_page: CodePage | None) -> bool:
     return any(code_page in choice.code_pages for choice in found.choices)
 
 
-def told(found: Survey, code_page: CodePage | None) -> str:
+def describe(found: Survey, code_page: CodePage | None) -> str:
     """Describe what happened to the file, and how it is undone; `code_page` is the one that the caller named."""
     if code_page is None:
         return found.why

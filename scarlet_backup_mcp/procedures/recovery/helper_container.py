@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from ...errors import HostError, PreflightFailed, StoreError, VolumeShared
 from ...hosts import ContainerInfo, Host, run
-from ...hosts.docker.helper import Sight, helper_container, helpers_of, remove_helpers
+from ...hosts.docker.helper import HelperMounts, helper_container, helpers_of, remove_helpers
 from ...hosts.docker.volumes import running_with
 from ...progress import Progress
 from ...store.owner import owner_of
@@ -19,14 +19,14 @@ HELPERS = ".scarlet-helper"
 
 @contextmanager
 def helper(
-    context: BackupContext, image: str, sight: Sight, progress: Progress, *, alone: bool = True
+    context: BackupContext, image: str, mounts: HelperMounts, progress: Progress, *, alone: bool = True
 ) -> Generator[Host]:
-    """Give a helper container of that image for the block. First those that killed calls left are removed, and what
+    """Start a helper container of that image for the block. First those that killed calls left are removed, and what
     still runs in them is ended. Call it under the directory's lock, or say that it is not `alone`: others' then stay.
     Raises HostError or StoreError."""
     if alone:
         remove_left_helpers(context)
-    with helper_container(image, sight, _owner(context), progress) as host:
+    with helper_container(image, mounts, _owner(context), progress) as host:
         yield host
 
 

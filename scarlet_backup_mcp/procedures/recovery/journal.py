@@ -321,11 +321,11 @@ def _settle_what_was_left(context: BackupContext, session: Session, journal: Jou
     if not same_cluster:
         reports = start(context, journal.dependents)
         remove(context.directory.path)
-        told = f"{what}. The cluster has changed since: there is nothing to settle."
+        ended = f"{what}. The cluster has changed since: there is nothing to settle."
     else:
         swapped, reports = settle(context, session, journal)
-        told = f"{what} {'after the swap: it is finished' if swapped else 'before the swap: it is rolled back'} now."
-    return [told, *(f"{report.name}: {report.action} {report.detail}".strip() for report in reports)]
+        ended = f"{what} {'after the swap: it is finished' if swapped else 'before the swap: it is rolled back'} now."
+    return [ended, *(f"{report.name}: {report.action} {report.detail}".strip() for report in reports)]
 
 
 def side_of_swap(session: Session, journal: Journal) -> bool:
@@ -367,11 +367,11 @@ def _start(context: BackupContext, container: StoppedContainer) -> DependentRepo
 def _present(container: StoppedContainer) -> ContainerInfo:
     """Return it, or what Compose created again under the same name. Raises ContainerMissing if there is neither."""
     with suppress(ContainerMissing):
-        return _look(container.id)
-    return _look(container.name)
+        return _container_info(container.id)
+    return _container_info(container.name)
 
 
-def _look(container: str) -> ContainerInfo:
+def _container_info(container: str) -> ContainerInfo:
     host = DockerHost(container)
     try:
         return host.container_info()
@@ -380,17 +380,17 @@ def _look(container: str) -> ContainerInfo:
 
 
 def _sweep(context: BackupContext, session: Session) -> list[str]:
-    told: list[str] = []
+    notes: list[str] = []
     for scratch in scratch_databases(context, pg.databases(session).values()):
         if is_marked(scratch) or _is_empty(context, scratch.name):
             try:
                 disk_space.drop(context.server, session, scratch.name)
-                told.append(f"The scratch database {scratch.name}, left by a restore that was killed, is dropped.")
+                notes.append(f"The scratch database {scratch.name}, left by a restore that was killed, is dropped.")
             except DiskFull as error:
-                told.append(f"{error.message} {error.remedy}")
+                notes.append(f"{error.message} {error.remedy}")
             except BackupToolError:
                 pass
-    return told
+    return notes
 
 
 def _is_empty(context: BackupContext, name: str) -> bool:

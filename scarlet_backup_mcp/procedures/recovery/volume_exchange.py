@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 from ...errors import BackupToolError, Cancelled, NextCall, RestoreFailed, RestoreInterrupted
 from ...hosts import ContainerInfo
-from ...hosts.docker.helper import Sight
+from ...hosts.docker.helper import HelperMounts
 from ...models.results import DependentReport
 from ...progress import Progress
 from ..context import BackupContext
@@ -41,9 +41,9 @@ REJECTING = "rejecting connections"
 
 @contextmanager
 def contents_at(context: BackupContext, journal: VolumeJournal, progress: Progress) -> Generator[VolumeLayout]:
-    """Give the data directory that the journal is about, through a helper container."""
-    sight = Sight(journal.container_id, journal.site.volume, journal.site.mounted_at)
-    with helper(context, journal.image_id, sight, progress) as host:
+    """Yield the data directory that the journal is about, through a helper container."""
+    mounts = HelperMounts(journal.container_id, journal.site.volume, journal.site.mounted_at)
+    with helper(context, journal.image_id, mounts, progress) as host:
         yield VolumeLayout(host, journal.site.data_directory, journal.stamp)
 
 

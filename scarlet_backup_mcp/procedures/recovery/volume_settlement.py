@@ -75,14 +75,14 @@ def _settle(context: BackupContext, journal: VolumeJournal, progress: Progress) 
     except BackupToolError as error:
         raise RestoreInterrupted(f"{what}, and can't be settled now: {error.message}", error.remedy) from error
     ended = "when its contents were in place: it is finished" if finished else "before its end: it is rolled back"
-    told = [f"{what} {ended} now.", *(f"{report.name}: {report.action} {report.detail}".strip() for report in reports)]
+    notes = [f"{what} {ended} now.", *(f"{report.name}: {report.action} {report.detail}".strip() for report in reports)]
     if kept:
-        told.append(
+        notes.append(
             f"The container now mounts its volume differently, so the new contents are kept, with everything added "
             f"since, in {contents.incoming.rpartition('/')[2]}: remove it when nothing "
             "in it is needed."
         )
-    return told
+    return notes
 
 
 def _is_anothers(journal: VolumeJournal, container_info: ContainerInfo, same_engine: bool) -> bool:

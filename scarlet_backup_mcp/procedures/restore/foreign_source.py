@@ -16,7 +16,7 @@ from ..verify import sql as verify_sql
 from .size_guard import Size
 
 
-def look(
+def inspect(
     context: BackupContext,
     record: BackupRecord[Manifest],
     accept_other_database: bool,
@@ -37,10 +37,10 @@ def look(
     assert reading.examination is not None
     size = brought(context, reading, contents)
     if reading.choice is None:
-        return reading.examination.sha256, size, code.told()
+        return reading.examination.sha256, size, code.warnings()
     _check_database(context, record, reading.choice.database, accept_other_database)
     check_choice(record, reading.choice)
-    return reading.examination.sha256, size, [*(f"{told}." for told in reading.choice.told), *code.told()]
+    return reading.examination.sha256, size, [*(f"{note}." for note in reading.choice.notes), *code.warnings()]
 
 
 def brought(context: BackupContext, reading: verify_sql.SqlReading, contents: Contents) -> Size:

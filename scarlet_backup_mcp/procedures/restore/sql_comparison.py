@@ -19,7 +19,7 @@ from ...wording import number_of
 from ..context import BackupContext
 from ..loading import load_checks
 from ..loading.attempts import Loader
-from ..loading.load_checks import rows_told
+from ..loading.load_checks import rows_in_words
 from ..loading.staging import Staging
 from ..proc004 import RESTORE
 from .options import WITHOUT_DRILL
@@ -112,7 +112,7 @@ def compare_counts(work: Staged, loaded: list[TableData], session: Session, prog
     counted = counting.count_rows(session, tables)
     if damaged := [lost for lost in counted.failed if lost.damaged]:
         raise RestoreFailed(f"Some loaded tables could not be read again: {counting.listed(damaged)}.")
-    work.warnings += counted.told("The rows of some tables could not be counted, so they were not compared")
+    work.warnings += counted.warnings("The rows of some tables could not be counted, so they were not compared")
     unknown = counted.unknown_roots(tables)
     work.rows_compared, differences = pg.compare_rows(dumped, tables, counted.by_root(tables), unknown)
     if differences:
@@ -133,7 +133,7 @@ def check_integrity_rows(context: BackupContext, planned: SqlPlan, work: Staged,
     found = count.rows
     if manifest is not None and found != manifest.integrity_rows:
         raise RestoreFailed(
-            f"In the restored database {table} shows {count.told}, not {rows_told(manifest.integrity_rows)}. "
+            f"In the restored database {table} shows {count.in_words}, not {rows_in_words(manifest.integrity_rows)}. "
             "The live database is unchanged.",
             _role_settings(context, manifest),
         )
@@ -145,7 +145,7 @@ def check_integrity_rows(context: BackupContext, planned: SqlPlan, work: Staged,
     if found is not None and before is not None and found * 2 < before:
         work.warnings.append(f"It has {number_of(found, 'row')} in {table}; the database before had {before:,}.")
     work.integrity_rows = found
-    work.did(f"SELECT count(*) FROM {table}, in the new database", count.told)
+    work.did(f"SELECT count(*) FROM {table}, in the new database", count.in_words)
 
 
 def _role_settings(context: BackupContext, manifest: Manifest) -> str | None:

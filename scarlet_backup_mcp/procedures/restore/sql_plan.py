@@ -158,7 +158,7 @@ def plan(
         if manifest is not None:
             sha256, brings = manifest.sha256, size_guard.recorded(manifest)
         else:
-            sha256, brings, told = foreign_source.look(
+            sha256, brings, told = foreign_source.inspect(
                 context, record, options.accept_other_database, options.code_page, progress
             )
             warnings += told
@@ -200,7 +200,7 @@ def _undo_point(context: BackupContext, source: str, points: list[UndoPoint]) ->
 def _known(context: BackupContext, source: str, facts: pg.ServerFacts) -> BackupRecord[Manifest]:
     cluster = facts.system_identifier
     name = records.latest(context, for_restore=True, cluster=cluster) if source == "latest" else source
-    return records.know(context, context.directory.find(name))
+    return records.sql_record(context, context.directory.find(name))
 
 
 def _check_origin(

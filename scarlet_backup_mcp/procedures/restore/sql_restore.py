@@ -15,6 +15,7 @@ from ...models.results import DependentReport, Restore
 from ...postgres.server.session import Session
 from ...progress import Progress
 from ...store.lock import writer_lock
+from .. import durations
 from ..call_notes import CallNotes
 from ..catalog import records
 from ..context import BackupContext
@@ -60,6 +61,8 @@ class SqlRestore:
         journals.require_running(context)
         with context.server.session(context.maintenance_database, progress=self.progress) as session:
             planned = self._plan(session)
+            if planned.entry is not None:
+                self.progress.expect(durations.of_verification(durations.content_bytes(planned.entry), "full"))
             work = Staged(staging=planned.source)
             work.warnings += planned.warnings
             preflight.check_swap(context, session, planned)
@@ -90,6 +93,9 @@ class SqlRestore:
             tidy_up(context, guard, self.notes, restoring=True)
             with journals.reserve(context.directory.path) as reserved:
                 planned = self._plan(guard, asked=confirmed is not None)
+                if planned.entry is not None:
+                    size = durations.content_bytes(planned.entry)
+                    progress.expect(durations.of_restore(size, drills=planned.drills))
                 if confirmed is not None and confirmed != _confirms(planned):
                     raise ConfirmationStale(
                         f"{planned.source} or the live database has changed since the confirmation."
@@ -148,7 +154,7 @@ class SqlRestore:
 
     def _report(self, planned: SqlPlan, work: Staged, began: float, undo: str | None) -> Restore:
         """What a dry run and a restore have in common; as of a dry run."""
-        record = records.know(self.context, planned.entry) if planned.entry else None
+        record = records.sql_record(self.context, planned.entry) if planned.entry else None
         return Restore(
             restored=False,
             dry_run=True,

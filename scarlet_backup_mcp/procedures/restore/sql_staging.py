@@ -29,12 +29,22 @@ from ...postgres.server.effective import SEARCH_PATH
 from ...postgres.server.quoting import identifier
 from ...postgres.server.session import OWN_SEARCH_PATH, Session
 from ...progress import Progress
+from .. import durations
 from ..catalog.records import BackupRecord
 from ..context import TAG, BackupContext
 from ..disk_space import drop_after
 from ..drill.sql import Rehearsal, rehearsal
 from ..loading import computed_anew
-from ..loading.attempts import HOPELESS, Loader, Way, as_error, refuse_broken, settings_of, told_of, trusts_path
+from ..loading.attempts import (
+    HOPELESS,
+    Loader,
+    Way,
+    as_error,
+    refuse_broken,
+    settings_of,
+    trusts_path,
+    violation_warnings,
+)
 from ..loading.load_role import TRUSTING, LoadRole, load_role
 from ..loading.psql import LoadFailed, script_of
 from ..loading.staging import Staging
@@ -113,9 +123,9 @@ def _from_script(
     examination = reading.examination
     assert examination is not None
     work.code_page = examination.code_page
-    work.warnings += [*reading.warnings, *filter(None, [reading.told])]
+    work.warnings += [*reading.warnings, *filter(None, [reading.encoding])]
     if record.archive is not None:
-        work.warnings += code.told()
+        work.warnings += code.warnings()
         foreign_source.check_choice(record, reading.choice)
         brings, accepted = foreign_source.brought(context, reading, contents), planned.options.accept_smaller
         work.warnings += size_guard.check(
@@ -223,7 +233,8 @@ def _bring_in(
     try:
         progress.stage("creating a new database next to the live one")
         staging.create()
-        progress.stage(f"loading {planned.source}", size)
+        seconds = durations.of_loading(durations.content_bytes(planned.entry)) if planned.entry else None
+        progress.stage(f"loading {planned.source}", size, seconds)
         try:
             with still_there("the load"):
                 staging.load(size)
@@ -232,7 +243,7 @@ def _bring_in(
         if not planned.options.accept_violations:
             refuse_broken(loader, foreign=planned.manifest is None)
         work.incoming_oid = staging.oid
-        work.warnings += staging.warnings + loader.warnings + told_of(loader.broken)
+        work.warnings += staging.warnings + loader.warnings + violation_warnings(loader.broken)
         work.did(
             "Load it into a new database next to the live one", ", ".join(filter(None, [work.staging, loader.how]))
         )

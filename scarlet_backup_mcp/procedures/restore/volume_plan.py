@@ -18,7 +18,7 @@ from ...errors import (
     again,
 )
 from ...hosts import ContainerInfo
-from ...hosts.docker.helper import Sight, first_present
+from ...hosts.docker.helper import HelperMounts, first_present
 from ...hosts.docker.volumes import volume_exists
 from ...models.manifest import Site, VolumeManifest
 from ...postgres.cluster.configuration import ConfigurationFinding, live_settings
@@ -97,9 +97,9 @@ class VolumePlan:
         return mount.source if mount else self.site.volume or ""
 
     @property
-    def sight(self) -> Sight:
+    def mounts(self) -> HelperMounts:
         """What a helper container has to see."""
-        return Sight(
+        return HelperMounts(
             self.container_info.container_id if self.container_info else None, self.site.volume, self.site.mounted_at
         )
 
@@ -169,7 +169,7 @@ def plan(
             "or restore an SQL backup.",
         )
     undo = undo_stamp(source)
-    record = None if undo else records.know_volume(context, context.directory.find(source))
+    record = None if undo else records.volume_record(context, context.directory.find(source))
     if undo is not None and options.drill == "always":
         raise ArgumentsInvalid(f"{source} is an undo point: it has no drill.", "Leave it out.", again(drill=None))
     container_info = _place(context)
@@ -339,7 +339,7 @@ def _look(context: BackupContext, site: Site, undo: str | None) -> LiveServer:
         with context.server.session(context.maintenance_database) as session:
             names, facts = sorted(pg.databases(session)), pg.server_facts(session)
             settings = live_settings(session)
-            points = [point.name for point in own_names.volume_undo_points(pg.entries_beside(session, ASIDE))]
+            points = [point.name for point in own_names.volume_undo_points(pg.data_directory_entries(session, ASIDE))]
     except BackupToolError:
         return LiveServer()
     if undo is not None and points and undo not in points:  # none: perhaps the role may not look there

@@ -21,7 +21,7 @@ from ...errors import (
     again,
 )
 from ...hosts import Host
-from ...hosts.docker.helper import Sight
+from ...hosts.docker.helper import HelperMounts
 from ...hosts.docker.volumes import create_volume, engine_id, is_removable, volume_exists
 from ...models.common import Step
 from ...models.manifest import VolumeManifest
@@ -32,6 +32,7 @@ from ...progress import Progress
 from ...store.lock import writer_lock
 from ...store.reading import CompressionDamaged, FileReader, decompress
 from ...wording import number_of
+from .. import durations
 from ..call_notes import CallNotes
 from ..catalog.records import BackupRecord
 from ..context import BackupContext
@@ -87,12 +88,14 @@ class VolumeRestore:
         began = time.monotonic()
         context, progress, planned = self.context, self.progress, self._plan()
         work = VolumeRestored(warnings=list(planned.warnings))
+        if planned.record is not None:
+            progress.expect(durations.of_verification(durations.content_bytes(planned.record.entry), "full"))
         read = _read(planned, work, progress)
         there = planned.container_info is not None or (
             planned.site.volume is not None and volume_exists(planned.site.volume)
         )
-        sight = planned.sight if there else Sight(mounted_at=planned.site.mounted_at)
-        with helper(context, planned.image, sight, progress, alone=False) as host:
+        mounts = planned.mounts if there else HelperMounts(mounted_at=planned.site.mounted_at)
+        with helper(context, planned.image, mounts, progress, alone=False) as host:
             contents = _contents(host, planned)
             look_at_the_volume(planned, contents, read)
             had_contents = contents.is_there
@@ -140,12 +143,15 @@ def _confirms(planned: VolumePlan) -> Confirmed:
 def _restore(context: BackupContext, progress: Progress, planned: VolumePlan, warnings: list[str]) -> Restore:
     began = time.monotonic()
     work = VolumeRestored(warnings=warnings)
+    if planned.record is not None:
+        size = durations.content_bytes(planned.record.entry)
+        progress.expect(durations.of_restore(size, drills=planned.drills))
     read = _verified(context, planned, work, progress)
     dependents = context.host.dependents() if planned.container_info else []
     running = [d for d in dependents if d.running] if planned.options.stop_dependents else []
     if planned.container_info is None and planned.site.volume is not None:
         create_volume(planned.site.volume, planned.site.volume_labels)
-    with helper(context, planned.image, planned.sight, progress) as host:
+    with helper(context, planned.image, planned.mounts, progress) as host:
         contents = _contents(host, planned)
         owner = look_at_the_volume(planned, contents, read)
         had_contents = contents.is_there

@@ -34,6 +34,7 @@ from ...progress import Progress
 from ...store.lock import remove_unused, writer_lock
 from ...store.names import PARTIAL
 from ...store.owner import OWNER, owner_of
+from .. import durations
 from ..context import TAG, BackupContext
 
 DRILLS = ".scarlet-drill"
@@ -47,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ThrowAway:
+class SandboxServer:
     """An empty, ready sandbox server, which exists during the block; `warnings` may grow until its end."""
 
     server: Server
@@ -86,7 +87,7 @@ class _Likeness:
 
 
 @contextmanager
-def throw_away_server(context: BackupContext, progress: Progress) -> Generator[ThrowAway]:
+def sandbox_server(context: BackupContext, progress: Progress) -> Generator[SandboxServer]:
     """Start a sandbox server with the live server's superuser and preloaded libraries.
 
     With Docker it is a container of the live one's image, which need not run; else a cluster from the same bin
@@ -103,7 +104,7 @@ def throw_away_server(context: BackupContext, progress: Progress) -> Generator[T
 @contextmanager
 def vacant_container(context: BackupContext, progress: Progress) -> Generator[Vacant]:
     """Start a container of the live one's image for a server whose data directory is yet to come. For errors and
-    leftovers see `throw_away_server`."""
+    leftovers see `sandbox_server`."""
     with _making_room(context, progress) as (likeness, owner, left):
         image, where = _image(context)
         command = recovery.command(likeness.bin_dir, containers.HOME)
@@ -122,7 +123,7 @@ def _making_room(context: BackupContext, progress: Progress) -> Generator[tuple[
     with ExitStack() as held:
         owner = _begin(held, context, progress)
         left = [f"Removed {name}, left by a drill that was killed." for name in _remove_leftovers(context, owner)]
-        progress.stage("starting a sandbox server")
+        progress.stage("starting a sandbox server", seconds=durations.SANDBOX)
         yield _likeness(context, progress), owner, left
 
 
@@ -215,7 +216,9 @@ def _user(context: BackupContext) -> str:
 
 
 @contextmanager
-def _in_container(context: BackupContext, likeness: _Likeness, owner: str, progress: Progress) -> Generator[ThrowAway]:
+def _in_container(
+    context: BackupContext, likeness: _Likeness, owner: str, progress: Progress
+) -> Generator[SandboxServer]:
     where = _image(context)[1]
     seed, notes = _seed(context, likeness, progress)
     with ExitStack() as held:
@@ -227,7 +230,7 @@ def _in_container(context: BackupContext, likeness: _Likeness, owner: str, progr
             notes = [_without(seed, error)]
             container, server = held.enter_context(_started(context, likeness, owner, progress, None))
         warnings = [*likeness.warnings, *notes, *_unlike(container, where)]
-        ready = ThrowAway(server, where, f"{containers.HOME}/{sandbox_cluster.DATA}", warnings)
+        ready = SandboxServer(server, where, f"{containers.HOME}/{sandbox_cluster.DATA}", warnings)
         yield ready
     ready.warnings.extend(container.left_behind)
 
@@ -346,7 +349,9 @@ def _wait_until_ready(server: Server, container: containers.SandboxContainer, wh
 
 
 @contextmanager
-def _as_cluster(context: BackupContext, likeness: _Likeness, owner: str, progress: Progress) -> Generator[ThrowAway]:
+def _as_cluster(
+    context: BackupContext, likeness: _Likeness, owner: str, progress: Progress
+) -> Generator[SandboxServer]:
     bin_dir = _server_programs(context.settings.bin_dir, likeness)
     made = local_cluster.LocalCluster(
         lambda: bin_dir, user=_user(context), settings=_settings(likeness), prefix=_prefix(owner)
@@ -358,7 +363,7 @@ def _as_cluster(context: BackupContext, likeness: _Likeness, owner: str, progres
         raise DrillImpossible(f"{where} did not start. {error.message}") from error
     host = LocalHost(context.settings.bin_dir, made.environment)  # with the same client programs as the live server
     server = Server(host, made.user, made.environment, f"{TAG} drill")
-    ready = ThrowAway(server, where, str(made.data), list(likeness.warnings))
+    ready = SandboxServer(server, where, str(made.data), list(likeness.warnings))
     try:
         yield ready
     finally:

@@ -26,7 +26,7 @@ from ...store.writing import PartialFile
 from ..catalog.records import BackupRecord
 from ..context import BackupContext
 from ..reading.checks import FORM, MANIFEST, describe, name_checks
-from .lifecycle import DRILLS, ThrowAway, throw_away_server
+from .lifecycle import DRILLS, SandboxServer, sandbox_server
 
 _UNPACKED = "archive"
 _NEWER = "unsupported version"
@@ -128,7 +128,7 @@ def as_script(
         yield record
         return
     with ExitStack() as held:
-        with throw_away_server(context, progress) as sandbox:
+        with sandbox_server(context, progress) as sandbox:
             directory = context.directory.path / DRILLS
             partial = held.enter_context(PartialFile(directory / f"{token_hex(8)}.sql.zst"))
             held.enter_context(in_use(partial.path))
@@ -140,7 +140,7 @@ def as_script(
         yield replace(record, entry=entry, form="script", archive=sha256)
 
 
-def _convert(record: BackupRecord[Manifest], sandbox: ThrowAway, partial: PartialFile, progress: Progress) -> str:
+def _convert(record: BackupRecord[Manifest], sandbox: SandboxServer, partial: PartialFile, progress: Progress) -> str:
     """Write the script into `partial`, compressed; return the archive's SHA-256."""
     host, entry, compressor = sandbox.server.host, record.entry, Compressor("zstd")
     raw: FileReader | None = None

@@ -1,16 +1,20 @@
-"""Keep a verification's outcome with the backup."""
+"""What verifications of either kind share: keep the outcome with the backup, and report it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 from ...errors import StoreError
-from ...models.common import CodePage
-from ...models.verification import Check, Drill, DrillOutcome
+from ...models.common import CodePage, Level
+from ...models.manifest import ManifestHead
+from ...models.verification import Check, Drill, DrillOutcome, StoredVerification, Verification
 from ...store.directory import DRILL, Entry
 from ..catalog import proved_definitions, records
+from ..catalog.records import BackupRecord
 from ..context import BackupContext
+from ..proc004 import ProcedureStep
 from ..reading import checks
 
 DETAIL_LENGTH = 500
@@ -48,6 +52,36 @@ def keep(
     except StoreError as error:
         return [f"The outcome could not be stored with the backup: {error.message}"]
     return []
+
+
+def report(
+    record: BackupRecord[ManifestHead],
+    level: Level,
+    found: list[Check],
+    drilled: Drill | None,
+    outcome: StoredVerification | None,
+    step: ProcedureStep,
+    **fields: Any,
+) -> Verification:
+    """Report a verification: its checks, its drill, and the last kept `outcome`. `fields` are those that depend on the
+    kind of backup."""
+    failed = [check.check for check in found if check.ok is False]
+    return Verification(
+        name=record.name,
+        level=level,
+        valid=not failed,
+        verdict=drilled.verdict if drilled else outcome.verdict if outcome else None,
+        proved=outcome.proved if outcome else None,
+        proved_at=outcome.proved_at if outcome else None,
+        foreign=record.foreign,
+        shrunk=record.manifest.shrunk if record.manifest else None,
+        drill=drilled,
+        checks=found,
+        bytes=record.entry.bytes,
+        verified_at=datetime.now(UTC),
+        steps=[step.reported(not failed, "; ".join(failed) or "every check passed")],
+        **fields,
+    )
 
 
 def _outcome(context: BackupContext, drilled: Drill) -> DrillOutcome:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 from ...errors import ArgumentsInvalid, BackupNotValid, again
 from ...models.common import CodePage, Level
@@ -18,6 +17,7 @@ from ...store.encodings import DESCRIPTIONS
 from ...store.forms import ARCHIVES
 from ...store.forms import DESCRIPTIONS as DESCRIPTIONS_OF_FORMS
 from ...store.powershell import Survey
+from .. import durations
 from ..catalog import recorded, records
 from ..catalog.records import BackupRecord
 from ..context import BackupContext
@@ -66,9 +66,9 @@ class SqlReading:
         return reencoded.fits(self.survey, self.named)
 
     @property
-    def told(self) -> str:
+    def encoding(self) -> str:
         """What happened to a PowerShell-made file, and how it is undone."""
-        return reencoded.told(self.survey, self.named) if self.survey else ""
+        return reencoded.describe(self.survey, self.named) if self.survey else ""
 
     @property
     def whole(self) -> bool:
@@ -94,6 +94,7 @@ def verify(
     """
     began = time.monotonic()
     entry = _entry(context, name)
+    progress.expect(durations.of_verification(durations.content_bytes(entry), level))
     if entry.name.kind == "volume":
         given = [*(["code_page"] if code_page is not None else []), *(["on_live_server"] if on_live_server else [])]
         return verify_volume(context, progress, entry, level, for_sql=given)
@@ -102,7 +103,7 @@ def verify(
             f"Level {level} takes no {'server to drill on' if on_live_server else 'code page'}.",
             "Leave it out, or choose level drill.",
         )
-    record = records.know(context, entry)
+    record = records.sql_record(context, entry)
     rehearsed: Rehearsal | None = None
     if level == "quick":
         progress.stage(f"checking {record.name}")
@@ -155,7 +156,7 @@ def find(context: BackupContext, name: str) -> BackupRecord[Manifest]:
     entry = _entry(context, name)
     if entry.name.kind == "volume":
         raise BackupNotValid(f"{name} is an archive of a whole volume, not SQL.", "Name an SQL backup.")
-    record = records.know(context, entry)
+    record = records.sql_record(context, entry)
     if record.form != "script":
         raise BackupNotValid(f"{name} is {DESCRIPTIONS_OF_FORMS[record.form]}.", "Name a script (.sql).")
     return record
@@ -180,7 +181,7 @@ def full(
     entry = record.entry
     survey, repair = None, None
     if (container := checks.container_of(entry)) != "plain":
-        survey = reencoded.look(entry, progress)
+        survey = reencoded.examine(entry, progress)
         repair = reencoded.way_back(container, survey, code_page)
     elif code_page is not None:
         raise ArgumentsInvalid(
@@ -192,7 +193,7 @@ def full(
     certain = survey is None or (
         reencoded.fits(survey, code_page) if code_page is not None else survey.repair is not None
     )
-    encoding = reencoded.told(survey, code_page) if survey else ""
+    encoding = reencoded.describe(survey, code_page) if survey else ""
     found = checks.content_checks(record, encoding, examination, certain, choice)
     reading = SqlReading(found, examination, survey, code_page, choice=choice)
     if store and (record.manifest is not None or record.detail):
@@ -220,36 +221,26 @@ def _report(
 ) -> Verification:
     examination, survey = reading.examination, reading.survey
     drilled = rehearsed.report if rehearsed else None
-    shown = [*reading.checks, *(rehearsed.checks if rehearsed else [])]
-    failed = [check.check for check in shown if check.ok is False]
-    valid = not failed
     outcome = context.directory.verification(record.entry)
     if outcome is not None and examination is not None and outcome.code_page != examination.code_page:
         outcome = None  # it belongs to what another code page makes of the file
-    return Verification(
-        name=record.name,
-        verdict=drilled.verdict if drilled else outcome.verdict if outcome else None,
-        level=level,
-        valid=valid,
-        proved=outcome.proved if outcome else None,
-        proved_at=outcome.proved_at if outcome else None,
-        foreign=record.foreign,
-        shrunk=record.manifest.shrunk if record.manifest else None,
+    return outcomes.report(
+        record,
+        level,
+        [*reading.checks, *(rehearsed.checks if rehearsed else [])],
+        drilled,
+        outcome,
+        FINAL_CHECK,
         repairable=reading.whole and examination is not None and examination.repair is not None if survey else None,
         code_pages=[
             CodePageChoice(code_pages=list(choice.code_pages), samples=list(choice.samples))
             for choice in (reading.ambiguous.choices if reading.ambiguous else ())
         ],
-        drill=drilled,
         warnings=[*_known_before(record), *reading.warnings],
-        checks=shown,
         tables=len(examination.tables) if examination else None,
         rows=examination.rows if examination else None,
-        bytes=record.entry.bytes,
         sha256=reading.sha256 or (examination.sha256 if examination else None),
-        verified_at=datetime.now(UTC),
         duration_seconds=round(seconds, 3),
-        steps=[FINAL_CHECK.reported(valid, "; ".join(failed) or "every check passed")],
         remedy=remedy_for(record, reading, drilled),
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from ...errors import ArgumentsInvalid
 from ...models.common import Level
@@ -40,7 +39,7 @@ def verify_volume(
         )
     if level == "drill":
         require_docker(context)
-    record = records.know_volume(context, entry)
+    record = records.volume_record(context, entry)
     reading = ArchiveReading([])
     if level == "quick":
         progress.stage(f"checking {record.name}")
@@ -78,36 +77,28 @@ class ArchiveReading:
 def _report(
     context: BackupContext, record: BackupRecord[VolumeManifest], level: Level, reading: ArchiveReading, seconds: float
 ) -> Verification:
-    found, read = reading.checks, reading.archive
-    failed = [check.check for check in found if check.ok is False]
-    outcome = context.directory.verification(record.entry)
-    return Verification(
-        name=record.name,
-        level=level,
-        valid=not failed,
-        verdict=reading.drill.verdict if reading.drill else outcome.verdict if outcome else None,
-        proved=outcome.proved if outcome else None,
-        proved_at=outcome.proved_at if outcome else None,
-        foreign=record.foreign,
-        shrunk=record.manifest.shrunk if record.manifest else None,
-        drill=reading.drill,
+    read = reading.archive
+    return outcomes.report(
+        record,
+        level,
+        reading.checks,
+        reading.drill,
+        context.directory.verification(record.entry),
+        FINAL_CHECK_OF_VOLUME,
         warnings=reading.warnings,
-        checks=found,
         rows=record.manifest.rows if record.manifest else None,
         files=len(read.contents.files) if read else None,
-        bytes=record.entry.bytes,
         sha256=read.sha256 if read else None,
-        verified_at=datetime.now(UTC),
         duration_seconds=round(seconds, 3),
-        steps=[FINAL_CHECK_OF_VOLUME.reported(not failed, "; ".join(failed) or "every check passed")],
-        remedy=_remedy(record, level, failed, reading.drill),
+        remedy=_remedy(record, level, reading),
     )
 
 
-def _remedy(record: BackupRecord[VolumeManifest], level: Level, failed: list[str], drilled: Drill | None) -> str | None:
+def _remedy(record: BackupRecord[VolumeManifest], level: Level, reading: ArchiveReading) -> str | None:
     """Say what to do about an archive after these checks; None if nothing has to be done."""
-    if drilled is not None and drilled.proved is not True:
-        return _remedy_after(drilled)
+    if reading.drill is not None and reading.drill.proved is not True:
+        return _remedy_after(reading.drill)
+    failed = [check.check for check in reading.checks if check.ok is False]
     wrong = [check for check in failed if check not in (checks.MANIFEST, checks.CLOCK)]
     if wrong == [archive_checks.CONSISTENT]:
         return (
