@@ -12,6 +12,7 @@ from ..models.results import Gate
 from ..postgres.cluster.replication import unlogged_tables
 from ..postgres.server import catalogue as pg
 from ..postgres.server.activity import written_since
+from ..wording import number_of
 from .catalog import proved_definitions, recorded, records
 from .catalog.records import BackupRecord
 from .context import BackupContext
@@ -75,7 +76,7 @@ def judge(context: BackupContext, item: BackupRecord[ManifestHead]) -> Gate:
     return Gate(
         safe_to_proceed=not against,
         server=context.about,
-        reasons=against or [f"{item.name}, {age / 60:.0f} minutes old, passed {proof}.", *held],
+        reasons=against or [f"{item.name}, {number_of(round(age / 60), 'minute')} old, passed {proof}.", *held],
         backup=item.name,
         age_seconds=round(age, 1),
         checked_at=now,
@@ -87,8 +88,8 @@ def _against_its_age(context: BackupContext, item: BackupRecord[ManifestHead], n
     if item.in_future:
         return [f"{item.name} says it was made in the future: check the clock, then take a new backup."]
     if now - item.created_at > timedelta(minutes=minutes):
-        old = (now - item.created_at).total_seconds() / 60
-        return [f"{item.name} is {old:,.0f} minutes old, more than {minutes}: take a new backup."]
+        old = number_of(round((now - item.created_at).total_seconds() / 60), "minute")
+        return [f"{item.name} is {old} old, more than {minutes}: take a new backup."]
     return []
 
 
@@ -142,7 +143,7 @@ def _look_at_the_server(context: BackupContext, item: BackupRecord[ManifestHead]
     proof, against = _proof_of_definitions(context, item, facts.version)
     if against:
         return [], against
-    rows = f"{manifest.integrity_table} holds {manifest.integrity_rows} rows in it; nothing has shrunk."
+    rows = f"{manifest.integrity_table} holds {number_of(manifest.integrity_rows, 'row')} in it; nothing has shrunk."
     own = item.verification and item.verification.drilled
     but = [f"In its own drill {own.detail.removesuffix('.')}."] if own and own.by and own.detail else []
     return [f"It contains the database {context.database} as it is now.", rows, *proof, *but, since.how], []

@@ -15,6 +15,7 @@ from ..store import audit, forms
 from ..store.encodings import DESCRIPTIONS, recognise
 from ..store.names import PARTIAL, parse
 from ..store.reading import beginning
+from ..wording import number_of
 from . import own_names
 from .catalog import recorded
 from .catalog.records import DRILL_FAILED, BackupRecord, all_backups, ours, verdicts
@@ -90,7 +91,7 @@ def _audited(directory: Path, count: int, warnings: list[str]) -> tuple[list[Aud
         warnings.append(f"The audit log can't be shown: {error.message}")
         return [], []
     if tail.unreadable:
-        warnings.append(f"{tail.unreadable} lines of the audit log can't be read.")
+        warnings.append(f"{number_of(tail.unreadable, 'line')} of the audit log can't be read.")
     runs = [run_of(entry) for entry in last]
     warnings += [f"{no_success(run)} {remedy_of(run)}" for run in runs if run.outcome != "ok"]
     return tail.entries, runs

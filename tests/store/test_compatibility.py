@@ -125,7 +125,7 @@ def test_newer_fields_stay_out_of_results(tmp_path: Path) -> None:
 def test_newer_word_of_a_drill_proves_nothing_here(tmp_path: Path) -> None:
     here = shelf_of("newer-fields", tmp_path)
     with BackupContext(here.settings) as context:
-        found = records.know_head(context, context.directory.find(SQL)).verification
+        found = records.head_record(context, context.directory.find(SQL)).verification
     assert found is not None
     assert found.drilled is not None
     assert (found.drilled.by, found.search_path, found.level) == (None, None, "quick")

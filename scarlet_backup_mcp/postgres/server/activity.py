@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ...models.manifest import Activity
+from ...wording import number_of
 from .session import Session
 
 SETTLED_SECONDS = 15
@@ -143,8 +144,9 @@ def written_since(session: Session, before: Activity) -> Since:
     if now.changes != before.changes and not before.settled:
         active = f"Sessions active within {SETTLED_SECONDS} s before the backup began have changed rows"
         return Since(None, f"{active}: it is not known whether the backup holds all of them.")
-    if now.changed_rows > before.changed_rows:
-        return Since(True, f"{now.changed_rows - before.changed_rows:,} rows were inserted, updated or deleted since.")
+    if (more := now.changed_rows - before.changed_rows) > 0:
+        verb = "was" if more == 1 else "were"
+        return Since(True, f"{number_of(more, 'row')} {verb} inserted, updated or deleted since.")
     if now.changes != before.changes:
         return Since(True, "Rows, definitions or settings of this database were changed since, or tables dropped.")
     if not around["counted"] or session.version < PROMPT_STATISTICS:
