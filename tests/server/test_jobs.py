@@ -234,6 +234,7 @@ def example_backup() -> Backup:
             "database": "letta",
             "server": "database letta, container abiogenesis-postgres",
             "tables": [],
+            "total_tables": 0,
             "rows": 0,
             "integrity_rows": 0,
             "steps": [],
