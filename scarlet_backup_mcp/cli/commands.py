@@ -6,14 +6,13 @@ PROC-003 must not go ahead); 2 it could not be done, or the command line is wron
 
 from __future__ import annotations
 
-import logging
 import sys
 from dataclasses import asdict
 from typing import Any, get_args
 
 import click
 
-from .. import __version__, summaries
+from .. import __version__
 from ..errors import ConfigurationError
 from ..logs import log_to_stderr
 from ..models.common import BackupLevel, CodePage, Compression, Kind, Level
@@ -30,21 +29,37 @@ from ..procedures.restore import service as restores
 from ..procedures.restore.options import RestoreDrill, RestoreOptions
 from ..procedures.verify import sql as verify_sql
 from ..progress import Progress
-from ..schedules import Every, ScheduleReport, System, Weekday, job_name, lines, schedule, unschedule
-from .common_options import Schedulable, code_page_option, output_options, serving_options, settings_options
-from .runner import BAD, Call, ask, errors, run, settings_of
+from ..wording import number_of, size
+from .command import Commands, Schedulable, is_setting
+from .common_options import MOST_LISTED, code_page_option, output_options, serving_options, settings_options
+from .completion import backup_names, completion
+from .rendering import print_on_stderr, show_prune
+from .runner import BAD, IMPOSSIBLE, Call, ask, errors, run, settings_of
+from .schedule_command import schedule_
+from .screen import console
+from .setup_commands import doctor_, init_
 
-log = logging.getLogger(__name__)
+SERVES = """\
+This is an MCP server: a client like Claude Code starts it and talks to it.
+At a terminal, type for example
+  scarlet-backup-mcp list            which backups there are
+  scarlet-backup-mcp backup          make one
+  scarlet-backup-mcp restore latest  bring back the newest one, after a question
+  scarlet-backup-mcp --help          all commands"""
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="scarlet-backup-mcp")
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """Back up, verify and restore Scarlet's PostgreSQL memory. Without a command: serve MCP over stdio."""
     log_to_stderr("%(levelname)s %(name)s: %(message)s")
-    if ctx.invoked_subcommand is None:
-        ctx.invoke(serve)
+    if ctx.invoked_subcommand is not None:
+        return
+    if sys.stdin.isatty():
+        click.echo(SERVES, err=True)
+        ctx.exit(IMPOSSIBLE)
+    ctx.invoke(serve)
 
 
 @main.command()
@@ -122,7 +137,7 @@ def backup(
 
 
 @main.command("verify")
-@click.argument("backup", default="latest")
+@click.argument("backup", default="latest", shell_complete=backup_names)
 @click.option(
     "--level",
     type=click.Choice(get_args(Level)),
@@ -154,8 +169,8 @@ def verify_(
     sys.exit(0 if proved and (result.valid or (level == "drill" and result.foreign)) else BAD)
 
 
-@main.command("repair")
-@click.argument("backup")
+@main.command("repair", short_help="Write a clean copy of a backup that PowerShell re-encoded.")
+@click.argument("backup", shell_complete=backup_names)
 @code_page_option
 @output_options
 @settings_options
@@ -169,7 +184,7 @@ def repair_(backup: str, code_page: CodePage | None, as_json: bool, quiet: bool,
 
 
 @main.command("list")
-@click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True)
+@click.option("--limit", type=click.IntRange(1, MOST_LISTED), default=10, show_default=True)
 @click.option("--log", type=click.IntRange(0, 1000), default=0, help="How many of the last calls to show.")
 @output_options
 @settings_options
@@ -184,8 +199,8 @@ def list_(limit: int, log: int, as_json: bool, quiet: bool, **common: Any) -> No
     )
 
 
-@main.command()
-@click.argument("backup")
+@main.command(short_help="Bring the database, or the whole volume, back from a backup.")
+@click.argument("backup", shell_complete=backup_names)
 @click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask. The named file is restored over the live database.")
 @click.option("--accept-foreign", is_flag=True, help="Take a file without a manifest: it runs as superuser.")
@@ -242,7 +257,8 @@ def restore(
             return restores.dry_run(context, progress, backup, options)
         proposal = restores.propose(context, progress, backup, options, notes=notes)
         if not yes:
-            ask(progress, proposal.question, f"restore {proposal.source}")
+            words = f"restore {proposal.source}"
+            ask(progress, lambda: print_on_stderr(proposal.question), f"Type '{words}' to go on", words)
         return restores.restore(context, progress, proposal.source, options, confirmed=proposal.confirms, notes=notes)
 
     run(work, Call("restore", {"backup": backup, "dry_run": dry_run, **asdict(options)}), common, as_json, quiet)
@@ -259,10 +275,13 @@ def prune_(dry_run: bool, yes: bool, include_undo: bool, as_json: bool, quiet: b
 
     def work(context: BackupContext, progress: Progress, notes: CallNotes) -> Prune:
         would = retention.prune(context, progress, include_undo=include_undo)
+        shown = would.model_copy(update={"confirmation": None, "remedy": None})
         if dry_run or would.confirmation is None:
-            return would
+            return shown
         if not yes:
-            ask(progress, summaries.question_before_pruning(would), would.confirmation)
+            freed = size(would.bytes_freed + would.undo_bytes_freed)
+            question = f"Remove {number_of(would.removed, 'item')} for good ({freed})?"
+            ask(progress, lambda: show_prune(console(stderr=True), shown), question)
         return retention.prune(
             context, progress, dry_run=False, include_undo=include_undo, confirmed=would.confirmation, notes=notes
         )
@@ -273,7 +292,7 @@ def prune_(dry_run: bool, yes: bool, include_undo: bool, as_json: bool, quiet: b
 
 
 @main.command("keep")
-@click.argument("backup")
+@click.argument("backup", shell_complete=backup_names)
 @click.option("--off", is_flag=True, help="Take the mark away.")
 @output_options
 @settings_options
@@ -292,70 +311,6 @@ def gate_(as_json: bool, quiet: bool, **common: Any) -> None:
     sys.exit(0 if result.safe_to_proceed else BAD)
 
 
-@main.command("schedule")
-@click.option("--daily", "every", flag_value="daily", default="daily", help="One run a day. [default]")
-@click.option("--weekly", "every", flag_value="weekly", help="One run a week.")
-@click.option("--at", default="03:30", show_default=True, help="HH:MM, local time.")
-@click.option("--weekday", type=click.Choice(get_args(Weekday)), help="With --weekly. [default: sunday]")
-@click.option("--system", type=click.Choice(get_args(System)), help="[default: this machine's]")
-@click.option("--install", is_flag=True, help="Register the job, in place of an earlier one.")
-@click.option("--remove", is_flag=True, help="Take the job out.")
-@click.option("--job", help="With --remove: the job of this name, whatever settings it was made with.")
-@click.option("--kind", type=click.Choice(get_args(Kind)), default="sql", show_default=True)
-@click.option("--compression", type=click.Choice(get_args(Compression)))
-@click.option("--verify", type=click.Choice(get_args(BackupLevel)), default="auto", show_default=True)
-@click.option("--prune/--no-prune", default=True, show_default=True, help="Retention after each run.")
-@click.option("--json", "as_json", is_flag=True, help="The whole result as JSON on stdout.")
-@settings_options
-def schedule_(
-    every: Every,
-    at: str,
-    weekday: Weekday | None,
-    system: System | None,
-    install: bool,
-    remove: bool,
-    job: str | None,
-    kind: Kind,
-    compression: Compression | None,
-    verify: BackupLevel,
-    prune: bool,
-    as_json: bool,
-    **common: Any,
-) -> None:
-    """Print a job of the system's scheduler that takes backups, or register it."""
-    if job is not None and not remove:
-        raise click.UsageError("--job requires --remove.")
-    if install and remove:
-        raise click.UsageError("--install and --remove can't be combined.")
-    if weekday is not None and every != "weekly":
-        raise click.UsageError("--weekday requires --weekly.")
-    on: Weekday = weekday or "sunday"
-    of_backup = [f"--verify={verify}"]
-    of_backup += [f"--compression={compression}"] if compression else []
-    of_backup += ["--prune"] if prune else []
-    with errors(as_json):
-        settings = settings_of(common)
-        name = job or job_name(settings, every, kind)
-
-        def work(_: CallNotes | None = None) -> ScheduleReport:
-            if remove:
-                return unschedule(name, system=system)
-            return schedule(
-                settings, every, at, kind=kind, weekday=on, options=of_backup, system=system, install=install
-            )
-
-        if install or remove:
-            arguments: dict[str, Any] = {"job": name, "remove": remove, "system": system}
-            if not remove:
-                arguments |= {"every": every, "at": at, "weekday": on if every == "weekly" else None, "kind": kind}
-                arguments |= {"compression": compression, "verify": verify, "prune": prune}
-            with BackupContext(settings) as context:
-                report = Call("schedule", arguments).make(context, work)
-        else:
-            report = work()
-        click.echo(report.model_dump_json(indent=1) if as_json else "\n".join(lines(report)))
-
-
 @main.command("integrity")
 @output_options
 @settings_options
@@ -371,7 +326,23 @@ def integrity_(as_json: bool, quiet: bool, **common: Any) -> None:
     sys.exit(0 if result.healthy else BAD)
 
 
-@main.command()
+main.add_command(schedule_)
+main.add_command(completion)
+main.add_command(doctor_)
+main.add_command(init_)
+
+
+@main.command("settings")
+@click.pass_context
+def settings_(ctx: click.Context) -> None:
+    """List the settings that every command takes."""
+    formatter = ctx.make_formatter()
+    options = filter(is_setting, serve.get_params(ctx))
+    formatter.write_dl([record for it in options if (record := it.get_help_record(ctx)) is not None])
+    click.echo(formatter.getvalue(), nl=False)
+
+
+@main.command(short_help="Show backup, loss and restore on an embedded PostgreSQL.")
 def demo() -> None:
     """Show backup, loss and restore on an embedded PostgreSQL, through the MCP server. Needs no Docker."""
     with errors(as_json=False):

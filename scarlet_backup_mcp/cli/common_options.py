@@ -1,17 +1,18 @@
-"""Options that commands share, and the command that a scheduler runs."""
+"""Options that commands share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 
-from ..errors import ConfigurationError
 from ..models.common import CodePage
 from ..settings import PREFIX, SERVING, Settings
-from .runner import Call
 
+MOST_LISTED = 1000
+"""How many backups a list shows at most."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -20,9 +21,13 @@ def settings_options(command: F) -> F:
     for name, field in reversed(Settings.model_fields.items()):
         if name in SERVING:
             continue
-        choice = click.Choice(get_args(field.annotation)) if get_origin(field.annotation) is Literal else str
-        help_text = f"{field.description} [{PREFIX}{name.upper()}]"
-        command = click.option(f"--{name.replace('_', '-')}", f"setting_{name}", type=choice, help=help_text)(command)
+        default = "" if field.default is None else f"; default: {_spelled(field.default)}"
+        command = click.option(
+            f"--{name.replace('_', '-')}",
+            f"setting_{name}",
+            type=_type_of(field.annotation),
+            help=f"{field.description} [{PREFIX}{name.upper()}{default}]",
+        )(command)
     return command
 
 
@@ -33,6 +38,20 @@ def serving_options(command: F) -> F:
         flag: dict[str, Any] = {"is_flag": True, "default": None} if name == "read_only" else {}
         command = click.option(f"--{name.replace('_', '-')}", f"setting_{name}", help=help_text, **flag)(command)
     return command
+
+
+def _type_of(annotation: Any) -> Any:
+    """Return how the command line reads a setting. What is allowed is for `Settings` to say."""
+    if get_origin(annotation) is Literal:
+        return click.Choice(get_args(annotation))
+    for kind, read in ((bool, click.BOOL), (int, click.INT), (Path, click.Path())):
+        if annotation is kind or kind in get_args(annotation):
+            return read
+    return click.STRING
+
+
+def _spelled(default: object) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def output_options(command: F) -> F:
@@ -54,25 +73,3 @@ def code_page_option(command: F) -> F:
         callback=number,
         help="For a PowerShell-made file whose code page is ambiguous: the one whose sample words are right.",
     )(command)
-
-
-class Schedulable(click.Command):
-    """A command whose wrong command line sounds the alarm if a scheduler started it: nobody reads its usage there."""
-
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
-    ) -> click.Context:
-        """Make the context as `click.Command` does, and sound the alarm if a scheduled command line is wrong."""
-        given = list(args)
-        try:
-            return super().make_context(info_name, args, parent, **extra)
-        except click.UsageError as error:
-            extra |= {"resilient_parsing": True, "ignore_unknown_options": True, "allow_extra_args": True}
-            found = super().make_context(info_name, given, parent, **extra).params
-            if found.get("scheduled"):
-                wrong = ConfigurationError(
-                    f"The command line of the job {found['scheduled']} is wrong: {error.format_message()}",
-                    "`scarlet-backup-mcp schedule --install` writes it again.",
-                )
-                Call("backup", scheduled=True).sound(wrong, found)
-            raise

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, cast
 
 import click
@@ -16,23 +20,42 @@ from ..redaction import HIDDEN
 
 COMMANDS = {"list_backups": "list", "verify_backup": "verify", "prune_backups": "prune", "db_integrity": "integrity"}
 """The commands whose names are not those of their tools."""
+PROGRAM, MODULE = "scarlet-backup-mcp", "scarlet_backup_mcp"
 _OF_ONE_RUN = ("as_json", "quiet", "scheduled")
 
 
 def given() -> dict[str, Any]:
     """The arguments that were written on the present command line, but for its settings."""
-    return {name: value for name, value in _written().items() if not name.startswith("setting_")}
+    return {name: value for name, value in written().items() if not name.startswith("setting_")}
 
 
 def command_line(call: NextCall) -> str:
     """Write the call as a command, with the settings of the present command line. Secrets are left out."""
     group = cast(click.Group, click.get_current_context().find_root().command)
     name = COMMANDS.get(call.tool, call.tool)
-    settings = {name: value for name, value in _written().items() if name.startswith("setting_")}
+    settings = {name: value for name, value in written().items() if name.startswith("setting_")}
     if "setting_dsn" in settings:
         settings["setting_dsn"] = HIDDEN
-    words = ["scarlet-backup-mcp", name, *_spelled(group.commands[name], {**call.arguments, **settings})]
+    words = [*program(), name, *_spelled(group.commands[name], {**call.arguments, **settings})]
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def program() -> list[str]:
+    """Return the words that start this program as it was started: as a module, by its path, or by its name if that is
+    the one on PATH."""
+    words = sys.orig_argv
+    for number, pair in enumerate(pairwise(words)):
+        if pair == ("-m", MODULE):
+            return words[: number + 2]
+    typed, found = sys.argv[0], shutil.which(PROGRAM)
+    if Path(typed).stem != PROGRAM or (found is not None and _whole(found) == _whole(typed)):
+        return [PROGRAM]
+    return [typed]
+
+
+def _whole(path: str) -> Path:
+    """On Windows a program's path has an ending, and pip's start scripts leave it out."""
+    return Path(os.path.abspath(path)).with_suffix("")
 
 
 def _spelled(command: click.Command, arguments: Mapping[str, Any]) -> list[str]:
@@ -43,16 +66,14 @@ def _spelled(command: click.Command, arguments: Mapping[str, Any]) -> list[str]:
             continue
         if isinstance(parameter, click.Argument):
             words.insert(0, str(value))
-        elif value is True:
-            words.append(parameter.opts[0])
-        elif value is False:
-            words += parameter.secondary_opts[:1]
+        elif isinstance(parameter, click.Option) and parameter.is_flag and isinstance(value, bool):
+            words += parameter.opts[:1] if value else parameter.secondary_opts[:1]
         else:
             words += [parameter.opts[0], str(value)]
     return words
 
 
-def _written() -> dict[str, Any]:
+def written() -> dict[str, Any]:
     """What stands on the command line itself: not defaults, and not what the environment says."""
     context = click.get_current_context(silent=True)
     if context is None:

@@ -1,141 +1,126 @@
-"""What people see on a terminal: progress while a command runs, and its result in tables and plain lines."""
+"""A command's result: as JSON, in plain lines, or on a terminal in tables and colours."""
 
 from __future__ import annotations
 
+import re
 import sys
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
-from rich.table import Table
-from rich.text import Text
 
 from .. import summaries
 from ..models.common import Model
-from ..models.results import Integrity, Listing
-from ..models.verification import Verification
-from ..progress import Progress, State
+from ..models.results import Integrity, Listing, Prune
+from ..models.verification import Check, Verification
 from ..redaction import printable, printable_json
+from ..wording import size
+from .common_options import MOST_LISTED
 from .next_command import command_line
-
-
-class PipedProgress(Progress):
-    """A line for each stage."""
-
-    def __init__(self, quiet: bool) -> None:
-        super().__init__()
-        self._quiet = quiet
-        self._told = ""
-
-    def show(self, state: State) -> None:
-        """Print the stage, unless it was the last one printed."""
-        if not self._quiet and state.stage != self._told:
-            self._told = state.stage
-            click.echo(printable(state.stage), err=True)
-
-    def __enter__(self) -> PipedProgress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-class TerminalProgress(Progress):
-    """A bar for the current stage."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-        )
-        self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task("starting", total=None)
-
-    def show(self, state: State) -> None:
-        """Move the bar."""
-        words = state.stage + (f": {state.detail}" if state.detail else "")
-        self._bar.update(self._task, description=printable(words), total=state.total, completed=state.done)
-
-    def pause(self) -> None:
-        """Leave the terminal to a question."""
-        self._bar.stop()
-
-    def __enter__(self) -> TerminalProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-
-# -- what is printed -------------------------------------------------------------------------------------------------
-
-TABLE_WIDTH = 120
-"""Columns: with fewer a table of backups would cut off their names, which other commands ask for."""
+from .screen import Rows, console, show_lines, show_table
+from .setting_names import as_used
 
 
 def print_result(result: Model, as_json: bool) -> None:
-    """Print a result on stdout: as JSON; on a terminal listings in tables; else plain lines."""
+    """Print a result on stdout: as JSON; on a terminal with tables and colours; else in plain lines."""
     if as_json:
         click.echo(printable_json(result.model_dump_json(indent=1, by_alias=True)))
-    elif sys.stdout.isatty() and isinstance(result, Listing):
-        _print_listing(result)
-    elif sys.stdout.isatty() and isinstance(result, Verification):
-        _print_verification(result)
-    else:
-        click.echo(summaries.describe(result, command_line))
-        if sys.stdout.isatty() and isinstance(result, Integrity) and result.tables:
-            _print_tables(result)
-
-
-def _print_listing(listing: Listing) -> None:
-    console = Console()
-    if console.width < TABLE_WIDTH:
-        click.echo(summaries.describe(listing, command_line))
         return
-    names = [item.name for item in (*listing.backups, *(listing.undo_points or []))]
-    table = Table(title=Text(printable(listing.directory)))
-    table.add_column("backup", min_width=max(map(len, names), default=0))
-    for title in ("age", "size", "state", "rows", "label / detail"):
-        table.add_column(title, overflow="fold")
+    text = as_used(summaries.describe(result, command_line))
+    if isinstance(result, Listing):
+        text = "\n".join([text, *_more(result)])
+    if not sys.stdout.isatty():
+        click.echo(text)
+        return
+    screen = console()
+    if isinstance(result, Listing):
+        _show_listing(screen, result, text)
+    elif isinstance(result, Prune):
+        show_prune(screen, result)
+    else:
+        if isinstance(result, Verification):
+            _show_checks(screen, result)
+        show_lines(screen, text)
+        if isinstance(result, Integrity) and result.tables:
+            _show_tables(screen, result)
+
+
+def print_on_stderr(text: str) -> None:
+    """Print an error or a question."""
+    if sys.stderr.isatty():
+        show_lines(console(stderr=True), text)
+    else:
+        click.echo(printable(text), err=True)
+
+
+def _more(listing: Listing) -> list[str]:
+    """Say how to see the backups that are not listed."""
+    more = listing.total_backups - sum(item.state != "partial" for item in listing.backups)
+    return [f"{more} more: --limit {min(listing.total_backups, MOST_LISTED)}"] if more > 0 else []
+
+
+def _show_listing(screen: Console, listing: Listing, text: str) -> None:
+    cells: list[list[str]] = []
+    narrow: list[str] = []
     for item in listing.backups:
         rows = "" if item.rows is None else f"{item.rows:,}"
         marks = "; ".join(summaries.marks(item))
-        _add_row(table, item.name, summaries.age(item.age_seconds), summaries.size(item.bytes), item.state, rows, marks)
+        cells.append([item.name, summaries.age(item.age_seconds), size(item.bytes), item.state, rows, marks])
+        narrow.append(summaries.listed(item).removeprefix(item.name).strip())
     for point in listing.undo_points or []:
         made = f"{point.created_at:%Y-%m-%d %H:%M} UTC"
-        size = "" if point.bytes is None else summaries.size(point.bytes)
-        _add_row(table, point.name, "", size, "undo point", "", made)
-    console.print(table)
-    for line in summaries.calls(listing.log):
-        console.print(printable(line), markup=False, highlight=False)
-    for warning in listing.warnings:
-        console.print(f"Warning: {printable(warning)}", style="yellow", markup=False)
-    for line in summaries.timeline(listing.weeks):
-        console.print(line, markup=False, highlight=False)
+        space = "" if point.bytes is None else size(point.bytes)
+        cells.append([point.name, "", space, "undo point", "", made])
+        narrow.append("  ".join(filter(None, ["undo point", space, made])))
+    table = Rows(("backup", "age", "size", "state", "rows", "label / detail"), cells, narrow, right=(1, 2, 4))
+    _show_with_table(screen, text, table)
 
 
-def _print_tables(result: Integrity) -> None:
-    table = Table("table", "estimated rows", "size")
-    for item in result.tables:
-        rows = "?" if item.estimated_rows is None else f"{item.estimated_rows:,}"
-        _add_row(table, f"{item.schema_}.{item.name}", rows, summaries.size(item.bytes))
-    Console().print(table)
+def show_prune(screen: Console, result: Prune) -> None:
+    """Show what a prune removed, or would remove, and why."""
+    sizes = ["unknown" if item.bytes is None else size(item.bytes) for item in result.items]
+    cells = [[item.name, space, item.action, item.reason] for item, space in zip(result.items, sizes, strict=True)]
+    narrow = [f"{space}  {action}: {reason}" for _, space, action, reason in cells]
+    table = Rows(("backup", "size", "what happens", "why"), cells, narrow, right=(1,))
+    _show_with_table(screen, as_used(summaries.describe(result, command_line)), table)
 
 
-def _print_verification(result: Verification) -> None:
-    table = Table("check", "holds", "expected", "found", "detail", title=Text(printable(result.name)))
-    for check in result.checks:
-        holds = {True: "yes", False: "NO", None: "-"}[check.ok]
-        _add_row(table, check.check, holds, check.expected, check.found, check.detail)
-    Console().print(table)
-    click.echo(summaries.describe(result, command_line))
+def _show_with_table(screen: Console, text: str, table: Rows) -> None:
+    """Print a summary, with a table in place of its lines about what is in the table."""
+    lines = text.splitlines()
+    names = {printable(name) for name, *_ in table.cells}
+    replaced = [n for n, line in enumerate(lines) if _subject(line) in names]
+    first, last = (replaced[0], replaced[-1]) if replaced else (len(lines), len(lines))
+    show_lines(screen, "\n".join(lines[:first]))
+    if table.cells:
+        show_table(screen, table)
+    show_lines(screen, "\n".join(lines[last + 1 :]))
 
 
-def _add_row(table: Table, *cells: str) -> None:
-    """Add cells as they are: a label may look like rich's markup."""
-    table.add_row(*(Text(printable(cell)) for cell in cells))
+def _subject(line: str) -> str:
+    """Return the name that a line of a listing begins with."""
+    return re.split(r"  |: |, ", line.removeprefix("undo point "), maxsplit=1)[0]
+
+
+def _show_tables(screen: Console, result: Integrity) -> None:
+    counts = ["?" if item.estimated_rows is None else f"{item.estimated_rows:,}" for item in result.tables]
+    cells = [
+        [f"{item.schema_}.{item.name}", count, size(item.bytes)]
+        for item, count in zip(result.tables, counts, strict=True)
+    ]
+    narrow = [f"rows, estimated: {count}  {space}" for _, count, space in cells]
+    show_table(screen, Rows(("table", "estimated rows", "size"), cells, narrow, right=(1, 2)))
+
+
+def _show_checks(screen: Console, result: Verification) -> None:
+    holds = {True: "yes", False: "NO", None: "-"}
+    cells = [[check.check, holds[check.ok], _found(check)] for check in result.checks]
+    narrow = [f"{holds}  {found}" for _, holds, found in cells]
+    show_table(screen, Rows(("check", "holds", "found"), cells, narrow, title=result.name))
+
+
+def _found(check: Check) -> str:
+    """What a check found, and what it should have found if it did not."""
+    wanted = (
+        f"{check.found or 'nothing'}, not {check.expected}" if check.ok is False and check.expected else check.found
+    )
+    return "; ".join(filter(None, [wanted or (check.expected if check.ok else ""), check.detail]))

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, TypeVar
@@ -26,8 +26,10 @@ from ..progress import Progress
 from ..redaction import printable, printable_json, text
 from ..settings import PREFIX, Settings, load_settings
 from ..store.audit import SCHEDULE
+from .bar import PipedProgress, TerminalProgress
 from .next_command import command_line, given
-from .rendering import PipedProgress, TerminalProgress, print_result
+from .rendering import print_on_stderr, print_result
+from .setting_names import as_used
 
 BAD, IMPOSSIBLE, STOPPED = 1, 2, 130
 log = logging.getLogger(__name__)
@@ -93,20 +95,27 @@ def settings_of(options: dict[str, Any]) -> Settings:
     return load_settings(**{name.removeprefix("setting_"): value for name, value in options.items()})
 
 
-def ask(progress: Progress, question: str, words: str) -> None:
-    """Go on only if a person types these words. Raises ConfirmationNeeded or Cancelled."""
+def ask(progress: Progress, show: Callable[[], None], question: str, words: str | None = None) -> None:
+    """Show what it is about, then go on only if a person types these words, or without any says yes. Raises
+    ConfirmationNeeded or Cancelled."""
     if not sys.stdin.isatty():
         raise ConfirmationNeeded("This needs confirmation, and no terminal is attached.", "Add --yes.")
-    if isinstance(progress, TerminalProgress):
-        progress.pause()
-    click.echo(printable(question), err=True)
-    try:
-        with _on_signals(signal.default_int_handler):
-            typed = click.prompt(f"Type '{printable(words)}' to go on", err=True, default="", show_default=False)
-    except (click.Abort, KeyboardInterrupt, EOFError):
-        raise Cancelled("Stopped at the question; nothing was changed.") from None
-    if typed != words:
-        raise ConfirmationNeeded("Not confirmed; nothing was changed.", "Run it again and type the words.")
+    with progress.paused() if isinstance(progress, TerminalProgress) else nullcontext():
+        try:
+            with _on_signals(signal.default_int_handler):
+                show()
+                agreed = _agreed(printable(question), words)
+        except (click.Abort, KeyboardInterrupt, EOFError):
+            raise Cancelled("Stopped at the question; nothing was changed.") from None
+        if not agreed:
+            how = "answer yes" if words is None else "type the words"
+            raise ConfirmationNeeded("Not confirmed; nothing was changed.", f"Run it again and {how}.")
+
+
+def _agreed(question: str, words: str | None) -> bool:
+    if words is None:
+        return click.confirm(question, err=True)
+    return click.prompt(question, err=True, default="", show_default=False) == words
 
 
 @contextmanager
@@ -123,9 +132,11 @@ def errors(as_json: bool, call: Call | None = None) -> Any:
 
 def _fail(error: BackupToolError, as_json: bool, call: Call | None) -> None:
     report = ErrorReport.of(error, call.tool if call else "", given())
+    message, _, remedy = as_used(f"{report.message}\0{report.remedy}").partition("\0")
+    report = report.model_copy(update={"message": message, "remedy": remedy})
     if as_json:
         click.echo(printable_json(report.model_dump_json(indent=1)))
-    click.echo(f"Error: {summaries.describe_error(report, command_line)}", err=True)
+    print_on_stderr(f"Error: {summaries.describe_error(report, command_line)}")
     sys.exit(STOPPED if isinstance(error, Cancelled) else IMPOSSIBLE)
 
 

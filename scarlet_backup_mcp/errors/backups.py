@@ -60,11 +60,11 @@ class DrillFailed(BackupToolError):
     """A restore drill could not be done. This says nothing about the backup. The live database is unchanged."""
 
     code = "drill_failed"
-    default_remedy = "Read the message and fix the cause. A full verification needs no server."
+    default_remedy = "Fix what the message names and drill again. Meanwhile verify it in full, which needs no server."
 
 
 class DrillImpossible(DrillFailed):
     """The sandbox could not be started."""
 
     code = "drill_impossible"
-    default_remedy = "Read the message and fix the cause. A full verification needs no sandbox."
+    default_remedy = "Fix what the message names and drill again. Meanwhile verify it in full, which needs no sandbox."

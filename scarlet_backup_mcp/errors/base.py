@@ -61,7 +61,7 @@ class BackupDirUnknown(ConfigurationError):
     code = "backup_dir_unknown"
     default_remedy = (
         "Set SCARLET_BACKUP_DIR to an absolute directory on this machine (for Scarlet: the `backups` folder next "
-        "to her compose.yaml), or pass --dir on the command line."
+        "to her compose.yaml)."
     )
 
 

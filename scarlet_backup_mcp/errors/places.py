@@ -43,7 +43,7 @@ class ContainerAmbiguous(HostError):
 
     code = "container_ambiguous"
     default_remedy = (
-        "Set SCARLET_BACKUP_CONTAINER (--container) to the right one, or remove the others: with Compose, "
+        "Set SCARLET_BACKUP_CONTAINER to the right one, or remove the others: with Compose, "
         "`docker compose up -d --scale postgres=1`."
     )
 
@@ -164,6 +164,10 @@ class StoreError(BackupToolError):
     """The backup directory failed."""
 
     code = "store_failed"
+    default_remedy = (
+        "Check that the backup directory is there, that this user may read and write it, and that its disk has space "
+        "and reports no errors; then try again."
+    )
 
 
 class DirectoryNotWritable(StoreError):
@@ -217,3 +221,10 @@ class Busy(StoreError):
     code = "busy"
     default_remedy = "Wait until it ends, then try again."
     default_next_call = again()
+
+
+class ClientFileError(BackupToolError):
+    """The configuration file of an MCP client can't be changed safely, so it was left as it is."""
+
+    code = "client_file_failed"
+    default_remedy = "Add the entry by hand: docs/setup.md shows it for each client."

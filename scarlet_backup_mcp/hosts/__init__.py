@@ -83,6 +83,8 @@ class Mount:
     source: str
     destination: str
     writable: bool = True
+    path: str = ""
+    """Where its content lies on the engine's machine, as the engine says."""
 
 
 @dataclass(frozen=True)

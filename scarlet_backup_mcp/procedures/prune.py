@@ -28,7 +28,7 @@ from ..store.directory import Entry
 from ..store.lock import writer_lock
 from . import disk_space, own_names
 from .call_notes import CallNotes
-from .catalog import records
+from .catalog import by_name, records
 from .context import BackupContext
 from .own_names import ASIDE
 from .proc004 import RETENTION
@@ -113,10 +113,10 @@ def prune(
 def keep(context: BackupContext, name: str, on: bool) -> Kept:
     """Mark a backup so that retention never removes it, or remove the mark. Raises BackupMissing, NameRefused or
     Busy."""
-    context.directory.find(name)
+    whole_name = by_name.find(context, name).name.name
     with writer_lock(context.directory.path, "mark"):
-        context.directory.mark(context.directory.find(name), on)
-    return Kept(name=name, keep=on)
+        context.directory.mark(context.directory.find(whole_name), on)
+    return Kept(name=whole_name, keep=on)
 
 
 @contextmanager

@@ -48,6 +48,7 @@ def repair(
     """
     began = time.monotonic()
     record = verify_sql.find(context, name)
+    name = record.name
     container = checks.container_of(record.entry)
     if container == "plain":
         raise BackupNotValid(

@@ -42,6 +42,7 @@ __all__ = [
     "job_for",
     "job_name",
     "lines",
+    "registered",
     "require_runnable",
     "schedule",
     "system_here",
@@ -61,6 +62,7 @@ class _Scheduler(Protocol):
     def commands(self, name: str) -> list[str]: ...
     def notes(self, job: ScheduledJob) -> list[str]: ...
     def install(self, job: ScheduledJob) -> bool: ...
+    def registered(self, name: str) -> bool: ...
     def remove(self, name: str) -> bool: ...
 
 
@@ -121,6 +123,11 @@ def unschedule(name: str, *, system: System | None = None) -> ScheduleReport:
     with _files_of(system):
         removed = _SCHEDULERS[system].remove(name)
     return ScheduleReport(system=system, name=name, action="removed" if removed else "nothing to remove")
+
+
+def registered(name: str) -> bool:
+    """Tell whether this machine's scheduler has a job of this name. Raises ScheduleFailed."""
+    return _SCHEDULERS[system_here()].registered(name)
 
 
 @contextmanager

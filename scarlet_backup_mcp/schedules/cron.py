@@ -50,6 +50,11 @@ def install(job: ScheduledJob) -> bool:
     return without is not None
 
 
+def registered(name: str) -> bool:
+    """Tell whether the crontab has lines of that name. Raises ScheduleFailed."""
+    return _without(_table(), name) is not None
+
+
 def remove(name: str) -> bool:
     """Remove the job's lines; False if there are none. Raises ScheduleFailed."""
     rest = _without(_table(), name)

@@ -69,12 +69,14 @@ def job_for(
         raise ConfigurationError(f"{at!r} is not a time of day.", "Write HH:MM, for example 03:30.")
     name = job_name(settings, every, kind)
     command = (interpreter(), "-P", "-m", PACKAGE, "backup", "--scheduled", name, "--quiet", f"--kind={kind}")
-    carried = _carried(settings, environment)
+    variables = carried(settings, environment)
     argv = (*command, *options, *settings_in_force(settings))
-    for text in (*argv, *carried.values()):
+    for text in (*argv, *variables.values()):
         if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text):
             raise ConfigurationError(f"{text!r} has a control character or is not UTF-8: no scheduler accepts that.")
-    return ScheduledJob(name, argv, time(int(found[1]), int(found[2])), weekday if every == "weekly" else None, carried)
+    return ScheduledJob(
+        name, argv, time(int(found[1]), int(found[2])), weekday if every == "weekly" else None, variables
+    )
 
 
 def job_name(settings: Settings, every: Every, kind: Kind = "sql") -> str:
@@ -126,7 +128,7 @@ def require_runnable(job: ScheduledJob) -> None:
 
     Here a project's directory or PYTHONPATH may have led to the package, and a cache may be emptied any day.
     """
-    if _CACHE & {part.lower() for part in Path(job.argv[0]).parts}:
+    if is_in_cache(Path(job.argv[0])):
         raise ConfigurationError(
             f"{job.argv[0]} is in a cache. Once that is emptied, the job would no longer run.",
             "Install it permanently (uv tool, pipx or a virtual environment), then call `schedule` from there.",
@@ -157,8 +159,10 @@ def run_program(argv: Sequence[str], stdin: bytes = b"") -> subprocess.Completed
             timeout=PROGRAM_SECONDS,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ScheduleFailed(f"{argv[0]} can't be run: {error}.") from None
+    except OSError as error:
+        raise ScheduleFailed(f"{argv[0]} can't be run: {error.strerror or 'no reason is known'}.") from None
+    except subprocess.TimeoutExpired:
+        raise ScheduleFailed(f"{argv[0]} has not ended within {PROGRAM_SECONDS} s.") from None
 
 
 def require_success(argv: Sequence[str], stdin: bytes = b"", *, or_codes: Collection[int] = ()) -> bool:
@@ -171,6 +175,24 @@ def require_success(argv: Sequence[str], stdin: bytes = b"", *, or_codes: Collec
     return not done.returncode
 
 
+def carried(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of `environment` that lead to an engine or to client programs. Raises ConfigurationError for
+    a password."""
+    wanted = _DOCKER if settings.via == "docker" else (*_SERVICES, *(("PATH",) if settings.bin_dir is None else ()))
+    found = {name: environment[name] for name in wanted if environment.get(name)}
+    if re.search(r"://[^@]*:[^@]*@", found.get("DOCKER_HOST", "")):
+        raise ConfigurationError(
+            "DOCKER_HOST holds a password, which a scheduled job or a client's configuration would expose.",
+            "Use an ssh key, and remove the password from DOCKER_HOST.",
+        )
+    return found
+
+
+def is_in_cache(program: Path) -> bool:
+    """Tell whether a program lies in a cache, such as that of `uvx`, which may be emptied any day."""
+    return bool(_CACHE & {part.lower() for part in program.parts})
+
+
 # --------------------------------------------------------------------------------------------------------------------
 
 
@@ -181,14 +203,3 @@ def _changed(settings: Settings) -> dict[str, object]:
 
 def _plain(value: object) -> object:
     return value.get_secret_value() if isinstance(value, SecretStr) else value
-
-
-def _carried(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
-    wanted = _DOCKER if settings.via == "docker" else (*_SERVICES, *(("PATH",) if settings.bin_dir is None else ()))
-    carried = {name: environment[name] for name in wanted if environment.get(name)}
-    if re.search(r"://[^@]*:[^@]*@", carried.get("DOCKER_HOST", "")):
-        raise ConfigurationError(
-            "DOCKER_HOST holds a password, which a scheduled job would expose.",
-            "Use an ssh key, and remove the password from DOCKER_HOST.",
-        )
-    return carried

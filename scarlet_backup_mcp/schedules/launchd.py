@@ -77,6 +77,11 @@ def install(job: ScheduledJob) -> bool:
     return before not in (None, content)
 
 
+def registered(name: str) -> bool:
+    """Tell whether there is a property list of that name."""
+    return path_of(name).exists()
+
+
 def remove(name: str) -> bool:
     """Unload the job and remove its file; False if there is none. Raises ScheduleFailed, with the file in place, if it
     may still be loaded."""

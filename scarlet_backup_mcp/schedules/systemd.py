@@ -87,6 +87,11 @@ def install(job: ScheduledJob) -> bool:
     return any(before[Path(file.path)] not in (None, file.text.encode()) for file in files(job))
 
 
+def registered(name: str) -> bool:
+    """Tell whether there is a timer of that name."""
+    return (directory() / f"{name}.timer").exists()
+
+
 def remove(name: str) -> bool:
     """Stop the timer and remove both files; False if there are none. Raises ScheduleFailed."""
     there = [path for end in ("timer", "service") if (path := directory() / f"{name}.{end}").exists()]

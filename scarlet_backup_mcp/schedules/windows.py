@@ -54,7 +54,7 @@ def notes(job: ScheduledJob) -> list[str]:
 
 def install(job: ScheduledJob) -> bool:
     """Register the task; tell whether it replaced one of that name. Raises ScheduleFailed."""
-    there = _registered(job.name)
+    there = registered(job.name)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / f"{job.name}.xml"
         path.write_bytes(files(job)[0].text.encode("utf-16"))
@@ -62,16 +62,17 @@ def install(job: ScheduledJob) -> bool:
     return there
 
 
+def registered(name: str) -> bool:
+    """Tell whether there is a task of that name. Raises ScheduleFailed."""
+    return require_success([_schtasks(), "/Query", "/TN", name, "/HRESULT"], or_codes=[NOT_FOUND])
+
+
 def remove(name: str) -> bool:
     """Delete the task; False if there is none. Raises ScheduleFailed."""
-    there = _registered(name)
+    there = registered(name)
     if there:
         require_success([_schtasks(), "/Delete", "/TN", name, "/F"])
     return there
-
-
-def _registered(name: str) -> bool:
-    return require_success([_schtasks(), "/Query", "/TN", name, "/HRESULT"], or_codes=[NOT_FOUND])
 
 
 def _task(job: ScheduledJob) -> str:

@@ -24,6 +24,7 @@ from ..models.results import ErrorReport
 from ..procedures import prune as retention
 from ..procedures.audit import calls
 from ..procedures.call_notes import CallNotes
+from ..procedures.catalog import by_name
 from ..procedures.context import BackupContext
 from ..procedures.restore import service as restores
 from ..procedures.restore.options import Confirmed, Proposal, RestoreDrill, RestoreOptions
@@ -142,12 +143,13 @@ async def consent(
     app = app_of(ctx)
     question = app.questions.pop(_key(ctx, "restore", backup, options), None)
     if confirmation is not None:
-        _refuse_after_a_no(app, backup)
-        if confirmation != f"restore {backup}" or backup == "latest":
+        name = await in_thread(app.settings, lambda context: by_name.full_name(context, backup))
+        _refuse_after_a_no(app, name)
+        if confirmation != f"restore {name}" or name == by_name.LATEST:
             why = "the confirmation given does not name this backup"
             client = client_of(ctx)
             raise await in_thread(app.settings, lambda context: _how_to_confirm(context, client, backup, options, why))
-        return backup, None
+        return name, None
     agreed = _agreed(app, answer, question)
     return agreed.subject, agreed.confirms
 

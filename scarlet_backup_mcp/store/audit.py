@@ -122,7 +122,14 @@ def audited(
         except Exception as failure:
             why = failure.message if isinstance(failure, BackupToolError) else type(failure).__name__
             record.warning = f"This call is not in the audit log: {why}"
-            log.warning("%s", record.warning)
+            if error is None or _has_directory(where):  # else that error says it
+                log.warning("%s", record.warning)
+
+
+def _has_directory(where: Callable[[], Path]) -> bool:
+    with suppress(BackupToolError):
+        return where().is_dir()
+    return False
 
 
 def append(directory: Path, entry: AuditEntry) -> None:

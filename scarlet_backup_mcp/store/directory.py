@@ -60,7 +60,9 @@ class BackupDirectory:
             if not self.path.exists():
                 self.path.mkdir(mode=0o700, parents=True)
             if not self.path.is_dir():
-                raise DirectoryNotWritable(f"{self.path} is not a directory.")
+                raise DirectoryNotWritable(
+                    f"{self.path} is not a directory.", "Set SCARLET_BACKUP_DIR to a directory, or to a new one's path."
+                )
             if not os.access(self.path, os.W_OK | os.X_OK):
                 raise DirectoryNotWritable(f"This user may not write to the backup directory {self.path}.")
             if not (self.path / ".gitignore").exists():

@@ -29,8 +29,8 @@ SUFFIXES: dict[tuple[Kind, Compression], str] = {
 }
 _VOLUME = re.compile(rf"{VOLUME_PREFIX}_[A-Za-z0-9_.-]*\.tar\.(gz|zst)")
 # What people and other tools call dumps and archives, rightly or not; a file's content tells what it is.
-_FOREIGN = re.compile(
-    r".+\.(?:sql|psql|pgsql|dump|dmp|pgdump|backup|bak|custom|tar|tgz|sqlite3?|db|zip)(?:\.(?:gz|zst|xz))?",
+_ENDING = re.compile(
+    r"\.(?:sql|psql|pgsql|dump|dmp|pgdump|backup|bak|custom|tar|tgz|sqlite3?|db|zip)(?:\.(?:gz|zst|xz))?\Z",
     re.IGNORECASE,
 )
 _STAMP = re.compile(r"_(\d{8}_\d{6})\.")
@@ -106,7 +106,13 @@ def parse(name: str) -> BackupName | None:
     for (kind, compression), suffix in SUFFIXES.items():
         if kind == "sql" and name.endswith(suffix) and len(name) > len(suffix):
             return BackupName(name, kind, compression, stamp)
-    return BackupName(name, "sql", "none", stamp, foreign=True) if _FOREIGN.fullmatch(name) else None
+    return BackupName(name, "sql", "none", stamp, foreign=True) if without_ending(name) else None
+
+
+def without_ending(name: str) -> str:
+    """Return a backup's name up to what tells its form; "" if there is no such ending, or nothing before it."""
+    found = _ENDING.search(name)
+    return name[: found.start()] if found else ""
 
 
 def is_doubtful(name: BackupName) -> bool:

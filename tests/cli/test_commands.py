@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from scarlet_backup_mcp.models.results import Backup, ErrorReport, Integrity, Listing, Restore
+from scarlet_backup_mcp.cli.commands import main
+from scarlet_backup_mcp.models.results import Backup, ErrorReport, Integrity, Kept, Listing, Restore
 from scarlet_backup_mcp.models.verification import Verification
 from scarlet_backup_mcp.settings import PREFIX, Settings, load_settings
 
@@ -244,14 +246,41 @@ def test_help_tells_commands(no_engine: CommandLine) -> None:
     assert re.fullmatch(r"scarlet-backup-mcp, version \d+\.\d+\S*\n", version.stdout)
 
 
-@pytest.mark.sample(3)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_a_command_tells_its_settings(no_engine: CommandLine, command: str) -> None:
-    shown = no_engine.run(command, "-h")
-    assert shown.returncode == 0
+def test_help_of_a_command_shows_its_own_options_and_where_the_settings_are(command: str) -> None:
+    shown = CliRunner().invoke(main, [command, "-h"], prog_name="scarlet-backup-mcp").output
+    assert re.search(r"\nSettings:\n  --dir, --container and \d+ more: see `scarlet-backup-mcp settings`\.\n$", shown)
+    assert PREFIX not in shown
+    assert "--gate-minutes" not in shown
+
+
+def test_settings_are_listed_with_their_types(no_engine: CommandLine) -> None:
+    shown = no_engine.run("settings").stdout
     for name in Settings.model_fields:
-        assert f"--{name.replace('_', '-')}" in shown.stdout, name
-        assert PREFIX + name.upper() in shown.stdout, name
+        assert f"--{name.replace('_', '-')} " in shown, name
+        assert PREFIX + name.upper() in shown, name
+    for typed in ("--dir PATH", "--gate-minutes INTEGER", "--sandbox-cache BOOLEAN", "--via [docker|local]"):
+        assert typed in shown
+
+
+CONTRADICTIONS = [
+    ("schedule", "--daily", "--weekly"),
+    ("schedule", "--prune", "--no-prune"),
+    ("schedule", "--install", "--remove"),
+    ("schedule", "--daily", "--weekday", "monday"),
+    ("schedule", "--remove", "--job", "x", "--weekly"),
+    ("schedule", "--remove", "--job", "x", "--kind", "sql"),
+    ("schedule", "--kind", "sql", "--compression", "gzip"),
+    ("schedule", "--kind", "volume", "--compression", "none"),
+    ("restore", "x.sql", "--leave-dependents", "--stop-dependents"),
+]
+
+
+@pytest.mark.parametrize("arguments", CONTRADICTIONS, ids=" ".join)
+def test_contradictory_options_are_refused(arguments: Sequence[str]) -> None:
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert "can't" in done.output or "requires" in done.output or "leave out" in done.output
 
 
 @pytest.mark.parametrize("arguments", [(), ("serve",)], ids=["without a command", "serve"])
@@ -332,3 +361,32 @@ def test_restore_through_a_pipe_needs_yes(local_database: LocalDatabase, command
     assert error.code == "confirmation_needed"
     assert "--yes" in error.remedy
     assert live_oid(local_database) == before
+
+
+def test_names_as_people_write_them(command_line: CommandLine) -> None:
+    made = command_line.answer(Backup, 0, "backup").name
+    assert command_line.answer(Kept, 0, "keep", "latest").name == made
+    assert (
+        command_line.answer(Verification, 0, "verify", made.removesuffix(".sql").upper(), "--level=quick").name == made
+    )
+    assert command_line.answer(Restore, 0, "restore", made.removesuffix(".sql"), "--dry-run").source == made
+    wrong = command_line.answer(ErrorReport, 2, "restore", made.replace("backup", "bakup"), "--yes")
+    assert (wrong.code, made in wrong.message) == ("backup_missing", True)
+
+
+def test_an_error_names_the_option_that_was_typed_and_nothing_else(command_line: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for command in (("backup",), ("keep", "x.sql"), ("verify", "x.sql")):
+        done = command_line.run(*command, "--dir", str(tmp_path / "file"))
+        assert done.returncode == 2
+        assert done.stderr.startswith("Error: "), "a warning stands before it"
+        assert PREFIX not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("label", "wrong"),
+    [("x" * 81, "has 81 characters."), ("two\nlines", "has a line end or another control character.")],
+    ids=["long", "line end"],
+)
+def test_a_wrong_label_is_told_what_is_wrong_with_it(command_line: CommandLine, label: str, wrong: str) -> None:
+    assert command_line.answer(ErrorReport, 2, "backup", "--label", label).message == f"The label {wrong}"

@@ -35,7 +35,7 @@ def test_terminal_shows_a_bar_and_tables(command_line: CommandLine) -> None:
         assert "PROC-003 may go ahead." in screen.seen
     with terminal(command_line, "list") as screen:
         assert screen.end() == 0
-        line = r'[┃│] letta_backup_\d{8}_\d{6}\.sql .*[┃│] good +[┃│] 554 +[┃│] .*"on a terminal"'
+        line = r'[┃│] letta_backup_\d{8}_\d{6}\.sql .*[┃│] good +[┃│] +554 [┃│] .*"on a terminal"'
         assert re.search(line, screen.text)
     with terminal(command_line, "verify") as screen:
         assert screen.end() == 0
@@ -43,6 +43,14 @@ def test_terminal_shows_a_bar_and_tables(command_line: CommandLine) -> None:
     with terminal(command_line, "integrity") as screen:
         assert screen.end() == 0
         assert re.search(r"[┃│] letta\.messages +[┃│]", screen.text)
+
+
+@posix_only
+def test_alone_on_a_terminal_it_says_that_it_is_a_server(command_line: CommandLine) -> None:
+    with terminal(command_line) as screen:
+        assert screen.end() == 2
+        assert "This is an MCP server" in screen.text
+        assert "scarlet-backup-mcp restore latest" in screen.text
 
 
 @posix_only
@@ -123,6 +131,24 @@ def test_restore_asks_with_the_facts_and_goes_on(
         assert f"Restored {restorable.name}" in screen.seen
     assert len(undo_points(local_database)) == 1
     assert command_line.answer(Integrity, 0, "integrity").agents == AGENTS
+
+
+@posix_only
+def test_prune_shows_what_goes_and_asks_yes_or_no(local: Settings, command_line: CommandLine) -> None:
+    old, new = (command_line.answer(Backup, 0, "backup", "--verify", "full").name for _ in range(2))
+    rules = ("--keep-last=1", "--keep-daily=0", "--keep-weekly=0", "--keep-monthly=0")
+    for typed, code, left in [
+        ("\r", 2, {old, new}),
+        ("no\r", 2, {old, new}),
+        ("\x03", 130, {old, new}),
+        ("y\r", 0, {new}),
+    ]:
+        with terminal(command_line, "prune", *rules) as screen:
+            screen.read_until("[y/N]: ")
+            assert re.search(rf"{old} .* would be removed ", screen.text)
+            screen.type(typed)
+            assert screen.end() == code, screen.text
+        assert {path.name for path in directory_of(local).glob("*.sql")} == left, typed
 
 
 @posix_only

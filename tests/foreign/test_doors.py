@@ -14,7 +14,8 @@ import click
 import pytest
 import zstandard
 
-from scarlet_backup_mcp.cli.rendering import PipedProgress, print_result
+from scarlet_backup_mcp.cli.bar import PipedProgress
+from scarlet_backup_mcp.cli.rendering import print_on_stderr, print_result
 from scarlet_backup_mcp.cli.runner import ask, errors
 from scarlet_backup_mcp.errors import BackupToolError, ConfirmationNeeded
 from scarlet_backup_mcp.logs import log_to_stderr
@@ -160,7 +161,7 @@ def test_no_text_of_others_reaches_a_terminal_with_its_control_characters(
 
     monkeypatch.setattr(click, "prompt", prompt)
     with pytest.raises(ConfirmationNeeded):
-        ask(progress, f"Restore {CONTROLS}?", f"restore {CONTROLS}")
+        ask(progress, lambda: print_on_stderr(f"Restore {CONTROLS}?"), f"Type {CONTROLS}", f"restore {CONTROLS}")
     record = logging.LogRecord("x", logging.WARNING, "x", 1, "said %s", (CONTROLS,), None)
     root = logging.Logger("root")
     monkeypatch.setattr(logging, "root", root)

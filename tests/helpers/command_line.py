@@ -9,7 +9,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -112,16 +112,24 @@ class Terminal:
 @contextmanager
 def terminal(command_line: CommandLine, *arguments: str) -> Generator[Terminal]:
     """The command on a terminal of its own, killed at the end of the block if it still runs."""
+    words = ("-m", "scarlet_backup_mcp", *arguments)
+    with python_on_a_terminal(words, command_line.environment, command_line.directory) as screen:
+        yield screen
+
+
+@contextmanager
+def python_on_a_terminal(words: Sequence[str], environment: Mapping[str, str], directory: Path) -> Generator[Terminal]:
+    """Python with these arguments on a terminal of its own, killed at the end of the block if it still runs."""
     import pty
 
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", CONTROLLED, "-m", "scarlet_backup_mcp", *arguments],
+        [sys.executable, "-c", CONTROLLED, *words],
         stdin=slave,
         stdout=slave,
         stderr=slave,
-        env=command_line.environment,
-        cwd=command_line.directory,
+        env=environment,
+        cwd=directory,
         start_new_session=True,
     )
     os.close(slave)

@@ -288,5 +288,5 @@ def test_the_command_line_says_what_a_plain_file_has_no_use_for_as_an_option(pla
     ended = command_line(place, "verify", OLD, "--code-page", "850")
     assert ended.returncode == 2
     assert "it has no code page" in ended.stderr
-    assert f"Next: scarlet-backup-mcp verify {OLD}\n" in ended.stderr
+    assert f" -m scarlet_backup_mcp verify {OLD}\n" in ended.stderr
     assert command_line(place, "verify", OLD, "--code-page", "1251").returncode == 2

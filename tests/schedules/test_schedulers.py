@@ -154,7 +154,9 @@ def test_launchd_job_is_loaded_replaced_and_removed(stand_in: StandIn) -> None:
         f"enable {domain}/{made.name}",
         f"bootstrap {domain} {path}",
     ]
+    assert launchd.registered(made.name)
     assert launchd.remove(made.name)
+    assert not launchd.registered(made.name)
     assert not path.exists()
 
 
@@ -251,7 +253,9 @@ def test_cron_lines_are_put_in_once_and_taken_out_and_all_others_stay(table: Pat
     assert cron.install(job(at=time(4, 4)))
     assert table.read_bytes() == before + cron.files(job(at=time(4, 4)))[0].text.encode()
     cron.install(job(name="scarlet-backup-weekly", weekday="monday"))
+    assert cron.registered(job().name)
     assert cron.remove(job().name)
+    assert not cron.registered(job().name)
     assert cron.remove("scarlet-backup-weekly")
     assert table.read_bytes() == before
     assert not cron.remove(job().name)

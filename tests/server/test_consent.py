@@ -83,8 +83,9 @@ async def test_a_users_no_stays_a_no(local_database: LocalDatabase, local: Setti
         refused = await it.fail("restore", backup=name)
         assert (refused["code"], refused["next_call"]) == ("confirmation_needed", None)
         assert "confirmation" not in refused["remedy"]
-        typed = await it.fail("restore", backup=name, confirmation=f"restore {name}")
-        assert "The user said no to this less than ten minutes ago" in typed["message"]
+        for written in (name, name.removesuffix(".sql"), name.upper()):
+            typed = await it.fail("restore", backup=written, confirmation=f"restore {written}")
+            assert "The user said no to this less than ten minutes ago" in typed["message"], written
         assert live_oid(local_database) == before
         user.action, user.meanwhile = "accept", lambda: None
         assert (await it.call("restore", backup=name))["restored"]

@@ -514,7 +514,7 @@ def test_archive_of_a_volume_that_is_none_is_answered_clearly(here: Shelf, name:
     assert here.latest() != name
 
 
-@pytest.mark.parametrize("name", ["../x.sql", "x", "/etc/passwd", "backups/x.sql", "", "LATEST"])
+@pytest.mark.parametrize("name", ["../x.sql", "/etc/passwd", "backups/x.sql", ""])
 def test_name_that_is_none_is_refused(here: Shelf, name: str) -> None:
     with pytest.raises(NameRefused):
         here.verify(name)

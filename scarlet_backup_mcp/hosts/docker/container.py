@@ -252,7 +252,8 @@ def _environment(lines: Sequence[str]) -> dict[str, str]:
 
 
 def _mount(found: Answer) -> Mount:
-    return Mount(found["Type"], found.get("Name") or found.get("Source", ""), found["Destination"], found["RW"])
+    path: str = found.get("Source", "")
+    return Mount(found["Type"], found.get("Name") or path, found["Destination"], found["RW"], path)
 
 
 def _depends_on(labels: Mapping[str, str], service: str) -> bool:

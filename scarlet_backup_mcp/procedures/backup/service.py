@@ -289,10 +289,11 @@ def _checked_compression(kind: Kind, compression: Compression | None) -> Compres
 
 def _checked_label(label: str | None) -> str | None:
     label = (label or "").strip()
-    if len(label) > LABEL_LENGTH or any(ord(c) < 32 or "\ud800" <= c <= "\udfff" for c in label):
-        raise ConfigurationError(
-            f"The label is too long ({len(label)} characters), or holds control characters such as line ends, or bytes "
-            "that are no text.",
-            f"Use at most {LABEL_LENGTH} printable characters.",
-        )
+    for wrong, what, remedy in (
+        (len(label) > LABEL_LENGTH, f"has {len(label)} characters", f"Use at most {LABEL_LENGTH}."),
+        (any(ord(c) < 32 for c in label), "has a line end or another control character", "Leave those out."),
+        (any("\ud800" <= c <= "\udfff" for c in label), "has bytes that are no text", "Leave those out."),
+    ):
+        if wrong:
+            raise ConfigurationError(f"The label {what}.", remedy)
     return label or None

@@ -8,6 +8,7 @@ from ...errors import RestoreInterrupted, again
 from ...models.results import Restore
 from ...progress import Progress
 from ..call_notes import CallNotes
+from ..catalog.by_name import full_name
 from ..context import BackupContext
 from ..recovery import journal as journals
 from ..recovery.volume_settlement import settle_first
@@ -63,5 +64,6 @@ def dry_run(context: BackupContext, progress: Progress, source: str, options: Re
 def _resolved(
     context: BackupContext, progress: Progress, source: str, options: RestoreOptions, notes: CallNotes
 ) -> SqlRestore | VolumeRestore:
+    source = full_name(context, source)
     kind = VolumeRestore if is_volume(context, source) else SqlRestore
     return kind(context, progress, source, options, notes)

@@ -18,7 +18,7 @@ from ...store.forms import ARCHIVES
 from ...store.forms import DESCRIPTIONS as DESCRIPTIONS_OF_FORMS
 from ...store.powershell import Survey
 from .. import durations
-from ..catalog import recorded, records
+from ..catalog import by_name, recorded, records
 from ..catalog.records import BackupRecord
 from ..context import BackupContext
 from ..drill.sql import Rehearsal, rehearsal
@@ -93,7 +93,7 @@ def verify(
     BackupMissing, StoreError, and with `drill` whatever prevents starting the sandbox server.
     """
     began = time.monotonic()
-    entry = _entry(context, name)
+    entry = by_name.find(context, name)
     progress.expect(durations.of_verification(durations.content_bytes(entry), level))
     if entry.name.kind == "volume":
         given = [*(["code_page"] if code_page is not None else []), *(["on_live_server"] if on_live_server else [])]
@@ -153,17 +153,13 @@ def _drilled(
 
 def find(context: BackupContext, name: str) -> BackupRecord[Manifest]:
     """Return the SQL backup that `name` (or `latest`) means. Raises BackupNotValid for an archive of a whole volume."""
-    entry = _entry(context, name)
+    entry = by_name.find(context, name)
     if entry.name.kind == "volume":
         raise BackupNotValid(f"{name} is an archive of a whole volume, not SQL.", "Name an SQL backup.")
     record = records.sql_record(context, entry)
     if record.form != "script":
         raise BackupNotValid(f"{name} is {DESCRIPTIONS_OF_FORMS[record.form]}.", "Name a script (.sql).")
     return record
-
-
-def _entry(context: BackupContext, name: str) -> Entry:
-    return context.directory.find(records.latest(context) if name == "latest" else name)
 
 
 def full(
