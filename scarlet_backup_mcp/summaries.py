@@ -74,12 +74,13 @@ def _backup(result: Backup) -> list[str]:
         else f"{number_of(result.rows, 'row')} in {number_of(result.total_tables, 'table')}"
     )
     if result.kind == "volume" and not result.cold:
-        rows = f"{len(result.databases)} databases, {rows} of {result.database}"
+        rows = f"{number_of(len(result.databases), 'database')}, {rows} of {result.database}"
     return [
         f"Backup {result.name}: {size(result.bytes)}, {rows}, read back in full, {result.duration_seconds:.1f} s.",
         result.path,
         verdict,
         *result.reasons,
+        result.remedy or "",
         *(_drill(result.drill) if result.drill else []),
         *(_prune(result.pruned) if result.pruned else []),
         f"The backup was made, but pruning failed: {result.not_pruned}" if result.not_pruned else "",
@@ -101,7 +102,7 @@ def _verification(result: Verification) -> list[str]:
     ]
     encoding = next((check.detail for check in result.checks if check.check == "encoding"), "")
     return [
-        f"{result.name} is {verdict} (level {result.level}, {len(result.checks)} checks).",
+        f"{result.name} is {verdict} (level {result.level}, {number_of(len(result.checks), 'check')}).",
         "But it is of a database that had shrunk: the list shows the last full one." if result.shrunk else "",
         encoding,
         *failed,
@@ -141,7 +142,7 @@ _VERDICTS: dict[Verdict, str] = {
 
 
 def _drill(drill: Drill) -> list[str]:
-    compared = f"{drill.rows_compared:,} rows and {drill.objects_compared:,} objects were compared"
+    compared = f"Compared: {number_of(drill.rows_compared, 'row')} and {number_of(drill.objects_compared, 'object')}"
     if not drill.rows_compared and not drill.objects_compared:
         compared = "Nothing was compared"
     sample = drill.proved_by == "sample"
@@ -192,9 +193,11 @@ def question_before_pruning(would: Prune) -> str:
     going = [item for item in would.items if item.action == "would be removed"]
     files = [f"{item.name} ({item.created_at:%Y-%m-%d %H:%M} UTC)" for item in going if item.what != "undo_point"]
     undo = [item.name for item in going if item.what == "undo_point"]
-    what = [f"{len(files)} backups from {would.directory}: {', '.join(files)}"] if files else []
+    what = [f"{number_of(len(files), 'backup')} from {would.directory}: {', '.join(files)}"] if files else []
     what += (
-        [f"{len(undo)} undo points of {would.server}, and with them the way back: {', '.join(undo)}"] if undo else []
+        [f"{number_of(len(undo), 'undo point')} of {would.server}, and with them the way back: {', '.join(undo)}"]
+        if undo
+        else []
     )
     volumes = ", and the space of a volume's old contents" if any(item.bytes is None for item in going) else ""
     freed = f"{would.bytes_freed + would.undo_bytes_freed:,} bytes{volumes}"
@@ -214,7 +217,8 @@ def _gate(result: Gate) -> list[str]:
 
 def _repaired(result: Repaired) -> list[str]:
     return [
-        f"{result.name}: a clean copy of {result.repaired_from}, {size(result.bytes)}, {result.rows:,} rows.",
+        f"{result.name}: a clean copy of {result.repaired_from}, {size(result.bytes)}, "
+        f"{number_of(result.rows, 'row')}.",
         result.path,
         result.found,
         result.remedy,
@@ -222,7 +226,7 @@ def _repaired(result: Repaired) -> list[str]:
 
 
 def _listing(result: Listing) -> list[str]:
-    head = f"{result.total_backups} backups, {size(result.total_bytes)}, in {result.directory}"
+    head = f"{number_of(result.total_backups, 'backup')}, {size(result.total_bytes)}, in {result.directory}"
     undo = [
         f"undo point {point.name}{f': {size(point.bytes)}' if point.bytes is not None else ', of the whole volume'}"
         for point in result.undo_points or []
@@ -286,15 +290,19 @@ def _restore(result: Restore) -> list[str]:
     what = f"as {result.database}" if result.kind == "sql" else "with every database of the cluster"
     if result.dry_run:
         inside = (
-            "" if result.source_kind == "undo_point" or result.kind == "volume" else f" ({result.rows_compared:,} rows)"
+            ""
+            if result.source_kind == "undo_point" or result.kind == "volume"
+            else f" ({number_of(result.rows_compared, 'row')})"
         )
         head = f"Dry run: {result.source}{inside} can be restored {what}. Nothing was changed."
         steps = [f"- {step.title}{' (done now)' if step.ok else ''}" for step in result.steps]
         return [head, result.comparison, *steps, *services, *_warnings(result.warnings), result.remedy or ""]
     compared = (
-        f"{result.rows_compared:,} rows compared, " if result.source_kind == "backup" and result.rows_compared else ""
+        f"{number_of(result.rows_compared, 'row')} compared, "
+        if result.source_kind == "backup" and result.rows_compared
+        else ""
     )
-    compared = f"{result.files_compared:,} files compared, " if result.files_compared else compared
+    compared = f"{number_of(result.files_compared, 'file')} compared, " if result.files_compared else compared
     away = "" if result.unavailable_seconds is None else f", no connections for {result.unavailable_seconds:.2f} s"
     head = f"Restored {result.source} {what}: {compared}{result.duration_seconds:.1f} s{away}."
     if result.source_proved_at is not None:

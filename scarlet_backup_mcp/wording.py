@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def number_of(number: int, noun: str, plural: str = "") -> str:
-    """Write a number with its noun: "1 backup", "1,200 backups"; `plural` is for nouns that take more than an s."""
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+def number_of(number: int | None, noun: str) -> str:
+    """Write a number with its noun: "1 backup", "1,200 backups"; None: "an unknown number of backups"."""
+    many = f"{noun}s"
+    return f"an unknown number of {many}" if number is None else f"{number:,} {noun if number == 1 else many}"
 
 
 def size(count: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import quote
@@ -368,6 +368,9 @@ class FakeHost:
 
     def free_bytes(self, directory: str) -> int | None:
         raise NotImplementedError
+
+    def containers_at(self, addresses: Collection[str]) -> dict[str, Dependent]:
+        return {}
 
     def dependents(self) -> list[Dependent]:
         raise NotImplementedError

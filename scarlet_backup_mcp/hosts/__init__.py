@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
@@ -65,7 +65,8 @@ class Process(Protocol):
 
 @dataclass(frozen=True)
 class Dependent:
-    """A container that depends on the database's service. `running` is its state at that time."""
+    """A container that depends on the database's service, or is connected to it. `running` is its state at that time;
+    `service` is "" if it is not of the same Compose project."""
 
     id: str
     name: str
@@ -164,6 +165,10 @@ class Host(Protocol):
 
     def dependents(self) -> list[Dependent]:
         """List the containers of the same Compose project that depend on this service; [] on a local host."""
+        ...
+
+    def containers_at(self, addresses: Collection[str]) -> dict[str, Dependent]:
+        """Find the running containers that have these addresses in a network, by address; {} on a local host."""
         ...
 
     def stop_container(self, container_id: str, seconds: int = 10) -> None:

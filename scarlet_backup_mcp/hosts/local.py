@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Literal
 
@@ -56,6 +56,10 @@ class LocalHost:
     def dependents(self) -> list[Dependent]:
         """Return []: there are no containers here."""
         return []
+
+    def containers_at(self, addresses: Collection[str]) -> dict[str, Dependent]:
+        """Return {}: there are no containers here."""
+        return {}
 
     def stop_container(self, container_id: str, seconds: int = 10) -> None:
         """Raise HostError: there are no containers here."""

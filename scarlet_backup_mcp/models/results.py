@@ -121,6 +121,8 @@ class Backup(Model):
     not_pruned: str | None = Field(default=None, description="Why that failed, or was not complete.")
     warnings: list[str]
     duration_seconds: float
+    remedy: str | None = None
+    next_call: NextCall | None = None
 
 
 class Listed(SparseModel):

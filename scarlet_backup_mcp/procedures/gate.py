@@ -12,10 +12,13 @@ from ..models.results import Gate
 from ..postgres.cluster.replication import unlogged_tables
 from ..postgres.server import catalogue as pg
 from ..postgres.server.activity import written_since
+from ..wording import number_of
 from .catalog import proved_definitions, recorded, records
 from .catalog.records import BackupRecord
 from .context import BackupContext
+from .loss import loss, restore_it
 from .recovery import journal
+from .writers import how_to_stop
 
 NOT_PROVED = "not_proved:"
 """Prefix of a reason that a drill can remove."""
@@ -31,7 +34,6 @@ _AFTER_A_DRILL: dict[State, tuple[str, str]] = {
     ),
 }
 """What a drill showed about such a backup, and what to do: verifying the file again changes nothing."""
-STOP_WRITERS = "Stop what writes to it (in Docker: `docker compose stop letta-server`), then take a new backup."
 
 
 def gate(context: BackupContext) -> Gate:
@@ -49,9 +51,15 @@ def gate(context: BackupContext) -> Gate:
             with suppress(BackupToolError):
                 if (verdict := judge(context, item)).safe_to_proceed:
                     return verdict
-        return first
+        return first if first.safe_to_proceed else _after_a_loss(context, first)
     except BackupToolError as error:
         return _closed(context, [f"{error.message} {error.remedy}"], now)
+
+
+def _after_a_loss(context: BackupContext, closed: Gate) -> Gate:
+    """Say what brings a lost memory back, in place of what would open the gate without it."""
+    lost = loss(context)
+    return closed.model_copy(update={"reasons": [f"{lost.what} {lost.remedy}"]}) if lost else closed
 
 
 def judge(context: BackupContext, item: BackupRecord[ManifestHead]) -> Gate:
@@ -68,7 +76,7 @@ def judge(context: BackupContext, item: BackupRecord[ManifestHead]) -> Gate:
     return Gate(
         safe_to_proceed=not against,
         server=context.about,
-        reasons=against or [f"{item.name}, {age / 60:.0f} minutes old, passed {proof}.", *held],
+        reasons=against or [f"{item.name}, {number_of(round(age / 60), 'minute')} old, passed {proof}.", *held],
         backup=item.name,
         age_seconds=round(age, 1),
         checked_at=now,
@@ -80,8 +88,8 @@ def _against_its_age(context: BackupContext, item: BackupRecord[ManifestHead], n
     if item.in_future:
         return [f"{item.name} says it was made in the future: check the clock, then take a new backup."]
     if now - item.created_at > timedelta(minutes=minutes):
-        old = (now - item.created_at).total_seconds() / 60
-        return [f"{item.name} is {old:,.0f} minutes old, more than {minutes}: take a new backup."]
+        old = number_of(round((now - item.created_at).total_seconds() / 60), "minute")
+        return [f"{item.name} is {old} old, more than {minutes}: take a new backup."]
     return []
 
 
@@ -98,8 +106,8 @@ def _against_the_file(context: BackupContext, item: BackupRecord[ManifestHead]) 
     if context.settings.gate_level == "proved" and item.proved_at is None and item.state not in _AFTER_A_DRILL:
         found.append(f"{NOT_PROVED} No restore drill has proved {item.name}: {proved_definitions.HOW}")
     if manifest.shrunk:
-        against = f" The last full one is {manifest.last_full}." if manifest.last_full else ""
-        found.append(f"The database had shrunk: {'; '.join(manifest.shrunk_reasons)}.{against}")
+        found.append(f"The database had shrunk: {'; '.join(manifest.shrunk_reasons)}.")
+        found += [f"If that was not intended, {restore_it(manifest.last_full)}."] if manifest.last_full else []
     elif _is_cold(item):
         found.append(f"{item.name} is a cold copy, whose rows nobody counted: start the server and take a new one.")
     elif not manifest.integrity_rows:
@@ -129,12 +137,13 @@ def _look_at_the_server(context: BackupContext, item: BackupRecord[ManifestHead]
         if manifest.kind == "volume" and unlogged_tables(session):
             return [], [f"Unlogged tables are empty in {item.name}: take a backup of kind sql."]
         since = written_since(session, manifest.activity)
-    if since.written is not False:
-        return [], [f"{since.how} {STOP_WRITERS if since.by_writers else 'Take a new backup.'}"]
+        if since.written is not False:
+            stop = f"{how_to_stop(context, session)}. Then take" if since.by_writers else "Take"
+            return [], [f"{since.how} {stop} a new backup."]
     proof, against = _proof_of_definitions(context, item, facts.version)
     if against:
         return [], against
-    rows = f"{manifest.integrity_table} holds {manifest.integrity_rows} rows in it; nothing has shrunk."
+    rows = f"{manifest.integrity_table} holds {number_of(manifest.integrity_rows, 'row')} in it; nothing has shrunk."
     own = item.verification and item.verification.drilled
     but = [f"In its own drill {own.detail.removesuffix('.')}."] if own and own.by and own.detail else []
     return [f"It contains the database {context.database} as it is now.", rows, *proof, *but, since.how], []

@@ -15,11 +15,24 @@ from ..progress import Progress
 from .context import BackupContext
 from .gate import gate
 from .listing import WEEK, list_backups, no_success, remedy_of
+from .loss import Loss, loss
 from .proc004 import COUNT_AGENTS, PREREQUISITES
 from .recovery import journal
 from .recovery.helper_container import require_sole_writer
 
 SHOWN_TABLES = 20
+EMPTY = "integrity_table_empty"
+LOSSES = ("integrity_table_missing", EMPTY, "database_missing")
+FOR_A_BACKUP = (
+    "no_good_backup",
+    "backup_old",
+    "scheduled_backup_failed",
+    "scheduled_backup_unended",
+    "server_version_vulnerable",
+    "container_unhealthy",
+    "container_starting",
+)
+"""Findings whose remedies ask for a backup."""
 LOCK_WAIT = "3s"
 """How long to wait for a table that a migration has locked."""
 
@@ -36,6 +49,17 @@ class Inspection:
     agents: int | None = None
     tables: list[TableSize] = field(default_factory=list[TableSize])
     extensions: list[Extension] = field(default_factory=list[Extension])
+
+    def lost(self, loss: Loss) -> None:
+        """Put a loss first, with what brings it back, and let nothing ask for a backup, which would be of the loss."""
+        first, others = list[Finding](), list[Finding]()
+        for finding in self.findings:
+            if finding.code in LOSSES:
+                remedy = " ".join([loss.remedy, *([finding.remedy] if finding.code != EMPTY else [])])
+                first.append(finding.model_copy(update={"remedy": remedy, "next_call": loss.next_call}))
+            else:
+                others.append(finding.model_copy(update={"remedy": ""}) if finding.code in FOR_A_BACKUP else finding)
+        self.findings = [*first, *others]
 
     def found(self, severity: str, code: str, message: str, remedy: str = "", **evidence: object) -> None:
         """Add a finding."""
@@ -59,6 +83,8 @@ def db_integrity(context: BackupContext, progress: Progress) -> Integrity:
         _look_at_server(context, inspection, progress)
     progress.stage("checking the backups")
     newest, age = _look_at_backups(context, inspection)
+    if lost := loss(context) if inspection.server_version else None:
+        inspection.lost(lost)
     verdict = gate(context)
     table = context.settings.integrity_table
     inspection.steps.append(
@@ -214,7 +240,7 @@ def _look_at_database(context: BackupContext, inspection: Inspection, progress: 
     elif inspection.agents == 0:
         inspection.found(
             "error",
-            "integrity_table_empty",
+            EMPTY,
             f"The table {table} is empty: Scarlet's memory is not there.",
             "If that is not intended, see the list of backups, and restore one.",
         )

@@ -15,11 +15,13 @@ from ..store import audit, forms
 from ..store.encodings import DESCRIPTIONS, recognise
 from ..store.names import PARTIAL, parse
 from ..store.reading import beginning
+from ..wording import number_of
 from . import own_names
 from .catalog import recorded
 from .catalog.records import DRILL_FAILED, BackupRecord, all_backups, ours, verdicts
 from .catalog.weeks import weeks
 from .context import BackupContext
+from .loss import restore_it
 from .own_names import ASIDE
 from .proc004 import NEWEST_BACKUPS
 from .recovery import journal
@@ -37,7 +39,12 @@ def list_backups(context: BackupContext, limit: int = 10, log: int = 0) -> Listi
     points, server_warnings = _ask_the_server(context)
     newest = next((item for item, _ in ours(context, everything) if item.state == "good"), None)
     age = None if newest is None else _age(newest.created_at)
-    if age is None:
+    if newest and newest.manifest and newest.manifest.shrunk and (full := newest.manifest.last_full):
+        warnings.append(
+            f"{newest.name} is of a database that had shrunk: {'; '.join(newest.manifest.shrunk_reasons)}. If that was "
+            f"not intended, and is not undone yet, {restore_it(full)}."
+        )
+    elif age is None:
         warnings.append(f"There is no good SQL backup of the database {context.database}: take a backup.")
     elif age > WEEK:
         warnings.append(
@@ -84,7 +91,7 @@ def _audited(directory: Path, count: int, warnings: list[str]) -> tuple[list[Aud
         warnings.append(f"The audit log can't be shown: {error.message}")
         return [], []
     if tail.unreadable:
-        warnings.append(f"{tail.unreadable} lines of the audit log can't be read.")
+        warnings.append(f"{number_of(tail.unreadable, 'line')} of the audit log can't be read.")
     runs = [run_of(entry) for entry in last]
     warnings += [f"{no_success(run)} {remedy_of(run)}" for run in runs if run.outcome != "ok"]
     return tail.entries, runs

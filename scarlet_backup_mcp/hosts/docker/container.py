@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from ...errors import ContainerAmbiguous, ContainerMissing, ContainerNotRunning, ContainerPaused, HostError
@@ -123,6 +124,17 @@ class DockerHost:
         found = self._engine().containers_labelled([f"{PROJECT}={container_info.project}", DEPENDS_ON])
         dependents = [_dependent(item) for item in found if _depends_on(item["Labels"], container_info.service)]
         return sorted(dependents, key=lambda dependent: dependent.name)
+
+    def containers_at(self, addresses: Collection[str]) -> dict[str, Dependent]:
+        """Find the running containers that have these addresses in a network, by address."""
+        project, found = self.container_info().project, dict[str, Dependent]()
+        for item in self._engine().containers_running() if addresses else []:
+            held = _dependent(item)
+            held = held if item["Labels"].get(PROJECT) == project else replace(held, service="")
+            networks = item["NetworkSettings"]["Networks"].values()
+            own = {network.get(key) for network in networks for key in ("IPAddress", "GlobalIPv6Address")}
+            found |= {address: held for address in addresses if address in own}
+        return found
 
     def stop_container(self, container_id: str, seconds: int = STOP_SECONDS) -> None:
         """Stop a container: its stop signal, then KILL after `seconds`."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ...models.manifest import Activity
+from ...wording import number_of
 from .session import Session
 
 SETTLED_SECONDS = 15
@@ -77,6 +78,32 @@ def last_commit(session: Session) -> datetime | None:
 
 
 @dataclass(frozen=True)
+class Connected:
+    """A program that holds sessions in the database. `address` is None on the server's own socket."""
+
+    program: str
+    role: str
+    address: str | None
+    sessions: int
+
+    def __str__(self) -> str:
+        where = f"from {self.address}" if self.address else "on the server's own socket"
+        return f"{self.program or 'an unnamed program'} (role {self.role}, {where})"
+
+
+def connected(session: Session) -> list[Connected]:
+    """List the other programs that hold sessions in this database, as far as the role may see them."""
+    rows = session.rows(
+        """SELECT application_name AS program, usename AS role, host(client_addr) AS address, count(*) AS sessions
+           FROM pg_stat_activity
+           WHERE datname = current_database() AND backend_type = 'client backend'
+             AND application_name <> current_setting('application_name')
+           GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
+    )
+    return [Connected(**row) for row in rows]
+
+
+@dataclass(frozen=True)
 class Since:
     """Whether something was written, None if unknown, and how that is known, in a sentence. `by_writers`: those who
     write can change it."""
@@ -117,8 +144,9 @@ def written_since(session: Session, before: Activity) -> Since:
     if now.changes != before.changes and not before.settled:
         active = f"Sessions active within {SETTLED_SECONDS} s before the backup began have changed rows"
         return Since(None, f"{active}: it is not known whether the backup holds all of them.")
-    if now.changed_rows > before.changed_rows:
-        return Since(True, f"{now.changed_rows - before.changed_rows:,} rows were inserted, updated or deleted since.")
+    if (more := now.changed_rows - before.changed_rows) > 0:
+        verb = "was" if more == 1 else "were"
+        return Since(True, f"{number_of(more, 'row')} {verb} inserted, updated or deleted since.")
     if now.changes != before.changes:
         return Since(True, "Rows, definitions or settings of this database were changed since, or tables dropped.")
     if not around["counted"] or session.version < PROMPT_STATISTICS:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...errors import QueryFailed, ServerError
-from ...wording import shortened
+from ...wording import number_of, shortened
 from .catalogue import Table
 from .quoting import identifier, literal, qualified
 from .session import OWN_SEARCH_PATH, Server, Session
@@ -117,7 +117,7 @@ class Count:
     @property
     def in_words(self) -> str:
         """The count in words."""
-        return f"{self.rows:,} rows" if self.rows is not None else self.why or "no such table"
+        return number_of(self.rows, "row") if self.rows is not None else self.why or "no such table"
 
 
 def listed(failed: Sequence[Uncounted]) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ...errors import BackupToolError
+from ...errors import BackupToolError, NextCall
 from ...models.common import Kind
 from ...models.manifest import Manifest, TableCount, VolumeManifest, rows_by_table
 from ...models.results import Backup
 from ...models.verification import Drill, DrillOutcome
+from ...wording import number_of
 from ..catalog import proved_definitions, recorded, records
 from ..context import BackupContext
 from ..gate import judge
+from ..loss import restore_it
 from ..proc004 import CHECK_BACKUP, COPY_VOLUME, CREATE_BACKUPS, DUMP, GO_TO_DIRECTORY, PREREQUISITES
 
 SHOWN_TABLES = 10
@@ -33,8 +35,7 @@ def safe_to_proceed(context: BackupContext, manifest: Manifest | VolumeManifest,
     if not valid:
         return False, ["The backup contains statements that a restore refuses; see the warning."]
     if manifest.shrunk:
-        against = f" The last full one is {manifest.last_full}." if manifest.last_full else ""
-        return False, [f"The database has shrunk: {'; '.join(manifest.shrunk_reasons)}.{against}"]
+        return False, [f"The database has shrunk: {'; '.join(manifest.shrunk_reasons)}."]
     read = [
         f"{manifest.name} was read back in full and matches its manifest.",
         f"It contains the configured database {context.database}.",
@@ -57,7 +58,7 @@ def safe_to_proceed(context: BackupContext, manifest: Manifest | VolumeManifest,
         return False, [*read, *verdict.reasons]
     return True, [
         *read,
-        f"{manifest.integrity_table} holds {manifest.integrity_rows} rows; nothing has shrunk.",
+        f"{manifest.integrity_table} holds {number_of(manifest.integrity_rows, 'row')}; nothing has shrunk.",
         *verdict.reasons[3:],  # the first ones say what is said above already
     ]
 
@@ -89,8 +90,12 @@ def outcome(
     copied = manifest if isinstance(manifest, VolumeManifest) else None
     cold_copy = copied is not None and copied.cold
     where = context.describe()
-    tables = _tables(manifest)
-    held = f"{copied.files:,} files" if copied is not None and copied.rows is None else f"{manifest.rows:,} rows"
+    tables, full = _tables(manifest), manifest.last_full if manifest.shrunk else None
+    held = (
+        number_of(copied.files, "file")
+        if copied is not None and copied.rows is None
+        else number_of(manifest.rows, "row")
+    )
     return Backup(
         name=manifest.name,
         path=str(path),
@@ -122,6 +127,8 @@ def outcome(
         safe_to_proceed=safe,
         reasons=reasons,
         shrunk=manifest.shrunk,
+        remedy=f"If that was not intended, {restore_it(full)}." if full else None,
+        next_call=NextCall(tool="restore", arguments={"backup": full}) if full else None,
         warnings=warnings,
         duration_seconds=round(seconds, 3),
     )
@@ -154,16 +161,20 @@ def _drill_result(proof: Proof, kind: Kind, earlier: DrillOutcome | None) -> str
         return f"The drill{' that was asked for' if proof.asked else ''} {proof.why_not}"
     if proof.drill.proved and kind == "volume":
         but = f"; but {proof.drill.detail}" if proof.drill.detail else ""
-        return f"In a restore drill a server started on it, and {proof.drill.rows_compared:,} rows were read{but}."
+        return f"In a restore drill a server started on it, its rows ({proof.drill.rows_compared:,}) were read{but}."
     if proof.drill.proved_by == "sample":
-        brought = f"A restore drill with a sample brought {proof.drill.rows_compared:,} equal rows back"
+        brought = f"A restore drill with a sample brought {_equal_rows(proof.drill)} back"
         return f"{brought}, which proves its definitions; not all of its rows were tried."
     if proof.drill.sound and kind == "sql":
-        brought = f"A restore drill brought {proof.drill.rows_compared:,} equal rows back"
+        brought = f"A restore drill brought {_equal_rows(proof.drill)} back"
         return f"{brought}, all that it holds; it is not proved, since it lacks others."
     if proof.drill.sound:
         return f"A restore drill found nothing wrong with it: {proof.drill.detail}."
     if proof.drill.proved:
         but = f"; but {proof.drill.detail}" if proof.drill.except_recomputed else ""
-        return f"A restore drill brought {proof.drill.rows_compared:,} equal rows back{but}."
+        return f"A restore drill brought {_equal_rows(proof.drill)} back{but}."
     return f"A restore drill did not prove it: {proof.drill.detail}"
+
+
+def _equal_rows(drill: Drill) -> str:
+    return number_of(drill.rows_compared, "equal row") if drill.rows_compared else "its definitions, without any row,"

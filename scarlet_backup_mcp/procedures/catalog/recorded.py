@@ -16,6 +16,7 @@ from ...postgres.server import catalogue as pg
 from ...postgres.server.counting import Count, Relation
 from ...progress import Progress
 from ...store.writing import PartialFile
+from ...wording import number_of
 from ..context import BackupContext
 
 
@@ -123,7 +124,7 @@ def measured(
     elif integrity.rows == 0:
         shrunk.append(f"the table {table} is empty")
     if last is not None and last.rows is not None and rows * 2 < last.rows and not accept_smaller:
-        shrunk.append(f"{rows:,} rows, but {last.name} has {last.rows:,}")
+        shrunk.append(f"{number_of(rows, 'row')}, but {last.name} has {last.rows:,}")
     return row_fields(rows, integrity.rows, shrunk, last)
 
 

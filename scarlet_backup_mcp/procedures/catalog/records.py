@@ -111,7 +111,7 @@ def latest(context: BackupContext, *, for_restore: bool = False, cluster: str | 
     if not mine:
         raise BackupMissing(
             f"There is no good SQL backup of the database {context.database} in {context.directory.path}.",
-            "Take a backup first; the list of backups shows what else is there.",
+            "The list of backups shows what else is there.",
         )
     newest, manifest = mine[0]
     later = [item for item in everything if item.entry.name.kind == "sql" and item.created_at > newest.created_at]

@@ -25,6 +25,7 @@ from ...postgres.server import databases, programs
 from ...postgres.server.counting import count_table
 from ...postgres.server.session import Server
 from ...progress import Progress
+from ...wording import number_of
 from .. import durations
 from ..catalog import records
 from ..catalog.records import BackupRecord
@@ -185,7 +186,7 @@ class _VolumeDrill:
         for name in (name for name, accessible in sorted(found.items()) if accessible):
             dumped[name] = self._dump(name, sizes[name].bytes)
         rows = sum(sum(tables.values()) for tables in dumped.values())
-        read = f"{rows:,} rows of {', '.join(dumped)}"
+        read = f"{number_of(rows, 'row')} of {', '.join(dumped)}"
         self._add(Check(check=DUMPED, ok=True, expected="complete dumps of all databases", found=read))
         self._compare(configured, dumped.get(configured))
         self._check_structure(list(dumped))
@@ -245,8 +246,8 @@ class _VolumeDrill:
             watched = self._count(database, dumped, table)
         if not volume_checks.counted_when_copied(self.manifest):
             self.uncounted.append(
-                f"a server started on it and all of it could be read, {rows:,} rows of {database}; nobody counted what "
-                "should be in it, so it can't be proved"
+                f"a server started on it and all of it could be read, {number_of(rows, 'row')} of {database}; nobody "
+                "counted what should be in it, so it can't be proved"
             )
             self._compare_with_last_full(rows, table, watched)
 

@@ -11,6 +11,7 @@ from ...postgres.cluster import recovery
 from ...postgres.server import catalogue as pg
 from ...postgres.server import counting
 from ...postgres.server.session import Session
+from ...wording import number_of
 from ..loading.load_checks import INTEGRITY, ROWS, SHOWN, rows_in_words
 
 DATABASES = "drill_databases"
@@ -101,7 +102,7 @@ def of_rows(manifest: VolumeManifest | None, counted: RecoveredRows, report: Dri
         check=ROWS,
         ok=False if wrong else None if unsure or not known else True,
         expected="as many rows in each table as were counted" if known else "",
-        found=f"{sum(counted.rows.values()):,} rows in {len(counted.rows):,} tables",
+        found=f"{number_of(sum(counted.rows.values()), 'row')} in {number_of(len(counted.rows), 'table')}",
         detail="; ".join(details[:SHOWN]) or ("" if known else "nobody counted them for the copy"),
     )
 
@@ -125,8 +126,8 @@ def lost_since(full: ManifestHead, rows: int, table: str, watched: int | None) -
     if before <= rows and held <= (watched or 0):
         return ""
     return (
-        f"The last full backup, {full.name}, has {before:,} rows ({held:,} in {table}); {rows:,} ({watched or 0:,}) "
-        "were read here."
+        f"The last full backup, {full.name}, has {number_of(before, 'row')} ({held:,} in {table}); {rows:,} "
+        f"({watched or 0:,}) were read here."
     )
 
 

@@ -16,7 +16,7 @@ from ...postgres.server import catalogue as pg
 from ...postgres.server.counting import count_table
 from ...postgres.server.session import Server
 from ...progress import Progress
-from ...wording import shortened
+from ...wording import number_of, shortened
 
 LOAD, ROWS, OBJECTS = "drill_load", "drill_rows", "drill_objects"
 SETTINGS = "drill_settings"
@@ -65,14 +65,14 @@ def of_contents(comparison: Comparison, report: Drill, *, foreign: bool, excused
             check=ROWS,
             ok=False if wrong_rows else True if complete else None,
             expected="the same rows in every table, in any order",
-            found=f"{comparison.rows_compared:,} rows compared",
+            found=f"{number_of(comparison.rows_compared, 'row')} compared",
             detail=shortened(wrong_rows, SHOWN) or _incomplete(comparison, sorted(open_rows)),
         ),
         Check(
             check=OBJECTS,
             ok=True if not wrong_objects else None if foreign and not lost else False,
             expected="the same definitions",
-            found=f"{comparison.objects_compared:,} objects compared",
+            found=f"{number_of(comparison.objects_compared, 'object')} compared",
             detail=_objects_detail(wrong_objects, len(comparison.rewritten)),
         ),
     ]
@@ -182,7 +182,7 @@ def of_structure(restored: Restored, progress: Progress) -> list[Check]:
         Check(
             check=AMCHECK,
             ok=not checked.problems,
-            found=f"{checked.tables} tables, {checked.indexes} btree indexes",
+            found=f"{number_of(checked.tables, 'table')}, {checked.indexes} btree indexes",
             detail="; ".join(checked.problems),
         )
     ]
@@ -233,4 +233,4 @@ def _objects_detail(wrong: list[str], rewritten: int) -> str:
 
 def rows_in_words(count: int | None) -> str:
     """Word a number of rows; None: there is no such table."""
-    return "no such table" if count is None else f"{count:,} rows"
+    return "no such table" if count is None else number_of(count, "row")

@@ -12,6 +12,7 @@ from ...store.directory import Entry
 from ...store.encodings import HEAD
 from ...store.reading import ZSTD_MAGIC, beginning
 from ...store.tar import Member, MemberHandler, TarDamaged, TarReader
+from ...wording import number_of
 from ..catalog.records import BackupRecord
 from . import archive_configuration
 from .archive import PG_VERSION, Archive, ArchiveContents
@@ -60,7 +61,7 @@ def content_checks(record: BackupRecord[VolumeManifest], archive: Archive) -> li
             check="structure",
             ok=whole and not contents.odd,
             expected="a complete tar archive of files and directories",
-            found=f"{len(contents.files):,} files",
+            found=number_of(len(contents.files), "file"),
             detail=_words([archive.damage] if archive.damage else contents.odd)
             or ("" if whole else "its end can't be read"),
         ),
@@ -117,7 +118,7 @@ def base_backup_checks(contents: ArchiveContents) -> list[Check]:
         Check(
             check="files",
             ok=False if compared.file_faults else None if compared.unchecked else True,
-            expected=f"{compared.compared:,} files as backup_manifest lists them, and no other",
+            expected=f"{number_of(compared.compared, 'file')} as backup_manifest lists them, and no other",
             found=f"{len(compared.file_faults)} faults",
             detail=_words(compared.file_faults) or (unchecked if compared.unchecked else ""),
         ),

@@ -8,6 +8,7 @@ from ...errors import BackupNotValid, again
 from ...models.verification import Check
 from ...postgres.cluster import configuration
 from ...postgres.cluster.configuration import ConfigurationFinding
+from ...wording import number_of
 from .archive import ArchiveContents
 
 CONFIGURATION = "configuration"
@@ -24,7 +25,7 @@ def check(contents: ArchiveContents, *, foreign: bool) -> Check:
     return Check(
         check=CONFIGURATION,
         ok=None if foreign and found else True,
-        found=f"{len(found)} lines" if found else "",
+        found=number_of(len(found), "line") if found else "",
         detail=configuration.described(found),
     )
 

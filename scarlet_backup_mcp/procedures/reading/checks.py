@@ -13,6 +13,7 @@ from ...postgres.dump.refusals import Refusal
 from ...store.directory import Entry
 from ...store.encodings import DESCRIPTIONS, Container, recognise
 from ...store.reading import beginning
+from ...wording import number_of
 from ..catalog.consistency import contradictions
 from ..catalog.records import CLOCK_SLACK, BackupRecord, M
 from .foreign import DumpChoice
@@ -172,7 +173,7 @@ def _encoding_check(container: Container, detail: str, readable: bool | None) ->
 def _damage(found: Examination) -> str:
     if found.damage is None:
         return ""
-    return f"{found.damage}. The intact tables before it have {found.rows:,} rows"
+    return f"{found.damage}. The intact tables before it have {number_of(found.rows, 'row')}"
 
 
 def _table_check(expected: list[TableData], found: list[TableData]) -> Check:
@@ -181,8 +182,8 @@ def _table_check(expected: list[TableData], found: list[TableData]) -> Check:
     return Check(
         check="tables",
         ok=not wrong,
-        expected=f"{len(expected)} tables, {sum(t.rows for t in expected):,} rows",
-        found=f"{len(found)} tables, {sum(t.rows for t in found):,} rows",
+        expected=f"{number_of(len(expected), 'table')}, {number_of(sum(t.rows for t in expected), 'row')}",
+        found=f"{number_of(len(found), 'table')}, {number_of(sum(t.rows for t in found), 'row')}",
         detail="; ".join(_difference(key, before.get(key), after.get(key)) for key in sorted(wrong)[:SHOWN]),
     )
 
@@ -194,7 +195,7 @@ def _difference(key: tuple[str, ...], before: TableData | None, after: TableData
     if after is None:
         return f"{name} is missing"
     if before.rows != after.rows:
-        return f"{name} has {after.rows} rows instead of {before.rows}"
+        return f"{name} has {number_of(after.rows, 'row')} instead of {before.rows}"
     return f"{name} has the right number of rows, but different data"
 
 

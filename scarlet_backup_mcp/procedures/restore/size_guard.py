@@ -36,7 +36,7 @@ class Size:
 
     def told(self, table: str) -> str:
         """Describe how much that is in words."""
-        rows = "an unknown number of rows" if self.rows is None else number_of(self.rows, "row")
+        rows = number_of(self.rows, "row")
         tables = "" if self.tables is None else f" in {number_of(self.tables, 'table')}"
         of_those = "" if self.integrity_rows is None else f", {self.integrity_rows:,} of them in {table}"
         of = " with all other databases" if self.cluster else ""

@@ -118,7 +118,10 @@ def compare_counts(work: Staged, loaded: list[TableData], session: Session, prog
     if differences:
         shown = "; ".join(f"{d.table}: {d.dumped} in the file, {d.counted} loaded" for d in differences[:5])
         raise RestoreFailed(f"The loaded database does not hold the backup's rows: {shown}.")
-    work.did("Compare the rows of every table", f"{work.rows_compared:,} rows in {len(dumped)} tables")
+    work.did(
+        "Compare the rows of every table",
+        f"{number_of(work.rows_compared, 'row')} in {number_of(len(dumped), 'table')}",
+    )
 
 
 def check_integrity_rows(context: BackupContext, planned: SqlPlan, work: Staged, options: Mapping[str, str]) -> None:

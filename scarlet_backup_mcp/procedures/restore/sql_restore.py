@@ -15,6 +15,7 @@ from ...models.results import DependentReport, Restore
 from ...postgres.server.session import Session
 from ...progress import Progress
 from ...store.lock import writer_lock
+from ...wording import number_of
 from .. import durations
 from ..call_notes import CallNotes
 from ..catalog import records
@@ -148,7 +149,7 @@ class SqlRestore:
         assert examination is not None
         work.code_page = examination.code_page
         work.rows_compared = examination.rows
-        work.did("Verify the backup in full", f"{examination.bytes:,} bytes, {examination.rows:,} rows")
+        work.did("Verify the backup in full", f"{examination.bytes:,} bytes, {number_of(examination.rows, 'row')}")
         made = reading.choice.roles if reading.choice else []
         preflight.check_load(self.context, session, planned, examination.roles, preflight.copy_bytes(planned), made)
 

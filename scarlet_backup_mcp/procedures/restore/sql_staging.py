@@ -29,6 +29,7 @@ from ...postgres.server.effective import SEARCH_PATH
 from ...postgres.server.quoting import identifier
 from ...postgres.server.session import OWN_SEARCH_PATH, Session
 from ...progress import Progress
+from ...wording import number_of
 from .. import durations
 from ..catalog.records import BackupRecord
 from ..context import TAG, BackupContext
@@ -131,7 +132,7 @@ def _from_script(
         work.warnings += size_guard.check(
             record.name, brings, planned.now, context.settings.integrity_table, accepted=accepted
         )
-    work.did("Verify the backup in full", f"{examination.bytes:,} bytes, {examination.rows:,} rows")
+    work.did("Verify the backup in full", f"{examination.bytes:,} bytes, {number_of(examination.rows, 'row')}")
     made = reading.choice.roles if reading.choice else []
     preflight.check_load(context, guard, planned, examination.roles, preflight.copy_bytes(planned), made)
     work.did("Check that the server is ready", "space, roles, extensions and names")
@@ -187,7 +188,9 @@ def _require_proof(planned: SqlPlan, work: Staged, rehearsed: Rehearsal) -> None
         if not (rehearsed.loaded and planned.options.accept_violations):
             remedy = None if rehearsed.loaded else HOPELESS
             raise ConstraintViolated(f"{planned.source} can't be loaded as it is: {detail}.", remedy)
-        work.did("Restore it into a sandbox and compare", f"{rehearsed.report.rows_compared:,} rows; {detail}")
+        work.did(
+            "Restore it into a sandbox and compare", f"{number_of(rehearsed.report.rows_compared, 'row')}; {detail}"
+        )
         return
     if verdict == "will_not_load":
         raise WillNotLoad(
@@ -208,7 +211,7 @@ def _require_proof(planned: SqlPlan, work: Staged, rehearsed: Rehearsal) -> None
         raise PreflightFailed(f"A drill could not prove {planned.source}: {detail}", at_any_rate, again(drill="never"))
     if rehearsed.report.proved is None:
         work.warnings.append(f"A drill could not prove {planned.source}: {detail}")
-    work.did("Restore it into a sandbox and compare", f"{rehearsed.report.rows_compared:,} rows")
+    work.did("Restore it into a sandbox and compare", number_of(rehearsed.report.rows_compared, "row"))
 
 
 def _bring_in(

@@ -9,6 +9,7 @@ from ...postgres.server import catalogue as pg
 from ...postgres.server import programs
 from ...postgres.server.counting import count_table
 from ...postgres.server.installation import databases_of_other_collations
+from ...wording import number_of
 from ..context import BackupContext
 from ..own_names import VOLUME_UNDO
 from ..reading.archive import Archive
@@ -103,7 +104,7 @@ def look_at_the_server(context: BackupContext, planned: VolumePlan) -> ServerFou
             wrong.append(f"the databases {', '.join(sorted(missing))} are missing")
         ours = manifest.identity.database == context.database
         if ours and manifest.quiet and rows != manifest.integrity_rows:
-            wrong.append(f"{table} has {rows} rows instead of {manifest.integrity_rows}")
+            wrong.append(f"{table} has {number_of(rows, 'row')} instead of {manifest.integrity_rows}")
         if ours and manifest.integrity_rows and not rows:
             wrong.append(f"{table} is empty or missing")
     if wrong:

@@ -187,8 +187,8 @@ def _restore(context: BackupContext, progress: Progress, planned: VolumePlan, wa
                 raise
             work.integrity_rows = found.integrity_rows
             work.warnings += found.warnings
-            told_of = f"{found.databases} databases, {found.integrity_rows} rows in the integrity table"
-            work.did("Start the server and look at it", told_of)
+            databases, rows = number_of(found.databases, "database"), number_of(found.integrity_rows, "row")
+            work.did("Start the server and look at it", f"{databases}, {rows} in the integrity table")
         reports = _finish(context, contents, journal, progress)
     for report in reports:
         if report.action == "start failed":
@@ -273,7 +273,7 @@ def _read(planned: VolumePlan, work: VolumeRestored, progress: Progress) -> Arch
         work.warnings.append(
             f"{record.name} was copied while its server ran: a restore may have torn data, without any error."
         )
-    work.did("Verify the archive in full", f"{read.bytes:,} bytes, {len(read.contents.files):,} files")
+    work.did("Verify the archive in full", f"{read.bytes:,} bytes, {number_of(len(read.contents.files), 'file')}")
     return read
 
 
@@ -327,7 +327,7 @@ def _bring_in(
             roll_back(context, contents, journal, error)
         raise
     work.files = len(expected)
-    work.did("Unpack it next to the current contents, and read it back", f"{work.files:,} files")
+    work.did("Unpack it next to the current contents, and read it back", number_of(work.files, "file"))
     return contents.incoming
 
 
