@@ -2,6 +2,9 @@
 
     python3 run.py demo [arguments of `scarlet-backup-mcp demo`]
     python3 run.py test [arguments of pytest]
+    python3 run.py bundle [directory]
+
+The last one needs no environment: it writes the .mcpb bundle into `dist`, or the directory.
 
 Standard library only. An older Python 3 can read this file, so that it gets as far as the version check.
 """
@@ -16,11 +19,13 @@ if sys.version_info < (3, 11):  # noqa: UP036 (the version nobody can assume yet
 
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import signal
 import subprocess
 import venv
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -37,6 +42,9 @@ class SetUpFailed(Exception):
 
 def main(arguments: list[str]) -> int:
     """Run the command; its exit code is ours."""
+    if arguments[:1] == ["bundle"] and len(arguments) <= 2:
+        print(bundle(Path(*arguments[1:]) if arguments[1:] else ROOT / "dist"))
+        return 0
     if not arguments or arguments[0] not in LEVELS:
         print(__doc__)
         return 0 if arguments in (["-h"], ["--help"]) else 2
@@ -55,6 +63,23 @@ def main(arguments: list[str]) -> int:
         return become([str(PYTHON), "-m", "pytest", *rest])
     # -P: a file in the user's directory must not stand in for a module.
     return become([str(PYTHON), "-P", "-m", "scarlet_backup_mcp", "demo", *rest])
+
+
+def bundle(directory: Path) -> Path:
+    """Write the .mcpb bundle, the same bytes each time: the package, and what uv needs to install and start it."""
+    sources = [path for path in (ROOT / "scarlet_backup_mcp").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    files = {path.relative_to(ROOT).as_posix(): path for path in sources}
+    files |= {name: ROOT / name for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE")}
+    files |= {path.name: path for path in (ROOT / "bundle").iterdir() if path.is_file()}
+    version = json.loads(files["manifest.json"].read_text(encoding="utf-8"))["version"]
+    directory.mkdir(parents=True, exist_ok=True)
+    target = directory / f"scarlet-backup-mcp-{version}.mcpb"
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(files):
+            entry = zipfile.ZipInfo(name)  # whose time is always the same
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(entry, files[name].read_bytes())
+    return target
 
 
 def set_up(levels: list[str]) -> None:

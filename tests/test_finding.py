@@ -57,13 +57,20 @@ def test_each_step_leads_to_functions_that_are_there(words: str) -> None:
 
 def test_places_that_name_the_owner_are_known() -> None:
     """`OWNER` stands for whoever hosts the project; these are the places to fill in."""
-    places = [
-        (path.relative_to(PROJECT_ROOT).as_posix(), line.strip())
+    text = (PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    [owner] = re.findall(r'^Repository = "https://github\.com/([^/]+)/scarlet-backup-mcp"$', text, re.MULTILINE)
+    places = {
+        (path.relative_to(PROJECT_ROOT).as_posix(), line.strip().replace(owner, "OWNER"))
         for path in project_files()
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
-        if "/OWNER/" in line
-    ]
-    assert places == [("pyproject.toml", 'Repository = "https://github.com/OWNER/scarlet-backup-mcp"')]
+        if f"/{owner}/" in line or f"io.github.{owner}/" in line
+    }
+    assert places == {
+        ("pyproject.toml", 'Repository = "https://github.com/OWNER/scarlet-backup-mcp"'),
+        ("README.md", "<!-- mcp-name: io.github.OWNER/scarlet-backup-mcp -->"),
+        ("server.json", '"name": "io.github.OWNER/scarlet-backup-mcp",'),
+        ("server.json", '"repository": {"url": "https://github.com/OWNER/scarlet-backup-mcp", "source": "github"},'),
+    }
 
 
 def project_files() -> list[Path]:

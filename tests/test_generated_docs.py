@@ -78,11 +78,11 @@ async def test_tools() -> None:
     compare("tools.md", rows())
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+@pytest.mark.parametrize("page", sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")))
 def test_links_lead_somewhere(page: str) -> None:
-    text = (DOCS / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)?(?:#[^)]*)?\)", text):
-        assert not target or (DOCS / target).exists(), target
+    path = DOCS / page
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)?(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+        assert not target or (path.parent / target).exists(), target
 
 
 def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:

@@ -8,7 +8,7 @@ from ..errors import BackupMissing, ConfigurationError, NameRefused
 from ..procedures.catalog import records
 from ..procedures.gate import gate
 from ..settings import Settings
-from .strict_server import NoSuchBackup
+from .strict_server import NoSuchItem
 from .tool_calls import App, app_of, in_thread
 
 
@@ -40,9 +40,9 @@ async def manifest(name: str, ctx: Context[App]) -> str:
             app_of(ctx).settings, lambda context: records.manifest_of(context, context.directory.find(name))
         )
     except (BackupMissing, NameRefused) as error:
-        raise NoSuchBackup(error.message) from None
+        raise NoSuchItem(error.message) from None
     if found is None:
-        raise NoSuchBackup(f"{name} has no manifest.")
+        raise NoSuchItem(f"{name} has no manifest.")
     return found.model_dump_json(indent=1, by_alias=True)
 
 

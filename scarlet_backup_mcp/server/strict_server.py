@@ -20,7 +20,7 @@ RESOURCE_NOT_FOUND = -32002
 """In versions before 2026-07-28, which has -32602 (SEP-2164). The SDK has that one in every version (mcp 2.3.0)."""
 
 
-class NoSuchBackup(ResourceNotFoundError):
+class NoSuchItem(ResourceNotFoundError):
     """The URI is one of ours, but what it names does not exist."""
 
 
@@ -47,7 +47,7 @@ class StrictServer(MCPServer[App]):
         """Read a resource. Raises MCPError for one that does not exist, or that can't be read now."""
         try:
             return await super().read_resource(uri, context)
-        except NoSuchBackup as error:
+        except NoSuchItem as error:
             message = str(error)
         except ResourceNotFoundError:
             uris = [str(resource.uri) for resource in await self.list_resources()]

@@ -31,6 +31,7 @@ from ..settings import TOOLS, Settings
 from .consent import Confirm, confirm_prune, confirm_restore, consent, consent_to_prune, restore_options
 from .icon import ICON
 from .jobs import Jobs
+from .procedure import add_procedure
 from .resources import add_resources, prepare_for_proc_003
 from .strict_server import StrictServer
 from .strict_tool import strict_tool
@@ -127,6 +128,7 @@ def create_server(settings: Settings | ConfigurationError) -> MCPServer[App]:
         subscriptions=False,
     )
     add_resources(server, settings)
+    add_procedure(server, settings)
     if "backup" in served:
         server.prompt(title="Prepare for PROC-003")(prepare_for_proc_003)
     return server
