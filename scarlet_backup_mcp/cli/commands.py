@@ -313,9 +313,9 @@ def integrity_(as_json: bool, quiet: bool, **common: Any) -> None:
 
 
 main.add_command(schedule_)
-main.add_command(completion)
 main.add_command(doctor_)
 main.add_command(init_)
+main.add_command(completion)
 
 
 @main.command("settings")
