@@ -7,12 +7,13 @@ import secrets
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 MEMORY = PROJECT_ROOT / "scarlet_backup_mcp" / "cli" / "demo" / "memory.sql"
 IMAGE = "pgvector/pgvector:pg15"
+
+hypothesis.settings.register_profile("on a busy machine", deadline=None)
+hypothesis.settings.load_profile("on a busy machine")
 
 
 @pytest.fixture(scope="session")
@@ -246,11 +250,10 @@ def _require(missing: str | None) -> None:
         pytest.skip(missing)
 
 
-@pytest.fixture(scope="session")
-def stack(require_docker: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The running Compose project. A user's own Scarlet has other names and is never touched."""
+@contextmanager
+def compose_stack(directory: Path) -> Generator[Stack]:
+    """A running Compose project. A user's own Scarlet has other names and is never touched."""
     project = f"scarlet-test-{secrets.token_hex(4)}"
-    directory = tmp_path_factory.mktemp("stack") / "scarlet"
     shutil.copytree(PROJECT_ROOT / "examples", directory)
     shutil.copy(PROJECT_ROOT / "tests" / "data" / "compose.override.yaml", directory / "override.yaml")
     running = Stack(project, f"{project}-postgres", f"{project}-letta-server-1", directory, secrets.token_urlsafe(18))
@@ -259,6 +262,13 @@ def stack(require_docker: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield running
     finally:
         running.compose("down", "--volumes", "--remove-orphans", "--timeout", "1")
+
+
+@pytest.fixture(scope="session")
+def stack(require_docker: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The Compose project that tests share."""
+    with compose_stack(tmp_path_factory.mktemp("stack") / "scarlet") as running:
+        yield running
 
 
 @pytest.fixture

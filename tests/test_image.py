@@ -33,7 +33,11 @@ pytestmark = [
 def base(require_docker: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """In the place of `python:3.13-slim`, which comes from a registry: Debian with its python3 and venv."""
     directory, tag = tmp_path_factory.mktemp("base"), f"scarlet-test-base-{secrets.token_hex(4)}"
-    subprocess.run(["apt-get", "-qq", "download", "mmdebstrap"], cwd=directory, check=True)
+    # With lists of its own: those of the machine may be old or missing, and are not to be changed.
+    (directory / "lists" / "partial").mkdir(parents=True)
+    apt = ["apt-get", "-qq", "-o", f"Dir::State::lists={directory / 'lists'}", "-o", "APT::Sandbox::User=root"]
+    subprocess.run([*apt, "update"], check=True)
+    subprocess.run([*apt, "download", "mmdebstrap"], cwd=directory, check=True)
     subprocess.run(["dpkg-deb", "-x", str(next(directory.glob("*.deb"))), "tool"], cwd=directory, check=True)
     command = [
         str(directory / "tool" / "usr" / "bin" / "mmdebstrap"),

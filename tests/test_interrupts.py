@@ -42,6 +42,7 @@ runpy.run_module("scarlet_backup_mcp", run_name="__main__", alter_sys=True)
 """
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("where", "arguments"),
     [
@@ -59,6 +60,7 @@ def test_ctrl_c_during_imports_ends_quietly(tmp_path: Path, where: str, argument
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("delay", [0.3, 0.9, 1.5, 2.2])
 def test_ctrl_c_at_any_moment_of_serve_ends_quietly(tmp_path: Path, delay: float) -> None:
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"

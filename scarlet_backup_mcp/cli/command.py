@@ -56,7 +56,7 @@ class Commands(click.Group):
 
 
 def is_setting(parameter: click.Parameter) -> bool:
-    """Tell whether a parameter is the option of a setting that commands share, see `settings_options`."""
+    """Tell whether a parameter is an option that `settings_options` gives to every command."""
     name = parameter.name or ""
     return name.startswith("setting_") and name.removeprefix("setting_") not in SERVING
 

@@ -32,10 +32,9 @@ from ..wording import number_of, size
 from .command import Commands, Schedulable, is_setting
 from .common_options import MOST_LISTED, code_page_option, output_options, settings_options
 from .completion import backup_names, completion
-from .rendering import print_on_stderr, show_prune
+from .rendering import print_on_stderr, show_what_goes
 from .runner import BAD, IMPOSSIBLE, Call, ask, errors, run
 from .schedule_command import schedule_
-from .screen import console
 from .serving import serve
 from .setup_commands import doctor_, init_
 
@@ -263,13 +262,12 @@ def prune_(dry_run: bool, yes: bool, include_undo: bool, as_json: bool, quiet: b
 
     def work(context: BackupContext, progress: Progress, notes: CallNotes) -> Prune:
         would = retention.prune(context, progress, include_undo=include_undo)
-        shown = would.model_copy(update={"confirmation": None, "remedy": None})
         if dry_run or would.confirmation is None:
-            return shown
+            return would
         if not yes:
             freed = size(would.bytes_freed + would.undo_bytes_freed)
             question = f"Remove {number_of(would.removed, 'item')} for good ({freed})?"
-            ask(progress, lambda: show_prune(console(stderr=True), shown), question)
+            ask(progress, lambda: show_what_goes(would), question)
         return retention.prune(
             context, progress, dry_run=False, include_undo=include_undo, confirmed=would.confirmation, notes=notes
         )

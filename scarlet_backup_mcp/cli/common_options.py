@@ -18,26 +18,30 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def settings_options(command: F) -> F:
     """Add an option for each setting."""
-    for name, field in reversed(Settings.model_fields.items()):
-        if name in SERVING:
-            continue
-        default = "" if field.default is None else f"; default: {_spelled(field.default)}"
-        command = click.option(
-            f"--{name.replace('_', '-')}",
-            f"setting_{name}",
-            type=_type_of(field.annotation),
-            help=f"{field.description} [{PREFIX}{name.upper()}{default}]",
-        )(command)
+    for name in reversed(Settings.model_fields):
+        if name not in SERVING:
+            command = _option(name)(command)
     return command
 
 
 def serving_options(command: F) -> F:
     """Add the options of the MCP server alone."""
     for name in reversed(SERVING):
-        help_text = f"{Settings.model_fields[name].description} [{PREFIX}{name.upper()}]"
-        flag: dict[str, Any] = {"is_flag": True, "default": None} if name == "read_only" else {}
-        command = click.option(f"--{name.replace('_', '-')}", f"setting_{name}", help=help_text, **flag)(command)
+        command = _option(name)(command)
     return command
+
+
+def _option(name: str) -> Callable[[F], F]:
+    field = Settings.model_fields[name]
+    default = "" if field.default in (None, "", False) else f"; default: {_spelled(field.default)}"
+    flag: dict[str, Any] = {"is_flag": True, "default": None} if name == "read_only" else {}
+    return click.option(
+        f"--{name.replace('_', '-')}",
+        f"setting_{name}",
+        type=None if flag else _type_of(field.annotation),
+        help=f"{field.description} [{PREFIX}{name.upper()}{default}]",
+        **flag,
+    )
 
 
 def _type_of(annotation: Any) -> Any:

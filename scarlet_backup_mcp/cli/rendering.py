@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 
 import click
@@ -25,9 +24,11 @@ def print_result(result: Model, as_json: bool) -> None:
     if as_json:
         click.echo(printable_json(result.model_dump_json(indent=1, by_alias=True)))
         return
+    if isinstance(result, Prune):
+        result = _for_people(result)
     text = as_used(summaries.describe(result, command_line))
     if isinstance(result, Listing):
-        text = "\n".join([text, *_more(result)])
+        text = _with_more(text, result)
     if not sys.stdout.isatty():
         click.echo(text)
         return
@@ -35,13 +36,21 @@ def print_result(result: Model, as_json: bool) -> None:
     if isinstance(result, Listing):
         _show_listing(screen, result, text)
     elif isinstance(result, Prune):
-        show_prune(screen, result)
+        _show_prune(screen, result, text)
     else:
         if isinstance(result, Verification):
             _show_checks(screen, result)
         show_lines(screen, text)
         if isinstance(result, Integrity) and result.tables:
             _show_tables(screen, result)
+
+
+def print_lines(text: str) -> None:
+    """Print lines about the settings of this machine, which are named as the person sets them."""
+    if sys.stdout.isatty():
+        show_lines(console(), as_used(text))
+    else:
+        click.echo(printable(as_used(text)))
 
 
 def print_on_stderr(text: str) -> None:
@@ -52,10 +61,15 @@ def print_on_stderr(text: str) -> None:
         click.echo(printable(text), err=True)
 
 
-def _more(listing: Listing) -> list[str]:
-    """Say how to see the backups that are not listed."""
+def _with_more(text: str, listing: Listing) -> str:
+    """Say below the backups how to see those that are not listed."""
     more = listing.total_backups - sum(item.state != "partial" for item in listing.backups)
-    return [f"{more} more: --limit {min(listing.total_backups, MOST_LISTED)}"] if more > 0 else []
+    if more <= 0:
+        return text
+    lines, names = text.splitlines(), tuple(f"{printable(item.name)}  " for item in listing.backups)
+    listed = [number for number, line in enumerate(lines) if line.startswith(names)] or [len(lines) - 1]
+    lines.insert(listed[-1] + 1, f"{more} more: --limit {min(listing.total_backups, MOST_LISTED)}")
+    return "\n".join(lines)
 
 
 def _show_listing(screen: Console, listing: Listing, text: str) -> None:
@@ -75,30 +89,42 @@ def _show_listing(screen: Console, listing: Listing, text: str) -> None:
     _show_with_table(screen, text, table)
 
 
-def show_prune(screen: Console, result: Prune) -> None:
-    """Show what a prune removed, or would remove, and why."""
+def show_what_goes(would: Prune) -> None:
+    """Show on stderr what a prune would remove, and why, before it is asked for."""
+    would = _for_people(would).model_copy(update={"remedy": None})
+    _show_prune(console(stderr=True), would, as_used(summaries.describe(would, command_line)))
+
+
+def _for_people(result: Prune) -> Prune:
+    """Leave out what an agent does with a dry run."""
+    if result.confirmation is None:
+        return result
+    return result.model_copy(
+        update={"confirmation": None, "remedy": "Without --dry-run, it asks and then removes them."}
+    )
+
+
+def _show_prune(screen: Console, result: Prune, text: str) -> None:
     sizes = ["unknown" if item.bytes is None else size(item.bytes) for item in result.items]
     cells = [[item.name, space, item.action, item.reason] for item, space in zip(result.items, sizes, strict=True)]
     narrow = [f"{space}  {action}: {reason}" for _, space, action, reason in cells]
     table = Rows(("backup", "size", "what happens", "why"), cells, narrow, right=(1,))
-    _show_with_table(screen, as_used(summaries.describe(result, command_line)), table)
+    _show_with_table(screen, text, table)
 
 
 def _show_with_table(screen: Console, text: str, table: Rows) -> None:
     """Print a summary, with a table in place of its lines about what is in the table."""
     lines = text.splitlines()
-    names = {printable(name) for name, *_ in table.cells}
-    replaced = [n for n, line in enumerate(lines) if _subject(line) in names]
-    first, last = (replaced[0], replaced[-1]) if replaced else (len(lines), len(lines))
+    names = [printable(name) for name, *_ in table.cells]
+    beginnings = (*(f"{name}  " for name in names), *(f"undo point {name}" for name in names))
+    replaced = [number for number, line in enumerate(lines) if line.startswith(beginnings)]
+    first = replaced[0] if replaced else len(lines)
     show_lines(screen, "\n".join(lines[:first]))
     if table.cells:
         show_table(screen, table)
-    show_lines(screen, "\n".join(lines[last + 1 :]))
-
-
-def _subject(line: str) -> str:
-    """Return the name that a line of a listing begins with."""
-    return re.split(r"  |: |, ", line.removeprefix("undo point "), maxsplit=1)[0]
+    show_lines(
+        screen, "\n".join(line for number, line in enumerate(lines) if number > first and number not in replaced)
+    )
 
 
 def _show_tables(screen: Console, result: Integrity) -> None:

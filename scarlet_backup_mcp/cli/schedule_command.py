@@ -7,9 +7,8 @@ from typing import Any, get_args
 import click
 
 from ..models.common import BackupLevel, Compression, Kind
-from ..procedures.call_notes import CallNotes
-from ..procedures.context import BackupContext
-from ..schedules import Every, ScheduleReport, System, Weekday, job_name, lines, schedule, unschedule
+from ..procedures.audit.scheduling import schedule_backups
+from ..schedules import Every, System, Weekday, lines
 from ..store.names import SUFFIXES
 from .command import Command
 from .common_options import settings_options
@@ -60,28 +59,20 @@ def schedule_(
         raise click.UsageError(f"--job names the job; leave out {' and '.join(_OPTIONS[name] for name in named)}.")
     if compression is not None and (kind, compression) not in SUFFIXES:
         raise click.UsageError(f"A backup of kind {kind} can't have compression {compression}.")
-    on: Weekday = weekday or "sunday"
-    of_backup = [f"--verify={verify}"]
-    of_backup += [f"--compression={compression}"] if compression else []
-    of_backup += ["--prune"] if prune else []
     with errors(as_json):
-        settings = settings_of(common)
-        name = job or job_name(settings, every, kind)
-
-        def work(_: CallNotes | None = None) -> ScheduleReport:
-            if remove:
-                return unschedule(name, system=system)
-            return schedule(
-                settings, every, at, kind=kind, weekday=on, options=of_backup, system=system, install=install
-            )
-
-        if install or remove:
-            arguments: dict[str, Any] = {"job": name, "remove": remove, "system": system}
-            if not remove:
-                arguments |= {"every": every, "at": at, "weekday": on if every == "weekly" else None, "kind": kind}
-                arguments |= {"compression": compression, "verify": verify, "prune": prune}
-            with BackupContext(settings) as context:
-                report = Call("schedule", arguments).make(context, work)
-        else:
-            report = work()
+        report = schedule_backups(
+            settings_of(common),
+            Call("schedule").client,
+            every=every,
+            at=at,
+            weekday=weekday,
+            kind=kind,
+            compression=compression,
+            verify=verify,
+            prune=prune,
+            system=system,
+            install=install,
+            remove=remove,
+            job=job,
+        )
         click.echo(report.model_dump_json(indent=1) if as_json else "\n".join(lines(report)))

@@ -16,11 +16,15 @@ from ..redaction import printable
 
 GOOD, DOUBTFUL, BAD = "green", "yellow", "red"
 _MEANINGS = (
-    (r"^(Warning|warning):", DOUBTFUL),
-    (r"^(Error|error):", BAD),
+    (r"^ok\b", GOOD),
+    (r"^(Warning|warning|warn)\b", DOUBTFUL),
+    (r"^(Error|error|fail)\b", BAD),
     (r"\bNOT\b[^.,;:]*", BAD),
     (r"^PROC-003 may go ahead\.", GOOD),
     (r"^Healthy\b", GOOD),
+    (r"^ok\b", GOOD),
+    (r"^warn\b", DOUBTFUL),
+    (r"^fail\b", BAD),
     (r" is valid\b", GOOD),
     (r"(?<!NOT )\bthe same data came back\b", GOOD),
 )

@@ -20,8 +20,10 @@ from ..progress import Progress
 from ..redaction import printable, printable_json
 from .bar import PipedProgress
 from .command import Command
-from .common_options import output_options, settings_options
+from .common_options import output_options, serving_options, settings_options
+from .rendering import print_lines, print_on_stderr
 from .runner import BAD, ask, errors, settings_of
+from .setting_names import as_used
 
 _workspace = click.option(
     "--workspace",
@@ -31,7 +33,7 @@ _workspace = click.option(
 )
 
 
-@click.command("doctor", cls=Command)
+@click.command("doctor", cls=Command, short_help="Look at all that a backup needs here, and say what to do.")
 @click.option("--fix", is_flag=True, help="Make the backup directory and close it to other users; nothing else.")
 @_workspace
 @output_options
@@ -43,16 +45,16 @@ def doctor_(fix: bool, workspace: Path, as_json: bool, quiet: bool, **common: An
     if as_json:
         click.echo(printable_json(report.model_dump_json(indent=1)))
     else:
-        for check in report.checks:
-            click.echo(printable(_line(check)))
+        print_lines("\n".join(map(_line, report.checks)))
     sys.exit(0 if report.good else BAD)
 
 
-@click.command("init", cls=Command)
+@click.command("init", cls=Command, short_help="Add this server to the MCP clients of this machine.")
 @click.option("--client", "keys", type=click.Choice(KEYS), multiple=True, help="[default: those found here]")
 @_workspace
 @click.option("--remove", is_flag=True, help="Take the entry out again.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@serving_options
 @settings_options
 def init_(keys: tuple[str, ...], workspace: Path, remove: bool, yes: bool, **common: Any) -> None:
     """Add this server to the MCP clients of this machine, with the settings given here, after showing the changes."""
@@ -112,7 +114,7 @@ def _make(change: Change) -> bool:
     try:
         kept = apply(change)
     except ClientFileError as error:
-        click.echo(printable(f"{title}: {error.message} {error.remedy}"), err=True)
+        print_on_stderr(as_used(f"{title}: {error.message} {error.remedy}"))
         return False
     done = {"add": "added to", "update": "updated in", "remove": "taken out of"}[change.action]
     copy = f" The file as it was: {kept}" if kept else ""

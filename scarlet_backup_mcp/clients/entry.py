@@ -32,7 +32,8 @@ def entry_for(settings: Settings, environment: Mapping[str, str], *, shared: boo
     password, and for an installation in a cache.
     """
     command, args = _command(environment, bare=shared)
-    values: dict[str, object] = {PREFIX + name.upper(): getattr(settings, name) for name in settings.model_fields_set}
+    given = settings.model_fields_set - {"on_failure"}  # which is for schedules
+    values: dict[str, object] = {PREFIX + name.upper(): getattr(settings, name) for name in given}
     plain = {
         name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in values.items()
     }

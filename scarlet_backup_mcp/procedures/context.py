@@ -85,7 +85,8 @@ class BackupContext:
             tag = TAG
         container_info = self.container_info if self.settings.via == "docker" else None
         where = Whereabouts(self.host, container_info.data_directory if container_info else None)
-        return Server(self.host, self._user(), self._passwords, tag, where)
+        user = self._connection.get("PGUSER", self.settings.user)
+        return Server(self.host, user, self._passwords, tag, where)
 
     @property
     def maintenance_database(self) -> str:
@@ -186,9 +187,6 @@ class BackupContext:
         self.close()
 
     # --------------------------------------------------------------------------------------------------------------
-
-    def _user(self) -> str:
-        return self._connection.get("PGUSER", self.settings.user)
 
     @cached_property
     def _passwords(self) -> Mapping[str, str]:

@@ -18,6 +18,7 @@ from ..clients.known import McpClient, clients
 from ..errors import BackupToolError, EngineUnreachable, HostError
 from ..hosts import ContainerInfo, free_bytes_of
 from ..models.common import Kind
+from ..models.results import ScheduledRun
 from ..models.setup import SetupCheck, SetupReport, Status
 from ..postgres.server import catalogue as pg
 from ..postgres.server import counting
@@ -267,16 +268,17 @@ def _schedule(context: BackupContext, report: _Report, directory: BackupDirector
     if not installed:
         report.add("warn", "schedule", f"No scheduled backup is registered with {system_here()}.", remedy)
         return
-    runs = {}
+    runs: dict[str | None, ScheduledRun] = {}
     if directory is not None:
         with suppress(BackupToolError):
-            runs = {run.job: run for run in map(run_of, audit.last_runs(directory.path))}
+            runs = {run.job: run_of(run) for run in reversed(audit.last_runs(directory.path))}
     for name in installed:
         run = runs.get(name)
         if run is None:
             report.add("warn", "schedule", f"{name} is registered and has not run yet.", "Look again after its time.")
         elif run.outcome != "ok":
-            report.add("fail", "schedule", no_success(run), remedy_of(run))
+            status: Status = "warn" if run.outcome == "begun" else "fail"
+            report.add(status, "schedule", no_success(run), remedy_of(run))
         elif datetime.now(UTC) - run.time > LONGEST_PAUSE[jobs[name]]:
             message = f"{name} is registered, but its last run was on {run.time:%Y-%m-%d %H:%M} UTC."
             report.add("fail", "schedule", message, f"See why {system_here()} does not start it. {remedy}")

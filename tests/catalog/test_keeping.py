@@ -4,6 +4,7 @@ on the command line."""
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import psycopg
@@ -185,7 +186,7 @@ async def test_backup_that_is_marked_over_mcp_stays(made: Made, full: Full, era:
     async with agent(full.settings, era, User()) as it:
         kept = (await it.call("backup", keep=True))["name"]
         plain = [put(full.shelf, made, -seconds / 86400) for seconds in (2, 3, 4)]
-        listed = {item["name"]: item["keep"] for item in (await it.call("list_backups"))["backups"]}
+        listed = {item["name"]: item.get("keep", False) for item in (await it.call("list_backups"))["backups"]}
         assert [listed[name] for name in (kept, *plain)] == [True, False, False, False]
         done = await it.call("prune_backups", dry_run=False)
         reasons = {item["name"]: item["reason"] for item in done["items"] if item["action"] == "kept"}
@@ -229,15 +230,17 @@ def test_prune_through_a_pipe_needs_a_word(full: Full) -> None:
 
 
 @posix_only
-def test_prune_on_a_terminal_asks_for_words_that_only_this_list_has(full: Full) -> None:
-    for typed, code in (("yes", 2), ("\x03", 130), (None, 0)):
+def test_prune_on_a_terminal_shows_what_goes_and_asks_yes_or_no(full: Full) -> None:
+    for typed, code in (("\r", 2), ("no\r", 2), ("\x03", 130), ("y\r", 0)):
         with terminal(full.command_line, "prune") as screen:
-            screen.read_until("to go on")
+            screen.read_until("[y/N]: ")
             asked = screen.text
-            assert [name in asked for name in full.names] == [False, False, True, True, True]
+            going = [re.search(rf"{name} .* would be removed ", asked) is not None for name in full.names]
+            assert going == [False, False, True, True, True]
             assert "dry_run" not in asked
+            assert "confirmation" not in asked
             assert full.there() == full.names
-            screen.type(typed if typed == "\x03" else f"{typed or asked.split(chr(39))[-2]}\n")
+            screen.type(typed)
             assert screen.end() == code, screen.text
     assert full.there() == full.names[:2]
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from scarlet_backup_mcp.cli.commands import main
 from scarlet_backup_mcp.models.results import Backup, ErrorReport, Integrity, Kept, Listing, Restore
 from scarlet_backup_mcp.models.verification import Verification
-from scarlet_backup_mcp.settings import PREFIX, Settings, load_settings
+from scarlet_backup_mcp.settings import PREFIX, SERVING, Settings, load_settings
 
 from ..conftest import LocalDatabase
 from ..helpers.command_line import AGENTS, ROWS, CommandLine, directory_of, posix_only
@@ -170,6 +170,7 @@ UNUSABLE = {
     "on_failure": "/no/such-program",
     "gate_minutes": "0",
     "ask": "loudly",
+    "lang": "latin",
     "gate_level": "quick",
     "drill_bytes": "-1",
     "drill_days": "-1",
@@ -179,6 +180,7 @@ UNUSABLE = {
     "keep_weekly": "many",
     "keep_monthly": "10001",
 }
+SHARED = [name for name in Settings.model_fields if name not in SERVING]
 NEVER_REFUSED = {"dsn", "on_failure"}
 """Whatever text they are, they are tried out only."""
 
@@ -187,7 +189,7 @@ def test_every_setting_is_an_option_that_overrides_the_environment(
     local_database: LocalDatabase, local: Settings, command_line: CommandLine
 ) -> None:
     """What the environment says can't be used, so each option has to count."""
-    assert sorted(UNUSABLE) == sorted(Settings.model_fields)
+    assert sorted(UNUSABLE) == sorted(SHARED)
     command_line.environment |= {PREFIX + name.upper(): value for name, value in UNUSABLE.items()}
     refused = command_line.run("backup")
     assert refused.returncode == 2
@@ -207,6 +209,7 @@ def test_every_setting_is_an_option_that_overrides_the_environment(
         "integrity_table": "messages",
         "on_failure": "true",
         "ask": "conversation",
+        "lang": "it",
         "gate_minutes": "5",
         "gate_level": "unproved",
         "drill_bytes": "1",
@@ -250,13 +253,14 @@ def test_help_tells_commands(no_engine: CommandLine) -> None:
 def test_help_of_a_command_shows_its_own_options_and_where_the_settings_are(command: str) -> None:
     shown = CliRunner().invoke(main, [command, "-h"], prog_name="scarlet-backup-mcp").output
     assert re.search(r"\nSettings:\n  --dir, --container and \d+ more: see `scarlet-backup-mcp settings`\.\n$", shown)
-    assert PREFIX not in shown
-    assert "--gate-minutes" not in shown
+    for name in SHARED:
+        assert PREFIX + name.upper() not in shown
+    assert [f"--{name.replace('_', '-')}" in shown for name in SERVING] == [command == "serve"] * len(SERVING)
 
 
 def test_settings_are_listed_with_their_types(no_engine: CommandLine) -> None:
     shown = no_engine.run("settings").stdout
-    for name in Settings.model_fields:
+    for name in SHARED:
         assert f"--{name.replace('_', '-')} " in shown, name
         assert PREFIX + name.upper() in shown, name
     for typed in ("--dir PATH", "--gate-minutes INTEGER", "--sandbox-cache BOOLEAN", "--via [docker|local]"):
@@ -334,6 +338,17 @@ def test_without_an_engine_nobody_knows_where_backups_lie(no_engine: CommandLine
         assert done.returncode == 2, command
         assert "(engine_unreachable)" in done.stderr or "(backup_dir_unknown)" in done.stderr, command
     assert list(no_engine.directory.iterdir()) == [], "never the current directory"
+
+
+def test_list_says_how_to_see_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    for day in range(1, 4):
+        (tmp_path / f"x_2026110{day}_000000.sql").write_bytes(b"--\n")
+    lines = CliRunner().invoke(main, ["list", "--dir", str(tmp_path), "--limit", "1"]).output.splitlines()
+    newest = next(number for number, line in enumerate(lines) if line.startswith("x_20261103"))
+    assert lines[newest + 1] == "2 more: --limit 3"
+    everything = CliRunner().invoke(main, ["list", "--dir", str(tmp_path)]).output
+    assert "--limit" not in everything
 
 
 # -- pipes -----------------------------------------------------------------------------------------------------------

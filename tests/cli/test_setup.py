@@ -102,11 +102,14 @@ def test_init_writes_no_password(setup: CommandLine, home: Path) -> None:
 @posix_only
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("\x03", 130)])
 def test_init_on_a_terminal(setup: CommandLine, home: Path, answer: str, code: int) -> None:
-    with terminal(setup, "init", "--client", "cursor") as screen:
+    with terminal(setup, "init", "--client", "cursor", "--read-only") as screen:
         screen.read_until("Make these changes?")
         screen.type(answer if answer == "\x03" else f"{answer}\n")
         assert screen.end() == code
-    assert (home / ".cursor" / "mcp.json").exists() == (code == 0)
+    path = home / ".cursor" / "mcp.json"
+    assert path.exists() == (code == 0)
+    if code == 0:
+        assert json.loads(path.read_bytes())["mcpServers"][NAME]["env"]["SCARLET_BACKUP_READ_ONLY"] == "true"
 
 
 # doctor

@@ -134,24 +134,6 @@ def test_restore_asks_with_the_facts_and_goes_on(
 
 
 @posix_only
-def test_prune_shows_what_goes_and_asks_yes_or_no(local: Settings, command_line: CommandLine) -> None:
-    old, new = (command_line.answer(Backup, 0, "backup", "--verify", "full").name for _ in range(2))
-    rules = ("--keep-last=1", "--keep-daily=0", "--keep-weekly=0", "--keep-monthly=0")
-    for typed, code, left in [
-        ("\r", 2, {old, new}),
-        ("no\r", 2, {old, new}),
-        ("\x03", 130, {old, new}),
-        ("y\r", 0, {new}),
-    ]:
-        with terminal(command_line, "prune", *rules) as screen:
-            screen.read_until("[y/N]: ")
-            assert re.search(rf"{old} .* would be removed ", screen.text)
-            screen.type(typed)
-            assert screen.end() == code, screen.text
-        assert {path.name for path in directory_of(local).glob("*.sql")} == left, typed
-
-
-@posix_only
 def test_restore_is_stale_when_the_database_changed_under_the_question(
     local_database: LocalDatabase, restorable: Backup, command_line: CommandLine
 ) -> None:

@@ -164,7 +164,7 @@ def test_restore_with_a_drill_loads_the_backup_once_it_is_proved(databases: Data
     assert (again.drill, again.source_proved_at) == (None, restored.source_proved_at)
 
 
-def test_a_foreign_file_does_what_it_does_in_the_throw_away_server_only(
+def test_a_foreign_file_does_what_it_does_in_the_sandbox_server_only(
     databases: Databases, shared: SandboxServers
 ) -> None:
     """A file with the same objects in another order: its trigger sees the rows come, that of a dump does not."""

@@ -223,7 +223,7 @@ def run_of(settings: Settings, outcome: str, days: float) -> AuditEntry:
             "arguments": {"scheduled": job_name(settings, "daily")},
             "client": Client(name="schedule"),
             "outcome": outcome,
-            "code": None if outcome == "ok" else "disk_full",
+            "code": "disk_full" if outcome == "error" else None,
             "message": "It did." if outcome == "ok" else "There is no space left.",
             "duration_seconds": 1.0,
         }
@@ -231,7 +231,8 @@ def run_of(settings: Settings, outcome: str, days: float) -> AuditEntry:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "days", "status"), [("ok", 0.5, "ok"), ("ok", 3, "fail"), ("error", 0.5, "fail"), (None, 0, "warn")]
+    ("outcome", "days", "status"),
+    [("ok", 0.5, "ok"), ("ok", 3, "fail"), ("error", 0.5, "fail"), ("begun", 0, "warn"), (None, 0, "warn")],
 )
 def test_the_last_run_of_a_schedule(
     here: Shelf, look: Look, registered: list[str], outcome: str | None, days: float, status: str

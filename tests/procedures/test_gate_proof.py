@@ -246,7 +246,7 @@ def test_proof_holds_on_its_own_image_only_and_until_a_later_drill_fails(letta: 
 def test_drill_that_can_not_be_made_fails_no_backup(
     letta: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    made = take(without_a_throw_away_server(letta, monkeypatch, tmp_path))
+    made = take(without_a_sandbox_server(letta, monkeypatch, tmp_path))
     assert (made.good, made.drill, made.safe_to_proceed) == (True, None, False)
     not_proved(made)
     assert "The drill could not be done" in made.reasons[-1]
@@ -258,14 +258,14 @@ def test_drill_that_was_only_due_again_and_can_not_be_made_leaves_the_proof_of_b
 ) -> None:
     first = take(letta)
     edit_outcome(letta, first.name, at=(first.created_at - timedelta(days=8)).isoformat())
-    made = take(without_a_throw_away_server(letta, monkeypatch, tmp_path))
+    made = take(without_a_sandbox_server(letta, monkeypatch, tmp_path))
     assert (made.good, made.drill, made.proved_by, made.safe_to_proceed) == (True, None, "full", True)
     since = f"{first.created_at - timedelta(days=8):%Y-%m-%d %H:%M} UTC"
     stands = f"The proof of these definitions from {since} still holds; the full drill that was due could not be done: "
     assert made.reasons[-1].startswith(stands)
 
 
-def without_a_throw_away_server(letta: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
+def without_a_sandbox_server(letta: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
     """Where there are only clients' programs."""
     monkeypatch.setattr(drills, "sandbox_server", sandbox_server)
     clients = tmp_path / "bin"

@@ -78,7 +78,7 @@ def inspected(ready: SandboxServer) -> dict[str, Any]:
     return json.loads(run_docker("inspect", name))[0]
 
 
-def test_throw_away_server_may_use_as_much_as_the_live_one(letta: Settings) -> None:
+def test_sandbox_server_may_use_as_much_as_the_live_one(letta: Settings) -> None:
     with BackupContext(letta) as context, sandbox_server(context, Progress()) as ready:
         host = inspected(ready)["HostConfig"]
         asked = "SELECT current_setting('maintenance_work_mem') AS memory"

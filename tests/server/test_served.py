@@ -76,6 +76,7 @@ async def test_no_call_of_a_tool_that_is_not_served_is_suggested(idle: Settings,
     assert errors[1] == errors[0] | {"next_call": None}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("arguments", "variables"),
     [

@@ -519,6 +519,7 @@ MEASURE = """
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="The peak that /proc tells is of this program only.")
 def test_a_large_file_is_read_fast_at_flat_memory(tmp_path: Path) -> None:
     floats = "0.0123456,-0.5432101," * 40 + "\n"

@@ -22,6 +22,7 @@ from rich.console import Console
 
 from ...errors import HostError
 from ...settings import PREFIX
+from .. import screen
 from .embedded import EmbeddedServer
 
 DATABASE = "letta"
@@ -32,7 +33,7 @@ LOSS = "TRUNCATE letta.agents CASCADE"
 
 def show() -> bool:
     """Run the whole demo; whether everything came back as it was."""
-    console = Console(highlight=False)
+    console = screen.console()
     with tempfile.TemporaryDirectory(prefix="scarlet-backups-") as directory:
         console.print("Starting a throw-away PostgreSQL and filling a small Scarlet memory…")
         with EmbeddedServer() as server:

@@ -126,7 +126,7 @@ def findings(files: Mapping[str, bytes], names: Iterable[str], live: Mapping[str
     for name, reason in ((HBA, _of_rule), (IDENT, _of_mapping)):
         for line, text in _joined(files.get(name, b"")):
             if why := reason(fields := [field for field in _FIELD.findall(text) if not field.startswith("#")]):
-                found.append(ConfigurationFinding(name, line, _rule(fields), why))
+                found.append(ConfigurationFinding(name, line, _shown(" ".join(fields[:4]))[1:-1], why))
     return found
 
 
@@ -251,10 +251,6 @@ def _of_mapping(fields: list[str]) -> str:
         return "reads rules from another file" if fields else ""
     wide = any(field.replace('"', "").startswith("/") for field in fields[1:]) or fields[2:] == ["all"]
     return "lets in every user whose name matches" if wide else ""
-
-
-def _rule(fields: list[str]) -> str:
-    return _shown(" ".join(fields[:4]))[1:-1]
 
 
 def _joined(text: bytes) -> Iterator[tuple[int, str]]:

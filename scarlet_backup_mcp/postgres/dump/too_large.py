@@ -33,8 +33,5 @@ def too_large_table(stderr: str) -> tuple[str, str] | None:
 
 def without_rows_of(table: tuple[str, str]) -> str:
     """Return pg_dump's option that leaves a table's rows out."""
-    return f"--exclude-table-data={'.'.join(map(_pattern, table))}"
-
-
-def _pattern(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    pattern = ".".join('"' + name.replace('"', '""') + '"' for name in table)
+    return f"--exclude-table-data={pattern}"

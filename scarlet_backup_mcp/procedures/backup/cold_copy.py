@@ -145,17 +145,13 @@ def _mount(container_info: ContainerInfo) -> Mount:
             "memory, and was lost when it stopped.",
             "The list of backups shows what can be restored. Put the data directory on a volume.",
         )
-    if container_info.mounts_inside:
+    if inside := ", ".join(other.destination for other in container_info.mounts_inside):
         raise VolumeUnsupported(
-            "Other volumes or directories are mounted inside the data directory "
-            f"({_words(container_info.mounts_inside)}), and an archive holds the data directory only.",
+            f"Other volumes or directories are mounted inside the data directory ({inside}), and an archive holds the "
+            "data directory only.",
             f"Start the server and take an SQL backup with kind sql. {data_directory.BY_HAND}",
         )
     return mount
-
-
-def _words(mounts: list[Mount]) -> str:
-    return ", ".join(mount.destination for mount in mounts)
 
 
 def _require_unused(context: BackupContext, container_info: ContainerInfo, mount: Mount) -> None:

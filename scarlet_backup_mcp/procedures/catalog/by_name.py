@@ -46,7 +46,7 @@ def full_name(context: BackupContext, name: str) -> str:
     near = nearest(name, [of.name for of in there])
     raise BackupMissing(
         f"There is no backup {name} in {context.directory.path}. The nearest: {near}.",
-        "Choose one by its whole name; the list shows more about each.",
+        "Choose one by its whole name; the list also shows the undo points.",
         NextCall(tool="list_backups"),
     )
 

@@ -9,7 +9,7 @@ handed over what it created.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -70,7 +70,8 @@ class LoadRole:
         runs code of the file, and no settings remain that the role gave the database. Owners come first, each in its
         own transaction: REASSIGN locks all the rest at once. Raises LoadFailed."""
         script = [*put_off.owners, *login_roles.taking_over(self.name, server.user, database), *put_off.statements]
-        load(server, database, "the file's owners and privileges", _lines(script), options, progress)
+        lines = (statement + b"\n" for statement in script)
+        load(server, database, "the file's owners and privileges", lines, options, progress)
 
 
 @contextmanager
@@ -131,8 +132,3 @@ TRUSTING = (
     "code runs with a superuser's rights."
 )
 """How to load a file if one trusts its author; the call is this one with drill `never`."""
-
-
-def _lines(statements: Iterable[bytes]) -> Generator[bytes]:
-    for statement in statements:
-        yield statement + b"\n"

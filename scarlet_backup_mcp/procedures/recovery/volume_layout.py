@@ -151,7 +151,9 @@ class VolumeLayout:
         Reads them all."""
         script = 'cd "$1" && find . -type f -exec sha256sum {} +'
         said = output(self.host, ["sh", "-c", script, "sh", self.incoming], progress)
-        found = {name.removeprefix("./"): digest for digest, name in (_digest(line) for line in said.splitlines())}
+        found = {
+            name.removeprefix("./"): digest for digest, _, name in (line.partition("  ") for line in said.splitlines())
+        }
         expected = {name: file.sha256 for name, file in files.items()}
         return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
 
@@ -274,8 +276,3 @@ def _in_short(said: str) -> str:
     if (between := len(lines) - SHOWN - 1) > 0:
         lines[SHOWN:-1] = [f"at least {between:,} lines more"]
     return "; ".join(lines).removesuffix(".")
-
-
-def _digest(line: str) -> tuple[str, str]:
-    digest, _, name = line.partition("  ")
-    return digest, name

@@ -50,7 +50,8 @@ def verify_volume(
         reading.warnings += warnings_of(reading.checks)
         if record.manifest is not None or record.detail:
             reading.warnings += outcomes.keep(context, entry, read.sha256, reading.checks)
-        if level == "drill" and reading.drillable:
+        intact = all(check.ok is not False or check.check in HARMLESS for check in reading.checks)
+        if level == "drill" and intact:
             reading.drill, drilled = drill_volume(context, record, read, progress)
             reading.warnings += outcomes.keep(context, entry, read.sha256, reading.checks, reading.drill)
             reading.checks += drilled
@@ -67,11 +68,6 @@ class ArchiveReading:
     archive: Archive | None = None
     drill: Drill | None = None
     warnings: list[str] = field(default_factory=list[str])
-
-    @property
-    def drillable(self) -> bool:
-        """Whether nothing is wrong that prevents a drill."""
-        return all(check.ok is not False or check.check in HARMLESS for check in self.checks)
 
 
 def _report(
