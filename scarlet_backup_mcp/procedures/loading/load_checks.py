@@ -73,7 +73,7 @@ def of_contents(comparison: Comparison, report: Drill, *, foreign: bool, excused
             ok=True if not wrong_objects else None if foreign and not lost else False,
             expected="the same definitions",
             found=f"{comparison.objects_compared:,} objects compared",
-            detail=_objects_detail(wrong_objects, len(comparison.rewritten)),
+            detail=shortened(wrong_objects, SHOWN) + _to_mend(wrong_objects) or _normalised(len(comparison.rewritten)),
         ),
     ]
 
@@ -225,10 +225,12 @@ def _incomplete(comparison: Comparison, spelt: list[str]) -> str:
     return "; ".join(f"{words} {shortened(names, SHOWN)}" for names, words in parts if names)
 
 
-def _objects_detail(wrong: list[str], rewritten: int) -> str:
-    if wrong:
-        return shortened(wrong, SHOWN) + (f" ({MEND})" if any(what.startswith(MEANING) for what in wrong) else "")
-    return f"the server spells {rewritten} of them differently, with the same meaning" if rewritten else ""
+def _to_mend(wrong: list[str]) -> str:
+    return f" ({MEND})" if any(what.startswith(MEANING) for what in wrong) else ""
+
+
+def _normalised(count: int) -> str:
+    return f"the server spells {count} of them differently, with the same meaning" if count else ""
 
 
 def rows_in_words(count: int | None) -> str:
