@@ -113,7 +113,7 @@ def _server(context: BackupContext, report: _Report, progress: Progress) -> int 
             session.ping()
             version, databases = pg.server_facts(session).version, pg.databases(session)
             before = time.time()
-            clock = float(session.rows("SELECT extract(epoch FROM pg_catalog.clock_timestamp()) AS now")[0]["now"])
+            clock = pg.clock(session)
             after = time.time()
         if name not in databases:
             there = ", ".join(sorted(databases))

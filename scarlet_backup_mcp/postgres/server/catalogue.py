@@ -70,6 +70,11 @@ def server_facts(session: Session) -> ServerFacts:
     return ServerFacts(**row)
 
 
+def clock(session: Session) -> float:
+    """Read the server's clock, in seconds since 1970."""
+    return float(session.rows("SELECT extract(epoch FROM clock_timestamp()) AS now")[0]["now"])
+
+
 def databases(session: Session) -> dict[str, DatabaseFacts]:
     """List every database of the server by name."""
     rows = session.rows(
