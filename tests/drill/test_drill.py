@@ -346,7 +346,7 @@ async def test_an_agent_has_a_proved_backup_in_one_call(databases: Databases) ->
         found = await client.call("verify_backup", backup=taken["name"], level="drill", on_live_server=True)
         assert (found["proved"], found["drill"]["proved"], found["level"]) == (True, True, "drill")
         listing = await client.call("list_backups")
-        assert listing["backups"][0]["proved_at"] == found["proved_at"]
+        assert listing["backups"][0]["proved_at"] == found["proved_at"][: len("2026-11-30")]
 
 
 def test_the_command_line_tells_a_drill_in_words_and_by_its_code(databases: Databases, shared: SandboxServers) -> None:
@@ -363,7 +363,7 @@ def test_the_command_line_tells_a_drill_in_words_and_by_its_code(databases: Data
     code, text = run("verify", "latest", "--level", "drill")
     assert code == 0
     assert re.search(r"is valid, proved by a restore drill on \d{4}-\d\d-\d\d \d\d:\d\d UTC \(level drill", text)
-    assert "PostgreSQL 18.6: the same data came back. 3 rows and" in text
+    assert "PostgreSQL 18.6: the same data came back. Compared: 3 rows and" in text
     assert re.search(r"A restore should take about \d+ s\.", text)
     databases.pg_dump(settings)
     code, text = run("verify", "old.sql", "--level", "drill")

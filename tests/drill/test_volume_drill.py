@@ -141,7 +141,7 @@ def assert_proved(report: Verification, version: int) -> None:
     assert check(report, "drill_amcheck").found.startswith("bench: 4 tables, 3 btree indexes; letta: ")
     assert check(report, "drill_integrity").found == "2 rows"
     assert "1 prepared transactions" in " ".join(drilled.warnings)
-    assert "the same data came back. 554 rows and " in summaries.describe(report)
+    assert "the same data came back. Compared: 554 rows and " in summaries.describe(report)
 
 
 def assert_kept_from_starting(report: Backup | Verification) -> None:
