@@ -227,7 +227,7 @@ async def test_an_agent_is_shown_the_choices_and_names_one(live: Place) -> None:
         assert error_of(wrong)["code"] == "arguments_invalid"
         done = await it.call("restore", backup=OLD, accept_foreign=True, code_page=850, wait_seconds=0)
         assert done["drill"]["proved"] is True
-        assert (await it.call("list_backups"))["backups"][0]["proved_at"] == done["source_proved_at"]
+        assert done["source_proved_at"].startswith((await it.call("list_backups"))["backups"][0]["proved_at"])
     assert live.differences(dump) == []
 
 
