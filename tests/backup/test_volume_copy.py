@@ -136,6 +136,7 @@ def run_by_hand(block: int, box: Box, made: str, directory: Path) -> str:
     return said
 
 
+@pytest.mark.long
 def test_documented_commands_bring_the_whole_cluster_back_and_the_old_one_after_it(
     under_load: tuple[Settings, Backup, list[str]], busy: Box, tmp_path: Path
 ) -> None:

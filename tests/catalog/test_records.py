@@ -380,6 +380,7 @@ def test_undo_points_of_this_database_are_listed_newest_first(
 # Speed
 
 
+@pytest.mark.long
 def test_each_of_a_thousand_backups_is_listed_as_fast_as_each_of_a_hundred(made: Made, tmp_path: Path) -> None:
     """Manifests of 49 tables, as Letta has them. The processor's time is taken, since other work may go on beside."""
 

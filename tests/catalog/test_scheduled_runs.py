@@ -218,6 +218,7 @@ def told_begun(settings: Settings) -> bool:
     return any(entry.outcome == "begun" for entry in read(settings.dir, 5).entries)
 
 
+@pytest.mark.long
 def test_killed_scheduled_run_is_told_until_the_next_good_one(scheduled: Scheduled, database: LocalDatabase) -> None:
     assert scheduled.run(0) == []
     command = [sys.executable, "-m", "scarlet_backup_mcp", "backup", "--scheduled", JOB]

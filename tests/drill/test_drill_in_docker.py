@@ -34,6 +34,7 @@ from ..helpers.drill import (
 from ..helpers.restore import Watch
 
 
+@pytest.mark.long
 def test_in_a_container_scarlets_memory_is_proved_while_hers_runs_and_while_it_does_not(
     scarlet: Stack, fresh: SandboxServers, tmp_path: Path
 ) -> None:

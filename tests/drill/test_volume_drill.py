@@ -248,6 +248,7 @@ def holding(kept: Kept, directory: Path, rows: int) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"rows": rows, "integrity_rows": 1}))
 
 
+@pytest.mark.long
 def test_cold_copy_of_a_killed_server_comes_up_with_its_slots_and_without_its_configuration_and_is_not_proved(
     kept: Kept, tmp_path: Path
 ) -> None:

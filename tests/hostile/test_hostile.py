@@ -211,6 +211,7 @@ def test_a_view_that_stands_before_the_integrity_table_is_a_finding(box: Box, di
     assert "app.agents is a view, not a table" in question
 
 
+@pytest.mark.long
 def test_a_count_takes_no_more_locks_than_pg_dump(box: Box, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """200 tables with 5 indexes each: pg_dump locks the tables, a plan their indexes, too."""
     box.psql("CREATE DATABASE many", "postgres")

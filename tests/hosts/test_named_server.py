@@ -191,6 +191,7 @@ def test_who_else_can_write_to_the_volume_is_refused_and_who_reads_is_told(scarl
         run_docker("rm", "-f", second)
 
 
+@pytest.mark.long
 def test_a_server_that_took_over_the_socket_is_not_the_one_named(require_docker: None, tmp_path: Path) -> None:
     """Two containers share the directory of their sockets: the second server's is the one that answers in the first."""
     sockets = f"named-{secrets.token_hex(4)}"

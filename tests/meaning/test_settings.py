@@ -90,6 +90,7 @@ def drilled(settings: Settings) -> Drill:
     return found
 
 
+@pytest.mark.long
 def test_all_of_it_is_proved_and_comes_back(with_its_image: str, tmp_path: Path) -> None:
     settings = settings_of(with_its_image, tmp_path)
     before = psql(with_its_image, DIGESTS)

@@ -113,6 +113,7 @@ def test_what_is_put_into_a_title_stays() -> None:
     assert in_language(steps, "en") == steps
 
 
+@pytest.mark.long
 def test_results_of_the_command_line_have_italian_titles(local_database: LocalDatabase, tmp_path: Path) -> None:
     line = CommandLine(local_settings(local_database, tmp_path / "backups"), tmp_path)
     line.environment |= {"LC_ALL": "it_IT.UTF-8"}

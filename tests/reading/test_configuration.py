@@ -231,6 +231,7 @@ def test_the_reader_finds_what_postgres_would_use(rigs: tuple[Rig, Backup]) -> N
     assert refused == [lines[at] for at in (2, 3, 4, 8, 11, 12, 16)]
 
 
+@pytest.mark.long
 def test_a_foreign_archives_configuration_is_named_and_commented_out(rigs: tuple[Rig, Backup]) -> None:
     rig, _ = rigs
     lines = ("archive_mode", "archive_command", "session_preload_libraries = 'auto_explain'", "host all all all")

@@ -198,6 +198,7 @@ def test_a_drill_on_the_live_server_takes_the_same_care(mind: Mind) -> None:
     assert (mind.fingerprint(), scratch(mind), crashes(mind)) == (before, [], 0)
 
 
+@pytest.mark.long
 def test_a_server_that_does_not_answer_any_more_is_told_with_what_to_do(tmp_path: Path, require_docker: None) -> None:
     def crash(_: Progress) -> None:
         fill(mind, 0)

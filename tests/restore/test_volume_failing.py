@@ -41,6 +41,7 @@ from ..helpers.volume import (
 )
 
 
+@pytest.mark.long
 def test_contents_on_which_no_server_starts_are_taken_out_again(changed_volume: tuple[Rig, Backup]) -> None:
     rig, _ = changed_volume
     undo = undo_of(rig)
