@@ -419,7 +419,7 @@ async def test_agent_is_asked_and_a_stale_answer_is_refused(changed_volume: tupl
         done = await it.call("restore", backup=saved.name, wait_seconds=0)
         assert (done["restored"], done["kind"]) == (True, "volume")
         assert "Restore the volume backup" in user.questions[0]
-        assert "every current database (letta, other, postgres, template0, template1;" in user.questions[0]
+        assert "every current database (letta, other, postgres, template0, template1) is replaced" in user.questions[0]
         listed = await it.call("list_backups")
         assert [point["name"] for point in listed["undo_points"]] == [done["undo_point"]]
         rig.make_live()
