@@ -18,10 +18,11 @@ from ...models.manifest import DatabaseProperties, Manifest, TableData
 from ...models.verification import Check, Drill
 from ...postgres.dump.contents import Contents
 from ...postgres.dump.digests import BlockDigests
+from ...postgres.dump.filters import strip_restrict
 from ...postgres.dump.refusals import NOT_WRITTEN, Refusals
 from ...postgres.dump.roles import create_tablespaces, create_without_login
 from ...postgres.dump.sample import ROWS, sampled
-from ...postgres.dump.script import ScriptReader, strip_restrict
+from ...postgres.dump.script import ScriptReader
 from ...postgres.server import catalogue as pg
 from ...postgres.server import databases, programs
 from ...postgres.server.effective import SEARCH_PATH
