@@ -13,7 +13,7 @@ none). A script from an untrusted source belongs into a sandbox server first.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ...redaction import printable
@@ -209,6 +209,12 @@ class Refusals(Handler):
         self.count += 1
         if len(self.found) < MOST:
             self.found.append(Refusal(line, reason, excerpt))
+
+
+def refused(found: Iterable[Refusal], *, foreign: bool) -> list[Refusal]:
+    """Return the statements that must not be loaded. In a file with our manifest pg_dump wrote them all: there a
+    statement is not refused for being unknown, only for what it would do."""
+    return [refusal for refusal in found if foreign or refusal.reason != NOT_WRITTEN]
 
 
 def excerpt(words: list[bytes]) -> str:

@@ -19,7 +19,7 @@ from ...models.verification import Check, Drill
 from ...postgres.dump.contents import Contents
 from ...postgres.dump.digests import BlockDigests
 from ...postgres.dump.filters import strip_restrict
-from ...postgres.dump.refusals import NOT_WRITTEN, Refusals
+from ...postgres.dump.refusals import Refusals, refused
 from ...postgres.dump.roles import create_tablespaces, create_without_login
 from ...postgres.dump.sample import ROWS, sampled
 from ...postgres.dump.script import ScriptReader
@@ -96,8 +96,8 @@ class Rehearsal:
 
         def watch(chunk: bytes) -> None:
             reader.feed(chunk)
-            if refused := [refusal for refusal in refusals.found if refusal.reason != NOT_WRITTEN]:
-                raise DrillFailed(f"The dump of the restored database contains what no restore loads: {refused[0]}.")
+            if found := refused(refusals.found, foreign=False):
+                raise DrillFailed(f"The dump of the restored database contains what no restore loads: {found[0]}.")
 
         host = self.trial.server.host
         ended = yield from output_of(host, argv, watch, env=environment, progress=progress)
