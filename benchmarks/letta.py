@@ -24,18 +24,18 @@ FROM generate_series(1, {messages}) AS n
 JOIN (SELECT *, row_number() OVER (ORDER BY id) AS turn FROM messages) AS m ON turn = 1 + n % 300;
 INSERT INTO archival_passages (id, agent_id, organization_id, text, embedding, embedding_config, metadata_, tags)
 SELECT 'passage-' || md5('grown ' || n)::uuid, agent_id, organization_id, text,
-       (SELECT array_agg(CASE WHEN d <= 384 THEN (n * 7919::bigint + d * 104729) % 20011 / 10005.5 - 1 ELSE 0 END
+       (SELECT array_agg(CASE WHEN d <= 384 THEN hashint8(n * 4096::bigint + d) / 2147483648.0 ELSE 0 END
                          ORDER BY d) FROM generate_series(1, 4096) AS d)::real[]::vector,
        embedding_config, metadata_, tags
 FROM generate_series(1, {passages}) AS n
 JOIN (SELECT *, row_number() OVER (ORDER BY id) AS turn FROM archival_passages) AS p ON turn = 1 + n % 200;
 """
-# In these the nearest neighbours of a vector are real ones, not ties, so that the index is as dear as a real one.
+# Every vector differs, so that the index is as dear as a real one.
 HNSW = """
 SET search_path TO letta;
 SET maintenance_work_mem = '1GB';
 CREATE TABLE neighbours AS SELECT n AS id,
-    (SELECT array_agg(sin(n * 0.37 + d * n % 97) ORDER BY d) FROM generate_series(1, 1024) AS d)::real[]::vector(1024)
+    (SELECT array_agg(hashint8(n * 4096::bigint + d) / 2147483648.0 ORDER BY d) FROM generate_series(1, 1024) AS d)::real[]::vector(1024)
     AS embedding FROM generate_series(1, {rows}) AS n;
 CREATE INDEX ON neighbours USING hnsw (embedding vector_l2_ops);
 """
