@@ -35,8 +35,8 @@ HNSW = """
 SET search_path TO letta;
 SET maintenance_work_mem = '1GB';
 CREATE TABLE neighbours AS SELECT n AS id,
-    (SELECT array_agg(hashint8(n * 4096::bigint + d) / 2147483648.0 ORDER BY d) FROM generate_series(1, 1024) AS d)::real[]::vector(1024)
-    AS embedding FROM generate_series(1, {rows}) AS n;
+    (SELECT array_agg(hashint8(n * 4096::bigint + d) / 2147483648.0 ORDER BY d)
+     FROM generate_series(1, 1024) AS d)::real[]::vector(1024) AS embedding FROM generate_series(1, {rows}) AS n;
 CREATE INDEX ON neighbours USING hnsw (embedding vector_l2_ops);
 """
 
