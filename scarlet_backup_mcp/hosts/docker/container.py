@@ -88,7 +88,9 @@ class DockerHost:
         _check_running(found)
         return self._info(found)
 
-    def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False) -> ExecProcess:
+    def start(
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False, packed: bool = False
+    ) -> ExecProcess:
         """Start a program. One that the container lacks ends with code 127 (see `missing_program`).
 
         No PG* variable of the container's own environment reaches it: it might point at another server.
@@ -97,7 +99,7 @@ class DockerHost:
         container = self._require_id()
         without = [name for name in self._environment_names if name not in (env or {})]
         try:
-            return ExecProcess(self._engine(), container, argv, env, stdin, without)
+            return ExecProcess(self._engine(), container, argv, env, stdin, without, packed)
         except EngineRefused as refused:
             found = self._inspect(container)
             if found is None:
