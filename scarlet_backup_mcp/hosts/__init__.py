@@ -106,7 +106,11 @@ class ContainerInfo:
     user: str = ""
     """The account that the container's program is started as; "" is root."""
     data_directory: str | None = None
-    """PGDATA from the container's environment."""
+    """Where the server keeps its data, by the container's command and environment."""
+    server_options: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Settings in the command line of the container's server, such as `port`."""
+    only_candidate: bool = False
+    """Whether it was found only because no other container runs PostgreSQL."""
     mounts: tuple[Mount, ...] = ()
     working_dir: str | None = None
     """Compose's project directory, in the spelling of the machine that ran Compose."""
