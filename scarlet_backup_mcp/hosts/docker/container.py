@@ -69,7 +69,8 @@ class DockerHost:
             container=found["Name"].lstrip("/"),
             container_id=found["Id"],
             state=state["Status"],
-            health=state["Health"]["Status"] if state.get("Health") else None,
+            health=(state["Health"]["Status"] if state.get("Health") else None)
+            or None,  # Podman says "" without a check
             started_at=state["StartedAt"],
             image=settings["Image"],
             image_id=found["Image"],
