@@ -6,8 +6,8 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from urllib.parse import urlsplit
@@ -19,9 +19,11 @@ from ..hosts.docker.labels import PROJECT, SERVICE
 from ..hosts.local import LocalHost
 from ..limits import within
 from ..models.manifest import ManifestHead
+from ..postgres.server import databases
 from ..postgres.server.dsn import environment_of
 from ..postgres.server.postmaster import Whereabouts
-from ..postgres.server.session import Server
+from ..postgres.server.session import Server, Session
+from ..progress import Progress
 from ..settings import Settings
 from ..store import remembered
 from ..store.directory import BackupDirectory
@@ -38,6 +40,7 @@ class BackupContext:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._maintenance: str | None = None
         self._connection: dict[str, str] = environment_of(settings.dsn.get_secret_value()) if settings.dsn else {}
         named = self._connection.pop("PGDATABASE", settings.database)
         self._named_database = "database" in settings.model_fields_set
@@ -122,8 +125,29 @@ class BackupContext:
 
     @property
     def maintenance_database(self) -> str:
-        """Where to be connected while the database itself is created or renamed."""
-        return "template1" if self.database == "postgres" else "postgres"
+        """The name of the database that `maintenance_session` connects to. Raises what that raises."""
+        if self._maintenance is None:
+            self.maintenance_session().close()
+        return self._maintenance or self.database
+
+    def maintenance_session(self, progress: Progress | None = None) -> Session:
+        """Connect to a database other than the one that is backed up, for work on whole databases: `postgres`, or
+        `template1` if that was dropped or lets nobody in. If neither can be used, connect to the database itself, which
+        is enough for all but renaming it: see `restore.outside`. Raises ServerError or HostError."""
+        names = dict.fromkeys([self._maintenance, *databases.USUAL])
+        others = [name for name in names if name not in (None, self.database)]
+        session = databases.first_session(self.server, [*filter(None, others), self.database], progress)
+        self._maintenance = session.identity.database
+        return session
+
+    @contextmanager
+    def maintained_from(self, name: str) -> Generator[None]:
+        """Let `maintenance_session` connect to that database during this block."""
+        before, self._maintenance = self._maintenance, name
+        try:
+            yield
+        finally:
+            self._maintenance = before
 
     def is_ours(self, manifest: ManifestHead) -> bool:
         """Tell whether a backup is of the configured database: the same name, in the same container or Compose project;

@@ -171,7 +171,7 @@ def _look_at_server(context: BackupContext, inspection: Inspection, progress: Pr
                 "Wait ten seconds, then read its log (in Docker: `docker compose logs postgres`).",
             )
             return
-        with context.server.session(context.maintenance_database, progress=progress) as session:
+        with context.maintenance_session(progress) as session:
             session.ping()
             facts = pg.server_facts(session)
             _note_version(inspection, facts.version)

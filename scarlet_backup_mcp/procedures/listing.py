@@ -220,7 +220,7 @@ def _ask_the_server(context: BackupContext) -> tuple[list[UndoPoint] | None, lis
 
     def ask() -> tuple[dict[str, pg.DatabaseFacts], list[UndoPoint]]:
         context.host.require_running()
-        with context.server.session(context.maintenance_database) as session:
+        with context.maintenance_session() as session:
             return pg.databases(session), own_names.volume_undo_points(pg.data_directory_entries(session, ASIDE))
 
     try:
