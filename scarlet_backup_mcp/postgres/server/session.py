@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import (
     HostError,
@@ -38,6 +38,8 @@ OWN_SEARCH_PATH: Mapping[str, str | None] = {"search_path": None}
 """For queries about the database's own search_path."""
 ENGLISH: Mapping[str, str | None] = {"lc_messages": "C"}
 """For programs of superusers; others may not set it."""
+REJECTING = 1
+"""pg_isready's exit code for a server that rejects connections ("Exit Status" in its manual page)."""
 MINIMUM_VERSION = 140000
 """`client_connection_check_interval`, and other features used here, exist from 14 on."""
 
@@ -64,6 +66,15 @@ _NO_ROOM = (
     "Free some space where the server keeps its data or its temporary files (with Docker, `docker system df` shows "
     "what is used), then try again."
 )
+
+
+class Readiness(NamedTuple):
+    """Whether a server accepts connections, what pg_isready says, and whether the server answers that it does not
+    accept any now, as during its recovery."""
+
+    accepts: bool
+    message: str
+    rejects: bool = False
 
 
 class Server:
@@ -142,12 +153,13 @@ class Server:
             raise ProgramMissing(f"`{program} --version` does not work there: {ended.stderr.strip() or ended.code}")
         return found[1]
 
-    def ready(self, timeout: float = 5) -> tuple[bool, str]:
-        """Run pg_isready; return whether connections are accepted, and its message."""
+    def ready(self, timeout: float = 5) -> Readiness:
+        """Run pg_isready."""
         out = bytearray()
         argv = ["pg_isready", f"--timeout={int(timeout)}"]
         ended = run(self.host, argv, env=self.environment("postgres"), sink=out.extend)
-        return ended.code == 0, (out.decode(errors="replace") or ended.stderr).strip()
+        message = (out.decode(errors="replace") or ended.stderr).strip()
+        return Readiness(ended.code == 0, message, rejects=ended.code == REJECTING)
 
 
 class Session:
