@@ -9,7 +9,10 @@ import os
 import select
 import sys
 from contextlib import suppress
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 ESCAPE = "scarlet-escape"
 """An error handler that writes what an encoding lacks as JSON does, which is JSON still."""
@@ -20,14 +23,14 @@ class _Unfailing(io.FileIO):
 
     failure: OSError | None = None
 
-    def write(self, data: memoryview, /) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def write(self, data: ReadableBuffer, /) -> int:
         try:
             while (written := super().write(data)) is None:  # a pipe that does not block and is full
                 select.select([], [self], [], 1.0)
             return written
         except OSError as error:
             self.failure = self.failure or error
-            return len(data)
+            return memoryview(data).nbytes
 
 
 def prepare() -> None:
