@@ -183,8 +183,9 @@ class Refusals(Handler):
         """Tell at once that a statement is not refused, without looking at each of its tokens."""
         if self._large_object:
             return _USUAL_OF_A_LARGE_OBJECT.match(sql) is not None
-        usual = not self._only_grants and _USUAL.match(sql) is not None and sql.count(b";") == 1
-        return usual and not (b":" in sql and _PSQL_VARIABLE.search(sql))
+        if self._only_grants or sql.count(b";") != 1 or (b":" in sql and _PSQL_VARIABLE.search(sql)):
+            return False
+        return _USUAL.match(sql) is not None or _copy_reason(sql, "") is None
 
     def _reason(self, sql: bytes, words: list[bytes]) -> str | None:
         form = readable(words)

@@ -70,7 +70,7 @@ def take_snapshot(context: BackupContext, session: Session, progress: Progress) 
         name=name,
         taken_at=datetime.now(UTC),
         server=pg.server_facts(session),
-        database=pg.databases(session)[context.database],
+        database=pg.connected_database(session),
         properties=pg.properties(session),
         effective=settings,
         meanings=meanings(session),

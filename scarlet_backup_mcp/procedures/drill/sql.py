@@ -311,7 +311,7 @@ class _Restorer:
         seconds = time.monotonic() - began
         with self.server.session(self.found.database, loader.options, self.progress) as session:
             self.found.encoding = pg.properties(session).encoding
-            report.database_bytes = pg.databases(session)[self.found.database].bytes
+            report.database_bytes = pg.connected_database(session).bytes
         self.found.loaded, self.found.formats = True, loader.formats
         report.search_path = loader.search_path
         report.violations = violations(loader, with_keys=self.found.trial.throw_away)
