@@ -97,6 +97,7 @@ def db_integrity(context: BackupContext, progress: Progress) -> Integrity:
         healthy=not any(finding.severity == "error" for finding in inspection.findings),
         database=context.database,
         server=context.about,
+        found=context.found,
         agents=inspection.agents,
         via=context.settings.via,
         container=container_info.container if container_info else None,

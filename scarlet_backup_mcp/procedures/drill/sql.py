@@ -99,7 +99,7 @@ class Rehearsal:
                 raise DrillFailed(f"The dump of the restored database contains what no restore loads: {refused[0]}.")
 
         host = self.trial.server.host
-        ended = yield from output_of(host, argv, watch, env=environment, progress=progress)
+        ended = yield from output_of(host, argv, watch, env=environment, progress=progress, packed=True)
         if ended.code != 0 or not reader.finish().trailer:
             raise DrillFailed(f"The dump of the restored database is incomplete. {ended.stderr.strip()}")
         self.tables, self.contents = table_data(digests), contents

@@ -161,7 +161,7 @@ class Staging:
         argv = programs.pg_dump(encoding, options=like.options)
         environment = self.server.environment(database, {**loader.options, **loader.formats, **formats})
         try:
-            ended = run(self.server.host, argv, env=environment, sink=sink, progress=loader.progress)
+            ended = run(self.server.host, argv, env=environment, sink=sink, progress=loader.progress, packed=True)
             if ended.code != 0:
                 why = ended.stderr.strip() or f"exit code {ended.code}"
                 raise RestoreFailed(f"The restored database could not be dumped: {why}")
