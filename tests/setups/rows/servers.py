@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..table import SQL, Refusal, Server, Setup
+from ..table import SQL, VOLUME, Refusal, Server, Setup
 
 USUAL = Server()
 """For all that is SQL and settings of the tool."""
@@ -17,6 +17,31 @@ ROWS = [
         refused={
             "volume restore": Refusal("preflight_failed", "is on no volume: it would be lost with the container.")
         },
+    ),
+    Setup(
+        name="no-postgres-database",
+        setup="`DROP DATABASE postgres`",
+        server=Server(environment={"POSTGRES_USER": "letta"}, in_memory=False),
+        sql="ALTER DATABASE postgres RENAME TO dropped;",
+        works=[*SQL, *VOLUME],
+    ),
+    Setup(
+        name="no-template1-either",
+        setup="Neither `postgres` nor `template1`",
+        server=Server(environment={"POSTGRES_USER": "letta"}, in_memory=False),
+        sql="ALTER DATABASE postgres RENAME TO dropped; ALTER DATABASE template1 RENAME TO gone;",
+        works=[*SQL, *VOLUME],
+    ),
+    Setup(
+        name="synchronous-standby-gone",
+        setup="`synchronous_standby_names` without a standby",
+        server=Server(command=("-c", "synchronous_standby_names=gone")),
+    ),
+    Setup(
+        name="long-name",
+        setup="A database's name of 63 bytes",
+        server=USUAL,
+        database="memoria_" + "è" * 27 + "m",
     ),
     Setup(
         name="latin1",
