@@ -306,7 +306,7 @@ def connection_error(ended: Exit, database: str) -> Exception:
 
 def _query_error(message: str, sqlstate: str) -> ServerError:
     if sqlstate == "55P03":
-        return TableLocked(f"Another session has locked a table: {message}")
+        return TableLocked(f"Another session holds a lock that is in the way: {message}")
     if sqlstate == "42501":
         return PermissionDenied(f"The server refused: {message}")
     remedy = _NO_ROOM if sqlstate == "53100" else None

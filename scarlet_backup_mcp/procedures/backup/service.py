@@ -196,6 +196,8 @@ def _dump(context: BackupContext, progress: Progress, order: Order) -> tuple[Man
         )
         recorded.publish(context, progress, partial, manifest, order, ["statements"] if refused else [])
     warnings = [*written.warnings, *counts.warnings, *unread, *recorded.not_dumped(manifest)]
+    if snapshot.server.in_recovery:
+        warnings.append("The server is a standby: the backup holds what this had received from its primary by then.")
     return manifest, warnings, not refused
 
 

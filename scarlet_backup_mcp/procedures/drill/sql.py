@@ -157,6 +157,12 @@ def _trial(context: BackupContext, progress: Progress, on_live_server: bool) -> 
     with context.maintenance_session(progress) as guard:
         if not databases.advisory_lock(guard):
             raise Busy("Another restore, drill or backup is running on this server.")
+        if pg.server_facts(guard).in_recovery:
+            raise DrillFailed(
+                "The server is a standby, which can't be written to, so no drill can be done on it.",
+                "Drill in a sandbox, or on its primary.",
+                again(on_live_server=None),
+            )
         # Not the tag of backups: the next backup ends all sessions that have it.
         server = context.server.tagged(f"{TAG} drill")
         where, now = f"a scratch database on the live {context.describe()}", datetime.now(UTC)

@@ -38,6 +38,24 @@ ROWS = [
         server=Server(command=("-c", "synchronous_standby_names=gone")),
     ),
     Setup(
+        name="other-programs",
+        setup="A `PATH` that finds the programs of another version before the server's own",
+        server=Server(
+            files={"/opt/old/pg_dump": "#!/bin/sh\necho 'pg_dump (PostgreSQL) 15.2'\n"},
+            environment={
+                "PATH": "/opt/old:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/postgresql/15/bin"
+            },
+        ),
+        works=[],
+        refused={
+            "backup": Refusal(
+                "wrong_programs",
+                "The pg_dump that the container's PATH finds first is 15.2",
+                "Let the container's PATH begin with the server's own programs",
+            )
+        },
+    ),
+    Setup(
         name="long-name",
         setup="A database's name of 63 bytes",
         server=USUAL,
