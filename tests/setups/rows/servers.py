@@ -7,6 +7,8 @@ from ..table import SQL, VOLUME, Refusal, Server, Setup
 USUAL = Server()
 """For all that is SQL and settings of the tool."""
 
+PROGRAMS = "/usr/lib/postgresql/15/bin"
+
 ROWS = [
     Setup(
         name="usual",
@@ -42,9 +44,7 @@ ROWS = [
         setup="A `PATH` that finds the programs of another version before the server's own",
         server=Server(
             files={"/opt/old/pg_dump": "#!/bin/sh\necho 'pg_dump (PostgreSQL) 15.2'\n"},
-            environment={
-                "PATH": "/opt/old:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/postgresql/15/bin"
-            },
+            environment={"PATH": "/opt/old:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:" + PROGRAMS},
         ),
         works=[],
         refused={
