@@ -175,6 +175,17 @@ class Engine:
         """Unpack a tar archive into a container's root directory and volumes. The container need not run."""
         self._ask(f"put files into the container {container}", self._api.put_archive, container, "/", archive)
 
+    def has_file(self, container: str, path: str) -> bool:
+        """Tell whether a container, running or not, has such a file."""
+        try:
+            content, _ = self._ask(f"look for {path} in a container", self._api.get_archive, container, path)
+        except EngineRefused as refused:
+            if refused.status == 404:
+                return False
+            raise
+        content.close()
+        return True
+
     def container_log(self, container: str, lines: int) -> str:
         """Return the last lines that a container's own program wrote."""
         doing = f"read the log of the container {container}"
