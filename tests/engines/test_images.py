@@ -15,6 +15,7 @@ from scarlet_backup_mcp.errors import DrillImpossible, HostError
 from scarlet_backup_mcp.hosts.docker.engine import Endpoint, Engine
 from scarlet_backup_mcp.hosts.docker.images import ImageLost, usable
 from scarlet_backup_mcp.procedures.backup.service import backup
+from scarlet_backup_mcp.procedures.verify.sql import verify
 
 from ..conftest import IMAGE
 from ..helpers.containers import run_docker
@@ -77,7 +78,7 @@ def test_containerds_store_loses_an_image_whose_tag_moves(
             _load_another(tmp_path / "image.tar")
             assert rig.call(backup).name != made.name
             with pytest.raises(DrillImpossible, match="now names another one"):
-                rig.call(backup, verify="drill")
+                rig.call(verify, made.name, "drill")
             run_docker("stop", "-t", "60", rig.container)
             with pytest.raises(HostError, match="now names another one") as caught:
                 rig.take()
