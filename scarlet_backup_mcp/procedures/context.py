@@ -12,9 +12,10 @@ from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from urllib.parse import urlsplit
 
-from ..errors import BackupDirUnknown, BackupToolError, ConfigurationError, HostError
+from ..errors import BackupDirUnknown, BackupToolError, ConfigurationError, HostError, SeveralCandidates
 from ..hosts import ContainerInfo, Host, run
 from ..hosts.docker.container import DockerHost
+from ..hosts.docker.engine import find_endpoint
 from ..hosts.docker.labels import PROJECT, SERVICE
 from ..hosts.local import LocalHost
 from ..limits import within
@@ -252,6 +253,13 @@ class BackupContext:
         return f"Compose project {settings.project}, service {settings.service}"
 
     @property
+    def _sought_where(self) -> str:
+        """All that leads to the container: the engine, and what somebody has named. Raises EngineUnreachable."""
+        named = {name: getattr(self.settings, name) for name in ("project", "service", "container")}
+        words = [f"{name} {value}" for name, value in named.items() if name in self.settings.model_fields_set]
+        return ", ".join([find_endpoint(os.environ).address, *words])
+
+    @property
     def _named_container(self) -> bool:
         """Whether somebody has named it, so that no other may stand in."""
         return "container" in self.settings.model_fields_set
@@ -318,8 +326,10 @@ class BackupContext:
             raise BackupDirUnknown("With SCARLET_BACKUP_VIA=local no setting says where to put backups.")
         try:
             container_info = self.container_info
+        except SeveralCandidates:
+            raise
         except HostError:
-            recalled = remembered.recall(self._sought)
+            recalled = remembered.recall(self._sought_where)
             if recalled is None:
                 raise
             return recalled
@@ -334,7 +344,8 @@ class BackupContext:
         directory = _on_this_machine(container_info.working_dir)
         if directory is None or not directory.is_dir():
             raise BackupDirUnknown(f"Compose's directory {container_info.working_dir} is not on this machine.")
-        remembered.remember(self._sought, directory / "backups")
+        found = f"{container_info.project or ''}/{container_info.container}"
+        remembered.remember(self._sought_where, found, directory / "backups")
         return directory / "backups"
 
 
