@@ -123,7 +123,7 @@ def stream(
     options = dump_failures.ENGLISH if snapshot.server.superuser else {}
     environment = context.server.environment(context.database, options)
     try:
-        ended = run(context.host, argv, env=environment, sink=sink, progress=progress)
+        ended = run(context.host, argv, env=environment, sink=sink, progress=progress, packed=True)
         if ended.code != 0:
             raise dump_error(context, ended, shown.position(snapshot))
         partial.write(compressor.finish())
