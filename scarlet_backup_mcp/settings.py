@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from . import wsl
 from .errors import ConfigurationError
 from .language import Language, language_of_the_system
 from .nearest import nearest
@@ -84,7 +85,7 @@ class Settings(BaseSettings):
         if value is None:
             return None
         try:
-            value = value.expanduser()
+            value = Path(wsl.here(str(value.expanduser())))
         except RuntimeError as error:
             raise ValueError(f"an absolute path is needed ({error})") from None
         if not value.is_absolute():
