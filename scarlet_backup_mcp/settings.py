@@ -88,6 +88,10 @@ class Settings(BaseSettings):
             value = Path(wsl.here(str(value.expanduser())))
         except RuntimeError as error:
             raise ValueError(f"an absolute path is needed ({error})") from None
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            raise ValueError("its name is not UTF-8, which results could not show: rename it") from None
         if not value.is_absolute():
             raise ValueError("an absolute path is needed, because an IDE's current directory is arbitrary")
         return value

@@ -430,6 +430,12 @@ def test_directory_is_remembered_while_the_engine_does_not_answer(tmp_path: Path
         directory_of(None, container="another")
 
 
+@POSIX
+def test_a_directory_whose_name_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="not UTF-8"):
+        load_settings(dir=f"{tmp_path}/perch\udce9")
+
+
 @pytest.mark.parametrize(
     "container_info",
     [

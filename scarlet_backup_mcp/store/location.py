@@ -71,7 +71,7 @@ def warnings(path: Path) -> list[str]:
             found.append(f"Other users of this machine can read {path}, and backups hold secrets: `chmod 700` it.")
     if file_system.name_of(path) in file_system.FAT:
         found.append(f"{_capital(path)} holds no file over 4 GiB: a larger backup fails there.")
-    return found + _closed(path)
+    return found + _not_listed(path)
 
 
 def _capital(path: Path) -> str:
@@ -79,12 +79,15 @@ def _capital(path: Path) -> str:
     return called[:1].upper() + called[1:]
 
 
-def _closed(path: Path) -> list[str]:
-    """Name the directories in it that may be dumps, for all that this user can see."""
+def _not_listed(path: Path) -> list[str]:
+    """Name what may be a backup and is not listed: what this user may not look into, or whose name is no text."""
+    found: list[str] = []
     with suppress(OSError), os.scandir(path) as items:
-        return [
-            f"This user may not look into {item.path}, which may be a dump: {in_the_way(Path(item.path))}."
-            for item in items
-            if item.is_dir(follow_symlinks=False) and names.of_directory(item.name) and not may_read(Path(item.path))
-        ]
-    return []
+        for item in items:
+            text = item.name.encode(errors="backslashreplace").decode()
+            if text != item.name and names.without_ending(item.name):
+                found.append(f"{text} in {path} is not listed, because its name is not UTF-8: rename it.")
+            elif names.of_directory(item.name) and item.is_dir(follow_symlinks=False) and not may_read(Path(item.path)):
+                why = in_the_way(Path(item.path))
+                found.append(f"This user may not look into {item.path}, which may be a dump: {why}.")
+    return found
