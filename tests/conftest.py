@@ -63,6 +63,7 @@ def no_drills_by_themselves() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A developer's own SCARLET_… settings or remembered directories would lead a test to a real database."""
+    monkeypatch.delenv("PGPASSFILE", raising=False)
     for name in list(os.environ):
         if name.startswith("SCARLET_") and not name.startswith("SCARLET_TEST_"):
             monkeypatch.delenv(name)

@@ -18,7 +18,7 @@ from ..hosts.docker.labels import PROJECT, SERVICE
 from ..hosts.local import LocalHost
 from ..limits import within
 from ..models.manifest import ManifestHead
-from ..postgres.server import databases
+from ..postgres.server import databases, password_file
 from ..postgres.server.dsn import environment_of
 from ..postgres.server.postmaster import Whereabouts
 from ..postgres.server.session import Server, Session
@@ -40,7 +40,7 @@ class BackupContext:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._maintenance: str | None = None
-        self._connection: dict[str, str] = environment_of(settings.dsn.get_secret_value()) if settings.dsn else {}
+        self._connection = connection_of(settings, os.environ)
         named = self._connection.pop("PGDATABASE", settings.database)
         self._named_database = "database" in settings.model_fields_set
         if settings.via == "local" and named != settings.database and self._named_database:
@@ -175,6 +175,8 @@ class BackupContext:
         """Return the passwords that are known by now, except one that is also a public name, such as "postgres": hiding
         it would show it."""
         found: set[str] = set()
+        if self.settings.password is not None:
+            found.add(self.settings.password.get_secret_value())
         if (dsn := self.settings.dsn) is not None:
             whole = dsn.get_secret_value()
             found |= {whole, environment_of(whole).get("PGPASSWORD", ""), _password_as_written(whole)}
@@ -192,8 +194,10 @@ class BackupContext:
     @property
     def secrets_are_known(self) -> bool:
         """Whether `secrets` has every password there is: one in a container's file is read there first."""
-        if self.settings.via == "local" or self.__dict__.get("_passwords"):
+        if self.settings.via == "local" or self.settings.password or self.__dict__.get("_passwords"):
             return True
+        if password_file.VARIABLE in os.environ:
+            return "_passwords" in self.__dict__
         return "container_info" in self.__dict__ and "POSTGRES_PASSWORD_FILE" not in self.container_info.environment
 
     @property
@@ -296,14 +300,26 @@ class BackupContext:
 
     @cached_property
     def _passwords(self) -> Mapping[str, str]:
-        if self.settings.via == "local":
+        if self.settings.via == "local" or "PGPASSWORD" in self._connection:
             return dict(self._connection)
+        password = self._password_in_file() or self._password_of_container()
+        return {**self._connection, **({"PGPASSWORD": password} if password else {})}
+
+    def _password_in_file(self) -> str | None:
+        """Look up the container, or localhost, in the password file that PGPASSFILE names."""
+        if not (named := os.environ.get(password_file.VARIABLE)):
+            return None
+        port, user = str(self.settings.port or 5432), self.found_user.value
+        hosts = (self.container_info.container or "", "localhost")
+        passwords = (password_file.password(Path(named), host, port, self.database, user) for host in hosts)
+        return next(filter(None, passwords), None)
+
+    def _password_of_container(self) -> str | None:
         inside = self.container_info.environment
         if password := inside.get("POSTGRES_PASSWORD"):
-            return {"PGPASSWORD": password}
-        if (file := inside.get("POSTGRES_PASSWORD_FILE")) and (password := self._read(file)):
-            return {"PGPASSWORD": password}
-        return {}
+            return password
+        file = inside.get("POSTGRES_PASSWORD_FILE")
+        return self._read(file) if file else None
 
     def _directory_of_project(self) -> Path:
         if self.settings.via == "local":
@@ -337,6 +353,23 @@ def _listening(info: ContainerInfo) -> dict[str, str]:
     directory, _, _ = info.server_options.get("unix_socket_directories", "").partition(",")
     port = info.server_options.get("port") or info.environment.get("PGPORT", "")
     return {name: value for name, value in (("PGHOST", directory.strip()), ("PGPORT", port)) if value}
+
+
+def connection_of(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return libpq's variables that the settings give: those of the DSN and those that have a setting of their own.
+    Raises ConfigurationError if the two differ."""
+    found = environment_of(settings.dsn.get_secret_value()) if settings.dsn else {}
+    password = settings.password.get_secret_value() if settings.password else None
+    for name, value in (("PORT", settings.port), ("SOCKET", settings.socket), ("PASSWORD", password)):
+        variable = "PGHOST" if name == "SOCKET" else f"PG{name}"
+        if value is not None and found.setdefault(variable, str(value)) != str(value):
+            raise ConfigurationError(
+                f"SCARLET_BACKUP_DSN and SCARLET_BACKUP_{name} differ.",
+                "Use the same in both, or leave it out of one of them.",
+            )
+    if settings.via == "local" and (file := environment.get(password_file.VARIABLE)):
+        found.setdefault(password_file.VARIABLE, file)
+    return found
 
 
 def _password_as_written(dsn: str) -> str:

@@ -162,7 +162,7 @@ def _note_health(inspection: Inspection, container_info: ContainerInfo) -> None:
 
 def _look_at_server(context: BackupContext, inspection: Inspection, progress: Progress) -> None:
     try:
-        ready, said = context.server.ready()
+        ready, said, _ = context.server.ready()
         if not ready:
             inspection.found(
                 "error",

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import DirectoryNotWritable, DiskFull
 from . import file_system, names
 from .permissions import in_the_way, is_directory, may_read
-from .writing import write_atomically
+from .writing import READ_ONLY, write_atomically
 
 CLOUD = ("onedrive", "dropbox", "google drive", "googledrive", "my drive", "icloud")
 
@@ -26,6 +26,8 @@ def prepare(path: Path) -> None:
             raise DirectoryNotWritable(
                 f"{path} is not a directory.", "Set SCARLET_BACKUP_DIR to a directory, or to a new one's path."
             )
+        if file_system.is_read_only(path):
+            raise DirectoryNotWritable(f"{_capital(path)} is mounted read-only.", READ_ONLY)
         if not os.access(path, os.W_OK | os.X_OK):
             raise DirectoryNotWritable(f"This user may not write to the backup directory {path}: {in_the_way(path)}.")
         if not (path / ".gitignore").exists():

@@ -114,10 +114,8 @@ def _row(context: BackupContext, said: str, at: DumpPosition) -> str:
     schema, name = table
     rows = at.rows if (at.schema, at.name) == table else 0
     key = ""
-    with suppress(ServerError, HostError):
-        options = dump_failures.ENGLISH if at.superuser else {}
-        with context.server.session(context.database, options) as session:
-            key = dump_failures.key_at(session, schema, name, rows, at.snapshot)
+    with suppress(ServerError, HostError), context.server.session(context.database) as session:
+        key = dump_failures.key_at(session, schema, name, rows, at.snapshot)
     where = f" with the key {key}" if key else ""
     return f"In the table {schema}.{name} the row{where} behind the first {rows:,}"
 
