@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
-import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from .. import wsl
 from ..errors import BackupDirUnknown, BackupToolError, ConfigurationError, HostError, SeveralCandidates
 from ..hosts import ContainerInfo, Host, run
 from ..hosts.docker.container import DockerHost
@@ -342,8 +341,10 @@ class BackupContext:
                 "The Docker engine is on another machine, so its Compose directory is not on this one."
             )
         directory = _on_this_machine(container_info.working_dir)
-        if directory is None or not directory.is_dir():
-            raise BackupDirUnknown(f"Compose's directory {container_info.working_dir} is not on this machine.")
+        if directory is None or not os.path.isdir(directory):
+            raise BackupDirUnknown(
+                f"Compose's directory {container_info.working_dir} is not on this machine, or not in this user's reach."
+            )
         found = f"{container_info.project or ''}/{container_info.container}"
         remembered.remember(self._sought_where, found, directory / "backups")
         return directory / "backups"
@@ -383,16 +384,5 @@ def _password_as_written(dsn: str) -> str:
 
 def _on_this_machine(working_dir: str) -> Path | None:
     """Translate a path in Compose's label for this process: inside WSL `H:\\x` is for example /mnt/h/x."""
-    windows = PureWindowsPath(working_dir)
-    if os.name != "nt" and windows.drive:
-        if "microsoft" not in platform.release().lower():
-            return None
-        try:
-            done = subprocess.run(
-                ["wslpath", "-u", working_dir], capture_output=True, text=True, timeout=10, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        working_dir = done.stdout.strip()
-    path = Path(working_dir)
+    path = Path(wsl.here(working_dir))
     return path if path.is_absolute() else None
