@@ -29,7 +29,7 @@ class EngineForbidden(EngineUnreachable):
 
 
 class ContainerMissing(HostError):
-    """No container has the configured name or Compose labels."""
+    """No container has the configured name or Compose labels, and none is meant without them."""
 
     code = "container_missing"
     default_remedy = (
@@ -38,14 +38,11 @@ class ContainerMissing(HostError):
     )
 
 
-class ContainerAmbiguous(HostError):
-    """Several containers match."""
+class SeveralCandidates(HostError):
+    """Several containers could be meant, and no setting says which one."""
 
-    code = "container_ambiguous"
-    default_remedy = (
-        "Set SCARLET_BACKUP_CONTAINER to the right one, or remove the others: with Compose, "
-        "`docker compose up -d --scale postgres=1`."
-    )
+    code = "several_candidates"
+    default_remedy = "Choose one of these lines, and set it as a setting or as an option of the command line."
 
 
 class VolumeShared(HostError):
@@ -175,6 +172,36 @@ class DirectoryNotWritable(StoreError):
 
     code = "directory_not_writable"
     default_remedy = "Give this user write access to the directory, or set SCARLET_BACKUP_DIR to another one."
+
+
+class LocksUnsupported(StoreError):
+    """The backup directory's file system can't lock files, which keeps two calls from disturbing each other."""
+
+    code = "locks_unsupported"
+    default_remedy = (
+        "Set SCARLET_BACKUP_DIR to a directory on a local disk, and copy finished backups to this one; or mount it "
+        "with locks (NFS with its lock service, Lustre with `flock`)."
+    )
+
+
+class FileTooLarge(StoreError):
+    """A file can't grow any more: its file system holds none of that size, or a limit is set for this user."""
+
+    code = "file_too_large"
+    default_remedy = (
+        "Set SCARLET_BACKUP_DIR to a directory on another file system (FAT holds no file over 4 GiB), compress with "
+        "zstd, or raise this user's limit (`ulimit -f`)."
+    )
+
+
+class BackupUnreadable(StoreError):
+    """This user may not read a backup, a file that belongs to it, or the backup directory. It may well be good."""
+
+    code = "backup_unreadable"
+    default_remedy = (
+        "Run this as the owner that the message names, or have that owner give this user access to the whole backup "
+        "directory."
+    )
 
 
 class DiskFull(StoreError):
