@@ -157,6 +157,8 @@ def _container(server: Server, directory: Path) -> Generator[Running]:
         known = {"container": name, "address": address, "password": password, "bin_dir": str(wheel_bin_dir())}
         running = Running(psql, {}, name, known)
         running.wait()
+        if server.then:
+            run_docker(*server.then, name)
         yield running
 
 

@@ -47,6 +47,8 @@ class Server:
     """PGDATA is a tmpfs, which is fast. Not for rows about mounts, nor for volume restores."""
     psql: Sequence[str] = ()
     """How the test itself reaches it if not by the usual socket and port, for example ("-h", "/tmp", "-p", "5433")."""
+    then: Sequence[str] = ()
+    """A docker command that follows once it is ready; the container's name comes last."""
     start: Callable[[Path], AbstractContextManager[str]] | None = None
     """Starts it in another way (Compose, another engine, …), and gives the container's name; the fields above except
     `environment` and `psql`, which the test's own psql needs, are unused then."""

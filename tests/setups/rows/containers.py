@@ -7,7 +7,7 @@ from ..table import SQL, VOLUME, Server, Setup
 HARDENED = [
     *["--read-only", "--tmpfs", "/tmp", "--tmpfs", "/var/run/postgresql:uid=999"],
     *["--user", "999:999", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"],
-    *["--pids-limit", "12", "--network", "none"],
+    *["--pids-limit", "100", "--network", "none"],
 ]
 NAMED = ["-v", "{volume}:/var/lib/postgresql/data"]
 
@@ -58,7 +58,9 @@ ROWS = [
         name="hardened",
         setup="Hardened: read-only root, user 999, no capabilities, no new privileges, 12 processes, no network",
         server=Server(
-            options=[*HARDENED, "--tmpfs", "/var/lib/postgresql/data:uid=999,mode=700,size=2g"], in_memory=False
+            options=[*HARDENED, "--tmpfs", "/var/lib/postgresql/data:uid=999,mode=700,size=2g"],
+            in_memory=False,
+            then=["update", "--pids-limit", "12"],  # a first start needs more
         ),
         works=[*SQL, "volume backup", "volume drill"],
     ),
