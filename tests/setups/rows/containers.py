@@ -56,11 +56,11 @@ ROWS = [
     ),
     Setup(
         name="hardened",
-        setup="Hardened: read-only root, user 999, no capabilities, no new privileges, 12 processes, no network",
+        setup="Hardened: read-only root, user 999, no capabilities, no new privileges, 24 processes, no network",
         server=Server(
             options=[*HARDENED, "--tmpfs", "/var/lib/postgresql/data:uid=999,mode=700,size=2g"],
             in_memory=False,
-            then=["update", "--pids-limit", "12"],  # a first start needs more
+            then=["update", "--pids-limit", "24"],  # a first start needs more
         ),
         works=[*SQL, "volume backup", "volume drill"],
     ),
