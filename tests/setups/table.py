@@ -90,7 +90,7 @@ class Setup:
     `{user}`, `{password}`, `{port}`, `{database}`, `{directory}` (of its data, and perhaps a socket), of one in a
     container `{container}`, `{address}`, `{password}`, `{database}`, of both `{bin_dir}`."""
     named: bool = True
-    """Whether the tool is told the container's name."""
+    """Whether the tool is told the names of the container and of the database."""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     """Of the tool's process, for example PGPASSFILE; with the same names in braces."""
     database: str = "letta"

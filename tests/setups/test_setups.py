@@ -71,8 +71,8 @@ def walk(setup: Setup, running: Running, directory: Path, monkeypatch: pytest.Mo
 
 def settings_of(setup: Setup, running: Running, directory: Path, **more: str) -> Settings:
     """The tool's settings, as a user would give them."""
-    given = {"dir": str(directory / "backups"), **more}
-    if setup.database != "letta":
+    given: dict[str, str] = {"dir": str(directory / "backups"), **more}
+    if setup.database != "letta" and setup.named:
         given["database"] = setup.database
     if isinstance(setup.server, Local):
         given |= {"via": "local", "bin_dir": "{bin_dir}", "dsn": LOOPBACK}
