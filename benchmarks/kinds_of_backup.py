@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from against_docker_exec import filled_container
+from letta import filled_container
 
 from scarlet_backup_mcp.models.common import Compression, Kind, Model
 from scarlet_backup_mcp.procedures.backup.service import backup

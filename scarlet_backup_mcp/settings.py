@@ -25,17 +25,20 @@ SERVING = ("read_only", "tools", "exclude_tools")
 
 
 class Settings(BaseSettings):
-    """All settings. If `dir` is unset, it is `backups` in the directory that Compose's label names."""
+    """All settings. If `dir` is unset, it is `backups` in the directory that Compose's label names. `BackupContext`
+    finds the container, the database and the role if they are unset."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
 
     dir: Path | None = Field(None, description="Backup directory, as an absolute path.")
     via: Literal["docker", "local"] = Field("docker", description="Where PostgreSQL's client programs run.")
-    container: str = Field("abiogenesis-postgres", description="Container name.")
+    container: str = Field(
+        "abiogenesis-postgres", description="Container name; unset, the only one that runs PostgreSQL may stand in."
+    )
     service: str = Field("postgres", description="Compose service, used if no container has that name.")
     project: str = Field("scarlet", description="Compose project, used if no container has that name.")
-    database: str = Field("letta", description="Database name.")
-    user: str = Field("postgres", description="Role to connect as.")
+    database: str = Field("letta", description="Database name; unset, the container's POSTGRES_DB comes first.")
+    user: str = Field("postgres", description="Role to connect as; unset, the container's POSTGRES_USER comes first.")
     password: SecretStr | None = Field(
         None, description="The role's password; default: the one in the container's environment, or in the DSN."
     )

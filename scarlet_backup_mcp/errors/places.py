@@ -29,7 +29,7 @@ class EngineForbidden(EngineUnreachable):
 
 
 class ContainerMissing(HostError):
-    """No container has the configured name or Compose labels."""
+    """No container has the configured name or Compose labels, and none is meant without them."""
 
     code = "container_missing"
     default_remedy = (
@@ -38,14 +38,11 @@ class ContainerMissing(HostError):
     )
 
 
-class ContainerAmbiguous(HostError):
-    """Several containers match."""
+class SeveralCandidates(HostError):
+    """Several containers could be meant, and no setting says which one."""
 
-    code = "container_ambiguous"
-    default_remedy = (
-        "Set SCARLET_BACKUP_CONTAINER to the right one, or remove the others: with Compose, "
-        "`docker compose up -d --scale postgres=1`."
-    )
+    code = "several_candidates"
+    default_remedy = "Choose one of these lines, and set it as a setting or as an option of the command line."
 
 
 class VolumeShared(HostError):

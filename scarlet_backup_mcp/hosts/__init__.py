@@ -106,7 +106,11 @@ class ContainerInfo:
     user: str = ""
     """The account that the container's program is started as; "" is root."""
     data_directory: str | None = None
-    """PGDATA from the container's environment."""
+    """Where the server keeps its data, by the container's command and environment."""
+    server_options: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Settings in the command line of the container's server, such as `port`."""
+    only_candidate: bool = False
+    """Whether it was found only because no other container runs PostgreSQL."""
     mounts: tuple[Mount, ...] = ()
     working_dir: str | None = None
     """Compose's project directory, in the spelling of the machine that ran Compose."""
@@ -155,8 +159,11 @@ class Host(Protocol):
         """Inspect the container, and raise ContainerNotRunning or ContainerPaused unless programs can be started."""
         ...
 
-    def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False) -> Process:
-        """Start a program, never through a shell. Raises HostError."""
+    def start(
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False, packed: bool = False
+    ) -> Process:
+        """Start a program with these arguments; no shell reads them. `packed` lets its output, if that is much, come
+        here compressed where that is faster; `read` gives the plain bytes. Raises HostError."""
         ...
 
     def free_bytes(self, directory: str) -> int | None:
@@ -197,6 +204,7 @@ def run(
     sink: Callable[[bytes], object] | None = None,
     progress: Progress | None = None,
     look: Callable[[], None] = lambda: None,
+    packed: bool = False,
 ) -> Exit:
     """Run a program to its end: feed it `source`, pass its stdout to `sink`, and call `look` all the while.
 
@@ -207,7 +215,7 @@ def run(
     """
     progress = progress or Progress()
     progress.check()
-    process = host.start(argv, env=env, stdin=source is not None)
+    process = host.start(argv, env=env, stdin=source is not None, packed=packed)
     feed: _Feed | None = None
     try:
         if source is not None:
@@ -237,6 +245,7 @@ def output_of(
     *,
     env: Mapping[str, str] | None = None,
     progress: Progress | None = None,
+    packed: bool = False,
 ) -> Generator[bytes, None, Exit]:
     """Yield a program's stdout in chunks, after passing each to `watch`; return its `Exit`.
 
@@ -244,7 +253,7 @@ def output_of(
     """
     progress = progress or Progress()
     progress.check()
-    process = host.start(argv, env=env)
+    process = host.start(argv, env=env, packed=packed)
     try:
         while chunk := _next_chunk(process, progress):
             watch(chunk)

@@ -321,6 +321,7 @@ class Integrity(Model):
     level: Literal["quick"] = "quick"
     database: str
     server: str = Field(description="The database, container, Compose project and engine it concerns.")
+    found: dict[str, str] = Field(description="What no setting names, and why it is this.")
     agents: int | None = Field(description="SELECT count(*) FROM the integrity table; null when it can't be counted.")
     via: Literal["docker", "local"]
     container: str | None

@@ -6,7 +6,8 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from urllib.parse import urlsplit
@@ -14,18 +15,23 @@ from urllib.parse import urlsplit
 from ..errors import BackupDirUnknown, BackupToolError, ConfigurationError, HostError
 from ..hosts import ContainerInfo, Host, run
 from ..hosts.docker.container import DockerHost
+from ..hosts.docker.labels import PROJECT, SERVICE
 from ..hosts.local import LocalHost
 from ..limits import within
 from ..models.manifest import ManifestHead
-from ..postgres.server import password_file
+from ..postgres.server import databases, password_file
 from ..postgres.server.dsn import environment_of
 from ..postgres.server.postmaster import Whereabouts
-from ..postgres.server.session import Server
+from ..postgres.server.session import Server, Session
+from ..progress import Progress
 from ..settings import Settings
 from ..store import remembered
 from ..store.directory import BackupDirectory
+from .connection import connection_of
+from .found_names import Named, database_in, database_on, user_in
 
 TAG = "scarlet-backup-mcp"
+_LABELS = {"service": SERVICE, "project": PROJECT}
 ENGINE_SECONDS = 2.0
 """How long is waited for the engine by what can do without knowing the container."""
 
@@ -35,16 +41,19 @@ class BackupContext:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.database = settings.database
+        self._maintenance: str | None = None
         self._connection = connection_of(settings, os.environ)
-        named = self._connection.pop("PGDATABASE", self.database)
-        if settings.via == "local" and named != self.database and "database" in settings.model_fields_set:
+        named = self._connection.pop("PGDATABASE", settings.database)
+        self._named_database = "database" in settings.model_fields_set
+        if settings.via == "local" and named != settings.database and self._named_database:
             raise ConfigurationError(
-                f"SCARLET_BACKUP_DSN names the database {named!r}, but SCARLET_BACKUP_DATABASE is {self.database!r}.",
+                f"SCARLET_BACKUP_DSN names the database {named!r}, but SCARLET_BACKUP_DATABASE is "
+                f"{settings.database!r}.",
                 "Use the same name in both, or leave the name out of the DSN.",
             )
-        if settings.via == "local":
-            self.database = named
+        self._database: Named | None = None
+        if settings.via == "local" or self._named_database:
+            self._database = Named(named if settings.via == "local" else settings.database)
 
     @cached_property
     def host(self) -> Host:
@@ -56,7 +65,8 @@ class BackupContext:
             labels = {name: getattr(settings, name) for name in self._named_labels}
             return DockerHost(settings.container, **labels, stand_in=False)
         name = "" if self._named_labels else settings.container
-        return DockerHost(name, settings.service, settings.project)
+        labels = {_LABELS[name]: getattr(settings, name) for name in self._named_labels}
+        return DockerHost(name, settings.service, settings.project, else_with=labels)
 
     @cached_property
     def container_info(self) -> ContainerInfo:
@@ -71,6 +81,32 @@ class BackupContext:
         except BackupToolError:
             return None
 
+    @property
+    def database(self) -> str:
+        """The name of the database that is meant. Until its container is known, it is a setting's or the default."""
+        return self.found_database.value
+
+    @property
+    def found_database(self) -> Named:
+        """The database that is meant, and why. Once its container is known it stays the same."""
+        if self._database is None and (info := self.__dict__.get("container_info") or self.known_container_info):
+            self._database = self._find_database(info) or self._default_database
+        return self._database or self._default_database
+
+    @property
+    def _default_database(self) -> Named:
+        return Named(self.settings.database, "the default")
+
+    @cached_property
+    def found_user(self) -> Named:
+        """The role to connect as, and why. Raises HostError."""
+        settings = self.settings
+        if settings.via == "local":
+            return Named(self._connection.get("PGUSER", settings.user))
+        if "user" in settings.model_fields_set:
+            return Named(settings.user)
+        return user_in(self.container_info.environment, self._read) or Named(settings.user, "the default")
+
     @cached_property
     def directory(self) -> BackupDirectory:
         """The backup directory. Where no setting names it, Compose's label does, and while the engine does not answer,
@@ -84,15 +120,35 @@ class BackupContext:
             tag = f"{TAG} {hashlib.sha256(str(self.directory.path).encode()).hexdigest()[:8]}"
         except BackupDirUnknown:  # a look at the server needs none
             tag = TAG
-        container_info = self.container_info if self.settings.via == "docker" else None
-        where = Whereabouts(self.host, container_info.data_directory if container_info else None)
-        user = self._connection.get("PGUSER", self.settings.user)
-        return Server(self.host, user, self._passwords, tag, where)
+        info = self.container_info if self.settings.via == "docker" else None
+        where = Whereabouts(self.host, info.data_directory, _listening(info)) if info else Whereabouts(self.host, None)
+        return Server(self.host, self.found_user.value, self._passwords, tag, where)
 
     @property
     def maintenance_database(self) -> str:
-        """Where to be connected while the database itself is created or renamed."""
-        return "template1" if self.database == "postgres" else "postgres"
+        """The name of the database that `maintenance_session` connects to. Raises what that raises."""
+        if self._maintenance is None:
+            self.maintenance_session().close()
+        return self._maintenance or self.database
+
+    def maintenance_session(self, progress: Progress | None = None) -> Session:
+        """Connect to a database other than the one that is backed up, for work on whole databases: `postgres`, or
+        `template1` if that was dropped or lets nobody in. If neither can be used, connect to the database itself, which
+        is enough for all but renaming it: see `restore.outside`. Raises ServerError or HostError."""
+        names = dict.fromkeys([self._maintenance, *databases.USUAL])
+        others = [name for name in names if name not in (None, self.database)]
+        session = databases.first_session(self.server, [*filter(None, others), self.database], progress)
+        self._maintenance = session.identity.database
+        return session
+
+    @contextmanager
+    def maintained_from(self, name: str) -> Generator[None]:
+        """Let `maintenance_session` connect to that database during this block."""
+        before, self._maintenance = self._maintenance, name
+        try:
+            yield
+        finally:
+            self._maintenance = before
 
     def is_ours(self, manifest: ManifestHead) -> bool:
         """Tell whether a backup is of the configured database: the same name, in the same container or Compose project;
@@ -131,7 +187,10 @@ class BackupContext:
                 known = self.container_info.environment if name == "container_info" else self._passwords
                 found |= {known.get("POSTGRES_PASSWORD", ""), known.get("PGPASSWORD", "")}
         settings = self.settings
-        public = (settings.user, settings.database, settings.service, settings.project, settings.container)
+        public = [settings.user, settings.database, settings.service, settings.project, settings.container]
+        if (info := self.__dict__.get("container_info")) is not None:
+            environment = info.environment
+            public += [environment.get("POSTGRES_USER", ""), environment.get("POSTGRES_DB", ""), info.container or ""]
         return {secret for secret in found if secret and not any(secret in name for name in public)}
 
     @property
@@ -143,6 +202,29 @@ class BackupContext:
             return "_passwords" in self.__dict__
         return "container_info" in self.__dict__ and "POSTGRES_PASSWORD_FILE" not in self.container_info.environment
 
+    @property
+    def found(self) -> dict[str, str]:
+        """What no setting names, and why it is this."""
+        info = self.known_container_info
+        if self.settings.via == "local" or info is None:
+            return {}
+        found: dict[str, Named] = {"database": self.found_database}
+        with suppress(HostError):
+            found["user"] = self.found_user
+        if not self._named_container:
+            by = "Compose's labels" if info.container != self.settings.container else "the default"
+            why = "the only one that runs PostgreSQL" if info.only_candidate else by
+            found["container"] = Named(info.container or "", why)
+        why = "PGDATA of the container" if "PGDATA" in info.environment else "the default"
+        why = "the container's command" if "data_directory" in info.server_options else why
+        found["data_directory"] = Named(info.data_directory or "", why)
+        with suppress(HostError):
+            port = self.server.where.environment().get("PGPORT", "")
+            why = "PGPORT of the container" if port == info.environment.get("PGPORT") else "postmaster.pid"
+            why = "the container's command" if port == info.server_options.get("port") else why
+            found["port"] = Named(port, why if port and self.settings.port is None else "")
+        return {name: str(named) for name, named in found.items() if named.why}
+
     def describe(self) -> str:
         """Describe the server without secrets: its container with what it belongs to, or its address."""
         if self.settings.via == "local":
@@ -152,6 +234,7 @@ class BackupContext:
             (container_info.container_id or "")[:12],
             f"Compose project {container_info.project}" if container_info.project else "",
             f"engine {container_info.engine}" if container_info.engine else "",
+            "the only PostgreSQL" if container_info.only_candidate else "",
         )
         return f"container {container_info.container} ({', '.join(filter(None, known))})"
 
@@ -160,7 +243,15 @@ class BackupContext:
         """The database and its server in words, as far as a moment's look tells."""
         if self.settings.via == "docker" and self.known_container_info is None:
             return f"database {self.database} in a container that could not be inspected ({self._sought})"
-        return f"database {self.database}, {self.describe()}"
+        return f"database {self.found_database.in_brief}, {self._role}{self.describe()}"
+
+    @property
+    def _role(self) -> str:
+        """The role in words if nobody has named it and it is not the usual one."""
+        with suppress(HostError):
+            if self.found_user.why and self.found_user.value != self.settings.user:
+                return f"role {self.found_user.in_brief}, "
+        return ""
 
     @property
     def _sought(self) -> str:
@@ -193,6 +284,22 @@ class BackupContext:
 
     # --------------------------------------------------------------------------------------------------------------
 
+    def _find_database(self, info: ContainerInfo) -> Named | None:
+        try:
+            if found := database_in(info.environment, self._read):
+                return found
+            if info.state != "running":
+                return None
+            return database_on(self.server, self.settings.database, self.settings.integrity_table)
+        except HostError:
+            return None
+
+    def _read(self, file: str) -> str:
+        """Read a file of the container, such as a secret's; "" if it can't be. Raises HostError if nothing can."""
+        found = bytearray()
+        ended = run(self.host, ["cat", "--", file], sink=found.extend)
+        return found.decode(errors="replace").strip("\r\n") if ended.code == 0 else ""
+
     @cached_property
     def _passwords(self) -> Mapping[str, str]:
         if self.settings.via == "local" or "PGPASSWORD" in self._connection:
@@ -204,20 +311,18 @@ class BackupContext:
         """Look up the container, or localhost, in the password file that PGPASSFILE names."""
         if not (named := os.environ.get(password_file.VARIABLE)):
             return None
-        port, user = str(self.settings.port or 5432), self.settings.user
+        port, user = str(self.settings.port or 5432), self.found_user.value
+        database = (self._database or self._default_database).value  # which is perhaps found with this password
         hosts = (self.container_info.container or "", "localhost")
-        passwords = (password_file.password(Path(named), host, port, self.database, user) for host in hosts)
+        passwords = (password_file.password(Path(named), host, port, database, user) for host in hosts)
         return next(filter(None, passwords), None)
 
-    def _password_of_container(self) -> str | None:
+    def _password_of_container(self) -> str:
         inside = self.container_info.environment
         if password := inside.get("POSTGRES_PASSWORD"):
             return password
-        if file := inside.get("POSTGRES_PASSWORD_FILE"):
-            found = bytearray()
-            if run(self.host, ["cat", "--", file], sink=found.extend).code == 0:
-                return found.decode(errors="replace").strip("\r\n")
-        return None
+        file = inside.get("POSTGRES_PASSWORD_FILE")
+        return self._read(file) if file else ""
 
     def _directory_of_project(self) -> Path:
         if self.settings.via == "local":
@@ -244,21 +349,11 @@ class BackupContext:
         return directory / "backups"
 
 
-def connection_of(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return libpq's variables that the settings give: those of the DSN and those that have a setting of their own.
-    Raises ConfigurationError if the two differ."""
-    found = environment_of(settings.dsn.get_secret_value()) if settings.dsn else {}
-    password = settings.password.get_secret_value() if settings.password else None
-    for name, value in (("PORT", settings.port), ("SOCKET", settings.socket), ("PASSWORD", password)):
-        variable = "PGHOST" if name == "SOCKET" else f"PG{name}"
-        if value is not None and found.setdefault(variable, str(value)) != str(value):
-            raise ConfigurationError(
-                f"SCARLET_BACKUP_DSN and SCARLET_BACKUP_{name} differ.",
-                "Use the same in both, or leave it out of one of them.",
-            )
-    if settings.via == "local" and (file := environment.get(password_file.VARIABLE)):
-        found.setdefault(password_file.VARIABLE, file)
-    return found
+def _listening(info: ContainerInfo) -> dict[str, str]:
+    """Return PGHOST and PGPORT by the container's command and environment, as far as they say it."""
+    directory, _, _ = info.server_options.get("unix_socket_directories", "").partition(",")
+    port = info.server_options.get("port") or info.environment.get("PGPORT", "")
+    return {name: value for name, value in (("PGHOST", directory.strip()), ("PGPORT", port)) if value}
 
 
 def _password_as_written(dsn: str) -> str:

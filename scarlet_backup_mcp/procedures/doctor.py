@@ -109,7 +109,7 @@ def _server(context: BackupContext, report: _Report, progress: Progress) -> int 
     """Check the database and the clock; return the database's size in bytes."""
     name, table = context.database, context.settings.integrity_table
     try:
-        with context.server.session(context.maintenance_database, progress=progress) as session:
+        with context.maintenance_session(progress) as session:
             session.ping()
             version, databases = pg.server_facts(session).version, pg.databases(session)
             before = time.time()
@@ -227,7 +227,7 @@ def _space(report: _Report, there: Path, database_bytes: int | None) -> None:
 def _on_one_disk(context: BackupContext, info: ContainerInfo, directory: Path) -> bool:
     """Tell whether backups and data are known to lie on the same file system of this machine."""
     if info.kind == "local":
-        with suppress(BackupToolError), context.server.session(context.maintenance_database) as session:
+        with suppress(BackupToolError), context.maintenance_session() as session:
             data = pg.server_facts(session).data_directory
             return (
                 bool(data) and context.host.free_bytes(data) is not None and _device(Path(data)) == _device(directory)

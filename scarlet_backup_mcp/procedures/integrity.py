@@ -97,6 +97,7 @@ def db_integrity(context: BackupContext, progress: Progress) -> Integrity:
         healthy=not any(finding.severity == "error" for finding in inspection.findings),
         database=context.database,
         server=context.about,
+        found=context.found,
         agents=inspection.agents,
         via=context.settings.via,
         container=container_info.container if container_info else None,
@@ -170,7 +171,7 @@ def _look_at_server(context: BackupContext, inspection: Inspection, progress: Pr
                 "Wait ten seconds, then read its log (in Docker: `docker compose logs postgres`).",
             )
             return
-        with context.server.session(context.maintenance_database, progress=progress) as session:
+        with context.maintenance_session(progress) as session:
             session.ping()
             facts = pg.server_facts(session)
             _note_version(inspection, facts.version)

@@ -59,6 +59,7 @@ def list_backups(context: BackupContext, limit: int = 10, log: int = 0) -> Listi
         warnings += filter(None, [journal.waiting(context)])
     except BackupToolError as error:
         warnings.append(error.message)
+    how_many = number_of(len(everything), "backup") if newest else "no good backup"
     slots = {name: verdict.slots for name, verdict in verdicts(context, everything).items()}
     listed = [_listed(context, item, slots[item.name]) for item in everything[:limit]] + _partials(context)
     listed.sort(key=lambda item: (item.created_at, item.name), reverse=True)  # partial files don't count
@@ -76,7 +77,7 @@ def list_backups(context: BackupContext, limit: int = 10, log: int = 0) -> Listi
         scheduled=runs,
         weeks=weeks(context, everything),
         warnings=warnings,
-        steps=[NEWEST_BACKUPS.reported(newest is not None, newest.name if newest else "no good backup")],
+        steps=[NEWEST_BACKUPS.reported(newest is not None, how_many)],
     )
 
 
@@ -219,7 +220,7 @@ def _ask_the_server(context: BackupContext) -> tuple[list[UndoPoint] | None, lis
 
     def ask() -> tuple[dict[str, pg.DatabaseFacts], list[UndoPoint]]:
         context.host.require_running()
-        with context.server.session(context.maintenance_database) as session:
+        with context.maintenance_session() as session:
             return pg.databases(session), own_names.volume_undo_points(pg.data_directory_entries(session, ASIDE))
 
     try:

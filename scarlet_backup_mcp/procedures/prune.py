@@ -87,9 +87,7 @@ def prune(
             raise RestoreInterrupted(
                 f"{waiting} Its undo point is not known yet.", "Wait until it ends, or do that; then try again."
             )
-        server = (
-            context.server.session(context.maintenance_database, progress=progress) if include_undo else nullcontext()
-        )
+        server = context.maintenance_session(progress) if include_undo else nullcontext()
         with server as session:
             items = _plan(context, progress, session)
         seeds = lifecycle.forget_seeds(context, progress, dry_run=True)

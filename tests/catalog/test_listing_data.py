@@ -67,9 +67,13 @@ def test_default_answer_is_small(made: Made, tmp_path: Path) -> None:
     ten(made, here)
     listing = here.listing()
     large = [item.model_copy(update={"bytes": 497_412_908, "rows": 850_554}) for item in listing.backups]
-    about = "database letta, container scarlet-postgres (0123456789ab, Compose project scarlet)"
+    about = (
+        "database letta (POSTGRES_DB), role letta (POSTGRES_USER), container scarlet-postgres (0123456789ab, Compose "
+        "project scarlet, the only PostgreSQL)"
+    )
     directory = "/home/scarlet/projects/scarlet/backups"
-    data = data_of(listing.model_copy(update={"backups": large, "server": about, "directory": directory}))
+    named = {"backups": large, "database": "letta", "server": about, "directory": directory}
+    data = data_of(listing.model_copy(update=named))
     compact = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
     assert len(data["backups"]) == 10
     assert len(compact) <= LIMIT, compact.decode()

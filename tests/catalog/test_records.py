@@ -86,7 +86,7 @@ def test_age_of_the_newest_good_backup(made: Made, here: Shelf) -> None:
     assert listing.newest_good_age_seconds is not None
     assert 0 <= listing.newest_good_age_seconds < 600
     assert listing.warnings == []
-    assert [(step.step, step.ok, step.detail) for step in listing.steps] == [("Passo 4", True, made.plain)]
+    assert [(step.step, step.ok, step.detail) for step in listing.steps] == [("Passo 4", True, "1 backup")]
 
 
 @pytest.mark.parametrize(("days", "warned"), [(6.9, False), (7.1, True), (40, True)])

@@ -19,12 +19,12 @@ import pytest
 
 from scarlet_backup_mcp.errors import (
     Cancelled,
-    ContainerAmbiguous,
     ContainerMissing,
     ContainerNotRunning,
     ContainerPaused,
     EngineUnreachable,
     HostError,
+    SeveralCandidates,
 )
 from scarlet_backup_mcp.hosts import run
 from scarlet_backup_mcp.hosts.docker.container import DockerHost
@@ -86,18 +86,23 @@ class TestContainer:
         make_container(labels=labels | {"com.docker.compose.oneoff": "True"})
         assert DockerHost("", "postgres", project).container_info().container == name
         second = make_container(labels=labels, start=False)
-        with pytest.raises(ContainerAmbiguous) as refused:
+        with pytest.raises(SeveralCandidates) as refused:
             DockerHost("no-such-name", "postgres", project).container_info()
-        assert f"{name} (running)" in refused.value.message
-        assert f"{second} (created)" in refused.value.message
+        of_both = f"{IMAGE}, Compose project {project}, service postgres"
+        assert sorted(refused.value.message.splitlines()[1:]) == sorted(
+            [
+                f"SCARLET_BACKUP_CONTAINER={name}  # running, {of_both}",
+                f"SCARLET_BACKUP_CONTAINER={second}  # created, {of_both}",
+            ]
+        )
 
     def test_labels_that_are_named_beside_a_name_have_to_be_its(self, make_container: Callable[..., str]) -> None:
         project = f"p{secrets.token_hex(4)}"
         name = make_container(labels={"com.docker.compose.project": project, "com.docker.compose.service": "db"})
         assert DockerHost(name, project=project, stand_in=False).container_info().container == name
-        for wrong in ({"project": "another"}, {"project": project, "service": "postgres"}):
+        for wrong, service in (("another", ""), (project, "postgres")):
             with pytest.raises(ContainerMissing, match=f"{name}.*(project|service)"):
-                DockerHost(name, **wrong, stand_in=False).container_info()
+                DockerHost(name, service, wrong, stand_in=False).container_info()
         with pytest.raises(ContainerMissing, match=f"There are: .*{name}"):
             DockerHost(f"{name}x", "db", project, stand_in=False).container_info()
 

@@ -18,9 +18,9 @@ from psycopg.conninfo import make_conninfo
 from scarlet_backup_mcp.cli.commands import main as commands
 from scarlet_backup_mcp.errors import (
     ConfigurationError,
-    ContainerAmbiguous,
     ContainerMissing,
     DatabaseMissing,
+    SeveralCandidates,
     VolumeShared,
     WrongServer,
 )
@@ -145,11 +145,11 @@ def test_two_containers_of_the_service_are_refused(scarlet: Stack, tmp_path: Pat
     run_docker("create", "--name", second, *LABEL, *words, IMAGE)
     try:
         settings = load_settings(dir=tmp_path, project=scarlet.project)
-        with BackupContext(settings) as context, pytest.raises(ContainerAmbiguous, match=second):
+        with BackupContext(settings) as context, pytest.raises(SeveralCandidates, match=second):
             backup(context, Progress())
         found = look(settings)
         assert (found.healthy, found.safe_to_proceed) == (False, False)
-        assert "container_ambiguous" in {finding.code for finding in found.findings if finding.severity == "error"}
+        assert "several_candidates" in {finding.code for finding in found.findings if finding.severity == "error"}
         assert look(load_settings(dir=tmp_path, project=scarlet.project, container=scarlet.container)).agents == 2
     finally:
         run_docker("rm", "-f", second)
@@ -352,7 +352,9 @@ class Misled(LocalHost):
         super().__init__(bin_dir, environment)
         self._into = into
 
-    def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False) -> LocalProcess:
+    def start(
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False, packed: bool = False
+    ) -> LocalProcess:
         astray = {"PGDATABASE": self._into} if "ON_ERROR_STOP=1" in argv else {}
         return super().start(argv, env={**(env or {}), **astray}, stdin=stdin)
 
@@ -419,7 +421,8 @@ def test_results_and_questions_say_which_server_they_are_about(scarlet: Stack, t
     with BackupContext(settings) as context:
         made = backup(context, Progress(), verify="full")
         short = (context.container_info.container_id or "none")[:12]
-        where = f"database letta, container {scarlet.container} ({short}, Compose project {scarlet.project})"
+        by = "(POSTGRES_DB)"
+        where = f"database letta {by}, container {scarlet.container} ({short}, Compose project {scarlet.project})"
         assert made.server == where
         assert gate(context).server == where
         question = propose(context, Progress(), made.name).question

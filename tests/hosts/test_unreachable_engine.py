@@ -66,9 +66,14 @@ def listen(place: Path) -> Iterator[Callable[[Answer], str]]:
 def connect(address: str, timeout: int = 10) -> EngineUnreachable:
     with pytest.raises(EngineUnreachable) as caught:
         Engine(Endpoint(address), timeout)
-    assert address in caught.value.message
-    assert not PYTHONS_WORDS.search(caught.value.message), caught.value.message
+    check_words(caught.value.message, address)
     return caught.value
+
+
+def check_words(message: str, address: str) -> None:
+    """It names the address, whose random part may hold anything, and is not in the words of Python."""
+    assert address in message
+    assert not PYTHONS_WORDS.search(message.replace(address, "")), message
 
 
 def says(*words: bytes) -> Answer:
@@ -176,9 +181,8 @@ def test_no_permission_on_the_socket(listen: Callable[[Answer], str], place: Pat
     assert not results.empty()
     code, message, remedy = results.get()
     assert code == "engine_forbidden"
-    assert address in message
+    check_words(message, address)
     assert "no permission" in message
-    assert not PYTHONS_WORDS.search(message)
     assert "Docker Desktop" not in remedy
     assert ("sudo usermod -aG man nobody" in remedy) == (group == 12)
     assert "rootless" in remedy

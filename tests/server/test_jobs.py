@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -31,6 +30,7 @@ from ..helpers.faces import (
     text_of,
     undo_points,
     unfinished,
+    until,
 )
 
 # -- long calls ------------------------------------------------------------------------------------------------------
@@ -62,7 +62,9 @@ async def test_job_that_fails_tells_it_each_time(local_database: LocalDatabase, 
     async with agent(local, "2025-11-25") as it:
         with locked(local_database):
             job = (await it.call("backup", wait_seconds=0.1))["job"]
-            shutil.rmtree(directory_of(local))
+            directory = directory_of(local)
+            await anyio.to_thread.run_sync(until, lambda: unfinished(directory), 30, "the dump's file")
+            directory.rename(directory.with_name("gone"))
         errors = [await it.fail("backup", job=job) for _ in range(2)]
     assert errors[0] == errors[1]
 

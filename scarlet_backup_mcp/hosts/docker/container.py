@@ -9,31 +9,26 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from ...errors import ContainerAmbiguous, ContainerMissing, ContainerNotRunning, ContainerPaused, HostError
+from ...errors import ContainerMissing, ContainerNotRunning, ContainerPaused, HostError
 from ...nearest import nearest
 from .. import ContainerInfo, Dependent, Mount, run
+from .candidates import data_directory, environment_of, server_options, several, the_only_one
 from .engine import DEFAULT_ADDRESS, Answer, Engine, EngineRefused, container_name, find_endpoint
 from .exec_stream import ExecProcess
+from .labels import DEPENDS_ON, ONEOFF, PROJECT, SERVICE, WORKING_DIR
 
-PROJECT = "com.docker.compose.project"
-SERVICE = "com.docker.compose.service"
-ONEOFF = "com.docker.compose.oneoff"
-WORKING_DIR = "com.docker.compose.project.working_dir"
-DEPENDS_ON = "com.docker.compose.depends_on"
-"""Labels that Compose v2 puts on its containers."""
-
-DEFAULT_PGDATA = "/var/lib/postgresql/data"
 STOP_SECONDS = 10
 # What libpq and PostgreSQL's programs read, as a shell can unset it.
 _CLIENT_VARIABLE = re.compile(r"PG\w*", re.ASCII)
 
 
 class DockerHost:
-    """Run programs in the container of that name, or else in the one of that Compose project and service.
+    """Run programs in the container of that name, or else in the one of that Compose project and service, or else in
+    the only one that runs PostgreSQL and has the labels `else_with`.
 
-    An empty name or project is ignored. If both are given, the labels are used when no container has the name; with
-    `stand_in` false, the container of that name must have them instead. Several containers with the labels are
-    refused, because nothing says which one is meant.
+    An empty name or project is ignored, and so is an `else_with` of None. If name and project are given, the labels are
+    used when no container has the name; with `stand_in` false, the container of that name must have them instead.
+    Several containers are refused, because nothing says which one is meant.
 
     `container_info` (or whichever call comes first) looks the container up. Programs then run in that very container
     until `container_info` is called again, so one procedure never spans two containers unseen. Threads may share a
@@ -42,9 +37,18 @@ class DockerHost:
 
     kind: Literal["docker", "local"] = "docker"
 
-    def __init__(self, container: str, service: str = "", project: str = "", *, stand_in: bool = True) -> None:
+    def __init__(
+        self,
+        container: str,
+        service: str = "",
+        project: str = "",
+        *,
+        stand_in: bool = True,
+        else_with: Mapping[str, str] | None = None,
+    ) -> None:
         self._name, self._service, self._project = container, service, project
-        self._stand_in = stand_in
+        self._stand_in, self._else_with = stand_in, else_with
+        self._only_candidate = False
         self._lock = threading.Lock()
         self._connected: Engine | None = None
         self._container_id: str | None = None
@@ -59,27 +63,29 @@ class DockerHost:
         settings: Answer = found["Config"]
         state: Answer = found["State"]
         labels: dict[str, str] = settings.get("Labels") or {}
-        environment = _environment(settings.get("Env") or [])
         endpoint = self._engine().endpoint
         return ContainerInfo(
             kind="docker",
             container=found["Name"].lstrip("/"),
             container_id=found["Id"],
             state=state["Status"],
-            health=state["Health"]["Status"] if state.get("Health") else None,
+            health=(state["Health"]["Status"] if state.get("Health") else None)
+            or None,  # Podman says "" without a check
             started_at=state["StartedAt"],
             image=settings["Image"],
             image_id=found["Image"],
             project=labels.get(PROJECT),
             service=labels.get(SERVICE),
             user=settings.get("User") or "",
-            data_directory=environment.get("PGDATA") or DEFAULT_PGDATA,
+            data_directory=data_directory(found),
             mounts=tuple(_mount(mount) for mount in found["Mounts"]),
             working_dir=labels.get(WORKING_DIR),
             auto_remove=bool(found["HostConfig"].get("AutoRemove")),
             engine_local=endpoint.local,
             engine=None if endpoint.address == DEFAULT_ADDRESS else endpoint.address,
-            environment=environment,
+            environment=environment_of(found),
+            server_options=server_options(found),
+            only_candidate=self._only_candidate,
         )
 
     def require_running(self) -> ContainerInfo:
@@ -88,7 +94,9 @@ class DockerHost:
         _check_running(found)
         return self._info(found)
 
-    def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False) -> ExecProcess:
+    def start(
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False, packed: bool = False
+    ) -> ExecProcess:
         """Start a program. One that the container lacks ends with code 127 (see `missing_program`).
 
         No PG* variable of the container's own environment reaches it: it might point at another server.
@@ -97,7 +105,7 @@ class DockerHost:
         container = self._require_id()
         without = [name for name in self._environment_names if name not in (env or {})]
         try:
-            return ExecProcess(self._engine(), container, argv, env, stdin, without)
+            return ExecProcess(self._engine(), container, argv, env, stdin, without, packed)
         except EngineRefused as refused:
             found = self._inspect(container)
             if found is None:
@@ -173,9 +181,7 @@ class DockerHost:
         return self._container_id or self._pin(self._find())
 
     def _pin(self, found: Answer) -> str:
-        self._environment_names = tuple(
-            name for name in _environment(found["Config"].get("Env") or []) if _CLIENT_VARIABLE.fullmatch(name)
-        )
+        self._environment_names = tuple(name for name in environment_of(found) if _CLIENT_VARIABLE.fullmatch(name))
         self._container_id = container_id = str(found["Id"])
         return container_id
 
@@ -184,7 +190,7 @@ class DockerHost:
         if found is not None and not self._stand_in:
             self._require_labels(found)
         elif found is None and (self._stand_in or not self._name):
-            found = self._find_by_labels()
+            found = self._find_by_labels() or self._find_the_only_one()
         if found is None:
             names = nearest(self._name or self._project, map(container_name, self._engine().containers()))
             raise ContainerMissing(f"There is {' and '.join(self._sought())}. There are: {names}.")
@@ -204,7 +210,8 @@ class DockerHost:
         by_name = [f"no container named {self._name!r}"] if self._name else []
         by_labels = bool(self._project) and (self._stand_in or not self._name)
         labels = f"none of the Compose project {self._project!r} for its service {self._service!r}"
-        return [*by_name, *([labels] if by_labels else [])]
+        at_all = ["no other one that runs PostgreSQL"] if self._else_with is not None else []
+        return [*by_name, *([labels] if by_labels else []), *at_all]
 
     def _find_by_name(self) -> Answer | None:
         if not self._name:
@@ -215,19 +222,25 @@ class DockerHost:
             return None
         return found
 
+    def _find_the_only_one(self) -> Answer | None:
+        """Raise SeveralCandidates if there are several. The one that was found then counts as named: what is started
+        later changes nothing."""
+        found = None if self._else_with is None else the_only_one(self._engine(), self._else_with)
+        if found is not None:
+            self._name, self._project, self._else_with = found["Name"].lstrip("/"), "", None
+            self._only_candidate = True
+        return found
+
     def _find_by_labels(self) -> Answer | None:
-        """Raise ContainerAmbiguous if there are several."""
+        """Raise SeveralCandidates if there are several."""
         if not self._project:
             return None
         labels = [f"{PROJECT}={self._project}", f"{SERVICE}={self._service}", f"{ONEOFF}=False"]
         found = self._engine().containers_labelled(labels)
-        if len(found) > 1:
-            names = ", ".join(sorted(f"{container_name(item)} ({item['State']})" for item in found))
-            raise ContainerAmbiguous(
-                f"The Compose project {self._project!r} has {len(found)} containers for its service "
-                f"{self._service!r}: {names}. The settings don't say which one is meant."
-            )
-        return self._inspect(found[0]["Id"]) if found else None
+        inspected = [answer for item in found if (answer := self._inspect(item["Id"])) is not None]
+        if len(inspected) > 1:
+            raise several(inspected)
+        return inspected[0] if inspected else None
 
     def _inspect(self, name: str) -> Answer | None:
         try:
@@ -245,10 +258,6 @@ def _check_running(found: Answer) -> None:
     if state != "running":
         how = f"exited with code {found['State']['ExitCode']}" if state == "exited" else f"its state is {state!r}"
         raise ContainerNotRunning(f"The container {name} is not running: {how}.")
-
-
-def _environment(lines: Sequence[str]) -> dict[str, str]:
-    return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
 def _mount(found: Answer) -> Mount:

@@ -12,10 +12,9 @@ from ...errors import HostError
 from ...progress import Progress
 from .container import DockerHost
 from .engine import Answer, Engine, EngineRefused, container_name, find_endpoint
+from .labels import HELPER as LABEL
 from .sandbox import COMPOSE_LABELS, PROCESSES, remove, remove_leftovers
 
-LABEL = "scarlet-backup-mcp.helper"
-"""On the container; the value is its owner."""
 PREFIX = "scarlet-helper-"
 LIFE_SECONDS = 6 * 3600
 """After this, a helper that nobody has removed ends by itself and is removed."""

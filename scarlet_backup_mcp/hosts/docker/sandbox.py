@@ -15,12 +15,10 @@ from ...errors import DrillImpossible, HostError
 from ...progress import Progress
 from .container import DockerHost
 from .engine import Answer, Engine, EngineRefused, container_name, find_endpoint
+from .labels import DRILL as LABEL
+from .labels import SEED as SEED_LABEL
 from .resources import Resources, resources_of
 
-LABEL = "scarlet-backup-mcp.drill"
-"""On the container and on its volume; the value is their owner."""
-SEED_LABEL = "scarlet-backup-mcp.sandbox"
-"""On a seed volume (see `seeds`) and on the container that fills it; the value is the owner it was filled for."""
 PREFIX = "scarlet-drill-"
 COMPOSE_LABELS = "com.docker.compose."
 

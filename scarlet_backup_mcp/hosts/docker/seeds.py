@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from ...errors import DrillImpossible
 from ...progress import Progress
 from .engine import Answer, Engine, EngineRefused, find_endpoint
+from .labels import SEED as LABEL
 from .resources import Resources
 from .sandbox import LOG_LINES, SandboxContainer, remove
-from .sandbox import SEED_LABEL as LABEL
 
 PREFIX = "scarlet-sandbox-"
 FILL_SECONDS = 60

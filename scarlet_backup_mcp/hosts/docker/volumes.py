@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from . import helper
-from .container import PROJECT
 from .engine import Engine, EngineRefused, container_name, find_endpoint
+from .labels import PROJECT
 
 COMPOSE_VOLUME = "com.docker.compose.volume"
 """With `PROJECT` what Compose v2 knows a volume by: it takes over one that has both, without a warning."""

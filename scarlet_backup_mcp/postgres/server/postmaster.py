@@ -5,6 +5,7 @@ Lines of `postmaster.pid`: src/include/utils/pidfile.h (3: start time, 4: port, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...errors import WrongServer
@@ -68,20 +69,20 @@ class Whereabouts:
     """The one server that a call works on. Threads may share it.
 
     With a `data_directory` it is the server that runs on that directory in `host`'s container; without one, it is the
-    first session's server.
+    first session's server. `otherwise` are PGHOST and PGPORT for a server whose file can't be read there.
     """
 
-    def __init__(self, host: Host, data_directory: str | None) -> None:
-        self._host, self._directory = host, data_directory
+    def __init__(self, host: Host, data_directory: str | None, otherwise: Mapping[str, str] | None = None) -> None:
+        self._host, self._directory, self._otherwise = host, data_directory, dict(otherwise or {})
         self._postmaster: Postmaster | None = None
         self._first: ServerIdentity | None = None
 
     def environment(self) -> dict[str, str]:
-        """Return PGHOST and PGPORT; {} without a data directory to read them from. Raises HostError."""
+        """Return PGHOST and PGPORT, as far as they are known. Raises HostError."""
         if self._directory is not None and self._postmaster is None:
             self._postmaster = read(self._host, self._directory)
         found = self._postmaster
-        return {} if found is None else {"PGHOST": found.host, "PGPORT": found.port}
+        return self._otherwise if found is None else {"PGHOST": found.host, "PGPORT": found.port}
 
     def require(self, found: ServerIdentity, database: str) -> None:
         """Raise WrongServer unless a session that was opened for `database` is there, in the intended server."""

@@ -31,6 +31,7 @@ from ...hosts.endings import lost
 from ...progress import Progress
 from . import connection_failures
 from .postmaster import IDENTITY, ServerIdentity, Whereabouts
+from .programs import LOCK_WAIT_MS
 
 OWN_FORMATS: Mapping[str, str | None] = {"TimeZone": None, "bytea_output": None}
 """For dumps that are compared with one made without any of the options below."""
@@ -56,10 +57,12 @@ OPTIONS: Mapping[str, str] = {
     "row_security": "off",
     "default_transaction_read_only": "off",
     "statement_timeout": "0",
-    "lock_timeout": "0",
+    "lock_timeout": str(LOCK_WAIT_MS),
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "client_min_messages": "warning",
+    # Else each commit would wait for a synchronous standby, for ever if that is gone (seen on 15.20 and 18.6).
+    "synchronous_commit": "local",
 }
 
 _NO_ROOM = (

@@ -122,7 +122,7 @@ def _row(context: BackupContext, said: str, at: DumpPosition) -> str:
 
 def _too_few_locks(context: BackupContext, at: DumpPosition) -> TooFewLocks:
     room, remedy = "", None
-    with suppress(ServerError, HostError), context.server.session(context.maintenance_database) as session:
+    with suppress(ServerError, HostError), context.maintenance_session() as session:
         table = dump_failures.lock_table(session)
         room = f", enough for about {table.per_transaction * table.sessions:,} locks"
         remedy = TooFewLocks.default_remedy.replace("a higher value", str(table.needed(at.relations)))

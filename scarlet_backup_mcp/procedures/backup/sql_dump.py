@@ -122,7 +122,7 @@ def stream(
     argv = programs.pg_dump(snapshot.properties.encoding, snapshot.name)
     environment = context.server.environment(context.database)
     try:
-        ended = run(context.host, argv, env=environment, sink=sink, progress=progress)
+        ended = run(context.host, argv, env=environment, sink=sink, progress=progress, packed=True)
         if ended.code != 0:
             raise dump_error(context, ended, shown.position(snapshot))
         partial.write(compressor.finish())

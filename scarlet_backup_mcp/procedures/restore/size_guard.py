@@ -34,7 +34,7 @@ class Size:
     cluster: bool = False
     written: str = ""
 
-    def told(self, table: str) -> str:
+    def in_words(self, table: str) -> str:
         """Describe how much that is in words."""
         rows = number_of(self.rows, "row")
         tables = "" if self.tables is None else f" in {number_of(self.tables, 'table')}"
@@ -45,7 +45,7 @@ class Size:
 
     def described(self, table: str) -> str:
         """Describe it, and when it was last written to."""
-        return f"{self.told(table)}; {self.written or UNKNOWN_WRITE}"
+        return f"{self.in_words(table)}; {self.written or UNKNOWN_WRITE}"
 
 
 def recorded(manifest: Manifest | VolumeManifest) -> Size:
@@ -120,10 +120,10 @@ def check(source: str, brings: Size, now: Size, table: str, *, accepted: bool) -
     )
     if not any(new is not None and old is not None and new * 2 < old for new, old in pairs):
         return []
-    told = f"{source} contains {brings.told(table)}, and would replace {now.told(table)}."
+    both = f"{source} contains {brings.in_words(table)}, and would replace {now.in_words(table)}."
     if not accepted:
-        raise SmallerRefused(f"It has less than half of what it replaces: {told}")
-    return [f"It has less than half of what it replaces: {told}"]
+        raise SmallerRefused(f"It has less than half of what it replaces: {both}")
+    return [f"It has less than half of what it replaces: {both}"]
 
 
 def _tables(manifest: Manifest | VolumeManifest) -> set[tuple[str, str]]:

@@ -1,0 +1,75 @@
+"""Which role and database are meant if no setting names them, and what is said about it."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+
+from scarlet_backup_mcp.procedures.context import BackupContext
+from scarlet_backup_mcp.procedures.found_names import Named, database_in, database_on, user_in
+from scarlet_backup_mcp.settings import load_settings
+
+from ..helpers.drill import Databases
+
+FILES = {"/run/secrets/user": "app", "/run/secrets/database": "mind"}
+
+
+def read(file: str) -> str:
+    return FILES.get(file, "")
+
+
+@pytest.mark.parametrize(
+    ("environment", "user", "database"),
+    [
+        ({}, None, None),
+        ({"POSTGRES_DB": "mind"}, None, "mind (POSTGRES_DB of the container)"),
+        ({"POSTGRES_USER": "app"}, "app (POSTGRES_USER of the container)", "app (POSTGRES_USER of the container)"),
+        (
+            {"POSTGRES_USER": "app", "POSTGRES_DB": "mind"},
+            "app (POSTGRES_USER of the container)",
+            "mind (POSTGRES_DB of the container)",
+        ),
+        (
+            {"POSTGRES_USER_FILE": "/run/secrets/user", "POSTGRES_DB_FILE": "/run/secrets/database"},
+            "app (POSTGRES_USER_FILE of the container)",
+            "mind (POSTGRES_DB_FILE of the container)",
+        ),
+        ({"POSTGRES_USER": "", "POSTGRES_USER_FILE": "/no/such/file"}, None, None),
+        ({"POSTGRES_USER": "postgres"}, "postgres (POSTGRES_USER of the container)", None),
+        ({"POSTGRES_DB": "template1"}, None, None),
+        ({"POSTGRES_DB": "x" * 64, "POSTGRES_USER": "a\nb"}, None, None),
+        ({"POSTGRES_USER": 'l\'è "x"', "PGUSER": "no"}, 'l\'è "x" (POSTGRES_USER of the container)', ...),
+    ],
+)
+def test_what_the_environment_of_a_container_names(
+    environment: dict[str, str], user: str | None, database: str | None
+) -> None:
+    named = user_in(environment, read), database_in(environment, read)
+    shown = [None if name is None else str(name) for name in named]
+    assert shown == [user, user if database is ... else database]
+
+
+def test_a_server_is_asked_if_its_container_names_no_database(databases: Databases) -> None:
+    table = f"agents_{secrets.token_hex(4)}"
+    empty, full = databases.make(), databases.make(f"CREATE SCHEMA s; CREATE TABLE s.{table} ()")
+    databases.psql(f"ALTER DATABASE {full.database} SET search_path TO s", "postgres")
+    undo = f"{full.database}_before_restore_20260101_000000"
+    databases.psql(f"CREATE DATABASE {undo} TEMPLATE {full.database}", "postgres")
+    databases.psql(f"ALTER DATABASE {undo} SET search_path TO s", "postgres")
+    with BackupContext(full) as context:
+        server = context.server
+        assert database_on(server, empty.database, table) == Named(empty.database, "the default")
+        found = database_on(server, "no_such_database", table)
+        assert found == Named(full.database, f"the only one with a table {table}")
+        assert database_on(server, "no_such_database", f"{table}x") is None
+        databases.psql(f"CREATE TABLE {table} ()", empty.database)
+        assert database_on(server, "no_such_database", table) is None
+
+
+def test_with_a_connection_string_nothing_is_found(databases: Databases) -> None:
+    settings = databases.make()
+    with BackupContext(settings) as context:
+        assert (context.found_database, context.found) == (Named(settings.database), {})
+    with BackupContext(load_settings(via="local", dsn="postgresql://app@127.0.0.1:1/mind")) as context:
+        assert (context.found_database, context.found_user) == (Named("mind"), Named("app"))
