@@ -140,7 +140,7 @@ def _plan(context: BackupContext, progress: Progress, session: Session | None) -
     progress.stage("checking the backups")
     everything = [
         item
-        if item.state == "newer"
+        if item.state in ("newer", "unreadable")
         else records.volume_record(context, item.entry)
         if item.entry.name.kind == "volume"
         else records.sql_record(context, item.entry)

@@ -119,8 +119,7 @@ def script_of(
 ) -> Iterator[bytes]:
     """Yield a backup's script, read `through` that; without `rows`, its definitions only. Raises RestoreFailed, at the
     latest at the end, if the file has changed or does not have that SHA-256."""
-    status = entry.path.stat()
-    if (status.st_size, status.st_mtime_ns) != (entry.bytes, entry.mtime_ns):
+    if not entry.has(entry.path.stat()):
         raise RestoreFailed(f"{entry.name.name} changed after it was verified. The live database is unchanged.")
     raw = FileReader(entry.path, progress.report)
     plain = decompress(iter(raw), entry.name.compression)
