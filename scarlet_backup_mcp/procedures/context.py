@@ -27,6 +27,7 @@ from ..progress import Progress
 from ..settings import Settings
 from ..store import remembered
 from ..store.directory import BackupDirectory
+from .connection import connection_of
 from .found_names import Named, database_in, database_on, user_in
 
 TAG = "scarlet-backup-mcp"
@@ -212,7 +213,7 @@ class BackupContext:
             port = self.server.where.environment().get("PGPORT", "")
             why = "PGPORT of the container" if port == info.environment.get("PGPORT") else "postmaster.pid"
             why = "the container's command" if port == info.server_options.get("port") else why
-            found["port"] = Named(port, why if port else "")
+            found["port"] = Named(port, why if port and self.settings.port is None else "")
         return {name: str(named) for name, named in found.items() if named.why}
 
     def describe(self) -> str:
@@ -309,16 +310,17 @@ class BackupContext:
         if not (named := os.environ.get(password_file.VARIABLE)):
             return None
         port, user = str(self.settings.port or 5432), self.found_user.value
+        database = (self._database or self._default_database).value  # which is perhaps found with this password
         hosts = (self.container_info.container or "", "localhost")
-        passwords = (password_file.password(Path(named), host, port, self.database, user) for host in hosts)
+        passwords = (password_file.password(Path(named), host, port, database, user) for host in hosts)
         return next(filter(None, passwords), None)
 
-    def _password_of_container(self) -> str | None:
+    def _password_of_container(self) -> str:
         inside = self.container_info.environment
         if password := inside.get("POSTGRES_PASSWORD"):
             return password
         file = inside.get("POSTGRES_PASSWORD_FILE")
-        return self._read(file) if file else None
+        return self._read(file) if file else ""
 
     def _directory_of_project(self) -> Path:
         if self.settings.via == "local":
@@ -355,23 +357,6 @@ def _listening(info: ContainerInfo) -> dict[str, str]:
     directory, _, _ = info.server_options.get("unix_socket_directories", "").partition(",")
     port = info.server_options.get("port") or info.environment.get("PGPORT", "")
     return {name: value for name, value in (("PGHOST", directory.strip()), ("PGPORT", port)) if value}
-
-
-def connection_of(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return libpq's variables that the settings give: those of the DSN and those that have a setting of their own.
-    Raises ConfigurationError if the two differ."""
-    found = environment_of(settings.dsn.get_secret_value()) if settings.dsn else {}
-    password = settings.password.get_secret_value() if settings.password else None
-    for name, value in (("PORT", settings.port), ("SOCKET", settings.socket), ("PASSWORD", password)):
-        variable = "PGHOST" if name == "SOCKET" else f"PG{name}"
-        if value is not None and found.setdefault(variable, str(value)) != str(value):
-            raise ConfigurationError(
-                f"SCARLET_BACKUP_DSN and SCARLET_BACKUP_{name} differ.",
-                "Use the same in both, or leave it out of one of them.",
-            )
-    if settings.via == "local" and (file := environment.get(password_file.VARIABLE)):
-        found.setdefault(password_file.VARIABLE, file)
-    return found
 
 
 def _password_as_written(dsn: str) -> str:
