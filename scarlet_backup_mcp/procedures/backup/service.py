@@ -43,6 +43,7 @@ from ..recovery.volume_settlement import settle_first
 from ..sandbox import lifecycle
 from ..verify.sql import verify as verify_backup
 from . import cold_copy, volume_copy
+from .client_programs import require_pg_dump
 from .dump_errors import ConcurrentChange, locked
 from .report import Proof, outcome
 from .sql_dump import DumpWritten, Snapshot, compare_with_snapshot, stream, take_snapshot
@@ -167,6 +168,7 @@ def _dump(context: BackupContext, progress: Progress, order: Order) -> tuple[Man
     with PartialFile(directory.path / name) as partial:
         patience = {"lock_timeout": str(programs.LOCK_WAIT_MS)}
         with context.server.session(context.database, patience, progress) as session:
+            require_pg_dump(context, session)
             snapshot = take_snapshot(context, session, progress)
             recorded.require_room(context, int((snapshot.database.bytes or 0) * ROOM[compression]), "this database")
             written = stream(context, snapshot, partial, compression, progress)
@@ -195,6 +197,8 @@ def _dump(context: BackupContext, progress: Progress, order: Order) -> tuple[Man
         )
         recorded.publish(context, progress, partial, manifest, order, ["statements"] if refused else [])
     warnings = [*written.warnings, *counts.warnings, *unread, *recorded.not_dumped(manifest)]
+    if snapshot.server.in_recovery:
+        warnings.append("The server is a standby: the backup holds what this had received from its primary by then.")
     return manifest, warnings, not refused
 
 

@@ -158,6 +158,12 @@ def _trial(context: BackupContext, progress: Progress, on_live_server: bool) -> 
     with context.maintenance_session(progress) as guard:
         if not databases.advisory_lock(guard):
             raise Busy("Another restore, drill or backup is running on this server.")
+        if pg.server_facts(guard).in_recovery:
+            raise DrillFailed(
+                "The server is a standby, which can't be written to, so no drill can be done on it.",
+                "Drill in a sandbox, or on its primary.",
+                again(on_live_server=None),
+            )
         # Not the tag of backups: the next backup ends all sessions that have it.
         server = context.server.tagged(f"{TAG} drill")
         where, now = f"a scratch database on the live {context.describe()}", datetime.now(UTC)
@@ -235,6 +241,12 @@ class _Restorer:
         """The version of pg_dump that wrote the file."""
         return (self.examination.summary and self.examination.summary.pg_dump_version) or ""
 
+    @property
+    def _dumped_from(self) -> str:
+        """The server's version, as far as it is known: it decides what can be in a dump, not that of pg_dump alone."""
+        identity = self.manifest.identity if self.manifest else None
+        return identity.server_version if identity else self._written_by
+
     def _require_room(self, facts: pg.ServerFacts) -> None:
         size = max(self.examination.script_bytes, (self.manifest and self.manifest.database_bytes) or 0)
         needed = disk_space.needed(0 if self.sample else size, ROOM, facts)
@@ -299,9 +311,9 @@ class _Restorer:
         try:
             staging.load(size)
         except LoadFailed as error:
-            written, here = programs.major(self._written_by), programs.major(report.server_version)
+            dumped, here = programs.major(self._dumped_from), programs.major(report.server_version)
             lacking, foreign = loader.warnings, self.record.foreign
-            return self._refused(*verdict_on(error, loader.remedy, written, here, foreign=foreign, lacking=lacking))
+            return self._refused(*verdict_on(error, loader.remedy, dumped, here, foreign=foreign, lacking=lacking))
         except RestoreFailed as error:
             raise DrillFailed(error.message) from error
         finally:
