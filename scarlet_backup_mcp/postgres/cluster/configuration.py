@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ...redaction import printable
@@ -64,7 +64,7 @@ _HARMLESS: Mapping[str, str] = {
     "log_directory": _INSIDE,
     "log_filename": "[^/]*",
     "stats_temp_directory": _INSIDE,
-    "unix_socket_directories": "(?:/var/run/postgresql|/tmp|[, ])*",
+    "unix_socket_directories": '(?:/var/run/postgresql|/tmp|[", ])*',
     "unix_socket_permissions": "0?777",
     "fsync": _ON,
     "full_page_writes": _ON,
@@ -145,6 +145,16 @@ def disarmed(files: Mapping[str, bytes], found: Iterable[ConfigurationFinding]) 
     return {name: _commented(files[name], reasons, name in (HBA, IDENT)) for name, reasons in lines.items()}
 
 
+def effective(files: Mapping[str, bytes], names: Iterable[str], wanted: Collection[str]) -> dict[str, str]:
+    """Return the values that the configuration of a data directory gives to the `wanted` settings. A line overrides
+    those before it, and postgresql.auto.conf comes last."""
+    there, found = set(names), dict[str, str]()
+    read = set[str]()
+    for name in (MAIN, AUTO):
+        _take_settings(name, files, there, found, read)
+    return {name: value for name, value in found.items() if name in wanted}
+
+
 def live_settings(session: Session) -> dict[str, str]:
     """Read a server's values of the settings that `findings` checks, as far as the role may see them."""
     names = ", ".join(literal(name) for name in _RISKS)
@@ -191,6 +201,19 @@ def _of_settings(
         elif (why := _RISKS.get(name)) and not _is_harmless(name, value) and live.get(name) != value:
             shown = f"{name} = {_shown(value)}" if why in (_LIBRARY, _PLACE) else name
             yield ConfigurationFinding(file, number, shown, why)
+
+
+def _take_settings(
+    file: str, files: Mapping[str, bytes], there: set[str], found: dict[str, str], read: set[str]
+) -> None:
+    read.add(file)
+    for matched in filter(None, map(_LINE.match, files.get(file, b"").split(b"\n"))):
+        name, value = matched["name"].decode("latin-1").lower(), _value(matched["value"])
+        if name not in _INCLUDES:
+            found[name] = value
+            continue
+        for other in sorted((_included(file, name, value, there) or set()) - read):
+            _take_settings(other, files, there, found, read)
 
 
 def _included(file: str, how: str, value: str, there: set[str]) -> set[str] | None:

@@ -161,12 +161,16 @@ class Server:
         return found[1]
 
     def ready(self, timeout: float = 5) -> Readiness:
-        """Run pg_isready."""
-        out = bytearray()
-        argv = ["pg_isready", f"--timeout={int(timeout)}"]
-        ended = run(self.host, argv, env=self.environment("postgres"), sink=out.extend)
-        message = (out.decode(errors="replace") or ended.stderr).strip()
-        return Readiness(ended.code == 0, message, ended.code == REJECTING, ended.code != NOT_ASKED)
+        """Run pg_isready. If nobody answers where the settings say, ask where the server says that it listens."""
+        argv, environment = ["pg_isready", f"--timeout={int(timeout)}"], self.environment("postgres")
+        while True:
+            out = bytearray()
+            ended = run(self.host, argv, env=environment, sink=out.extend)
+            elsewhere = {**environment, **self.where.environment()}
+            if ended.code in (0, REJECTING, NOT_ASKED) or elsewhere == environment:
+                message = (out.decode(errors="replace") or ended.stderr).strip()
+                return Readiness(ended.code == 0, message, ended.code == REJECTING, ended.code != NOT_ASKED)
+            environment = elsewhere
 
 
 class Session:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
-from ...errors import PreflightFailed, RestoreFailed
+from ...errors import HostError, PreflightFailed, RestoreFailed
+from ...hosts import ContainerInfo
+from ...postgres.cluster import configuration
 from ...postgres.server import catalogue as pg
 from ...postgres.server import programs
 from ...postgres.server.counting import count_table
@@ -17,6 +20,7 @@ from ..recovery.helper_container import output
 from ..recovery.volume_layout import PG_VERSION, VolumeLayout
 from .volume_plan import VolumePlan, no_undo_point
 
+LISTENING = ("port", "unix_socket_directories", "listen_addresses")
 ROOM = 1.05
 SPARE_BYTES = 64 << 20
 """Free space asked for: the archive's contents, and what a server needs to start."""
@@ -50,6 +54,55 @@ def look_at_the_volume(planned: VolumePlan, contents: VolumeLayout, read: Archiv
             "versions.",
         )
     return _owner(planned, contents)
+
+
+def look_where_it_listens(
+    context: BackupContext, planned: VolumePlan, contents: VolumeLayout, read: Archive | None
+) -> list[str]:
+    """Return a warning if the server will listen on another port, by the configuration that comes and the container's
+    command. Raises PreflightFailed if this tool could not reach it there."""
+    settings = context.settings
+    container_info = planned.container_info or ContainerInfo(kind="docker")
+    found = {**_configured(planned, contents, read), **container_info.server_options}
+    port = found.get("port") or container_info.environment.get("PGPORT") or "5432"
+    sockets = [part.strip().strip('"') for part in found.get("unix_socket_directories", "?").split(",") if part.strip()]
+    if not sockets and found.get("listen_addresses", "localhost") == "":
+        raise PreflightFailed(
+            f"The server would listen nowhere with the configuration in {planned.source}: it has neither a socket nor "
+            "an address.",
+            "Choose another backup, or set `listen_addresses` in the container's command.",
+        )
+    for name, named, fits in (
+        ("PORT", settings.port, str(settings.port) == port),
+        ("SOCKET", settings.socket, "?" in sockets or settings.socket in sockets),
+    ):
+        if named is not None and not fits and (name == "PORT" or str(named).startswith("/")):
+            where = f"on port {port}" if name == "PORT" else f"in {', '.join(sockets) or 'no directory'}"
+            raise PreflightFailed(
+                f"The server would listen {where} with the configuration in {planned.source}, but "
+                f"SCARLET_BACKUP_{name} is {named}: it would not be found.",
+                f"Unset SCARLET_BACKUP_{name}, or set it in the container's command, too; then restore again.",
+            )
+    with suppress(HostError):
+        now = context.server.where.environment().get("PGPORT", port)
+        if now != port:
+            return [
+                f"The server will listen on port {port}, as the configuration in {planned.source} says, instead of "
+                f"{now}: change what connects to it, such as published ports and health checks."
+            ]
+    return []
+
+
+def _configured(planned: VolumePlan, contents: VolumeLayout, read: Archive | None) -> dict[str, str]:
+    if read is not None:
+        files = {**read.contents.kept, **configuration.disarmed(read.contents.kept, planned.effects)}
+        return configuration.effective(files, read.contents.files, LISTENING)
+    assert planned.undo is not None
+    aside, files = contents.set_aside(planned.undo), dict[str, bytes]()
+    for name in (configuration.MAIN, configuration.AUTO):
+        if contents.exists(path := f"{aside}/{name}"):
+            files[name] = output(contents.host, ["cat", path]).encode()
+    return configuration.effective(files, files, LISTENING)
 
 
 def _ways_to_room(contents: VolumeLayout) -> str:

@@ -48,7 +48,7 @@ from ..recovery.volume_layout import VolumeLayout, put_in_of
 from ..verify.volume import verify_volume
 from .options import AS_USUAL, UNDO, WITHOUT_DRILL, Confirmed, Proposal, RestoreOptions
 from .volume_plan import VolumePlan, plan
-from .volume_preflight import ServerFound, look_at_the_server, look_at_the_volume
+from .volume_preflight import ServerFound, look_at_the_server, look_at_the_volume, look_where_it_listens
 
 SHOWN = 5
 
@@ -98,6 +98,7 @@ class VolumeRestore:
         with helper(context, planned.image, mounts, progress, alone=False) as host:
             contents = _contents(host, planned)
             look_at_the_volume(planned, contents, read)
+            work.warnings += look_where_it_listens(context, planned, contents, read)
             had_contents = contents.is_there
         work.did("Check that the volume is ready", "version, space, and nobody else uses it")
         dependents = context.host.dependents() if planned.container_info and planned.options.stop_dependents else []
@@ -154,6 +155,7 @@ def _restore(context: BackupContext, progress: Progress, planned: VolumePlan, wa
     with helper(context, planned.image, planned.mounts, progress) as host:
         contents = _contents(host, planned)
         owner = look_at_the_volume(planned, contents, read)
+        work.warnings += look_where_it_listens(context, planned, contents, read)
         had_contents = contents.is_there
         require_alone(context, planned.source_of_mount, planned.container_info)
         work.did("Check that the volume is ready", "version, space, and nobody else uses it")
