@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..errors import BackupToolError
 from ..postgres.server.counting import find
+from ..postgres.server.databases import USUAL, first_session
 from ..postgres.server.session import OWN_SEARCH_PATH, Server
 
 OF_CONTAINER = " of the container"
@@ -48,7 +49,8 @@ def database_on(server: Server, default: str, table: str) -> Named | None:
     """Look on the server, whose container names no database: return `default` if there is one, else the only database
     with that table; None if there is none, or several, or the server does not answer."""
     try:
-        rows = server.rows("postgres", "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate")
+        with first_session(server, [*USUAL, default]) as session:
+            rows = session.rows("SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate")
         names = [str(row["datname"]) for row in rows]
         if default in names:
             return Named(default, "the default")

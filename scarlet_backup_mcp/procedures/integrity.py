@@ -13,7 +13,7 @@ from ..postgres.server import catalogue as pg
 from ..postgres.server import counting, programs
 from ..progress import Progress
 from .context import BackupContext
-from .gate import gate
+from .gate import ON_A_STANDBY, gate
 from .listing import WEEK, list_backups, no_success, remedy_of
 from .loss import Loss, loss
 from .proc004 import COUNT_AGENTS, PREREQUISITES
@@ -162,12 +162,12 @@ def _note_health(inspection: Inspection, container_info: ContainerInfo) -> None:
 
 def _look_at_server(context: BackupContext, inspection: Inspection, progress: Progress) -> None:
     try:
-        ready, said, _ = context.server.ready()
-        if not ready:
+        readiness = context.server.ready()
+        if readiness.asked and not readiness.accepts:  # what kept it from asking is a session's to say
             inspection.found(
                 "error",
                 "server_unreachable",
-                f"pg_isready: {said}",
+                f"pg_isready: {readiness.message}",
                 "Wait ten seconds, then read its log (in Docker: `docker compose logs postgres`).",
             )
             return
@@ -175,6 +175,8 @@ def _look_at_server(context: BackupContext, inspection: Inspection, progress: Pr
             session.ping()
             facts = pg.server_facts(session)
             _note_version(inspection, facts.version)
+            if facts.in_recovery:
+                inspection.found("warning", "server_is_standby", ON_A_STANDBY, "A restore, too, needs its primary.")
             databases = pg.databases(session)
             if context.database not in databases:
                 inspection.found(
