@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -13,6 +14,7 @@ from scarlet_backup_mcp.hosts import Exit, Host, run
 from scarlet_backup_mcp.hosts.docker.container import DockerHost
 from scarlet_backup_mcp.progress import Progress
 
+from ..helpers.containers import run_docker
 from ..helpers.hosts import MEGABYTE, eventually, output_of, running
 
 pytestmark = pytest.mark.docker
@@ -107,3 +109,20 @@ def test_cancelling_ends_the_program_and_zstd(host: Host, marker: str) -> None:
         run(host, ["sh", "-c", endless], sink=sink, progress=progress, packed=True)
     assert eventually(lambda: not running(host, marker))
     assert eventually(lambda: not running(host, "single-thread"))
+
+
+def test_container_with_few_processes_sends_it_as_it_is(container: str) -> None:
+    """A program that runs in the script's place has its parent outside the container."""
+
+    def parent() -> bytes:
+        output = bytearray()
+        with closing(DockerHost(container, "postgres", "none")) as host:
+            assert run(host, ("sh", "-c", "echo $PPID"), sink=output.extend, packed=True).code == 0
+        return bytes(output)
+
+    assert parent() != b"0\n"
+    run_docker("update", "--pids-limit", "40", container)
+    try:
+        assert parent() == b"0\n"
+    finally:
+        run_docker("update", "--pids-limit", "-1", container)
