@@ -49,7 +49,7 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("words", COMMANDS)
 def test_a_full_output_is_said(program: CommandLine, words: str) -> None:
     done = run(program, words, ">/dev/full")
@@ -58,8 +58,8 @@ def test_a_full_output_is_said(program: CommandLine, words: str) -> None:
         assert b"The output could not be written: No space left on device." in done.stderr
 
 
-@pytest.mark.sample(2)
-@pytest.mark.parametrize("words", COMMANDS)
+@pytest.mark.sample(1)
+@pytest.mark.parametrize("words", COMMANDS[::2])
 @pytest.mark.parametrize("redirected", ["2>/dev/full", "2>&-", "| true", ">&-", "<&-", "<&- >&- 2>&-"])
 def test_other_streams_change_no_exit_code(program: CommandLine, words: str, redirected: str) -> None:
     assert run(program, words, redirected).returncode == run(program, words, "").returncode
@@ -72,12 +72,14 @@ def test_a_restore_without_stdin_asks_for_yes(program: CommandLine, made: Made) 
     assert b"Add --yes" in done.stderr
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("redirected", ["<&-", ">&- </dev/null", "2>&-", "2>/dev/full", "| true"])
 def test_serve_ends(program: CommandLine, redirected: str) -> None:
     done = run(program, "serve", redirected)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_serve_says_that_nobody_can_be_answered(program: CommandLine) -> None:
     done = run(program, "serve", ">/dev/full")
     assert done.returncode == 2
@@ -87,6 +89,7 @@ def test_serve_says_that_nobody_can_be_answered(program: CommandLine) -> None:
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("words", ["list", "list --json"])
 def test_letters_in_a_c_locale(made: Made, tmp_path: Path, words: str) -> None:
     here = made.shelf.copy(tmp_path / "perché")
@@ -97,6 +100,7 @@ def test_letters_in_a_c_locale(made: Made, tmp_path: Path, words: str) -> None:
     assert name in (json.loads(done.stdout)["backups"][0]["name"] if "--json" in words else done.stdout.decode())
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_letters_that_the_output_lacks(made: Made, tmp_path: Path, encoding: str) -> None:
     """As on Windows, where a pipe has the encoding of a code page."""
@@ -124,6 +128,7 @@ def test_closed_numbers_go_to_no_file(tmp_path: Path) -> None:
     assert (tmp_path / "x.sql").read_bytes() == b""
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("redirected", [">/dev/full", ">&-", ">&- 2>&-", ">/dev/full 2>/dev/full"])
 def test_the_hook_blocks_even_if_it_can_not_answer(tmp_path: Path, redirected: str) -> None:
     call = {"tool_name": "Bash", "tool_input": {"command": "python recreate_agents.py"}}

@@ -37,9 +37,9 @@ class TooFewLocks(DumpFailed):
 
     code = "too_few_locks"
     default_remedy = (
-        "Set max_locks_per_transaction to a higher value (`ALTER SYSTEM SET`, or `command: postgres -c …` in "
-        "compose.yaml) and restart the server; then try again. Or take a backup of kind volume, which needs no such "
-        "locks."
+        "Set max_locks_per_transaction to a higher value (by `command: postgres -c …` in compose.yaml, which wins over "
+        "the others, in postgresql.conf, or by `ALTER SYSTEM SET`) and restart the server; then try again. Or take a "
+        "backup of kind volume, which needs no such locks."
     )
     default_next_call = again(kind="volume")
 

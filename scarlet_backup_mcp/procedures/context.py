@@ -18,7 +18,7 @@ from ..hosts.docker.engine import find_endpoint
 from ..hosts.docker.labels import PROJECT, SERVICE
 from ..hosts.local import LocalHost
 from ..limits import within
-from ..models.manifest import ManifestHead
+from ..models.manifest import Identity, ManifestHead
 from ..postgres.server import databases, password_file
 from ..postgres.server.dsn import environment_of
 from ..postgres.server.postmaster import Whereabouts
@@ -142,12 +142,13 @@ class BackupContext:
         return session
 
     def is_ours(self, manifest: ManifestHead) -> bool:
-        """Tell whether a backup is of the configured database: the same name, in the same container or Compose project;
-        with `local` on any server. Works without an engine, by the settings' names: then what was named counts, and if
-        nothing was, either default."""
+        """Tell whether a backup is of the configured database: the same name, on the configured server."""
         identity = manifest.identity
-        if identity is None or identity.database != self.database:
-            return False
+        return identity is not None and identity.database == self.database and self.is_on_our_server(identity)
+
+    def is_on_our_server(self, identity: Identity) -> bool:
+        """Tell whether that is in the same container or Compose project; with `local` on any server. Works without an
+        engine or container, by the settings' names: then what was named counts, and if nothing was, either default."""
         known = self.known_container_info
         if known is None:
             settings = self.settings

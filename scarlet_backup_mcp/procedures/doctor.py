@@ -24,8 +24,9 @@ from ..postgres.server import catalogue as pg
 from ..postgres.server import counting
 from ..progress import Progress
 from ..schedules import Every, job_name, registered, system_here
-from ..store import audit
+from ..store import audit, file_system
 from ..store.directory import BackupDirectory
+from ..store.writing import READ_ONLY
 from .catalog import records
 from .context import BackupContext
 from .listing import no_success, remedy_of, run_of
@@ -182,6 +183,8 @@ def _directory(
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         problem = "can't be made" if missing else "is not a directory" if not there.is_dir() else "can't be written to"
         remedy = "Give this user write access, or set SCARLET_BACKUP_DIR (--dir) to another directory."
+        if file_system.is_read_only(there):
+            problem, remedy = "is on a file system that is mounted read-only", READ_ONLY
         report.add("fail", "directory", f"{path} {problem}.", remedy)
         return directory
     if not directory.exists():

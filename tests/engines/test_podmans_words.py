@@ -44,6 +44,7 @@ class Podman:
             "Mounts": [],
             "HostConfig": {},
         }
+        found |= {"Path": "docker-entrypoint.sh", "Args": ["postgres"]}
         found |= {"Config": {"Image": "postgres"}, "State": {"Status": state, "StartedAt": "", "Health": health}}
         return Reply.json(found)
 

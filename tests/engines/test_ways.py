@@ -161,6 +161,8 @@ RUNNING: dict[str, object] = {
     "Image": "sha256:1",
     "Mounts": [],
     "HostConfig": {},
+    "Path": "docker-entrypoint.sh",
+    "Args": ["postgres"],
     "Config": {"Image": "postgres"},
     "State": {"Status": "running", "StartedAt": "", "Health": None},
 }

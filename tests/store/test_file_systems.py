@@ -19,6 +19,7 @@ from scarlet_backup_mcp.store.directory import BackupDirectory
 from scarlet_backup_mcp.store.lock import in_use, writer_lock
 
 from ..conftest import LocalDatabase
+from ..helpers.backup_faults import read_only, tmpfs
 from ..helpers.file_systems import Kind, Mounted
 from ..helpers.file_systems import file_system as mounted_file_system
 from ..helpers.store import shelf
@@ -174,3 +175,17 @@ def test_a_name_that_is_not_utf_8_is_a_warning(tmp_path: Path) -> None:
     [warning] = directory.warnings()
     assert "perch\\udce9.sql" in warning
     assert "not UTF-8" in warning
+
+
+def test_a_file_system_that_is_mounted_read_only(local_database: LocalDatabase, tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "backups", 1 << 20) as directory:
+        read_only(directory)
+        for path in (directory, directory / "new"):
+            with pytest.raises(DirectoryNotWritable) as raised:
+                BackupDirectory(path).prepare()
+            assert "read-only" in raised.value.message.lower()
+            with BackupContext(shelf(local_database, path).settings) as context:
+                report = doctor(context, Progress(), tmp_path, environment={})
+            [failed] = [check for check in report.checks if check.check == "directory" and check.status == "fail"]
+            assert "mounted read-only" in failed.message
+            assert "remount" in failed.remedy

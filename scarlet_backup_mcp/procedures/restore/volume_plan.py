@@ -281,7 +281,7 @@ def _site_of_backup(context: BackupContext, manifest: VolumeManifest | None) -> 
     site, identity = (manifest.site, manifest.identity) if manifest else (None, None)
     if site is None or site.volume is None or identity is None:
         raise ContainerMissing("There is no container, and the source does not name its volume.", remedy)
-    if identity.container != context.settings.container:
+    if not context.is_on_our_server(identity):
         raise ContainerMissing(
             f"There is no container {context.settings.container}, and the backup is of {identity.container}.", remedy
         )

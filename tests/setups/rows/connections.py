@@ -52,6 +52,7 @@ ROWS = [
         setup="Without Docker: over TCP, password in the URI",
         server=LOOPBACK,
         found=["server 127.0.0.1:"],
+        works=UNPROVED,
         sample=True,
     ),
     Setup(

@@ -1,4 +1,5 @@
-"""Everything that is done with a backup, on each kind of engine and over each way to one."""
+"""What the rows of `tests/setups` leave out, on each kind of engine and over each way to one: undo, cold copies, a
+container that was removed, pruning."""
 
 from __future__ import annotations
 
@@ -11,7 +12,6 @@ from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.integrity import db_integrity
 from scarlet_backup_mcp.procedures.listing import list_backups
 from scarlet_backup_mcp.procedures.prune import prune
-from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
 
@@ -22,14 +22,12 @@ from ..helpers.volume import DESTROYED, PGDATA, a_rig, a_volume, undo_of
 pytestmark = pytest.mark.long
 
 
-def test_the_whole_loop(engine: Reached, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_rest_of_the_loop(engine: Reached, tmp_path_factory: pytest.TempPathFactory) -> None:
     directory = tmp_path_factory.mktemp("engine") / "backups"
     with a_volume() as volume, a_rig(directory, *(options := ("--network", "none", "-v", f"{volume}:{PGDATA}"))) as rig:
         as_saved = rig.content()
-        of_database = rig.call(backup, verify="drill").name
+        of_database = rig.call(backup).name
         of_volume = rig.take().name
-        assert rig.call(verify, of_database).proved
-        assert rig.call(verify, of_volume, "drill").proved
 
         rig.make_live()
         undo = rig.restore(of_database).undo_point
@@ -46,8 +44,8 @@ def test_the_whole_loop(engine: Reached, tmp_path_factory: pytest.TempPathFactor
         rig.restore(undo_of(rig) or "")
         rig.wait()
         assert rig.content() == destroyed
-        rig.restore(of_volume)
 
+        rig.restore(of_volume)
         rig.wait()
         run_docker("stop", "-t", "60", rig.container)
         cold = rig.take()
