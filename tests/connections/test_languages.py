@@ -51,6 +51,8 @@ def italian(require_docker: None, tmp_path_factory: pytest.TempPathFactory) -> I
         messages = "/usr/share/locale/it/LC_MESSAGES"
         box.sh(f"localedef -i it_IT -f UTF-8 it_IT.UTF-8 && mkdir -p {messages}")
         run_docker("cp", str(file), f"{box.name}:{messages}/{file.name}")
+        run_docker("restart", box.name)  # a running process does not see a new locale
+        box.wait_until_ready()
         box.psql("ALTER SYSTEM SET lc_messages = 'it_IT.UTF-8'")
         run_docker("restart", box.name)
         box.wait_until_ready()
