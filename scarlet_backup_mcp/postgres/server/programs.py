@@ -78,6 +78,11 @@ def writes_for(program_version: str, server_version_num: int) -> bool:
     return number == server_version_num // 10000 and minor >= server_version_num % 10000
 
 
+def is_older(version: str, server_version_num: int) -> bool:
+    """Tell whether a version is older than a server's."""
+    return _numbers(version) < (server_version_num // 10000, server_version_num % 10000)
+
+
 def copies(program_version: str, server_version_num: int) -> bool:
     """Tell whether a pg_basebackup of that version copies a server of that version: not if its major version is
     older."""
