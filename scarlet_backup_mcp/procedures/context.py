@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
-import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..errors import BackupDirUnknown, BackupToolError, ConfigurationError, HostError
+from .. import wsl
+from ..errors import BackupDirUnknown, BackupToolError, ConfigurationError, HostError, SeveralCandidates
 from ..hosts import ContainerInfo, Host, run
 from ..hosts.docker.container import DockerHost
+from ..hosts.docker.engine import find_endpoint
 from ..hosts.docker.labels import PROJECT, SERVICE
 from ..hosts.local import LocalHost
 from ..limits import within
@@ -27,6 +27,7 @@ from ..progress import Progress
 from ..settings import Settings
 from ..store import remembered
 from ..store.directory import BackupDirectory
+from .connection import connection_of
 from .found_names import Named, database_in, database_on, user_in
 
 TAG = "scarlet-backup-mcp"
@@ -212,7 +213,7 @@ class BackupContext:
             port = self.server.where.environment().get("PGPORT", "")
             why = "PGPORT of the container" if port == info.environment.get("PGPORT") else "postmaster.pid"
             why = "the container's command" if port == info.server_options.get("port") else why
-            found["port"] = Named(port, why if port else "")
+            found["port"] = Named(port, why if port and self.settings.port is None else "")
         return {name: str(named) for name, named in found.items() if named.why}
 
     def describe(self) -> str:
@@ -250,6 +251,13 @@ class BackupContext:
         if self._named_container or not self._named_labels:
             return settings.container
         return f"Compose project {settings.project}, service {settings.service}"
+
+    @property
+    def _sought_where(self) -> str:
+        """All that leads to the container: the engine, and what somebody has named. Raises EngineUnreachable."""
+        named = {name: getattr(self.settings, name) for name in ("project", "service", "container")}
+        words = [f"{name} {value}" for name, value in named.items() if name in self.settings.model_fields_set]
+        return ", ".join([find_endpoint(os.environ).address, *words])
 
     @property
     def _named_container(self) -> bool:
@@ -302,24 +310,27 @@ class BackupContext:
         if not (named := os.environ.get(password_file.VARIABLE)):
             return None
         port, user = str(self.settings.port or 5432), self.found_user.value
+        database = (self._database or self._default_database).value  # which is perhaps found with this password
         hosts = (self.container_info.container or "", "localhost")
-        passwords = (password_file.password(Path(named), host, port, self.database, user) for host in hosts)
+        passwords = (password_file.password(Path(named), host, port, database, user) for host in hosts)
         return next(filter(None, passwords), None)
 
-    def _password_of_container(self) -> str | None:
+    def _password_of_container(self) -> str:
         inside = self.container_info.environment
         if password := inside.get("POSTGRES_PASSWORD"):
             return password
         file = inside.get("POSTGRES_PASSWORD_FILE")
-        return self._read(file) if file else None
+        return self._read(file) if file else ""
 
     def _directory_of_project(self) -> Path:
         if self.settings.via == "local":
             raise BackupDirUnknown("With SCARLET_BACKUP_VIA=local no setting says where to put backups.")
         try:
             container_info = self.container_info
+        except SeveralCandidates:
+            raise
         except HostError:
-            recalled = remembered.recall(self._sought)
+            recalled = remembered.recall(self._sought_where)
             if recalled is None:
                 raise
             return recalled
@@ -332,9 +343,12 @@ class BackupContext:
                 "The Docker engine is on another machine, so its Compose directory is not on this one."
             )
         directory = _on_this_machine(container_info.working_dir)
-        if directory is None or not directory.is_dir():
-            raise BackupDirUnknown(f"Compose's directory {container_info.working_dir} is not on this machine.")
-        remembered.remember(self._sought, directory / "backups")
+        if directory is None or not os.path.isdir(directory):
+            raise BackupDirUnknown(
+                f"Compose's directory {container_info.working_dir} is not on this machine, or not in this user's reach."
+            )
+        found = f"{container_info.project or ''}/{container_info.container}"
+        remembered.remember(self._sought_where, found, directory / "backups")
         return directory / "backups"
 
 
@@ -343,23 +357,6 @@ def _listening(info: ContainerInfo) -> dict[str, str]:
     directory, _, _ = info.server_options.get("unix_socket_directories", "").partition(",")
     port = info.server_options.get("port") or info.environment.get("PGPORT", "")
     return {name: value for name, value in (("PGHOST", directory.strip()), ("PGPORT", port)) if value}
-
-
-def connection_of(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return libpq's variables that the settings give: those of the DSN and those that have a setting of their own.
-    Raises ConfigurationError if the two differ."""
-    found = environment_of(settings.dsn.get_secret_value()) if settings.dsn else {}
-    password = settings.password.get_secret_value() if settings.password else None
-    for name, value in (("PORT", settings.port), ("SOCKET", settings.socket), ("PASSWORD", password)):
-        variable = "PGHOST" if name == "SOCKET" else f"PG{name}"
-        if value is not None and found.setdefault(variable, str(value)) != str(value):
-            raise ConfigurationError(
-                f"SCARLET_BACKUP_DSN and SCARLET_BACKUP_{name} differ.",
-                "Use the same in both, or leave it out of one of them.",
-            )
-    if settings.via == "local" and (file := environment.get(password_file.VARIABLE)):
-        found.setdefault(password_file.VARIABLE, file)
-    return found
 
 
 def _password_as_written(dsn: str) -> str:
@@ -372,16 +369,5 @@ def _password_as_written(dsn: str) -> str:
 
 def _on_this_machine(working_dir: str) -> Path | None:
     """Translate a path in Compose's label for this process: inside WSL `H:\\x` is for example /mnt/h/x."""
-    windows = PureWindowsPath(working_dir)
-    if os.name != "nt" and windows.drive:
-        if "microsoft" not in platform.release().lower():
-            return None
-        try:
-            done = subprocess.run(
-                ["wslpath", "-u", working_dir], capture_output=True, text=True, timeout=10, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        working_dir = done.stdout.strip()
-    path = Path(working_dir)
+    path = Path(wsl.here(working_dir))
     return path if path.is_absolute() else None

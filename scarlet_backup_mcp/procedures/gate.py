@@ -144,7 +144,7 @@ def _look_at_the_server(context: BackupContext, item: BackupRecord[ManifestHead]
         facts = pg.server_facts(session)
         if facts.in_recovery:
             return [], [ON_A_STANDBY]
-        now = (facts.system_identifier, pg.databases(session)[context.database].oid)
+        now = (facts.system_identifier, pg.databases(session, sizes=False)[context.database].oid)
         if now != (identity.system_identifier, identity.database_oid):
             return [], [
                 f"{item.name} is of another database of that name, since restored or created again: take a new backup."

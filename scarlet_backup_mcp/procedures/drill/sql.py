@@ -18,10 +18,11 @@ from ...models.manifest import DatabaseProperties, Manifest, TableData
 from ...models.verification import Check, Drill
 from ...postgres.dump.contents import Contents
 from ...postgres.dump.digests import BlockDigests
-from ...postgres.dump.refusals import NOT_WRITTEN, Refusals
+from ...postgres.dump.filters import strip_restrict
+from ...postgres.dump.refusals import Refusals, refused
 from ...postgres.dump.roles import create_tablespaces, create_without_login
 from ...postgres.dump.sample import ROWS, sampled
-from ...postgres.dump.script import ScriptReader, strip_restrict
+from ...postgres.dump.script import ScriptReader
 from ...postgres.server import catalogue as pg
 from ...postgres.server import databases, programs
 from ...postgres.server.effective import SEARCH_PATH
@@ -95,8 +96,8 @@ class Rehearsal:
 
         def watch(chunk: bytes) -> None:
             reader.feed(chunk)
-            if refused := [refusal for refusal in refusals.found if refusal.reason != NOT_WRITTEN]:
-                raise DrillFailed(f"The dump of the restored database contains what no restore loads: {refused[0]}.")
+            if found := refused(refusals.found, foreign=False):
+                raise DrillFailed(f"The dump of the restored database contains what no restore loads: {found[0]}.")
 
         host = self.trial.server.host
         ended = yield from output_of(host, argv, watch, env=environment, progress=progress, packed=True)
@@ -240,6 +241,12 @@ class _Restorer:
         """The version of pg_dump that wrote the file."""
         return (self.examination.summary and self.examination.summary.pg_dump_version) or ""
 
+    @property
+    def _dumped_from(self) -> str:
+        """The server's version, as far as it is known: it decides what can be in a dump, not that of pg_dump alone."""
+        identity = self.manifest.identity if self.manifest else None
+        return identity.server_version if identity else self._written_by
+
     def _require_room(self, facts: pg.ServerFacts) -> None:
         size = max(self.examination.script_bytes, (self.manifest and self.manifest.database_bytes) or 0)
         needed = disk_space.needed(0 if self.sample else size, ROOM, facts)
@@ -304,9 +311,9 @@ class _Restorer:
         try:
             staging.load(size)
         except LoadFailed as error:
-            written, here = programs.major(self._written_by), programs.major(report.server_version)
+            dumped, here = programs.major(self._dumped_from), programs.major(report.server_version)
             lacking, foreign = loader.warnings, self.record.foreign
-            verdict, detail = verdict_on(error, loader.remedy, written, here, foreign=foreign, lacking=lacking)
+            verdict, detail = verdict_on(error, loader.remedy, dumped, here, foreign=foreign, lacking=lacking)
             identity = self.manifest.identity if self.manifest else None
             if verdict == "will_not_load" and identity and self._is_older_than(identity.server_version_num):
                 detail = (
@@ -324,7 +331,7 @@ class _Restorer:
         seconds = time.monotonic() - began
         with self.server.session(self.found.database, loader.options, self.progress) as session:
             self.found.encoding = pg.properties(session).encoding
-            report.database_bytes = pg.databases(session)[self.found.database].bytes
+            report.database_bytes = pg.connected_database(session).bytes
         self.found.loaded, self.found.formats = True, loader.formats
         report.search_path = loader.search_path
         report.violations = violations(loader, with_keys=self.found.trial.throw_away)
