@@ -84,7 +84,7 @@ class ProgramMissing(HostError):
 
 
 class WrongPrograms(HostError):
-    """The client programs are of another version than the server, which might not load what they write."""
+    """The client programs are older than the server, which might not load what they write."""
 
     code = "wrong_programs"
 

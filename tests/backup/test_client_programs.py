@@ -23,7 +23,7 @@ from ..helpers.faces import local_settings
         ("15.21 (Debian 15.21-1)", 150020, True, True),
         ("15.18", 150020, False, True),
         ("14.30", 150020, False, False),
-        ("18.6", 150020, False, True),
+        ("18.6", 150020, True, True),
         ("19beta1", 190000, True, True),
     ],
 )
@@ -47,7 +47,7 @@ def with_version(bin_dir: Path, directory: Path, version: str) -> Path:
 @pytest.mark.skipif(os.name == "nt", reason="a shell script")
 @pytest.mark.parametrize(
     ("kind", "version", "program"),
-    [("sql", "18.0", "pg_dump"), ("sql", "19.1", "pg_dump"), ("volume", "17.9", "pg_basebackup")],
+    [("sql", "18.0", "pg_dump"), ("sql", "17.9", "pg_dump"), ("volume", "17.9", "pg_basebackup")],
 )
 def test_other_programs_than_the_server_s_are_named_before_anything_is_dumped(
     local_database: LocalDatabase, tmp_path: Path, kind: Kind, version: str, program: str

@@ -27,6 +27,7 @@ from scarlet_backup_mcp.errors import (
 from scarlet_backup_mcp.hosts import Host
 from scarlet_backup_mcp.models.common import Verdict
 from scarlet_backup_mcp.models.verification import StoredVerification, Verification
+from scarlet_backup_mcp.postgres.server import programs
 from scarlet_backup_mcp.procedures.catalog import records
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.drill import sql as drills
@@ -324,6 +325,27 @@ UPDATE pg_index SET indisready = false, indisvalid = false WHERE indexrelid = 'p
 INSERT INTO parents VALUES (1, 'again');
 UPDATE pg_index SET indisready = true, indisvalid = true WHERE indexrelid = 'parents_pkey'::regclass;
 """
+
+
+def test_what_an_older_server_rejects_says_nothing_about_the_backup(
+    databases: Databases, shared: SandboxServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No older release of this major version can be had: the sandbox's is only taken for one."""
+    counting = "RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM agents'"
+    settings = databases.make(
+        AGENTS
+        + "CREATE FUNCTION total() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT 7::bigint';"
+        + f"CREATE MATERIALIZED VIEW totals AS SELECT total(); CREATE OR REPLACE FUNCTION total() {counting};"
+    )
+
+    def is_older(version: str, server_version_num: int) -> bool:
+        return True
+
+    monkeypatch.setattr(programs, "is_older", is_older)
+    found = drill(settings, take(settings).name)
+    assert (verdict(found), found.proved) == (("unknown", None), None)
+    assert found.drill is not None
+    assert ". An older one, " in found.drill.detail
 
 
 def test_rows_that_break_constraints_are_named_and_come_back_if_that_is_accepted(

@@ -134,6 +134,15 @@ def test_lost_database_is_told_by_its_own_name(server: Server, settings: Setting
         restore(context, Progress(), take(settings).name, RestoreOptions(accept_other_database=True))
 
 
+def test_database_that_lets_nobody_in_is_passed_over(server: Server, settings: Settings) -> None:
+    server.run("ALTER DATABASE postgres ALLOW_CONNECTIONS false")
+    try:
+        with BackupContext(settings) as context:
+            assert context.maintenance_database == "template1"
+    finally:
+        server.run("ALTER DATABASE postgres ALLOW_CONNECTIONS true")
+
+
 def test_lock_of_somebody_else_is_waited_for_only_so_long(
     server: Server, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,10 +72,13 @@ def has_known_holes(version: str) -> str | None:
 def writes_for(program_version: str, server_version_num: int) -> bool:
     """Tell whether a pg_dump of that version writes only what a server of that version loads.
 
-    Not an older one: 15.18 dumps of a 15.20 server options that no other server accepts. Nor one of a later major
-    version: from 17 on it writes `SET transaction_timeout` (both seen)."""
-    number, minor = _numbers(program_version)
-    return number == server_version_num // 10000 and minor >= server_version_num % 10000
+    Not an older one: 15.18 dumps of a 15.20 server options that an older server rejects (seen)."""
+    return not is_older(program_version, server_version_num)
+
+
+def is_older(version: str, server_version_num: int) -> bool:
+    """Tell whether a version is older than a server's."""
+    return _numbers(version) < (server_version_num // 10000, server_version_num % 10000)
 
 
 def copies(program_version: str, server_version_num: int) -> bool:

@@ -43,7 +43,7 @@ def _wrong(context: BackupContext, session: Session, program: str, version: str,
         there = f", {own} for example" if own and own != str(bin_dir) and (Path(own) / program).is_file() else ""
         remedy = (
             f"Set SCARLET_BACKUP_BIN_DIR to the directory of the programs of PostgreSQL {of_server}{there}, or a later "
-            f"{number // 10000}; or update those on this machine."
+            "version; or update those on this machine."
         )
     message = f"The {program} {place} is {version}, and the server, which is {of_server}, {why}."
     return WrongPrograms(message, remedy)

@@ -313,7 +313,15 @@ class _Restorer:
         except LoadFailed as error:
             dumped, here = programs.major(self._dumped_from), programs.major(report.server_version)
             lacking, foreign = loader.warnings, self.record.foreign
-            return self._refused(*verdict_on(error, loader.remedy, dumped, here, foreign=foreign, lacking=lacking))
+            verdict, detail = verdict_on(error, loader.remedy, dumped, here, foreign=foreign, lacking=lacking)
+            identity = self.manifest.identity if self.manifest else None
+            if verdict == "will_not_load" and identity and self._is_older_than(identity.server_version_num):
+                detail = (
+                    f"The backup is of PostgreSQL {identity.server_version}. An older one, {report.server_version}, "
+                    f"rejects part of it: {error.said}. Drill it with programs as new as that server."
+                )
+                verdict = "unknown"
+            return self._refused(verdict, detail)
         except RestoreFailed as error:
             raise DrillFailed(error.message) from error
         finally:
@@ -335,6 +343,9 @@ class _Restorer:
         )
         self.found.checks.append(Check(check=load_checks.LOAD, ok=not report.violations, detail=detail))
         return True
+
+    def _is_older_than(self, server_version_num: int) -> bool:
+        return programs.is_older(self.found.report.server_version, server_version_num)
 
     def _refused(self, verdict: Verdict, detail: str) -> bool:
         """Record why the file can't be loaded; return False."""
