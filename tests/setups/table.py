@@ -84,7 +84,7 @@ class Setup:
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
     """Of the tool, by the names of docs/settings.md without the prefix."""
     named: bool = True
-    """Whether the tool is told the container's name."""
+    """Whether the tool is told the names of the container and of the database."""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     """Of the tool's process, for example PGPASSFILE."""
     database: str = "letta"

@@ -70,7 +70,7 @@ def walk(setup: Setup, running: Running, directory: Path, monkeypatch: pytest.Mo
 def settings_of(setup: Setup, running: Running, directory: Path, **more: str) -> Settings:
     """The tool's settings, as a user would give them."""
     given: dict[str, str] = {"dir": str(directory / "backups"), **more}
-    if setup.database != "letta":
+    if setup.database != "letta" and setup.named:
         given["database"] = setup.database
     if isinstance(setup.server, Local):
         known = {**running.settings, "database": setup.database}
