@@ -7,7 +7,10 @@ import sys
 from types import FrameType
 
 NAME = "scarlet-backup-mcp"
-STOPPED = 130
+OUTPUT_LOST, STOPPED = 2, 130
+_LOST = f"""\
+Error: The output could not be written: {{why}}.
+What to do: Send it elsewhere, or free some space there. What the command did stands: `{NAME} list` shows it."""
 
 
 def main() -> None:
@@ -15,10 +18,20 @@ def main() -> None:
     what is under way by then cleans up. A second Ctrl-C ends it at once."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores it
         signal.signal(signal.SIGINT, _stop)
-    from .schedules import without_console
+    from . import streams
 
-    without_console()
+    streams.in_utf_8()
+    streams.prepare()
+    try:
+        _run()
+    except SystemExit as ended:
+        if not (why := streams.lost()):
+            raise
+        print(_LOST.format(why=why), file=sys.stderr)
+        raise SystemExit(ended.code if ended.code not in (None, 0, 1) else OUTPUT_LOST) from None
 
+
+def _run() -> None:
     if sys.argv[1:2] == ["serve"]:
         from .cli.serving import serve
 

@@ -10,14 +10,18 @@ Sources: Claude Code's and VS Code's hooks references, as of November 2026.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 GUARDED = re.compile(r"(?<!\w)recreate_agents", re.IGNORECASE)
+BLOCKS = 2
+"""The code with which a hook blocks the call, whatever it wrote."""
 SECONDS = 50
 """Less than the hook's own time-out in the examples: a hook that times out lets the call through."""
 READERS = {
@@ -32,8 +36,15 @@ GIT_READERS = {"add", "blame", "commit", "diff", "log", "ls-files", "show", "sta
 
 def main() -> None:
     """Deny the call on stdin, or say nothing."""
-    if (answer := answer_to(sys.stdin.buffer.read())) is not None:
-        print(json.dumps(answer))
+    answer = answer_to(sys.stdin.buffer.read() if sys.stdin else b"")
+    if answer is None:
+        return
+    try:
+        os.write(1, f"{json.dumps(answer)}\n".encode())
+    except OSError:  # both hosts then read the code
+        with suppress(OSError):
+            print("PROC-003 must not go ahead: the gate's answer can't be written.", file=sys.stderr, flush=True)
+        os._exit(BLOCKS)
 
 
 def answer_to(given: bytes) -> dict[str, Any] | None:

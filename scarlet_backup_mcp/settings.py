@@ -18,6 +18,8 @@ PREFIX = "SCARLET_BACKUP_"
 TOOLS = ("backup", "verify_backup", "list_backups", "restore", "db_integrity", "prune_backups")
 """Of the MCP server."""
 CHANGING = ("backup", "restore", "prune_backups")
+SECRET = ("password",)
+"""Settings that are no options: other users can read a command line."""
 SERVING = ("read_only", "tools", "exclude_tools")
 """Settings of the MCP server alone."""
 
@@ -37,6 +39,15 @@ class Settings(BaseSettings):
     project: str = Field("scarlet", description="Compose project, used if no container has that name.")
     database: str = Field("letta", description="Database name; unset, the container's POSTGRES_DB comes first.")
     user: str = Field("postgres", description="Role to connect as; unset, the container's POSTGRES_USER comes first.")
+    password: SecretStr | None = Field(
+        None, description="The role's password; default: the one in the container's environment, or in the DSN."
+    )
+    port: int | None = Field(
+        None, ge=1, le=65535, description="Port of the server; default: what it says itself, or the DSN's."
+    )
+    socket: str | None = Field(
+        None, description="Directory of the server's socket, or its address; default: as for the port."
+    )
     dsn: SecretStr | None = Field(None, description="With via=local: connection URI of the server.")
     bin_dir: Path | None = Field(None, description="With via=local: directory of pg_dump and psql; default: PATH.")
     prefix: str = Field("letta_backup", description="First part of a backup's file name.")
@@ -105,6 +116,13 @@ class Settings(BaseSettings):
             raise ValueError("a Docker name: letters, digits, '_', '.' or '-'")
         return value
 
+    @field_validator("socket")
+    @classmethod
+    def _one_socket(cls, value: str | None) -> str | None:
+        if value is not None and ("," in value or any(ord(c) < 32 for c in value)):
+            raise ValueError("one directory or address")
+        return value
+
     @field_validator("database", "user", "integrity_table")
     @classmethod
     def _identifier(cls, value: str) -> str:
@@ -139,9 +157,14 @@ class Settings(BaseSettings):
         return found
 
     @model_validator(mode="after")
-    def _local_needs_dsn(self) -> Settings:
+    def _dsn_is_for_local(self) -> Settings:
         if self.via == "local" and self.dsn is None:
             raise ValueError("via=local needs a DSN (for example postgresql://postgres@127.0.0.1:5432/letta)")
+        if self.via == "docker" and self.dsn is not None:
+            raise ValueError(
+                "only via=local uses a DSN; with Docker the server is found by its container, and USER, PASSWORD, PORT "
+                "and SOCKET say how to connect there"
+            )
         return self
 
 
@@ -170,5 +193,5 @@ def _explain(problem: dict[str, Any]) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not name:
         return f"{PREFIX}VIA / {PREFIX}DSN: {message}"
-    shown = "(not shown)" if name == "dsn" else repr(str(problem["input"]))
+    shown = "(not shown)" if name in ("dsn", *SECRET) else repr(str(problem["input"]))
     return f"{PREFIX}{name.upper()}={shown}: {message}"

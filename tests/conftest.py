@@ -63,6 +63,7 @@ def no_drills_by_themselves() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A developer's own SCARLET_… settings or remembered directories would lead a test to a real database."""
+    monkeypatch.delenv("PGPASSFILE", raising=False)
     for name in list(os.environ):
         if name.startswith("SCARLET_") and not name.startswith("SCARLET_TEST_"):
             monkeypatch.delenv(name)
@@ -234,16 +235,17 @@ class Stack:
 @pytest.fixture(scope="session")
 def require_docker() -> None:
     """Skip with a reason where Docker can't be used; with SCARLET_TEST_REQUIRE_DOCKER=1 that is a failure."""
-    _require(docker_missing())
+    require(docker_missing())
 
 
 def require_image(image: str) -> None:
     """The same for an image that only some tests need."""
     here = run_docker_quietly("image", "inspect", "--format", "{{.Id}}", image)
-    _require(None if here else f"The image is not here: docker pull {image}")
+    require(None if here else f"The image is not here: docker pull {image}")
 
 
-def _require(missing: str | None) -> None:
+def require(missing: str | None) -> None:
+    """Skip if something is missing, for that reason; with SCARLET_TEST_REQUIRE_DOCKER=1 that is a failure."""
     if missing and os.environ.get("SCARLET_TEST_REQUIRE_DOCKER") == "1":
         pytest.fail(missing)
     if missing:

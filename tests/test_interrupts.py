@@ -46,7 +46,7 @@ runpy.run_module("scarlet_backup_mcp", run_name="__main__", alter_sys=True)
 @pytest.mark.parametrize(
     ("where", "arguments"),
     [
-        ("scarlet_backup_mcp.schedules", ["serve"]),
+        ("scarlet_backup_mcp.streams", ["serve"]),
         ("click", ["list"]),
         ("pydantic", ["serve"]),
         ("scarlet_backup_mcp.cli.commands", ["gate"]),

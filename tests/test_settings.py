@@ -363,7 +363,7 @@ class FakeHost:
     def require_running(self) -> ContainerInfo:
         return self.container_info()
 
-    def start(self, argv: Sequence[str], *, env: object = None, stdin: bool = False) -> Process:
+    def start(self, argv: Sequence[str], *, env: object = None, stdin: bool = False, packed: bool = False) -> Process:
         raise NotImplementedError
 
     def free_bytes(self, directory: str) -> int | None:

@@ -135,3 +135,10 @@ def test_a_second_postgresql_is_not_chosen_from(letta: Letta) -> None:
         )
     finally:
         run_docker("rm", second)
+
+
+def test_without_an_engine_its_backups_are_still_known(letta: Letta) -> None:
+    made = letta.call("list")["newest_good"]
+    dead = Letta(letta.project, letta.directory, letta.environment | {"DOCKER_HOST": "unix:///nowhere/dead.sock"})
+    listed = dead.call("list")
+    assert (listed["newest_good"], listed["directory"]) == (made, str(letta.directory / "backups"))

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import click
 
 from ..models.common import CodePage
-from ..settings import PREFIX, SERVING, Settings
+from ..settings import PREFIX, SECRET, SERVING, Settings
 
 MOST_LISTED = 1000
 """How many backups a list shows at most."""
@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def settings_options(command: F) -> F:
     """Add an option for each setting."""
     for name in reversed(Settings.model_fields):
-        if name not in SERVING:
+        if name not in (*SERVING, *SECRET):
             command = _option(name)(command)
     return command
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 
-from ..settings import PREFIX, Settings
+from ..settings import PREFIX, SECRET, Settings
 from .next_command import written
 
 _VARIABLE = re.compile(rf"\b{PREFIX}([A-Z_]+[A-Z])\b")
-OPTIONS = {name.upper(): f"--{name.replace('_', '-')}" for name in Settings.model_fields}
-"""The option of each setting, by the end of its variable."""
+OPTIONS = {
+    name.upper(): PREFIX + name.upper() if name in SECRET else f"--{name.replace('_', '-')}"
+    for name in Settings.model_fields
+}
+"""The option of each setting, by the end of its variable; a secret stays a variable."""
 
 
 def as_used(text: str) -> str:

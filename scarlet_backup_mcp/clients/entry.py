@@ -14,8 +14,7 @@ from typing import Any, cast
 from pydantic import SecretStr
 
 from ..errors import ConfigurationError
-from ..postgres.server.dsn import holds_password
-from ..schedules.job import PACKAGE, carried, is_in_cache
+from ..schedules.job import IN_A_FILE, PACKAGE, carried, is_in_cache, secret_setting
 from ..settings import PREFIX, Settings
 
 NAME = "scarlet-backup"
@@ -37,10 +36,10 @@ def entry_for(settings: Settings, environment: Mapping[str, str], *, shared: boo
     plain = {
         name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in values.items()
     }
-    if (dsn := plain.get(f"{PREFIX}DSN")) is not None and holds_password(str(dsn)):
+    if named := secret_setting(settings):
         raise ConfigurationError(
-            f"{PREFIX}DSN holds a password, which would stand in clear text in a client's configuration.",
-            "Put the password into libpq's password file (~/.pgpass), remove it from the DSN, then try again.",
+            f"{PREFIX}{named} holds a password, which would stand in clear text in a client's configuration.",
+            f"{IN_A_FILE}, then try again.",
         )
     env = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in plain.items()}
     env |= {} if shared else carried(settings, environment)

@@ -7,5 +7,6 @@ Messages never hold a secret.
 
 from .backups import *  # noqa: F403
 from .base import *  # noqa: F403
+from .connections import *  # noqa: F403
 from .places import *  # noqa: F403
 from .restores import *  # noqa: F403

@@ -174,6 +174,36 @@ class DirectoryNotWritable(StoreError):
     default_remedy = "Give this user write access to the directory, or set SCARLET_BACKUP_DIR to another one."
 
 
+class LocksUnsupported(StoreError):
+    """The backup directory's file system can't lock files, which keeps two calls from disturbing each other."""
+
+    code = "locks_unsupported"
+    default_remedy = (
+        "Set SCARLET_BACKUP_DIR to a directory on a local disk, and copy finished backups to this one; or mount it "
+        "with locks (NFS with its lock service, Lustre with `flock`)."
+    )
+
+
+class FileTooLarge(StoreError):
+    """A file can't grow any more: its file system holds none of that size, or a limit is set for this user."""
+
+    code = "file_too_large"
+    default_remedy = (
+        "Set SCARLET_BACKUP_DIR to a directory on another file system (FAT holds no file over 4 GiB), compress with "
+        "zstd, or raise this user's limit (`ulimit -f`)."
+    )
+
+
+class BackupUnreadable(StoreError):
+    """This user may not read a backup, a file that belongs to it, or the backup directory. It may well be good."""
+
+    code = "backup_unreadable"
+    default_remedy = (
+        "Run this as the owner that the message names, or have that owner give this user access to the whole backup "
+        "directory."
+    )
+
+
 class DiskFull(StoreError):
     """There is not enough space."""
 

@@ -159,8 +159,11 @@ class Host(Protocol):
         """Inspect the container, and raise ContainerNotRunning or ContainerPaused unless programs can be started."""
         ...
 
-    def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False) -> Process:
-        """Start a program, never through a shell. Raises HostError."""
+    def start(
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False, packed: bool = False
+    ) -> Process:
+        """Start a program with these arguments; no shell reads them. `packed` lets its output, if that is much, come
+        here compressed where that is faster; `read` gives the plain bytes. Raises HostError."""
         ...
 
     def free_bytes(self, directory: str) -> int | None:
@@ -201,6 +204,7 @@ def run(
     sink: Callable[[bytes], object] | None = None,
     progress: Progress | None = None,
     look: Callable[[], None] = lambda: None,
+    packed: bool = False,
 ) -> Exit:
     """Run a program to its end: feed it `source`, pass its stdout to `sink`, and call `look` all the while.
 
@@ -211,7 +215,7 @@ def run(
     """
     progress = progress or Progress()
     progress.check()
-    process = host.start(argv, env=env, stdin=source is not None)
+    process = host.start(argv, env=env, stdin=source is not None, packed=packed)
     feed: _Feed | None = None
     try:
         if source is not None:
@@ -241,6 +245,7 @@ def output_of(
     *,
     env: Mapping[str, str] | None = None,
     progress: Progress | None = None,
+    packed: bool = False,
 ) -> Generator[bytes, None, Exit]:
     """Yield a program's stdout in chunks, after passing each to `watch`; return its `Exit`.
 
@@ -248,7 +253,7 @@ def output_of(
     """
     progress = progress or Progress()
     progress.check()
-    process = host.start(argv, env=env)
+    process = host.start(argv, env=env, packed=packed)
     try:
         while chunk := _next_chunk(process, progress):
             watch(chunk)

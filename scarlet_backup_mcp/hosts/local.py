@@ -40,7 +40,9 @@ class LocalHost:
         """Return the same empty description: this machine is running."""
         return self.container_info()
 
-    def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False) -> LocalProcess:
+    def start(
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False, packed: bool = False
+    ) -> LocalProcess:
         """Start a program. `argv[0]` is a bare name or an absolute path. Raises ProgramMissing or HostError."""
         program = self._find(argv[0])
         inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("PG")}

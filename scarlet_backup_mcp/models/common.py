@@ -69,12 +69,14 @@ State = Literal[
     "damaged",
     "foreign",
     "newer",
+    "unreadable",
     "partial",
     "differs",
     "will_not_load",
     "constraint_violated",
 ]
-"""What is known of a backup. "newer": its manifest is of a higher version than this tool reads."""
+"""What is known of a backup. "newer": its manifest is of a higher version than this tool reads. "unreadable":
+this user may not read it, or what belongs to it."""
 
 
 Verdict = Literal["proved", "sound", "differs", "damaged", "will_not_load", "constraint_violated", "unknown"]

@@ -6,8 +6,8 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from urllib.parse import urlsplit
@@ -15,17 +15,20 @@ from urllib.parse import urlsplit
 from ..errors import BackupDirUnknown, BackupToolError, ConfigurationError, HostError
 from ..hosts import ContainerInfo, Host, run
 from ..hosts.docker.container import DockerHost
+from ..hosts.docker.engine import find_endpoint
 from ..hosts.docker.labels import PROJECT, SERVICE
 from ..hosts.local import LocalHost
 from ..limits import within
 from ..models.manifest import ManifestHead
+from ..postgres.server import databases, password_file
 from ..postgres.server.dsn import environment_of
 from ..postgres.server.postmaster import Whereabouts
-from ..postgres.server.session import Server
+from ..postgres.server.session import Server, Session
+from ..progress import Progress
 from ..settings import Settings
 from ..store import remembered
 from ..store.directory import BackupDirectory
-from .found_names import Named, database_in, database_on, user_in
+from .found_names import Named, database_in, database_on, listening, user_in
 
 TAG = "scarlet-backup-mcp"
 _LABELS = {"service": SERVICE, "project": PROJECT}
@@ -38,7 +41,8 @@ class BackupContext:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._connection: dict[str, str] = environment_of(settings.dsn.get_secret_value()) if settings.dsn else {}
+        self._maintenance: str | None = None
+        self._connection = connection_of(settings, os.environ)
         named = self._connection.pop("PGDATABASE", settings.database)
         self._named_database = "database" in settings.model_fields_set
         if settings.via == "local" and named != settings.database and self._named_database:
@@ -86,11 +90,19 @@ class BackupContext:
     def found_database(self) -> Named:
         """The database that is meant, and why. Once its container is known it stays the same."""
         if self._database is None and (info := self.__dict__.get("container_info") or self.known_container_info):
-            self._database = self._find_database(info) or self._default_database
-        return self._database or self._default_database
+            if named := self._database_in_container(info) or self._database_on_server(info):
+                remembered.remember_found(self.place, remembered.Found(info.container or "", named.value))
+            self._database = named or self._database_known
+        return self._database or self._database_known
 
     @property
-    def _default_database(self) -> Named:
+    def _database_known(self) -> Named:
+        """The database as far as it is known without asking its server."""
+        info, last = self.__dict__.get("container_info"), remembered.recall_found(self.place)
+        if info is not None and (named := self._database or self._database_in_container(info)):
+            return named
+        if last and (info is None or info.container == last.container):
+            return Named(last.database, "found last time")
         return Named(self.settings.database, "the default")
 
     @cached_property
@@ -117,13 +129,34 @@ class BackupContext:
         except BackupDirUnknown:  # a look at the server needs none
             tag = TAG
         info = self.container_info if self.settings.via == "docker" else None
-        where = Whereabouts(self.host, info.data_directory, _listening(info)) if info else Whereabouts(self.host, None)
+        where = Whereabouts(self.host, info.data_directory, listening(info)) if info else Whereabouts(self.host, None)
         return Server(self.host, self.found_user.value, self._passwords, tag, where)
 
     @property
     def maintenance_database(self) -> str:
-        """Where to be connected while the database itself is created or renamed."""
-        return "template1" if self.database == "postgres" else "postgres"
+        """The name of the database that `maintenance_session` connects to. Raises what that raises."""
+        if self._maintenance is None:
+            self.maintenance_session().close()
+        return self._maintenance or self.database
+
+    def maintenance_session(self, progress: Progress | None = None) -> Session:
+        """Connect to a database other than the one that is backed up, for work on whole databases: `postgres`, or
+        `template1` if that was dropped or lets nobody in. If neither can be used, connect to the database itself, which
+        is enough for all but renaming it: see `restore.outside`. Raises ServerError or HostError."""
+        names = dict.fromkeys([self._maintenance, *databases.USUAL])
+        others = [name for name in names if name not in (None, self.database)]
+        session = databases.first_session(self.server, [*filter(None, others), self.database], progress)
+        self._maintenance = session.identity.database
+        return session
+
+    @contextmanager
+    def maintained_from(self, name: str) -> Generator[None]:
+        """Let `maintenance_session` connect to that database during this block."""
+        before, self._maintenance = self._maintenance, name
+        try:
+            yield
+        finally:
+            self._maintenance = before
 
     def is_ours(self, manifest: ManifestHead) -> bool:
         """Tell whether a backup is of the configured database: the same name, in the same container or Compose project;
@@ -139,9 +172,9 @@ class BackupContext:
                 return identity.via == "local"
             by_name = self._named_container or not self._named_labels
             by_project = not self._named_container
-            return (by_name and identity.container == settings.container) or (
-                by_project and identity.project == settings.project
-            )
+            last = remembered.recall_found(self.place)
+            names = {settings.container, last.container} if last else {settings.container}
+            return (by_name and identity.container in names) or (by_project and identity.project == settings.project)
         if known.kind == "local":
             return identity.via == "local"
         return known.container == identity.container or (
@@ -152,6 +185,8 @@ class BackupContext:
         """Return the passwords that are known by now, except one that is also a public name, such as "postgres": hiding
         it would show it."""
         found: set[str] = set()
+        if self.settings.password is not None:
+            found.add(self.settings.password.get_secret_value())
         if (dsn := self.settings.dsn) is not None:
             whole = dsn.get_secret_value()
             found |= {whole, environment_of(whole).get("PGPASSWORD", ""), _password_as_written(whole)}
@@ -169,32 +204,11 @@ class BackupContext:
     @property
     def secrets_are_known(self) -> bool:
         """Whether `secrets` has every password there is: one in a container's file is read there first."""
-        if self.settings.via == "local" or self.__dict__.get("_passwords"):
+        if self.settings.via == "local" or self.settings.password or self.__dict__.get("_passwords"):
             return True
+        if password_file.VARIABLE in os.environ:
+            return "_passwords" in self.__dict__
         return "container_info" in self.__dict__ and "POSTGRES_PASSWORD_FILE" not in self.container_info.environment
-
-    @property
-    def found(self) -> dict[str, str]:
-        """What no setting names, and why it is this."""
-        info = self.known_container_info
-        if self.settings.via == "local" or info is None:
-            return {}
-        found: dict[str, Named] = {"database": self.found_database}
-        with suppress(HostError):
-            found["user"] = self.found_user
-        if not self._named_container:
-            by = "Compose's labels" if info.container != self.settings.container else "the default"
-            why = "the only one that runs PostgreSQL" if info.only_candidate else by
-            found["container"] = Named(info.container or "", why)
-        why = "PGDATA of the container" if "PGDATA" in info.environment else "the default"
-        why = "the container's command" if "data_directory" in info.server_options else why
-        found["data_directory"] = Named(info.data_directory or "", why)
-        with suppress(HostError):
-            port = self.server.where.environment().get("PGPORT", "")
-            why = "PGPORT of the container" if port == info.environment.get("PGPORT") else "postmaster.pid"
-            why = "the container's command" if port == info.server_options.get("port") else why
-            found["port"] = Named(port, why if port else "")
-        return {name: str(named) for name, named in found.items() if named.why}
 
     def describe(self) -> str:
         """Describe the server without secrets: its container with what it belongs to, or its address."""
@@ -255,15 +269,27 @@ class BackupContext:
 
     # --------------------------------------------------------------------------------------------------------------
 
-    def _find_database(self, info: ContainerInfo) -> Named | None:
+    def _database_in_container(self, info: ContainerInfo) -> Named | None:
         try:
-            if found := database_in(info.environment, self._read):
-                return found
-            if info.state != "running":
-                return None
-            return database_on(self.server, self.settings.database, self.settings.integrity_table)
+            return database_in(info.environment, self._read)
         except HostError:
             return None
+
+    def _database_on_server(self, info: ContainerInfo) -> Named | None:
+        if info.state != "running":
+            return None
+        with suppress(HostError):
+            return database_on(self.server, self.settings.database, self.settings.integrity_table)
+        return None
+
+    @property
+    def place(self) -> str:
+        """What tells this set-up from others while its container is unknown."""
+        try:
+            engine = find_endpoint(os.environ).address
+        except HostError:
+            engine = ""
+        return f"{engine} {self._sought} {self.settings.dir or ''}"
 
     def _read(self, file: str) -> str:
         """Read a file of the container, such as a secret's; "" if it can't be. Raises HostError if nothing can."""
@@ -273,14 +299,26 @@ class BackupContext:
 
     @cached_property
     def _passwords(self) -> Mapping[str, str]:
-        if self.settings.via == "local":
+        if self.settings.via == "local" or "PGPASSWORD" in self._connection:
             return dict(self._connection)
+        password = self._password_in_file() or self._password_of_container()
+        return {**self._connection, **({"PGPASSWORD": password} if password else {})}
+
+    def _password_in_file(self) -> str | None:
+        """Look up the container, or localhost, in the password file that PGPASSFILE names."""
+        if not (named := os.environ.get(password_file.VARIABLE)):
+            return None
+        port, user, database = str(self.settings.port or 5432), self.found_user.value, self._database_known.value
+        hosts = (self.container_info.container or "", "localhost")
+        passwords = (password_file.password(Path(named), host, port, database, user) for host in hosts)
+        return next(filter(None, passwords), None)
+
+    def _password_of_container(self) -> str | None:
         inside = self.container_info.environment
         if password := inside.get("POSTGRES_PASSWORD"):
-            return {"PGPASSWORD": password}
-        if (file := inside.get("POSTGRES_PASSWORD_FILE")) and (password := self._read(file)):
-            return {"PGPASSWORD": password}
-        return {}
+            return password
+        file = inside.get("POSTGRES_PASSWORD_FILE")
+        return self._read(file) if file else None
 
     def _directory_of_project(self) -> Path:
         if self.settings.via == "local":
@@ -307,11 +345,21 @@ class BackupContext:
         return directory / "backups"
 
 
-def _listening(info: ContainerInfo) -> dict[str, str]:
-    """Return PGHOST and PGPORT by the container's command and environment, as far as they say it."""
-    directory, _, _ = info.server_options.get("unix_socket_directories", "").partition(",")
-    port = info.server_options.get("port") or info.environment.get("PGPORT", "")
-    return {name: value for name, value in (("PGHOST", directory.strip()), ("PGPORT", port)) if value}
+def connection_of(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return libpq's variables that the settings give: those of the DSN and those that have a setting of their own.
+    Raises ConfigurationError if the two differ."""
+    found = environment_of(settings.dsn.get_secret_value()) if settings.dsn else {}
+    password = settings.password.get_secret_value() if settings.password else None
+    for name, value in (("PORT", settings.port), ("SOCKET", settings.socket), ("PASSWORD", password)):
+        variable = "PGHOST" if name == "SOCKET" else f"PG{name}"
+        if value is not None and found.setdefault(variable, str(value)) != str(value):
+            raise ConfigurationError(
+                f"SCARLET_BACKUP_DSN and SCARLET_BACKUP_{name} differ.",
+                "Use the same in both, or leave it out of one of them.",
+            )
+    if settings.via == "local" and (file := environment.get(password_file.VARIABLE)):
+        found.setdefault(password_file.VARIABLE, file)
+    return found
 
 
 def _password_as_written(dsn: str) -> str:

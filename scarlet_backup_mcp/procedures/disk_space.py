@@ -150,7 +150,7 @@ def _patient_session(server: Server, maintenance: str) -> Session:
     until = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            return server.session(maintenance)
+            return databases.session_in(server, maintenance)
         except ServerUnreachable:
             if time.monotonic() > until:
                 raise

@@ -15,7 +15,7 @@ from ..clients.change import servers_of
 from ..clients.entry import is_ours, missing_command
 from ..clients.json_text import NotUnderstood
 from ..clients.known import McpClient, clients
-from ..errors import BackupToolError, EngineUnreachable, HostError
+from ..errors import BackupToolError, BackupUnreadable, EngineUnreachable, HostError
 from ..hosts import ContainerInfo, free_bytes_of
 from ..models.common import Kind
 from ..models.results import ScheduledRun
@@ -26,6 +26,7 @@ from ..progress import Progress
 from ..schedules import Every, job_name, registered, system_here
 from ..store import audit
 from ..store.directory import BackupDirectory
+from .catalog import records
 from .context import BackupContext
 from .listing import no_success, remedy_of, run_of
 
@@ -109,7 +110,7 @@ def _server(context: BackupContext, report: _Report, progress: Progress) -> int 
     """Check the database and the clock; return the database's size in bytes."""
     name, table = context.database, context.settings.integrity_table
     try:
-        with context.server.session(context.maintenance_database, progress=progress) as session:
+        with context.maintenance_session(progress) as session:
             session.ping()
             version, databases = pg.server_facts(session).version, pg.databases(session)
             before = time.time()
@@ -161,7 +162,11 @@ def _directory(
             report.failed("directory", error)
         return None
     path = directory.path
-    missing, opened = not path.exists(), False
+    try:
+        missing, opened = bool(directory.absence()), False
+    except BackupToolError as error:
+        report.failed("directory", error)
+        return directory
     if fix:
         try:
             directory.prepare()
@@ -169,13 +174,17 @@ def _directory(
         except BackupToolError as error:
             report.failed("directory", error)
             return directory
-    there = next(place for place in (path, *path.parents) if place.exists())
+    there = next(place for place in (path, *path.parents) if os.path.exists(place))
+    if os.path.islink(path) and directory.absence():
+        remedy = "Mount or make what it leads to, or set SCARLET_BACKUP_DIR (--dir) to another directory."
+        report.add("fail", "directory", directory.absence(), remedy)
+        return directory
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         problem = "can't be made" if missing else "is not a directory" if not there.is_dir() else "can't be written to"
         remedy = "Give this user write access, or set SCARLET_BACKUP_DIR (--dir) to another directory."
         report.add("fail", "directory", f"{path} {problem}.", remedy)
         return directory
-    if not path.exists():
+    if not directory.exists():
         remedy = "The first backup makes it, or add --fix."
         report.add("warn", "directory", f"{path} does not exist yet.", remedy)
     elif missing or opened:
@@ -184,8 +193,10 @@ def _directory(
     else:
         report.add("ok", "directory", f"{path} can be written to.")
     for warning in directory.warnings():
-        remedy = "Set SCARLET_BACKUP_DIR (--dir) to another directory; if only its rights are too wide, add --fix."
-        report.add("warn", "directory", warning, remedy)
+        remedy = "Set SCARLET_BACKUP_DIR (--dir) to another directory"
+        fixable = "; if only its rights are too wide, add --fix" if "chmod" in warning else ""
+        report.add("warn", "directory", warning, f"{remedy}{fixable}.")
+    _readable(context, report)
     _space(report, there, database_bytes)
     if info is not None and _on_one_disk(context, info, there):
         remedy = "Copy backups to another disk or machine, or set SCARLET_BACKUP_DIR to one there."
@@ -205,8 +216,14 @@ def _close_to_others(path: Path) -> bool:
         return False
     with suppress(OSError):
         path.chmod(mode & 0o700)
-        return True
-    return False
+    return not stat.S_IMODE(path.stat().st_mode) & 0o077  # FAT and NTFS may take a new mode and keep the old one
+
+
+def _readable(context: BackupContext, report: _Report) -> None:
+    """Check that this user may read the backups there are."""
+    with suppress(BackupToolError):  # whoever needs one gets the error
+        if unread := records.unread(records.all_backups(context)):
+            report.add("fail", "backups", unread, BackupUnreadable.default_remedy)
 
 
 def _space(report: _Report, there: Path, database_bytes: int | None) -> None:
@@ -227,7 +244,7 @@ def _space(report: _Report, there: Path, database_bytes: int | None) -> None:
 def _on_one_disk(context: BackupContext, info: ContainerInfo, directory: Path) -> bool:
     """Tell whether backups and data are known to lie on the same file system of this machine."""
     if info.kind == "local":
-        with suppress(BackupToolError), context.server.session(context.maintenance_database) as session:
+        with suppress(BackupToolError), context.maintenance_session() as session:
             data = pg.server_facts(session).data_directory
             return (
                 bool(data) and context.host.free_bytes(data) is not None and _device(Path(data)) == _device(directory)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..errors import BackupToolError
+from ..hosts import ContainerInfo
 from ..postgres.server.counting import find
+from ..postgres.server.databases import USUAL, first_session
 from ..postgres.server.session import OWN_SEARCH_PATH, Server
 
 OF_CONTAINER = " of the container"
@@ -48,7 +50,8 @@ def database_on(server: Server, default: str, table: str) -> Named | None:
     """Look on the server, whose container names no database: return `default` if there is one, else the only database
     with that table; None if there is none, or several, or the server does not answer."""
     try:
-        rows = server.rows("postgres", "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate")
+        with first_session(server, [*USUAL, default]) as session:
+            rows = session.rows("SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate")
         names = [str(row["datname"]) for row in rows]
         if default in names:
             return Named(default, "the default")
@@ -56,6 +59,13 @@ def database_on(server: Server, default: str, table: str) -> Named | None:
     except BackupToolError:
         return None
     return Named(having[0], f"the only one with a table {table}") if len(having) == 1 else None
+
+
+def listening(info: ContainerInfo) -> dict[str, str]:
+    """Return PGHOST and PGPORT by the container's command and environment, as far as they say it."""
+    directory, _, _ = info.server_options.get("unix_socket_directories", "").partition(",")
+    port = info.server_options.get("port") or info.environment.get("PGPORT", "")
+    return {name: value for name, value in (("PGHOST", directory.strip()), ("PGPORT", port)) if value}
 
 
 def _has(server: Server, database: str, table: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-from ..errors import BackupToolError
+from ..errors import BackupToolError, BackupUnreadable
 from ..models.common import State
 from ..models.manifest import ManifestHead
 from ..models.results import Gate
@@ -41,7 +41,10 @@ def gate(context: BackupContext) -> Gate:
     the backups, it may not; that raises nothing."""
     now = datetime.now(UTC)
     try:
-        mine = [item for item in records.all_backups(context) if item.manifest and context.is_ours(item.manifest)]
+        everything = records.all_backups(context)
+        mine = [item for item in everything if item.manifest and context.is_ours(item.manifest)]
+        if not mine and (closed := records.unread(item for item in everything if item.manifest is None)):
+            return _closed(context, [closed, BackupUnreadable.default_remedy], now)
         if not mine:
             return _closed(context, [f"There is no backup of the database {context.database}: take a new backup."], now)
         young = [item for item in mine if not _against_its_age(context, item, now)] or mine[:1]
@@ -100,6 +103,8 @@ def _against_the_file(context: BackupContext, item: BackupRecord[ManifestHead]) 
         shown, remedy = _AFTER_A_DRILL[item.state]
         detail = f": {item.detail.rstrip('.;')}" if item.detail != records.DRILL_FAILED else ""
         found.append(f"In a restore drill {item.name} {shown}{detail}. {remedy}")
+    elif item.state == "unreadable":
+        found += [records.unread([item]), BackupUnreadable.default_remedy]
     elif item.state != "good":
         verify = "verify it."
         found.append(f"{item.name} is {item.state}{f' ({item.detail})' if item.detail else ''}: {verify}")
@@ -108,6 +113,10 @@ def _against_the_file(context: BackupContext, item: BackupRecord[ManifestHead]) 
     if manifest.shrunk:
         found.append(f"The database had shrunk: {'; '.join(manifest.shrunk_reasons)}.")
         found += [f"If that was not intended, {restore_it(manifest.last_full)}."] if manifest.last_full else []
+    elif unread := records.unread_before(context, item):
+        found.append(
+            f"Whether rows were lost since {unread.name} is unknown: {unread.detail}. {BackupUnreadable.default_remedy}"
+        )
     elif _is_cold(item):
         found.append(f"{item.name} is a cold copy, whose rows nobody counted: start the server and take a new one.")
     elif not manifest.integrity_rows:

@@ -13,6 +13,7 @@ from ..postgres.server import catalogue as pg
 from ..postgres.server import counting, programs
 from ..progress import Progress
 from .context import BackupContext
+from .findings import findings
 from .gate import gate
 from .listing import WEEK, list_backups, no_success, remedy_of
 from .loss import Loss, loss
@@ -97,7 +98,7 @@ def db_integrity(context: BackupContext, progress: Progress) -> Integrity:
         healthy=not any(finding.severity == "error" for finding in inspection.findings),
         database=context.database,
         server=context.about,
-        found=context.found,
+        found=findings(context),
         agents=inspection.agents,
         via=context.settings.via,
         container=container_info.container if container_info else None,
@@ -162,7 +163,7 @@ def _note_health(inspection: Inspection, container_info: ContainerInfo) -> None:
 
 def _look_at_server(context: BackupContext, inspection: Inspection, progress: Progress) -> None:
     try:
-        ready, said = context.server.ready()
+        ready, said, _ = context.server.ready()
         if not ready:
             inspection.found(
                 "error",
@@ -171,7 +172,7 @@ def _look_at_server(context: BackupContext, inspection: Inspection, progress: Pr
                 "Wait ten seconds, then read its log (in Docker: `docker compose logs postgres`).",
             )
             return
-        with context.server.session(context.maintenance_database, progress=progress) as session:
+        with context.maintenance_session(progress) as session:
             session.ping()
             facts = pg.server_facts(session)
             _note_version(inspection, facts.version)

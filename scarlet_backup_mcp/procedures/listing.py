@@ -18,7 +18,7 @@ from ..store.reading import beginning
 from ..wording import number_of
 from . import own_names
 from .catalog import recorded
-from .catalog.records import DRILL_FAILED, BackupRecord, all_backups, ours, verdicts
+from .catalog.records import DRILL_FAILED, BackupRecord, all_backups, ours, unread, verdicts
 from .catalog.weeks import weeks
 from .context import BackupContext
 from .loss import restore_it
@@ -35,7 +35,7 @@ def list_backups(context: BackupContext, limit: int = 10, log: int = 0) -> Listi
     """List the newest `limit` backups, totals, undo points, the last `log` calls, and what to worry about."""
     directory = context.directory
     everything = all_backups(context)
-    warnings = list(directory.warnings()) if directory.path.is_dir() else [f"{directory.path} does not exist yet."]
+    warnings = directory.warnings() if directory.exists() else [directory.absence()]
     points, server_warnings = _ask_the_server(context)
     newest = next((item for item, _ in ours(context, everything) if item.state == "good"), None)
     age = None if newest is None else _age(newest.created_at)
@@ -53,6 +53,7 @@ def list_backups(context: BackupContext, limit: int = 10, log: int = 0) -> Listi
     warnings += [
         f"{item.name} says it was made in the future: check the clock." for item in everything if item.in_future
     ]
+    warnings += filter(None, [unread(everything)])
     warnings += server_warnings
     calls, runs = _audited(directory.path, log, warnings)
     try:
@@ -220,7 +221,7 @@ def _ask_the_server(context: BackupContext) -> tuple[list[UndoPoint] | None, lis
 
     def ask() -> tuple[dict[str, pg.DatabaseFacts], list[UndoPoint]]:
         context.host.require_running()
-        with context.server.session(context.maintenance_database) as session:
+        with context.maintenance_session() as session:
             return pg.databases(session), own_names.volume_undo_points(pg.data_directory_entries(session, ASIDE))
 
     try:

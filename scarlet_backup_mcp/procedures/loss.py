@@ -39,7 +39,7 @@ def loss(context: BackupContext) -> Loss | None:
     if there is none, or the server can't be asked."""
     table = context.settings.integrity_table
     try:
-        full = records.last_full(context) or records.last_full(context, ("volume",))
+        full = records.last_full(context, readable=True) or records.last_full(context, ("volume",), readable=True)
         if full is None or not full.integrity_rows:
             return None
         manifest = records.manifest_of(context, context.directory.find(full.name))

@@ -1,13 +1,19 @@
-"""Names that restores create on a server: undo points, scratch databases, and a volume's former contents."""
+"""Names that restores create on a server: undo points, scratch databases, and a volume's former contents.
+
+Each begins with the database's name. A name too long for that, as PostgreSQL's end at 63 bytes, is shortened and
+followed by a digest of it; an undo point then has the whole name in its comment, below the database's own.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from ..models.results import UndoPoint
 from ..postgres.server import catalogue as pg
+from ..postgres.server.databases import NAME_BYTES
 from ..store.names import moment
 from .context import TAG, BackupContext
 
@@ -23,14 +29,48 @@ ASIDE = f"{PREFIX}_before_restore_"
 """Prefix of the directory of a volume's undo point; a UTC time follows."""
 
 
+_STAMP_BYTES = len("YYYYMMDD_HHMMSS")
+_DIGITS = 8
+_NOTED = re.compile(rf"(?:(?P<own>.*)\n)?{TAG}: undo point of (?P<database>[^\n]+)", re.DOTALL)
+
+
 def undo_prefix(database: str) -> str:
     """Return the prefix of a database's undo points; a UTC time `YYYYMMDD_HHMMSS` follows."""
-    return f"{database}_before_restore_"
+    return _prefix(database, "_before_restore_")
 
 
 def scratch_prefix(database: str) -> str:
     """Return the prefix of a database's scratch databases; a UTC time `YYYYMMDD_HHMMSS` follows."""
-    return f"{database}_restore_"
+    return _prefix(database, "_restore_")
+
+
+def _prefix(database: str, kind: str) -> str:
+    if len(f"{database}{kind}".encode()) + _STAMP_BYTES <= NAME_BYTES:
+        return f"{database}{kind}"
+    name = database.encode()
+    kept = name[: NAME_BYTES - _STAMP_BYTES - len(kind) - _DIGITS - 1].decode(errors="ignore")
+    return f"{kept}_{hashlib.sha256(name).hexdigest()[:_DIGITS]}{kind}"
+
+
+def noted(comment: str | None, database: str) -> str | None:
+    """Return the comment for an undo point of a database with that comment."""
+    own = without_note(comment)
+    if undo_prefix(database).startswith(database):
+        return own
+    return "\n".join(filter(None, [own, f"{TAG}: undo point of {database}"]))
+
+
+def without_note(comment: str | None) -> str | None:
+    """Return the comment that an undo point's database had."""
+    found = _NOTED.fullmatch(comment or "")
+    return found["own"] if found else comment
+
+
+def _is_of(database: str, undo_point: pg.DatabaseFacts) -> bool:
+    """Tell whether an undo point with the database's prefix is not another one's, whose name has the same digest."""
+    if found := _NOTED.fullmatch(undo_point.comment or ""):
+        return found["database"] == database
+    return undo_prefix(database).startswith(database)
 
 
 def stamped(prefix: str, name: str) -> datetime | None:
@@ -47,7 +87,9 @@ def undo_points(context: BackupContext, of: Iterable[pg.DatabaseFacts]) -> list[
     found = [
         UndoPoint(name=database.name, created_at=made, bytes=database.bytes or 0)
         for database in of
-        if (made := stamped(prefix, database.name)) is not None and not is_going(database)
+        if (made := stamped(prefix, database.name)) is not None
+        and not is_going(database)
+        and _is_of(context.database, database)
     ]
     return sorted(found, key=lambda point: point.name, reverse=True)
 

@@ -87,9 +87,7 @@ def prune(
             raise RestoreInterrupted(
                 f"{waiting} Its undo point is not known yet.", "Wait until it ends, or do that; then try again."
             )
-        server = (
-            context.server.session(context.maintenance_database, progress=progress) if include_undo else nullcontext()
-        )
+        server = context.maintenance_session(progress) if include_undo else nullcontext()
         with server as session:
             items = _plan(context, progress, session)
         seeds = lifecycle.forget_seeds(context, progress, dry_run=True)
@@ -142,7 +140,7 @@ def _plan(context: BackupContext, progress: Progress, session: Session | None) -
     progress.stage("checking the backups")
     everything = [
         item
-        if item.state == "newer"
+        if item.state in ("newer", "unreadable")
         else records.volume_record(context, item.entry)
         if item.entry.name.kind == "volume"
         else records.sql_record(context, item.entry)

@@ -7,7 +7,6 @@ runs of each job.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -47,7 +46,6 @@ __all__ = [
     "schedule",
     "system_here",
     "unschedule",
-    "without_console",
 ]
 
 
@@ -141,10 +139,3 @@ def _files_of(system: System) -> Generator[None]:
             f"The files of {system} can't be changed{where}: {error.strerror or error}.",
             "Fix that, then run it again: it does the rest.",
         ) from error
-
-
-def without_console() -> None:
-    """Give a process without standard streams, like Windows' pythonw.exe, streams that discard everything."""
-    nowhere = Path(os.devnull)
-    sys.stdout = sys.stdout or nowhere.open("w", encoding="utf-8")
-    sys.stderr = sys.stderr or nowhere.open("w", encoding="utf-8")

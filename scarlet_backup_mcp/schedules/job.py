@@ -28,9 +28,14 @@ LONGEST_RUN_HOURS = 12
 """The scheduler, if it can, ends a run that hangs for this long, so that the next one can begin."""
 # Variables that lead to an engine or to client programs, which a scheduler's environment lacks.
 _DOCKER = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+_PASSWORDS = ("PGPASSFILE",)
 _SERVICES = ("PGSERVICEFILE", "PGSYSCONFDIR")
 _NAMED = ("container", "service", "project", "database")
-_WHICH_JOB = ("via", "container", "service", "project", "database", "dsn", "dir")
+_WHICH_JOB = ("via", "container", "service", "project", "database", "port", "socket", "dsn", "dir")
+IN_A_FILE = (
+    "Write the password into a file that only its owner can read, as host:port:database:user:password (with Docker the "
+    "host is the container's name; `*` fits any), set PGPASSFILE to that file, and remove the password from the setting"
+)
 _NAME = r"scarlet-backup(-[0-9a-f]{8})?-(daily|weekly)(-volume)?"
 _CACHE = {"cache", ".cache", "caches"}
 
@@ -113,14 +118,19 @@ def settings_in_force(settings: Settings) -> list[str]:
     Raises ConfigurationError for a password."""
     named = {name: getattr(settings, name) for name in _NAMED if name in settings.model_fields_set}
     changed = {**named, **_changed(settings)}
-    if (dsn := changed.get("dsn")) is not None and holds_password(str(_plain(dsn))):
+    if named := secret_setting(settings):
         raise ConfigurationError(
-            f"{PREFIX}DSN holds a password, and others can read a scheduled job's command line.",
-            "Put the password into libpq's password file (~/.pgpass, readable by its owner only; on Windows "
-            "%APPDATA%\\postgresql\\pgpass.conf) as host:port:database:user:password, remove it from the DSN, "
-            "then call `schedule` again.",
+            f"{PREFIX}{named} holds a password, and others can read a scheduled job's command line.",
+            f"{IN_A_FILE}, then call `schedule` again.",
         )
     return [f"--{name.replace('_', '-')}={_plain(value)}" for name, value in changed.items()]
+
+
+def secret_setting(settings: Settings) -> str | None:
+    """Return the end of the name of the setting that holds a password, if one does."""
+    if settings.password is not None:
+        return "PASSWORD"
+    return "DSN" if settings.dsn is not None and holds_password(settings.dsn.get_secret_value()) else None
 
 
 def require_runnable(job: ScheduledJob) -> None:
@@ -178,7 +188,8 @@ def require_success(argv: Sequence[str], stdin: bytes = b"", *, or_codes: Collec
 def carried(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of `environment` that lead to an engine or to client programs. Raises ConfigurationError for
     a password."""
-    wanted = _DOCKER if settings.via == "docker" else (*_SERVICES, *(("PATH",) if settings.bin_dir is None else ()))
+    local = (*_SERVICES, *(("PATH",) if settings.bin_dir is None else ()))
+    wanted = (*_PASSWORDS, *(_DOCKER if settings.via == "docker" else local))
     found = {name: environment[name] for name in wanted if environment.get(name)}
     if re.search(r"://[^@]*:[^@]*@", found.get("DOCKER_HOST", "")):
         raise ConfigurationError(

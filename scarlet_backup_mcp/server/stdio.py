@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ from ..settings import Settings
 from .tool_calls import ALIVE, App
 from .tools import create_server
 
+OUTPUT_LOST = 2
 log = logging.getLogger(__name__)
 
 
@@ -26,9 +28,23 @@ def serve(settings: Settings | ConfigurationError) -> None:
     log_to_stderr("%(asctime)s %(levelname)s %(name)s: %(message)s")
     if isinstance(settings, ConfigurationError):
         log.error("%s", settings)
-    anyio.run(_serve, create_server(settings))
+    code = 0
+    try:
+        anyio.run(_serve, create_server(settings))
+    except* OSError as gone:
+        if any(error.errno != errno.EPIPE for error in _errors_of(gone)):
+            log.error("The answers can't be written to stdout: %s.", _errors_of(gone)[0].strerror)
+            code = OUTPUT_LOST
     sys.stderr.flush()
-    os._exit(0)  # a worker thread that is still blocked must not keep the process
+    os._exit(code)  # a worker thread that is still blocked must not keep the process
+
+
+def _errors_of(group: BaseExceptionGroup[OSError]) -> list[OSError]:
+    return [
+        found
+        for error in group.exceptions
+        for found in (_errors_of(error) if isinstance(error, BaseExceptionGroup) else [error])
+    ]
 
 
 async def _serve(server: MCPServer[App]) -> None:

@@ -24,12 +24,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, cast
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from pydantic import JsonValue, ValidationError
 
 from ..errors import BackupToolError, Busy, StoreError
 from ..models.audit import AuditEntry, Client
 from ..redaction import redact, text
+from .lock import NO_LOCKS, lock_of, not_locked
+from .permissions import cannot_read, is_directory
 from .writing import replace, sync_directory
 
 AUDIT = "audit.jsonl"
@@ -128,7 +130,7 @@ def audited(
 
 def _has_directory(where: Callable[[], Path]) -> bool:
     with suppress(BackupToolError):
-        return where().is_dir()
+        return is_directory(where())
     return False
 
 
@@ -136,16 +138,18 @@ def append(directory: Path, entry: AuditEntry) -> None:
     """Append an entry, durably. Raises StoreError, with the log unchanged."""
     line = entry.model_dump_json(by_alias=True).encode() + b"\n"
     path = directory / AUDIT
-    if not directory.is_dir():  # the lock would create it
+    if not is_directory(directory):  # the lock would create it
         raise StoreError(f"There is no directory {directory}.")
     try:
-        with FileLock(directory / AUDIT_LOCK, timeout=LOCK_SECONDS, mode=0o600, thread_local=False):
+        with lock_of(directory / AUDIT_LOCK, LOCK_SECONDS):
             _make_room(path, len(line))
             _write(path, line)
     except Timeout:
         raise Busy(f"Another process has held {directory / AUDIT_LOCK} for {LOCK_SECONDS:.0f} s.") from None
-    except (OSError, NotImplementedError) as error:  # the latter on a file system without locks
-        raise StoreError(f"{path} can't be written: {getattr(error, 'strerror', None) or error}.") from error
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            raise not_locked(directory / AUDIT_LOCK, error) from error
+        raise StoreError(f"{path} can't be written: {error.strerror or error}.") from error
 
 
 def read(directory: Path, count: int) -> LogTail:
@@ -257,5 +261,5 @@ def _lines(directory: Path) -> Iterator[bytes]:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            raise StoreError(f"{directory / name} can't be read: {error.strerror or error}.") from error
+            raise cannot_read(directory / name, error) from error
         yield from (line for line in reversed(content.split(b"\n")) if line.strip())

@@ -16,12 +16,20 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from ..errors import BackupMissing, DirectoryNotWritable, DiskFull, NameRefused, NewerVersion, StoreError
+from ..errors import (
+    BackupMissing,
+    BackupUnreadable,
+    NameRefused,
+    NewerVersion,
+    StoreError,
+)
 from ..models.common import CodePage, Compression, Kind, SearchPath, Verdict
 from ..models.manifest import Manifest, ManifestHead, VolumeManifest
 from ..models.verification import DrillOutcome, StoredVerification
-from . import directories, forms, manifests, names, removal, sidecars
+from . import directories, forms, location, manifests, names, removal, sidecars
+from .file_system import same_time
 from .names import BackupName
+from .permissions import cannot_read, in_the_way, is_directory, may_read
 from .removal import Swept
 from .writing import TEMPORARY, PartialFile, sync_directory, write_atomically
 
@@ -30,7 +38,6 @@ STALE_SECONDS = 3600
 """Age at which a temporary file is certainly no longer being written."""
 DRILL = "drill"
 """Name of the drill among an outcome's failed checks."""
-CLOUD = ("onedrive", "dropbox", "google drive", "googledrive", "my drive", "icloud")
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,10 @@ class Entry:
     path: Path
     bytes: int
     mtime_ns: int
+
+    def has(self, found: os.stat_result) -> bool:
+        """Tell whether a look at the file shows the content that it had."""
+        return found.st_size == self.bytes and same_time(self.mtime_ns, found.st_mtime_ns)
 
 
 class BackupDirectory:
@@ -55,50 +66,47 @@ class BackupDirectory:
         self._prefix = prefix
 
     def prepare(self) -> None:
-        """Create it, for its owner only (backups hold secrets), ignored by git. Raises DirectoryNotWritable."""
-        try:
-            if not self.path.exists():
-                self.path.mkdir(mode=0o700, parents=True)
-            if not self.path.is_dir():
-                raise DirectoryNotWritable(
-                    f"{self.path} is not a directory.", "Set SCARLET_BACKUP_DIR to a directory, or to a new one's path."
-                )
-            if not os.access(self.path, os.W_OK | os.X_OK):
-                raise DirectoryNotWritable(f"This user may not write to the backup directory {self.path}.")
-            if not (self.path / ".gitignore").exists():
-                with suppress(DiskFull):  # a call that frees space must not fail here
-                    write_atomically(self.path / ".gitignore", b"*\n")
-        except OSError as error:
-            raise DirectoryNotWritable(
-                f"The backup directory {self.path} can't be used: {error.strerror or error}."
-            ) from error
+        """Create it, for its owner only. Raises DirectoryNotWritable."""
+        location.prepare(self.path)
+
+    def exists(self) -> bool:
+        """Tell whether it is there. Raises BackupUnreadable if this user may not know."""
+        return is_directory(self.path)
+
+    def absence(self) -> str:
+        """Say why it is not there; "" if it is. Raises BackupUnreadable."""
+        return location.absence(self.path)
 
     def warnings(self) -> list[str]:
         """Return what a careful user should know about this location."""
-        found: list[str] = []
-        parts = [part.lower() for part in self.path.parts]
-        if any(cloud in part for cloud in CLOUD for part in parts):
-            found.append(
-                f"{self.path} is in a folder that syncs to a cloud service: backups hold API keys in clear text."
-            )
-        if os.name == "posix" and self.path.is_dir() and stat.S_IMODE(self.path.stat().st_mode) & 0o077:
-            found.append(f"Other users of this machine can read {self.path}, and backups hold secrets: `chmod 700` it.")
-        return found
+        return location.warnings(self.path)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def entries(self) -> Iterator[Entry]:
         """Yield every regular file with a backup's name, and every directory with a dump in it, in no order.
 
-        Links and devices are skipped, and so is a file with a doubtful name whose content is no backup."""
+        Links and devices are skipped, and so is a file with a doubtful name whose content is no backup. Raises
+        BackupUnreadable if this user may list the directory, but not look at what is in it."""
         for item in self._scan():
-            with suppress(FileNotFoundError, NotADirectoryError):
+            try:
                 if item.is_dir(follow_symlinks=False):
                     name = names.of_directory(item.name) if directories.is_dump(Path(item.path)) else None
                 else:
                     name = names.parse(item.name) if item.is_file(follow_symlinks=False) else None
                 if name is not None and not (names.is_doubtful(name) and not forms.is_a_backup(Path(item.path))):
                     yield _entry(name, Path(item.path))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except PermissionError as error:
+                raise cannot_read(Path(item.path), error) from error
+
+    def unreadable(self, entry: Entry) -> str:
+        """Say what of a backup and its outcome of a verification this user may not read, and why; "" if nothing."""
+        for path in (entry.path, Path(f"{entry.path}{names.VERIFIED}")):
+            if os.path.lexists(path) and not may_read(path):
+                return f"this user may not read {path.name}: {in_the_way(path)}"
+        return ""
 
     def partials(self) -> Iterator[Path]:
         """Yield every unfinished backup or repaired copy that was made here."""
@@ -123,6 +131,8 @@ class BackupDirectory:
             mode = path.lstat().st_mode
         except (FileNotFoundError, NotADirectoryError):
             raise BackupMissing(f"There is no {name} in {self.path}.") from None
+        except PermissionError as error:
+            raise cannot_read(path, error) from error
         if not stat.S_ISREG(mode):
             raise NameRefused(f"{name} is not a regular file (links and devices are never followed).")
         return _entry(parsed, path)
@@ -155,10 +165,13 @@ class BackupDirectory:
             write_atomically(self.path / (manifest.name + names.MANIFEST), manifests.seal(manifest))
             if keep:
                 write_atomically(self.path / (manifest.name + names.KEEP), b"")
-            status = os.stat(partial.path)  # a rename changes neither size nor time
+            status = os.stat(partial.path)  # a rename mostly changes neither size nor time
             entry = Entry(names.require(manifest.name), partial.final, status.st_size, status.st_mtime_ns)
             self.store_verification(entry, sha256=manifest.sha256, failed=failed)
             partial.publish()
+            with suppress(OSError, StoreError):
+                if not entry.has(os.stat(partial.final)):  # FAT through FUSE sets a new time
+                    self.store_verification(self.find(manifest.name), sha256=manifest.sha256, failed=failed)
         except BaseException:
             if not partial.final.exists():
                 for path in sidecar_paths:
@@ -171,16 +184,23 @@ class BackupDirectory:
         return os.path.lexists(f"{entry.path}{names.KEEP}")
 
     def verification(self, entry: Entry) -> StoredVerification | None:
-        """Return the last outcome of `full` or `drill` for exactly this content and manifest; None without one."""
-        return self._verification(entry)[0]
+        """Return the last outcome of `full` or `drill` for exactly this content and manifest; None without one that
+        this user may read."""
+        with suppress(BackupUnreadable):
+            return self._verification(entry)[0]
+        return None
 
     def _verification(self, entry: Entry) -> tuple[StoredVerification | None, dict[str, Any]]:
-        """Return that outcome, and the JSON that it was read from."""
-        with suppress(ValidationError, StoreError):
+        """Return that outcome, and the JSON that it was read from. Raises BackupUnreadable."""
+        try:
             text = sidecars.read(self.path / (entry.name.name + names.VERIFIED)) or b""
             found = StoredVerification.model_validate_json(text, extra="ignore")
-            if _bound_to(found) == (entry.bytes, entry.mtime_ns, *self._manifest_status(entry)):
+            if _is_of(found, entry, *self._manifest_status(entry)):
                 return found, from_json(text)
+        except BackupUnreadable:
+            raise
+        except (ValidationError, StoreError):
+            pass
         return None, {}
 
     def store_verification(
@@ -205,7 +225,8 @@ class BackupDirectory:
         replaces no other. The same holds for what a drill showed about the definitions (`drilled`), and for what a
         newer version of this tool wrote about that content.
 
-        Raises StoreError; BackupMissing if the file is gone, and then writes nothing.
+        Raises StoreError; BackupMissing if the file is gone, and BackupUnreadable if this user may not read an earlier
+        outcome, and then writes nothing.
         """
         if not any(os.path.lexists(f"{entry.path}{end}") for end in ("", names.PARTIAL)):
             raise BackupMissing(f"{entry.name.name} was removed in the meantime.")
@@ -277,7 +298,8 @@ class BackupDirectory:
         """Remove a backup with its sidecar files (see `removal`); return a warning if its space may not be free yet.
 
         Raises StoreError, with the backup still there; BackupMissing without the file."""
-        if self.find(entry.name.name) != entry:
+        now = self.find(entry.name.name)
+        if now.bytes != entry.bytes or not same_time(entry.mtime_ns, now.mtime_ns):
             raise StoreError(f"{entry.name.name} has changed in the meantime; it was left alone.")
         return removal.remove(self.path, entry.name.name)
 
@@ -315,7 +337,7 @@ class BackupDirectory:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise StoreError(f"The backup directory {self.path} can't be read: {error.strerror or error}.") from error
+            raise cannot_read(self.path, error) from error
 
     def _manifest_status(self, entry: Entry) -> tuple[int, int]:
         try:
@@ -364,8 +386,13 @@ def _over(written: dict[str, Any], read: dict[str, Any], now: dict[str, Any]) ->
     return now | {name: value for name, value in written.items() if name not in now or now[name] == read[name]}
 
 
-def _bound_to(outcome: StoredVerification) -> tuple[int, int, int, int]:
-    return outcome.bytes, outcome.mtime_ns, outcome.manifest_bytes, outcome.manifest_mtime_ns
+def _is_of(outcome: StoredVerification, entry: Entry, manifest_bytes: int, manifest_mtime_ns: int) -> bool:
+    """Tell whether an outcome is of that content and manifest, whose times the file system may have rounded."""
+    return (
+        (outcome.bytes, outcome.manifest_bytes) == (entry.bytes, manifest_bytes)
+        and same_time(outcome.mtime_ns, entry.mtime_ns)
+        and same_time(outcome.manifest_mtime_ns, manifest_mtime_ns)
+    )
 
 
 def _entry(name: BackupName, path: Path) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -14,17 +15,46 @@ from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
-from ..errors import Busy, DirectoryNotWritable, StoreError
+from ..errors import Busy, DirectoryNotWritable, LocksUnsupported, StoreError
 from ..progress import Progress
 from . import sidecars
+from .file_system import called
+from .permissions import in_the_way
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 LOCK = ".scarlet-backup.lock"
 HOLDER = ".scarlet-backup.holder.json"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What flock answers where it can't lock: NFS without its lock service, Lustre without `-o flock`, and the like."""
 PAUSE_SECONDS = 2.0
 """How long to wait between two tries."""
+
+
+def lock_of(path: Path, seconds: float = 0) -> FileLock:
+    """Return the lock that a file stands for, and make that file, for its owner only; acquiring waits that long.
+
+    FileLock would set the mode by a chmod, which FAT through FUSE answers with ENOSYS; and where flock is missing it
+    would lock by the file's existence, which outlives a killed process.
+    """
+    with suppress(OSError):  # which acquiring raises again
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    return FileLock(path, timeout=seconds, thread_local=False, fallback_to_soft=False)
+
+
+def not_locked(path: Path, error: OSError) -> StoreError:
+    """Return the error for a lock that can't be taken, though nobody holds it."""
+    if error.errno in NO_LOCKS:
+        return LocksUnsupported(
+            f"{called(path.parent)} can't lock files ({error.strerror}), and without a lock two calls could disturb "
+            "each other."
+        )
+    if os.path.islink(path):
+        return DirectoryNotWritable(f"{path} is a link, which is never followed.", "Remove that link, then try again.")
+    if isinstance(error, PermissionError):
+        return DirectoryNotWritable(f"This user may not write {path}: {in_the_way(path)}.")
+    return DirectoryNotWritable(f"{path} can't be locked: {error.strerror or error}.")
 
 
 @contextmanager
@@ -33,13 +63,13 @@ def writer_lock(directory: Path, purpose: str) -> Generator[None]:
 
     Raises Busy, naming the holder, if it is taken: waiting would hide that two calls want it.
     """
-    lock = FileLock(directory / LOCK, mode=0o600, thread_local=False)
+    lock = lock_of(directory / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise Busy(f"Another call holds the lock of {directory}{_holder(directory)}.") from None
     except OSError as error:
-        raise DirectoryNotWritable(f"{directory / LOCK} can't be locked: {error.strerror or error}.") from error
+        raise not_locked(directory / LOCK, error) from error
     try:
         who = {"purpose": purpose, "pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
         sidecars.note(directory / HOLDER, json.dumps(who).encode())
@@ -57,13 +87,13 @@ def in_use(path: Path) -> Generator[None]:
     Raises Busy if the file is in use already, and DirectoryNotWritable.
     """
     mark = path.with_name(path.name + LOCK)
-    lock = FileLock(mark, mode=0o600, thread_local=False)
+    lock = lock_of(mark)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise Busy(f"Another call is using {path}.") from None
     except OSError as error:
-        raise DirectoryNotWritable(f"{mark} can't be locked: {error.strerror or error}.") from error
+        raise not_locked(mark, error) from error
     try:
         yield
     finally:

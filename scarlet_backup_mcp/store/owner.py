@@ -6,8 +6,8 @@ import hashlib
 import secrets
 from pathlib import Path
 
-from ..errors import StoreError
 from . import sidecars
+from .permissions import cannot_read
 from .writing import write_atomically
 
 OWNER = "owner"
@@ -22,4 +22,4 @@ def owner_of(drills: Path) -> str:
             write_atomically(mark, secrets.token_hex(16).encode())
         return hashlib.sha256(str(drills).encode() + (sidecars.read(mark) or b"")).hexdigest()[:12]
     except OSError as error:
-        raise StoreError(f"{mark} can't be read: {error.strerror or error}.") from error
+        raise cannot_read(mark, error) from error

@@ -14,6 +14,7 @@ from ..errors import StoreError
 from ..models.common import Compression, Packing
 from . import gzip
 from .encodings import HEAD
+from .permissions import cannot_read
 
 CHUNK = 1 << 20
 ZSTD_CHUNK = 512
@@ -61,7 +62,7 @@ class FileReader:
                     self._watch(self.bytes)
                     yield chunk
         except OSError as error:
-            raise StoreError(f"{self.path} can't be read: {error.strerror or error}.") from error
+            raise cannot_read(self.path, error) from error
 
 
 def decompress(chunks: Iterator[bytes], compression: Packing, *, single: bool = False) -> Iterator[bytes]:
@@ -142,7 +143,7 @@ def beginning(path: Path, compression: Packing) -> bytes:
         with path.open("rb") as file:
             found = file.read(HEAD if compression == "none" else CHUNK)
     except OSError as error:
-        raise StoreError(f"{path} can't be read: {error.strerror or error}.") from error
+        raise cannot_read(path, error) from error
     plain = b""
     with suppress(CompressionDamaged):  # there is more of it
         for piece in decompress(iter([found]), compression):

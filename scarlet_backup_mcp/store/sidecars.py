@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import StoreError
+from .permissions import cannot_read
 
 SMALL = 1 << 20
 """Largest record, mark or journal, in bytes."""
@@ -18,7 +19,7 @@ _SAFELY = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(
 
 def read(path: Path, most: int = SMALL) -> bytes | None:
     """Return all of a small file; None without it. Raises StoreError if it is not a regular file (a link is none), is
-    larger than `most` bytes, or can't be read."""
+    larger than `most` bytes, or can't be read; BackupUnreadable if this user may not read it."""
     found = beginning(path, most + 1)
     if found is not None and len(found) > most:
         raise StoreError(f"{path.name} is larger than {most:,} bytes, so this tool did not write it.")
@@ -35,6 +36,8 @@ def beginning(path: Path, most: int) -> bytes | None:
             return file.read(most)
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise cannot_read(path, error) from error
     except OSError as error:
         raise StoreError(f"{path.name} can't be read: {error.strerror or error}.") from error
 

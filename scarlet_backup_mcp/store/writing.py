@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import DirectoryNotWritable, DiskFull, StoreError
+from ..errors import DirectoryNotWritable, DiskFull, FileTooLarge, StoreError
 from .names import PARTIAL
 
 T = TypeVar("T")
@@ -164,7 +164,9 @@ def _guard(path: Path, call: Callable[[], T]) -> T:
     try:
         return call()
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno == errno.EFBIG:
+            raise FileTooLarge(f"{path.name} can't grow any more in {path.parent}: {error.strerror}.") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"There is no space left for {path.name} in {path.parent}.") from error
         if error.errno == errno.EROFS:
             raise DirectoryNotWritable(f"{path} can't be written: {error.strerror}.", READ_ONLY) from error

@@ -19,10 +19,14 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
-from scarlet_backup_mcp.errors import BackupToolError, PreflightFailed
-from scarlet_backup_mcp.postgres.server.quoting import identifier
+from scarlet_backup_mcp.errors import BackupToolError
+from scarlet_backup_mcp.postgres.server.quoting import identifier, literal
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.listing import list_backups
+from scarlet_backup_mcp.procedures.own_names import undo_prefix
+from scarlet_backup_mcp.procedures.prune import prune
+from scarlet_backup_mcp.procedures.verify.sql import verify as drill
+from scarlet_backup_mcp.progress import Progress
 
 from ..helpers.roundtrip import Fresh, Place, bring_back, check, drop, query, round_trip, take
 
@@ -41,6 +45,8 @@ HOSTILE_NAMES = (
     "back\\slash;--",
     "UPPER.lower",
     "x" * 31,
+    "x" * 63,
+    "Ж" * 31,
 )
 
 
@@ -77,13 +83,46 @@ def test_undo_after_undo_within_a_second(fresh: Fresh) -> None:
         source = undo_point
 
 
-def test_a_database_whose_undo_point_could_have_no_name_is_backed_up_and_not_restored(fresh: Fresh) -> None:
-    settings = fresh("ж" * 17, "CREATE TABLE agents AS SELECT 1 AS id")
-    taken = take(settings)
-    assert check(settings, taken.name).valid
-    with pytest.raises(PreflightFailed, match="too long"):
-        bring_back(settings, taken.name)
-    assert query(settings, "SELECT count(*) FROM agents") == "1"
+@pytest.mark.parametrize("name", ["x" * 33, "è" * 31, "m" * 62 + "1"], ids=["33", "62", "63"])
+def test_undo_points_of_a_long_name_have_the_whole_name_in_their_comment(fresh: Fresh, name: str) -> None:
+    settings = fresh(name, "CREATE TABLE agents AS SELECT generate_series(1, 3) AS id")
+    other = fresh(name[:-1] + "2", "CREATE TABLE agents AS SELECT generate_series(1, 4) AS id")
+    comment = f"SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = {literal('{}')}"
+    query(settings, f"COMMENT ON DATABASE {identifier(name)} IS E'of\\nmine'")
+    saved, others = take(settings).name, take(other).name
+    query(settings, "DELETE FROM agents")
+    restored = bring_back(settings, saved)
+    undo_point = restored.undo_point
+    assert undo_point is not None
+    assert len(undo_point.encode()) <= 63
+    assert query(settings, comment.format(undo_point)) == f"of\nmine\nscarlet-backup-mcp: undo point of {name}"
+    of_the_other = bring_back(other, others).undo_point
+    assert of_the_other not in (None, undo_point)
+    with BackupContext(settings) as context:
+        assert drill(context, Progress(), saved, "drill", on_live_server=True).drill is not None
+        assert [point.name for point in list_backups(context).undo_points or []] == [undo_point]
+    again = bring_back(settings, undo_point).undo_point
+    assert again is not None
+    assert query(settings, "SELECT count(*) FROM agents") == "0"
+    assert query(settings, comment.format(name)) == "of\nmine"
+    with BackupContext(settings) as context:
+        items = prune(context, Progress(), dry_run=False, include_undo=True).items
+    assert [item.name for item in items if item.what == "undo_point"] == [again]
+    with BackupContext(other) as context:
+        assert [point.name for point in list_backups(context).undo_points or []] == [of_the_other]
+
+
+def test_undo_point_of_another_database_whose_name_has_the_same_digest_is_not_taken_for_ours(fresh: Fresh) -> None:
+    name = "y" * 40
+    settings = fresh(name, "CREATE TABLE agents AS SELECT 1 AS id")
+    beside = undo_prefix(name) + "20260101_000000"
+    fresh(beside, "SELECT 1")
+    with BackupContext(settings) as context:
+        assert list_backups(context).undo_points == []
+    for whose, found in (("y" * 39 + "z", []), (name, [beside])):
+        query(settings, f"COMMENT ON DATABASE {identifier(beside)} IS 'scarlet-backup-mcp: undo point of {whose}'")
+        with BackupContext(settings) as context:
+            assert [point.name for point in list_backups(context).undo_points or []] == found
 
 
 @pytest.mark.parametrize(

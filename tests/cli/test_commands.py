@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from scarlet_backup_mcp.cli.commands import main
 from scarlet_backup_mcp.models.results import Backup, ErrorReport, Integrity, Kept, Listing, Restore
 from scarlet_backup_mcp.models.verification import Verification
-from scarlet_backup_mcp.settings import PREFIX, SERVING, Settings, load_settings
+from scarlet_backup_mcp.settings import PREFIX, SECRET, SERVING, Settings, load_settings
 
 from ..conftest import LocalDatabase
 from ..helpers.command_line import AGENTS, ROWS, CommandLine, directory_of, posix_only
@@ -163,6 +163,8 @@ UNUSABLE = {
     "project": "a b",
     "database": "template1",
     "user": "u" * 64,
+    "port": "0",
+    "socket": "a,b",
     "dsn": "postgresql://nobody@127.0.0.1:1/nothing",
     "bin_dir": "relative/bin",
     "prefix": "../x",
@@ -180,7 +182,7 @@ UNUSABLE = {
     "keep_weekly": "many",
     "keep_monthly": "10001",
 }
-SHARED = [name for name in Settings.model_fields if name not in SERVING]
+SHARED = [name for name in Settings.model_fields if name not in (*SERVING, *SECRET)]
 NEVER_REFUSED = {"dsn", "on_failure"}
 """Whatever text they are, they are tried out only."""
 
@@ -203,6 +205,8 @@ def test_every_setting_is_an_option_that_overrides_the_environment(
         "project": "some-project",
         "database": local_database.name,
         "user": "postgres",
+        "port": str(local_database.server.port),
+        "socket": "127.0.0.1",
         "dsn": local_database.dsn,
         "bin_dir": str(local.bin_dir),
         "prefix": "another_name",

@@ -25,6 +25,7 @@ from scarlet_backup_mcp.postgres.server.session import OWN_SEARCH_PATH
 from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.listing import list_backups
+from scarlet_backup_mcp.procedures.own_names import scratch_prefix, undo_prefix
 from scarlet_backup_mcp.procedures.reading.sql import examine
 from scarlet_backup_mcp.procedures.restore.options import RestoreOptions
 from scarlet_backup_mcp.procedures.restore.service import restore
@@ -195,7 +196,9 @@ class Place:
 
     def remove(self, name: str) -> None:
         """Drop a database with what was restored from it or beside it."""
-        found = f"SELECT quote_ident(datname) FROM pg_database WHERE starts_with(datname, {literal(name)});"
+        prefixes = ", ".join(literal(prefix) for prefix in (name, undo_prefix(name), scratch_prefix(name)))
+        found = f"SELECT quote_ident(datname) FROM pg_database, unnest(ARRAY[{prefixes}]) AS prefix "
+        found += "WHERE starts_with(datname, prefix) GROUP BY datname;"
         for quoted in self.run(found, "postgres").splitlines():
             self.run(f"DROP DATABASE {quoted} WITH (FORCE);", "postgres")
 

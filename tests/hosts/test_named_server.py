@@ -352,7 +352,9 @@ class Misled(LocalHost):
         super().__init__(bin_dir, environment)
         self._into = into
 
-    def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False) -> LocalProcess:
+    def start(
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False, packed: bool = False
+    ) -> LocalProcess:
         astray = {"PGDATABASE": self._into} if "ON_ERROR_STOP=1" in argv else {}
         return super().start(argv, env={**(env or {}), **astray}, stdin=stdin)
 

@@ -158,7 +158,7 @@ def test_server_that_is_down_is_a_finding(here: Shelf) -> None:
 
 def test_refused_password_is_a_finding_without_it(embedded: EmbeddedServer, here: Shelf) -> None:
     found = look(changed(here, dsn=f"postgresql://postgres:wrongsecret@127.0.0.1:{embedded.port}/letta"))
-    refused = finding(found, "permission_denied")
+    refused = finding(found, "password_rejected")
     assert (found.healthy, refused.severity) == (False, "error")
     assert "wrongsecret" not in found.model_dump_json()
 

@@ -76,9 +76,11 @@ def before_the_swap(monkeypatch: pytest.MonkeyPatch, act: Callable[[str], object
     name that the live database is about to get."""
     swap = databases.swap
 
-    def act_and_swap(renaming: Session, ending: Session, database: str, incoming: str, undo: str) -> float:
+    def act_and_swap(
+        renaming: Session, ending: Session, database: str, incoming: str, undo: str, comments: dict[str, str | None]
+    ) -> float:
         act(undo)
-        return swap(renaming, ending, database, incoming, undo)
+        return swap(renaming, ending, database, incoming, undo, comments)
 
     monkeypatch.setattr(databases, "swap", act_and_swap)
 

@@ -15,14 +15,10 @@ from scarlet_backup_mcp.errors import (
     PreflightFailed,
     again,
 )
-from scarlet_backup_mcp.procedures.restore.options import RestoreOptions
-from scarlet_backup_mcp.procedures.restore.service import dry_run, restore
-from scarlet_backup_mcp.progress import Progress
-from scarlet_backup_mcp.settings import load_settings
 
 from ..conftest import IMAGE
 from ..helpers.containers import run_docker, run_docker_quietly, wait_for_server
-from ..helpers.restore import Mind, foreign, put_back, refusal, take
+from ..helpers.restore import Mind, put_back, refusal, take
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")
 
@@ -120,11 +116,3 @@ def test_fresh_volume_without_room_is_refused_and_restored_with_a_warning_once_t
         assert done.undo_point is None
         assert list(mind.databases()) == [mind.name]
         assert mind.fingerprint() == fingerprint
-
-
-def test_name_that_leaves_no_room_for_an_undo_points_is_refused(mind: Mind) -> None:
-    settings = load_settings(dir=mind.directory, container=mind.container, database="è" + "m" * 31)
-    name = foreign(mind, b"")
-    for call in (dry_run, restore):
-        with type(mind.context())(settings) as context, pytest.raises(PreflightFailed, match="too long"):
-            call(context, Progress(), name, RestoreOptions(accept_foreign=True))

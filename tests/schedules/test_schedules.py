@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import sysconfig
 from datetime import time
 from pathlib import Path
@@ -68,9 +66,19 @@ def test_options_lead_to_the_same_settings_again(nothing_set: None, tmp_path: Pa
     ],
 )
 def test_password_is_refused_and_not_shown(dsn: str) -> None:
-    with pytest.raises(ConfigurationError, match="pgpass") as refused:
+    with pytest.raises(ConfigurationError, match="PGPASSFILE") as refused:
         schedules.schedule(load_settings(via="local", dsn=dsn), "daily", "03:00", system="cron")
     assert PASSWORD not in str(refused.value)
+
+
+def test_a_password_of_its_own_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCARLET_BACKUP_PASSWORD", PASSWORD)
+    with pytest.raises(ConfigurationError, match=r"PASSWORD holds a password.*PGPASSFILE") as refused:
+        schedules.schedule(load_settings(), "daily", "03:00", system="cron")
+    assert PASSWORD not in str(refused.value)
+    monkeypatch.delenv("SCARLET_BACKUP_PASSWORD")
+    carried = job_for(load_settings(), "daily", "03:00", environment={"PGPASSFILE": "/home/me/passwords"})
+    assert carried.environment == {"PGPASSFILE": "/home/me/passwords"}
 
 
 @pytest.mark.parametrize("address", [f"ssh://me:{PASSWORD}@host", f"tcp://u:p/{PASSWORD}@h:2375"])
@@ -152,12 +160,3 @@ def test_every_system_is_printed_anywhere(system: schedules.System) -> None:
     assert any("missed" in note or "catch up" in note for note in told.notes)
     assert told.commands
     assert "drill" in "\n".join(schedules.lines(told))
-
-
-@POSIX
-def test_process_without_streams_runs() -> None:
-    """As under pythonw.exe, which has none."""
-    code = "from scarlet_backup_mcp.schedules import without_console; without_console(); import sys; "
-    code += "print('x'); sys.exit(7 if not sys.stderr.isatty() else 1)"
-    command = ["/bin/sh", "-c", 'exec "$@" >&- 2>&-', "sh", sys.executable, "-c", code]
-    assert subprocess.run(command, cwd=PROJECT_ROOT, check=False).returncode == 7

@@ -395,6 +395,6 @@ async def test_password_is_seen_nowhere(local_database: LocalDatabase, local: Se
             for tool in ("backup", "verify_backup", "list_backups", "restore", "db_integrity"):
                 result = await it.client.call_tool(tool, {"backup": "latest"} if tool == "restore" else {})
                 said.append(result.model_dump_json())
-    assert any("permission_denied" in text for text in said)
+    assert any("password_rejected" in text for text in said)
     assert [text for text in said if password in text] == []
     assert [name for name, data in files(directory_of(local)).items() if password.encode() in data] == []

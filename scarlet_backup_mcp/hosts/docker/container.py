@@ -69,7 +69,8 @@ class DockerHost:
             container=found["Name"].lstrip("/"),
             container_id=found["Id"],
             state=state["Status"],
-            health=state["Health"]["Status"] if state.get("Health") else None,
+            health=(state["Health"]["Status"] if state.get("Health") else None)
+            or None,  # Podman says "" without a check
             started_at=state["StartedAt"],
             image=settings["Image"],
             image_id=found["Image"],
@@ -93,7 +94,9 @@ class DockerHost:
         _check_running(found)
         return self._info(found)
 
-    def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False) -> ExecProcess:
+    def start(
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False, packed: bool = False
+    ) -> ExecProcess:
         """Start a program. One that the container lacks ends with code 127 (see `missing_program`).
 
         No PG* variable of the container's own environment reaches it: it might point at another server.
@@ -102,7 +105,7 @@ class DockerHost:
         container = self._require_id()
         without = [name for name in self._environment_names if name not in (env or {})]
         try:
-            return ExecProcess(self._engine(), container, argv, env, stdin, without)
+            return ExecProcess(self._engine(), container, argv, env, stdin, without, packed)
         except EngineRefused as refused:
             found = self._inspect(container)
             if found is None:

@@ -33,6 +33,11 @@ every call has to end."""
 SILENT_PING_SECONDS = 3
 """How long to wait for a ping if the engine did not answer the last one."""
 
+_PODMANS_STATES = {"configured": "created", "initialized": "created", "stopped": "exited", "stopping": "running"}
+"""States that only Podman knows, in Docker's words. See `libpod/define/containerstate.go` in Podman's source."""
+IDLE = ("created", "exited", "dead", "removing")
+"""Docker's states of a container in which nothing runs and which does not start by itself."""
+
 Answer = dict[str, Any]
 """A JSON object from the Engine API."""
 
@@ -163,11 +168,13 @@ class Engine:
 
     def inspect_container(self, name_or_id: str) -> Answer:
         """Return a container's state and configuration. 404 if there is none."""
-        return self._ask(f"look at the container {name_or_id}", self._api.inspect_container, name_or_id)
+        found: Answer = self._ask(f"look at the container {name_or_id}", self._api.inspect_container, name_or_id)
+        found["State"]["Status"] = _dockers_state(found["State"]["Status"])
+        return found
 
     def containers_labelled(self, labels: Iterable[str]) -> list[Answer]:
         """List the containers, in any state, that have all these labels ("key" or "key=value")."""
-        return self._ask("list containers", self._api.containers, all=True, filters={"label": list(labels)})
+        return self._containers(filters={"label": list(labels)})
 
     def create_container(self, name: str, configuration: Answer) -> None:
         """Create a container (the API's ContainerCreate). 404: no such image, 409: the name is taken."""
@@ -223,25 +230,34 @@ class Engine:
 
     def containers(self) -> list[Answer]:
         """List the containers in any state."""
-        return self._ask("list containers", self._api.containers, all=True)
+        return self._containers()
 
     def containers_running(self) -> list[Answer]:
-        """List the containers that are running, paused or restarting."""
-        states = ["running", "paused", "restarting"]
-        return self._ask("list containers", self._api.containers, filters={"status": states})
+        """List the containers that are running, paused or restarting. Podman rejects a filter by states of Docker's."""
+        return [found for found in self._containers() if found["State"] not in IDLE]
 
     def has_volume(self, name: str) -> bool:
         """Tell whether there is such a volume."""
         return self._exists(self.volume_labels, name)
 
     def id(self) -> str | None:
-        """Return the engine's own id, which survives restarts; None if it has none."""
+        """Return what tells this engine from others and survives restarts; None if nothing does.
+
+        Docker has an id. Podman makes up a new one for each answer (seen on 4.3.1): it is known by its machine and
+        storage.
+        """
         found: Answer = self._ask("tell what it is", self._api.info)
+        if "BuildahVersion" in found:
+            return f"Podman on {found['Name']} in {found['DockerRootDir']}"
         return found.get("ID") or None
 
     def has_image(self, name_or_id: str) -> bool:
         """Tell whether there is such an image."""
         return self._exists(self.inspect_image, name_or_id)
+
+    def _containers(self, **options: object) -> list[Answer]:
+        found: list[Answer] = self._ask("list containers", self._api.containers, all=True, **options)
+        return [{**container, "State": _dockers_state(container["State"])} for container in found]
 
     def _exists(self, inspect: Callable[[str], object], name: str) -> bool:
         try:
@@ -324,6 +340,10 @@ class Engine:
             if not self.answers():
                 raise TimeoutError
         return answer.result()
+
+
+def _dockers_state(state: str) -> str:
+    return _PODMANS_STATES.get(state, state)
 
 
 def _tls(endpoint: Endpoint) -> TLSConfig | None:

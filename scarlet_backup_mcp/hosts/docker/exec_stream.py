@@ -19,13 +19,16 @@ from ...errors import EngineUnreachable, HostError
 from .. import CHUNK, POLL, Exit
 from ..output import TAIL_BYTES, OutputQueue, Tail
 from .engine import SILENCE_SECONDS, Engine
+from .packed import PackedOutput, exit_code, packing
 
 
-def wrapped(argv: Sequence[str], without: Sequence[str]) -> list[str]:
-    """Wrap a program in a shell that prints its pid (in the container) as the first line of stderr, then becomes it.
-    `without` names variables of the container's environment that the program must not see."""
+def wrapped(argv: Sequence[str], without: Sequence[str], *, packed: bool = False) -> list[str]:
+    """Wrap a program in a shell that prints its pid (in the container) as the first line of stderr, then becomes it, or
+    leads its group while its output is `packed`. `without` names variables of the container's environment that the
+    program must not see."""
     unset = f"unset {' '.join(without)}; " if without else ""
-    return ["sh", "-c", f'{unset}echo "$$" >&2; exec "$@"', "sh", *argv]
+    plainly = 'echo "$$" >&2; exec "$@"'
+    return ["sh", "-c", unset + (packing(plainly) if packed else plainly), "sh", *argv]
 
 
 END_GROUP = r"""
@@ -168,9 +171,10 @@ class ExecProcess:
         env: Mapping[str, str] | None,
         stdin: bool,
         without: Sequence[str] = (),
+        packed: bool = False,
     ) -> None:
         self._engine, self._container = engine, container
-        self._output, self._errors = OutputQueue(), Tail()
+        self._output, self._errors = PackedOutput() if packed else OutputQueue(), Tail()
         self._early = bytearray()
         self._first_line = bytearray()
         self._pid: int | None = None
@@ -183,7 +187,7 @@ class ExecProcess:
         self._killer: threading.Thread | None = None
         self._lock = threading.Lock()
         self._exit: Exit | None = None
-        self._exec_id = engine.exec_create(container, wrapped(argv, without), env=env, stdin=stdin)
+        self._exec_id = engine.exec_create(container, wrapped(argv, without, packed=packed), env=env, stdin=stdin)
         self._connection = Connection(engine.exec_open(self._exec_id))
         threading.Thread(target=self._read_stream, name=f"exec {argv[0]}", daemon=True).start()
         threading.Thread(target=self._watch, name=f"watch {argv[0]}", daemon=True).start()
@@ -230,7 +234,7 @@ class ExecProcess:
             pass
         with self._lock:
             if self._exit is None:
-                self._exit = Exit(self._exit_code(), self._errors.text())
+                self._exit = self._how_it_ended()
             return self._exit
 
     # The stream
@@ -300,8 +304,11 @@ class ExecProcess:
             line, newline, data = bytes(self._first_line).partition(b"\n")
             if not newline:
                 return
-            if line.isdigit():
-                self._pid = int(line)
+            pid, _, packer = line.partition(b" ")
+            if pid.isdigit() and packer in (b"", b"zstd"):
+                self._pid = int(pid)
+                if packer and isinstance(self._output, PackedOutput):
+                    self._output.begin()
             else:
                 data = line + newline + data
             self._pid_known.set()
@@ -343,6 +350,13 @@ class ExecProcess:
                     return code == 0
                 time.sleep(0.05)
         return False
+
+    def _how_it_ended(self) -> Exit:
+        code, stderr = self._exit_code(), self._errors.text()
+        if isinstance(self._output, PackedOutput) and self._output.packed:
+            code, stderr = exit_code(stderr, self._pid, code)
+            code = None if self._output.damaged else code
+        return Exit(code, stderr)
 
     def _exit_code(self) -> int | None:
         if not self._ended.is_set():

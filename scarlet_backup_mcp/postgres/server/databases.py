@@ -7,16 +7,53 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from ...errors import BackupToolError, DatabaseMissing, PermissionDenied, QueryFailed, RestoreFailed, TableLocked
+from ...errors import (
+    BackupToolError,
+    DatabaseMissing,
+    PermissionDenied,
+    QueryFailed,
+    RestoreFailed,
+    ServerError,
+    ServerUnreachable,
+    ServerUnsupported,
+    TableLocked,
+    WrongServer,
+)
 from ...models.manifest import DatabaseProperties, Grant, Setting
+from ...progress import Progress
 from .catalogue import properties
 from .quoting import identifier, literal
 from .session import Server, Session
 
 NAME_BYTES = 63
+USUAL = ("postgres", "template1")
+"""Databases that every cluster has until somebody drops or renames them."""
+LIMITS: Mapping[str, str] = {"lock_timeout": "30s", "statement_timeout": "10min"}
+"""For sessions that create, rename and drop databases. Locks of others stop such a statement for as long as they last,
+and it makes a checkpoint, which takes long on a slow disk."""
 SWAP_LOCK_SECONDS = 15
 ADVISORY_KEY = 0x5CA21E7B
 """Allows one restore or drill on the live server at a time: two backup directories may belong to one server."""
+
+
+def session_in(server: Server, name: str, progress: Progress | None = None) -> Session:
+    """Connect for statements on whole databases, each of which ends within `LIMITS`. Raises what `Server.session`
+    raises."""
+    return server.session(name, LIMITS, progress)
+
+
+def first_session(server: Server, names: Sequence[str], progress: Progress | None = None) -> Session:
+    """Connect to the first of these databases that is there and lets us in, as `session_in` does.
+
+    Raises what the last one raises, or at once what is not about one database."""
+    for name in names[:-1]:
+        try:
+            return session_in(server, name, progress)
+        except (ServerUnreachable, WrongServer, ServerUnsupported):
+            raise
+        except ServerError:  # there is no such database, or it accepts no connections, or not from us
+            continue
+    return session_in(server, names[-1], progress)
 
 
 def advisory_lock(session: Session) -> bool:
@@ -157,7 +194,7 @@ def apply_properties(server: Server, maintenance: str, name: str, wanted: Databa
 
     Leaves comment and connection limit alone; for settings see `apply_settings`."""
     quoted = identifier(name)
-    with server.session(maintenance) as session:
+    with session_in(server, maintenance) as session:
         session.execute(f"ALTER DATABASE {quoted} OWNER TO {identifier(wanted.owner)}")
         return [] if wanted.acl is None else _apply_acl(session, quoted, wanted.owner, wanted.acl)
 
@@ -223,6 +260,7 @@ def apply_setting(server: Server, database: str, setting: Setting, options: Mapp
             session.execute("ROLLBACK")
             session.execute(f"ALTER {place} SET {name} TO {literal(setting.value)}")
         else:
+            session.execute("SET LOCAL synchronous_commit = local")  # it may be the very setting: see OPTIONS
             session.execute("COMMIT")
 
 
@@ -233,10 +271,18 @@ def _sorted(settings: Sequence[Setting]) -> list[tuple[str, str, str]]:
 # -- the swap --------------------------------------------------------------------------------------------------------
 
 
-def swap(renaming: Session, ending: Session, database: str, staging: str, undo: str | None) -> float:
+def swap(
+    renaming: Session,
+    ending: Session,
+    database: str,
+    staging: str,
+    undo: str | None,
+    comments: Mapping[str, str | None],
+) -> float:
     """Rename `database` to `undo` (None: there is none) and `staging` to `database`, in one transaction.
 
-    That transaction also opens the staging database to connections. Returns the `time.monotonic()` of its start. Both
+    That transaction also opens the staging database to connections, and sets the `comments` on databases by their new
+    names. Returns the `time.monotonic()` of its start. Both
     sessions are in another database. The first rename takes the database's lock, so that new connections queue;
     meanwhile the second session keeps ending existing connections. To end them first and rename afterwards fails if
     clients reconnect ("is being accessed by other users", seen on 15.20). Queued clients get the error that there is no
@@ -256,6 +302,8 @@ def swap(renaming: Session, ending: Session, database: str, staging: str, undo: 
             renaming.execute(f"ALTER DATABASE {identifier(database)} RENAME TO {identifier(undo)}")
         open_doors(renaming, staging)
         renaming.execute(f"ALTER DATABASE {identifier(staging)} RENAME TO {identifier(database)}")
+        for name, comment in comments.items():
+            set_comment(renaming, name, comment)
         renaming.execute("COMMIT")
     except (QueryFailed, TableLocked) as error:
         renaming.execute("ROLLBACK")

@@ -19,8 +19,6 @@ Kind = Literal["too large", "locks", "damage", "denied", "locked", "spilled", "l
 MOST_ROWS = 1_000_000
 """The faulty row's key is searched for only up to this row, because all keys before it are read."""
 KEY_LENGTH = 80
-ENGLISH = {"lc_messages": "C"}
-"""Options for sessions of superusers; others may not set it."""
 
 _NOT_THE_FILES = r"[^\n]*: (?:Too many open files|Permission denied|Operation not permitted|Cannot allocate memory)"
 """Reasons for which the operating system does not open a file that may be intact."""

@@ -18,6 +18,7 @@ def create(session: Session, name: str, verifier: str, comment: str) -> None:
     security in the file, even if forced on owners, hides no row from it."""
     session.execute("BEGIN")
     session.execute(f"CREATE ROLE {identifier(name)} LOGIN BYPASSRLS PASSWORD {literal(verifier)}")
+    session.execute(f"ALTER ROLE {identifier(name)} SET lc_messages = 'C'")
     session.execute(f"COMMENT ON ROLE {identifier(name)} IS {literal(comment)}")
     session.execute("COMMIT")
 

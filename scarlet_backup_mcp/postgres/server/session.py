@@ -14,11 +14,9 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import (
-    ContainerLost,
-    DatabaseMissing,
     HostError,
     PermissionDenied,
     ProgramMissing,
@@ -31,13 +29,18 @@ from ...errors import (
 from ...hosts import POLL, Exit, Host, run
 from ...hosts.endings import lost
 from ...progress import Progress
+from . import connection_failures
 from .postmaster import IDENTITY, ServerIdentity, Whereabouts
-from .quoting import identifier
+from .programs import LOCK_WAIT_MS
 
 OWN_FORMATS: Mapping[str, str | None] = {"TimeZone": None, "bytea_output": None}
 """For dumps that are compared with one made without any of the options below."""
 OWN_SEARCH_PATH: Mapping[str, str | None] = {"search_path": None}
 """For queries about the database's own search_path."""
+ENGLISH: Mapping[str, str | None] = {"lc_messages": "C"}
+"""For programs of superusers; others may not set it."""
+REJECTING = 1
+"""pg_isready's exit code for a server that rejects connections ("Exit Status" in its manual page)."""
 MINIMUM_VERSION = 140000
 """`client_connection_check_interval`, and other features used here, exist from 14 on."""
 
@@ -54,16 +57,27 @@ OPTIONS: Mapping[str, str] = {
     "row_security": "off",
     "default_transaction_read_only": "off",
     "statement_timeout": "0",
-    "lock_timeout": "0",
+    "lock_timeout": str(LOCK_WAIT_MS),
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "client_min_messages": "warning",
+    # Else each commit would wait for a synchronous standby, for ever if that is gone (seen on 15.20 and 18.6).
+    "synchronous_commit": "local",
 }
 
 _NO_ROOM = (
     "Free some space where the server keeps its data or its temporary files (with Docker, `docker system df` shows "
     "what is used), then try again."
 )
+
+
+class Readiness(NamedTuple):
+    """Whether a server accepts connections, what pg_isready says, and whether the server answers that it does not
+    accept any now, as during its recovery."""
+
+    accepts: bool
+    message: str
+    rejects: bool = False
 
 
 class Server:
@@ -80,11 +94,12 @@ class Server:
         self.tag = tag
         self.where = where or Whereabouts(host, None)
         self._environment = dict(environment)
+        self._english: Mapping[str, str | None] = {}
 
     def environment(self, database: str, options: Mapping[str, str | None] | None = None) -> dict[str, str]:
         """Return a client program's environment variables. The database's name is in PGDATABASE, where libpq takes it
         as a name; in `--dbname` it could be read as a connection string."""
-        settings: dict[str, str | None] = {**OPTIONS, **(options or {})}
+        settings: dict[str, str | None] = {**OPTIONS, **self._english, **(options or {})}
         if self.host.kind == "docker" or os.name != "nt":
             # Without it a backend outlives its killed psql until its statement ends. Windows servers lack it.
             settings.setdefault("client_connection_check_interval", "1000")
@@ -100,16 +115,23 @@ class Server:
             "PGCLIENTENCODING": "UTF8",
             "PGOPTIONS": " ".join(f"-c {name}={value}" for name, value in settings.items() if value is not None),
             "LC_MESSAGES": "C",
+            "LC_ALL": "",  # which would beat it
         }
 
     def tagged(self, tag: str) -> Server:
         """Return this server with another mark on its backends."""
-        return Server(self.host, self.user, self._environment, tag, self.where)
+        marked = Server(self.host, self.user, self._environment, tag, self.where)
+        marked._english = self._english
+        return marked
 
     def logged_in_as(self, user: str, password: str) -> Server:
         """Return this server for another role."""
         given = {**self._environment, "PGUSER": user, "PGPASSWORD": password}
         return Server(self.host, user, given, self.tag, self.where)
+
+    def speak_english(self) -> None:
+        """Have the server answer untranslated from now on, like psql and pg_dump. The role has to be a superuser."""
+        self._english = ENGLISH
 
     def session(
         self, database: str, options: Mapping[str, str | None] | None = None, progress: Progress | None = None
@@ -134,12 +156,13 @@ class Server:
             raise ProgramMissing(f"`{program} --version` does not work there: {ended.stderr.strip() or ended.code}")
         return found[1]
 
-    def ready(self, timeout: float = 5) -> tuple[bool, str]:
-        """Run pg_isready; return whether connections are accepted, and its message."""
+    def ready(self, timeout: float = 5) -> Readiness:
+        """Run pg_isready."""
         out = bytearray()
         argv = ["pg_isready", f"--timeout={int(timeout)}"]
         ended = run(self.host, argv, env=self.environment("postgres"), sink=out.extend)
-        return ended.code == 0, (out.decode(errors="replace") or ended.stderr).strip()
+        message = (out.decode(errors="replace") or ended.stderr).strip()
+        return Readiness(ended.code == 0, message, rejects=ended.code == REJECTING)
 
 
 class Session:
@@ -148,18 +171,22 @@ class Session:
     def __init__(
         self, server: Server, database: str, options: Mapping[str, str | None] | None, progress: Progress | None = None
     ) -> None:
-        self._database = database
+        self._server, self._connected = server, False
         self._progress = progress or Progress()
         self._buffer = bytearray()
         self._nowhere = "NUL" if server.host.kind == "local" and os.name == "nt" else "/dev/null"
         argv = ["psql", "-X", "-q", "-A", "-t", "-w"]
-        self._process = server.host.start(argv, env=server.environment(database, options), stdin=True)
+        self._environment = server.environment(database, options)
+        self._process = server.host.start(argv, env=self._environment, stdin=True)
         try:
             # Qualified: with OWN_SEARCH_PATH a user's function may come before the catalogue's.
             facts = self.rows(
                 f"""SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4 AS version,
-                           pg_catalog.pg_backend_pid() AS pid, {IDENTITY}"""
+                           pg_catalog.pg_backend_pid() AS pid,
+                           pg_catalog.current_setting('is_superuser') = 'on' AS superuser, {IDENTITY}"""
             )[0]
+            self._connected = True
+            superuser: bool = facts.pop("superuser")
             self.version: int = facts.pop("version")
             self.pid: int = facts.pop("pid")
             self.identity = ServerIdentity(**facts)
@@ -168,6 +195,9 @@ class Session:
                 raise ServerUnsupported(f"The server's version is {self.version}; {MINIMUM_VERSION} is the minimum.")
             if self.version >= 170000:
                 self.execute("SET transaction_timeout = 0")
+            if superuser:
+                server.speak_english()
+                self.execute("SET lc_messages = 'C'")
         except BaseException:
             self.close()
             raise
@@ -269,36 +299,10 @@ class Session:
         return found
 
     def _lost(self) -> Exception:
-        return connection_error(self._process.wait(), self._database)
-
-
-def connection_error(ended: Exit, database: str) -> Exception:
-    """Return the error for a client program that could not connect, or lost its connection."""
-    text = ended.stderr.strip()
-    said = text or f"psql ended with exit code {ended.code}"
-    if ended.code is None:
-        return ContainerLost(f"The container went away: {said}")
-    if ended.code == 137:
-        return ContainerLost(f"psql was killed, or its container went away: {said}")
-    if re.search(r'database ".*" does not exist', text, re.DOTALL):
-        return DatabaseMissing(f"There is no database {identifier(database)} on the server.")
-    if re.search(
-        r"password authentication failed|no password supplied|role .* does not exist|permission denied|"
-        r"no pg_hba.conf entry|pg_hba.conf rejects|authentication failed|is not permitted to log in",
-        text,
-    ):
-        return PermissionDenied(f"The server refused the connection: {said}")
-    if "client_connection_check_interval" in text:
-        return ServerUnsupported("The server is older than PostgreSQL 14.")
-    if ended.code in (126, 127):
-        return ProgramMissing(f"psql could not be started: {said}")
-    if re.search(
-        r"starting up|shutting down|Connection refused|could not connect|No such file|connection to server|"
-        r"server closed the connection|terminating connection|recovery mode",
-        text,
-    ):
-        return ServerUnreachable(f"The server does not answer: {said}")
-    return ServerError(f"The connection to the server failed: {said}")
+        ended = self._process.wait()
+        if self._connected:
+            return connection_failures.lost(ended)
+        return connection_failures.why(self._server.host, self._environment, ended)
 
 
 def _query_error(message: str, sqlstate: str) -> ServerError:

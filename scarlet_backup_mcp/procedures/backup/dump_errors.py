@@ -114,17 +114,15 @@ def _row(context: BackupContext, said: str, at: DumpPosition) -> str:
     schema, name = table
     rows = at.rows if (at.schema, at.name) == table else 0
     key = ""
-    with suppress(ServerError, HostError):
-        options = dump_failures.ENGLISH if at.superuser else {}
-        with context.server.session(context.database, options) as session:
-            key = dump_failures.key_at(session, schema, name, rows, at.snapshot)
+    with suppress(ServerError, HostError), context.server.session(context.database) as session:
+        key = dump_failures.key_at(session, schema, name, rows, at.snapshot)
     where = f" with the key {key}" if key else ""
     return f"In the table {schema}.{name} the row{where} behind the first {rows:,}"
 
 
 def _too_few_locks(context: BackupContext, at: DumpPosition) -> TooFewLocks:
     room, remedy = "", None
-    with suppress(ServerError, HostError), context.server.session(context.maintenance_database) as session:
+    with suppress(ServerError, HostError), context.maintenance_session() as session:
         table = dump_failures.lock_table(session)
         room = f", enough for about {table.per_transaction * table.sessions:,} locks"
         remedy = TooFewLocks.default_remedy.replace("a higher value", str(table.needed(at.relations)))

@@ -17,7 +17,7 @@ from ...postgres.dump.events import Target as CopyTarget
 from ...postgres.dump.meanings import meanings
 from ...postgres.dump.script import ScriptReader
 from ...postgres.server import catalogue as pg
-from ...postgres.server import counting, dump_failures, programs, snapshots
+from ...postgres.server import counting, programs, snapshots
 from ...postgres.server.activity import activity
 from ...postgres.server.effective import UNPINNED, effective
 from ...postgres.server.session import Session
@@ -120,10 +120,9 @@ def stream(
         reader.feed(chunk)
 
     argv = programs.pg_dump(snapshot.properties.encoding, snapshot.name)
-    options = dump_failures.ENGLISH if snapshot.server.superuser else {}
-    environment = context.server.environment(context.database, options)
+    environment = context.server.environment(context.database)
     try:
-        ended = run(context.host, argv, env=environment, sink=sink, progress=progress)
+        ended = run(context.host, argv, env=environment, sink=sink, progress=progress, packed=True)
         if ended.code != 0:
             raise dump_error(context, ended, shown.position(snapshot))
         partial.write(compressor.finish())

@@ -78,7 +78,7 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
     what became of the server if the copy fails; then no file is left behind.
     """
     version, compression = context.server.program_version("pg_basebackup"), order.compression
-    with context.server.session(context.maintenance_database, progress=progress) as session:
+    with context.maintenance_session(progress) as session:
         require_readiness(session)
         before = _server_state(context, progress)
         recorded.require_room(context, int((before.cluster_bytes or 0) * ROOM), "this cluster")

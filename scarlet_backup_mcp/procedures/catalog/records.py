@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
-from ...errors import BackupMissing, NewerVersion, StoreError, again
+from ...errors import BackupMissing, BackupUnreadable, NewerVersion, StoreError, again
 from ...models.common import CodePage, Kind, State
 from ...models.manifest import Manifest, ManifestHead, VolumeManifest
 from ...models.verification import StoredVerification
 from ...store import forms
 from ...store.directory import DRILL, Entry
 from ...store.forms import Form
+from ...store.permissions import may_read
+from ...wording import number_of
 from ..context import BackupContext
 from . import retention
 from .consistency import believed, contradictions
@@ -24,6 +26,8 @@ M_co = TypeVar("M_co", bound=ManifestHead, covariant=True)
 
 FAITHFUL = ("will_not_load", "constraint_violated")
 """Verdicts and states of backups that contain what the database did, but can't be loaded as they are."""
+USABLE: tuple[State, ...] = ("good", "unverified", *FAITHFUL)
+"""States of backups that are not known to be unfit."""
 DRILL_FAILED = "a restore drill did not bring the same data back"
 CLOCK_SLACK = timedelta(minutes=5)
 
@@ -81,24 +85,49 @@ def all_backups(context: BackupContext) -> list[BackupRecord[ManifestHead]]:
 
 
 def ours(
-    context: BackupContext, items: Iterable[BackupRecord[ManifestHead]], kinds: tuple[Kind, ...] = ("sql",)
+    context: BackupContext,
+    items: Iterable[BackupRecord[ManifestHead]],
+    kinds: tuple[Kind, ...] = ("sql",),
+    states: tuple[State, ...] = USABLE,
 ) -> list[tuple[BackupRecord[ManifestHead], ManifestHead]]:
-    """Select the configured database's backups that are neither known to be damaged nor from the future."""
+    """Select the configured database's backups that are neither known to be damaged, unreadable nor from the future."""
     return [
         (item, item.manifest)
         for item in items
         if item.manifest is not None
         and item.entry.name.kind in kinds
-        and item.state in ("good", "unverified", *FAITHFUL)
+        and item.state in states
         and not item.in_future
         and context.is_ours(item.manifest)
     ]
 
 
-def last_full(context: BackupContext, kinds: tuple[Kind, ...] = ("sql",)) -> ManifestHead | None:
-    """Return the newest backup of the configured database that is neither known to be damaged nor shrunk. Cold copies,
-    whose rows nobody counted, don't count."""
-    mine = ours(context, all_backups(context), kinds)
+def unread(items: Iterable[BackupRecord[ManifestHead]]) -> str:
+    """Say which of these backups this user may not read, and why; "" if there is none."""
+    closed = [item for item in items if item.state == "unreadable"]
+    if not closed:
+        return ""
+    others = f" and {number_of(len(closed) - 1, 'other backup')}" if len(closed) > 1 else ""
+    return f"{closed[0].name}{others} can't be judged: {closed[0].detail}."
+
+
+def unread_before(context: BackupContext, item: BackupRecord[ManifestHead]) -> BackupRecord[ManifestHead] | None:
+    """Return the newest backup before `item` whose manifest this user may not read, if it is later than the one that
+    `item` was compared with: it may have held more rows."""
+    for earlier in all_backups(context):
+        if item.manifest is not None and earlier.name == item.manifest.last_full:
+            return None
+        if earlier.created_at < item.created_at and earlier.manifest is None and earlier.state == "unreadable":
+            return earlier
+    return None
+
+
+def last_full(
+    context: BackupContext, kinds: tuple[Kind, ...] = ("sql",), *, readable: bool = False
+) -> ManifestHead | None:
+    """Return the newest backup of the configured database that is neither known to be damaged nor shrunk. Unless it has
+    to be `readable`, its manifest is enough. Cold copies, whose rows nobody counted, don't count."""
+    mine = ours(context, all_backups(context), kinds, USABLE if readable else (*USABLE, "unreadable"))
     return next((manifest for _, manifest in mine if not manifest.shrunk and manifest.rows is not None), None)
 
 
@@ -108,6 +137,8 @@ def latest(context: BackupContext, *, for_restore: bool = False, cluster: str | 
     everything = all_backups(context)
     every = ours(context, everything)
     mine = [item for item in every if _cluster(item[1]) == cluster] or every
+    if not mine and (unread := next((item for item in everything if item.state == "unreadable"), None)):
+        raise BackupUnreadable(f"{unread.name} may be meant, but {unread.detail}.")
     if not mine:
         raise BackupMissing(
             f"There is no good SQL backup of the database {context.database} in {context.directory.path}.",
@@ -115,6 +146,11 @@ def latest(context: BackupContext, *, for_restore: bool = False, cluster: str | 
         )
     newest, manifest = mine[0]
     later = [item for item in everything if item.entry.name.kind == "sql" and item.created_at > newest.created_at]
+    if for_restore and (closed := [item for item in later if item.state == "unreadable"]):
+        raise BackupUnreadable(
+            f"{closed[0].name} is later than {newest.name}, the newest one that can be read: {closed[0].detail}.",
+            f"{BackupUnreadable.default_remedy} If you want the earlier one, name it: {newest.name!r}.",
+        )
     if for_restore and (unread := [item for item in later if item.state == "newer"]):
         raise NewerVersion(
             f"{unread[0].name} is later than {newest.name}, the newest one that can be read here. {unread[0].detail}.",
@@ -172,7 +208,7 @@ def _cluster(manifest: ManifestHead | None) -> str | None:
 
 def _why_no_slot(item: BackupRecord[ManifestHead], mine: bool) -> str:
     """Say why retention's rules are not for it; "" if they are."""
-    if item.state in ("damaged", "differs", "newer"):
+    if item.state in ("damaged", "differs", "newer", "unreadable"):
         return f"{item.state} ({item.detail})"
     if item.manifest is None:
         return "foreign: `backup` did not make it, or its manifest is lost"
@@ -193,7 +229,8 @@ def _why_no_slot(item: BackupRecord[ManifestHead], mine: bool) -> str:
 
 
 def sql_record(context: BackupContext, entry: Entry) -> BackupRecord[Manifest]:
-    """Build the record of an SQL backup, with its whole manifest checked. Raises NewerVersion."""
+    """Build the record of an SQL backup, with its whole manifest checked. Raises NewerVersion or
+    BackupUnreadable."""
     return _readable(_record(context, entry, context.directory.manifest))
 
 
@@ -203,7 +240,8 @@ def head_record(context: BackupContext, entry: Entry) -> BackupRecord[ManifestHe
 
 
 def volume_record(context: BackupContext, entry: Entry) -> BackupRecord[VolumeManifest]:
-    """Build the record of a volume's archive, with its whole manifest checked. Raises NewerVersion."""
+    """Build the record of a volume's archive, with its whole manifest checked. Raises NewerVersion or
+    BackupUnreadable."""
     return _readable(_record(context, entry, context.directory.volume_manifest))
 
 
@@ -213,22 +251,29 @@ def manifest_of(context: BackupContext, entry: Entry) -> Manifest | VolumeManife
 
 
 def _readable(record: BackupRecord[M]) -> BackupRecord[M]:
-    """Return the record. Raises NewerVersion if only a newer version of this tool can read its manifest."""
+    """Return the record. Raises NewerVersion if only a newer version of this tool can read its manifest, and
+    BackupUnreadable if this user may not."""
     if record.state == "newer":
         raise NewerVersion(f"{record.detail}.")
+    if record.state == "unreadable" and (record.manifest is None or not may_read(record.entry.path)):
+        raise BackupUnreadable(f"{record.name} can't be used: {record.detail}.")
     return record
 
 
 def _record(context: BackupContext, entry: Entry, manifest_of: Callable[[str], M | None]) -> BackupRecord[M]:
     verification, marked = context.directory.verification(entry), context.directory.is_marked(entry)
     unknown: State = "foreign"
-    detail = ""
+    detail, closed = "", context.directory.unreadable(entry)
     try:
         manifest = manifest_of(entry.name.name)
+    except BackupUnreadable as error:
+        manifest, detail, unknown = None, _within(error.message), "unreadable"
     except StoreError as error:
         manifest, detail = None, error.message.removesuffix(".")
         unknown = "newer" if isinstance(error, NewerVersion) else "damaged"
     if manifest is None:
+        if closed and unknown == "foreign":
+            unknown, detail = "unreadable", closed
         entry, form = _by_content(entry)
         return BackupRecord(entry, None, verification, unknown, _time_without_manifest(entry), detail, marked, form)
     state: State = "unverified"
@@ -237,6 +282,8 @@ def _record(context: BackupContext, entry: Entry, manifest_of: Callable[[str], M
         state, detail = "damaged", f"its manifest contradicts itself: {'; '.join(wrong)}"
     elif entry.bytes != manifest.bytes:
         state, detail = "damaged", f"{entry.bytes:,} bytes, the manifest says {manifest.bytes:,}"
+    elif closed:
+        state, detail = "unreadable", closed
     elif verification is not None:
         state = "good" if verification.valid else "damaged"
         detail = "; ".join(DRILL_FAILED if check == DRILL else check for check in verification.failed_checks)
@@ -245,6 +292,11 @@ def _record(context: BackupContext, entry: Entry, manifest_of: Callable[[str], M
             if verification.verdict in FAITHFUL:
                 state, detail = verification.verdict, verification.said.removesuffix(".")
     return BackupRecord(entry, manifest, verification, state, manifest.created_at, detail, marked)
+
+
+def _within(message: str) -> str:
+    """Word an error's message for the inside of a sentence."""
+    return message[:1].lower() + message[1:].removesuffix(".")
 
 
 def _by_content(entry: Entry) -> tuple[Entry, Form]:

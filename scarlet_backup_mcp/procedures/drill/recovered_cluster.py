@@ -165,8 +165,7 @@ class RecoveredCopy:
 def _content(entry: Entry, sha256: str, progress: Progress) -> Iterator[bytes]:
     """Read an archive, decompressed. Raises DrillFailed before the end if the file has changed since it was read."""
     changed = DrillFailed(f"{entry.name.name} changed while it was drilled.", "Try again when nobody writes to it.")
-    status = entry.path.stat()
-    if (status.st_size, status.st_mtime_ns) != (entry.bytes, entry.mtime_ns):
+    if not entry.has(entry.path.stat()):
         raise changed
     raw = FileReader(entry.path, progress.report)
     try:

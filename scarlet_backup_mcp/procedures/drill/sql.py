@@ -99,7 +99,7 @@ class Rehearsal:
                 raise DrillFailed(f"The dump of the restored database contains what no restore loads: {refused[0]}.")
 
         host = self.trial.server.host
-        ended = yield from output_of(host, argv, watch, env=environment, progress=progress)
+        ended = yield from output_of(host, argv, watch, env=environment, progress=progress, packed=True)
         if ended.code != 0 or not reader.finish().trailer:
             raise DrillFailed(f"The dump of the restored database is incomplete. {ended.stderr.strip()}")
         self.tables, self.contents = table_data(digests), contents
@@ -154,7 +154,7 @@ def _trial(context: BackupContext, progress: Progress, on_live_server: bool) -> 
             yield DrillServer(found.server, found.where, "postgres", ("drill", "drill_again"), True, found.warnings)
         return
     require_running(context)
-    with context.server.session(context.maintenance_database, progress=progress) as guard:
+    with context.maintenance_session(progress) as guard:
         if not databases.advisory_lock(guard):
             raise Busy("Another restore, drill or backup is running on this server.")
         # Not the tag of backups: the next backup ends all sessions that have it.
@@ -163,10 +163,6 @@ def _trial(context: BackupContext, progress: Progress, on_live_server: bool) -> 
         first, second = (
             f"{scratch_prefix(context.database)}{moment:%Y%m%d_%H%M%S}" for moment in (now, now + timedelta(seconds=1))
         )
-        if len(first.encode()) > databases.NAME_BYTES:
-            raise DrillFailed(
-                f"The name {context.database} is too long: a scratch database's name would exceed 63 bytes."
-            )
         yield DrillServer(server, where, context.maintenance_database, (first, second), throw_away=False)
 
 
@@ -220,9 +216,7 @@ class _Restorer:
         comparison = load_checks.without_violations(meant, report.violations)
         excused = staging.of_other_formats() if comparison.differences else set[str]()
         checks += load_checks.of_contents(comparison, report, foreign=self.record.foreign, excused=excused)
-        restored = load_checks.Restored(
-            self.server, self.found.database, trial.maintenance_database, quietly, staging.loader.as_loaded
-        )
+        restored = load_checks.Restored(self.server, self.found.database, quietly, staging.loader.as_loaded)
         lacking = [*staging.warnings, *staging.loader.warnings]
         unlike = [*ungranted, *staging.unlike()]
         whole = load_checks.of_database(restored, self.manifest, self.context.settings.integrity_table, unlike, lacking)

@@ -46,8 +46,6 @@ STOP_AND_START_SECONDS = 2
 KEPT_FROM_STARTING = "own configuration keeps a server from starting"
 MOST_UNREAD = 10
 """Most tables of a database whose rows are too large for pg_dump: each one makes the dump start again."""
-MAINTENANCE = "template1"
-"""A database that every cluster has."""
 
 
 def drill_volume(
@@ -167,7 +165,8 @@ class _VolumeDrill:
         configured = self.context.database
         if self.manifest is not None and self.manifest.identity is not None:
             configured = self.manifest.identity.database
-        with self._giving_up(DUMPED), self.server.session(MAINTENANCE, progress=self.progress) as session:
+        names = [*databases.USUAL, *(self.manifest.databases if self.manifest else []), configured]
+        with self._giving_up(DUMPED), databases.first_session(self.server, names, self.progress) as session:
             facts, sizes = pg.server_facts(session), pg.databases(session)
             found, prepared = recovery.accessible(session), recovery.prepared_transactions(session)
             settings = configuration.of_roles(session)
@@ -278,7 +277,7 @@ class _VolumeDrill:
     def _check_structure(self, names: list[str]) -> None:
         found: list[tuple[str, Check]] = []
         for name in names:
-            restored = load_checks.Restored(self.server, name, MAINTENANCE, self.options, unread=self.unread[name])
+            restored = load_checks.Restored(self.server, name, self.options, unread=self.unread[name])
             with self._giving_up(load_checks.AMCHECK):
                 found += [(name, check) for check in load_checks.of_structure(restored, self.progress)]
         verdicts = {check.ok for _, check in found}

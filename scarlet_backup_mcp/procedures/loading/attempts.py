@@ -44,8 +44,11 @@ def settings_of(context: BackupContext, manifest: Manifest | None) -> dict[str, 
     """
     if manifest is not None and manifest.effective is not None:
         return manifest.effective
-    for database in [context.maintenance_database] if manifest else [context.database, context.maintenance_database]:
-        with suppress(HostError, ServerError), context.server.session(database, UNPINNED) as session:
+    for database in [None] if manifest else [context.database, None]:
+        with (
+            suppress(HostError, ServerError),
+            context.server.session(database or context.maintenance_database, UNPINNED) as session,
+        ):
             own = manifest.properties.settings if manifest and manifest.properties else []
             return overlaid(effective(session), own)
     return overlaid({}, manifest.properties.settings) if manifest and manifest.properties else {}

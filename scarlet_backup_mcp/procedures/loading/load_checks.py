@@ -32,13 +32,11 @@ def roles_of(properties: DatabaseProperties) -> set[str]:
 
 @dataclass(frozen=True)
 class Restored:
-    """The database that a drill restored, on a server whose other database is `maintenance`. `options` are for its
-    sessions, `as_loaded` is SQL that gives one the settings of the load. No dump contains rows of the `unread` tables
-    (schema and name)."""
+    """The database that a drill restored. `options` are for its sessions, `as_loaded` is SQL that gives one the
+    settings of the load. No dump contains rows of the `unread` tables (schema and name)."""
 
     server: Server
     name: str
-    maintenance: str
     options: Mapping[str, str]
     as_loaded: str = "SELECT"
     unread: Sequence[tuple[str, str]] = ()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ...errors import BackupToolError, ForeignRefused, PermissionDenied, PreflightFailed, ServerError, again
 from ...postgres.dump.put_off import PutOff
 from ...postgres.dump.roles import scram_verifier
-from ...postgres.server import login_roles
+from ...postgres.server import databases, login_roles
 from ...postgres.server.installation import available_extensions, extensions_of, trusted_extensions
 from ...postgres.server.session import Server, Session
 from ...progress import Progress
@@ -50,7 +50,7 @@ class LoadRole:
     def prepare(self, server: Server, maintenance: str, database: str, options: Mapping[str, str]) -> None:
         """As the superuser of `server`, give the role an empty database, in which no code of others can run yet. Raises
         ForeignRefused if the server does not let the role in."""
-        with server.session(maintenance) as session:
+        with databases.session_in(server, maintenance) as session:
             login_roles.give_database(session, self.name, database, self.tablespaces)
         with server.session(database, options) as session:
             login_roles.equip(session, self.name, sorted(self.schemas), self.extensions)
@@ -88,14 +88,14 @@ def load_role(
     PreflightFailed for those that the server lacks.
     """
     name, password = f"scarlet_load_{secrets.token_hex(4)}", secrets.token_urlsafe(24)
-    with context.server.session(context.maintenance_database) as session:
+    with context.maintenance_session() as session:
         _check(context, session, source, {extension for extension, _ in extensions})
         login_roles.create(session, name, scram_verifier(password), f"{MARK}loads {source}")
     try:
         yield LoadRole(name, context.server.logged_in_as(name, password), extensions, tablespaces)
     finally:
         try:
-            with context.server.session(context.maintenance_database) as session:
+            with context.maintenance_session() as session:
                 login_roles.drop(session, name)
         except BackupToolError as error:
             warnings.append(f"The role {name} could not be dropped; the next backup does it: {error.message}")

@@ -22,9 +22,10 @@ from ..reading.foreign import Through
 
 _NO_ROOM = "53100"
 OUTPUT_KEPT = 64 << 10
-# As psql shows an error with VERBOSITY "verbose".
+# As psql shows an error with VERBOSITY "verbose": ERROR, in any language, then its SQLSTATE, which no warning has.
 _REFUSED = re.compile(
-    r"(?:^psql:<stdin>:(?P<line>\d+): )?ERROR:  (?P<sqlstate>[0-9A-Z]{5}): (?P<message>.*)", re.MULTILINE
+    r"(?:^psql:<stdin>:(?P<line>\d+): [^\s:]+ ?|ERROR):  (?P<sqlstate>(?!0[0-2])[0-9A-Z]{5}): (?P<message>.*)",
+    re.MULTILINE,
 )
 _PLACES = re.compile(r"^(SCHEMA|TABLE|DATATYPE|CONSTRAINT) NAME:  (.*)$", re.MULTILINE)
 # Innermost first: `SQL function "norm" during inlining`, `PL/pgSQL function public.norm(text) line 1 at RETURN`.
@@ -85,10 +86,10 @@ def load(
         output.extend(data)
         del output[:-OUTPUT_KEPT]
 
-    # A crash may lose the last commits of the load, but the swap's own commit waits for everything before it.
-    environment = server.environment(database, {**options, "synchronous_commit": "off"})
     with server.session(database, options) as session:
         proof = session.identity.proof
+    # A crash may lose the last commits of the load, but the swap's own commit waits for everything before it.
+    environment = server.environment(database, {**options, "synchronous_commit": "off"})
     headings = Headings()
     source = headings.passing(_restricted(script, key, mark, proof))
     argv = programs.psql_load()
@@ -118,8 +119,7 @@ def script_of(
 ) -> Iterator[bytes]:
     """Yield a backup's script, read `through` that; without `rows`, its definitions only. Raises RestoreFailed, at the
     latest at the end, if the file has changed or does not have that SHA-256."""
-    status = entry.path.stat()
-    if (status.st_size, status.st_mtime_ns) != (entry.bytes, entry.mtime_ns):
+    if not entry.has(entry.path.stat()):
         raise RestoreFailed(f"{entry.name.name} changed after it was verified. The live database is unchanged.")
     raw = FileReader(entry.path, progress.report)
     plain = decompress(iter(raw), entry.name.compression)

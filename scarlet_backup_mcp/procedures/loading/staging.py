@@ -113,7 +113,7 @@ class Staging:
 
     def _create(self, name: str) -> tuple[int, list[str]]:
         loader = self.loader
-        with self.server.session(loader.maintenance) as session, loader.progress.uninterrupted():
+        with databases.session_in(self.server, loader.maintenance) as session, loader.progress.uninterrupted():
             oid, warnings = databases.create(session, name, self.properties, self.marker, private=self.private)
         if not self.public:
             with self.server.session(name, loader.options) as inside:
@@ -124,7 +124,7 @@ class Staging:
         return oid, warnings
 
     def _anew(self) -> None:
-        with self.server.session(self.loader.maintenance) as session:
+        with databases.session_in(self.server, self.loader.maintenance) as session:
             disk_space.drop(self.server, session, self.name)
         self.create()
 
@@ -132,7 +132,7 @@ class Staging:
         loader = self.loader
         if loader.role is not None and loader.put_off is not None:
             loader.role.hand_over(self.server, name, loader.put_off, loader.options, loader.progress)
-            with self.server.session(loader.maintenance) as session:
+            with databases.session_in(self.server, loader.maintenance) as session:
                 databases.set_comment(session, name, self.marker)
             databases.apply_settings(self.server, name, self.settings, loader.options)
 
@@ -161,7 +161,7 @@ class Staging:
         argv = programs.pg_dump(encoding, options=like.options)
         environment = self.server.environment(database, {**loader.options, **loader.formats, **formats})
         try:
-            ended = run(self.server.host, argv, env=environment, sink=sink, progress=loader.progress)
+            ended = run(self.server.host, argv, env=environment, sink=sink, progress=loader.progress, packed=True)
             if ended.code != 0:
                 why = ended.stderr.strip() or f"exit code {ended.code}"
                 raise RestoreFailed(f"The restored database could not be dumped: {why}")

@@ -162,7 +162,7 @@ def write(
         progress.report(reader.bytes if total is None else min(reader.bytes, total))
 
     try:
-        ended = run(host, argv, env=env, sink=sink, progress=progress)
+        ended = run(host, argv, env=env, sink=sink, progress=progress, packed=True)
         if ended.code != 0:
             raise failure(ended)
         partial.write(compressor.finish())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ...errors import StoreError
 from ...models.manifest import VolumeManifest, WalSegment
 from ...models.verification import Check
 from ...postgres.cluster import base_backup
@@ -10,6 +9,7 @@ from ...postgres.cluster.base_backup import BACKUP_LABEL, BACKUP_MANIFEST, Backu
 from ...store import gzip
 from ...store.directory import Entry
 from ...store.encodings import HEAD
+from ...store.permissions import cannot_read
 from ...store.reading import ZSTD_MAGIC, beginning
 from ...store.tar import Member, MemberHandler, TarDamaged, TarReader
 from ...wording import number_of
@@ -215,4 +215,4 @@ def _first_bytes(entry: Entry, count: int) -> bytes:
         with entry.path.open("rb") as file:
             return file.read(count)
     except OSError as error:
-        raise StoreError(f"{entry.path} can't be read: {error.strerror or error}.") from error
+        raise cannot_read(entry.path, error) from error

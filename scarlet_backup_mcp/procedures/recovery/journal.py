@@ -230,7 +230,7 @@ def maintenance_session(context: BackupContext, progress: Progress) -> Session:
     Raises RestoreInterrupted when the server can't be asked while a journal waits to be settled.
     """
     try:
-        return context.server.session(context.maintenance_database, progress=progress)
+        return context.maintenance_session(progress)
     except (HostError, ServerError) as error:
         raise _with_journal(context, error) from error
 

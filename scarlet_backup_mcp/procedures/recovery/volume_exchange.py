@@ -15,6 +15,7 @@ from ...errors import BackupToolError, Cancelled, NextCall, RestoreFailed, Resto
 from ...hosts import ContainerInfo
 from ...hosts.docker.helper import HelperMounts
 from ...models.results import DependentReport
+from ...postgres.server.session import Readiness
 from ...progress import Progress
 from ..context import BackupContext
 from . import journal as journals
@@ -35,8 +36,6 @@ AGAIN_SECONDS = 60
 STOPPED = ("exited", "created", "dead")
 """Docker's words for a container in which nothing runs."""
 LOG_LINES = 15
-REJECTING = "rejecting connections"
-"""pg_isready's words for a server that is at its recovery, for example."""
 
 
 @contextmanager
@@ -127,21 +126,21 @@ def wait_until_ready(context: BackupContext, progress: Progress) -> None:
             raise _does_not_come_up(
                 context, container_info, f"its container is {container_info.state}, and did not keep running"
             )
-        ready, said = _is_ready(context)
+        ready, said, rejects = _is_ready(context)
         if ready and (container_info.health != "starting" or waited > HEALTH_SECONDS):
             return
-        given_up = REJECTING not in said and (container_info.health == "unhealthy" or waited > SILENT_SECONDS)
+        given_up = not rejects and (container_info.health == "unhealthy" or waited > SILENT_SECONDS)
         if not ready and (given_up or waited > READY_SECONDS):
             raise _does_not_come_up(context, container_info, said)
         time.sleep(0.2)
 
 
-def _is_ready(context: BackupContext) -> tuple[bool, str]:
+def _is_ready(context: BackupContext) -> Readiness:
     try:
         context.server.where.forget()  # another cluster may run there than before
         return context.server.ready()
     except BackupToolError as error:
-        return False, error.message
+        return Readiness(False, error.message)
 
 
 def _does_not_come_up(context: BackupContext, container_info: ContainerInfo, said: str) -> RestoreFailed:

@@ -26,7 +26,7 @@ def closed_doors(
     alone = {**options, "max_parallel_workers_per_gather": "0"}
     with (
         context.server.session(name, alone, progress) as inside,
-        context.server.session(context.maintenance_database) as outside,
+        context.maintenance_session() as outside,
     ):
         databases.close_doors(outside, name, inside.pid, limit)
         yield inside

@@ -15,7 +15,6 @@ from .. import disk_space
 from ..context import BackupContext
 from ..drill.sql import ROOM
 from ..loading.load_checks import roles_of
-from ..own_names import undo_prefix
 from .sql_plan import SqlPlan
 
 UNDO_POINTS = 2
@@ -23,11 +22,6 @@ UNDO_POINTS = 2
 
 def check_swap(context: BackupContext, session: Session, plan: SqlPlan) -> None:
     """Check what a swap needs, whatever comes in. Raises PreflightFailed."""
-    if len(f"{undo_prefix(context.database)}YYYYMMDD_HHMMSS".encode()) > databases.NAME_BYTES:
-        raise PreflightFailed(
-            f"The name {context.database} is too long: an undo point's name would exceed PostgreSQL's 63 bytes.",
-            "Rename the database to 32 bytes or fewer, or restore the file by hand (docs/by-hand.md).",
-        )
     if not plan.facts.superuser:
         raise PreflightFailed(
             "A restore needs a superuser: a dump sets owners, creates extensions, and databases are renamed.",

@@ -28,6 +28,7 @@ from ..recovery.journal import maintenance_session, tidy_up
 from ..sandbox import pg_restore
 from . import preflight
 from .options import AS_USUAL, UNDO, Confirmed, Proposal, RestoreOptions
+from .outside import outside
 from .sql_comparison import Staged
 from .sql_plan import SqlPlan, plan
 from .sql_staging import from_backup, from_undo_point, verified
@@ -48,7 +49,7 @@ class SqlRestore:
         """Write the question. Raises RestoreRefused's children, HostError and ServerError."""
         context = self.context
         journals.require_running(context)
-        with context.server.session(context.maintenance_database, progress=self.progress) as session:
+        with context.maintenance_session(self.progress) as session:
             planned = self._plan(session)
             preflight.check_swap(context, session, planned)
         dropping = planned.undo_points[-1].name if preflight.drops_undo(planned) else None
@@ -60,7 +61,7 @@ class SqlRestore:
         began = time.monotonic()
         context, options = self.context, self.options
         journals.require_running(context)
-        with context.server.session(context.maintenance_database, progress=self.progress) as session:
+        with context.maintenance_session(self.progress) as session:
             planned = self._plan(session)
             if planned.entry is not None:
                 self.progress.expect(durations.of_verification(durations.content_bytes(planned.entry), "full"))
@@ -90,9 +91,13 @@ class SqlRestore:
         progress.stage("looking at the container")
         journals.require_running(context)
         context.directory.prepare()
+        left: list[str] = []
         with writer_lock(context.directory.path, "restore"), maintenance_session(context, progress) as guard:
             tidy_up(context, guard, self.notes, restoring=True)
-            with journals.reserve(context.directory.path) as reserved:
+            with (
+                outside(context, guard, progress, left) as guard,
+                journals.reserve(context.directory.path) as reserved,
+            ):
                 planned = self._plan(guard, asked=confirmed is not None)
                 if planned.entry is not None:
                     size = durations.content_bytes(planned.entry)
@@ -120,6 +125,7 @@ class SqlRestore:
                     if planned.undo is None and not work.journalled:
                         drop_after(error, context.server, context.maintenance_database, work.staging)
                     raise
+        work.warnings += left
         return self._report(planned, work, began, undo).model_copy(
             update={
                 "restored": True,

@@ -312,7 +312,7 @@ def _staging(
         context=context,
         loader=loader,
         again=again,
-        marker=f"{TAG}: scratch of a restore of {planned.source}",
+        marker=f"{TAG}: scratch of a restore of {planned.source} as {context.database}",
         properties=wanted,
         settings=wanted.settings if wanted else [],
         public=manifest is None or "public" in (manifest.schemas or ["public"]),

@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 
 from ...errors import BackupToolError, NextCall, RestoreFailed, RestoreInterrupted, StoreError
 from ...models.results import DependentReport
+from ...postgres.server import catalogue as pg
 from ...postgres.server import databases
 from ...postgres.server.session import Session
 from ...store.reserved import Reserved
 from .. import disk_space
 from ..context import BackupContext
+from ..own_names import noted, without_note
 from ..recovery import journal as journals
 from ..recovery.journal import Journal, StoppedContainer
 from . import preflight
@@ -47,8 +49,9 @@ def swap(
             databases.set_comment(guard, work.staging, work.comment)
         for container in stopping:
             context.host.stop_container(container.id)
-        with context.server.session(context.maintenance_database) as ending:
-            began = databases.swap(guard, ending, context.database, work.staging, undo)
+        with context.maintenance_session() as ending:
+            comments = _comments(context, guard, work, undo)
+            began = databases.swap(guard, ending, context.database, work.staging, undo, comments)
         with context.server.session(context.database):
             unavailable = time.monotonic() - began
     except BaseException as error:
@@ -73,10 +76,22 @@ def swap(
     return unavailable, reports
 
 
+def _comments(context: BackupContext, guard: Session, work: Staged, undo: str | None) -> dict[str, str | None]:
+    """Return the comments that change with the swap, by the databases' names after it."""
+    found = pg.databases(guard)
+    now = {context.database: found[work.staging].comment}
+    if undo is not None:
+        now[undo] = found[context.database].comment
+    wanted = {context.database: without_note(now[context.database])}
+    if undo is not None:
+        wanted[undo] = noted(now[undo], context.database)
+    return {name: comment for name, comment in wanted.items() if comment != now[name]}
+
+
 def _settle(context: BackupContext, journal: Journal, error: BaseException) -> None:
     """Finish or roll back after a failure around the swap, as the server is on one side or the other of it."""
     try:
-        with context.server.session(context.maintenance_database) as session:
+        with context.maintenance_session() as session:
             swapped, reports = journals.settle(context, session, journal)
     except BackupToolError as problem:
         raise RestoreInterrupted(

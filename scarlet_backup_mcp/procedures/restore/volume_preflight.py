@@ -89,7 +89,7 @@ class ServerFound:
 def look_at_the_server(context: BackupContext, planned: VolumePlan) -> ServerFound:
     """Raise RestoreFailed unless the server that runs now is what was restored; return what was found."""
     manifest, warnings, rows = planned.manifest, list[str](), None
-    with context.server.session(context.maintenance_database) as session:
+    with context.maintenance_session() as session:
         facts, databases = pg.server_facts(session), pg.databases(session)
     table = manifest.integrity_table if manifest is not None else context.settings.integrity_table
     if context.database in databases:
@@ -123,5 +123,5 @@ def look_at_the_server(context: BackupContext, planned: VolumePlan) -> ServerFou
 
 
 def _other_collations(context: BackupContext) -> list[str]:
-    with context.server.session(context.maintenance_database) as session:
+    with context.maintenance_session() as session:
         return databases_of_other_collations(session)

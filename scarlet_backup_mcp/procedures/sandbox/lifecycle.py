@@ -189,7 +189,7 @@ def _prefix(owner: str) -> str:
 
 def _likeness(context: BackupContext, progress: Progress) -> _Likeness:
     try:
-        with context.server.session(context.maintenance_database, progress=progress) as session:
+        with context.maintenance_session(progress) as session:
             found = installation(session, QUERY_SECONDS)
             return _Likeness(found.bin_dir, found.libraries, found.session_libraries, found.building)
     except (HostError, ServerError) as error:
@@ -333,7 +333,7 @@ def _wait_until_ready(server: Server, container: containers.SandboxContainer, wh
     while True:
         progress.check()
         try:
-            ready, said = server.ready()
+            ready, said, _ = server.ready()
         except HostError as error:
             ready, said = False, error.message
         if ready:

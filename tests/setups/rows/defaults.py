@@ -91,7 +91,7 @@ ROWS = [
     ),
     Setup(
         name="named-by-the-environment",
-        setup="`POSTGRES_USER` and `POSTGRES_DB` of one's own; beside it a client of the same image and a `pg_dump` job",
+        setup="`POSTGRES_USER` and `POSTGRES_DB` of one's own; beside it a client of that image and a `pg_dump` job",
         server=NAMED,
         named=False,
         database="mind",

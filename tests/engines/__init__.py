@@ -1,0 +1,1 @@
+"""Engines other than the machine's, and the ways to one."""
