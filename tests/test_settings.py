@@ -6,6 +6,7 @@ import os
 import platform
 import traceback
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import quote
@@ -427,6 +428,30 @@ def test_directory_is_remembered_while_the_engine_does_not_answer(tmp_path: Path
     assert directory_of(None) == found
     with pytest.raises(EngineUnreachable):
         directory_of(None, container="another")
+
+
+def test_directory_of_another_project_is_not_remembered_for_this_one(tmp_path: Path) -> None:
+    """Both have a container of the same name, one after the other, and nothing that is set tells them apart."""
+    for name in ("a", "b"):
+        (tmp_path / name / "backups").mkdir(parents=True)
+        directory_of(replace(at(str(tmp_path / name)), project=name))
+        directory_of(replace(at(str(tmp_path / name)), project=name), project=name)
+    with pytest.raises(EngineUnreachable):
+        directory_of(None)
+    for name in ("a", "b"):
+        assert directory_of(None, project=name) == tmp_path / name / "backups"
+
+
+def test_directory_on_another_engine_is_not_remembered_for_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "backups").mkdir()
+    found = directory_of(at(str(tmp_path)))
+    monkeypatch.setenv("DOCKER_HOST", "unix:///another.sock")
+    with pytest.raises(EngineUnreachable):
+        directory_of(None)
+    monkeypatch.delenv("DOCKER_HOST")
+    assert directory_of(None) == found
 
 
 @pytest.mark.parametrize(

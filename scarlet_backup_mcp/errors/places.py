@@ -83,6 +83,12 @@ class ProgramMissing(HostError):
     default_remedy = "Use a PostgreSQL image with its client programs, or set SCARLET_BACKUP_BIN_DIR."
 
 
+class WrongPrograms(HostError):
+    """The client programs are of another version than the server, which might not load what they write."""
+
+    code = "wrong_programs"
+
+
 class ServerError(BackupToolError):
     """The PostgreSQL server refused or failed."""
 

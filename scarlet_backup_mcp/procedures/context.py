@@ -6,13 +6,13 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from urllib.parse import urlsplit
 
-from ..errors import BackupDirUnknown, BackupToolError, ConfigurationError, HostError
+from ..errors import BackupDirUnknown, BackupToolError, ConfigurationError, HostError, SeveralCandidates
 from ..hosts import ContainerInfo, Host, run
 from ..hosts.docker.container import DockerHost
 from ..hosts.docker.engine import find_endpoint
@@ -41,7 +41,8 @@ class BackupContext:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._maintenance: str | None = None
+        self.maintained_from: str | None = None
+        """The database that `maintenance_session` tries first: where it was connected before."""
         self._connection = connection_of(settings, os.environ)
         named = self._connection.pop("PGDATABASE", settings.database)
         self._named_database = "database" in settings.model_fields_set
@@ -135,28 +136,18 @@ class BackupContext:
     @property
     def maintenance_database(self) -> str:
         """The name of the database that `maintenance_session` connects to. Raises what that raises."""
-        if self._maintenance is None:
+        if self.maintained_from is None:
             self.maintenance_session().close()
-        return self._maintenance or self.database
+        return self.maintained_from or self.database
 
     def maintenance_session(self, progress: Progress | None = None) -> Session:
         """Connect to a database other than the one that is backed up, for work on whole databases: `postgres`, or
         `template1` if that was dropped or lets nobody in. If neither can be used, connect to the database itself, which
         is enough for all but renaming it: see `restore.outside`. Raises ServerError or HostError."""
-        names = dict.fromkeys([self._maintenance, *databases.USUAL])
-        others = [name for name in names if name not in (None, self.database)]
-        session = databases.first_session(self.server, [*filter(None, others), self.database], progress)
-        self._maintenance = session.identity.database
+        others = [name for name in (self.maintained_from, *databases.USUAL) if name and name != self.database]
+        session = databases.first_session(self.server, [*dict.fromkeys(others), self.database], progress)
+        self.maintained_from = session.identity.database
         return session
-
-    @contextmanager
-    def maintained_from(self, name: str) -> Generator[None]:
-        """Let `maintenance_session` connect to that database during this block."""
-        before, self._maintenance = self._maintenance, name
-        try:
-            yield
-        finally:
-            self._maintenance = before
 
     def is_ours(self, manifest: ManifestHead) -> bool:
         """Tell whether a backup is of the configured database: the same name, in the same container or Compose project;
@@ -247,6 +238,13 @@ class BackupContext:
         return f"Compose project {settings.project}, service {settings.service}"
 
     @property
+    def _sought_where(self) -> str:
+        """All that leads to the container: the engine, and what somebody has named. Raises EngineUnreachable."""
+        named = {name: getattr(self.settings, name) for name in ("project", "service", "container")}
+        words = [f"{name} {value}" for name, value in named.items() if name in self.settings.model_fields_set]
+        return ", ".join([find_endpoint(os.environ).address, *words])
+
+    @property
     def _named_container(self) -> bool:
         """Whether somebody has named it, so that no other may stand in."""
         return "container" in self.settings.model_fields_set
@@ -284,12 +282,10 @@ class BackupContext:
 
     @property
     def place(self) -> str:
-        """What tells this set-up from others while its container is unknown."""
-        try:
-            engine = find_endpoint(os.environ).address
-        except HostError:
-            engine = ""
-        return f"{engine} {self._sought} {self.settings.dir or ''}"
+        """What tells this set-up from others of this machine while its container is unknown."""
+        with suppress(HostError):
+            return f"{self._sought_where}, in {self.settings.dir}"
+        return ""
 
     def _read(self, file: str) -> str:
         """Read a file of the container, such as a secret's; "" if it can't be. Raises HostError if nothing can."""
@@ -325,8 +321,10 @@ class BackupContext:
             raise BackupDirUnknown("With SCARLET_BACKUP_VIA=local no setting says where to put backups.")
         try:
             container_info = self.container_info
+        except SeveralCandidates:
+            raise
         except HostError:
-            recalled = remembered.recall(self._sought)
+            recalled = remembered.recall(self._sought_where)
             if recalled is None:
                 raise
             return recalled
@@ -341,7 +339,8 @@ class BackupContext:
         directory = _on_this_machine(container_info.working_dir)
         if directory is None or not directory.is_dir():
             raise BackupDirUnknown(f"Compose's directory {container_info.working_dir} is not on this machine.")
-        remembered.remember(self._sought, directory / "backups")
+        found = f"{container_info.project or ''}/{container_info.container}"
+        remembered.remember(self._sought_where, found, directory / "backups")
         return directory / "backups"
 
 

@@ -97,7 +97,7 @@ def drop(server: Server, session: Session, name: str) -> None:
         free = server.host.free_bytes(directory) if directory else None
         return free is not None and free < CHECKPOINT_BYTES
 
-    if short() and name in pg.databases(session):
+    if short() and name in pg.databases(session, sizes=False):
         databases.set_comment(session, name, GOING)
         _drop_tables(server, session, name)
         if short():

@@ -20,6 +20,10 @@ from .loss import loss, restore_it
 from .recovery import journal
 from .writers import how_to_stop
 
+ON_A_STANDBY = (
+    "The server is a standby, and only its primary knows what was written since a backup: take the backup, and ask "
+    "whether PROC-003 may go ahead, on its primary."
+)
 NOT_PROVED = "not_proved:"
 """Prefix of a reason that a drill can remove."""
 _AFTER_A_DRILL: dict[State, tuple[str, str]] = {
@@ -138,7 +142,9 @@ def _look_at_the_server(context: BackupContext, item: BackupRecord[ManifestHead]
     identity = manifest.identity
     with context.server.session(context.database) as session:
         facts = pg.server_facts(session)
-        now = (facts.system_identifier, pg.databases(session)[context.database].oid)
+        if facts.in_recovery:
+            return [], [ON_A_STANDBY]
+        now = (facts.system_identifier, pg.databases(session, sizes=False)[context.database].oid)
         if now != (identity.system_identifier, identity.database_oid):
             return [], [
                 f"{item.name} is of another database of that name, since restored or created again: take a new backup."

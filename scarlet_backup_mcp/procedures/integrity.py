@@ -14,7 +14,7 @@ from ..postgres.server import counting, programs
 from ..progress import Progress
 from .context import BackupContext
 from .findings import findings
-from .gate import gate
+from .gate import ON_A_STANDBY, gate
 from .listing import WEEK, list_backups, no_success, remedy_of
 from .loss import Loss, loss
 from .proc004 import COUNT_AGENTS, PREREQUISITES
@@ -176,6 +176,8 @@ def _look_at_server(context: BackupContext, inspection: Inspection, progress: Pr
             session.ping()
             facts = pg.server_facts(session)
             _note_version(inspection, facts.version)
+            if facts.in_recovery:
+                inspection.found("warning", "server_is_standby", ON_A_STANDBY, "A restore, too, needs its primary.")
             databases = pg.databases(session)
             if context.database not in databases:
                 inspection.found(

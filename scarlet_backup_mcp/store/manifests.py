@@ -7,7 +7,7 @@ import json
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from ..models.manifest import ManifestHead
 
@@ -29,7 +29,7 @@ class ManifestNewer(Exception):
 def seal(manifest: ManifestHead) -> bytes:
     """Return a manifest as the bytes of its file."""
     content = manifest.model_dump(mode="json", by_alias=True)
-    return json.dumps({**content, DIGEST: _digest(content)}, indent=1, ensure_ascii=False).encode() + b"\n"
+    return to_json({**content, DIGEST: _digest(content)}, indent=1) + b"\n"
 
 
 def unseal(text: bytes, model: type[M]) -> M:

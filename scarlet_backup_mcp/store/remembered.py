@@ -31,15 +31,23 @@ class Found:
 _FOUND = TypeAdapter(Found)
 
 
-def remember(container: str, directory: Path) -> None:
-    """Keep a container's directory in the user's state directory. Failing to is not an error."""
-    _keep(container, str(directory))
+def remember(sought: str, found: str, directory: Path) -> None:
+    """Keep the directory of the container `found`, for calls that look for one by the same words (`sought`), in the
+    user's state directory. Failing to is not an error."""
+    _keep(f"{sought} -> {found}", {"sought": sought, "directory": str(directory)})
 
 
-def recall(container: str) -> Path | None:
-    """Return the directory remembered for a container, if it still exists."""
-    known = _read().get(container)
-    return Path(known) if isinstance(known, str) and Path(known).is_dir() else None
+def recall(sought: str) -> Path | None:
+    """Return the directory remembered for what is `sought`, if it still exists; None also if the same words have led to
+    several containers with different ones, because nothing says which is meant now."""
+    there: set[Path] = set()
+    for entry in _read().values():
+        match entry:
+            case {"sought": str(words), "directory": str(directory)} if words == sought and Path(directory).is_dir():
+                there.add(Path(directory))
+            case _:  # of another version
+                continue
+    return there.pop() if len(there) == 1 else None
 
 
 def remember_found(place: str, found: Found) -> None:
@@ -55,7 +63,7 @@ def recall_found(place: str) -> Found | None:
         return None
 
 
-def _keep(name: str, value: str | dict[str, str]) -> None:
+def _keep(name: str, value: dict[str, str]) -> None:
     known = _read()
     if known.get(name) != value:
         with suppress(OSError, StoreError):

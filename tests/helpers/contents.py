@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from scarlet_backup_mcp.postgres.dump.contents import Comparison, Contents, compare, confirm
-from scarlet_backup_mcp.postgres.dump.script import read_script, strip_restrict
+from scarlet_backup_mcp.postgres.dump.filters import strip_restrict
+from scarlet_backup_mcp.postgres.dump.script import read_script
 
 
 def read(script: bytes, like: Contents | None = None) -> Contents:

@@ -168,7 +168,7 @@ def _accepts(path: Path) -> bool:
 def _wait(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
     until = time.monotonic() + UP_SECONDS
     while not ready():
-        said = log.read_text(errors="replace")[-2000:]
+        said = log.read_text(errors="replace")[-2000:] if log.exists() else ""
         assert process.poll() is None, f"It ended: {said}"
         assert time.monotonic() < until, f"It does not come up: {said}"
         time.sleep(0.1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from scarlet_backup_mcp.postgres.dump.definitions import Definition, alike
-from scarlet_backup_mcp.postgres.dump.script import Handler, read_script, strip_restrict
+from scarlet_backup_mcp.postgres.dump.filters import strip_restrict
+from scarlet_backup_mcp.postgres.dump.script import Handler, read_script
 
 from ..conftest import MEMORY
 from ..helpers.contents import ODDITIES, Place, named, verdict

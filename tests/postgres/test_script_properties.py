@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -12,7 +14,9 @@ from hypothesis import strategies as st
 
 from scarlet_backup_mcp.cli.demo.embedded import wheel_bin_dir
 from scarlet_backup_mcp.errors import ProgramMissing
+from scarlet_backup_mcp.postgres.dump import refusals, roles, script
 from scarlet_backup_mcp.postgres.dump.digests import BlockDigests, RowDigests
+from scarlet_backup_mcp.postgres.dump.filters import strip_restrict
 from scarlet_backup_mcp.postgres.dump.lexer import tokens, unquote
 from scarlet_backup_mcp.postgres.dump.refusals import Refusals
 from scarlet_backup_mcp.postgres.dump.roles import Roles
@@ -23,43 +27,37 @@ from scarlet_backup_mcp.postgres.dump.script import (
     Summary,
     Target,
     read_script,
-    strip_restrict,
 )
 
 from ..helpers.psql_as_oracle import COPY, Sent, sent_by_psql
 from .test_script import DUMP
 
 
-class Recorder(Handler):
-    """All events in one list, in a form that does not depend on how text and data were cut."""
+class Quiet(Handler):
+    """All events except comments in one list, in a form that does not depend on how text and data were cut."""
 
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []
         self.text_seen = b""
-        self._alone = False
 
     def text(self, data: bytes, line: int) -> None:
         assert line == self.text_line
         self.text_seen += data
-        if self._alone:
-            self.events.append(("its line", data))
-        self._alone = False
+
+    def volatile_text(self, data: bytes, line: int) -> None:
+        self.text(data, line)
+        self.events.append(("its line", data))
 
     @property
     def text_line(self) -> int:
         rows = sum(data.count(b"\n") for kind, data, *_ in self.events if kind == "data")
         return self.text_seen.count(b"\n") + rows + 1
 
-    def comment(self, data: bytes, line: int) -> None:
-        self.events.append(("comment", data, line))
-        self._alone = True
-
     def statement(self, sql: bytes, line: int) -> None:
         self.events.append(("statement", sql, line))
 
     def meta_command(self, command: bytes, line: int) -> None:
         self.events.append(("command", command, line))
-        self._alone = True
 
     def copy_begin(self, target: Target, line: int) -> None:
         assert line == self.text_line
@@ -74,12 +72,20 @@ class Recorder(Handler):
         self.events.append(("end", rows))
 
 
-def outcome(chunks: Iterable[bytes]) -> tuple[Any, ...]:
+class Recorder(Quiet):
+    """Comments, too."""
+
+    def comment(self, data: bytes, line: int) -> None:
+        self.events.append(("comment", data, line))
+
+
+def outcome(chunks: Iterable[bytes], recorder: Quiet | None = None) -> tuple[Any, ...]:
     """Everything that reading a script gives, or the damage and what was told before it."""
-    recorder, blocks, rows, refused, roles = Recorder(), BlockDigests(), RowDigests(), Refusals(), Roles()
+    recorder = recorder or Recorder()
+    blocks, rows, refused, named = BlockDigests(), RowDigests(), Refusals(), Roles()
     end: Summary | tuple[str, int]
     try:
-        end = read_script(chunks, recorder, blocks, rows, refused, roles)
+        end = read_script(chunks, recorder, blocks, rows, refused, named)
     except ScriptDamaged as damaged:
         return recorder.events, (damaged.message, damaged.line)
     return (
@@ -90,7 +96,7 @@ def outcome(chunks: Iterable[bytes]) -> tuple[Any, ...]:
         blocks.rest_sha256,
         rows.rows,
         refused.found,
-        roles.names,
+        named.names,
     )
 
 
@@ -258,7 +264,79 @@ soup = st.lists(
 ).map(b"".join)
 
 
-@given(st.one_of(soup, st.binary(max_size=200)), st.lists(st.integers(0, 10), max_size=20))
+USUAL = [
+    *(b"CREATE TABLE ", b"ALTER TABLE ONLY ", b"CREATE", b"COPY ", b"SET ", b"OR", b"FUNCTION", b"f", b"BEGIN", b"END"),
+    *(
+        b"a.b",
+        b'"c d"',
+        b'"e""',
+        b"'f'",
+        b"'g''",
+        b"E",
+        b"U&",
+        b"::",
+        b":",
+        b"1",
+        b"2.5",
+        b".",
+        b"e5",
+        b"$",
+        b"\xc3\xa9",
+    ),
+    *(
+        b"(",
+        b")",
+        b"(a",
+        b") ",
+        b", ",
+        b" ",
+        b"\n",
+        b";",
+        b";\n",
+        b";\n\n",
+        b"-",
+        b"/",
+        b"/*",
+        b"*/",
+        b"\\",
+        b"\r",
+        b"=",
+    ),
+    *(b"\n--\n-- Name: x; Type: TABLE\n--\n\n", b"-- PostgreSQL database dump\n", b"-- Dumped by pg_dump version 1\n"),
+    *(b'COPY a.b (c, "d, e") FROM stdin;\n1\t2\n\\.\n', b"COPY a.b  FROM stdin;\n\\.\n", b"\n\\restrict a\n"),
+    *(
+        b"ALTER TABLE a.b OWNER TO c;\n",
+        b"CREATE TABLE a.b (\n    c integer DEFAULT nextval('d'::e) NOT NULL\n);\n\n\n",
+    ),
+    *(b"-- PostgreSQL database dump complete\n", b"BEGIN;\n", b"COMMIT;\n", b"SELECT pg_catalog.lo_create('1');\n"),
+    *(b"SELECT pg_catalog.lo_open('1', 131072);\n", b"SELECT pg_catalog.lowrite(0, '\\x616263');\n", b":HOST", b":'x'"),
+    *(
+        b"SELECT pg_catalog.lo_close(0);\n",
+        b"SELECT pg_catalog.setval('a.b', 1, true);\n",
+        b"SELECT pg_catalog.setval('",
+    ),
+    *(b"SET SESSION AUTHORIZATION a;\n", b"COMMENT ON TABLE ", b"OWNER TO ", b"a;\n", b"ALTER DEFAULT PRIVILEGES "),
+]
+SHORTCUTS = [
+    *((script, name) for name in ("PLAIN", "COPY", "QUIET")),
+    *((refusals, name) for name in ("_USUAL", "_USUAL_OF_A_LARGE_OBJECT")),
+    *((roles, name) for name in ("_NAMES_NONE", "_NAMES_OWNER")),
+]
+usual = st.lists(st.sampled_from(USUAL), max_size=25).map(b"".join)
+NOTHING = re.compile(rb"(?!)")
+
+
+@given(st.one_of(usual, soup, parts.map(lambda found: b"".join(p if isinstance(p, bytes) else p[1] for p, _ in found))))
+def test_shortcuts_change_nothing(text: bytes) -> None:
+    handlers: list[Callable[[], Quiet]] = [Quiet, Recorder]
+    short = [outcome([text], handler()) for handler in handlers]
+    with ExitStack() as patched:
+        for module, name in SHORTCUTS:
+            patched.enter_context(mock.patch.object(module, name, NOTHING))
+        assert [outcome([text], handler()) for handler in handlers] == short
+
+
+@given(st.one_of(st.binary(max_size=200), soup), st.lists(st.integers(0, 10), max_size=20))
 def test_any_bytes_are_read_or_damaged_the_same_in_any_chunks(text: bytes, sizes: list[int]) -> None:
     whole = outcome([text])
     assert outcome(cut(text, sizes)) == whole

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from scarlet_backup_mcp.cli.demo.embedded import SETTINGS, copy_programs, wheel_bin_dir
-from scarlet_backup_mcp.errors import BackupToolError, DatabaseMissing
+from scarlet_backup_mcp.errors import BackupToolError, DatabaseMissing, TableLocked
 from scarlet_backup_mcp.postgres.cluster.local import LocalCluster
 from scarlet_backup_mcp.postgres.server import databases
 from scarlet_backup_mcp.procedures.context import BackupContext
@@ -132,6 +132,21 @@ def test_lost_database_is_told_by_its_own_name(server: Server, settings: Setting
     lost = load_settings(via="local", dsn=server.dsn("lost"), bin_dir=server.bin_dir, dir=settings.dir)
     with BackupContext(lost) as context, pytest.raises(DatabaseMissing, match="lost"):
         restore(context, Progress(), take(settings).name, RestoreOptions(accept_other_database=True))
+
+
+def test_lock_of_somebody_else_is_waited_for_only_so_long(
+    server: Server, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(databases, "LIMITS", {**databases.LIMITS, "lock_timeout": "100ms"})
+    with psycopg.connect(server.dsn("postgres")) as other:
+        other.execute("COMMENT ON DATABASE letta IS 'not committed'")
+        with (
+            BackupContext(settings) as context,
+            context.maintenance_session() as session,
+            pytest.raises(TableLocked, match="Another session holds a lock"),
+        ):
+            databases.set_comment(session, "letta", "mind")
+        other.rollback()
 
 
 def test_nothing_waits_for_a_synchronous_standby_that_is_gone(server: Server, settings: Settings) -> None:

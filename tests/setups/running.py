@@ -172,7 +172,7 @@ def _run(server: Server, name: str, password: str, directory: Path) -> None:
 
 def _wait_for_the_entry_point(name: str) -> None:
     """At a first start the image's entry point starts a server of its own, ends it, and becomes the real one."""
-    ready = '! grep -qs docker-entrypoi /proc/[0-9]*/comm && grep -q ready "$PGDATA/postmaster.pid"'
+    ready = '! grep -qsE "bash|docker-ent" /proc/[0-9]*/comm && grep -q ready "$PGDATA/postmaster.pid"'
     deadline = time.monotonic() + START_SECONDS
     while docker(("exec", name, "sh", "-c", ready)).returncode != 0:
         assert time.monotonic() < deadline, run_docker_quietly("logs", "--tail", "20", name)

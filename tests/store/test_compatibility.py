@@ -190,8 +190,8 @@ def test_newer_entries_of_remembered_directories_stay(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(remembered, "user_state_path", state)
     (tmp_path / remembered.FILE).write_text('{"other": {"directory": "/backups"}}', encoding="utf-8")
-    remembered.remember("postgres", tmp_path)
-    assert (remembered.recall("postgres"), remembered.recall("other")) == (tmp_path, None)
+    remembered.remember("unix:///engine", "a/postgres", tmp_path)
+    assert (remembered.recall("unix:///engine"), remembered.recall("other")) == (tmp_path, None)
     kept = json.loads((tmp_path / remembered.FILE).read_bytes())
     assert kept["other"] == {"directory": "/backups"}
 

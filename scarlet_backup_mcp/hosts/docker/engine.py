@@ -1,24 +1,21 @@
-"""Find the Docker engine that is meant, and connect to it, typed. The only module that knows docker-py."""
+"""Find the Docker engine that is meant, and connect to it, typed. Only this and `client` know docker-py."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
-from ...errors import EngineUnreachable, HostError
+from ...errors import EngineUnreachable
+from .refusals import EngineRefused, refused
 from .unreachable import unreachable
-
-if TYPE_CHECKING:
-    from docker.tls import TLSConfig  # pyright: ignore[reportMissingTypeStubs]
 
 DEFAULT_ADDRESS = "npipe:////./pipe/docker_engine" if sys.platform == "win32" else "unix:///var/run/docker.sock"
 TIMEOUT_SECONDS = 60
@@ -40,14 +37,6 @@ IDLE = ("created", "exited", "dead", "removing")
 
 Answer = dict[str, Any]
 """A JSON object from the Engine API."""
-
-
-class EngineRefused(HostError):
-    """The engine answered with an HTTP error: `status` is 404, 409, 500 …"""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True)
@@ -139,22 +128,24 @@ class Engine:
         self.silent = False
         """Whether it failed to answer the last time."""
         try:
-            import docker  # pyright: ignore[reportMissingTypeStubs]
+            from .client import Client, tls
 
-            self._api: Any = docker.APIClient(
+            self._api: Any = Client(
                 base_url=endpoint.address,
-                tls=_tls(endpoint) or False,
+                tls=tls(endpoint.address, endpoint.certificates, endpoint.verify) or False,
                 version="auto",
                 timeout=timeout,
                 use_ssh_client=True,
             )
+        except EngineUnreachable:
+            raise
         except Exception as error:
             if "paramiko" in str(error):
                 raise EngineUnreachable(
                     f"The engine at {endpoint.address} needs docker-py's ssh support, which is not installed.",
                     'Install it with `pip install "docker[ssh]"`, or reach the engine another way.',
                 ) from error
-            raise unreachable(endpoint.address, error) from error
+            raise unreachable(endpoint.address, error, certificates=endpoint.certificates) from error
 
     def answers(self) -> bool:
         """Ping the engine on a new connection. From any thread."""
@@ -315,15 +306,14 @@ class Engine:
         try:
             return self._unless_silent(lambda: call(*args, **options))
         except APIError as error:
-            reason = str(error.explanation or error).strip().rstrip(".")
-            raise EngineRefused(f"The Docker engine could not {doing}: {reason}.", error.status_code or 0) from error
+            raise refused(error, self.endpoint.address, doing) from error
         except Exception as error:
             # pywintypes.error, raised by docker-py's Windows pipes, is neither an OSError nor importable elsewhere.
             windows_pipe = type(error).__module__ == "pywintypes"
             if not windows_pipe and not isinstance(error, (RequestException, HTTPError, DockerException, OSError)):
                 raise
             self.silent = True
-            raise unreachable(self.endpoint.address, error, doing) from error
+            raise unreachable(self.endpoint.address, error, doing, self.endpoint.certificates) from error
 
     def _unless_silent(self, call: Callable[[], Any]) -> Any:
         """Return what `call` returns. Raises TimeoutError if it takes long and the engine answers no ping either."""
@@ -344,16 +334,6 @@ class Engine:
 
 def _dockers_state(state: str) -> str:
     return _PODMANS_STATES.get(state, state)
-
-
-def _tls(endpoint: Endpoint) -> TLSConfig | None:
-    if endpoint.certificates is None or urlsplit(endpoint.address).scheme not in ("tcp", "http", "https"):
-        return None
-    from docker.tls import TLSConfig  # pyright: ignore[reportMissingTypeStubs]
-
-    authority, certificate, key = (str(endpoint.certificates / f"{name}.pem") for name in ("ca", "cert", "key"))
-    own = (certificate, key) if os.path.exists(certificate) else None
-    return TLSConfig(client_cert=own, ca_cert=authority, verify=endpoint.verify)
 
 
 __all__ = [

@@ -12,6 +12,7 @@ from ...errors import HostError
 from ...progress import Progress
 from .container import DockerHost
 from .engine import Answer, Engine, EngineRefused, container_name, find_endpoint
+from .images import usable
 from .labels import HELPER as LABEL
 from .sandbox import COMPOSE_LABELS, PROCESSES, remove, remove_leftovers
 
@@ -37,8 +38,9 @@ class HelperMounts:
 def helper_container(image: str, mounts: HelperMounts, owner: str, progress: Progress) -> Generator[DockerHost]:
     """Start a container of the image (by its id: nothing is pulled) to run programs in as root; label it `owner`.
 
-    It has no network and runs nothing by itself. However the block ends, it is removed; what it mounts stays. A
-    container that `mounts` names may run, but need not. Raises HostError.
+    The container has no network and runs nothing by itself. However the block ends, it is removed; what it mounts
+    stays. A container that `mounts` names may run, but need not. On an image that the engine has lost see
+    `images.usable`. Raises HostError.
     """
     engine = Engine(find_endpoint(os.environ))
     name = f"{PREFIX}{secrets.token_hex(4)}"
@@ -89,6 +91,7 @@ def _start(engine: Engine, name: str, image: str, mounts: HelperMounts, owner: s
 
 def _configuration(engine: Engine, image: str, mounts: HelperMounts, owner: str) -> Answer:
     """Build the body of ContainerCreate (https://docs.docker.com/reference/api/engine/version/v1.41/)."""
+    image = usable(engine, image, mounts.container)
     built: Answer = engine.inspect_image(image)["Config"]
     seen: Answer = {}
     destinations = {mounts.mounted_at}

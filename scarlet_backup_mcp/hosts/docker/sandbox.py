@@ -15,8 +15,10 @@ from ...errors import DrillImpossible, HostError
 from ...progress import Progress
 from .container import DockerHost
 from .engine import Answer, Engine, EngineRefused, container_name, find_endpoint
+from .images import ImageLost, usable
 from .labels import DRILL as LABEL
 from .labels import SEED as SEED_LABEL
+from .refusals import FORBIDDEN
 from .resources import Resources, resources_of
 
 PREFIX = "scarlet-drill-"
@@ -71,14 +73,19 @@ class SandboxContainer:
         labels: Mapping[str, str],
         resources: Resources,
         seed: str | None = None,
+        like: str | None = None,
     ) -> None:
-        """Create and start the container. Raises DrillImpossible if the engine refuses."""
+        """Create and start the container; `like` is a container of the image. Raises DrillImpossible if the engine
+        refuses."""
         try:
+            image = usable(self._engine, image, like)
             self._engine.create_container(self.name, self._configuration(image, argv, labels, resources, seed))
             self._engine.unpack(self.name, _home())
             self._engine.start_container(self.name)
         except EngineRefused as refused:
-            raise DrillImpossible(f"The sandbox container could not be started. {refused.message}") from refused
+            remedy = refused.remedy if isinstance(refused, ImageLost) or refused.status in FORBIDDEN else None
+            message = f"The sandbox container could not be started. {refused.message}"
+            raise DrillImpossible(message, remedy) from refused
 
     def remove(self) -> None:
         """Remove the container, then its volume. Never raises HostError: see `left_behind`."""
@@ -147,7 +154,7 @@ def sandbox_container(
             progress.check()
             resources = resources_of(engine, like)
             container.differs = resources.differs
-            container.start(image, argv, {LABEL: owner}, resources, seed)
+            container.start(image, argv, {LABEL: owner}, resources, seed, like)
             yield container
         finally:
             with progress.uninterrupted():

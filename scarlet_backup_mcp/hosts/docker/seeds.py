@@ -37,12 +37,14 @@ def volume_of(key: str) -> str:
     return f"{PREFIX}{key}"
 
 
-def seed(image: str, argv: Sequence[str], key: str, owner: str, progress: Progress) -> Seed | None:
+def seed(
+    image: str, argv: Sequence[str], key: str, owner: str, progress: Progress, like: str | None = None
+) -> Seed | None:
     """Return the volume for `key`, filled by running `argv` once in a container of the image; None if that failed.
 
-    Its label names the `owner` it was filled for. The container that fills it has the volume's name, so only one
-    can; while that container exists, the volume is not ready. It gets the image and `argv` only, no user's data.
-    Raises HostError.
+    Its label names the `owner` it was filled for; `like` is a container of the image. The container that fills it has
+    the volume's name, so only one can; while that container exists, the volume is not ready. It gets the image and
+    `argv` only, no user's data. Raises HostError.
     """
     name, mine = volume_of(key), False
     with _engine() as engine:
@@ -51,7 +53,7 @@ def seed(image: str, argv: Sequence[str], key: str, owner: str, progress: Progre
             if _inspect(engine, name) is None:
                 if engine.has_volume(name):
                     return Seed(name)
-                mine = _started(container, image, argv, owner)
+                mine = _started(container, image, argv, owner, like)
             found = _wait(engine, name, progress, CREATED_SECONDS if not mine else 0)
         except BaseException:
             if mine:
@@ -90,10 +92,10 @@ def remove_seed(name: str) -> bool:
         return True
 
 
-def _started(container: SandboxContainer, image: str, argv: Sequence[str], owner: str) -> bool:
+def _started(container: SandboxContainer, image: str, argv: Sequence[str], owner: str, like: str | None) -> bool:
     """Start the container that fills the volume; False if another call has started it."""
     try:
-        container.start(image, argv, {LABEL: owner}, Resources())
+        container.start(image, argv, {LABEL: owner}, Resources(), like=like)
     except DrillImpossible as error:
         refused = error.__cause__
         return not (isinstance(refused, EngineRefused) and refused.status == 409)

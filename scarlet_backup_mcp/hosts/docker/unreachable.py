@@ -9,9 +9,13 @@ import ssl
 import sys
 from collections.abc import Iterator
 from http.client import BadStatusLine
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from ...errors import EngineForbidden, EngineUnreachable
+from . import ssh_failures, tls_failures
+from .refusals import FORBIDDEN, THROUGH_THE_PROXY, is_page
 
 _INSTALL = (
     "Install Docker and start it. If it is installed, name its engine with DOCKER_HOST or `docker context use`; "
@@ -23,8 +27,11 @@ _WINDOWS_MISSING, _WINDOWS_DENIED = 2, 5
 """ERROR_FILE_NOT_FOUND and ERROR_ACCESS_DENIED, as docker-py's pipes raise them (pywintypes.error). Not seen here."""
 
 
-def unreachable(address: str, error: BaseException, doing: str = "") -> EngineUnreachable:
-    """Describe why no engine answers at `address`, and what to do; `doing` is what it was asked to do, if anything.
+def unreachable(
+    address: str, error: BaseException, doing: str = "", certificates: Path | None = None
+) -> EngineUnreachable:
+    """Describe why no engine answers at `address`, and what to do; `doing` is what it was asked to do, if anything;
+    `certificates` is the directory with those for TLS.
 
     `error` is what docker-py raised (seen with 7.2): the cause is the innermost OSError of its chain.
     """
@@ -32,28 +39,31 @@ def unreachable(address: str, error: BaseException, doing: str = "") -> EngineUn
     if any(_is_denied(cause) for cause in causes):
         message = f"The Docker engine at {address} is there, but this user has no permission to use it."
         return EngineForbidden(message, _ask_for_permission(address))
-    why, remedy = _why(address, causes)
+    why, remedy = _why(address, causes, certificates)
     head = f"No Docker engine answers at {address}"
     if doing:
         head = f"The Docker engine at {address} did not answer when asked to {doing}"
     return EngineUnreachable(f"{head}: {why}.", remedy)
 
 
-def _why(address: str, causes: list[BaseException]) -> tuple[str, str | None]:
+def _why(address: str, causes: list[BaseException], certificates: Path | None) -> tuple[str, str | None]:
     """Return the reason, and a remedy where the usual one does not fit."""
     parts = urlsplit(address)
     over_network = parts.scheme not in ("unix", "npipe")
     elsewhere = _OTHER_ADDRESS if over_network and parts.hostname not in ("localhost", "127.0.0.1", "::1") else None
     if parts.scheme == "ssh":
-        return "ssh did not connect to it", f"See what `docker -H {address} ps` says."
+        silent = any(isinstance(cause, TimeoutError) for cause in causes)
+        return ("it does not respond", elsewhere) if silent else ssh_failures.why(address)
     for cause in reversed(causes):
         match cause:
             case socket.gaierror():
                 return f"the name {parts.hostname} can't be resolved", _OTHER_SETTINGS
             case ssl.SSLError():
-                return f"TLS failed ({cause.reason or 'no reason is known'})", _OTHER_SETTINGS
+                return tls_failures.why(cause, certificates)
             case TimeoutError():
                 return "it does not respond", elsewhere
+            case ConnectionResetError() | BrokenPipeError() if certificates is not None:
+                return tls_failures.closed(certificates)
             case ConnectionResetError() | BrokenPipeError():
                 return "it closes the connection without an answer", elsewhere
             case ConnectionRefusedError():
@@ -64,7 +74,7 @@ def _why(address: str, causes: list[BaseException]) -> tuple[str, str | None]:
             case OSError() if cause.strerror and cause.errno is not None:
                 return cause.strerror[:1].lower() + cause.strerror[1:], elsewhere
             case _ if (status := getattr(cause, "status_code", None)) is not None:  # docker.errors.APIError
-                return f"it answers with HTTP status {status}", elsewhere
+                return _http_error(cause, status, elsewhere)
             case _ if _windows_number(cause) == _WINDOWS_MISSING:
                 return _nothing_there()
             case BadStatusLine() | ValueError():
@@ -74,6 +84,17 @@ def _why(address: str, causes: list[BaseException]) -> tuple[str, str | None]:
     if len(causes) == 1:  # docker-py's own words, such as those on an address that it does not know
         return str(causes[0]).strip().rstrip("."), _OTHER_SETTINGS
     return f"the connection failed ({type(causes[-1]).__name__})", elsewhere
+
+
+def _http_error(error: Any, status: int, elsewhere: str | None) -> tuple[str, str | None]:
+    if status == 400 and "HTTPS server" in str(error.explanation):  # Go's answer to HTTP on a port for TLS
+        return (
+            "it is to be reached over TLS",
+            "Set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to the directory with its ca.pem, cert.pem and key.pem.",
+        )
+    page = " and a web page, as a proxy does" if is_page(error.response) else ""
+    remedy = elsewhere if status not in FORBIDDEN else THROUGH_THE_PROXY
+    return f"it answers with HTTP status {status}{page}", remedy
 
 
 def _nothing_there() -> tuple[str, str | None]:
@@ -121,4 +142,5 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = error.__cause__ or error.__context__
+        held = error.args[0] if error.args and isinstance(error.args[0], BaseException) else None
+        error = error.__cause__ or error.__context__ or held  # urllib3's SSLError only holds the one of ssl

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import xxhash
 
 from .events import Handler, Target
-from .script import RESTRICT_LINE
-
-_VOLATILE_COMMENT = re.compile(rb"-- Dumped (?:from database|by pg_dump) version .*\n?")
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,6 @@ class BlockDigests(Handler):
         self._blocks: dict[Target, _Block] = {}
         self._block = _Block()
         self._rest = hashlib.sha256()
-        self._volatile = False
 
     @property
     def blocks(self) -> list[BlockDigest]:
@@ -69,19 +64,12 @@ class BlockDigests(Handler):
         """
         return self._rest.hexdigest()
 
-    def comment(self, data: bytes, line: int) -> None:
-        """Note that the next line may be volatile."""
-        self._volatile = True
-
-    def meta_command(self, command: bytes, line: int) -> None:
-        """Note that the next line may be volatile."""
-        self._volatile = True
-
     def text(self, data: bytes, line: int) -> None:
-        """Hash the text, unless it is volatile."""
-        if not (self._volatile and (RESTRICT_LINE.fullmatch(data) or _VOLATILE_COMMENT.fullmatch(data))):
-            self._rest.update(data)
-        self._volatile = False
+        """Hash the text."""
+        self._rest.update(data)
+
+    def volatile_text(self, data: bytes, line: int) -> None:
+        """Leave it out."""
 
     def copy_begin(self, target: Target, line: int) -> None:
         """Continue this target's digest."""

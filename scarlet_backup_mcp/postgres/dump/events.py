@@ -52,17 +52,21 @@ class Handler:
         Called after the events of what ends on those lines, and before `copy_begin` of a block that follows them.
         """
 
-    def comment(self, data: bytes, line: int) -> None:
-        """Take a `--` comment between statements that begins in a line's first column, without its newline.
+    def volatile_text(self, data: bytes, line: int) -> None:
+        """Take a line outside COPY data that differs between two dumps of the same database; by default as any text.
 
-        The next call is `text` with just that line.
+        It is a command or comment (see `script.VOLATILE_LINE`), and comes after that event.
         """
+        self.text(data, line)
+
+    def comment(self, data: bytes, line: int) -> None:
+        """Take a `--` comment between statements that begins in a line's first column, without its newline."""
 
     def statement(self, sql: bytes, line: int) -> None:
         """Take a statement as psql would send it, from its first token to its ';'. `line` is its first line."""
 
     def meta_command(self, command: bytes, line: int) -> None:
-        """Take a backslash command, to the end of its line, without the newline. The next call is `text` with it."""
+        """Take a backslash command, to the end of its line, without the newline."""
 
     def copy_begin(self, target: Target, line: int) -> None:
         """Begin COPY data, whose first line is `line`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ..server.effective import set_config
-from .script import Filter, passed_through
+from .filters import Filter, passed_through
 
 EMPTY_PATH = b"SELECT pg_catalog.set_config('search_path', '', false);"
 """pg_dump (from 10.3 on) begins with it: every name in the script is qualified, except those in functions' bodies."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 
@@ -15,6 +16,11 @@ from .encodings import codec_set_by
 from .events import Handler
 from .lexer import tokens, unquote
 
+_NAMES_NONE = re.compile(
+    rb"CREATE (?:TABLE|SEQUENCE|INDEX|UNIQUE INDEX|TRIGGER|VIEW) |ALTER (?:TABLE|SEQUENCE|INDEX) (?!.*OWNER)",
+    re.DOTALL | re.IGNORECASE,
+)
+_NAMES_OWNER = re.compile(rb"ALTER [A-Za-z0-9_ .]+ OWNER TO ([a-z_][a-z0-9_]*);")
 _NOT_ROLES = frozenset({b"CURRENT_USER", b"CURRENT_ROLE", b"SESSION_USER", b"USER", b"DEFAULT", b"NONE"})
 
 
@@ -106,6 +112,11 @@ class Roles(Handler):
     def statement(self, sql: bytes, line: int) -> None:
         """Note the roles in a statement."""
         if not sql[:8].upper().startswith((b"ALTER", b"GRANT", b"REVOKE", b"CREATE", b"SET")):
+            return
+        if _NAMES_NONE.match(sql):
+            return
+        if owned := _NAMES_OWNER.fullmatch(sql):
+            self._list([owned[1]], 0)
             return
         self._codec = codec_set_by(sql) or self._codec
         words = tokens(sql)

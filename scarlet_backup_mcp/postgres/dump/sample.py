@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from .filters import Filter, passed_through
 from .lexer import tokens
-from .script import Filter, passed_through
 
 ROWS = 1000
 """Number of rows to keep of each block of COPY data."""

@@ -8,12 +8,13 @@ which a restore has to ensure: after a COPY statement that failed, psql takes th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NoReturn
 
 from .encodings import codec_set_by
 from .events import Handler, ScriptDamaged, Summary, Target
 from .lexer import QUOTED, TOKEN, Quote, Statement, tokens, unquote
+from .shortcuts import COPY, NAMES, PLAIN, QUIET
 
 LONGEST = 256 << 20
 """Longest line or statement outside COPY data, in bytes; beyond it a script counts as damaged."""
@@ -25,8 +26,12 @@ TRAILER = b"-- PostgreSQL database dump complete"
 RESTRICT_LINE = re.compile(rb"\\(?:un)?restrict [A-Za-z0-9]+\n?")
 """The line with which pg_dump (from 15.14, 16.10, 17.6, 18) encloses a script against injected backslash commands."""
 
+VOLATILE_LINE = re.compile(rb"(?:%b|-- Dumped (?:from database|by pg_dump) version .*\n?)" % RESTRICT_LINE.pattern)
+"""A line that differs between two dumps of the same database: a random token, or the versions of programs."""
+
 _VERSION = re.compile(rb"-- Dumped (from database|by pg_dump) version (.+)")
 _REST_OF_COPY_LINE = re.compile(rb"[ \t\f\v]*(?:\n|\Z)")
+_AFTER_TRAILER = "text after the trailer"
 _CARRIAGE_RETURN = (
     "a carriage return outside quotes: the file has Windows line ends, as PowerShell or `docker exec -t` writes them"
 )
@@ -40,6 +45,9 @@ class ScriptReader:
 
     def __init__(self, *handlers: Handler, several: bool = False) -> None:
         self._handlers = handlers
+        self._on_text = [handler.text for handler in handlers if type(handler).text is not Handler.text]
+        self._on_comment = [handler.comment for handler in handlers if type(handler).comment is not Handler.comment]
+        self._on_statement = [handler.statement for handler in handlers]
         self._several = several
         self._held: list[bytes] = []
         self._held_size = 0
@@ -142,6 +150,12 @@ class ScriptReader:
         begin = pos
         while pos < end:
             statement = self._statement
+            if not statement.begun and statement.quote is None:
+                pos = self._read_usual(data, pos, end)
+                if self._target is not None:
+                    return self._begin_copy(data, pos, end)
+                if pos == end:
+                    break
             if statement.quote is not None:
                 close = statement.quote.end(data, pos, end)
                 if close < 0:
@@ -163,7 +177,7 @@ class ScriptReader:
                 pos = self._meta_command(data, start, end)
                 continue
             if self._trailer and not self._several:
-                self._damaged("text after the trailer", data, start)
+                self._damaged(_AFTER_TRAILER, data, start)
             if kind == "block":
                 statement.quote = Quote(kind, token[0])
                 continue
@@ -186,6 +200,29 @@ class ScriptReader:
         self._tell(data, end)
         return end
 
+    def _read_usual(self, data: bytes, pos: int, end: int) -> int:
+        """Read what `shortcuts` recognise, at most up to the end of a COPY statement; return where that is."""
+        while self._target is None:
+            found = PLAIN.match(data, pos, end) or COPY.match(data, pos, end)
+            if found is None:
+                if self._header is None or self._on_comment:
+                    break
+                quiet = QUIET.match(data, pos, end)
+                if quiet is None or quiet.end() == pos:
+                    break
+                pos = quiet.end()
+                continue
+            start, pos = found.span("sql")
+            if self._trailer and not self._several:
+                self._damaged(_AFTER_TRAILER, data, start)
+            self._after_copy = found.re is COPY
+            self._pass_on(data[start:pos], self._line_at(data, start))
+            if self._after_copy:
+                names = (found["schema"], found["table"], *NAMES.findall(found["columns"] or b""))
+                schema, table, *columns = (unquote(name, self._codec) for name in names)
+                self._target = Target(schema, table, tuple(columns))
+        return pos
+
     def _refuse_disagreement(self, kind: str, token: bytes, data: bytes, start: int) -> None:
         if kind == "cr":
             self._damaged(_CARRIAGE_RETURN, data, start)
@@ -203,10 +240,11 @@ class ScriptReader:
         if not self._statements and (version := _VERSION.fullmatch(comment)):
             self._versions.setdefault(version[1], version[2].decode("utf-8", "replace"))
         self._trailer = self._trailer or comment == TRAILER
-        self._tell(data, start)
-        for handler in self._handlers:
-            handler.comment(comment, self._told_line)
-        self._tell(data, min(stop + 1, end))
+        line = self._line_at(data, start)
+        for take in self._on_comment:
+            take(comment, line)
+        if VOLATILE_LINE.fullmatch(comment):
+            self._tell_volatile(data, start, min(stop + 1, end))
 
     def _meta_command(self, data: bytes, start: int, end: int) -> int:
         stop = data.find(b"\n", start, end)
@@ -221,31 +259,42 @@ class ScriptReader:
             self._damaged("the end of COPY data without a COPY statement before it", data, start)
         ends = command.startswith(b"\\unrestrict ") and RESTRICT_LINE.fullmatch(command)
         if self._trailer and not self._several and not ends:
-            self._damaged("text after the trailer", data, start)
-        self._tell(data, data.rfind(b"\n", 0, start) + 1)
+            self._damaged(_AFTER_TRAILER, data, start)
+        begin, after = data.rfind(b"\n", 0, start) + 1, min(stop + 1, end)
+        self._tell(data, begin)
         for handler in self._handlers:
             handler.meta_command(command, self._told_line)
-        self._tell(data, min(stop + 1, end))
-        return self._told
+        if VOLATILE_LINE.fullmatch(data, begin, after):
+            self._tell_volatile(data, begin, after)
+        return after
 
     def _end_statement(self) -> bool:
         """Pass the statement on; True if COPY data follow it."""
         statement, self._statement = self._statement, Statement()
-        self._statements += 1
         self._after_copy = statement.copy_in
-        self._header = self._header is True
         sql = b"".join(statement.pieces)
-        for handler in self._handlers:
-            handler.statement(sql, statement.line)
+        self._pass_on(sql, statement.line)
         if statement.copy_in:
             self._target = _target(sql, self._codec)
-        self._codec = codec_set_by(sql) or self._codec
         return statement.copy_in
+
+    def _pass_on(self, sql: bytes, line: int) -> None:
+        self._statements += 1
+        self._header = self._header is True
+        for take in self._on_statement:
+            take(sql, line)
+        self._codec = codec_set_by(sql) or self._codec
 
     def _tell(self, data: bytes, upto: int) -> None:
         if upto > self._told:
-            for handler in self._handlers:
-                handler.text(data[self._told : upto], self._told_line)
+            for take in self._on_text:
+                take(data[self._told : upto], self._told_line)
+        self._told, self._told_line = upto, self._line_at(data, upto)
+
+    def _tell_volatile(self, data: bytes, begin: int, upto: int) -> None:
+        self._tell(data, begin)
+        for handler in self._handlers:
+            handler.volatile_text(data[begin:upto], self._told_line)
         self._told, self._told_line = upto, self._line_at(data, upto)
 
     def _line_at(self, data: bytes, pos: int) -> int:
@@ -338,54 +387,3 @@ def read_script(chunks: Iterable[bytes], *handlers: Handler) -> Summary:
     for chunk in chunks:
         reader.feed(chunk)
     return reader.finish()
-
-
-class Filter(Handler):
-    """A handler that puts into `out` what to keep of a script: see `passed_through`."""
-
-    def __init__(self) -> None:
-        self.out: list[bytes] = []
-
-
-class _WithoutRestrict(Filter):
-    def __init__(self, rows: bool) -> None:
-        super().__init__()
-        self._rows = rows
-        self._own = False
-
-    def meta_command(self, command: bytes, line: int) -> None:
-        self._own = True
-
-    def text(self, data: bytes, line: int) -> None:
-        if not (self._own and RESTRICT_LINE.fullmatch(data)):
-            self.out.append(data)
-        self._own = False
-
-    def copy_data(self, data: bytes) -> None:
-        if self._rows:
-            self.out.append(data)
-
-
-def strip_restrict(chunks: Iterable[bytes], *, rows: bool = True) -> Iterator[bytes]:
-    """Remove the script's own `\\restrict` and `\\unrestrict` lines, with `rows` false also COPY data; the rest stays
-    byte for byte.
-
-    These lines can't be nested inside a restriction of ours, and psql before 15.14, 16.10 and 17.6 does not know them.
-    Lines that look like them inside COPY data or quotes stay. Raises ScriptDamaged, at the latest after the last
-    chunk: only a stream that ended without an exception is the whole script.
-    """
-    return passed_through(_WithoutRestrict(rows), chunks)
-
-
-def passed_through(kept: Filter, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield what a filter keeps of a script while it is read. Raises ScriptDamaged, at the latest after the last
-    chunk."""
-    reader = ScriptReader(kept)
-    for chunk in chunks:
-        reader.feed(chunk)
-        if kept.out:
-            yield b"".join(kept.out)
-            kept.out.clear()
-    reader.finish()
-    if kept.out:
-        yield b"".join(kept.out)

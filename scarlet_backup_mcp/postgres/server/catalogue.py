@@ -75,21 +75,31 @@ def clock(session: Session) -> float:
     return float(session.rows("SELECT extract(epoch FROM clock_timestamp()) AS now")[0]["now"])
 
 
-def databases(session: Session) -> dict[str, DatabaseFacts]:
-    """List every database of the server by name."""
-    rows = session.rows(
-        """SELECT datname AS name, oid::bigint AS oid, shobj_description(oid, 'pg_database') AS comment,
-                  CASE WHEN has_database_privilege(oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE')
-                       THEN pg_database_size(oid) END AS bytes
-           FROM pg_database"""
-    )
+def databases(session: Session, *, sizes: bool = True) -> dict[str, DatabaseFacts]:
+    """List every database of the server by name. For `sizes` the server looks at every file of each."""
+    rows = session.rows(_facts_of_databases("true" if sizes else "false"))
     return {row["name"]: DatabaseFacts(**row) for row in rows}
+
+
+def connected_database(session: Session) -> DatabaseFacts:
+    """Query the facts about the connected database, with its size."""
+    query = f"{_facts_of_databases('true')} WHERE datname = current_database()"
+    return DatabaseFacts(**session.rows(query)[0])
+
+
+def _facts_of_databases(sized: str) -> str:
+    return f"""SELECT datname AS name, oid::bigint AS oid, shobj_description(oid, 'pg_database') AS comment,
+                      CASE WHEN {sized} AND (has_database_privilege(oid, 'CONNECT')
+                                             OR pg_has_role('pg_read_all_stats', 'USAGE'))
+                           THEN pg_database_size(oid) END AS bytes
+               FROM pg_database"""
 
 
 def tables(session: Session, *, sizes: bool = True) -> list[Table]:
     """List every table of the connected database that pg_dump would dump: no temporary ones, none of PostgreSQL's own.
-    With `sizes` it waits for locks of sessions that change a table."""
-    size = "pg_table_size(c.oid)" if sizes else "0"
+    With `sizes`, of their rows only, it waits for locks of sessions that change a table."""
+    # pg_table_size would also look at maps and at the index of each TOAST table.
+    size = "pg_relation_size(c.oid) + coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0)" if sizes else "0"
     rows = session.rows(
         f"""SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
                   coalesce(pg_partition_root(c.oid)::oid, c.oid)::bigint AS root,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from ...errors import QueryFailed, ServerError
 from ...wording import number_of, shortened
+from . import snapshots
 from .catalogue import Table
 from .quoting import identifier, literal, qualified
 from .session import OWN_SEARCH_PATH, Server, Session
@@ -135,18 +136,18 @@ def count_rows(
     lost, or when `time.monotonic()` passes `until`: the session is then closed.
     """
     counted, plain = Counted(), [table for table in of if table.kind == "r"]
+    columns = _columns(session, plain)
     for at in range(0, len(plain), BATCH):
-        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        if snapshot is not None:
-            session.execute(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}")
+        snapshots.begin(session, snapshot)
         left = None if until is None else max(0.0, until - time.monotonic())
-        _count(session, plain[at : at + BATCH], counted, left)
+        _count(session, plain[at : at + BATCH], columns, counted, left)
         session.execute("COMMIT")
     return counted
 
 
-def _count(session: Session, batch: list[Table], counted: Counted, timeout: float | None) -> None:
-    columns = _columns(session, batch)
+def _count(
+    session: Session, batch: list[Table], columns: Mapping[int, str], counted: Counted, timeout: float | None
+) -> None:
     copies = [
         f"COPY {qualified(t.schema, t.name)}{columns.get(t.oid, '')} TO STDOUT (ENCODING 'SQL_ASCII')" for t in batch
     ]
@@ -170,11 +171,11 @@ def _columns(session: Session, of: list[Table]) -> dict[int, str]:
     One of a fixed length is never read from a TOAST table. Generated ones can't be copied; a table that has no other is
     missing here, and copied as a whole. Without a conversion (SQL_ASCII) the content of texts does not matter.
     """
-    oids = ", ".join(str(table.oid) for table in of)
+    oids = ",".join(str(table.oid) for table in of)
     rows = session.rows(
         f"""SELECT DISTINCT ON (a.attrelid) a.attrelid::bigint AS oid, a.attname AS name
             FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-            WHERE a.attrelid IN ({oids}) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+            WHERE a.attrelid = ANY ('{{{oids}}}'::oid[]) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
             ORDER BY a.attrelid, t.typtype = 'b' AND t.typlen > 0 DESC, t.typlen > 0 DESC, t.typlen, a.attnum"""
     )
     return {row["oid"]: f" ({identifier(row['name'])})" for row in rows}

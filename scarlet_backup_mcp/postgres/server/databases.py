@@ -10,14 +10,14 @@ from contextlib import suppress
 from ...errors import (
     BackupToolError,
     DatabaseMissing,
+    EncryptionRequired,
+    NotAdmitted,
+    PasswordNeeded,
     PermissionDenied,
     QueryFailed,
     RestoreFailed,
     ServerError,
-    ServerUnreachable,
-    ServerUnsupported,
     TableLocked,
-    WrongServer,
 )
 from ...models.manifest import DatabaseProperties, Grant, Setting
 from ...progress import Progress
@@ -28,6 +28,8 @@ from .session import Server, Session
 NAME_BYTES = 63
 USUAL = ("postgres", "template1")
 """Databases that every cluster has until somebody drops or renames them."""
+OF_ONE_DATABASE = (DatabaseMissing, EncryptionRequired, NotAdmitted, PasswordNeeded)
+"""Errors that another database of the same server may not give: pg_hba.conf and password files name databases."""
 LIMITS: Mapping[str, str] = {"lock_timeout": "30s", "statement_timeout": "10min"}
 """For sessions that create, rename and drop databases. Locks of others stop such a statement for as long as they last,
 and it makes a checkpoint, which takes long on a slow disk."""
@@ -49,10 +51,9 @@ def first_session(server: Server, names: Sequence[str], progress: Progress | Non
     for name in names[:-1]:
         try:
             return session_in(server, name, progress)
-        except (ServerUnreachable, WrongServer, ServerUnsupported):
-            raise
-        except ServerError:  # there is no such database, or it accepts no connections, or not from us
-            continue
+        except ServerError as error:
+            if not isinstance(error, OF_ONE_DATABASE) and type(error) not in (PermissionDenied, ServerError):
+                raise
     return session_in(server, names[-1], progress)
 
 

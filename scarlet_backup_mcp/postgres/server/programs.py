@@ -69,6 +69,21 @@ def has_known_holes(version: str) -> str | None:
     return f"{number}.{fixed}" if minor < fixed else None
 
 
+def writes_for(program_version: str, server_version_num: int) -> bool:
+    """Tell whether a pg_dump of that version writes only what a server of that version loads.
+
+    Not an older one: 15.18 dumps of a 15.20 server options that no other server accepts. Nor one of a later major
+    version: from 17 on it writes `SET transaction_timeout` (both seen)."""
+    number, minor = _numbers(program_version)
+    return number == server_version_num // 10000 and minor >= server_version_num % 10000
+
+
+def copies(program_version: str, server_version_num: int) -> bool:
+    """Tell whether a pg_basebackup of that version copies a server of that version: not if its major version is
+    older."""
+    return major(program_version) >= server_version_num // 10000
+
+
 def major(version: str) -> int:
     """Return the major version of "15.20" or "15.20 (Debian …)"; 0 if there is none."""
     return _numbers(version)[0]

@@ -43,6 +43,8 @@ REJECTING = 1
 """pg_isready's exit code for a server that rejects connections ("Exit Status" in its manual page)."""
 MINIMUM_VERSION = 140000
 """`client_connection_check_interval`, and other features used here, exist from 14 on."""
+ALL_RESULTS = 150000
+"""The version of psql from which on it shows the results of all statements of a message (SHOW_ALL_RESULTS)."""
 
 # What a session would otherwise inherit from the database's or the role's settings. TimeZone and bytea_output change
 # how pg_dump writes values (seen on 15.20); the time-outs would end a long dump.
@@ -182,10 +184,11 @@ class Session:
             # Qualified: with OWN_SEARCH_PATH a user's function may come before the catalogue's.
             facts = self.rows(
                 f"""SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4 AS version,
-                           pg_catalog.pg_backend_pid() AS pid,
+                           pg_catalog.pg_backend_pid() AS pid, :VERSION_NUM AS psql,
                            pg_catalog.current_setting('is_superuser') = 'on' AS superuser, {IDENTITY}"""
             )[0]
             self._connected = True
+            self._psql: int = facts.pop("psql")
             superuser: bool = facts.pop("superuser")
             self.version: int = facts.pop("version")
             self.pid: int = facts.pop("pid")
@@ -210,10 +213,7 @@ class Session:
         """
         mark = secrets.token_hex(12)
         script = f"{statement}\n;\n\\echo {mark} :ERROR :SQLSTATE\n\\echo :LAST_ERROR_MESSAGE\n\\echo {mark}\n"
-        try:
-            self._process.write(script.encode())
-        except OSError:
-            raise self._lost() from None
+        self._write(script)
         output = self._read_until(f"{mark}\n".encode(), timeout)
         answer, _, status = output.rpartition(f"{mark} ".encode())
         first, _, message = status.decode(errors="replace").partition("\n")
@@ -234,25 +234,50 @@ class Session:
     def copy_away(self, statements: Sequence[str], timeout: float | None = None) -> list[int | ServerError]:
         """Run statements `COPY … TO STDOUT` in a transaction; return the number of rows of each, or its error.
 
-        psql discards the rows where it runs. After an error the transaction continues as before that statement. Raises
-        ServerError if the connection is lost; ServerUnreachable after `timeout` seconds for all of them, with the
-        session closed.
+        They go to the server together; if one fails, the others go once more, each alone. psql discards the rows where
+        it runs. After an error the transaction continues as before that statement. Raises ServerError if the connection
+        is lost; ServerUnreachable after `timeout` seconds for all of them, with the session closed.
         """
-        mark = secrets.token_hex(12)
-        script = "\\set ON_ERROR_ROLLBACK on\n"
-        for statement in statements:
-            script += f"{statement} \\g {self._nowhere}\n\\echo {mark} :ERROR :SQLSTATE :ROW_COUNT\n"
-            script += "\\echo :LAST_ERROR_MESSAGE\n"
-        script += f"\\set ON_ERROR_ROLLBACK off\n\\echo {mark}\n"
-        try:
-            self._process.write(script.encode())
-        except OSError:
-            raise self._lost() from None
+        until = None if timeout is None else time.monotonic() + timeout
+        others: Sequence[str] = statements
         found: list[int | ServerError] = []
-        for answer in self._read_until(f"{mark}\n".encode(), timeout).decode(errors="replace").split(f"{mark} ")[1:]:
-            status, _, message = answer.partition("\n")
-            failed, sqlstate, rows = status.split(" ")
-            found.append(_query_error(message.strip(), sqlstate) if failed == "true" else int(rows))
+        failed: tuple[int, ServerError] | None = None
+        if len(statements) > 1 and self._psql >= ALL_RESULTS:
+            rows, error = self._copy_away([statements], timeout)[0]
+            if error is None:
+                return [*rows]
+            # What it had locked is unlocked again, so the names of its tables are no longer certain.
+            failed = len(rows), error
+            others = [*statements[: len(rows)], *statements[len(rows) + 1 :]]
+        left = None if until is None else max(0.0, until - time.monotonic())
+        for rows, error in self._copy_away([[statement] for statement in others], left):
+            found.append(error or rows[0])
+        if failed is not None:
+            found.insert(*failed)
+        return found
+
+    def _copy_away(
+        self, groups: Sequence[Sequence[str]], timeout: float | None
+    ) -> list[tuple[list[int], ServerError | None]]:
+        """Run each group as one message; return the rows of its statements up to the error, if any, that ended it."""
+        mark = secrets.token_hex(12)
+        script = "\\set ON_ERROR_ROLLBACK on\n\\set QUIET off\n"
+        for group in groups:
+            together = " \\;\n".join(group)
+            script += f"\\echo {mark}\n{together} \\g {self._nowhere}\n\\echo {mark} :ERROR :SQLSTATE\n"
+            script += "\\echo :LAST_ERROR_MESSAGE\n"
+        script += f"\\set QUIET on\n\\set ON_ERROR_ROLLBACK off\n\\echo {mark}.\n"
+        self._write(script)
+        answers = self._read_until(f"{mark}.\n".encode(), timeout).decode(errors="replace").split(f"{mark}\n")[1:]
+        found: list[tuple[list[int], ServerError | None]] = []
+        for answer in answers:
+            tags, _, status = answer.partition(f"{mark} ")
+            first, _, message = status.partition("\n")
+            failed, _, sqlstate = first.partition(" ")
+            rows = [int(tag[1]) for tag in re.finditer(r"^COPY (\d+)$", tags, re.MULTILINE)]
+            found.append((rows, _query_error(message.strip(), sqlstate) if failed == "true" else None))
+        if any(error is None and len(rows) != len(group) for group, (rows, error) in zip(groups, found, strict=True)):
+            raise ServerError("psql did not report how many rows it copied.")
         return found
 
     def close(self) -> Exit:
@@ -281,6 +306,12 @@ class Session:
             self._process.kill()
         self.close()
 
+    def _write(self, script: str) -> None:
+        try:
+            self._process.write(script.encode())
+        except OSError:
+            raise self._lost() from None
+
     def _read_until(self, mark: bytes, timeout: float | None) -> bytes:
         until = None if timeout is None else time.monotonic() + timeout
         begin = 0
@@ -307,7 +338,7 @@ class Session:
 
 def _query_error(message: str, sqlstate: str) -> ServerError:
     if sqlstate == "55P03":
-        return TableLocked(f"Another session has locked a table: {message}")
+        return TableLocked(f"Another session holds a lock that is in the way: {message}")
     if sqlstate == "42501":
         return PermissionDenied(f"The server refused: {message}")
     remedy = _NO_ROOM if sqlstate == "53100" else None

@@ -8,9 +8,8 @@ from .session import Session
 
 def begin(session: Session, snapshot: str | None = None) -> None:
     """Begin a read-only transaction that sees the current data, or an exported `snapshot`."""
-    session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    if snapshot is not None:
-        session.execute(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}")
+    imported = "" if snapshot is None else f" \\; SET TRANSACTION SNAPSHOT {literal(snapshot)}"
+    session.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY{imported}")
 
 
 def export(session: Session) -> str:

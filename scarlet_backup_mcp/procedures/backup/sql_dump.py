@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from ...postgres.dump.digests import BlockDigests
 from ...postgres.dump.events import Handler, ScriptDamaged
 from ...postgres.dump.events import Target as CopyTarget
 from ...postgres.dump.meanings import meanings
+from ...postgres.dump.refusals import Refusal, Refusals, refused
 from ...postgres.dump.script import ScriptReader
 from ...postgres.server import catalogue as pg
 from ...postgres.server import counting, programs, snapshots
@@ -69,7 +70,7 @@ def take_snapshot(context: BackupContext, session: Session, progress: Progress) 
         name=name,
         taken_at=datetime.now(UTC),
         server=pg.server_facts(session),
-        database=pg.databases(session)[context.database],
+        database=pg.connected_database(session),
         properties=pg.properties(session),
         effective=settings,
         meanings=meanings(session),
@@ -93,11 +94,13 @@ class DumpWritten:
     pg_dump_version: str
     warnings: list[str]
     definitions_sha256: str | None = None
+    refusals: list[Refusal] = field(default_factory=list[Refusal])
+    """Statements that a restore would refuse."""
 
     @property
     def fields(self) -> dict[str, Any]:
-        """Return what the manifest records of it: everything except the warnings."""
-        return {name: value for name, value in vars(self).items() if name != "warnings"}
+        """Return what the manifest records of it."""
+        return {name: value for name, value in vars(self).items() if name not in ("warnings", "refusals")}
 
 
 def stream(
@@ -107,9 +110,9 @@ def stream(
     server; then `partial` is of no use."""
     size = _size(snapshot)
     progress.stage("dumping", size or None, durations.of_dumping(size))
-    digests, definitions = BlockDigests(), DefinitionsDigest()
+    digests, definitions, refusals = BlockDigests(), DefinitionsDigest(), Refusals()
     shown = _DumpProgress(snapshot.tables, progress)
-    reader = ScriptReader(digests, definitions, shown)
+    reader = ScriptReader(digests, definitions, refusals, shown)
     compressor = Compressor(compression)
     script_bytes = 0
 
@@ -127,6 +130,7 @@ def stream(
             raise dump_error(context, ended, shown.position(snapshot))
         partial.write(compressor.finish())
         summary = reader.finish()
+        refusals.ended()
     except ScriptDamaged as error:
         raise DumpIncomplete(f"pg_dump did not write a complete dump: line {error.line}: {error.message}.") from None
     if not (summary.header and summary.trailer):
@@ -143,6 +147,7 @@ def stream(
         script_bytes=script_bytes,
         pg_dump_version=summary.pg_dump_version or "unknown",
         warnings=[f"pg_dump said: {line}" for line in ended.stderr.splitlines() if line.strip()],
+        refusals=refused(refusals.found, foreign=False),
     )
 
 

@@ -37,6 +37,7 @@ from ..catalog.records import last_full
 from ..context import BackupContext
 from ..reading import archive, archive_checks, archive_configuration, checks
 from ..reading.archive import ArchiveContents, ArchiveWritten
+from .client_programs import require_pg_basebackup
 from .dump_errors import lost_on_the_way
 
 ROOM = 0.6
@@ -79,6 +80,7 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
     """
     version, compression = context.server.program_version("pg_basebackup"), order.compression
     with context.maintenance_session(progress) as session:
+        require_pg_basebackup(context, session, version)
         require_readiness(session)
         before = _server_state(context, progress)
         recorded.require_room(context, int((before.cluster_bytes or 0) * ROOM), "this cluster")

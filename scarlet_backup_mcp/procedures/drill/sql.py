@@ -18,10 +18,11 @@ from ...models.manifest import DatabaseProperties, Manifest, TableData
 from ...models.verification import Check, Drill
 from ...postgres.dump.contents import Contents
 from ...postgres.dump.digests import BlockDigests
-from ...postgres.dump.refusals import NOT_WRITTEN, Refusals
+from ...postgres.dump.filters import strip_restrict
+from ...postgres.dump.refusals import Refusals, refused
 from ...postgres.dump.roles import create_tablespaces, create_without_login
 from ...postgres.dump.sample import ROWS, sampled
-from ...postgres.dump.script import ScriptReader, strip_restrict
+from ...postgres.dump.script import ScriptReader
 from ...postgres.server import catalogue as pg
 from ...postgres.server import databases, programs
 from ...postgres.server.effective import SEARCH_PATH
@@ -95,8 +96,8 @@ class Rehearsal:
 
         def watch(chunk: bytes) -> None:
             reader.feed(chunk)
-            if refused := [refusal for refusal in refusals.found if refusal.reason != NOT_WRITTEN]:
-                raise DrillFailed(f"The dump of the restored database contains what no restore loads: {refused[0]}.")
+            if found := refused(refusals.found, foreign=False):
+                raise DrillFailed(f"The dump of the restored database contains what no restore loads: {found[0]}.")
 
         host = self.trial.server.host
         ended = yield from output_of(host, argv, watch, env=environment, progress=progress, packed=True)
@@ -157,6 +158,12 @@ def _trial(context: BackupContext, progress: Progress, on_live_server: bool) -> 
     with context.maintenance_session(progress) as guard:
         if not databases.advisory_lock(guard):
             raise Busy("Another restore, drill or backup is running on this server.")
+        if pg.server_facts(guard).in_recovery:
+            raise DrillFailed(
+                "The server is a standby, which can't be written to, so no drill can be done on it.",
+                "Drill in a sandbox, or on its primary.",
+                again(on_live_server=None),
+            )
         # Not the tag of backups: the next backup ends all sessions that have it.
         server = context.server.tagged(f"{TAG} drill")
         where, now = f"a scratch database on the live {context.describe()}", datetime.now(UTC)
@@ -310,7 +317,7 @@ class _Restorer:
         seconds = time.monotonic() - began
         with self.server.session(self.found.database, loader.options, self.progress) as session:
             self.found.encoding = pg.properties(session).encoding
-            report.database_bytes = pg.databases(session)[self.found.database].bytes
+            report.database_bytes = pg.connected_database(session).bytes
         self.found.loaded, self.found.formats = True, loader.formats
         report.search_path = loader.search_path
         report.violations = violations(loader, with_keys=self.found.trial.throw_away)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ...errors import DiskFull, RestoreFailed, WrongServer
 from ...hosts import run
 from ...hosts.endings import lost
+from ...postgres.dump.filters import strip_restrict
 from ...postgres.dump.headings import Headings
-from ...postgres.dump.script import strip_restrict
 from ...postgres.server import programs
 from ...postgres.server.postmaster import WRONG_SERVER
 from ...postgres.server.session import Server

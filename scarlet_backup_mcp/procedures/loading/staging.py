@@ -147,7 +147,7 @@ class Staging:
         """Dump a database in the form of `like`."""
         loader, contents = self.loader, Contents(like)
         with self.server.session(database, loader.options) as session:
-            encoding, size = pg.properties(session).encoding, pg.databases(session)[database].bytes
+            encoding, size = pg.properties(session).encoding, pg.connected_database(session).bytes
         loader.progress.stage("dumping what was restored", size, durations.of_dumping(size or 0))
         reader = ScriptReader(contents)
         read = 0

@@ -10,7 +10,7 @@ from ...models.common import CodePage, Packing
 from ...models.manifest import TableData
 from ...postgres.dump.digests import BlockDigests
 from ...postgres.dump.events import Handler, ScriptDamaged, Summary
-from ...postgres.dump.refusals import NOT_WRITTEN, Refusal, Refusals
+from ...postgres.dump.refusals import Refusal, Refusals, refused
 from ...postgres.dump.roles import Roles
 from ...postgres.dump.script import ScriptReader
 from ...progress import Progress
@@ -47,9 +47,8 @@ class Examination:
         return lambda plain: way(repair(plain))
 
     def refused(self, *, foreign: bool) -> list[Refusal]:
-        """Return the statements that must not be loaded. In a file with our manifest pg_dump wrote them all: there a
-        statement is not refused for being unknown, only for what it would do."""
-        return [refusal for refusal in self.refusals if foreign or refusal.reason != NOT_WRITTEN]
+        """Return the statements that must not be loaded (see `refusals.refused`)."""
+        return refused(self.refusals, foreign=foreign)
 
     @property
     def code_page(self) -> CodePage | None:

@@ -217,7 +217,7 @@ def require_running(context: BackupContext) -> ContainerInfo:
 
 def require_database(context: BackupContext, session: Session) -> None:
     """Raise DatabaseMissing, with the databases there are, unless the configured one is there."""
-    names = pg.databases(session).keys() - {"template0", "template1"}
+    names = pg.databases(session, sizes=False).keys() - {"template0", "template1"}
     if context.database not in names:
         there = nearest(context.database, names)
         missing = identifier(context.database)
@@ -310,7 +310,9 @@ def _settle_what_was_left(context: BackupContext, session: Session, journal: Jou
     where = journal.container or "a local server"
     what = f"A restore of {journal.source} as {journal.database} in {where} was interrupted"
     same_cluster = pg.server_facts(session).system_identifier == journal.system_identifier
-    is_here = same_cluster and any(facts.oid == journal.incoming_oid for facts in pg.databases(session).values())
+    is_here = same_cluster and any(
+        facts.oid == journal.incoming_oid for facts in pg.databases(session, sizes=False).values()
+    )
     if not is_here and (journal.container, journal.database) != (context.container_info.container, context.database):
         if restoring:
             raise RestoreInterrupted(
@@ -330,7 +332,7 @@ def _settle_what_was_left(context: BackupContext, session: Session, journal: Jou
 
 def side_of_swap(session: Session, journal: Journal) -> bool:
     """Tell whether the swap happened. Raises RestoreInterrupted when neither its before nor its after is to be seen."""
-    names = {facts.oid: name for name, facts in pg.databases(session).items()}
+    names = {facts.oid: name for name, facts in pg.databases(session, sizes=False).items()}
     incoming = names.get(journal.incoming_oid)
     if incoming == journal.database:
         return True
@@ -381,7 +383,7 @@ def _container_info(container: str) -> ContainerInfo:
 
 def _sweep(context: BackupContext, session: Session) -> list[str]:
     notes: list[str] = []
-    for scratch in scratch_databases(context, pg.databases(session).values()):
+    for scratch in scratch_databases(context, pg.databases(session, sizes=False).values()):
         if is_marked(scratch) or _is_empty(context, scratch.name):
             try:
                 disk_space.drop(context.server, session, scratch.name)

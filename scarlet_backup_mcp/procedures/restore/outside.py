@@ -27,8 +27,10 @@ def outside(context: BackupContext, guard: Session, progress: Progress, warnings
     name = f"{scratch_prefix(context.database)}{datetime.now(UTC):%Y%m%d_%H%M%S}"
     try:
         databases.create(guard, name, None, f"{TAG}: a restore of {context.database} is connected to it", private=True)
-        with context.maintained_from(name), context.maintenance_session(progress) as session:
+        context.maintained_from = name
+        with context.maintenance_session(progress) as session:
             yield session
     finally:
+        context.maintained_from = None
         if problem := disk_space.give_back(context.server, context.database, name):
             warnings.append(f"{problem.message} {problem.remedy}")

@@ -337,7 +337,7 @@ def _look(context: BackupContext, site: Site, undo: str | None) -> LiveServer:
     container's environment says, BackupMissing if the undo point is not in it."""
     try:
         with context.maintenance_session() as session:
-            names, facts = sorted(pg.databases(session)), pg.server_facts(session)
+            names, facts = sorted(pg.databases(session, sizes=False)), pg.server_facts(session)
             settings = live_settings(session)
             points = [point.name for point in own_names.volume_undo_points(pg.data_directory_entries(session, ASIDE))]
     except BackupToolError:

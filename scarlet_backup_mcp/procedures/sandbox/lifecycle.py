@@ -255,8 +255,9 @@ def _seed(context: BackupContext, likeness: _Likeness, progress: Progress) -> tu
     if not context.settings.sandbox_cache:
         return None, []
     command, key = _seed_key(context, likeness)
+    live = context.container_info
     try:
-        found = seeds.seed(_image(context)[0], command, key, context.container_info.container or "", progress)
+        found = seeds.seed(_image(context)[0], command, key, live.container or "", progress, live.container_id)
     except HostError as error:
         log.warning("There is no empty cluster to begin with: %s", error.message)
         return None, []

@@ -1,0 +1,57 @@
+"""Pass a plain dump on, less some of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from .events import Handler
+from .script import RESTRICT_LINE, ScriptReader
+
+
+class Filter(Handler):
+    """A handler that puts into `out` what to keep of a script: see `passed_through`."""
+
+    def __init__(self) -> None:
+        self.out: list[bytes] = []
+
+
+class _WithoutRestrict(Filter):
+    def __init__(self, rows: bool) -> None:
+        super().__init__()
+        self._rows = rows
+
+    def text(self, data: bytes, line: int) -> None:
+        self.out.append(data)
+
+    def volatile_text(self, data: bytes, line: int) -> None:
+        if not RESTRICT_LINE.fullmatch(data):
+            self.out.append(data)
+
+    def copy_data(self, data: bytes) -> None:
+        if self._rows:
+            self.out.append(data)
+
+
+def strip_restrict(chunks: Iterable[bytes], *, rows: bool = True) -> Iterator[bytes]:
+    """Remove the script's own `\\restrict` and `\\unrestrict` lines, with `rows` false also COPY data; the rest stays
+    byte for byte.
+
+    These lines can't be nested inside a restriction of ours, and psql before 15.14, 16.10 and 17.6 does not know them.
+    Lines that look like them inside COPY data or quotes stay. Raises ScriptDamaged, at the latest after the last
+    chunk: only a stream that ended without an exception is the whole script.
+    """
+    return passed_through(_WithoutRestrict(rows), chunks)
+
+
+def passed_through(kept: Filter, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield what a filter keeps of a script while it is read. Raises ScriptDamaged, at the latest after the last
+    chunk."""
+    reader = ScriptReader(kept)
+    for chunk in chunks:
+        reader.feed(chunk)
+        if kept.out:
+            yield b"".join(kept.out)
+            kept.out.clear()
+    reader.finish()
+    if kept.out:
+        yield b"".join(kept.out)
