@@ -74,9 +74,13 @@ class BackupContext:
         """Where it runs, as it was when first looked at. Raises HostError."""
         return self.host.container_info()
 
-    @cached_property
+    @property
     def known_container_info(self) -> ContainerInfo | None:
-        """`container_info`, or None when it can't be told soon."""
+        """`container_info`, or None when it can't be told soon. It is waited for once."""
+        return self.__dict__.get("container_info") or self._container_info_soon
+
+    @cached_property
+    def _container_info_soon(self) -> ContainerInfo | None:
         try:
             return within(ENGINE_SECONDS, lambda: self.container_info)
         except BackupToolError:
@@ -90,7 +94,7 @@ class BackupContext:
     @property
     def found_database(self) -> Named:
         """The database that is meant, and why. Once its container is known it stays the same."""
-        if self._database is None and (info := self.__dict__.get("container_info") or self.known_container_info):
+        if self._database is None and (info := self.known_container_info):
             if named := self._database_in_container(info) or self._database_on_server(info):
                 remembered.remember_found(self.place, remembered.Found(info.container or "", named.value))
             self._database = named or self._database_known
