@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from . import wsl
 from .errors import ConfigurationError
 from .language import Language, language_of_the_system
 from .nearest import nearest
@@ -95,9 +96,13 @@ class Settings(BaseSettings):
         if value is None:
             return None
         try:
-            value = value.expanduser()
+            value = Path(wsl.here(str(value.expanduser())))
         except RuntimeError as error:
             raise ValueError(f"an absolute path is needed ({error})") from None
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            raise ValueError("its name is not UTF-8, which results could not show: rename it") from None
         if not value.is_absolute():
             raise ValueError("an absolute path is needed, because an IDE's current directory is arbitrary")
         return value

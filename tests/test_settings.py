@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from scarlet_backup_mcp import wsl
 from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import (
     BackupDirUnknown,
@@ -454,6 +455,12 @@ def test_directory_on_another_engine_is_not_remembered_for_this_one(
     assert directory_of(None) == found
 
 
+@POSIX
+def test_a_directory_whose_name_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="not UTF-8"):
+        load_settings(dir=f"{tmp_path}/perch\udce9")
+
+
 @pytest.mark.parametrize(
     "container_info",
     [
@@ -484,15 +491,12 @@ def test_directory_of_a_remote_engine_is_not_taken_for_one_here(tmp_path: Path) 
 
 
 @pytest.fixture
-def wslpath(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A `wslpath` that notes how it was called and says what its file `answer` holds."""
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    program = programs / "wslpath"
-    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > "{programs}/asked"\ncat "{programs}/answer"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
-    return programs
+def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where WSL mounts Windows' drives, by its configuration."""
+    found = tmp_path / "mounts of windows"
+    (tmp_path / "wsl.conf").write_text(f"[boot]\nsystemd=true\n[automount]\nroot = {found}/\n")
+    monkeypatch.setattr(wsl, "CONFIGURATION", tmp_path / "wsl.conf")
+    return found
 
 
 def release(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -501,41 +505,32 @@ def release(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 
 @POSIX
-def test_windows_directory_is_found_inside_wsl(tmp_path: Path, wslpath: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_directory_is_found_inside_wsl(mounts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     release(monkeypatch, "5.15.167.4-microsoft-standard-WSL2")
-    mounted = tmp_path / "mnt h" / "scarlet"
-    mounted.mkdir(parents=True)
-    (wslpath / "answer").write_text(f"{mounted}\n")
-    assert directory_of(at("H:\\ABIOGENESIS\\scarlet")) == mounted / "backups"
-    assert (wslpath / "asked").read_text().split("\n") == ["-u", "H:\\ABIOGENESIS\\scarlet", ""]
+    directory = mounts / "h" / "ABIOGENESIS" / "scarlet"
+    directory.mkdir(parents=True)
+    assert directory_of(at("H:\\ABIOGENESIS\\scarlet")) == directory / "backups"
+    assert directory_of(None, dir="H:\\ABIOGENESIS\\scarlet\\old backups") == directory / "old backups"
 
 
 @POSIX
-@pytest.mark.parametrize("answer", ["/no/such/directory/here\n", "", "relative\n"])
+@pytest.mark.parametrize("working_dir", ["H:\\ABIOGENESIS\\scarlet", "\\\\server\\share\\scarlet", "H:scarlet"])
 def test_directory_that_wsl_does_not_have_is_unknown(
-    wslpath: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+    mounts: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, working_dir: str
 ) -> None:
     release(monkeypatch, "5.15.167.4-microsoft-standard-WSL2")
-    (elsewhere / "relative").mkdir()
-    (wslpath / "answer").write_text(answer)
     with pytest.raises(BackupDirUnknown):
-        directory_of(at("H:\\ABIOGENESIS\\scarlet"))
-
-
-@POSIX
-def test_failing_wslpath_is_no_directory(wslpath: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    release(monkeypatch, "5.15.167.4-microsoft-standard-WSL2")
-    with pytest.raises(BackupDirUnknown):
-        directory_of(at("H:\\ABIOGENESIS\\scarlet"))
+        directory_of(at(working_dir))
 
 
 @POSIX
 @pytest.mark.parametrize("working_dir", ["H:\\ABIOGENESIS\\scarlet", "h:/scarlet", "\\\\server\\share\\scarlet"])
 def test_windows_directory_is_unknown_elsewhere(
-    wslpath: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, working_dir: str
+    mounts: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, working_dir: str
 ) -> None:
     release(monkeypatch, "6.1.0-generic")
-    (wslpath / "answer").write_text(f"{elsewhere}\n")
+    (mounts / "h" / "ABIOGENESIS" / "scarlet").mkdir(parents=True)
     with pytest.raises(BackupDirUnknown):
         directory_of(at(working_dir))
-    assert not (wslpath / "asked").exists()
+    with pytest.raises(ConfigurationError, match="absolute"):
+        load_settings(dir=working_dir)

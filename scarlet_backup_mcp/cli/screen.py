@@ -32,6 +32,7 @@ _MEANINGS = (
 _STATES = {
     "good": GOOD,
     "damaged": BAD,
+    "unreadable": DOUBTFUL,
     "differs": BAD,
     "will_not_load": BAD,
     "constraint_violated": BAD,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
-import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from .. import wsl
 from ..errors import BackupDirUnknown, BackupToolError, ConfigurationError, HostError, SeveralCandidates
 from ..hosts import ContainerInfo, Host, run
 from ..hosts.docker.container import DockerHost
@@ -28,6 +27,7 @@ from ..progress import Progress
 from ..settings import Settings
 from ..store import remembered
 from ..store.directory import BackupDirectory
+from .connection import connection_of
 from .found_names import Named, database_in, database_on, listening, user_in
 
 TAG = "scarlet-backup-mcp"
@@ -313,12 +313,12 @@ class BackupContext:
         passwords = (password_file.password(Path(named), host, port, database, user) for host in hosts)
         return next(filter(None, passwords), None)
 
-    def _password_of_container(self) -> str | None:
+    def _password_of_container(self) -> str:
         inside = self.container_info.environment
         if password := inside.get("POSTGRES_PASSWORD"):
             return password
         file = inside.get("POSTGRES_PASSWORD_FILE")
-        return self._read(file) if file else None
+        return self._read(file) if file else ""
 
     def _directory_of_project(self) -> Path:
         if self.settings.via == "local":
@@ -341,28 +341,13 @@ class BackupContext:
                 "The Docker engine is on another machine, so its Compose directory is not on this one."
             )
         directory = _on_this_machine(container_info.working_dir)
-        if directory is None or not directory.is_dir():
-            raise BackupDirUnknown(f"Compose's directory {container_info.working_dir} is not on this machine.")
+        if directory is None or not os.path.isdir(directory):
+            raise BackupDirUnknown(
+                f"Compose's directory {container_info.working_dir} is not on this machine, or not in this user's reach."
+            )
         found = f"{container_info.project or ''}/{container_info.container}"
         remembered.remember(self._sought_where, found, directory / "backups")
         return directory / "backups"
-
-
-def connection_of(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return libpq's variables that the settings give: those of the DSN and those that have a setting of their own.
-    Raises ConfigurationError if the two differ."""
-    found = environment_of(settings.dsn.get_secret_value()) if settings.dsn else {}
-    password = settings.password.get_secret_value() if settings.password else None
-    for name, value in (("PORT", settings.port), ("SOCKET", settings.socket), ("PASSWORD", password)):
-        variable = "PGHOST" if name == "SOCKET" else f"PG{name}"
-        if value is not None and found.setdefault(variable, str(value)) != str(value):
-            raise ConfigurationError(
-                f"SCARLET_BACKUP_DSN and SCARLET_BACKUP_{name} differ.",
-                "Use the same in both, or leave it out of one of them.",
-            )
-    if settings.via == "local" and (file := environment.get(password_file.VARIABLE)):
-        found.setdefault(password_file.VARIABLE, file)
-    return found
 
 
 def _password_as_written(dsn: str) -> str:
@@ -375,16 +360,5 @@ def _password_as_written(dsn: str) -> str:
 
 def _on_this_machine(working_dir: str) -> Path | None:
     """Translate a path in Compose's label for this process: inside WSL `H:\\x` is for example /mnt/h/x."""
-    windows = PureWindowsPath(working_dir)
-    if os.name != "nt" and windows.drive:
-        if "microsoft" not in platform.release().lower():
-            return None
-        try:
-            done = subprocess.run(
-                ["wslpath", "-u", working_dir], capture_output=True, text=True, timeout=10, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        working_dir = done.stdout.strip()
-    path = Path(working_dir)
+    path = Path(wsl.here(working_dir))
     return path if path.is_absolute() else None

@@ -163,12 +163,12 @@ def _note_health(inspection: Inspection, container_info: ContainerInfo) -> None:
 
 def _look_at_server(context: BackupContext, inspection: Inspection, progress: Progress) -> None:
     try:
-        ready, said, _ = context.server.ready()
-        if not ready:
+        readiness = context.server.ready()
+        if readiness.asked and not readiness.accepts:  # what kept it from asking is a session's to say
             inspection.found(
                 "error",
                 "server_unreachable",
-                f"pg_isready: {said}",
+                f"pg_isready: {readiness.message}",
                 "Wait ten seconds, then read its log (in Docker: `docker compose logs postgres`).",
             )
             return

@@ -16,13 +16,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from ..errors import (
-    BackupMissing,
-    BackupUnreadable,
-    NameRefused,
-    NewerVersion,
-    StoreError,
-)
+from ..errors import BackupMissing, BackupUnreadable, NameRefused, NewerVersion, StoreError
 from ..models.common import CodePage, Compression, Kind, SearchPath, Verdict
 from ..models.manifest import Manifest, ManifestHead, VolumeManifest
 from ..models.verification import DrillOutcome, StoredVerification

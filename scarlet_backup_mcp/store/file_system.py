@@ -57,6 +57,13 @@ def name_of(path: Path) -> str:
     return found[-1] if found else ""
 
 
+def is_read_only(path: Path) -> bool:
+    """Tell whether a path's file system is mounted for reading only, as far as the system says."""
+    with suppress(OSError, AttributeError):  # Windows has no such call
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    return False
+
+
 def called(path: Path) -> str:
     """Say "the file system", with its name if that is known."""
     name = name_of(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import DirectoryNotWritable, DiskFull
 from . import file_system, names
 from .permissions import in_the_way, is_directory, may_read
-from .writing import write_atomically
+from .writing import READ_ONLY, write_atomically
 
 CLOUD = ("onedrive", "dropbox", "google drive", "googledrive", "my drive", "icloud")
 
@@ -26,6 +26,8 @@ def prepare(path: Path) -> None:
             raise DirectoryNotWritable(
                 f"{path} is not a directory.", "Set SCARLET_BACKUP_DIR to a directory, or to a new one's path."
             )
+        if file_system.is_read_only(path):
+            raise DirectoryNotWritable(f"{_capital(path)} is mounted read-only.", READ_ONLY)
         if not os.access(path, os.W_OK | os.X_OK):
             raise DirectoryNotWritable(f"This user may not write to the backup directory {path}: {in_the_way(path)}.")
         if not (path / ".gitignore").exists():
@@ -71,7 +73,7 @@ def warnings(path: Path) -> list[str]:
             found.append(f"Other users of this machine can read {path}, and backups hold secrets: `chmod 700` it.")
     if file_system.name_of(path) in file_system.FAT:
         found.append(f"{_capital(path)} holds no file over 4 GiB: a larger backup fails there.")
-    return found + _closed(path)
+    return found + _not_listed(path)
 
 
 def _capital(path: Path) -> str:
@@ -79,12 +81,15 @@ def _capital(path: Path) -> str:
     return called[:1].upper() + called[1:]
 
 
-def _closed(path: Path) -> list[str]:
-    """Name the directories in it that may be dumps, for all that this user can see."""
+def _not_listed(path: Path) -> list[str]:
+    """Name what may be a backup and is not listed: what this user may not look into, or whose name is no text."""
+    found: list[str] = []
     with suppress(OSError), os.scandir(path) as items:
-        return [
-            f"This user may not look into {item.path}, which may be a dump: {in_the_way(Path(item.path))}."
-            for item in items
-            if item.is_dir(follow_symlinks=False) and names.of_directory(item.name) and not may_read(Path(item.path))
-        ]
-    return []
+        for item in items:
+            text = item.name.encode(errors="backslashreplace").decode()
+            if text != item.name and names.without_ending(item.name):
+                found.append(f"{text} in {path} is not listed, because its name is not UTF-8: rename it.")
+            elif names.of_directory(item.name) and item.is_dir(follow_symlinks=False) and not may_read(Path(item.path)):
+                why = in_the_way(Path(item.path))
+                found.append(f"This user may not look into {item.path}, which may be a dump: {why}.")
+    return found

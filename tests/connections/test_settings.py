@@ -15,7 +15,8 @@ from scarlet_backup_mcp.errors import ConfigurationError, PasswordNeeded, Passwo
 from scarlet_backup_mcp.hosts import ContainerInfo
 from scarlet_backup_mcp.postgres.server.postmaster import Whereabouts
 from scarlet_backup_mcp.procedures.backup.service import backup
-from scarlet_backup_mcp.procedures.context import BackupContext, connection_of
+from scarlet_backup_mcp.procedures.connection import connection_of
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 

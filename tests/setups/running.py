@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
+from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer, wheel_bin_dir
 
 from ..conftest import require_image
 from ..helpers.containers import docker, run_docker, run_docker_quietly
@@ -20,8 +20,15 @@ from .table import Local, Server, Setup
 LABEL = ("--label", "scarlet-backup-mcp.test=1")
 HASTY = ("-c", "fsync=off", "-c", "full_page_writes=off")
 START_SECONDS = 60
-ANYTHING = "-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off -c synchronous_commit=local"
+NEUTRAL = (
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("default_transaction_read_only", "off"),
+    ("synchronous_commit", "local"),
+    ("role", "none"),
+)
 """What lets the test work on a server whatever a row has set there."""
+OPTIONS = " ".join(f"-c {name}={value}" for name, value in NEUTRAL)
 PSQL = ("psql", "-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-f", "-")
 
 _ROWS = r"""
@@ -50,8 +57,8 @@ class Running:
     """Command that runs SQL from its stdin in the database whose name follows."""
     environment: Mapping[str, str] = field(repr=False)
     container: str = ""
-    settings: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
-    """What the tool needs to reach it, apart from the row's own."""
+    known: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    """What a row's settings can name in braces."""
     used: bool = False
     _first: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -119,7 +126,7 @@ class Servers:
             self.close()
             directory = self._directory / secrets.token_hex(4)
             directory.mkdir()
-            starting = _container(server, directory) if isinstance(server, Server) else _local(server, directory)
+            starting = _container(server, directory) if isinstance(server, Server) else _local(server)
             self._running = self._stack.enter_context(starting)
             self._server = server
         return self._running
@@ -132,7 +139,8 @@ class Servers:
 
 @contextmanager
 def _container(server: Server, directory: Path) -> Generator[Running]:
-    password = server.environment.get("POSTGRES_PASSWORD", secrets.token_urlsafe(12))
+    in_file = server.files.get(server.environment.get("POSTGRES_PASSWORD_FILE", ""), secrets.token_urlsafe(12))
+    password = server.environment.get("POSTGRES_PASSWORD", in_file)
     with ExitStack() as stack:
         if server.start is not None:
             name = stack.enter_context(server.start(directory))
@@ -142,11 +150,15 @@ def _container(server: Server, directory: Path) -> Generator[Running]:
             stack.callback(run_docker_quietly, "rm", "-f", "-v", name)
             _run(server, name, password, directory)
         user = server.environment.get("POSTGRES_USER", "postgres")
-        client = ("-e", f"PGPASSWORD={password}", "-e", f"PGOPTIONS={ANYTHING}", "-e", "PGCLIENTENCODING=UTF8")
+        client = ("-e", f"PGPASSWORD={password}", "-e", f"PGOPTIONS={OPTIONS}", "-e", "PGCLIENTENCODING=UTF8")
         psql = ["docker", "exec", "-i", *client, name, *PSQL, "-U", user, *server.psql, "-d"]
-        running = Running(psql, {}, name, {})
         _wait_for_the_entry_point(name)
+        address = run_docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name).strip()
+        known = {"container": name, "address": address, "password": password, "bin_dir": str(wheel_bin_dir())}
+        running = Running(psql, {}, name, known)
         running.wait()
+        if server.then:
+            run_docker(*server.then, name)
         yield running
 
 
@@ -186,17 +198,27 @@ class _Configured(EmbeddedServer):
         super().__init__()
         self._local = local
 
+    @property
+    def known(self) -> dict[str, str]:
+        """What a row can name in braces."""
+        where = {"directory": str(self.directory), "bin_dir": str(self.bin_dir), "port": str(self.port)}
+        return {**where, "user": self.user, "password": self.password}
+
     def _launch(self) -> None:
-        self._configure(self._local.configuration)
-        if self._local.hba:
-            (self.data / "pg_hba.conf").write_text(self._local.hba, encoding="utf-8")
+        local = self._local
+        self._configure({name: value.format(**self.known) for name, value in local.configuration.items()})
+        if local.hba:
+            (self.data / "pg_hba.conf").write_text(local.hba, encoding="utf-8")
         super()._launch()
+        for name, text in local.files.items():
+            file = self._base / name
+            file.touch(0o600)
+            file.write_text(text.format(**self.known), encoding="utf-8")
 
 
 @contextmanager
-def _local(local: Local, directory: Path) -> Generator[Running]:
+def _local(local: Local) -> Generator[Running]:
     with _Configured(local) as server:
         psql = [str(server.bin_dir / PSQL[0]), *PSQL[1:], "-d"]
-        environment = {**server.environment, "PGOPTIONS": ANYTHING, "PGCLIENTENCODING": "UTF8"}
-        dsn = {"user": server.user, "password": server.password, "port": str(server.port), "directory": str(directory)}
-        yield Running(psql, environment, "", {"via": "local", "bin_dir": str(server.bin_dir), **dsn})
+        environment = {**server.environment, "PGOPTIONS": OPTIONS, "PGCLIENTENCODING": "UTF8"}
+        yield Running(psql, environment, "", server.known)

@@ -47,6 +47,8 @@ class Server:
     """PGDATA is a tmpfs, which is fast. Not for rows about mounts, nor for volume restores."""
     psql: Sequence[str] = ()
     """How the test itself reaches it if not by the usual socket and port, for example ("-h", "/tmp", "-p", "5433")."""
+    then: Sequence[str] = ()
+    """A docker command that follows once it is ready; the container's name comes last."""
     start: Callable[[Path], AbstractContextManager[str]] | None = None
     """Starts it in another way (Compose, another engine, …), and gives the container's name; the fields above except
     `environment` and `psql`, which the test's own psql needs, are unused then."""
@@ -54,18 +56,20 @@ class Server:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Local:
-    """A PostgreSQL 18 of this machine's own, on loopback, for `via=local`."""
+    """A PostgreSQL 18 of this machine's own, on loopback, for `via=local`. In `configuration` and `files` all that
+    `Setup.settings` knows can be named."""
 
     configuration: Mapping[str, str] = field(default_factory=dict[str, str])
     hba: str = ""
     """Replaces pg_hba.conf. The test itself comes over TCP as the role `postgres`, with the password."""
-    dsn: str = "postgresql://{user}:{password}@127.0.0.1:{port}/{database}"
-    """`{directory}` is a directory in which a socket may lie."""
+    files: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Name in the server's `{directory}` → text, readable for us alone."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """What an error, or a finding of `integrity`, says. Both sentences must be in it word by word."""
+    """What an error, or a finding of `integrity`, says: phrases that are in it word by word. Of a drill that proves
+    nothing the verdict is the code, its reason the message."""
 
     code: str
     message: str
@@ -82,11 +86,13 @@ class Setup:
     """What a user would call it, as Markdown."""
     server: Server | Local
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Of the tool, by the names of docs/settings.md without the prefix."""
+    """Of the tool, by the names of docs/settings.md without the prefix. Names in braces are known: of a local server
+    `{user}`, `{password}`, `{port}`, `{database}`, `{directory}` (of its data, and perhaps a socket), of one in a
+    container `{container}`, `{address}`, `{password}`, `{database}`, of both `{bin_dir}`."""
     named: bool = True
     """Whether the tool is told the names of the container and of the database."""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Of the tool's process, for example PGPASSFILE."""
+    """Of the tool's process, for example PGPASSFILE; with the same names in braces."""
     database: str = "letta"
     """Created unless it is there."""
     create: str = ""

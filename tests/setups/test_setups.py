@@ -11,6 +11,7 @@ import pytest
 from scarlet_backup_mcp.errors import BackupToolError
 from scarlet_backup_mcp.models.common import Kind, Model
 from scarlet_backup_mcp.models.results import Finding
+from scarlet_backup_mcp.models.verification import Verification
 from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.integrity import db_integrity
@@ -25,6 +26,7 @@ from .running import Running, Servers
 from .table import Local, Refusal, Setup, Verb
 
 R = TypeVar("R", bound=Model)
+LOOPBACK = "postgresql://{user}:{password}@127.0.0.1:{port}/{database}"
 
 
 def parameters(rows: Iterable[Setup]) -> list[object]:
@@ -59,7 +61,7 @@ def walk(setup: Setup, running: Running, directory: Path, monkeypatch: pytest.Mo
     """Prepare the server and take the steps."""
     running.prepare(setup)
     for name, value in setup.environment.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, value.format(**running.known, database=setup.database))
     if setup.around is None:
         Walk(setup, running, settings_of(setup, running, directory)).go()
     else:
@@ -73,11 +75,19 @@ def settings_of(setup: Setup, running: Running, directory: Path, **more: str) ->
     if setup.database != "letta" and setup.named:
         given["database"] = setup.database
     if isinstance(setup.server, Local):
-        known = {**running.settings, "database": setup.database}
-        given |= {"via": "local", "bin_dir": known["bin_dir"], "dsn": setup.server.dsn.format(**known)}
+        given |= {"via": "local", "bin_dir": "{bin_dir}", "dsn": LOOPBACK}
     elif setup.named:
-        given["container"] = running.container
-    return load_settings(**{**given, **setup.settings})
+        given["container"] = "{container}"
+    known = {**running.known, "database": setup.database}
+    return load_settings(**{name: value.format(**known) for name, value in {**given, **setup.settings}.items()})
+
+
+class Unproved(BackupToolError):
+    """A drill that did not prove a backup: its verdict as a code, and why."""
+
+    def __init__(self, report: Verification) -> None:
+        super().__init__(report.drill.detail if report.drill else "There was no drill.")
+        self.code = report.verdict or "unknown"
 
 
 class Walk:
@@ -156,7 +166,8 @@ class Walk:
 
     def _prove(self, name: str) -> None:
         report = self._call(verify, name, level="drill")
-        assert report.proved, report.drill
+        if not report.proved:
+            raise Unproved(report)
 
     def _bring_back(self, name: str) -> None:
         self._call(restore, name)

@@ -161,3 +161,16 @@ def test_a_file_that_gets_too_large(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert "zstd" in raised.value.remedy
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS refuses such names")
+def test_a_name_that_is_not_utf_8_is_a_warning(tmp_path: Path) -> None:
+    """A browser on an old Windows share may write one; no result could show it."""
+    tmp_path.chmod(0o700)
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/perch\xe9.sql")).touch()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/perch\xe9.txt")).touch()
+    directory = BackupDirectory(tmp_path)
+    assert list(directory.entries()) == []
+    [warning] = directory.warnings()
+    assert "perch\\udce9.sql" in warning
+    assert "not UTF-8" in warning

@@ -18,6 +18,8 @@ from .exec_stream import ExecProcess
 from .labels import DEPENDS_ON, ONEOFF, PROJECT, SERVICE, WORKING_DIR
 
 STOP_SECONDS = 10
+PROCESSES_TO_PACK = 64
+"""With a lower limit of processes and threads a container has none to spare for compressing an output."""
 # What libpq and PostgreSQL's programs read, as a shell can unset it.
 _CLIENT_VARIABLE = re.compile(r"PG\w*", re.ASCII)
 
@@ -53,6 +55,7 @@ class DockerHost:
         self._connected: Engine | None = None
         self._container_id: str | None = None
         self._environment_names: tuple[str, ...] = ()
+        self._few_processes = False
 
     def container_info(self) -> ContainerInfo:
         """Inspect the container. `image_id` is the digest of the image that it was made from."""
@@ -105,6 +108,7 @@ class DockerHost:
         container = self._require_id()
         without = [name for name in self._environment_names if name not in (env or {})]
         try:
+            packed = packed and not self._few_processes
             return ExecProcess(self._engine(), container, argv, env, stdin, without, packed)
         except EngineRefused as refused:
             found = self._inspect(container)
@@ -182,6 +186,7 @@ class DockerHost:
 
     def _pin(self, found: Answer) -> str:
         self._environment_names = tuple(name for name in environment_of(found) if _CLIENT_VARIABLE.fullmatch(name))
+        self._few_processes = 0 < (found["HostConfig"].get("PidsLimit") or 0) < PROCESSES_TO_PACK
         self._container_id = container_id = str(found["Id"])
         return container_id
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ..server.effective import set_config
@@ -10,6 +11,20 @@ from .filters import Filter, passed_through
 EMPTY_PATH = b"SELECT pg_catalog.set_config('search_path', '', false);"
 """pg_dump (from 10.3 on) begins with it: every name in the script is qualified, except those in functions' bodies."""
 _OF_DATA = (b"COPY ", b"INSERT ", b"REFRESH ", b"CREATE INDEX ", b"CREATE UNIQUE INDEX ")
+
+# What is before the first definition.
+_TIME_OUT = re.compile(rb"\A((?:(?:--[^\n]*|SET [a-z_]+ = [^\n]*)?\n)*?)SET transaction_timeout = 0;\n")
+_HEAD = 8192
+
+
+def without_transaction_timeout(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Remove the one setting at a dump's head that servers before 17 reject, whatever server it is a dump of (pg_dump
+    from 17 on writes it; seen with 18.6 and a server 15.20). Every other line keeps its number."""
+    head, rest = bytearray(), iter(chunks)
+    while len(head) < _HEAD and (chunk := next(rest, None)) is not None:
+        head += chunk
+    yield _TIME_OUT.sub(rb"\1\n", bytes(head), count=1)
+    yield from rest
 
 
 def with_search_path(path: str) -> Callable[[bytes], Iterator[bytes]]:

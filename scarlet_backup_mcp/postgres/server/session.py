@@ -39,8 +39,9 @@ OWN_SEARCH_PATH: Mapping[str, str | None] = {"search_path": None}
 """For queries about the database's own search_path."""
 ENGLISH: Mapping[str, str | None] = {"lc_messages": "C"}
 """For programs of superusers; others may not set it."""
-REJECTING = 1
-"""pg_isready's exit code for a server that rejects connections ("Exit Status" in its manual page)."""
+REJECTING, NOT_ASKED = 1, 3
+"""pg_isready's exit codes for a server that rejects connections, and if it made no attempt ("Exit Status" in its manual
+page)."""
 MINIMUM_VERSION = 140000
 """`client_connection_check_interval`, and other features used here, exist from 14 on."""
 ALL_RESULTS = 150000
@@ -74,12 +75,13 @@ _NO_ROOM = (
 
 
 class Readiness(NamedTuple):
-    """Whether a server accepts connections, what pg_isready says, and whether the server answers that it does not
-    accept any now, as during its recovery."""
+    """Whether a server accepts connections, what pg_isready says, whether the server answers that it does not accept
+    any now, as during its recovery, and whether pg_isready asked it at all."""
 
     accepts: bool
     message: str
     rejects: bool = False
+    asked: bool = True
 
 
 class Server:
@@ -164,7 +166,7 @@ class Server:
         argv = ["pg_isready", f"--timeout={int(timeout)}"]
         ended = run(self.host, argv, env=self.environment("postgres"), sink=out.extend)
         message = (out.decode(errors="replace") or ended.stderr).strip()
-        return Readiness(ended.code == 0, message, rejects=ended.code == REJECTING)
+        return Readiness(ended.code == 0, message, ended.code == REJECTING, ended.code != NOT_ASKED)
 
 
 class Session:

@@ -241,6 +241,12 @@ class _Restorer:
         """The version of pg_dump that wrote the file."""
         return (self.examination.summary and self.examination.summary.pg_dump_version) or ""
 
+    @property
+    def _dumped_from(self) -> str:
+        """The server's version, as far as it is known: it decides what can be in a dump, not that of pg_dump alone."""
+        identity = self.manifest.identity if self.manifest else None
+        return identity.server_version if identity else self._written_by
+
     def _require_room(self, facts: pg.ServerFacts) -> None:
         size = max(self.examination.script_bytes, (self.manifest and self.manifest.database_bytes) or 0)
         needed = disk_space.needed(0 if self.sample else size, ROOM, facts)
@@ -305,9 +311,9 @@ class _Restorer:
         try:
             staging.load(size)
         except LoadFailed as error:
-            written, here = programs.major(self._written_by), programs.major(report.server_version)
+            dumped, here = programs.major(self._dumped_from), programs.major(report.server_version)
             lacking, foreign = loader.warnings, self.record.foreign
-            return self._refused(*verdict_on(error, loader.remedy, written, here, foreign=foreign, lacking=lacking))
+            return self._refused(*verdict_on(error, loader.remedy, dumped, here, foreign=foreign, lacking=lacking))
         except RestoreFailed as error:
             raise DrillFailed(error.message) from error
         finally:

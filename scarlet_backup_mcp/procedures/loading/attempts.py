@@ -16,7 +16,12 @@ from ...postgres.dump.constraints import Broken, Relaxed
 from ...postgres.dump.differences import DumpDifference
 from ...postgres.dump.meanings import Meanings, meanings, other_meanings
 from ...postgres.dump.put_off import PutOff
-from ...postgres.dump.rewriting import rewritten, with_search_path, with_settings_for_the_data
+from ...postgres.dump.rewriting import (
+    rewritten,
+    with_search_path,
+    with_settings_for_the_data,
+    without_transaction_timeout,
+)
 from ...postgres.server.effective import SEARCH_PATH, UNPINNED, effective, for_options, late, overlaid, preamble, usable
 from ...postgres.server.quoting import identifier
 from ...postgres.server.search_paths import functions_named, schemas_of_others
@@ -102,6 +107,7 @@ class Loader:
     """After an attempt that failed for an unknown name: what would make it work."""
     usable: dict[str, str] = field(default_factory=dict[str, str])
     """Those of `settings` that the server accepts, known once it is loaded."""
+    _knows_transaction_timeout: bool = True
     _loads_with_none: bool = False
     _its_path_failed: bool = False
     """Whether the database's own search_path failed, tried for the meaning of names after a load without any."""
@@ -141,6 +147,7 @@ class Loader:
         """Load the script. Raises the last attempt's LoadFailed, and what `load` raises."""
         with self.loading.session(self.database, self.loading_options) as session:
             self.usable, self.warnings = usable(session, self.settings)
+            self._knows_transaction_timeout = session.version >= 170000
         while True:
             try:
                 with watched(self.server, self.maintenance, self.progress) as look:
@@ -176,6 +183,8 @@ class Loader:
 
     def _attempt(self, database: str, script: Iterator[bytes], look: Callable[[], None] = lambda: None) -> None:
         relaxed = Relaxed() if self.way.relaxed else None
+        if not self._knows_transaction_timeout:
+            script = without_transaction_timeout(script)
         if self.role is not None:
             self.put_off = PutOff(self.role.schemas)
             script = rewritten(script, self.put_off.rewrite)
@@ -352,15 +361,15 @@ def only_with_its_path(loader: Loader) -> str:
 
 
 def verdict_on(
-    error: LoadFailed, remedy: str, written: int, here: int, *, foreign: bool, lacking: Sequence[str] = ()
+    error: LoadFailed, remedy: str, dumped: int, here: int, *, foreign: bool, lacking: Sequence[str] = ()
 ) -> tuple[Verdict, str]:
-    """Return a drill's verdict, and why, on a file of pg_dump `written` that PostgreSQL `here` did not accept.
+    """Return a drill's verdict, and why, on a dump of PostgreSQL `dumped` that PostgreSQL `here` did not accept.
 
-    It is "unknown" unless the file is certainly the cause. `written` is 0 if unknown. A file with our manifest is what
+    It is "unknown" unless the file is certainly the cause. `dumped` is 0 if unknown. A file with our manifest is what
     was written, so it is never "damaged". `lacking` are settings of its database that could not be used there: they may
     be why `money` or a check rejects a value.
     """
-    other_version = written not in (0, here)
+    other_version = dumped not in (0, here)
     if lacking and not foreign and (_BAD_DATA.match(error.sqlstate) or error.sqlstate in constraints.VIOLATIONS):
         why = f"The drill was inconclusive, because its server has other settings: {error.said}."
         return "unknown", " ".join([why, *lacking])
@@ -371,8 +380,8 @@ def verdict_on(
         return "damaged", error.message
     if other_version:
         return "unknown", (
-            f"The file was written by pg_dump {written}, and PostgreSQL {here} rejects part of it: {error.said}. "
-            f"This does not mean that the file is damaged: drill or restore it in PostgreSQL {written}."
+            f"The file is a dump of PostgreSQL {dumped}, and PostgreSQL {here} rejects part of it: {error.said}. "
+            f"This does not mean that the file is damaged: drill or restore it in PostgreSQL {dumped}."
         )
     if _DEFINITE.match(error.sqlstate):
         why = f"The file is intact, but the server rejects part of it: {error.said}."

@@ -220,8 +220,7 @@ def require_database(context: BackupContext, session: Session) -> None:
     names = pg.databases(session, sizes=False).keys() - {"template0", "template1"}
     if context.database not in names:
         there = nearest(context.database, names)
-        missing = identifier(context.database)
-        raise DatabaseMissing(f"There is no database {missing} on the server. There are: {there}.")
+        raise DatabaseMissing(f"There is no database {identifier(context.database)} on the server. There are: {there}.")
 
 
 def maintenance_session(context: BackupContext, progress: Progress) -> Session:
@@ -310,9 +309,8 @@ def _settle_what_was_left(context: BackupContext, session: Session, journal: Jou
     where = journal.container or "a local server"
     what = f"A restore of {journal.source} as {journal.database} in {where} was interrupted"
     same_cluster = pg.server_facts(session).system_identifier == journal.system_identifier
-    is_here = same_cluster and any(
-        facts.oid == journal.incoming_oid for facts in pg.databases(session, sizes=False).values()
-    )
+    oids = {facts.oid for facts in pg.databases(session, sizes=False).values()}
+    is_here = same_cluster and journal.incoming_oid in oids
     if not is_here and (journal.container, journal.database) != (context.container_info.container, context.database):
         if restoring:
             raise RestoreInterrupted(

@@ -126,7 +126,7 @@ def wait_until_ready(context: BackupContext, progress: Progress) -> None:
             raise _does_not_come_up(
                 context, container_info, f"its container is {container_info.state}, and did not keep running"
             )
-        ready, said, rejects = _is_ready(context)
+        ready, said, rejects, _ = _is_ready(context)
         if ready and (container_info.health != "starting" or waited > HEALTH_SECONDS):
             return
         given_up = not rejects and (container_info.health == "unhealthy" or waited > SILENT_SECONDS)

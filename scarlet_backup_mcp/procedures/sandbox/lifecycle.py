@@ -334,7 +334,7 @@ def _wait_until_ready(server: Server, container: containers.SandboxContainer, wh
     while True:
         progress.check()
         try:
-            ready, said, _ = server.ready()
+            ready, said, *_ = server.ready()
         except HostError as error:
             ready, said = False, error.message
         if ready:
