@@ -12,12 +12,14 @@ import click
 from ..clients.change import Change, apply, propose, propose_removal
 from ..clients.entry import entry_for
 from ..clients.known import KEYS, clients
-from ..errors import ClientFileError
+from ..errors import BackupToolError, ClientFileError
+from ..limits import within
 from ..models.setup import SetupCheck
-from ..procedures.context import BackupContext
+from ..procedures.context import ENGINE_SECONDS, BackupContext
 from ..procedures.doctor import doctor
 from ..progress import Progress
 from ..redaction import printable, printable_json
+from ..settings import Settings
 from .bar import PipedProgress
 from .command import Command
 from .common_options import output_options, serving_options, settings_options
@@ -65,6 +67,8 @@ def init_(keys: tuple[str, ...], workspace: Path, remove: bool, yes: bool, **com
             for client in clients(workspace.resolve(), os.environ)
             if client.key in keys or (not keys and (client.there or remove))
         ]
+        if not remove:
+            _show_server(settings)
         changes: list[Change] = []
         for client in found:
             if remove:
@@ -88,6 +92,17 @@ def init_(keys: tuple[str, ...], workspace: Path, remove: bool, yes: bool, **com
                 click.echo("Restart the clients, or reload their MCP servers, so that they see it.")
             by_hand += failed
     sys.exit(BAD if by_hand or not found else 0)
+
+
+def _show_server(settings: Settings) -> None:
+    """Say which server these settings lead to, or why to none: a client would find it out only later."""
+    with BackupContext(settings) as context:
+        try:
+            if settings.via == "docker":
+                within(ENGINE_SECONDS, lambda: context.container_info)
+            click.echo(printable(f"With these settings: {context.about}."))
+        except BackupToolError as error:
+            print_on_stderr(as_used(f"With these settings no server is found yet: {error.message} {error.remedy}"))
 
 
 def _line(check: SetupCheck) -> str:

@@ -28,7 +28,7 @@ from ..settings import Settings
 from ..store import remembered
 from ..store.directory import BackupDirectory
 from .connection import connection_of
-from .found_names import Named, database_in, database_on, user_in
+from .found_names import Named, database_in, database_on, listening, user_in
 
 TAG = "scarlet-backup-mcp"
 _LABELS = {"service": SERVICE, "project": PROJECT}
@@ -74,9 +74,13 @@ class BackupContext:
         """Where it runs, as it was when first looked at. Raises HostError."""
         return self.host.container_info()
 
-    @cached_property
+    @property
     def known_container_info(self) -> ContainerInfo | None:
-        """`container_info`, or None when it can't be told soon."""
+        """`container_info`, or None when it can't be told soon. It is waited for once."""
+        return self.__dict__.get("container_info") or self._container_info_soon
+
+    @cached_property
+    def _container_info_soon(self) -> ContainerInfo | None:
         try:
             return within(ENGINE_SECONDS, lambda: self.container_info)
         except BackupToolError:
@@ -90,12 +94,20 @@ class BackupContext:
     @property
     def found_database(self) -> Named:
         """The database that is meant, and why. Once its container is known it stays the same."""
-        if self._database is None and (info := self.__dict__.get("container_info") or self.known_container_info):
-            self._database = self._find_database(info) or self._default_database
-        return self._database or self._default_database
+        if self._database is None and (info := self.known_container_info):
+            if named := self._database_in_container(info) or self._database_on_server(info):
+                remembered.remember_found(self.place, remembered.Found(info.container or "", named.value))
+            self._database = named or self._database_known
+        return self._database or self._database_known
 
     @property
-    def _default_database(self) -> Named:
+    def _database_known(self) -> Named:
+        """The database as far as it is known without asking its server."""
+        info, last = self.__dict__.get("container_info"), remembered.recall_found(self.place)
+        if info is not None and (named := self._database or self._database_in_container(info)):
+            return named
+        if last and (info is None or info.container == last.container):
+            return Named(last.database, "found last time")
         return Named(self.settings.database, "the default")
 
     @cached_property
@@ -122,7 +134,7 @@ class BackupContext:
         except BackupDirUnknown:  # a look at the server needs none
             tag = TAG
         info = self.container_info if self.settings.via == "docker" else None
-        where = Whereabouts(self.host, info.data_directory, _listening(info)) if info else Whereabouts(self.host, None)
+        where = Whereabouts(self.host, info.data_directory, listening(info)) if info else Whereabouts(self.host, None)
         return Server(self.host, self.found_user.value, self._passwords, tag, where)
 
     @property
@@ -156,9 +168,9 @@ class BackupContext:
                 return identity.via == "local"
             by_name = self._named_container or not self._named_labels
             by_project = not self._named_container
-            return (by_name and identity.container == settings.container) or (
-                by_project and identity.project == settings.project
-            )
+            last = remembered.recall_found(self.place)
+            names = {settings.container, last.container} if last else {settings.container}
+            return (by_name and identity.container in names) or (by_project and identity.project == settings.project)
         if known.kind == "local":
             return identity.via == "local"
         return known.container == identity.container or (
@@ -193,29 +205,6 @@ class BackupContext:
         if password_file.VARIABLE in os.environ:
             return "_passwords" in self.__dict__
         return "container_info" in self.__dict__ and "POSTGRES_PASSWORD_FILE" not in self.container_info.environment
-
-    @property
-    def found(self) -> dict[str, str]:
-        """What no setting names, and why it is this."""
-        info = self.known_container_info
-        if self.settings.via == "local" or info is None:
-            return {}
-        found: dict[str, Named] = {"database": self.found_database}
-        with suppress(HostError):
-            found["user"] = self.found_user
-        if not self._named_container:
-            by = "Compose's labels" if info.container != self.settings.container else "the default"
-            why = "the only one that runs PostgreSQL" if info.only_candidate else by
-            found["container"] = Named(info.container or "", why)
-        why = "PGDATA of the container" if "PGDATA" in info.environment else "the default"
-        why = "the container's command" if "data_directory" in info.server_options else why
-        found["data_directory"] = Named(info.data_directory or "", why)
-        with suppress(HostError):
-            port = self.server.where.environment().get("PGPORT", "")
-            why = "PGPORT of the container" if port == info.environment.get("PGPORT") else "postmaster.pid"
-            why = "the container's command" if port == info.server_options.get("port") else why
-            found["port"] = Named(port, why if port and self.settings.port is None else "")
-        return {name: str(named) for name, named in found.items() if named.why}
 
     def describe(self) -> str:
         """Describe the server without secrets: its container with what it belongs to, or its address."""
@@ -283,15 +272,25 @@ class BackupContext:
 
     # --------------------------------------------------------------------------------------------------------------
 
-    def _find_database(self, info: ContainerInfo) -> Named | None:
+    def _database_in_container(self, info: ContainerInfo) -> Named | None:
         try:
-            if found := database_in(info.environment, self._read):
-                return found
-            if info.state != "running":
-                return None
-            return database_on(self.server, self.settings.database, self.settings.integrity_table)
+            return database_in(info.environment, self._read)
         except HostError:
             return None
+
+    def _database_on_server(self, info: ContainerInfo) -> Named | None:
+        if info.state != "running":
+            return None
+        with suppress(HostError):
+            return database_on(self.server, self.settings.database, self.settings.integrity_table)
+        return None
+
+    @property
+    def place(self) -> str:
+        """What tells this set-up from others of this machine while its container is unknown."""
+        with suppress(HostError):
+            return f"{self._sought_where}, in {self.settings.dir}"
+        return ""
 
     def _read(self, file: str) -> str:
         """Read a file of the container, such as a secret's; "" if it can't be. Raises HostError if nothing can."""
@@ -310,8 +309,7 @@ class BackupContext:
         """Look up the container, or localhost, in the password file that PGPASSFILE names."""
         if not (named := os.environ.get(password_file.VARIABLE)):
             return None
-        port, user = str(self.settings.port or 5432), self.found_user.value
-        database = (self._database or self._default_database).value  # which is perhaps found with this password
+        port, user, database = str(self.settings.port or 5432), self.found_user.value, self._database_known.value
         hosts = (self.container_info.container or "", "localhost")
         passwords = (password_file.password(Path(named), host, port, database, user) for host in hosts)
         return next(filter(None, passwords), None)
@@ -351,13 +349,6 @@ class BackupContext:
         found = f"{container_info.project or ''}/{container_info.container}"
         remembered.remember(self._sought_where, found, directory / "backups")
         return directory / "backups"
-
-
-def _listening(info: ContainerInfo) -> dict[str, str]:
-    """Return PGHOST and PGPORT by the container's command and environment, as far as they say it."""
-    directory, _, _ = info.server_options.get("unix_socket_directories", "").partition(",")
-    port = info.server_options.get("port") or info.environment.get("PGPORT", "")
-    return {name: value for name, value in (("PGHOST", directory.strip()), ("PGPORT", port)) if value}
 
 
 def _password_as_written(dsn: str) -> str:

@@ -103,7 +103,8 @@ def _container(context: BackupContext, report: _Report) -> ContainerInfo | None:
         remedy = "Read `docker compose logs postgres`."
         report.add("warn", "container", f"{info.container} runs, but is {info.health}.", remedy)
     else:
-        report.add("ok", "container", f"{info.container} runs ({info.image}).")
+        only = ", the only PostgreSQL" if info.only_candidate else ""
+        report.add("ok", "container", f"{info.container} runs ({info.image}{only}).")
     return info
 
 
@@ -124,7 +125,9 @@ def _server(context: BackupContext, report: _Report, progress: Progress) -> int 
         else:
             rows = counting.count_table(context.server, name, table).rows
             if rows:
-                report.add("ok", "database", f"{name} on PostgreSQL {version}; {table}: {rows:,}.")
+                report.add(
+                    "ok", "database", f"{context.found_database.in_brief} on PostgreSQL {version}; {table}: {rows:,}."
+                )
             else:
                 what = f"has no table {table}" if rows is None else f"has nothing in {table}"
                 remedy = "`scarlet-backup-mcp integrity` says more; if that is not intended, restore a backup."

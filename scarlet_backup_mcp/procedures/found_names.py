@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..errors import BackupToolError
+from ..hosts import ContainerInfo
 from ..postgres.server.counting import find
 from ..postgres.server.databases import USUAL, first_session
 from ..postgres.server.session import OWN_SEARCH_PATH, Server
@@ -58,6 +59,13 @@ def database_on(server: Server, default: str, table: str) -> Named | None:
     except BackupToolError:
         return None
     return Named(having[0], f"the only one with a table {table}") if len(having) == 1 else None
+
+
+def listening(info: ContainerInfo) -> dict[str, str]:
+    """Return PGHOST and PGPORT by the container's command and environment, as far as they say it."""
+    directory, _, _ = info.server_options.get("unix_socket_directories", "").partition(",")
+    port = info.server_options.get("port") or info.environment.get("PGPORT", "")
+    return {name: value for name, value in (("PGHOST", directory.strip()), ("PGPORT", port)) if value}
 
 
 def _has(server: Server, database: str, table: str) -> bool:

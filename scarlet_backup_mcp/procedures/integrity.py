@@ -13,6 +13,7 @@ from ..postgres.server import catalogue as pg
 from ..postgres.server import counting, programs
 from ..progress import Progress
 from .context import BackupContext
+from .findings import findings
 from .gate import ON_A_STANDBY, gate
 from .listing import WEEK, list_backups, no_success, remedy_of
 from .loss import Loss, loss
@@ -97,7 +98,7 @@ def db_integrity(context: BackupContext, progress: Progress) -> Integrity:
         healthy=not any(finding.severity == "error" for finding in inspection.findings),
         database=context.database,
         server=context.about,
-        found=context.found,
+        found=findings(context),
         agents=inspection.agents,
         via=context.settings.via,
         container=container_info.container if container_info else None,

@@ -1,9 +1,11 @@
-"""Remember each container's backup directory, so that backups are found while its engine does not answer."""
+"""Remember each container's backup directory, and what was found without being named, so that backups are found while
+its engine does not answer."""
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,21 @@ FILE = "directories.json"
 _FILE = TypeAdapter(dict[str, Any])
 
 
+@dataclass(frozen=True)
+class Found:
+    """The names of a container and of a database that no setting named."""
+
+    container: str
+    database: str
+
+
+_FOUND = TypeAdapter(Found)
+
+
 def remember(sought: str, found: str, directory: Path) -> None:
     """Keep the directory of the container `found`, for calls that look for one by the same words (`sought`), in the
     user's state directory. Failing to is not an error."""
-    known, key = _read(), f"{sought} -> {found}"
-    entry = {"sought": sought, "directory": str(directory)}
-    if known.get(key) != entry:
-        with suppress(OSError, StoreError):
-            state = user_state_path("scarlet-backup-mcp", appauthor=False, ensure_exists=True)
-            write_atomically(state / FILE, json.dumps({**known, key: entry}, indent=1).encode())
+    _keep(f"{sought} -> {found}", {"sought": sought, "directory": str(directory)})
 
 
 def recall(sought: str) -> Path | None:
@@ -40,6 +48,27 @@ def recall(sought: str) -> Path | None:
             case _:  # of another version
                 continue
     return there.pop() if len(there) == 1 else None
+
+
+def remember_found(place: str, found: Found) -> None:
+    """Keep what was found at a place. Failing to is not an error."""
+    _keep(f"found: {place}", asdict(found))
+
+
+def recall_found(place: str) -> Found | None:
+    """Return what was found there last; None if nothing is known."""
+    try:
+        return _FOUND.validate_python(_read().get(f"found: {place}"))
+    except ValidationError:
+        return None
+
+
+def _keep(name: str, value: dict[str, str]) -> None:
+    known = _read()
+    if known.get(name) != value:
+        with suppress(OSError, StoreError):
+            state = user_state_path("scarlet-backup-mcp", appauthor=False, ensure_exists=True)
+            write_atomically(state / FILE, json.dumps({**known, name: value}, indent=1).encode())
 
 
 def _read() -> dict[str, Any]:

@@ -74,6 +74,14 @@ def test_init_and_its_undoing(setup: CommandLine, home: Path) -> None:
     assert not (home / ".cursor" / "mcp.json").exists()
 
 
+def test_init_says_which_server_the_settings_lead_to(setup: CommandLine, doctor: CommandLine) -> None:
+    none = setup.run("init", "--yes", DOCKER_HOST="unix:///nowhere/dead.sock")
+    assert none.returncode == 0
+    assert "With these settings no server is found yet: " in none.stderr
+    assert "With these settings: database " in doctor.run("init", "--yes").stdout
+    assert "With these settings" not in doctor.run("init", "--remove", "--yes").stdout
+
+
 def test_init_for_named_clients_only(setup: CommandLine, home: Path) -> None:
     done = setup.run("init", "--yes", "--client", "vscode", "--workspace", str(home / ".."))
     assert done.returncode == 0, done.stderr

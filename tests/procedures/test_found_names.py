@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import secrets
+from pathlib import Path
 
 import pytest
 
 from scarlet_backup_mcp.procedures.context import BackupContext
+from scarlet_backup_mcp.procedures.findings import findings
 from scarlet_backup_mcp.procedures.found_names import Named, database_in, database_on, user_in
 from scarlet_backup_mcp.settings import load_settings
+from scarlet_backup_mcp.store.remembered import Found, remember_found
 
 from ..helpers.drill import Databases
+from ..helpers.store import Made
 
 FILES = {"/run/secrets/user": "app", "/run/secrets/database": "mind"}
 
@@ -70,6 +74,36 @@ def test_a_server_is_asked_if_its_container_names_no_database(databases: Databas
 def test_with_a_connection_string_nothing_is_found(databases: Databases) -> None:
     settings = databases.make()
     with BackupContext(settings) as context:
-        assert (context.found_database, context.found) == (Named(settings.database), {})
+        assert (context.found_database, findings(context)) == (Named(settings.database), {})
     with BackupContext(load_settings(via="local", dsn="postgresql://app@127.0.0.1:1/mind")) as context:
         assert (context.found_database, context.found_user) == (Named("mind"), Named("app"))
+
+
+@pytest.fixture
+def without_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/dead.sock")
+
+
+def test_what_was_found_is_known_while_the_engine_does_not_answer(
+    without_engine: None, made: Made, tmp_path: Path
+) -> None:
+    """Backups of what was found at that directory are ours, and those of another container are not."""
+    with BackupContext(made.shelf.settings) as context:
+        manifest = context.directory.manifest_head(made.plain)
+    assert manifest is not None
+    assert manifest.identity is not None
+    of = {"via": "docker", "container": "letta-letta_db-1", "project": "letta", "database": "mind"}
+    manifest = manifest.model_copy(update={"identity": manifest.identity.model_copy(update=of)})
+    settings = load_settings(dir=tmp_path)
+    with BackupContext(settings) as context:
+        assert (context.database, context.is_ours(manifest)) == ("letta", False)
+        remember_found(context.place, Found("letta-letta_db-1", "mind"))
+    for given, database, ours in (
+        (settings, "mind", True),
+        (load_settings(dir=tmp_path, database="letta"), "letta", False),
+        (load_settings(dir=tmp_path, container="another"), "letta", False),
+        (load_settings(dir=tmp_path / "another"), "letta", False),
+    ):
+        with BackupContext(given) as context:
+            assert (context.database, context.is_ours(manifest)) == (database, ours)
