@@ -211,7 +211,8 @@ def test_backup_of_a_higher_version_is_listed_as_that(tmp_path: Path) -> None:
 @pytest.mark.parametrize("level", ["quick", "full", "drill"])
 @pytest.mark.parametrize("name", [SQL, VOLUME])
 def test_verification_of_a_higher_version_is_refused(level: Any, name: str, tmp_path: Path) -> None:
-    here = shelf_of("newer-version", tmp_path, **({"via": "docker"} if name == VOLUME else {}))
+    given: dict[str, Any] = {"via": "docker", "dsn": None} if name == VOLUME else {}
+    here = shelf_of("newer-version", tmp_path, **given)
     before = contents(here.directory)
     with pytest.raises(NewerVersion, match="newer version of this tool") as raised:
         here.verify(name, level)
