@@ -100,7 +100,9 @@ def test_init_shows_what_to_do_by_hand(setup: CommandLine, home: Path) -> None:
 
 
 def test_init_writes_no_password(setup: CommandLine, home: Path) -> None:
-    done = setup.run("init", "--yes", "--via", "local", "--dsn", "postgresql://u:hidden-word@h/letta", "--database", "letta")
+    done = setup.run(
+        "init", "--yes", "--via", "local", "--dsn", "postgresql://u:hidden-word@h/letta", "--database", "letta"
+    )
     assert done.returncode == 2
     assert "holds a password" in done.stderr
     assert "hidden-word" not in done.stdout + done.stderr
