@@ -13,7 +13,7 @@ import pytest
 from scarlet_backup_mcp import errors
 from scarlet_backup_mcp.errors import BackupToolError
 from scarlet_backup_mcp.server.tools import create_server
-from scarlet_backup_mcp.settings import PREFIX, Settings, load_settings
+from scarlet_backup_mcp.settings import PREFIX, SECRET, Settings, load_settings
 
 from .conftest import PROJECT_ROOT
 
@@ -39,7 +39,8 @@ def test_settings() -> None:
         yield "variable", "option", "default", "meaning"
         for name, field in Settings.model_fields.items():
             default = "none" if field.default is None else f"`{field.default}`"
-            yield f"`{PREFIX}{name.upper()}`", f"`--{name.replace('_', '-')}`", default, field.description or ""
+            option = "" if name in SECRET else f"`--{name.replace('_', '-')}`"
+            yield f"`{PREFIX}{name.upper()}`", option, default, field.description or ""
 
     compare("settings.md", rows())
 

@@ -14,6 +14,11 @@ from ..progress import Progress
 
 CHUNK = 1 << 20
 """Bytes to move at a time."""
+NO_PROCESS = (
+    "If the container limits its processes or memory (`pids_limit`, `mem_limit`), raise that limit. Else its image has "
+    "no shell: set SCARLET_BACKUP_VIA=local."
+)
+"""What to do where the container runtime can't start a process."""
 POLL = 0.25
 """Seconds between two checks for cancellation while a program is silent."""
 
@@ -324,7 +329,9 @@ def missing_program(argv: Sequence[str], ended: Exit) -> ProgramMissing | None:
     """
     if ended.code not in (126, 127):
         return None
-    return ProgramMissing(f"{argv[0]} could not be started: {ended.stderr.strip() or f'exit code {ended.code}'}.")
+    said = ended.stderr.strip() or f"exit code {ended.code}"
+    no_shell = "exec failed" in said  # the container runtime's own words: not even the shell before it was started
+    return ProgramMissing(f"{argv[0]} could not be started: {said}.", NO_PROCESS if no_shell else None)
 
 
 def free_bytes_of(directory: Path) -> int | None:

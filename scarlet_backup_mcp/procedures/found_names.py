@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..errors import BackupToolError
 from ..hosts import ContainerInfo
 from ..postgres.server.counting import find
-from ..postgres.server.databases import USUAL, first_session
+from ..postgres.server.databases import USUAL, connectable, first_session
 from ..postgres.server.session import OWN_SEARCH_PATH, Server
 
 OF_CONTAINER = " of the container"
@@ -51,8 +51,7 @@ def database_on(server: Server, default: str, table: str) -> Named | None:
     with that table; None if there is none, or several, or the server does not answer."""
     try:
         with first_session(server, [*USUAL, default]) as session:
-            rows = session.rows("SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate")
-        names = [str(row["datname"]) for row in rows]
+            names = connectable(session)
         if default in names:
             return Named(default, "the default")
         having = [name for name in names if not _DERIVED.fullmatch(name) and _has(server, name, table)]

@@ -4,6 +4,7 @@ its engine does not answer."""
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ def recall(sought: str) -> Path | None:
     there: set[Path] = set()
     for entry in _read().values():
         match entry:
-            case {"sought": str(words), "directory": str(directory)} if words == sought and Path(directory).is_dir():
+            case {"sought": str(words), "directory": str(directory)} if words == sought and os.path.isdir(directory):
                 there.add(Path(directory))
             case _:  # of another version
                 continue

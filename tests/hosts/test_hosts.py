@@ -348,7 +348,10 @@ def test_without_a_shell_the_runtimes_words_are_the_errors(docker: Any, box: str
     output = bytearray()
     ended = run(host, ["true"], sink=output.extend)
     assert ended.code in (126, 127)
-    assert '"sh"' in str(missing_program(["true"], ended))
+    error = missing_program(["true"], ended)
+    assert error is not None
+    assert '"sh"' in error.message
+    assert "`pids_limit`" in error.remedy
     assert not output
 
 

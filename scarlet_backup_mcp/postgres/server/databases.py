@@ -57,6 +57,12 @@ def first_session(server: Server, names: Sequence[str], progress: Progress | Non
     return session_in(server, names[-1], progress)
 
 
+def connectable(session: Session) -> list[str]:
+    """List the databases that accept connections, templates left out."""
+    rows = session.rows("SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate")
+    return [str(row["datname"]) for row in rows]
+
+
 def advisory_lock(session: Session) -> bool:
     """Try to take the server's restore lock, which is held until the session ends."""
     return session.rows(f"SELECT pg_try_advisory_lock({ADVISORY_KEY}) AS held")[0]["held"]
