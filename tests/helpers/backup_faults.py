@@ -169,7 +169,7 @@ class Box:
 
     @contextmanager
     def pg_dump_is(self, script: str) -> Generator[None]:
-        """A shell script stands before the real pg_dump in PATH; in it $REAL is the real one, which tells its version."""
+        """A shell script stands before the real pg_dump in PATH, but not for its version; $REAL is the real one."""
         version = '[ "$1" != --version ] || exec $REAL --version'
         text = f"#!/bin/sh\nREAL={REAL_PG_DUMP}\n{version}\n{script}\n"
         self.sh("cat > /usr/local/bin/pg_dump && chmod 755 /usr/local/bin/pg_dump", stdin=text)

@@ -72,9 +72,11 @@ def sprung(box: Box) -> set[str]:
 
 
 def sent(box: Box) -> list[str]:
-    """Every statement that the tools, and pg_dump for them, have sent to the hostile database so far."""
+    """Every statement that the tools, and pg_dump for them, have sent to the hostile database so far. The log shows
+    those that count rows as they are sent, several in a message."""
     log = subprocess.run(["docker", "logs", box.name], capture_output=True, text=True, timeout=60, check=True)
-    return [" ".join(found.split()) for found in _STATEMENT.findall(log.stderr)]
+    messages = [" ".join(found.split()) for found in _STATEMENT.findall(log.stderr)]
+    return [statement for message in messages for statement in re.split(" ; (?=COPY )", message)]
 
 
 def take(context: BackupContext, kind: Kind = "sql") -> Backup:

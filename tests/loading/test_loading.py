@@ -341,8 +341,9 @@ def test_what_an_older_server_rejects_says_nothing_about_the_backup(
     def is_older(version: str, server_version_num: int) -> bool:
         return True
 
+    name = take(settings).name
     monkeypatch.setattr(programs, "is_older", is_older)
-    found = drill(settings, take(settings).name)
+    found = drill(settings, name)
     assert (verdict(found), found.proved) == (("unknown", None), None)
     assert found.drill is not None
     assert ". An older one, " in found.drill.detail
