@@ -179,16 +179,20 @@ def names(listed: str | None) -> list[str]:
 
 
 def load_settings(**options: Any) -> Settings:
-    """Read the settings from the environment, overridden by the `options` that are not None. Raises ConfigurationError,
-    naming each wrong variable, its value and what is allowed."""
+    """Read the settings from the environment, overridden by the `options` that are not None. An option via=docker also
+    overrides a DSN of the environment. Raises ConfigurationError, naming each wrong variable, its value and what is
+    allowed."""
     names = {PREFIX + name.upper() for name in Settings.model_fields}
     if unknown := sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in names):
         raise ConfigurationError(
             f"There is no setting {', '.join(unknown)}.",
             f"Correct or unset it. The settings are {', '.join(sorted(names))}.",
         )
+    given = {name: value for name, value in options.items() if value is not None}
+    if given.get("via") == "docker":
+        given.setdefault("dsn", None)
     try:
-        return Settings(**{name: value for name, value in options.items() if value is not None})
+        return Settings(**given)
     except ValidationError as error:
         raise ConfigurationError("; ".join(_explain(dict(problem)) for problem in error.errors())) from None
 

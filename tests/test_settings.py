@@ -125,6 +125,11 @@ def test_option_overrides_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_option_mends_a_wrong_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCARLET_BACKUP_VIA", "ssh")
     assert load_settings(via="docker").via == "docker"
+    monkeypatch.setenv("SCARLET_BACKUP_VIA", "local")
+    monkeypatch.setenv("SCARLET_BACKUP_DSN", "postgresql://h/d")
+    assert load_settings(via="docker").dsn is None
+    with pytest.raises(ConfigurationError, match="only via=local uses a DSN"):
+        load_settings(via="docker", dsn="postgresql://h/d")
 
 
 def test_home_directory_is_filled_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
