@@ -78,7 +78,7 @@ def swap(
 
 def _comments(context: BackupContext, guard: Session, work: Staged, undo: str | None) -> dict[str, str | None]:
     """Return the comments that change with the swap, by the databases' names after it."""
-    found = pg.databases(guard)
+    found = pg.databases(guard, sizes=False)
     now = {context.database: found[work.staging].comment}
     if undo is not None:
         now[undo] = found[context.database].comment
