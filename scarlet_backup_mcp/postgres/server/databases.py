@@ -292,8 +292,8 @@ def swap(
     names. Returns the `time.monotonic()` of its start. Both sessions are in another database. The first rename takes
     the database's lock, so that new connections queue; meanwhile the second session keeps ending existing connections.
     To end them first and rename afterwards fails if clients reconnect ("is being accessed by other users", seen on
-    15.20). Queued clients get the error that there is no such database, because they have already looked up the old one
-    (`InitPostgres` in postinit.c). Raises RestoreFailed, naming who is in the way.
+    15.20). Queued clients get the error that there is no such database, because they have already looked up the old
+    one (`InitPostgres` in postinit.c). Raises RestoreFailed, naming who is in the way.
     """
     try:
         oids = [oid(ending, name) for name in (database, staging) if undo is not None or name == staging]
