@@ -97,7 +97,7 @@ def test_no_time_of_day_is_refused(at: str) -> None:
 @pytest.mark.parametrize("directory", ["/x\ny", "/x\x1by", "/x\udcff"])
 @POSIX
 def test_what_no_scheduler_takes_is_refused(directory: str) -> None:
-    with pytest.raises(ConfigurationError, match="control character|not UTF-8"):
+    with pytest.raises(ConfigurationError, match=r"control character|not UTF-8"):
         job_for(load_settings(dir=directory), "daily", "03:00")
 
 
