@@ -25,6 +25,7 @@ _PROTOCOL, _SSL_REQUEST = 196608, 80877103
 _OK, _CLEAR_TEXT, _MD5, _SASL, _SASL_CONTINUE, _SASL_FINAL = 0, 3, 5, 10, 11, 12
 _SCRAM = b"SCRAM-SHA-256"
 _LONGEST = 1 << 20
+_NO_POSTGRES = "what answers is no PostgreSQL server"
 T = TypeVar("T")
 
 
@@ -63,7 +64,10 @@ def ask(
             return Answer("untrusted", message=error.verify_message)
     packed = b"".join(f"{key}\0{value}\0".encode() for key, value in parameters.items()) + b"\0"
     stream.send(struct.pack("!ii", len(packed) + 8, _PROTOCOL) + packed)
-    return _Conversation(stream, parameters["user"], password).answer()
+    try:
+        return _Conversation(stream, parameters["user"], password).answer()
+    except (ValueError, LookupError, struct.error) as error:
+        raise OSError(_NO_POSTGRES) from error
 
 
 class _Encrypted:
@@ -148,7 +152,7 @@ class _Conversation:
         kind = self._take(1)
         length = struct.unpack("!i", self._take(4))[0] - 4
         if not 0 <= length <= _LONGEST:
-            raise OSError("what answers is no PostgreSQL server")
+            raise OSError(_NO_POSTGRES)
         return kind, self._take(length)
 
     def _take(self, count: int) -> bytes:
