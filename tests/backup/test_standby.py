@@ -43,9 +43,9 @@ def standby(embedded: EmbeddedServer) -> Iterator[Standby]:
 
 @pytest.fixture
 def settings(local_database: LocalDatabase, standby: Standby, tmp_path: Path) -> Settings:
-    """Of a database that the standby has received."""
+    """Of a database that the standby has received, with commits that the primary has not written to its disk yet."""
     with psycopg.connect(local_database.server.dsn(), autocommit=True) as primary:
-        written = primary.execute("SELECT pg_current_wal_lsn()").fetchone()
+        written = primary.execute("SELECT pg_current_wal_insert_lsn()").fetchone()
     assert written is not None
     with psycopg.connect(standby.dsn(), autocommit=True) as receiving:
         received = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
