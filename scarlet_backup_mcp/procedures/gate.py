@@ -110,8 +110,7 @@ def _against_the_file(context: BackupContext, item: BackupRecord[ManifestHead]) 
     elif item.state == "unreadable":
         found += [records.unread([item]), BackupUnreadable.default_remedy]
     elif item.state != "good":
-        verify = "verify it."
-        found.append(f"{item.name} is {item.state}{f' ({item.detail})' if item.detail else ''}: {verify}")
+        found.append(f"{item.name} is {item.state}{f' ({item.detail})' if item.detail else ''}: verify it.")
     if context.settings.gate_level == "proved" and item.proved_at is None and item.state not in _AFTER_A_DRILL:
         found.append(f"{NOT_PROVED} No restore drill has proved {item.name}: {proved_definitions.HOW}")
     if manifest.shrunk:

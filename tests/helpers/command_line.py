@@ -43,6 +43,8 @@ posix_only = pytest.mark.skipif(sys.platform == "win32", reason="terminals and s
 class CommandLine:
     """`python -m scarlet_backup_mcp` with these settings, run elsewhere than in the project."""
 
+    command: Sequence[str] = (sys.executable, "-m", "scarlet_backup_mcp")
+
     def __init__(self, settings: Settings, directory: Path) -> None:
         self.directory = directory
         self.environment = environment_of(settings) | {"TERM": "xterm", "COLUMNS": "200", "LINES": "50"}
@@ -50,7 +52,7 @@ class CommandLine:
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """With pipes, to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "scarlet_backup_mcp", *arguments],
+            [*self.command, *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -41,14 +40,4 @@ def open_again(path: Path) -> None:
 class Ordinary(CommandLine):
     """The command line as somebody whom permission bits stop."""
 
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*WITHOUT_RIGHTS, sys.executable, "-m", "scarlet_backup_mcp", *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            env=self.environment | environment,
-            cwd=self.directory,
-            timeout=60,
-            check=False,
-        )
+    command = (*WITHOUT_RIGHTS, *CommandLine.command)
