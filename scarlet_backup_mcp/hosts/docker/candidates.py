@@ -17,7 +17,7 @@ _SHORT = {"D": "data_directory", "p": "port", "k": "unix_socket_directories"}
 _SETTING = re.compile(r"([\w.-]+)=(.*)", re.DOTALL)
 
 
-def environment_of(found: Answer) -> dict[str, str]:
+def container_environment(found: Answer) -> dict[str, str]:
     """Return an inspected container's environment."""
     lines: Sequence[str] = found["Config"].get("Env") or []
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
@@ -42,7 +42,7 @@ def server_options(found: Answer) -> dict[str, str]:
 
 def data_directory(found: Answer) -> str:
     """Return where an inspected container's server keeps its data: by its command, its environment or the default."""
-    return server_options(found).get("data_directory") or environment_of(found).get("PGDATA") or DEFAULT_PGDATA
+    return server_options(found).get("data_directory") or container_environment(found).get("PGDATA") or DEFAULT_PGDATA
 
 
 def the_only_one(engine: Engine, labels: Mapping[str, str]) -> Answer | None:
@@ -81,7 +81,7 @@ def _runs_postgres(engine: Engine, found: Answer) -> bool:
     has an empty data directory."""
     if _server_words(found) is not None:
         return True
-    made_for_it = environment_of(found).keys() & {"PGDATA", "PG_MAJOR"}
+    made_for_it = container_environment(found).keys() & {"PGDATA", "PG_MAJOR"}
     return bool(made_for_it) and engine.has_file(found["Id"], f"{data_directory(found)}/PG_VERSION")
 
 

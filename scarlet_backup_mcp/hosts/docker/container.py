@@ -12,7 +12,7 @@ from typing import Literal
 from ...errors import ContainerMissing, ContainerNotRunning, ContainerPaused, HostError
 from ...nearest import nearest
 from .. import ContainerInfo, Dependent, Mount, run
-from .candidates import data_directory, environment_of, server_options, several, the_only_one
+from .candidates import container_environment, data_directory, server_options, several, the_only_one
 from .engine import DEFAULT_ADDRESS, Answer, Engine, EngineRefused, container_name, find_endpoint
 from .exec_stream import ExecProcess
 from .labels import DEPENDS_ON, ONEOFF, PROJECT, SERVICE, WORKING_DIR
@@ -86,7 +86,7 @@ class DockerHost:
             auto_remove=bool(found["HostConfig"].get("AutoRemove")),
             engine_local=endpoint.local,
             engine=None if endpoint.address == DEFAULT_ADDRESS else endpoint.address,
-            environment=environment_of(found),
+            environment=container_environment(found),
             server_options=server_options(found),
             only_candidate=self._only_candidate,
         )
@@ -185,7 +185,9 @@ class DockerHost:
         return self._container_id or self._pin(self._find())
 
     def _pin(self, found: Answer) -> str:
-        self._environment_names = tuple(name for name in environment_of(found) if _CLIENT_VARIABLE.fullmatch(name))
+        self._environment_names = tuple(
+            name for name in container_environment(found) if _CLIENT_VARIABLE.fullmatch(name)
+        )
         self._few_processes = 0 < (found["HostConfig"].get("PidsLimit") or 0) < PROCESSES_TO_PACK
         self._container_id = container_id = str(found["Id"])
         return container_id
