@@ -29,7 +29,6 @@ from ...postgres.server.recomputed import recomputed
 from ...progress import Progress
 from ...store.lock import patiently, writer_lock
 from ...store.names import SUFFIXES
-from ...store.reading import CompressionDamaged, FileReader, decompress
 from ...store.writing import PartialFile
 from .. import durations
 from ..call_notes import CallNotes
@@ -46,7 +45,7 @@ from . import cold_copy, volume_copy
 from .client_programs import require_pg_dump
 from .dump_errors import ConcurrentChange, locked
 from .report import Proof, outcome
-from .sql_dump import DumpWritten, Snapshot, compare_with_snapshot, stream, take_snapshot
+from .sql_dump import Snapshot, compare_with_snapshot, stream, take_snapshot
 
 ROOM = {"none": 1.2, "zstd": 0.6}
 """Free space required for a dump, in sizes of the database. A real Letta database of 427 MB dumps to 497 MB."""
@@ -175,7 +174,7 @@ def _dump(context: BackupContext, progress: Progress, order: Order) -> tuple[Man
             counts = compare_with_snapshot(context, session, snapshot, written.tables, progress)
             computed, unread = _recomputed(context, snapshot, progress)
         partial.finish()
-        read_back(partial, compression, written, progress)
+        recorded.read_back(partial, progress)
         refused = describe_refusals(written.refusals)
         if refused:
             written.warnings.append(f"`restore` will refuse to load this backup: {refused}.")
@@ -220,28 +219,6 @@ def _recomputed(
             f"or restore of this backup compares it. The backup is complete all the same: {error.message}"
         ]
     return found, []
-
-
-def read_back(partial: PartialFile, compression: Compression, written: DumpWritten, progress: Progress) -> None:
-    """Read the finished file back from the disk. Raises DumpFailed unless it holds the bytes that were written.
-
-    Everything that `full` checks was checked on these bytes while they were written. A zstd stream has a checksum of
-    what it unpacks to.
-    """
-    progress.stage(f"reading {partial.path.name}", partial.bytes)
-    raw, script_bytes = FileReader(partial.path, progress.report), 0
-    unpacked = True
-    try:
-        for chunk in decompress(iter(raw), compression):
-            script_bytes += len(chunk)
-    except CompressionDamaged:
-        unpacked = False
-    recorded.require_read_back(
-        partial,
-        ("its end", unpacked),
-        ("size", raw.bytes == partial.bytes and script_bytes == written.script_bytes),
-        ("SHA-256", raw.sha256 == partial.sha256),
-    )
 
 
 def _proof(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from ...errors import DumpIncomplete
-from ...hosts import run
+from ...hosts import Packed, run
 from ...models.common import Compression
 from ...models.manifest import Activity, DatabaseProperties, NotDumped, Role, TableData, rows_by_table
 from ...postgres.dump.definitions_digest import DefinitionsDigest, called_functions, definitions_sha256
@@ -15,7 +16,7 @@ from ...postgres.dump.digests import BlockDigests
 from ...postgres.dump.events import Handler, ScriptDamaged
 from ...postgres.dump.events import Target as CopyTarget
 from ...postgres.dump.meanings import meanings
-from ...postgres.dump.refusals import Refusal, Refusals, refused
+from ...postgres.dump.refusals import RULES_VERSION, Refusal, Refusals, refused
 from ...postgres.dump.script import ScriptReader
 from ...postgres.server import catalogue as pg
 from ...postgres.server import counting, programs, snapshots
@@ -23,7 +24,8 @@ from ...postgres.server.activity import activity
 from ...postgres.server.effective import UNPINNED, effective
 from ...postgres.server.session import Session
 from ...progress import Progress
-from ...store.reading import Compressor
+from ...store.reading import CompressionDamaged
+from ...store.storing import Storing
 from ...store.writing import PartialFile
 from .. import durations
 from ..catalog import recorded
@@ -94,6 +96,8 @@ class DumpWritten:
     pg_dump_version: str
     warnings: list[str]
     definitions_sha256: str | None = None
+    rules: int | None = None
+    """The manifest's."""
     refusals: list[Refusal] = field(default_factory=list[Refusal])
     """Statements that a restore would refuse."""
 
@@ -111,31 +115,34 @@ def stream(
     size = _size(snapshot)
     progress.stage("dumping", size or None, durations.of_dumping(size))
     digests, definitions, refusals = BlockDigests(), DefinitionsDigest(), Refusals()
-    shown = _DumpProgress(snapshot.tables, progress)
-    reader = ScriptReader(digests, definitions, refusals, shown)
-    compressor = Compressor(compression)
-    script_bytes = 0
-
-    def sink(chunk: bytes) -> None:
-        nonlocal script_bytes
-        script_bytes += len(chunk)
-        partial.write(compressor.compress(chunk))
-        reader.feed(chunk)
-
+    position = _Position(snapshot.tables)
+    reader = ScriptReader(digests, definitions, refusals, position)
     argv = programs.pg_dump(snapshot.properties.encoding, snapshot.name)
     environment = context.server.environment(context.database)
+    packed: Packed = "kept" if compression == "zstd" else True
     try:
-        ended = run(context.host, argv, env=environment, sink=sink, progress=progress, packed=True)
-        if ended.code != 0:
-            raise dump_error(context, ended, shown.position(snapshot))
-        partial.write(compressor.finish())
+        with Storing(partial, compression, reader.feed) as storing:
+
+            def sink(chunk: bytes) -> None:
+                storing.put(chunk)
+                progress.report(position.done, position.name)
+
+            ended = run(context.host, argv, env=environment, sink=sink, progress=progress, packed=packed)
+            if ended.code != 0:
+                with suppress(ScriptDamaged, CompressionDamaged):
+                    storing.finish()
+                raise dump_error(context, ended, position.reached(snapshot))
+            storing.finish()
         summary = reader.finish()
         refusals.ended()
     except ScriptDamaged as error:
         raise DumpIncomplete(f"pg_dump did not write a complete dump: line {error.line}: {error.message}.") from None
+    except CompressionDamaged as error:
+        raise DumpIncomplete(f"pg_dump's output was damaged on its way here: {error}.") from None
     if not (summary.header and summary.trailer):
         raise DumpIncomplete("pg_dump ended without an error, but before its closing line: the dump is incomplete.")
     tables = table_data(digests)
+    found = refused(refusals.found, foreign=False)
     role = next((role for role in snapshot.roles if role.name == context.server.user), None)
     filled = tables if snapshot.calls_functions else []
     return DumpWritten(
@@ -144,10 +151,11 @@ def stream(
         definitions_sha256=definitions_sha256(
             definitions.sha256, snapshot.properties, snapshot.schemas, role, snapshot.effective, filled
         ),
-        script_bytes=script_bytes,
+        script_bytes=summary.bytes,
         pg_dump_version=summary.pg_dump_version or "unknown",
         warnings=[f"pg_dump said: {line}" for line in ended.stderr.splitlines() if line.strip()],
-        refusals=refused(refusals.found, foreign=False),
+        rules=None if found else RULES_VERSION,
+        refusals=found,
     )
 
 
@@ -155,34 +163,34 @@ def _size(snapshot: Snapshot) -> int:
     return sum(table.bytes for table in snapshot.tables)
 
 
-class _DumpProgress(Handler):
-    """Report progress by table: the sizes of finished tables, and the bytes of the current one."""
+class _Position(Handler):
+    """How far the dump has come: `done` sums the sizes of finished tables and the bytes of the current one, `name`."""
 
-    def __init__(self, tables: list[pg.Table], progress: Progress) -> None:
+    def __init__(self, tables: list[pg.Table]) -> None:
         self._sizes = {(table.schema, table.name): table.bytes for table in tables}
-        self._progress = progress
-        self._done = self._present = self._size = self._rows = 0
-        self._name, self._target = "", CopyTarget("", "", ())
+        self._finished = self._present = self._size = self._rows = 0
+        self._target = CopyTarget("", "", ())
+        self.done, self.name = 0, ""
 
-    def position(self, snapshot: Snapshot) -> DumpPosition:
+    def reached(self, snapshot: Snapshot) -> DumpPosition:
         """Say how far the dump has come."""
         at, server = self._target, snapshot.server
         return DumpPosition(at.schema, at.name, self._rows, snapshot.name, len(snapshot.tables), server.superuser)
 
     def copy_begin(self, target: CopyTarget, line: int) -> None:
         self._target, self._rows = target, 0
-        self._name = f"{target.schema}.{target.name}"
+        self.name = f"{target.schema}.{target.name}"
         self._size = self._sizes.get((target.schema, target.name), 0)
         self._present = 0
 
     def copy_data(self, data: bytes) -> None:
         self._present += len(data)
         self._rows += data.count(b"\n")
-        self._progress.report(self._done + min(self._present, self._size), self._name)
+        self.done = self._finished + min(self._present, self._size)
 
     def copy_end(self, rows: int) -> None:
-        self._done += self._size
-        self._progress.report(self._done, self._name)
+        self._finished += self._size
+        self.done = self._finished
 
 
 @dataclass(frozen=True)
