@@ -47,7 +47,8 @@ class Inspection:
     container_info: ContainerInfo | None = None
     server_version: str | None = None
     database_bytes: int | None = None
-    agents: int | None = None
+    count: counting.Count | None = None
+    """The integrity table's, if it could be counted."""
     tables: list[TableSize] = field(default_factory=list[TableSize])
     extensions: list[Extension] = field(default_factory=list[Extension])
 
@@ -84,13 +85,13 @@ def db_integrity(context: BackupContext, progress: Progress) -> Integrity:
         _look_at_server(context, inspection, progress)
     progress.stage("checking the backups")
     newest, age = _look_at_backups(context, inspection)
-    if lost := loss(context) if inspection.server_version else None:
+    if lost := loss(context, inspection.count) if inspection.server_version else None:
         inspection.lost(lost)
     verdict = gate(context)
-    table = context.settings.integrity_table
+    table, agents = context.settings.integrity_table, inspection.count.rows if inspection.count else None
     inspection.steps.append(
         COUNT_AGENTS.titled(f"SELECT count(*) FROM {table}").reported(
-            bool(inspection.agents), "could not be counted" if inspection.agents is None else str(inspection.agents)
+            bool(agents), "could not be counted" if agents is None else str(agents)
         )
     )
     container_info = inspection.container_info
@@ -99,7 +100,7 @@ def db_integrity(context: BackupContext, progress: Progress) -> Integrity:
         database=context.database,
         server=context.about,
         found=findings(context),
-        agents=inspection.agents,
+        agents=agents,
         via=context.settings.via,
         container=container_info.container if container_info else None,
         container_state=container_info.state if container_info else None,
@@ -208,8 +209,7 @@ def _note_version(inspection: Inspection, version: str) -> None:
 
 def _look_at_database(context: BackupContext, inspection: Inspection, progress: Progress) -> None:
     table = context.settings.integrity_table
-    count = counting.count_table(context.server, context.database, table)
-    inspection.agents = count.rows
+    count = inspection.count = counting.count_table(context.server, context.database, table)
     with context.server.session(context.database, {"lock_timeout": LOCK_WAIT}, progress) as session:
         sizes = sorted(pg.tables(session), key=lambda t: t.bytes, reverse=True)
         inspection.extensions = pg.properties(session).extensions
@@ -234,14 +234,14 @@ def _look_at_database(context: BackupContext, inspection: Inspection, progress: 
             "Find out who created it: it hides the table of that name in the search_path. Drop it, or set "
             "SCARLET_BACKUP_INTEGRITY_TABLE to the name of a table.",
         )
-    elif inspection.agents is None:
+    elif count.rows is None:
         inspection.found(
             "error",
             "integrity_table_missing",
             f"The database's search_path finds no table {table}.",
             "If it was lost, restore it; if it is in another schema, see `ALTER DATABASE … SET search_path`.",
         )
-    elif inspection.agents == 0:
+    elif count.rows == 0:
         inspection.found(
             "error",
             EMPTY,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
@@ -56,7 +56,8 @@ def head(beginning: bytes) -> ManifestHead:
 
 
 def _require_known_version(content: dict[str, Any]) -> None:
-    version, known = content.get("manifest_version"), ManifestHead.model_fields["manifest_version"].default
+    known = max(get_args(ManifestHead.model_fields["manifest_version"].annotation))
+    version = content.get("manifest_version")
     if isinstance(version, int) and version > known:
         raise ManifestNewer(f"its manifest is of version {version}, and this one reads {known}")
 

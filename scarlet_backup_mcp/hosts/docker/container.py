@@ -11,7 +11,7 @@ from typing import Literal
 
 from ...errors import ContainerMissing, ContainerNotRunning, ContainerPaused, HostError
 from ...nearest import nearest
-from .. import ContainerInfo, Dependent, Mount, run
+from .. import ContainerInfo, Dependent, Mount, Packed, run
 from .candidates import container_environment, data_directory, server_options, several, the_only_one
 from .engine import DEFAULT_ADDRESS, Answer, Engine, EngineRefused, container_name, find_endpoint
 from .exec_stream import ExecProcess
@@ -98,7 +98,7 @@ class DockerHost:
         return self._info(found)
 
     def start(
-        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False, packed: bool = False
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False, packed: Packed = False
     ) -> ExecProcess:
         """Start a program. One that the container lacks ends with code 127 (see `missing_program`).
 
@@ -108,7 +108,7 @@ class DockerHost:
         container = self._require_id()
         without = [name for name in self._environment_names if name not in (env or {})]
         try:
-            packed = packed and not self._few_processes
+            packed = False if self._few_processes else packed
             return ExecProcess(self._engine(), container, argv, env, stdin, without, packed)
         except EngineRefused as refused:
             found = self._inspect(container)
