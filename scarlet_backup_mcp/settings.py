@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from . import wsl
 from .errors import ConfigurationError
@@ -25,11 +24,11 @@ SERVING = ("read_only", "tools", "exclude_tools")
 """Settings of the MCP server alone."""
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings. If `dir` is unset, it is `backups` in the directory that Compose's label names. `BackupContext`
     finds the container, the database and the role if they are unset."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     dir: Path | None = Field(None, description="Backup directory, as an absolute path.")
     via: Literal["docker", "local"] = Field("docker", description="Where PostgreSQL's client programs run.")
@@ -179,20 +178,22 @@ def names(listed: str | None) -> list[str]:
 
 
 def load_settings(**options: Any) -> Settings:
-    """Read the settings from the environment, overridden by the `options` that are not None. An option via=docker also
-    overrides a DSN of the environment. Raises ConfigurationError, naming each wrong variable, its value and what is
-    allowed."""
-    names = {PREFIX + name.upper() for name in Settings.model_fields}
-    if unknown := sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in names):
+    """Read the settings from the environment, where an empty variable counts as unset, overridden by the `options` that
+    are not None. An option via=docker also overrides a DSN of the environment. Raises ConfigurationError, naming each
+    wrong variable, its value and what is allowed."""
+    variables = {name: name.upper().removeprefix(PREFIX) for name in os.environ if name.upper().startswith(PREFIX)}
+    settings = {name.upper(): name for name in Settings.model_fields}
+    if unknown := sorted(variable for variable, name in variables.items() if name not in settings):
         raise ConfigurationError(
             f"There is no setting {', '.join(unknown)}.",
-            f"Correct or unset it. The settings are {', '.join(sorted(names))}.",
+            f"Correct or unset it. The settings are {', '.join(sorted(PREFIX + name for name in settings))}.",
         )
+    environment = {settings[name]: os.environ[variable] for variable, name in variables.items() if os.environ[variable]}
     given = {name: value for name, value in options.items() if value is not None}
     if given.get("via") == "docker":
         given.setdefault("dsn", None)
     try:
-        return Settings(**given)
+        return Settings.model_validate({**environment, **given})
     except ValidationError as error:
         raise ConfigurationError("; ".join(_explain(dict(problem)) for problem in error.errors())) from None
 

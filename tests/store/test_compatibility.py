@@ -27,7 +27,7 @@ from scarlet_backup_mcp.procedures.recovery import journal
 from scarlet_backup_mcp.procedures.restore.service import dry_run
 from scarlet_backup_mcp.procedures.verify.sql import full
 from scarlet_backup_mcp.progress import Progress
-from scarlet_backup_mcp.settings import Settings
+from scarlet_backup_mcp.settings import load_settings
 from scarlet_backup_mcp.store import audit, remembered
 from scarlet_backup_mcp.store.directory import BackupDirectory
 from scarlet_backup_mcp.store.names import JOURNAL, MANIFEST, VERIFIED
@@ -55,7 +55,7 @@ def shelf_of(version: str, tmp_path: Path, dsn: str = NO_SERVER, **more: Any) ->
             os.utime(directory / path, ns=(moment, moment))
     for manifest in directory.glob(f"postgres_volume_*{MANIFEST}"):
         manifest.with_name(manifest.name.removesuffix(MANIFEST)).write_bytes(b"what no test reads")
-    return Shelf(Settings.model_validate({"via": "local", "dsn": dsn, "dir": directory, **more}))
+    return Shelf(load_settings(**{"via": "local", "dsn": dsn, "dir": directory, **more}))
 
 
 def contents(directory: Path) -> dict[str, bytes]:
