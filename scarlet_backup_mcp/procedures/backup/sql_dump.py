@@ -167,7 +167,7 @@ class _DumpProgress(Handler):
     def position(self, snapshot: Snapshot) -> DumpPosition:
         """Say how far the dump has come."""
         at, server = self._target, snapshot.server
-        return DumpPosition(at.schema, at.name, self._rows, snapshot.name, len(snapshot.tables), server.superuser)
+        return DumpPosition(at.schema, at.name, self._rows, snapshot.name, server.superuser)
 
     def copy_begin(self, target: CopyTarget, line: int) -> None:
         self._target, self._rows = target, 0

@@ -14,10 +14,12 @@ from ...postgres.dump.headings import Headings
 from ...postgres.server import programs
 from ...postgres.server.postmaster import WRONG_SERVER
 from ...postgres.server.session import Server
+from ...postgres.server.sqlstates import OUT_OF_LOCKS
 from ...progress import Progress
 from ...store.directory import Entry
 from ...store.reading import FileReader, decompress
 from ..disk_space import FREE_SOME
+from ..lock_shortage import ALL, too_few_locks
 from ..reading.foreign import Through
 
 _NO_ROOM = "53100"
@@ -109,6 +111,9 @@ def load(
                     "The live database is unchanged.",
                     FREE_SOME,
                 )
+            if OUT_OF_LOCKS in refused["message"]:
+                what = f"Loading {name} takes locks on up to all tables, indexes and sequences at once"
+                raise too_few_locks(server, database, what, ALL, unchanged=True)
             raise LoadFailed.of(name, refused, ended.stderr, headings)
         why = next((line for line in ended.stderr.splitlines() if line.strip()), f"exit code {ended.code}")
         raise RestoreFailed(f"{name} could not be loaded, because psql ended early: {why}")
