@@ -194,7 +194,7 @@ class _Position(Handler):
     def reached(self, snapshot: Snapshot, rows: int) -> DumpPosition:
         """Say how far the dump has come: `rows` of the current table."""
         at, server = self._target, snapshot.server
-        return DumpPosition(at.schema, at.name, rows, snapshot.name, len(snapshot.tables), server.superuser)
+        return DumpPosition(at.schema, at.name, rows, snapshot.name, server.superuser)
 
     def copy_begin(self, target: CopyTarget, line: int) -> None:
         self._target = target

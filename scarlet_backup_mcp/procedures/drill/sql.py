@@ -133,7 +133,7 @@ def rehearsal(
             again(on_live_server=None),
         )
     began = time.monotonic()
-    with _trial(context, progress, on_live_server) as trial:
+    with _trial(context, progress, on_live_server, len(examination.tables)) as trial:
         report = Drill(proved=None, where=trial.where, server_version="", duration_seconds=0)
         found = Rehearsal(trial, trial.databases[0], report)
         try:
@@ -152,9 +152,9 @@ def rehearsal(
 
 
 @contextmanager
-def _trial(context: BackupContext, progress: Progress, on_live_server: bool) -> Generator[DrillServer]:
+def _trial(context: BackupContext, progress: Progress, on_live_server: bool, tables: int) -> Generator[DrillServer]:
     if not on_live_server:
-        with sandbox_server(context, progress) as found:
+        with sandbox_server(context, progress, tables) as found:
             yield DrillServer(found.server, found.where, "postgres", ("drill", "drill_again"), True, found.warnings)
         return
     require_running(context)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from ...errors import DiskFull, RestoreFailed, WrongServer
-from ...hosts import Exit, Host, run
+from ...hosts import Exit, run
 from ...hosts.endings import lost
 from ...postgres.dump.builds import Batch
 from ...postgres.dump.headings import Headings
@@ -16,10 +16,12 @@ from ...postgres.server import programs
 from ...postgres.server.capacity import Capacity
 from ...postgres.server.postmaster import WRONG_SERVER
 from ...postgres.server.session import Server
+from ...postgres.server.sqlstates import OUT_OF_LOCKS
 from ...progress import Progress
 from ...store.directory import Entry
 from ...store.reading import FileReader, decompress
 from ..disk_space import FREE_SOME
+from ..lock_shortage import ALL, too_few_locks
 from ..reading.foreign import Through
 from .building import Builders
 
@@ -98,7 +100,7 @@ def load(
             builders.took(output)
 
     def failure_of_a_build(ended: Exit, at: str) -> Exception:
-        error = _failure(server.host, ended, name, database, lambda _: at)
+        error = _failure(server, ended, name, database, lambda _: at)
         if type(error) is RestoreFailed:  # it could not even connect
             error = LoadFailed(name, error.message, "")
         if isinstance(error, LoadFailed):
@@ -121,13 +123,13 @@ def load(
         if builders is not None:
             builders.close()
     if ended.code != 0 or f"{mark}\n".encode() not in output:
-        raise _failure(server.host, ended, name, database, headings.before)
+        raise _failure(server, ended, name, database, headings.before)
 
 
-def _failure(host: Host, ended: Exit, name: str, database: str, located: Callable[[int], str]) -> Exception:
+def _failure(server: Server, ended: Exit, name: str, database: str, located: Callable[[int], str]) -> Exception:
     """Return the error to raise for a psql that ended before it had done everything; `located` names the object at a
     line of what it was given."""
-    if ended.code in (None, 137) and (gone := lost(host, ended, "the load")):
+    if ended.code in (None, 137) and (gone := lost(server.host, ended, "the load")):
         gone.message += " The live database is unchanged."
         return gone
     if (refused := _REFUSED.search(ended.stderr)) and ended.code == programs.PSQL_STOPPED:
@@ -141,6 +143,9 @@ def _failure(host: Host, ended: Exit, name: str, database: str, located: Callabl
                 "The live database is unchanged.",
                 FREE_SOME,
             )
+        if OUT_OF_LOCKS in refused["message"]:
+            what = f"Loading {name} takes locks on up to all tables, indexes and sequences at once"
+            return too_few_locks(server, database, what, ALL, unchanged=True)
         return LoadFailed.of(name, refused, ended.stderr, located(int(refused["line"] or 0)))
     why = next((line for line in ended.stderr.splitlines() if line.strip()), f"exit code {ended.code}")
     return RestoreFailed(f"{name} could not be loaded, because psql ended early: {why}")
