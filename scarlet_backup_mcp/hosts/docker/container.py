@@ -81,7 +81,7 @@ class DockerHost:
             service=labels.get(SERVICE),
             user=settings.get("User") or "",
             data_directory=data_directory(found),
-            mounts=tuple(_mount(mount) for mount in found["Mounts"]),
+            mounts=tuple(mount_of(mount) for mount in found["Mounts"]),
             working_dir=labels.get(WORKING_DIR),
             auto_remove=bool(found["HostConfig"].get("AutoRemove")),
             engine_local=endpoint.local,
@@ -267,7 +267,8 @@ def _check_running(found: Answer) -> None:
         raise ContainerNotRunning(f"The container {name} is not running: {how}.")
 
 
-def _mount(found: Answer) -> Mount:
+def mount_of(found: Answer) -> Mount:
+    """Return what an entry of a container's `Mounts` says."""
     path: str = found.get("Source", "")
     return Mount(found["Type"], found.get("Name") or path, found["Destination"], found["RW"], path)
 
