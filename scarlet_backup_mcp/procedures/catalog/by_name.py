@@ -42,7 +42,7 @@ def full_name(context: BackupContext, name: str) -> str:
     if sought == LATEST:
         return LATEST
     if not there:
-        return context.directory.find(name).name.name
+        raise BackupMissing(f"There is no backup {name} in {context.directory.path}, and no other.")
     near = nearest(name, [of.name for of in there])
     raise BackupMissing(
         f"There is no backup {name} in {context.directory.path}. The nearest: {near}.",
