@@ -13,6 +13,7 @@ from . import wsl
 from .errors import ConfigurationError
 from .language import Language, language_of_the_system
 from .nearest import nearest
+from .stores.choice import choice_of
 
 PREFIX = "SCARLET_BACKUP_"
 TOOLS = ("backup", "verify_backup", "list_backups", "restore", "db_integrity", "prune_backups")
@@ -52,6 +53,11 @@ class Settings(BaseModel):
     bin_dir: Path | None = Field(None, description="With via=local: directory of pg_dump and psql; default: PATH.")
     prefix: str = Field("letta_backup", description="First part of a backup's file name.")
     integrity_table: str = Field("agents", description="Table that must not be empty, found through search_path.")
+    stores: str | None = Field(
+        None,
+        description="Services that keep data beside the database, as `service` or `service:/path`, besides those of "
+        "Qdrant's, Redis' and Valkey's images; `-service` leaves one out. Separated by commas.",
+    )
     on_failure: str | None = Field(
         None, description="Command to run if a scheduled run fails; it gets the error as JSON on stdin."
     )
@@ -147,6 +153,12 @@ class Settings(BaseModel):
         for name in names(value):
             if name not in TOOLS:
                 raise ValueError(f"there is no tool {name!r}; the nearest: {nearest(name, TOOLS)}")
+        return value
+
+    @field_validator("stores")
+    @classmethod
+    def _known_stores(cls, value: str | None) -> str | None:
+        choice_of(value)
         return value
 
     @property

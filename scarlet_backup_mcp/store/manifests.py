@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
@@ -19,7 +19,7 @@ _AFTER_HEAD = b'\n "finished_at":'
 a line, which no string in JSON contains."""
 DIGEST = "manifest_sha256"
 _OBJECT = TypeAdapter(dict[str, Any])
-_KNOWN_VERSION: int = ManifestHead.model_fields["manifest_version"].default
+_KNOWN_VERSION: int = max(get_args(ManifestHead.model_fields["manifest_version"].annotation))
 
 
 class ManifestDamaged(Exception):
