@@ -16,6 +16,8 @@ from xml.sax.saxutils import escape
 
 from pydantic import BaseModel
 
+from scarlet_backup_mcp.wording import number_of
+
 DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- measured: benchmarks/page.py writes this -->", "<!-- end of measured -->"
 # Colours that are told apart on white and on black, by people who do not see red or green, too.
@@ -55,7 +57,8 @@ class Row(BaseModel):
         """The ratio in the middle, with the smallest and the largest; "" without one."""
         if not self.ratios:
             return ""
-        return f"{statistics.median(self.ratios):.2f} × ({min(self.ratios):.2f} to {max(self.ratios):.2f})"
+        spread = f" ({min(self.ratios):.2f} to {max(self.ratios):.2f})" if len(self.ratios) > 1 else ""
+        return f"{statistics.median(self.ratios):.2f} ×{spread}"
 
     def __str__(self) -> str:
         """Lay it out as a line of a table."""
@@ -110,10 +113,8 @@ def tables(results: Sequence[Result]) -> str:
 def _origin(result: Result) -> str:
     what = ", ".join(dict.fromkeys(row.data for row in result.rows))
     before, after = result.load
-    return (
-        f"{what}: {result.rounds} rounds on {result.measured_at}; {result.machine}, {result.cores} cores, load "
-        f"average {before} before and {after} after"
-    )
+    where = f"{result.machine}, {result.cores} cores, load average {before} before and {after} after"
+    return f"{what}: {number_of(result.rounds, 'round')} on {result.measured_at}; {where}"
 
 
 def _newest(results: Iterable[Result]) -> dict[tuple[str, str], Row]:

@@ -40,7 +40,6 @@ class Bench:
         self._container = container
         self._directory = directory
         self._settings = load_settings(dir=str(directory / "backups"), container=container)
-        self._backups = backups
         self._newest: dict[Kind, str] = {}
         self._undo_point = ""
         self._unavailable = 0.0
@@ -64,7 +63,8 @@ class Bench:
             "drill": (LOAD, lambda: self._verify("sql", "drill")),
         }
         if backups:
-            self.steps[f"{LISTING}, {backups:,} backups"] = (None, self._list)
+            self.steps[f"{LISTING}, no backup"] = (None, lambda: self._list(0))
+            self.steps[f"{LISTING}, {backups:,} backups"] = (None, lambda: self._list(backups))
 
     @property
     def megabytes(self) -> float:
@@ -131,26 +131,26 @@ class Bench:
         with BackupContext(self._settings) as context:
             restore(context, Progress(), self._undo_point, RestoreOptions(drop_oldest_undo=True))
 
-    def _list(self) -> float:
-        with BackupContext(self._listed()) as context:
+    def _list(self, backups: int) -> float:
+        with BackupContext(self._listed(backups)) as context:
             began = time.perf_counter()
-            assert list_backups(context).total_backups == self._backups
+            assert list_backups(context).total_backups == backups
             return time.perf_counter() - began
 
-    def _listed(self) -> Settings:
+    def _listed(self, backups: int) -> Settings:
         """Fill a directory with so many backups, made of one; return the settings that lead to it."""
-        settings = self._settings.model_copy(update={"dir": self._directory / "many"})
+        settings = self._settings.model_copy(update={"dir": self._directory / f"{backups} backups"})
         assert settings.dir is not None
         if not settings.dir.exists():
-            made, many = BackupDirectory(self._directory / "backups"), BackupDirectory(settings.dir)
-            many.prepare()
+            made, filled = BackupDirectory(self._directory / "backups"), BackupDirectory(settings.dir)
+            filled.prepare()
             manifest = made.manifest(self._newest["sql"])
             assert manifest is not None
-            for number in range(self._backups):
+            for number in range(backups):
                 moment = datetime.now(UTC) - timedelta(hours=7 * number)
                 name = f"letta_backup_{moment:%Y%m%d_%H%M%S}.sql"
-                os.link(made.path / manifest.name, many.path / name)
+                os.link(made.path / manifest.name, filled.path / name)
                 copy = manifest.model_copy(update={"name": name, "created_at": moment})
-                (many.path / f"{name}.manifest.json").write_bytes(manifests.seal(copy))
-                many.store_verification(many.find(name), sha256=manifest.sha256, failed=[])
+                (filled.path / f"{name}.manifest.json").write_bytes(manifests.seal(copy))
+                filled.store_verification(filled.find(name), sha256=manifest.sha256, failed=[])
         return settings
