@@ -26,7 +26,7 @@ from pathlib import Path
 from letta import filled_container
 from page import Result, Row, write_page
 from starts import STARTS
-from steps import Bench
+from steps import BASE, DUMP, LOAD, Bench
 
 Steps = Mapping[str, tuple[str | None, Callable[[], float | None]]]
 STARTED = "starts"
@@ -83,15 +83,17 @@ def run(bench: Bench, data: str, rounds: int) -> list[Row]:
 def profile(bench: Bench, chosen: str) -> None:
     """Show where the time of a step of ours goes, or of each: its processor time, that of programs that it started, and
     the functions of its main thread that took longest with what they called."""
-    for name, (_, work) in bench.steps.items():
+    if chosen:
+        for needed in (DUMP, "backup", "backup, volume", *(["restore"] if chosen == "undo" else [])):
+            timed(bench.steps[needed][1])
+    for name in [chosen] if chosen else bench.steps:
         profiler = cProfile.Profile()
         own, others = time.process_time(), _of_children()
-        seconds = profiler.runcall(timed, work) if chosen in ("", name) else timed(work)
-        if chosen not in ("", name) or " > " in name or " < " in name:
-            continue
+        seconds = profiler.runcall(timed, bench.steps[name][1])
         own, others = time.process_time() - own, _of_children() - others
         print(f"\n== {name}: {seconds:.2f} s; processor {own:.2f} s, programs that it started {others:.2f} s")
-        pstats.Stats(profiler).sort_stats("cumulative").print_stats("scarlet_backup_mcp", 20)
+        if name not in (BASE, DUMP, LOAD):
+            pstats.Stats(profiler).sort_stats("cumulative").print_stats("scarlet_backup_mcp", 20)
 
 
 def _of_children() -> float:
