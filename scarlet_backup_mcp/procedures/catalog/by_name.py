@@ -52,6 +52,8 @@ def full_name(context: BackupContext, name: str) -> str:
 
 
 def _is_undo_point(context: BackupContext, name: str) -> bool:
+    if names.without_ending(name):  # then it is none, and the server need not be asked which database is meant
+        return False
     prefixes = (own_names.undo_prefix(context.database), own_names.VOLUME_UNDO)
     return any(own_names.stamped(prefix, name) is not None for prefix in prefixes)
 
