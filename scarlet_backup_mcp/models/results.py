@@ -28,6 +28,11 @@ from .memory import SetManifest
 from .verification import Drill
 
 
+def _is_empty(value: object) -> bool:
+    """Leave out of an answer what only a project with other stores has."""
+    return not value
+
+
 class Running(Model):
     """A long call that is still running: call the same tool again with this job."""
 
@@ -111,7 +116,9 @@ class Backup(Model):
     )
     drill: Drill | None = None
     memory: SetManifest | None = Field(
-        default=None, description="The set that it belongs to, with the scope memory: archives of the other stores."
+        default=None,
+        exclude_if=_is_empty,
+        description="The set that it belongs to, with the scope memory: archives of the other stores.",
     )
     good: bool = Field(
         description="Whether the file is intact, has all rows of a database that has not shrunk (pg_dump leaves out "
@@ -246,9 +253,11 @@ class Listing(Model):
         default=[],
         description="Each scheduled job's last finished run, and a later one that has not finished; newest first.",
     )
-    sets: list[ListedSet] = Field(default=[], description="Those of the backups shown, and any that has a fault.")
+    sets: list[ListedSet] = Field(
+        default=[], exclude_if=_is_empty, description="Those of the backups shown, and any that has a fault."
+    )
     stores: list[SiblingStore] = Field(
-        default=[], description="Stores of the same Compose project, such as Qdrant and Redis."
+        default=[], exclude_if=_is_empty, description="Stores of the same Compose project, such as Qdrant and Redis."
     )
     weeks: list[Week] = Field(default=[], exclude=True, description="The last weeks, for the text.")
     warnings: list[str]
@@ -364,7 +373,7 @@ class Integrity(Model):
     tables: list[TableSize]
     extensions: list[Extension]
     stores: list[SiblingStore] = Field(
-        default=[], description="Stores of the same Compose project, such as Qdrant and Redis."
+        default=[], exclude_if=_is_empty, description="Stores of the same Compose project, such as Qdrant and Redis."
     )
     newest_good_backup: str | None
     newest_good_age_seconds: float | None

@@ -83,7 +83,7 @@ def siblings(database: ContainerInfo, choice: Choice) -> Siblings:
 def users_of(database: ContainerInfo, stores: Sequence[Store]) -> list[Dependent]:
     """List the running containers of the project that depend on the database or on one of these stores, without those
     themselves. Raises HostError."""
-    services = {store.service for store in stores} | ({database.service} if database.service else set())
+    services = {service for service in (database.service, *(store.service for store in stores)) if service}
     members = {database.container_id, *(store.container_id for store in stores)}
     engine = Engine(find_endpoint(os.environ))
     try:

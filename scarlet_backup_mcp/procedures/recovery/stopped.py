@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from pydantic import ValidationError
@@ -31,6 +31,8 @@ STOP_SECONDS = 120
 """How long a container may take to end, unless its own StopTimeout is longer."""
 LATE_SECONDS = 15
 """How long to wait for the end of one that was asked to end, before it is started again."""
+STILL_STOPPING = timedelta(minutes=10)
+"""How long after its beginning a killed call's last container may still be about to end."""
 KILLED = 137
 """Exit code of a program that was killed, for example by the kernel for want of memory."""
 _POLL = 0.1
@@ -103,21 +105,13 @@ class Stopping:
         return reports
 
     def _has_ended(self, container: StoppedContainer) -> bool:
-        """Wait for the end of one that was asked for: to start it before would do nothing, and then it would end."""
-        if container.id in self._ended:  # whoever runs it now has started it since
-            return True
-        until = time.monotonic() + LATE_SECONDS
-        with suppress(HostError):  # whoever starts it gets the error
-            while self._engine.inspect_container(container.id)["State"]["Status"] not in IDLE:
-                if time.monotonic() > until:
-                    return False
-                time.sleep(_POLL)
-        return True
+        """Tell whether it has ended, or is gone; whoever runs one that had ended has started it since."""
+        return container.id in self._ended or _ends(self._engine, container)
 
     def _write(self, containers: list[StoppedContainer]) -> None:
         if containers:
             journal = StoppedJournal(containers=containers, started_at=self._began)
-            write_atomically(self._context.directory.path / STOPPED, journal.model_dump_json(indent=1).encode())
+            _keep(self._context, journal)
         else:
             _forget(self._context)
 
@@ -143,17 +137,54 @@ def stopping(context: BackupContext, progress: Progress, warnings: list[str]) ->
         engine.close()
 
 
+def _ends(engine: Engine, container: StoppedContainer) -> bool:
+    """Wait some seconds for the end of one that was asked for: to start it before would do nothing, and then it would
+    end."""
+    until = time.monotonic() + LATE_SECONDS
+    with suppress(HostError):  # whoever starts it gets the error
+        while engine.inspect_container(container.id)["State"]["Status"] not in IDLE:
+            if time.monotonic() > until:
+                return False
+            time.sleep(_POLL)
+    return True
+
+
+def _is_there(engine: Engine, container: StoppedContainer) -> bool:
+    """Tell whether it, or what Compose created again under its name, exists."""
+    for name in (container.id, container.name):
+        try:
+            engine.inspect_container(name)
+            return True
+        except EngineRefused as refused:
+            if refused.status != 404:
+                raise
+    return False
+
+
 def settle_stopped(context: BackupContext, notes: CallNotes) -> None:
-    """Start what a killed call left stopped, under the directory's lock, if there is anything. Raises Busy while that
-    call runs, RestoreInterrupted if its journal can't be read."""
+    """Start what a killed call left stopped, under the directory's lock, if there is anything; what can't be started is
+    tried again by the next call. Raises Busy while that call runs, RestoreInterrupted if its journal can't be read,
+    EngineUnreachable."""
     if _read(context) is None:
         return
     with writer_lock(context.directory.path, "settle"):
         journal = _read(context)
         if journal is None:
             return
-        reports = start(context, journal.containers[::-1])
-        _forget(context)
+        engine = Engine(find_endpoint(os.environ))
+        try:
+            if datetime.now(UTC) - journal.started_at < STILL_STOPPING:
+                _ends(engine, journal.containers[-1])  # the others had ended before it was asked
+            tried = journal.containers[::-1]
+            reports = start(context, tried)
+            failed = [one for one, report in zip(tried, reports, strict=True) if report.action == "start failed"]
+            left = [container for container in failed if _is_there(engine, container)]
+        finally:
+            engine.close()
+        if left:
+            _keep(context, journal.model_copy(update={"containers": left[::-1]}))
+        else:
+            _forget(context)
         notes.settled.append(
             "A backup of the whole memory was interrupted: "
             + ", ".join(f"{report.name} {report.action} {report.detail}".strip() for report in reports)
@@ -183,6 +214,10 @@ def _read(context: BackupContext) -> StoppedJournal | None:
             f"{path}, which names the containers that a backup of the whole memory has stopped, can't be read.",
             "See in `docker compose ps -a` which services are stopped, start them, and remove that file.",
         ) from error
+
+
+def _keep(context: BackupContext, journal: StoppedJournal) -> None:
+    write_atomically(context.directory.path / STOPPED, journal.model_dump_json(indent=1).encode())
 
 
 def _forget(context: BackupContext) -> None:
