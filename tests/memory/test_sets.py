@@ -215,6 +215,7 @@ def test_what_can_not_be_stopped_is_refused_before_anything_is_done(memory: Proj
     assert started(memory, "writer") == since
 
 
+@pytest.mark.long
 def test_without_a_pause_only_the_stores_are_stopped(memory: Project, tmp_path: Path) -> None:
     since = started(memory, "writer"), started(memory, "redis")
     with memory.context(tmp_path, pause=False, scope="memory") as context:
