@@ -378,7 +378,8 @@ def _is_temporary(name: str) -> bool:
     if name != f".{final}{TEMPORARY}":
         return False
     backup = next((final.removesuffix(end) for end in removal.SIDECARS if final.endswith(end)), "")
-    return final == names.JOURNAL or names.parse(backup) is not None
+    of_memory = final == names.STOPPED or names.is_set(final) or names.is_store(backup)
+    return of_memory or final == names.JOURNAL or names.parse(backup) is not None
 
 
 def _over(written: dict[str, Any], read: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:

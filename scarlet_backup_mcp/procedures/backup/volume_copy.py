@@ -97,6 +97,7 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
                     partial,
                     compression,
                     progress,
+                    collector=archive.Inventory(),
                     env=context.server.environment(context.maintenance_database),
                     total=before.cluster_bytes,
                     failure=lambda ended: _error(context, ended),

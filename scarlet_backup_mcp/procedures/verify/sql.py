@@ -13,6 +13,7 @@ from ...postgres.dump.contents import Contents
 from ...postgres.dump.events import Handler
 from ...postgres.dump.refusals import RULES_VERSION
 from ...progress import Progress
+from ...store import names
 from ...store.directory import DRILL, Entry
 from ...store.encodings import DESCRIPTIONS
 from ...store.forms import ARCHIVES
@@ -23,6 +24,7 @@ from ..catalog import by_name, recorded, records
 from ..catalog.records import BackupRecord
 from ..context import BackupContext
 from ..drill.sql import Rehearsal, rehearsal
+from ..memory import sets
 from ..proc004 import FINAL_CHECK
 from ..reading import checks, reencoded
 from ..reading.foreign import DumpChoice, choose
@@ -96,6 +98,8 @@ def verify(
     BackupMissing, StoreError, and with `drill` whatever prevents starting the sandbox server.
     """
     began = time.monotonic()
+    if names.is_set(name):
+        return sets.verify(context, progress, name, level, lambda of, how: verify(context, progress, of, how))
     entry = by_name.find(context, name)
     progress.expect(durations.of_verification(durations.content_bytes(entry), level))
     if entry.name.kind == "volume":
