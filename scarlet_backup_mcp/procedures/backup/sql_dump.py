@@ -31,6 +31,9 @@ from ..context import BackupContext
 from ..reading.sql import table_data
 from .dump_errors import ConcurrentChange, DumpPosition, dump_error
 
+STEPS = 1000
+"""Progress of a dump is reported at most so many times: there may be more tables."""
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -161,7 +164,8 @@ class _DumpProgress(Handler):
     def __init__(self, tables: list[pg.Table], progress: Progress) -> None:
         self._sizes = {(table.schema, table.name): table.bytes for table in tables}
         self._progress = progress
-        self._done = self._present = self._size = self._rows = 0
+        self._step = sum(self._sizes.values()) / STEPS
+        self._done = self._present = self._size = self._rows = self._reported = 0
         self._name, self._target = "", CopyTarget("", "", ())
 
     def position(self, snapshot: Snapshot) -> DumpPosition:
@@ -178,11 +182,16 @@ class _DumpProgress(Handler):
     def copy_data(self, data: bytes) -> None:
         self._present += len(data)
         self._rows += data.count(b"\n")
-        self._progress.report(self._done + min(self._present, self._size), self._name)
+        self._report(self._done + min(self._present, self._size))
 
     def copy_end(self, rows: int) -> None:
         self._done += self._size
-        self._progress.report(self._done, self._name)
+        self._report(self._done)
+
+    def _report(self, done: int) -> None:
+        if done - self._reported >= self._step:
+            self._reported = done
+            self._progress.report(done, self._name)
 
 
 @dataclass(frozen=True)
