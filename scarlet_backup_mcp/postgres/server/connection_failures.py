@@ -42,6 +42,8 @@ BAD_CONNECTION = 2
 """psql's exit code without a connection ("Exit Status" in its manual page)."""
 DEFAULT_SOCKETS = ("/var/run/postgresql", "/tmp")
 """Debian's directory, and PostgreSQL's own."""
+USUAL = ("postgres", "template1")
+"""Databases that every cluster has until somebody drops or renames them."""
 _VERIFYING = ("verify-ca", "verify-full")
 _NEITHER = "Fix what the server says about the connection, then try again."
 
@@ -276,7 +278,7 @@ def _without_protocol(host: Host, environment: Mapping[str, str], said: str) -> 
         return ServerUnreachable(f"The server does not answer: {said}")
     name = environment["PGDATABASE"]
     question = f"SELECT 1 FROM pg_catalog.pg_database WHERE datname = {literal(name)}"
-    for other in ("postgres", "template1"):
+    for other in USUAL:
         found = bytearray()
         argv = ["psql", "-X", "-q", "-A", "-t", "-w", "-c", question]
         if run(host, argv, env={**environment, "PGDATABASE": other}, sink=found.extend).code == 0:
