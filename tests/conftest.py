@@ -223,7 +223,7 @@ class Stack:
             if states[name] == "paused":
                 run_docker("unpause", name)
         if any(state not in ("running", "paused") for state in states.values()):
-            self.compose("up", "-d", "--wait", "--pull", "never")
+            self.compose("up", "-d", "--pull", "never")
         wait_for_server(self.container)
 
     @property
@@ -260,7 +260,8 @@ def compose_stack(directory: Path) -> Generator[Stack]:
     shutil.copy(PROJECT_ROOT / "tests" / "data" / "compose.override.yaml", directory / "override.yaml")
     running = Stack(project, f"{project}-postgres", f"{project}-letta-server-1", directory, secrets.token_urlsafe(18))
     try:
-        running.compose("up", "-d", "--wait", "--pull", "never")
+        running.compose("up", "-d", "--pull", "never")
+        wait_for_server(running.container)
         yield running
     finally:
         running.compose("down", "--volumes", "--remove-orphans", "--timeout", "1")

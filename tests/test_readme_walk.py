@@ -10,6 +10,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 from scarlet_backup_mcp.store.names import parse
 
 from .conftest import MEMORY, PROJECT_ROOT, Stack, compose_stack
@@ -84,7 +86,8 @@ def wrapped(text: str) -> str:
     return "".join(f"{line}\n" for wrapped_line in lines for line in wrapped_line)
 
 
-def test_the_walk(require_docker: None, tmp_path: Path) -> None:
+def test_the_walk(require_docker: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCARLET_TEST_NO_HEALTH_CHECK", "false")  # `up --wait` waits for it
     text = README.read_text(encoding="utf-8")
     section = SECTION.search(text)
     assert section is not None

@@ -225,7 +225,8 @@ def a_stack(directory: Path) -> Generator[Rig]:
     stack = Stack(project, f"{project}-postgres", f"{project}-letta-server-1", directory, secrets.token_urlsafe(18))
     rig = Rig(stack.container, directory / "backups", stack)
     try:
-        stack.compose("up", "-d", "--wait", "--pull", "never")
+        stack.compose("up", "-d", "--pull", "never")
+        rig.wait()
         rig.psql("DROP DATABASE letta WITH (FORCE)", "postgres")
         rig.psql("CREATE DATABASE letta", "postgres")
         rig.psql(SAVED)
@@ -312,7 +313,7 @@ MOMENTS: dict[str, Callable[[], None]] = {
 def main(moment: str, backup: str, settings: dict[str, str]) -> None:
     """Restore, up to that moment."""
     MOMENTS[moment]()
-    with BackupContext(Settings.model_validate(settings)) as context:
+    with BackupContext(load_settings(**settings)) as context:
         restoring.restore(context, Mortal() if moment == UNPACKING else Progress(), backup)
 
 

@@ -31,5 +31,6 @@ def test_a_cold_copy_brings_its_volume_back(require_docker: None, tmp_path: Path
         with BackupContext(settings) as context:
             done = restore(context, Progress(), cold.name)
         assert done.undo_point is not None
-        compose(rig, "up", "-d", "--wait", "--pull", "never")
+        compose(rig, "up", "-d", "--pull", "never")
+        rig.wait()
         assert rig.content() == before

@@ -61,7 +61,7 @@ PG17, PG18 = "pgvector/pgvector:pg17", "pgvector/pgvector:pg18"
 @pytest.fixture(scope="module")
 def seventeen(require_docker: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rig, Backup]]:
     """A plain, unhealthy container with PostgreSQL 17 in a subdirectory of an anonymous volume, and a backup of it."""
-    unhealthy = ("--health-cmd", "false", "--health-interval", "300ms", "--health-retries", "1")
+    unhealthy = ("--health-cmd", "false", "--health-interval", "1s", "--health-retries", "1")
     inside = ("-e", f"PGDATA={PGDATA}/inner")
     with a_rig(tmp_path_factory.mktemp("seventeen"), *inside, *unhealthy, image=PG17) as rig:
         yield rig, rig.take()
@@ -348,8 +348,9 @@ def test_fresh_machine(changed_volume: tuple[Rig, Backup]) -> None:
     assert any("no server has been started" in warning for warning in done.warnings)
     again = rig.restore(saved.name)
     assert again.undo_point is not None
-    said = compose(rig, "up", "-d", "--wait", "--pull", "never")
+    said = compose(rig, "up", "-d", "--pull", "never")
     assert "warn" not in said.lower()
+    rig.wait()
     assert rig.content() == before
     rig.assert_tidy(again.undo_point)
 
@@ -423,8 +424,9 @@ async def test_agent_is_asked_and_a_stale_answer_is_refused(changed_volume: tupl
         listed = await it.call("list_backups")
         assert [point["name"] for point in listed["undo_points"]] == [done["undo_point"]]
         rig.make_live()
-        user.meanwhile = lambda: compose(rig, "up", "-d", "--wait", "--force-recreate", "--pull", "never", "postgres")
+        user.meanwhile = lambda: compose(rig, "up", "-d", "--force-recreate", "--pull", "never", "postgres")
         assert (await it.fail("restore", backup=saved.name, wait_seconds=0))["code"] == "confirmation_stale"
+        rig.wait()
         assert rig.was() == "live"
     async with agent(rig.settings, "2025-11-25") as it:
         needed = await it.fail("restore", backup=done["undo_point"])
