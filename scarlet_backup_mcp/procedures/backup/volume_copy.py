@@ -146,6 +146,7 @@ def fields_of(written: ArchiveWritten) -> dict[str, Any]:
         "tar_bytes": written.tar_bytes,
         "files": len(contents.files),
         "wal": archive_checks.wal_of(contents),
+        "rules": archive_checks.RULES_VERSION,
         "configuration": [str(finding) for finding in archive_configuration.findings_of(contents)],
     }
 

@@ -42,7 +42,7 @@ def full_name(context: BackupContext, name: str) -> str:
     if sought == LATEST:
         return LATEST
     if not there:
-        return context.directory.find(name).name.name
+        raise BackupMissing(f"There is no backup {name} in {context.directory.path}, and no other.")
     near = nearest(name, [of.name for of in there])
     raise BackupMissing(
         f"There is no backup {name} in {context.directory.path}. The nearest: {near}.",
@@ -52,6 +52,8 @@ def full_name(context: BackupContext, name: str) -> str:
 
 
 def _is_undo_point(context: BackupContext, name: str) -> bool:
+    if names.without_ending(name):  # then it is none, and the server need not be asked which database is meant
+        return False
     prefixes = (own_names.undo_prefix(context.database), own_names.VOLUME_UNDO)
     return any(own_names.stamped(prefix, name) is not None for prefix in prefixes)
 
