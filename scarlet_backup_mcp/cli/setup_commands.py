@@ -73,7 +73,7 @@ def init_(keys: tuple[str, ...], workspace: Path, remove: bool, yes: bool, **com
             if client.key in keys or (not keys and (client.there or remove))
         ]
         if not remove:
-            _show_server(settings)
+            settings = _with_the_server(settings)
         changes: list[Change] = []
         for client in found:
             if remove:
@@ -108,8 +108,9 @@ def demo() -> None:
         sys.exit(0 if show() else BAD)
 
 
-def _show_server(settings: Settings) -> None:
-    """Say which server these settings lead to, or why to none: a client would find it out only later."""
+def _with_the_server(settings: Settings) -> Settings:
+    """Say which server these settings lead to, or why to none: a client would find it out only later. Return them with
+    what was found named, so that the client means no other server later."""
     from ..procedures.context import ENGINE_SECONDS, BackupContext
     from .rendering import print_on_stderr
 
@@ -118,8 +119,10 @@ def _show_server(settings: Settings) -> None:
             if settings.via == "docker":
                 within(ENGINE_SECONDS, lambda: context.container_info)
             click.echo(printable(f"With these settings: {context.about}."))
+            return settings.model_copy(update=context.found)
         except BackupToolError as error:
             print_on_stderr(as_used(f"With these settings no server is found yet: {error.message} {error.remedy}"))
+    return settings
 
 
 def _line(check: SetupCheck) -> str:

@@ -28,7 +28,7 @@ from ..settings import Settings
 from ..store import remembered
 from ..store.directory import BackupDirectory
 from .connection import connection_of
-from .found_names import Named, database_in, database_on, listening, user_in
+from .found_names import OF_CONTAINER, Named, database_in, database_on, listening, user_in
 
 TAG = "scarlet-backup-mcp"
 _LABELS = {"service": SERVICE, "project": PROJECT}
@@ -109,6 +109,19 @@ class BackupContext:
         if last and (info is None or info.container == last.container):
             return Named(last.database, "found last time")
         return Named(self.settings.database, "the default")
+
+    @property
+    def found(self) -> dict[str, str]:
+        """The container and the database that were found without being named, as settings that name them: what runs
+        later and has these means no other server. {} for what is not known now."""
+        info = self.known_container_info
+        if info is None or info.container is None:
+            return {}
+        named = {} if self._named_container or self._named_labels else {"container": info.container}
+        database = self.found_database
+        if self._named_database or not (info.state == "running" or database.why.endswith(OF_CONTAINER)):
+            return named
+        return {**named, "database": database.value}
 
     @cached_property
     def found_user(self) -> Named:

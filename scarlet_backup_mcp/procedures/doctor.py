@@ -28,6 +28,7 @@ from ..store import audit, file_system
 from ..store.directory import BackupDirectory
 from ..store.writing import READ_ONLY
 from .catalog import records
+from .compose_advice import in_names_of
 from .context import BackupContext
 from .listing import no_success, remedy_of, run_of
 from .memory.beside import REMEDY, described, missing_words, stores_beside
@@ -80,6 +81,8 @@ def doctor(
     _schedule(context, report, directory)
     progress.stage("checking the MCP clients")
     _clients(report, clients(project, environment), environment)
+    for check in report.checks:
+        check.remedy = in_names_of(container_info, check.remedy)
     return SetupReport(good=all(check.status != "fail" for check in report.checks), checks=report.checks)
 
 

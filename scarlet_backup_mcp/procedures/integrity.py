@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..errors import BackupToolError, ConfigurationError, EngineUnreachable, RestoreInterrupted
+from ..errors import BackupToolError, ConfigurationError, EngineUnreachable, RestoreInterrupted, ServerUnreachable
 from ..hosts import ContainerInfo
 from ..models.common import Step
 from ..models.manifest import Extension
@@ -171,7 +171,11 @@ def _note_health(inspection: Inspection, container_info: ContainerInfo) -> None:
 def _look_at_server(context: BackupContext, inspection: Inspection, progress: Progress) -> None:
     try:
         readiness = context.server.ready()
-        if readiness.asked and not readiness.accepts:  # what kept it from asking is a session's to say
+        try:  # only a session learns why nobody gets in: pg_isready says "no response" to a certificate it rejects, too
+            session = context.maintenance_session(progress)
+        except ServerUnreachable:
+            if readiness.accepts or not readiness.asked:
+                raise
             inspection.found(
                 "error",
                 "server_unreachable",
@@ -179,7 +183,7 @@ def _look_at_server(context: BackupContext, inspection: Inspection, progress: Pr
                 "Wait ten seconds, then read its log (in Docker: `docker compose logs postgres`).",
             )
             return
-        with context.maintenance_session(progress) as session:
+        with session:
             session.ping()
             facts = pg.server_facts(session)
             _note_version(inspection, facts.version)

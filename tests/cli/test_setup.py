@@ -30,9 +30,9 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def setup(home: Path, tmp_path: Path) -> CommandLine:
-    """The command line for a new user: no setting but the directory."""
+    """The command line for a new user: no setting but the directory, and no engine yet."""
     line = CommandLine(load_settings(dir=tmp_path / "backups"), tmp_path)
-    line.environment = at_home(line.environment, home)
+    line.environment = at_home(line.environment, home) | {"DOCKER_HOST": f"unix://{tmp_path}/dead.sock"}
     return line
 
 

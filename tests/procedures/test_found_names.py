@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from scarlet_backup_mcp.hosts import ContainerInfo
+from scarlet_backup_mcp.hosts.docker.container import DockerHost
+from scarlet_backup_mcp.models.audit import Client
+from scarlet_backup_mcp.procedures.audit.scheduling import schedule_backups
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.findings import findings
 from scarlet_backup_mcp.procedures.found_names import Named, database_in, database_on, user_in
+from scarlet_backup_mcp.schedules import job_name
 from scarlet_backup_mcp.settings import load_settings
 from scarlet_backup_mcp.store.remembered import Found, remember_found
 
@@ -107,3 +113,57 @@ def test_what_was_found_is_known_while_the_engine_does_not_answer(
     ):
         with BackupContext(given) as context:
             assert (context.database, context.is_ours(manifest)) == (database, ours)
+
+
+MIND = ContainerInfo(kind="docker", container="letta-letta_db-1", state="exited", environment={"POSTGRES_DB": "mind"})
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, {"container": "letta-letta_db-1", "database": "mind"}),
+        ({"project": "letta"}, {"database": "mind"}),
+        ({"container": "letta-letta_db-1", "database": "mind"}, {}),
+    ],
+)
+def test_what_was_found_can_be_named(given: dict[str, str], found: dict[str, str], tmp_path: Path) -> None:
+    with BackupContext(load_settings(dir=tmp_path, **given)) as context:
+        context.__dict__["container_info"] = MIND
+        assert context.found == found
+
+
+def test_what_is_not_known_is_not_named(without_engine: None, tmp_path: Path) -> None:
+    with BackupContext(load_settings(dir=tmp_path)) as context:
+        assert context.found == {}
+    with BackupContext(load_settings(dir=tmp_path)) as context:
+        context.__dict__["container_info"] = replace(MIND, environment={})
+        assert context.found == {"container": "letta-letta_db-1"}
+
+
+@pytest.fixture
+def only_mind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(_: DockerHost) -> ContainerInfo:
+        return MIND
+
+    monkeypatch.setattr(DockerHost, "container_info", found)
+
+
+def test_a_scheduled_job_names_what_was_found(only_mind: None, tmp_path: Path) -> None:
+    settings, client = load_settings(dir=tmp_path), Client(name="cli")
+    report = schedule_backups(
+        settings,
+        client,
+        every="daily",
+        at="03:30",
+        weekday=None,
+        kind="sql",
+        compression=None,
+        verify="auto",
+        prune=True,
+        system="cron",
+    )
+    job = "".join(file.text for file in report.files)
+    assert "--container=letta-letta_db-1" in job
+    assert "--database=mind" in job
+    assert report.name == job_name(settings, "daily")
+    assert any("--container=letta-letta_db-1 --database=mind" in note for note in report.notes)

@@ -15,6 +15,8 @@ from .session import Session
 
 FIRST_OF_USERS = 16384
 """Objects that initdb makes have lower OIDs (FirstNormalObjectId in transam.h)."""
+SIZED = 2000
+"""Up to so many tables their sizes are those of their files."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,14 @@ def _facts_of_databases(sized: str) -> str:
 
 def tables(session: Session, *, sizes: bool = True) -> list[Table]:
     """List every table of the connected database that pg_dump would dump: no temporary ones, none of PostgreSQL's own.
-    With `sizes`, of their rows only, it waits for locks of sessions that change a table."""
-    # pg_table_size would also look at maps and at the index of each TOAST table.
-    size = "pg_relation_size(c.oid) + coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0)" if sizes else "0"
+    With `sizes`, of their rows only, it waits for locks of sessions that change a table, unless there are more than
+    SIZED tables: their sizes are those of the last VACUUM or ANALYZE."""
+    # pg_table_size would also look at maps and at the index of each TOAST table. pg_relation_size opens the relation,
+    # which takes a server longer than all the rest of the query (seen on 18.3 with 20,000 tables).
+    size = f"""CASE WHEN (SELECT count(*) FROM pg_class WHERE relkind = 'r') > {SIZED}
+                    THEN c.relpages::bigint * current_setting('block_size')::int
+                    ELSE pg_relation_size(c.oid) + coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0) END"""
+    size = size if sizes else "0"
     rows = session.rows(
         f"""SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
                   coalesce(pg_partition_root(c.oid)::oid, c.oid)::bigint AS root,

@@ -42,6 +42,8 @@ BAD_CONNECTION = 2
 """psql's exit code without a connection ("Exit Status" in its manual page)."""
 DEFAULT_SOCKETS = ("/var/run/postgresql", "/tmp")
 """Debian's directory, and PostgreSQL's own."""
+USUAL = ("postgres", "template1")
+"""Databases that every cluster has until somebody drops or renames them."""
 _VERIFYING = ("verify-ca", "verify-full")
 _NEITHER = "Fix what the server says about the connection, then try again."
 
@@ -98,6 +100,8 @@ class _Target:
         self.name = environment.get("PGHOST") or ""
         self.address = environment.get("PGHOSTADDR") or self.name
         self.mode = environment.get("PGSSLMODE") or "prefer"
+        self.turned_away: dict[bool, str] = {}
+        """What the server said when it turned us away, with and without encryption."""
 
     @property
     def is_socket(self) -> bool:
@@ -130,9 +134,16 @@ class _Target:
             answer = self._ask(
                 context, None if self.environment.get("PGCHANNELBINDING") == "require" else self.password
             )
-            if answer.kind != "plain" and not is_turned_away(answer):
+            if is_turned_away(answer):
+                self.turned_away[encrypted] = answer.message
+            elif answer.kind != "plain":
                 break
         return answer, encrypted
+
+    def psql_encrypts(self) -> bool:
+        """Tell whether psql can connect with encryption: it may be built without."""
+        environment = {**self.environment, "PGSSLMODE": "require"}
+        return run(self.host, ["psql", "-X", "-w", "-c", ""], env=environment).code == 0
 
     def is_let_in_encrypted(self) -> bool:
         """Tell whether a rule would let the role in if the connection was encrypted. No password is sent."""
@@ -199,6 +210,11 @@ def is_turned_away(answer: Answer) -> bool:
 
 
 def _error(target: _Target, answer: Answer, encrypted: bool, said: str) -> BackupToolError:
+    if answer.kind == "accepted" and encrypted and not target.psql_encrypts():
+        return EncryptionRequired(
+            f"The server lets the role {target.user!r} in with encryption, which its programs here can't do: {said}",
+            "Set SCARLET_BACKUP_BIN_DIR to client programs that are built with TLS, as a distribution's are.",
+        )
     if answer.kind == "accepted":
         return ServerUnreachable(
             f"psql could not connect, but a moment later the server would have let it in: {said}",
@@ -208,7 +224,7 @@ def _error(target: _Target, answer: Answer, encrypted: bool, said: str) -> Backu
         return EncryptionUnsupported(f"sslmode={target.mode} asks for encryption, which the server does not offer.")
     if answer.kind == "untrusted":
         return CertificateUntrusted(
-            f"The certificate of the server at {target.name} does not verify: {answer.message}."
+            f"The certificate of the server at {target.name} does not verify: {answer.message.removesuffix('.')}."
         )
     if answer.kind == "password":
         return _password_needed(target)
@@ -241,11 +257,14 @@ def _refusal(target: _Target, answer: Answer, encrypted: bool) -> BackupToolErro
                 f"The server's pg_hba.conf lets the role {role} connect to the database {database} {target.way} only "
                 f"with encryption: {message}"
             )
+        no_line = f"No line of the server's pg_hba.conf lets the role {role} connect to the database {database}"
         how = "" if target.is_socket else " with encryption" if encrypted else " without encryption"
-        return NotAdmitted(
-            f"No line of the server's pg_hba.conf lets the role {role} connect to the database {database} "
-            f"{target.way}{how}: {message}"
-        )
+        if len(target.turned_away) > 1:
+            how = f" with encryption ({target.turned_away[True]}) or without"
+        remedy = NotAdmitted.default_remedy
+        if True in target.turned_away:
+            remedy += " If it asks for a certificate, name yours in SCARLET_BACKUP_DSN (sslcert and sslkey)."
+        return NotAdmitted(f"{no_line} {target.way}{how}: {message}", remedy)
     if state == "28000" and answer.routine == "InitializeSessionUserId":
         return RoleMissing(f"The role {role} does not exist on the server, or may not log in: {message}")
     if state == "42501":
@@ -276,7 +295,7 @@ def _without_protocol(host: Host, environment: Mapping[str, str], said: str) -> 
         return ServerUnreachable(f"The server does not answer: {said}")
     name = environment["PGDATABASE"]
     question = f"SELECT 1 FROM pg_catalog.pg_database WHERE datname = {literal(name)}"
-    for other in ("postgres", "template1"):
+    for other in USUAL:
         found = bytearray()
         argv = ["psql", "-X", "-q", "-A", "-t", "-w", "-c", question]
         if run(host, argv, env={**environment, "PGDATABASE": other}, sink=found.extend).code == 0:

@@ -22,12 +22,11 @@ from ...errors import (
 from ...models.manifest import DatabaseProperties, Grant, Setting
 from ...progress import Progress
 from .catalogue import properties
+from .connection_failures import USUAL as USUAL
 from .quoting import identifier, literal
 from .session import Server, Session
 
 NAME_BYTES = 63
-USUAL = ("postgres", "template1")
-"""Databases that every cluster has until somebody drops or renames them."""
 OF_ONE_DATABASE = (DatabaseMissing, EncryptionRequired, NotAdmitted, PasswordNeeded)
 """Errors that another database of the same server may not give: pg_hba.conf and password files name databases."""
 LIMITS: Mapping[str, str] = {"lock_timeout": "30s", "statement_timeout": "10min"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from ...errors import BackupToolError, InternalError
@@ -14,6 +15,7 @@ from ...models.verification import Verification
 from ...redaction import HIDDEN, text
 from ...store.audit import Record, audited
 from ..call_notes import CallNotes
+from ..compose_advice import COMPOSE, in_names_of
 from ..context import BackupContext
 from ..step_titles import in_language
 from .failure_hook import Alarm, sound
@@ -38,7 +40,7 @@ def call(
     `on_failure` is run when it raises or its result is bad. What is wrong with the log or that command is a warning of
     the result, where it has warnings. A label is hidden in the log as long as the password that it may hold is unknown.
     """
-    notes = CallNotes()
+    notes, work = CallNotes(), partial(_in_found_names, context, work)
     if tool in READING or arguments.get("dry_run") or arguments.get("level") == "quick":
         return _translated(work(notes), context)
     arguments = {name: value for name, value in arguments.items() if name != "dry_run"}
@@ -80,12 +82,31 @@ def before_asking(
     gets a line in the audit log."""
     notes = CallNotes()
     try:
-        return work(notes)
+        return _in_found_names(context, work, notes)
     finally:
         if notes.settled:
             shown = {**arguments, **_hidden(context, arguments)}
             with audited(lambda: context.directory.path, tool, shown, client, context.secrets) as record:
                 record.message = " ".join(notes.settled)
+
+
+def _in_found_names(context: BackupContext, work: Callable[[CallNotes], T], notes: CallNotes) -> T:
+    """Do `work`; what it advises to do with Compose is in the names of the container that was found."""
+
+    def named(advice: str) -> str:
+        return in_names_of(context.known_container_info, advice) if COMPOSE in advice else advice
+
+    try:
+        result = work(notes)
+    except BackupToolError as error:
+        error.remedy = named(error.remedy)
+        raise
+    for texts in (getattr(result, "warnings", None), getattr(result, "reasons", None)):
+        if texts:
+            texts[:] = map(named, texts)
+    for finding in getattr(result, "findings", []):
+        finding.remedy = named(finding.remedy)
+    return result
 
 
 def _translated(result: M, context: BackupContext) -> M:

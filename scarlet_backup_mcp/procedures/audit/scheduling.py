@@ -26,22 +26,28 @@ def schedule_backups(
     remove: bool = False,
     job: str | None = None,
 ) -> ScheduleReport:
-    """Describe the job that makes backups with these options of `backup`; `install` registers it, `remove` takes out
-    the one of these settings or named `job`. Raises what `schedules` raises."""
+    """Describe the job that makes backups with these options of `backup`, of the container and database that are found
+    now; `install` registers it, `remove` takes out the one of these settings or named `job`. Raises what `schedules`
+    raises."""
     name, day = job or job_name(settings, every, kind), weekday or "sunday"
     options = [f"--verify={verify}", *([f"--compression={compression}"] if compression else [])]
     options += ["--prune"] if prune else []
 
-    def work() -> ScheduleReport:
+    def work(context: BackupContext) -> ScheduleReport:
         if remove:
             return unschedule(name, system=system)
-        return schedule(settings, every, at, kind=kind, weekday=day, options=options, system=system, install=install)
+        found = [f"--{setting}={value}" for setting, value in context.found.items()]
+        own = [*options, *found]
+        made = schedule(settings, every, at, kind=kind, weekday=day, options=own, system=system, install=install)
+        if found:
+            made.notes.append(f"The job names what was found, so that it means no other server: {' '.join(found)}.")
+        return made
 
-    if not (install or remove):
-        return work()
     arguments: dict[str, object] = {"job": name, "remove": remove, "system": system}
     if not remove:
         arguments |= {"every": every, "at": at, "weekday": day if every == "weekly" else None, "kind": kind}
         arguments |= {"compression": compression, "verify": verify, "prune": prune}
     with BackupContext(settings) as context:
-        return calls.call(context, "schedule", arguments, client, lambda _: work())
+        if not (install or remove):
+            return work(context)
+        return calls.call(context, "schedule", arguments, client, lambda _: work(context))

@@ -25,6 +25,19 @@ IPV6 = Local(
     configuration={"listen_addresses": "127.0.0.1,::1"},
     hba="host all all ::1/128 scram-sha-256\nhost all postgres 127.0.0.1/32 scram-sha-256\n",
 )
+WITH_A_CERTIFICATE = """
+cd "$PGDATA"
+openssl req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=db -keyout server.key -out server.crt 2>&1
+chmod 600 server.key
+printf '%s\\n' "ssl = on" "ssl_ca_file = 'server.crt'" "unix_socket_directories = ''" >>postgresql.conf
+printf '%s\\n' "hostssl all keeper all cert" "hostssl all,replication all all scram-sha-256" >pg_hba.conf
+"""
+ENCRYPTED = Server(
+    environment={"POSTGRES_INITDB_ARGS": SCRAM},
+    files={"/docker-entrypoint-initdb.d/1.sh": WITH_A_CERTIFICATE},
+    psql=["-h", "127.0.0.1"],
+)
+"""A server of 15: its own programs can encrypt, those of this machine's 18 can't."""
 
 ROWS = [
     Setup(
@@ -136,6 +149,48 @@ ROWS = [
             psql=["-h", "127.0.0.1"],
         ),
         works=[*UNPROVED, "volume backup"],
+    ),
+    Setup(
+        name="hostssl-only",
+        setup="TCP with encryption only: `hostssl` in pg_hba.conf, a certificate that nobody has signed",
+        server=ENCRYPTED,
+        works=[*UNPROVED, "volume backup"],
+    ),
+    Setup(
+        name="client-certificate",
+        setup="A role that pg_hba.conf asks for a client's certificate (`cert`), and there is none",
+        server=ENCRYPTED,
+        sql=KEEPER,
+        settings={"user": "keeper"},
+        works=[],
+        refused={
+            verb: Refusal(
+                "not_admitted",
+                "with encryption (connection requires a valid client certificate) or without: no pg_hba.conf entry",
+                "If it asks for a certificate, name yours",
+            )
+            for verb in ("integrity", "backup", "volume backup")
+        },
+    ),
+    Setup(
+        name="programs-without-tls",
+        setup="Without Docker: encryption only, and client programs that are built without TLS",
+        server=ENCRYPTED,
+        settings={
+            "via": "local",
+            "bin_dir": "{bin_dir}",
+            "dsn": "postgresql://postgres:{password}@{address}:5432/{database}",
+        },
+        named=False,
+        works=[],
+        refused={
+            verb: Refusal(
+                "encryption_required",
+                "lets the role 'postgres' in with encryption, which its programs here can't do",
+                "Set SCARLET_BACKUP_BIN_DIR to client programs that are built with TLS",
+            )
+            for verb in ("integrity", "backup")
+        },
     ),
     Setup(
         name="password-of-its-own",
