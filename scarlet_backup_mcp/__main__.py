@@ -23,23 +23,14 @@ def main() -> None:
     streams.in_utf_8()
     streams.prepare()
     try:
-        _run()
+        from .cli.commands import main as commands  # what it imports looks at the streams
+
+        commands(prog_name=NAME)
     except SystemExit as ended:
         if not (why := streams.lost()):
             raise
         print(_LOST.format(why=why), file=sys.stderr)
         raise SystemExit(ended.code if ended.code not in (None, 0, 1) else OUTPUT_LOST) from None
-
-
-def _run() -> None:
-    if sys.argv[1:2] == ["serve"]:
-        from .cli.serving import serve
-
-        serve(sys.argv[2:], prog_name=f"{NAME} serve")
-    else:
-        from .cli.commands import main as commands  # what it imports looks at the streams
-
-        commands(prog_name=NAME)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

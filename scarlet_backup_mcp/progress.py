@@ -17,6 +17,8 @@ from .errors import Cancelled
 
 BYTES_A_SECOND = 150e6
 """Of a file that is read and checked: a stage of so many bytes takes so long, unless it says otherwise."""
+HASHED_A_SECOND = 800e6
+"""Of a file that is only read and hashed."""
 MOMENT_SECONDS = 0.3
 """What a stage takes that says nothing."""
 UNEXPECTED_SECONDS = 3.0

@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from . import wsl
 from .errors import ConfigurationError
 from .language import Language, language_of_the_system
 from .nearest import nearest
+from .stores.choice import choice_of
 
 PREFIX = "SCARLET_BACKUP_"
 TOOLS = ("backup", "verify_backup", "list_backups", "restore", "db_integrity", "prune_backups")
@@ -25,11 +25,11 @@ SERVING = ("read_only", "tools", "exclude_tools")
 """Settings of the MCP server alone."""
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings. If `dir` is unset, it is `backups` in the directory that Compose's label names. `BackupContext`
     finds the container, the database and the role if they are unset."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     dir: Path | None = Field(None, description="Backup directory, as an absolute path.")
     via: Literal["docker", "local"] = Field("docker", description="Where PostgreSQL's client programs run.")
@@ -53,6 +53,11 @@ class Settings(BaseSettings):
     bin_dir: Path | None = Field(None, description="With via=local: directory of pg_dump and psql; default: PATH.")
     prefix: str = Field("letta_backup", description="First part of a backup's file name.")
     integrity_table: str = Field("agents", description="Table that must not be empty, found through search_path.")
+    stores: str | None = Field(
+        None,
+        description="Services that keep data beside the database, as `service` or `service:/path`, besides those of "
+        "Qdrant's, Redis' and Valkey's images; `-service` leaves one out. Separated by commas.",
+    )
     on_failure: str | None = Field(
         None, description="Command to run if a scheduled run fails; it gets the error as JSON on stdin."
     )
@@ -150,6 +155,12 @@ class Settings(BaseSettings):
                 raise ValueError(f"there is no tool {name!r}; the nearest: {nearest(name, TOOLS)}")
         return value
 
+    @field_validator("stores")
+    @classmethod
+    def _known_stores(cls, value: str | None) -> str | None:
+        choice_of(value)
+        return value
+
     @property
     def served(self) -> tuple[str, ...]:
         """The MCP server's tools by these settings. Raises ConfigurationError if none is left."""
@@ -179,20 +190,22 @@ def names(listed: str | None) -> list[str]:
 
 
 def load_settings(**options: Any) -> Settings:
-    """Read the settings from the environment, overridden by the `options` that are not None. An option via=docker also
-    overrides a DSN of the environment. Raises ConfigurationError, naming each wrong variable, its value and what is
-    allowed."""
-    names = {PREFIX + name.upper() for name in Settings.model_fields}
-    if unknown := sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in names):
+    """Read the settings from the environment, where an empty variable counts as unset, overridden by the `options` that
+    are not None. An option via=docker also overrides a DSN of the environment. Raises ConfigurationError, naming each
+    wrong variable, its value and what is allowed."""
+    variables = {name: name.upper().removeprefix(PREFIX) for name in os.environ if name.upper().startswith(PREFIX)}
+    settings = {name.upper(): name for name in Settings.model_fields}
+    if unknown := sorted(variable for variable, name in variables.items() if name not in settings):
         raise ConfigurationError(
             f"There is no setting {', '.join(unknown)}.",
-            f"Correct or unset it. The settings are {', '.join(sorted(names))}.",
+            f"Correct or unset it. The settings are {', '.join(sorted(PREFIX + name for name in settings))}.",
         )
+    environment = {settings[name]: os.environ[variable] for variable, name in variables.items() if os.environ[variable]}
     given = {name: value for name, value in options.items() if value is not None}
     if given.get("via") == "docker":
         given.setdefault("dsn", None)
     try:
-        return Settings(**given)
+        return Settings.model_validate({**environment, **given})
     except ValidationError as error:
         raise ConfigurationError("; ".join(_explain(dict(problem)) for problem in error.errors())) from None
 

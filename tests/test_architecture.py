@@ -21,7 +21,7 @@ def test_files_that_the_architecture_names_are_there() -> None:
     text = (PROJECT_ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     named = re.findall(r"`((?:\w+/)+(?:\w+\.py)?|\w+\.py)`", text)
     assert len(named) > 25
-    foreseen = {"stores/", "offsite/", "ui/"}
+    foreseen = {"offsite/", "ui/"}
     assert [name for name in named if name not in foreseen and not is_there(name)] == []
 
 

@@ -100,8 +100,7 @@ def test_each_command_is_one_that_the_command_line_takes(page: str) -> None:
     assert len(commands) > 3
     for line in commands - {"scarlet-backup-mcp --version"}:
         _, name, *arguments = shlex.split(line)
-        command = main.commands[name]
-        command.make_context(name, arguments)
+        main.load(name).make_context(name, arguments)
 
 
 @each_page
@@ -124,7 +123,7 @@ async def test_each_code_and_field_and_setting_is_there(page: str) -> None:
         PREFIX + name.upper() for name in Settings.model_fields
     }
     known |= {tool.name for tool in await create_server(load_settings()).list_tools()}
-    options = {option for command in main.commands.values() for p in command.params for option in p.opts}
+    options = {option for name in main.commands for p in main.load(name).params for option in p.opts}
     for code in read(page).code:
         for word in re.findall(r"\b[A-Za-z]+(?:_[A-Za-z]+)+\b", code):
             assert word in known | OTHER_WORDS, code

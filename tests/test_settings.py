@@ -27,7 +27,7 @@ from scarlet_backup_mcp.errors import (
     PermissionDenied,
     ServerUnreachable,
 )
-from scarlet_backup_mcp.hosts import ContainerInfo, Dependent, Process
+from scarlet_backup_mcp.hosts import ContainerInfo, Dependent, Packed, Process
 from scarlet_backup_mcp.postgres.server.dsn import VARIABLES, environment_of
 from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.context import BackupContext
@@ -370,7 +370,7 @@ class FakeHost:
     def require_running(self) -> ContainerInfo:
         return self.container_info()
 
-    def start(self, argv: Sequence[str], *, env: object = None, stdin: bool = False, packed: bool = False) -> Process:
+    def start(self, argv: Sequence[str], *, env: object = None, stdin: bool = False, packed: Packed = False) -> Process:
         raise NotImplementedError
 
     def free_bytes(self, directory: str) -> int | None:

@@ -49,12 +49,6 @@ class Command(click.Command):
                 )
 
 
-class Commands(click.Group):
-    """The group of all commands."""
-
-    command_class = Command
-
-
 def is_setting(parameter: click.Parameter) -> bool:
     """Tell whether a parameter is an option that `settings_options` gives to every command."""
     name = parameter.name or ""
@@ -79,7 +73,7 @@ class Schedulable(Command):
                     f"The command line of the job {found['scheduled']} is wrong: {error.format_message()}",
                     "`scarlet-backup-mcp schedule --install` writes it again.",
                 )
-                from .runner import Call  # not for `serve`, which imports this, too, and is waited for
+                from .runner import Call
 
                 Call("backup", scheduled=True).sound(wrong, found)
             raise

@@ -10,13 +10,16 @@ import sys
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from click.core import ParameterSource
 
 from ..errors import NextCall
 from ..redaction import HIDDEN
+
+if TYPE_CHECKING:
+    from .commands import Commands
 
 COMMANDS = {"list_backups": "list", "verify_backup": "verify", "prune_backups": "prune", "db_integrity": "integrity"}
 """The commands whose names are not those of their tools."""
@@ -31,12 +34,12 @@ def given() -> dict[str, Any]:
 
 def command_line(call: NextCall) -> str:
     """Write the call as a command, with the settings of the present command line. Secrets are left out."""
-    group = cast(click.Group, click.get_current_context().find_root().command)
+    group = cast("Commands", click.get_current_context().find_root().command)
     name = COMMANDS.get(call.tool, call.tool)
     settings = {name: value for name, value in written().items() if name.startswith("setting_")}
     if "setting_dsn" in settings:
         settings["setting_dsn"] = HIDDEN
-    words = [*program(), name, *_spelled(group.commands[name], {**call.arguments, **settings})]
+    words = [*program(), name, *_spelled(group.load(name), {**call.arguments, **settings})]
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 

@@ -10,28 +10,25 @@ from collections.abc import Callable, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .. import __version__, summaries
+from .. import __version__
 from ..errors import BackupToolError, Cancelled, ConfirmationNeeded, InternalError
-from ..models.audit import Client
 from ..models.common import Model
-from ..models.results import ErrorReport
-from ..procedures.audit import calls, failure_hook
-from ..procedures.call_notes import CallNotes
-from ..procedures.context import BackupContext
 from ..progress import Progress
 from ..redaction import printable, printable_json, text
 from ..settings import PREFIX, Settings, load_settings
-from ..store.audit import SCHEDULE
-from .bar import PipedProgress, TerminalProgress
+from .commands import IMPOSSIBLE
 from .next_command import command_line, given
-from .rendering import print_on_stderr, print_result
-from .setting_names import as_used
 
-BAD, IMPOSSIBLE, STOPPED = 1, 2, 130
+if TYPE_CHECKING:
+    from ..models.audit import Client
+    from ..procedures.call_notes import CallNotes
+    from ..procedures.context import BackupContext
+
+BAD, STOPPED = 1, 130
 log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Model)
@@ -48,15 +45,22 @@ class Call:
     @property
     def client(self) -> Client:
         """Who calls."""
+        from ..models.audit import Client
+        from ..store.audit import SCHEDULE
+
         return Client(name=SCHEDULE if self.scheduled else "cli", version=__version__)
 
     def make(self, context: BackupContext, work: Callable[[CallNotes], M]) -> M:
         """Do `work` with its line in the audit log, see `calls.call`."""
+        from ..procedures.audit import calls
+
         on_failure = context.settings.on_failure if self.scheduled else None
         return calls.call(context, self.tool, self.arguments, self.client, work, on_failure)
 
     def sound(self, error: BackupToolError, options: Mapping[str, Any]) -> None:
         """Sound the alarm for what keeps it from being called at all."""
+        from ..procedures.audit import failure_hook
+
         command = options.get("setting_on_failure") or os.environ.get(f"{PREFIX}ON_FAILURE")
         if self.scheduled and command:
             alarm = failure_hook.Alarm(
@@ -73,6 +77,10 @@ def run(
     quiet: bool,
 ) -> M:
     """Do the work and print its result; exit if it fails. `options` are the settings' own."""
+    from ..procedures.context import BackupContext
+    from .bar import PipedProgress, TerminalProgress
+    from .rendering import print_result
+
     with errors(as_json, call):
         try:
             found = BackupContext(settings_of(options))
@@ -98,6 +106,8 @@ def settings_of(options: dict[str, Any]) -> Settings:
 def ask(progress: Progress, show: Callable[[], None], question: str, words: str | None = None) -> None:
     """Show what it is about, then go on only if a person types these words, or without any says yes. Raises
     ConfirmationNeeded or Cancelled."""
+    from .bar import TerminalProgress
+
     if not sys.stdin.isatty():
         raise ConfirmationNeeded("This needs confirmation, and no terminal is attached.", "Add --yes.")
     with progress.paused() if isinstance(progress, TerminalProgress) else nullcontext():
@@ -131,6 +141,11 @@ def errors(as_json: bool, call: Call | None = None) -> Any:
 
 
 def _fail(error: BackupToolError, as_json: bool, call: Call | None) -> None:
+    from .. import summaries
+    from ..models.results import ErrorReport
+    from .rendering import print_on_stderr
+    from .setting_names import as_used
+
     report = ErrorReport.of(error, call.tool if call else "", given())
     message, _, remedy = as_used(f"{report.message}\0{report.remedy}").partition("\0")
     report = report.model_copy(update={"message": message, "remedy": remedy})

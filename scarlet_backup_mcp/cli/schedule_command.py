@@ -7,9 +7,7 @@ from typing import Any, get_args
 import click
 
 from ..models.common import BackupLevel, Compression, Kind
-from ..procedures.audit.scheduling import schedule_backups
 from ..schedules import Every, System, Weekday, lines
-from ..store.names import SUFFIXES
 from .command import Command
 from .common_options import settings_options
 from .next_command import written
@@ -18,7 +16,7 @@ from .runner import Call, errors, settings_of
 _OPTIONS = {"every": "--daily and --weekly", "kind": "--kind"}
 
 
-@click.command("schedule", cls=Command, short_help="Print or register a scheduled job that makes backups.")
+@click.command("schedule", cls=Command)
 @click.option("--daily", "every", flag_value="daily", default="daily", help="One run a day. [default]")
 @click.option("--weekly", "every", flag_value="weekly", help="One run a week.")
 @click.option("--at", default="03:30", show_default=True, help="HH:MM, local time.")
@@ -49,6 +47,9 @@ def schedule_(
     **common: Any,
 ) -> None:
     """Print a job of the system's scheduler that takes backups, or register it."""
+    from ..procedures.audit.scheduling import schedule_backups
+    from ..store.names import SUFFIXES
+
     if job is not None and not remove:
         raise click.UsageError("--job requires --remove.")
     if install and remove:

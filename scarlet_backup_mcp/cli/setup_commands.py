@@ -1,31 +1,28 @@
-"""The commands that set this tool up on a machine: `doctor` and `init`."""
+"""The commands that set this tool up on a machine, or show it: `doctor`, `init` and `demo`."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..clients.change import Change, apply, propose, propose_removal
-from ..clients.entry import entry_for
 from ..clients.known import KEYS, clients
 from ..errors import BackupToolError, ClientFileError
 from ..limits import within
-from ..models.setup import SetupCheck
-from ..procedures.context import ENGINE_SECONDS, BackupContext
-from ..procedures.doctor import doctor
 from ..progress import Progress
 from ..redaction import printable, printable_json
 from ..settings import Settings
-from .bar import PipedProgress
 from .command import Command
 from .common_options import output_options, serving_options, settings_options
-from .rendering import print_lines, print_on_stderr
 from .runner import BAD, ask, errors, settings_of
 from .setting_names import as_used
+
+if TYPE_CHECKING:
+    from ..clients.change import Change
+    from ..models.setup import SetupCheck
 
 _workspace = click.option(
     "--workspace",
@@ -35,13 +32,18 @@ _workspace = click.option(
 )
 
 
-@click.command("doctor", cls=Command, short_help="Look at all that a backup needs here, and say what to do.")
+@click.command("doctor", cls=Command)
 @click.option("--fix", is_flag=True, help="Make the backup directory and close it to other users; nothing else.")
 @_workspace
 @output_options
 @settings_options
 def doctor_(fix: bool, workspace: Path, as_json: bool, quiet: bool, **common: Any) -> None:
     """Look at all that a backup needs here, and say what to do. Exit code 1: something fails."""
+    from ..procedures.context import BackupContext
+    from ..procedures.doctor import doctor
+    from .bar import PipedProgress
+    from .rendering import print_lines
+
     with errors(as_json), BackupContext(settings_of(common)) as context, PipedProgress(quiet) as progress:
         report = doctor(context, progress, workspace.resolve(), fix=fix)
     if as_json:
@@ -51,7 +53,7 @@ def doctor_(fix: bool, workspace: Path, as_json: bool, quiet: bool, **common: An
     sys.exit(0 if report.good else BAD)
 
 
-@click.command("init", cls=Command, short_help="Add this server to the MCP clients of this machine.")
+@click.command("init", cls=Command)
 @click.option("--client", "keys", type=click.Choice(KEYS), multiple=True, help="[default: those found here]")
 @_workspace
 @click.option("--remove", is_flag=True, help="Take the entry out again.")
@@ -60,6 +62,9 @@ def doctor_(fix: bool, workspace: Path, as_json: bool, quiet: bool, **common: An
 @settings_options
 def init_(keys: tuple[str, ...], workspace: Path, remove: bool, yes: bool, **common: Any) -> None:
     """Add this server to the MCP clients of this machine, with the settings given here, after showing the changes."""
+    from ..clients.change import propose, propose_removal
+    from ..clients.entry import entry_for
+
     with errors(as_json=False):
         settings = settings_of(common)
         found = [
@@ -94,8 +99,20 @@ def init_(keys: tuple[str, ...], workspace: Path, remove: bool, yes: bool, **com
     sys.exit(BAD if by_hand or not found else 0)
 
 
+@click.command(cls=Command)
+def demo() -> None:
+    """Show backup, loss and restore on an embedded PostgreSQL, through the MCP server. Needs no Docker."""
+    with errors(as_json=False):
+        from .demo.show import show
+
+        sys.exit(0 if show() else BAD)
+
+
 def _show_server(settings: Settings) -> None:
     """Say which server these settings lead to, or why to none: a client would find it out only later."""
+    from ..procedures.context import ENGINE_SECONDS, BackupContext
+    from .rendering import print_on_stderr
+
     with BackupContext(settings) as context:
         try:
             if settings.via == "docker":
@@ -125,6 +142,9 @@ def _show(change: Change, *, quiet: bool) -> None:
 
 def _make(change: Change) -> bool:
     """Make a change and say so, or why it failed."""
+    from ..clients.change import apply
+    from .rendering import print_on_stderr
+
     title = change.client.title
     try:
         kept = apply(change)

@@ -36,11 +36,12 @@ class TooFewLocks(DumpFailed):
     """There are more tables than the server has locks for."""
 
     code = "too_few_locks"
-    default_remedy = (
-        "Set max_locks_per_transaction to a higher value (by `command: postgres -c …` in compose.yaml, which wins over "
-        "the others, in postgresql.conf, or by `ALTER SYSTEM SET`) and restart the server; then try again. Or take a "
-        "backup of kind volume, which needs no such locks."
+    SETTING = (
+        "Set max_locks_per_transaction to {} (by `command: postgres -c …` in compose.yaml, which wins over the others, "
+        "in postgresql.conf, or by `ALTER SYSTEM SET`) and restart the server; then try again."
     )
+    OR_A_VOLUME = "Or take a backup of kind volume, which needs no such locks."
+    default_remedy = f"{SETTING.format('a higher value')} {OR_A_VOLUME}"
     default_next_call = again(kind="volume")
 
 

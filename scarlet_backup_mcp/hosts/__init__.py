@@ -23,6 +23,11 @@ POLL = 0.25
 """Seconds between two checks for cancellation while a program is silent."""
 
 
+Packed = bool | Literal["kept"]
+"""Whether a program's output, if that is much, may come here compressed where that is faster. With True, `read` gives
+the plain bytes; with "kept", a zstd stream if the output came as one."""
+
+
 @dataclass(frozen=True)
 class Exit:
     """How a program ended. `code` is None if it can't be known any more (the container or the engine went away), and
@@ -165,10 +170,9 @@ class Host(Protocol):
         ...
 
     def start(
-        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False, packed: bool = False
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False, packed: Packed = False
     ) -> Process:
-        """Start a program with these arguments; no shell reads them. `packed` lets its output, if that is much, come
-        here compressed where that is faster; `read` gives the plain bytes. Raises HostError."""
+        """Start a program with these arguments; no shell reads them. Raises HostError."""
         ...
 
     def free_bytes(self, directory: str) -> int | None:
@@ -209,7 +213,7 @@ def run(
     sink: Callable[[bytes], object] | None = None,
     progress: Progress | None = None,
     look: Callable[[], None] = lambda: None,
-    packed: bool = False,
+    packed: Packed = False,
 ) -> Exit:
     """Run a program to its end: feed it `source`, pass its stdout to `sink`, and call `look` all the while.
 
@@ -250,7 +254,7 @@ def output_of(
     *,
     env: Mapping[str, str] | None = None,
     progress: Progress | None = None,
-    packed: bool = False,
+    packed: Packed = False,
 ) -> Generator[bytes, None, Exit]:
     """Yield a program's stdout in chunks, after passing each to `watch`; return its `Exit`.
 
@@ -350,6 +354,7 @@ __all__ = [
     "Exit",
     "Host",
     "Mount",
+    "Packed",
     "Process",
     "free_bytes_of",
     "missing_program",

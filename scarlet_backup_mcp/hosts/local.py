@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from ..errors import HostError, ProgramMissing
-from . import CHUNK, POLL, ContainerInfo, Dependent, Exit, free_bytes_of
+from . import CHUNK, POLL, ContainerInfo, Dependent, Exit, Packed, free_bytes_of
 from .docker.engine import is_loopback
 from .output import OutputQueue, Tail
 
@@ -41,7 +41,7 @@ class LocalHost:
         return self.container_info()
 
     def start(
-        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False, packed: bool = False
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False, packed: Packed = False
     ) -> LocalProcess:
         """Start a program. `argv[0]` is a bare name or an absolute path. Raises ProgramMissing or HostError."""
         program = self._find(argv[0])

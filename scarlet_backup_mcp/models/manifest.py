@@ -7,13 +7,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from .common import Compression, Kind, Model, OpenModel, Utc
 
 
 class TableData(Model):
-    """One COPY target of a dump. `bytes` and `sha256` are those of its data, with all blocks joined. A table appears
+    """One COPY target of a dump. `bytes` and `digest` are those of its data, with all blocks joined. A table appears
     twice only if partitions with another order of columns are loaded through it."""
 
     schema_: str = Field(alias="schema")
@@ -21,7 +21,10 @@ class TableData(Model):
     columns: list[str]
     rows: int
     bytes: int
-    sha256: str
+    digest: str = Field(
+        validation_alias=AliasChoices("digest", "sha256"),
+        description="XXH3-128 in hex; in a manifest of version 1 SHA-256, named `sha256`.",
+    )
 
 
 def rows_by_table(tables: Iterable[TableData]) -> dict[tuple[str, str], int]:
@@ -148,7 +151,7 @@ class ManifestHead(Model):
     backup; the field itself, `name` and the seal (see `store.manifests`) stay the same in every version.
     """
 
-    manifest_version: Literal[1] = 1
+    manifest_version: Literal[1, 2] = 1
     name: str
     kind: Kind
     compression: Compression
@@ -196,8 +199,11 @@ class Activity(Model):
 
 
 class Manifest(ManifestHead):
-    """`<file>.manifest.json`: written once, never changed. It proves integrity, not origin."""
+    """`<file>.manifest.json`: written once, never changed. It proves integrity, not origin.
 
+    In version 1 the digests of `tables` are SHA-256."""
+
+    manifest_version: Literal[1, 2] = 2
     finished_at: Utc
     pg_dump_version: str
     tool_version: str
@@ -214,6 +220,11 @@ class Manifest(ManifestHead):
     database_bytes: int | None = Field(description="pg_database_size, an estimate; null in a repaired copy.")
     script_bytes: int = Field(description="Of the plain dump, before compression.")
     rest_sha256: str = Field(description="Of the script without COPY data and without its volatile lines.")
+    rules: int | None = Field(
+        default=None,
+        description="The rules by which all of its content was checked, with success, while it was written; null: a "
+        "check failed, an older manifest, or a repaired copy.",
+    )
     schemas: list[str] | None = Field(description="null in a repaired copy.")
     properties: DatabaseProperties | None = Field(description="null in a repaired copy.")
     effective: dict[str, str] | None = Field(

@@ -198,6 +198,19 @@ class ScheduledRun(SparseModel):
     message: str = ""
 
 
+class SiblingStore(SparseModel):
+    """A store beside the database in its Compose project, such as Qdrant or Redis."""
+
+    service: str
+    container: str
+    image: str
+    version: str | None = None
+    directory: str | None = Field(default=None, description="Where it keeps its data, in its container.")
+    place: str = Field(description="The volume or directory that holds them.")
+    bytes: int | None = Field(default=None, description="On the disk.")
+    unsaved: str = Field(default="", description="Why they are on nothing that could be copied.")
+
+
 class Listing(Model):
     """The result of `list_backups`."""
 
@@ -217,6 +230,9 @@ class Listing(Model):
     scheduled: list[ScheduledRun] = Field(
         default=[],
         description="Each scheduled job's last finished run, and a later one that has not finished; newest first.",
+    )
+    stores: list[SiblingStore] = Field(
+        default=[], description="Stores of the same Compose project, such as Qdrant and Redis, which no backup holds."
     )
     weeks: list[Week] = Field(default=[], exclude=True, description="The last weeks, for the text.")
     warnings: list[str]
@@ -331,6 +347,9 @@ class Integrity(Model):
     database_bytes: int | None
     tables: list[TableSize]
     extensions: list[Extension]
+    stores: list[SiblingStore] = Field(
+        default=[], description="Stores of the same Compose project, such as Qdrant and Redis, which no backup holds."
+    )
     newest_good_backup: str | None
     newest_good_age_seconds: float | None
     safe_to_proceed: bool = Field(description="Whether PROC-003 (agent recreation) may go ahead: see `gate`.")

@@ -30,6 +30,7 @@ from ..store.writing import READ_ONLY
 from .catalog import records
 from .context import BackupContext
 from .listing import no_success, remedy_of, run_of
+from .memory.beside import BY_HAND, described, missing_words, stores_beside
 
 CLOCK_WARNS, CLOCK_FAILS = 5.0, 60.0
 """Seconds between this machine's clock and the server's."""
@@ -60,7 +61,7 @@ def doctor(
     fix: bool = False,
     environment: Mapping[str, str] = os.environ,
 ) -> SetupReport:
-    """Look at Docker, container, database, directory, clock, schedule and MCP clients.
+    """Look at Docker, container, database, other stores, directory, clock, schedule and MCP clients.
 
     `project` is where clients have their files for a project. `fix` makes the backup directory and takes other users'
     rights to it away; nothing else is changed.
@@ -72,6 +73,7 @@ def doctor(
     if container_info is not None:
         progress.stage("querying the server")
         database_bytes = _server(context, report, progress)
+        _stores(context, report)
     progress.stage("checking the directory")
     directory = _directory(context, report, container_info, database_bytes, fix=fix)
     progress.stage("checking the schedule")
@@ -147,6 +149,15 @@ def _clock(report: _Report, ahead: float) -> None:
     how = f"The server's clock is {abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's."
     remedy = "Set both clocks; Docker Desktop's falls behind after sleep until it is restarted."
     report.add("fail" if abs(ahead) >= CLOCK_FAILS else "warn", "clock", how, remedy)
+
+
+def _stores(context: BackupContext, report: _Report) -> None:
+    """Check that backups hold all that the project keeps. A project with PostgreSQL alone has nothing to check."""
+    beside = stores_beside(context)
+    for store in beside.uncovered:
+        report.add("warn", "stores", described(store), BY_HAND)
+    if beside.missing:
+        report.add("fail", "stores", missing_words(beside.missing), "Correct it, or start that service.")
 
 
 # -- the backup directory ----------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..models.common import Level
-from ..progress import BYTES_A_SECOND, MOMENT_SECONDS
+from ..progress import BYTES_A_SECOND, HASHED_A_SECOND, MOMENT_SECONDS
 from ..store.directory import Entry
 
 SANDBOX = 3.0
@@ -22,6 +22,11 @@ def content_bytes(entry: Entry) -> int:
 def of_reading(size: int) -> float:
     """Return how long it takes to read and check so many bytes, or to count the rows in them."""
     return max(MOMENT_SECONDS, size / BYTES_A_SECOND)
+
+
+def of_hashing(size: int) -> float:
+    """Return how long it takes to read so many bytes for their digest."""
+    return max(MOMENT_SECONDS, size / HASHED_A_SECOND)
 
 
 def of_dumping(size: int) -> float:

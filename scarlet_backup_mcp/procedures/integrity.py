@@ -8,7 +8,7 @@ from ..errors import BackupToolError, ConfigurationError, EngineUnreachable, Res
 from ..hosts import ContainerInfo
 from ..models.common import Step
 from ..models.manifest import Extension
-from ..models.results import Finding, Integrity, TableSize
+from ..models.results import Finding, Integrity, SiblingStore, TableSize
 from ..postgres.server import catalogue as pg
 from ..postgres.server import counting, programs
 from ..progress import Progress
@@ -17,6 +17,7 @@ from .findings import findings
 from .gate import ON_A_STANDBY, gate
 from .listing import WEEK, list_backups, no_success, remedy_of
 from .loss import Loss, loss
+from .memory.beside import BY_HAND, described, missing_words, stores_beside
 from .proc004 import COUNT_AGENTS, PREREQUISITES
 from .recovery import journal
 from .recovery.helper_container import require_sole_writer
@@ -47,9 +48,11 @@ class Inspection:
     container_info: ContainerInfo | None = None
     server_version: str | None = None
     database_bytes: int | None = None
-    agents: int | None = None
+    count: counting.Count | None = None
+    """The integrity table's, if it could be counted."""
     tables: list[TableSize] = field(default_factory=list[TableSize])
     extensions: list[Extension] = field(default_factory=list[Extension])
+    stores: list[SiblingStore] = field(default_factory=list[SiblingStore])
 
     def lost(self, loss: Loss) -> None:
         """Put a loss first, with what brings it back, and let nothing ask for a backup, which would be of the loss."""
@@ -82,15 +85,16 @@ def db_integrity(context: BackupContext, progress: Progress) -> Integrity:
     if _look_at_container(context, inspection):
         progress.stage("querying the server")
         _look_at_server(context, inspection, progress)
+        _look_at_stores(context, inspection, progress)
     progress.stage("checking the backups")
     newest, age = _look_at_backups(context, inspection)
-    if lost := loss(context) if inspection.server_version else None:
+    if lost := loss(context, inspection.count) if inspection.server_version else None:
         inspection.lost(lost)
     verdict = gate(context)
-    table = context.settings.integrity_table
+    table, agents = context.settings.integrity_table, inspection.count.rows if inspection.count else None
     inspection.steps.append(
         COUNT_AGENTS.titled(f"SELECT count(*) FROM {table}").reported(
-            bool(inspection.agents), "could not be counted" if inspection.agents is None else str(inspection.agents)
+            bool(agents), "could not be counted" if agents is None else str(agents)
         )
     )
     container_info = inspection.container_info
@@ -99,7 +103,7 @@ def db_integrity(context: BackupContext, progress: Progress) -> Integrity:
         database=context.database,
         server=context.about,
         found=findings(context),
-        agents=inspection.agents,
+        agents=agents,
         via=context.settings.via,
         container=container_info.container if container_info else None,
         container_state=container_info.state if container_info else None,
@@ -108,6 +112,7 @@ def db_integrity(context: BackupContext, progress: Progress) -> Integrity:
         database_bytes=inspection.database_bytes,
         tables=inspection.tables,
         extensions=inspection.extensions,
+        stores=inspection.stores,
         newest_good_backup=newest,
         newest_good_age_seconds=age,
         safe_to_proceed=verdict.safe_to_proceed,
@@ -208,8 +213,7 @@ def _note_version(inspection: Inspection, version: str) -> None:
 
 def _look_at_database(context: BackupContext, inspection: Inspection, progress: Progress) -> None:
     table = context.settings.integrity_table
-    count = counting.count_table(context.server, context.database, table)
-    inspection.agents = count.rows
+    count = inspection.count = counting.count_table(context.server, context.database, table)
     with context.server.session(context.database, {"lock_timeout": LOCK_WAIT}, progress) as session:
         sizes = sorted(pg.tables(session), key=lambda t: t.bytes, reverse=True)
         inspection.extensions = pg.properties(session).extensions
@@ -234,20 +238,44 @@ def _look_at_database(context: BackupContext, inspection: Inspection, progress: 
             "Find out who created it: it hides the table of that name in the search_path. Drop it, or set "
             "SCARLET_BACKUP_INTEGRITY_TABLE to the name of a table.",
         )
-    elif inspection.agents is None:
+    elif count.rows is None:
         inspection.found(
             "error",
             "integrity_table_missing",
             f"The database's search_path finds no table {table}.",
             "If it was lost, restore it; if it is in another schema, see `ALTER DATABASE … SET search_path`.",
         )
-    elif inspection.agents == 0:
+    elif count.rows == 0:
         inspection.found(
             "error",
             EMPTY,
             f"The table {table} is empty: Scarlet's memory is not there.",
             "If that is not intended, see the list of backups, and restore one.",
         )
+
+
+def _look_at_stores(context: BackupContext, inspection: Inspection, progress: Progress) -> None:
+    progress.stage("looking for other stores")
+    beside = stores_beside(context)
+    inspection.stores = beside.stores
+    for store in beside.stores:
+        evidence = store.model_dump(mode="json")
+        if store.unsaved:
+            inspection.found(
+                "info",
+                "store_unsaved",
+                f"No backup could hold {store.service} ({store.image}): {store.unsaved}.",
+                "If they matter, put them on a named volume.",
+                **evidence,
+            )
+        else:
+            inspection.found("warning", "store_not_backed_up", described(store), BY_HAND, **evidence)
+    if beside.missing:
+        inspection.found(
+            "warning", "store_missing", missing_words(beside.missing), "Correct it, or start that service."
+        )
+    if beside.unknown:
+        inspection.found("info", "stores_unknown", f"Which other stores the project has is unknown: {beside.unknown}")
 
 
 def _look_at_backups(context: BackupContext, inspection: Inspection) -> tuple[str | None, float | None]:

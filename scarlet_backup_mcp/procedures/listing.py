@@ -15,13 +15,14 @@ from ..store import audit, forms
 from ..store.encodings import DESCRIPTIONS, recognise
 from ..store.names import PARTIAL, parse
 from ..store.reading import beginning
-from ..wording import number_of
+from ..wording import number_of, shortened
 from . import own_names
 from .catalog import recorded
 from .catalog.records import DRILL_FAILED, BackupRecord, all_backups, ours, unread, verdicts
 from .catalog.weeks import weeks
 from .context import BackupContext
 from .loss import restore_it
+from .memory.beside import BY_HAND, missing_words, stores_soon
 from .own_names import ASIDE
 from .proc004 import NEWEST_BACKUPS
 from .recovery import journal
@@ -55,6 +56,12 @@ def list_backups(context: BackupContext, limit: int = 10, log: int = 0) -> Listi
     ]
     warnings += filter(None, [unread(everything)])
     warnings += server_warnings
+    beside = stores_soon(context)
+    if uncovered := beside.uncovered:
+        named = shortened(f"{store.service} ({store.place})" for store in uncovered)
+        warnings.append(f"No backup holds the project's other stores: {named}. {BY_HAND}")
+    if beside.missing:
+        warnings.append(missing_words(beside.missing))
     calls, runs = _audited(directory.path, log, warnings)
     try:
         warnings += filter(None, [journal.waiting(context)])
@@ -76,6 +83,7 @@ def list_backups(context: BackupContext, limit: int = 10, log: int = 0) -> Listi
         undo_points=points,
         log=calls,
         scheduled=runs,
+        stores=beside.stores,
         weeks=weeks(context, everything),
         warnings=warnings,
         steps=[NEWEST_BACKUPS.reported(newest is not None, how_many)],

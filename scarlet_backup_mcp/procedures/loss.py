@@ -34,9 +34,9 @@ def restore_it(full: str) -> str:
     return f"restore {full}, the newest full backup"
 
 
-def loss(context: BackupContext) -> Loss | None:
+def loss(context: BackupContext, counted: Count | None = None) -> Loss | None:
     """Look for a loss: the integrity table is empty or gone, or the database is, and a full backup has its rows. None
-    if there is none, or the server can't be asked."""
+    if there is none, or the server can't be asked. `counted` are the integrity table's rows, if the caller knows."""
     table = context.settings.integrity_table
     try:
         full = records.last_full(context, readable=True) or records.last_full(context, ("volume",), readable=True)
@@ -45,7 +45,7 @@ def loss(context: BackupContext) -> Loss | None:
         manifest = records.manifest_of(context, context.directory.find(full.name))
         if manifest is None or manifest.integrity_table != table:
             return None
-        count = _count(context, table)
+        count = counted or _count(context, table)
     except BackupToolError:
         return None
     if count is None:

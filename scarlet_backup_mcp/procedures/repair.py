@@ -17,9 +17,9 @@ from ..progress import Progress
 from ..store import names
 from ..store.lock import writer_lock
 from ..store.powershell import Irreparable
-from ..store.reading import CompressionDamaged, Compressor, FileReader, decompress
+from ..store.reading import CompressionDamaged, FileReader, decompress
+from ..store.storing import Storing
 from ..store.writing import PartialFile
-from .backup.service import read_back
 from .backup.sql_dump import DumpWritten
 from .call_notes import CallNotes
 from .catalog import recorded
@@ -101,20 +101,20 @@ def _write(
     progress.stage(f"writing {final.name}", record.entry.bytes)
     with PartialFile(final) as partial:
         raw = FileReader(record.entry.path, progress.report)
-        digests, contents, compressor = BlockDigests(), Contents(), Compressor(order.compression)
+        digests, contents = BlockDigests(), Contents()
         reader = ScriptReader(digests, contents)
         changed = DumpFailed(f"{record.name} changed while it was being read.", "Try again when nothing writes to it.")
         try:
             assert found.through is not None
-            for chunk in found.through(decompress(iter(raw), record.entry.name.compression)):
-                reader.feed(chunk)
-                partial.write(compressor.compress(chunk))
+            with Storing(partial, order.compression, reader.feed) as storing:
+                for chunk in found.through(decompress(iter(raw), record.entry.name.compression)):
+                    storing.put(chunk)
+                storing.finish()
             summary = reader.finish()
         except (ScriptDamaged, Irreparable, CompressionDamaged):
             raise changed from None
         if raw.sha256 != found.sha256:
             raise changed
-        partial.write(compressor.finish())
         partial.finish()
         written = DumpWritten(
             tables=table_data(digests),
@@ -123,7 +123,7 @@ def _write(
             pg_dump_version=summary.pg_dump_version or "unknown",
             warnings=[],
         )
-        read_back(partial, order.compression, written, progress)
+        recorded.read_back(partial, progress)
         manifest = _manifest(context, record, partial, order, written, contents.rows, how)
         recorded.publish(context, progress, partial, manifest, order)
     return manifest

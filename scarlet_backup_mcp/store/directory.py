@@ -97,20 +97,22 @@ class BackupDirectory:
 
     def unreadable(self, entry: Entry) -> str:
         """Say what of a backup and its outcome of a verification this user may not read, and why; "" if nothing."""
-        for path in (entry.path, Path(f"{entry.path}{names.VERIFIED}")):
-            if os.path.lexists(path) and not may_read(path):
-                return f"this user may not read {path.name}: {in_the_way(path)}"
+        for path in (str(entry.path), f"{entry.path}{names.VERIFIED}"):
+            if not may_read(path) and os.path.lexists(path):
+                return f"this user may not read {os.path.basename(path)}: {in_the_way(Path(path))}"
         return ""
 
     def partials(self) -> Iterator[Path]:
         """Yield every unfinished backup or repaired copy that was made here."""
         found = self._scan()
+        if not (partials := list(_parsed(found, names.PARTIAL))):
+            return
         made = _parsed(found, names.MANIFEST)
         prefixes = {
             self._prefix,
             *(name.name.removesuffix(names.end_of(name)) for _, name in made if name.kind == "sql"),
         }
-        for item, name in _parsed(found, names.PARTIAL):
+        for item, name in partials:
             mine = any(names.made_here(name, prefix) for prefix in prefixes)
             if mine and item.is_file(follow_symlinks=False):
                 yield Path(item.path)
@@ -141,12 +143,12 @@ class BackupDirectory:
         return self._manifest(name, VolumeManifest)
 
     def _manifest(self, name: str, model: type[H]) -> H | None:
-        text = sidecars.read(self.path / (name + names.MANIFEST), sidecars.MANIFEST)
+        text = sidecars.read(self._beside(name, names.MANIFEST), sidecars.MANIFEST)
         return None if text is None else self._checked(name, lambda: manifests.unseal(text, model))
 
     def manifest_head(self, name: str) -> ManifestHead | None:
         """Return the head of a manifest; None without one. Reads its beginning only, so the rest may be damaged."""
-        text = sidecars.beginning(self.path / (name + names.MANIFEST), manifests.HEAD_BYTES)
+        text = sidecars.beginning(self._beside(name, names.MANIFEST), manifests.HEAD_BYTES)
         return None if text is None else self._checked(name, lambda: manifests.head(text))
 
     def publish(self, partial: PartialFile, manifest: ManifestHead, failed: list[str], *, keep: bool = False) -> None:
@@ -184,18 +186,18 @@ class BackupDirectory:
             return self._verification(entry)[0]
         return None
 
-    def _verification(self, entry: Entry) -> tuple[StoredVerification | None, dict[str, Any]]:
+    def _verification(self, entry: Entry) -> tuple[StoredVerification | None, bytes]:
         """Return that outcome, and the JSON that it was read from. Raises BackupUnreadable."""
         try:
-            text = sidecars.read(self.path / (entry.name.name + names.VERIFIED)) or b""
+            text = sidecars.read(self._beside(entry.name.name, names.VERIFIED)) or b""
             found = StoredVerification.model_validate_json(text, extra="ignore")
             if _is_of(found, entry, *self._manifest_status(entry)):
-                return found, from_json(text)
+                return found, text
         except BackupUnreadable:
             raise
         except (ValidationError, StoreError):
             pass
-        return None, {}
+        return None, b""
 
     def store_verification(
         self,
@@ -259,7 +261,7 @@ class BackupDirectory:
         )
         content = outcome.model_dump(mode="json")
         if earlier is not None:
-            content = _over(written, earlier.model_dump(mode="json"), content)
+            content = _over(from_json(written), earlier.model_dump(mode="json"), content)
         write_atomically(self.path / (entry.name.name + names.VERIFIED), json.dumps(content, indent=1).encode())
 
     # -- changes: only under the lock ------------------------------------------------------------------------------
@@ -333,9 +335,13 @@ class BackupDirectory:
         except OSError as error:
             raise cannot_read(self.path, error) from error
 
+    def _beside(self, name: str, end: str) -> str:
+        """Return the path of a backup's sidecar file; a `Path` of each takes longer to make than the file to read."""
+        return os.path.join(self.path, name + end)
+
     def _manifest_status(self, entry: Entry) -> tuple[int, int]:
         try:
-            found = os.stat(os.path.join(self.path, entry.name.name + names.MANIFEST), follow_symlinks=False)
+            found = os.stat(self._beside(entry.name.name, names.MANIFEST), follow_symlinks=False)
         except OSError:
             return 0, 0
         return found.st_size, found.st_mtime_ns

@@ -89,7 +89,7 @@ def _not_listed(path: Path) -> list[str]:
             text = item.name.encode(errors="backslashreplace").decode()
             if text != item.name and names.without_ending(item.name):
                 found.append(f"{text} in {path} is not listed, because its name is not UTF-8: rename it.")
-            elif names.of_directory(item.name) and item.is_dir(follow_symlinks=False) and not may_read(Path(item.path)):
+            elif item.is_dir(follow_symlinks=False) and names.of_directory(item.name) and not may_read(item.path):
                 why = in_the_way(Path(item.path))
                 found.append(f"This user may not look into {item.path}, which may be a dump: {why}.")
     return found

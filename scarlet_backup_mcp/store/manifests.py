@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
@@ -14,8 +14,12 @@ from ..models.manifest import ManifestHead
 M = TypeVar("M", bound=ManifestHead)
 HEAD_BYTES = 8 << 10
 """Enough for a whole `ManifestHead`, with which a manifest begins."""
+_AFTER_HEAD = b'\n "finished_at":'
+"""The first field of `Manifest` and `VolumeManifest` that is not of the head, as `seal` writes it: at the beginning of
+a line, which no string in JSON contains."""
 DIGEST = "manifest_sha256"
 _OBJECT = TypeAdapter(dict[str, Any])
+_KNOWN_VERSION: int = max(get_args(ManifestHead.model_fields["manifest_version"].annotation))
 
 
 class ManifestDamaged(Exception):
@@ -48,7 +52,7 @@ def unseal(text: bytes, model: type[M]) -> M:
 def head(beginning: bytes) -> ManifestHead:
     """Read a manifest's head from the beginning of its file. Raises ManifestDamaged or ManifestNewer."""
     try:
-        content = _OBJECT.validate_python(from_json(beginning, allow_partial=True))
+        content = _OBJECT.validate_python(from_json(beginning.partition(_AFTER_HEAD)[0], allow_partial=True))
         _require_known_version(content)
         return ManifestHead.model_validate(content, extra="ignore")
     except (ValidationError, ValueError) as error:
@@ -56,9 +60,9 @@ def head(beginning: bytes) -> ManifestHead:
 
 
 def _require_known_version(content: dict[str, Any]) -> None:
-    version, known = content.get("manifest_version"), ManifestHead.model_fields["manifest_version"].default
-    if isinstance(version, int) and version > known:
-        raise ManifestNewer(f"its manifest is of version {version}, and this one reads {known}")
+    version = content.get("manifest_version")
+    if isinstance(version, int) and version > _KNOWN_VERSION:
+        raise ManifestNewer(f"its manifest is of version {version}, and this one reads {_KNOWN_VERSION}")
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -98,15 +98,15 @@ def before_unnamed(file_name: str) -> str | None:
 
 def parse(name: str) -> BackupName | None:
     """Parse a file's name; None if no backup has such a name."""
-    if not is_plain(name):
+    if not (_VOLUME.fullmatch(name) or without_ending(name)) or not is_plain(name):
         return None
     stamp = _stamp(name)
     if _VOLUME.fullmatch(name):
         return BackupName(name, "volume", "zstd" if name.endswith(".zst") else "gzip", stamp)
     for (kind, compression), suffix in SUFFIXES.items():
-        if kind == "sql" and name.endswith(suffix) and len(name) > len(suffix):
+        if kind == "sql" and name.endswith(suffix):
             return BackupName(name, kind, compression, stamp)
-    return BackupName(name, "sql", "none", stamp, foreign=True) if without_ending(name) else None
+    return BackupName(name, "sql", "none", stamp, foreign=True)
 
 
 def without_ending(name: str) -> str:

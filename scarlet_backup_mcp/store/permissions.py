@@ -30,7 +30,7 @@ def in_the_way(path: Path) -> str:
     return "nothing above it can be looked at"
 
 
-def may_read(path: Path) -> bool:
+def may_read(path: Path | str) -> bool:
     """Tell whether this user may read a file, or list a directory and look at what is in it."""
     return os.access(path, os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK)
 

@@ -53,6 +53,11 @@ class FileReader:
         """The digest in hex."""
         return self._digest.hexdigest()
 
+    def read_all(self) -> None:
+        """Read all of it, for its digest. Raises StoreError."""
+        for _ in self:
+            pass
+
     def __iter__(self) -> Iterator[bytes]:
         try:
             with self.path.open("rb") as file:
@@ -116,6 +121,8 @@ def _unxz(chunks: Iterator[bytes]) -> Iterator[bytes]:
 def _unzstd(chunks: Iterator[bytes], single: bool) -> Iterator[bytes]:
     frame = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
     begun = False
+    unpacked: list[bytes] = []
+    size = 0
     try:
         for chunk in chunks:
             for at in range(0, len(chunk), ZSTD_CHUNK):
@@ -126,9 +133,15 @@ def _unzstd(chunks: Iterator[bytes], single: bool) -> Iterator[bytes]:
                             raise CompressionDamaged("something follows the zstd frame")
                         frame = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
                     begun = True
-                    if plain := frame.decompress(rest):
-                        yield plain
+                    plain = frame.decompress(rest)
+                    unpacked.append(plain)
+                    size += len(plain)
                     rest = frame.unused_data if frame.eof else b""
+                if size >= CHUNK:
+                    yield b"".join(unpacked)
+                    unpacked, size = [], 0
+        if size:
+            yield b"".join(unpacked)
     except (zstandard.ZstdError, CompressionDamaged) as error:
         for _ in chunks:
             pass

@@ -32,7 +32,7 @@ from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.listing import no_success, remedy_of, run_of
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.redaction import HIDDEN, redact, text
-from scarlet_backup_mcp.settings import Settings, load_settings
+from scarlet_backup_mcp.settings import load_settings
 from scarlet_backup_mcp.store import audit
 from scarlet_backup_mcp.store.audit import (
     AUDIT,
@@ -455,7 +455,7 @@ def test_backup_is_in_the_log_with_its_digest_and_no_password_is(local_database:
     assert password
     directory = tmp_path / "backups"
     chosen = {"via": "local", "dsn": dsn, "bin_dir": local_database.bin_dir, "dir": directory}
-    with BackupContext(Settings.model_validate(chosen)) as context:
+    with BackupContext(load_settings(**chosen)) as context:
         result = calls.call(
             context, "backup", {"dsn": dsn, "label": password}, CLI, lambda _: backup(context, Progress())
         )

@@ -20,7 +20,7 @@ from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.call_notes import CallNotes
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.progress import Progress
-from scarlet_backup_mcp.settings import Settings
+from scarlet_backup_mcp.settings import load_settings
 from scarlet_backup_mcp.store.audit import (
     SCHEDULE,
     Client,
@@ -125,7 +125,7 @@ def test_alarm_comes_for_errors_and_for_bad_results(tmp_path: Path, local_databa
         (tmp_path / "told").unlink()
         return found
 
-    with BackupContext(Settings.model_validate(chosen)) as context:
+    with BackupContext(load_settings(**chosen)) as context:
         command = listener(tmp_path / "told")
 
         def take(*_: CallNotes) -> Any:

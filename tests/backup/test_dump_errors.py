@@ -11,7 +11,8 @@ import pytest
 from scarlet_backup_mcp.errors import BackupToolError, DumpFailed
 from scarlet_backup_mcp.hosts import Exit
 from scarlet_backup_mcp.postgres.server import dump_failures
-from scarlet_backup_mcp.postgres.server.dump_failures import Kind, LockTable
+from scarlet_backup_mcp.postgres.server.dump_failures import Kind
+from scarlet_backup_mcp.postgres.server.locks import LockTable
 from scarlet_backup_mcp.procedures.backup.dump_errors import DumpPosition, dump_error
 from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.context import BackupContext
@@ -199,7 +200,7 @@ def test_each_failure_has_a_remedy_that_leads_on(said: str, kind: Kind, code: st
     shown = f'pg_dump: error: Dumping the contents of table "t" failed.\npg_dump: detail: {said}\n{COPY}'
     assert dump_failures.kind_of(shown) == kind
     with BackupContext(load_settings(dir=tmp_path, via="local", dsn="postgresql://127.0.0.1:1/letta")) as context:
-        error = dump_error(context, Exit(1, shown), DumpPosition("public", "t", 3, "0-0-1", 7, superuser=True))
+        error = dump_error(context, Exit(1, shown), DumpPosition("public", "t", 3, "0-0-1", superuser=True))
     assert error.code == code
     assert "db_integrity" not in error.remedy
     assert error.remedy != BackupToolError.default_remedy
@@ -212,7 +213,7 @@ def test_the_role_that_a_remedy_changes_is_quoted(tmp_path: Path) -> None:
     shown = f"pg_dump: detail: ERROR:  temporary file size exceeds temp_file_limit (1kB)\n{COPY}"
     dsn = 'postgresql://Max-"1"@127.0.0.1:1/letta'
     with BackupContext(load_settings(dir=tmp_path, via="local", dsn=dsn)) as context:
-        error = dump_error(context, Exit(1, shown), DumpPosition("public", "t", 3, "0-0-1", 7, superuser=True))
+        error = dump_error(context, Exit(1, shown), DumpPosition("public", "t", 3, "0-0-1", superuser=True))
     assert '`ALTER ROLE "Max-""1""" SET temp_file_limit = -1`' in error.remedy
 
 

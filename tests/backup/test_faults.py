@@ -365,7 +365,7 @@ SETTINGS = (
 
 def contents(of: Manifest) -> dict[str, tuple[int, int, str]]:
     """All that a dump holds: each table's rows, bytes and digest, and the digest of the rest."""
-    tables = {f"{table.schema_}.{table.name}": (table.rows, table.bytes, table.sha256) for table in of.tables}
+    tables = {f"{table.schema_}.{table.name}": (table.rows, table.bytes, table.digest) for table in of.tables}
     return {**tables, "": (0, 0, of.rest_sha256)}
 
 

@@ -28,7 +28,7 @@ from scarlet_backup_mcp.postgres.cluster.local import LocalCluster
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
-from scarlet_backup_mcp.settings import Settings
+from scarlet_backup_mcp.settings import Settings, load_settings
 
 from ..conftest import MEMORY, PROJECT_ROOT, LocalDatabase
 from ..helpers.backup_faults import Box, a_box
@@ -298,4 +298,4 @@ def test_server_without_replication_is_told(tmp_path: Path) -> None:
     with LocalCluster(wheel_bin_dir, settings=settings, copy_programs=copy_programs) as server:
         there = {"via": "local", "dsn": server.dsn("postgres"), "bin_dir": server.bin_dir, "dir": tmp_path}
         with pytest.raises(VolumeUnsupported, match="wal_level is minimal, max_wal_senders is 0"):
-            take(Settings.model_validate({**there, "database": "postgres"}))
+            take(load_settings(**{**there, "database": "postgres"}))

@@ -13,7 +13,7 @@ from scarlet_backup_mcp.procedures.catalog import records
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.restore.service import dry_run
 from scarlet_backup_mcp.progress import Progress
-from scarlet_backup_mcp.settings import Settings
+from scarlet_backup_mcp.settings import load_settings
 
 from ..helpers.records import DAY, DEAD, add, ago, in_docker, names_of, within_seconds
 from ..helpers.store import Made, Shelf
@@ -97,8 +97,8 @@ def test_listing_works_with_no_engine(two_projects: Path) -> None:
 
 def test_listing_works_with_no_server(made: Made, here: Shelf) -> None:
     dead = Shelf(
-        Settings.model_validate(
-            {
+        load_settings(
+            **{
                 "via": "local",
                 "dir": here.directory,
                 "bin_dir": here.settings.bin_dir,

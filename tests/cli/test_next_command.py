@@ -23,7 +23,7 @@ def typed(line: str) -> AbstractContextManager[click.Context]:
     """As if a person had typed it after the program's name."""
     name, *rest = shlex.split(line)
     group = main.make_context("scarlet-backup-mcp", [name, *rest], resilient_parsing=True)
-    return main.commands[name].make_context(name, rest, parent=group)
+    return main.load(name).make_context(name, rest, parent=group)
 
 
 CASES = [

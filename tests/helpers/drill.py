@@ -24,6 +24,7 @@ from scarlet_backup_mcp.hosts.docker import sandbox as containers
 from scarlet_backup_mcp.models.results import Backup, Listed, Restore
 from scarlet_backup_mcp.models.verification import Verification
 from scarlet_backup_mcp.postgres.server.quoting import identifier, literal
+from scarlet_backup_mcp.postgres.server.session import Session
 from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.drill import sql as drills
@@ -65,6 +66,10 @@ def listed(settings: Settings, name: str) -> Listed:
     """As `list_backups` shows it."""
     with BackupContext(settings) as context:
         return next(item for item in list_backups(context, 100).backups if item.name == name)
+
+
+def nobody_knows(session: Session, shared_memory: int | None) -> None:
+    """In place of `capacity`, as on a system that does not say what a server has."""
 
 
 def wrong(found: Verification) -> dict[str, str]:

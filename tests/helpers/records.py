@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scarlet_backup_mcp.models.results import Listing
-from scarlet_backup_mcp.settings import Settings
+from scarlet_backup_mcp.settings import load_settings
 
 from .store import Made, Shelf
 
@@ -43,7 +43,7 @@ def within_seconds(seconds: float, ask: Callable[[], Listing]) -> Listing | None
 
 def in_docker(directory: Path, **more: str) -> Shelf:
     """The same directory for someone who has Docker, or had."""
-    return Shelf(Settings.model_validate({"dir": directory, **more}))
+    return Shelf(load_settings(**{"dir": directory, **more}))
 
 
 DEAD = "unix:///var/run/no-such-docker.sock"

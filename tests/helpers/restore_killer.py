@@ -22,7 +22,7 @@ from scarlet_backup_mcp.procedures.loading import attempts
 from scarlet_backup_mcp.procedures.recovery import journal as journals
 from scarlet_backup_mcp.procedures.restore import service as restoring
 from scarlet_backup_mcp.progress import Progress, State
-from scarlet_backup_mcp.settings import Settings
+from scarlet_backup_mcp.settings import load_settings
 
 MEGABYTE = 1 << 20
 
@@ -92,7 +92,7 @@ def main(moment: str, backup: str, settings: dict[str, str]) -> None:
     """Restore, up to that moment."""
     MOMENTS[moment]()
     progress = Mortal() if moment == "in the middle of the load" else Progress()
-    with BackupContext(Settings.model_validate(settings)) as context:
+    with BackupContext(load_settings(**settings)) as context:
         restoring.restore(context, progress, backup)
 
 

@@ -27,7 +27,7 @@ from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.recovery.journal import Journal
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
-from scarlet_backup_mcp.settings import Settings
+from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store.manifests import DIGEST
 from scarlet_backup_mcp.store.names import MANIFEST, VERIFIED
 
@@ -132,7 +132,7 @@ class Made:
 def shelf(database: LocalDatabase, directory: Path, **more: Any) -> Shelf:
     """A directory for backups of a database on the embedded server."""
     values = {"via": "local", "dsn": database.dsn, "bin_dir": database.bin_dir, "dir": directory, **more}
-    return Shelf(Settings.model_validate(values))
+    return Shelf(load_settings(**values))
 
 
 @contextmanager

@@ -313,7 +313,7 @@ MOMENTS: dict[str, Callable[[], None]] = {
 def main(moment: str, backup: str, settings: dict[str, str]) -> None:
     """Restore, up to that moment."""
     MOMENTS[moment]()
-    with BackupContext(Settings.model_validate(settings)) as context:
+    with BackupContext(load_settings(**settings)) as context:
         restoring.restore(context, Mortal() if moment == UNPACKING else Progress(), backup)
 
 

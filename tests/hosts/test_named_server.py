@@ -24,6 +24,7 @@ from scarlet_backup_mcp.errors import (
     VolumeShared,
     WrongServer,
 )
+from scarlet_backup_mcp.hosts import Packed
 from scarlet_backup_mcp.hosts.docker.container import DockerHost
 from scarlet_backup_mcp.hosts.local import LocalHost, LocalProcess
 from scarlet_backup_mcp.models.results import Backup, Integrity
@@ -353,7 +354,7 @@ class Misled(LocalHost):
         self._into = into
 
     def start(
-        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False, packed: bool = False
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False, packed: Packed = False
     ) -> LocalProcess:
         astray = {"PGDATABASE": self._into} if "ON_ERROR_STOP=1" in argv else {}
         return super().start(argv, env={**(env or {}), **astray}, stdin=stdin)

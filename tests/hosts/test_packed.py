@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+import zstandard
 
 from scarlet_backup_mcp.errors import Cancelled
 from scarlet_backup_mcp.hosts import Exit, Host, run
@@ -126,3 +127,23 @@ def test_container_with_few_processes_sends_it_as_it_is(container: str) -> None:
         assert parent() == b"0\n"
     finally:
         run_docker("update", "--pids-limit", "-1", container)
+
+
+def test_kept_as_the_stream_that_came(host: Host) -> None:
+    packed = bytearray()
+    assert run(host, ["seq", "1", "300000"], sink=packed.extend, packed="kept") == Exit(0, "")
+    plain = b"".join(b"%d\n" % number for number in range(1, 300_001))
+    assert zstandard.ZstdDecompressor().decompressobj().decompress(bytes(packed)) == plain
+    assert zstandard.get_frame_parameters(bytes(packed)).has_checksum
+    assert len(packed) * 2 < len(plain)
+
+
+def test_kept_stream_has_the_programs_exit_code(host: Host) -> None:
+    ended = run(host, ["sh", "-c", "echo out; echo 'è andata' >&2; exit 3"], packed="kept")
+    assert ended == Exit(3, "è andata\n")
+
+
+def test_kept_is_plain_where_there_is_no_zstd(host: Host) -> None:
+    output, environment = bytearray(), path_with(host, "kept", "")
+    assert run(host, ["seq", "1", "3"], env=environment, sink=output.extend, packed="kept") == Exit(0, "")
+    assert output == b"1\n2\n3\n"

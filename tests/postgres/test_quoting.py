@@ -10,7 +10,7 @@ from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.postgres.server.quoting import identifier, literal, qualified
 from scarlet_backup_mcp.postgres.server.session import Session
 from scarlet_backup_mcp.procedures.context import BackupContext
-from scarlet_backup_mcp.settings import Settings
+from scarlet_backup_mcp.settings import load_settings
 
 ANY_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=80)
 TRICKY = st.text("'\"\\;:$-/*eEuU&x{}\n\r\t ?@`%", max_size=20)
@@ -21,8 +21,13 @@ SHARED_SERVER = settings(
 
 @pytest.fixture(scope="module")
 def session(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    configured = Settings.model_validate(
-        {"via": "local", "dsn": embedded.dsn(), "bin_dir": embedded.bin_dir, "dir": tmp_path_factory.mktemp("quoting")}
+    configured = load_settings(
+        **{
+            "via": "local",
+            "dsn": embedded.dsn(),
+            "bin_dir": embedded.bin_dir,
+            "dir": tmp_path_factory.mktemp("quoting"),
+        }
     )
     with BackupContext(configured) as context, context.server.session("postgres") as opened:
         yield opened

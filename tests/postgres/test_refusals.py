@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import hashlib
 import re
 
 import pytest
 
-from scarlet_backup_mcp.postgres.dump.refusals import MOST, Refusals
+from scarlet_backup_mcp.postgres.dump.refusals import MOST, RULES, RULES_VERSION, Refusals
 from scarlet_backup_mcp.postgres.dump.roles import Roles
 from scarlet_backup_mcp.postgres.dump.script import read_script
 
@@ -236,6 +237,12 @@ def test_psql_commands_are_refused(command: bytes) -> None:
 def test_a_transaction_may_hold_only_the_data_of_large_objects() -> None:
     reason = "is inside a transaction, where pg_dump only writes the data of large objects"
     assert refusals(b"BEGIN;\nSET lock_timeout = 0;\nCOMMIT;\nBEGIN;\nBEGIN;\n") == [(2, reason), (5, reason)]
+
+
+def test_rules_have_the_version_that_manifests_record() -> None:
+    """If a rule changes so that it refuses more, RULES_VERSION has to rise; then renew the digest here."""
+    digest = hashlib.sha256(repr(RULES).encode()).hexdigest()[:16]
+    assert (RULES_VERSION, digest) == (1, "d0c7250c3e9f913a")
 
 
 def test_refusals_are_kept_to_a_number_and_an_excerpt() -> None:

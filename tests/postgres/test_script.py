@@ -3,7 +3,9 @@ from __future__ import annotations
 import hashlib
 import re
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import xxhash
@@ -455,18 +457,19 @@ def test_memory_does_not_grow_with_the_dump() -> None:
 # Digests
 
 
-def test_block_digests() -> None:
-    digests = BlockDigests()
+@pytest.mark.parametrize(("sha256", "hash_of"), [(False, xxhash.xxh3_128), (True, hashlib.sha256)])
+def test_block_digests(sha256: bool, hash_of: Callable[[bytes], Any]) -> None:
+    digests = BlockDigests(sha256=sha256)
     read_script([DUMP], digests)
     first, odd, zero, none = digests.blocks
     data = re.findall(rb"COPY public.one \(a\) FROM stdin;\n((?:.*\n)*?)\\\.\n", DUMP[DUMP.index(b"CREATE TABLE") :])
     assert first.target == ONE
     assert first.rows == 7
     assert first.bytes == len(b"".join(data))
-    assert first.sha256 == hashlib.sha256(b"".join(data)).hexdigest()
+    assert first.digest == hash_of(b"".join(data)).hexdigest()
     assert odd.target == ODD
     assert (zero.rows, zero.bytes) == (1, 1)
-    assert (none.rows, none.bytes, none.sha256) == (0, 0, hashlib.sha256().hexdigest())
+    assert (none.rows, none.bytes, none.digest) == (0, 0, hash_of(b"").hexdigest())
 
 
 def rest(text: bytes) -> str:

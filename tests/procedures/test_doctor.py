@@ -66,9 +66,8 @@ Look = Callable[..., dict[str, list[SetupCheck]]]
 
 
 def changed(here: Shelf, **values: object) -> Settings:
-    return Settings.model_validate(
-        {"via": "local", "dir": here.directory, "bin_dir": here.settings.bin_dir, "dsn": here.settings.dsn, **values}
-    )
+    given = {"via": "local", "dir": here.directory, "bin_dir": here.settings.bin_dir, "dsn": here.settings.dsn}
+    return load_settings(**{**given, **values})
 
 
 def states(checks: list[SetupCheck]) -> list[str]:

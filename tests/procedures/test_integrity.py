@@ -46,9 +46,8 @@ def look(settings: Settings) -> Integrity:
 
 
 def changed(here: Shelf, **values: object) -> Settings:
-    return Settings.model_validate(
-        {"via": "local", "dir": here.directory, "bin_dir": here.settings.bin_dir, "dsn": here.settings.dsn, **values}
-    )
+    given = {"via": "local", "dir": here.directory, "bin_dir": here.settings.bin_dir, "dsn": here.settings.dsn}
+    return load_settings(**{**given, **values})
 
 
 def finding(found: Integrity, code: str) -> Finding:

@@ -1,6 +1,7 @@
 """Files of other versions of this tool, kept in tests/data/files.
 
-`older` were written by this tool as it was some 150 commits ago. Those in `newer-fields` have fields and words that
+`older` were written by this tool when its manifests were of version 1 and had fewer fields, `version-2` when those of
+SQL backups had just become version 2. Those in `newer-fields` have fields and words that
 only a newer version knows, those in `newer-version` are of a higher version; both were made by hand.
 """
 
@@ -16,6 +17,7 @@ import pytest
 
 from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import NewerVersion, RestoreInterrupted
+from scarlet_backup_mcp.models.manifest import Manifest, ManifestHead, TableData, VolumeManifest
 from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.catalog import records
 from scarlet_backup_mcp.procedures.context import BackupContext
@@ -23,8 +25,9 @@ from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.prune import keep, prune
 from scarlet_backup_mcp.procedures.recovery import journal
 from scarlet_backup_mcp.procedures.restore.service import dry_run
+from scarlet_backup_mcp.procedures.verify.sql import full
 from scarlet_backup_mcp.progress import Progress
-from scarlet_backup_mcp.settings import Settings
+from scarlet_backup_mcp.settings import load_settings
 from scarlet_backup_mcp.store import audit, remembered
 from scarlet_backup_mcp.store.directory import BackupDirectory
 from scarlet_backup_mcp.store.names import JOURNAL, MANIFEST, VERIFIED
@@ -35,6 +38,7 @@ from ..helpers.store import Shelf
 DATA = PROJECT_ROOT / "tests" / "data" / "files"
 OLDER_SQL = "letta_backup_20261130_100043.sql"
 OLDER_VOLUME = "postgres_volume_20261130_100052.tar.gz"
+VERSION_2 = "letta_backup_20261130_200950.sql"
 SQL = "letta_backup_20261130_100318.sql"
 VOLUME = "postgres_volume_20261130_100321.tar.gz"
 NO_SERVER = "postgresql://postgres@127.0.0.1:1/letta"
@@ -51,7 +55,7 @@ def shelf_of(version: str, tmp_path: Path, dsn: str = NO_SERVER, **more: Any) ->
             os.utime(directory / path, ns=(moment, moment))
     for manifest in directory.glob(f"postgres_volume_*{MANIFEST}"):
         manifest.with_name(manifest.name.removesuffix(MANIFEST)).write_bytes(b"what no test reads")
-    return Shelf(Settings.model_validate({"via": "local", "dsn": dsn, "dir": directory, **more}))
+    return Shelf(load_settings(**{"via": "local", "dsn": dsn, "dir": directory, **more}))
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -94,6 +98,31 @@ def test_journal_of_another_version_is_read(version: str, kind: str, tmp_path: P
     found = journal.read(tmp_path)
     assert isinstance(found, journal.VolumeJournal if kind == "volume" else journal.Journal)
     assert [container.name for container in found.dependents] == ["scarlet-letta-server-1"]
+
+
+@pytest.mark.parametrize(("version", "name"), [("older", OLDER_SQL), ("version-2", VERSION_2)])
+def test_content_is_compared_with_a_manifest_of_either_version(version: str, name: str, tmp_path: Path) -> None:
+    here = shelf_of(version, tmp_path)
+    with BackupContext(here.settings) as context:
+        record = records.sql_record(context, context.directory.find(name))
+        assert full(context, record, Progress()).failed == []
+    here.file(name).write_bytes(here.file(name).read_bytes().replace(b"message 1", b"message 7"))
+    failed = {check.check: check.detail for check in here.verify(name).checks if check.ok is False}
+    assert failed == {"sha256": "", "tables": "letta.messages has the right number of rows, but different data"}
+
+
+def test_backup_of_version_2_is_what_it_was(tmp_path: Path) -> None:
+    here = shelf_of("version-2", tmp_path)
+    assert here.listed(VERSION_2).state == "good"
+    report = here.verify(VERSION_2)
+    assert (report.valid, report.tables, report.rows) == (True, 2, 6)
+
+
+def test_only_what_an_older_version_can_read_is_of_an_older_version() -> None:
+    """Without SHA-256 of tables, an older version would call a manifest damaged; of a higher version it is `newer`."""
+    assert TableData.model_fields.keys() == {"schema_", "name", "columns", "rows", "bytes", "digest"}
+    versions = [model.model_fields["manifest_version"].default for model in (ManifestHead, Manifest, VolumeManifest)]
+    assert versions == [1, 2, 1]
 
 
 # Newer ones with fields that are unknown here

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.errors import BackupMissing, Cancelled, NameRefused, NewerVersion, NextCall
 from scarlet_backup_mcp.models.verification import StoredVerification, Verification
+from scarlet_backup_mcp.postgres.dump.refusals import RULES_VERSION
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
@@ -75,6 +76,34 @@ def test_unharmed_backup_is_valid(made: Made, here: Shelf, compression: str) -> 
     manifest = json.loads(here.manifest(name).read_bytes())
     assert (report.rows, report.sha256, report.bytes) == (manifest["rows"], manifest["sha256"], manifest["bytes"])
     assert report.tables == len(manifest["tables"]) == 9
+
+
+def checked(report: Verification) -> set[str]:
+    return {check.check for check in report.checks}
+
+
+def test_content_that_was_checked_while_it_was_written_is_not_parsed_again(made: Made, here: Shelf) -> None:
+    for name in (made.plain, made.zstd):
+        report = here.verify(name)
+        assert (report.valid, report.rows is not None, here.state(name)) == (True, True, "good")
+        assert {"sha256", "content"} <= checked(report)
+        assert not checked(report) & {"structure", "statements", "tables"}
+
+
+@pytest.mark.parametrize("rules", [None, RULES_VERSION - 1, RULES_VERSION + 1])
+def test_content_that_other_rules_let_pass_is_parsed(made: Made, here: Shelf, rules: int | None) -> None:
+    for name in (made.plain, made.zstd):
+        here.edit_manifest(name, rules=rules)
+        report = here.verify(name)
+        assert report.valid
+        assert checked(report) >= {"sha256", "structure", "statements", "tables"}
+
+
+def test_changed_content_is_parsed_to_say_what_differs(made: Made, here: Shelf) -> None:
+    here.file(made.plain).write_bytes(
+        here.file(made.plain).read_bytes().replace(b"\nCREATE TABLE", b"\nALTER SYSTEM", 1)
+    )
+    assert failed(here.verify(made.plain)) >= {"sha256", "statements", "rest_of_script"}
 
 
 def test_both_compressions_hold_the_same_database(made: Made, here: Shelf) -> None:
@@ -392,7 +421,7 @@ def test_damaged_manifest_is_damage_and_no_foreign_file(made: Made, here: Shelf,
 
 
 def test_manifest_of_a_newer_version_is_not_guessed_at(made: Made, here: Shelf) -> None:
-    here.edit_manifest(made.plain, manifest_version=2)
+    here.edit_manifest(made.plain, manifest_version=3)
     with pytest.raises(NewerVersion, match="newer version"):
         here.verify(made.plain)
     assert here.latest() == made.zstd

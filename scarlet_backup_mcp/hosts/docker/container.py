@@ -11,7 +11,7 @@ from typing import Literal
 
 from ...errors import ContainerMissing, ContainerNotRunning, ContainerPaused, HostError
 from ...nearest import nearest
-from .. import ContainerInfo, Dependent, Mount, run
+from .. import ContainerInfo, Dependent, Mount, Packed, run
 from .candidates import container_environment, data_directory, server_options, several, the_only_one
 from .engine import DEFAULT_ADDRESS, Answer, Engine, EngineRefused, container_name, find_endpoint
 from .exec_stream import ExecProcess
@@ -81,7 +81,7 @@ class DockerHost:
             service=labels.get(SERVICE),
             user=settings.get("User") or "",
             data_directory=data_directory(found),
-            mounts=tuple(_mount(mount) for mount in found["Mounts"]),
+            mounts=tuple(mount_of(mount) for mount in found["Mounts"]),
             working_dir=labels.get(WORKING_DIR),
             auto_remove=bool(found["HostConfig"].get("AutoRemove")),
             engine_local=endpoint.local,
@@ -98,7 +98,7 @@ class DockerHost:
         return self._info(found)
 
     def start(
-        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False, packed: bool = False
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bool = False, packed: Packed = False
     ) -> ExecProcess:
         """Start a program. One that the container lacks ends with code 127 (see `missing_program`).
 
@@ -108,7 +108,7 @@ class DockerHost:
         container = self._require_id()
         without = [name for name in self._environment_names if name not in (env or {})]
         try:
-            packed = packed and not self._few_processes
+            packed = False if self._few_processes else packed
             return ExecProcess(self._engine(), container, argv, env, stdin, without, packed)
         except EngineRefused as refused:
             found = self._inspect(container)
@@ -267,7 +267,8 @@ def _check_running(found: Answer) -> None:
         raise ContainerNotRunning(f"The container {name} is not running: {how}.")
 
 
-def _mount(found: Answer) -> Mount:
+def mount_of(found: Answer) -> Mount:
+    """Return what an entry of a container's `Mounts` says."""
     path: str = found.get("Source", "")
     return Mount(found["Type"], found.get("Name") or path, found["Destination"], found["RW"], path)
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...errors import EngineUnreachable, HostError
-from .. import CHUNK, POLL, Exit
+from .. import CHUNK, POLL, Exit, Packed
 from ..output import TAIL_BYTES, OutputQueue, Tail
 from .engine import SILENCE_SECONDS, Engine
 from .packed import PackedOutput, exit_code, packing
@@ -171,10 +171,11 @@ class ExecProcess:
         env: Mapping[str, str] | None,
         stdin: bool,
         without: Sequence[str] = (),
-        packed: bool = False,
+        packed: Packed = False,
     ) -> None:
         self._engine, self._container = engine, container
-        self._output, self._errors = PackedOutput() if packed else OutputQueue(), Tail()
+        self._output = PackedOutput(kept=packed == "kept") if packed else OutputQueue()
+        self._errors = Tail()
         self._early = bytearray()
         self._first_line = bytearray()
         self._pid: int | None = None
@@ -187,7 +188,7 @@ class ExecProcess:
         self._killer: threading.Thread | None = None
         self._lock = threading.Lock()
         self._exit: Exit | None = None
-        self._exec_id = engine.exec_create(container, wrapped(argv, without, packed=packed), env=env, stdin=stdin)
+        self._exec_id = engine.exec_create(container, wrapped(argv, without, packed=bool(packed)), env=env, stdin=stdin)
         self._connection = Connection(engine.exec_open(self._exec_id))
         threading.Thread(target=self._read_stream, name=f"exec {argv[0]}", daemon=True).start()
         threading.Thread(target=self._watch, name=f"watch {argv[0]}", daemon=True).start()

@@ -38,22 +38,23 @@ def exit_code(stderr: str, pid: int | None, code: int | None) -> tuple[int | Non
 
 
 class PackedOutput(OutputQueue):
-    """Output that is unpacked in a thread of its own, from `begin` on; before that it passes as it comes."""
+    """Output that is unpacked in a thread of its own, from `begin` on, unless it is `kept` as it comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, kept: bool) -> None:
         super().__init__()
+        self._kept = kept
         self._packed: OutputQueue | None = None
         self._left = b""
+        self.packed = False
+        """Whether it has begun to come packed."""
         self.damaged = False
         """Whether it could not be unpacked."""
 
-    @property
-    def packed(self) -> bool:
-        """Whether it has begun to come packed."""
-        return self._packed is not None
-
     def begin(self) -> None:
         """Take what follows for packed, in the reader thread."""
+        self.packed = True
+        if self._kept:
+            return
         self._packed = OutputQueue()
         threading.Thread(target=self._unpack, name="unpack", daemon=True).start()
 

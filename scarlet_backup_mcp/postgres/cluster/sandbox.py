@@ -28,6 +28,12 @@ SETTINGS: Mapping[str, str] = {
 """Nothing in it has to survive a power cut."""
 
 
+def with_locks(settings: Mapping[str, str], tables: int) -> dict[str, str]:
+    """Return the settings with enough locks for a pg_dump of so many tables."""
+    locks = max(int(settings["max_locks_per_transaction"]), 2 * tables // int(settings["max_connections"]))
+    return {**settings, "max_locks_per_transaction": str(locks)}
+
+
 DATA = "data"
 COMPLETE = "complete"
 """A file next to a cluster to copy, created when all of the cluster is on the disk."""

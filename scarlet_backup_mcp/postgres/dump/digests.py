@@ -13,12 +13,12 @@ from .events import Handler, Target
 
 @dataclass(frozen=True)
 class BlockDigest:
-    """All COPY data of one target: rows, bytes, and the SHA-256 (hex) of the data in the script's order."""
+    """All COPY data of one target: rows, bytes, and a digest (hex) of the data in the script's order."""
 
     target: Target
     rows: int
     bytes: int
-    sha256: str
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -35,24 +35,28 @@ class RowDigest:
 
 
 class _Block:
-    def __init__(self) -> None:
+    def __init__(self, sha256: bool) -> None:
         self.rows = self.bytes = 0
-        self.sha256 = hashlib.sha256()
+        self.hash = hashlib.sha256() if sha256 else xxhash.xxh3_128()
 
 
 class BlockDigests(Handler):
-    """SHA-256 of each target's data and of the rest of the script."""
+    """A digest of each target's data, and SHA-256 of the rest of the script.
 
-    def __init__(self) -> None:
+    The former only tell which table is damaged: XXH3-128, or with `sha256` SHA-256, for manifests of version 1.
+    """
+
+    def __init__(self, *, sha256: bool = False) -> None:
+        self._sha256 = sha256
         self._blocks: dict[Target, _Block] = {}
-        self._block = _Block()
+        self._block = _Block(sha256)
         self._rest = hashlib.sha256()
 
     @property
     def blocks(self) -> list[BlockDigest]:
         """The digests in the order of each target's first block."""
         return [
-            BlockDigest(target, block.rows, block.bytes, block.sha256.hexdigest())
+            BlockDigest(target, block.rows, block.bytes, block.hash.hexdigest())
             for target, block in self._blocks.items()
         ]
 
@@ -73,12 +77,12 @@ class BlockDigests(Handler):
 
     def copy_begin(self, target: Target, line: int) -> None:
         """Continue this target's digest."""
-        self._block = self._blocks.setdefault(target, _Block())
+        self._block = self._blocks.setdefault(target, _Block(self._sha256))
 
     def copy_data(self, data: bytes) -> None:
         """Hash the bytes."""
         self._block.bytes += len(data)
-        self._block.sha256.update(data)
+        self._block.hash.update(data)
 
     def copy_end(self, rows: int) -> None:
         """Count the rows."""

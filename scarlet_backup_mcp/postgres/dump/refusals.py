@@ -22,6 +22,9 @@ from .lexer import TOKEN, tokens, unquote
 from .script import RESTRICT_LINE
 from .shortcuts import COPY
 
+RULES_VERSION = 1
+"""Rises when `RULES`, or how a script is read, may refuse a script that earlier ones let pass: manifests record it."""
+
 MOST = 100
 """Number of refusals to keep; `Refusals.count` counts them all."""
 

@@ -12,8 +12,9 @@ EMPTY_PATH = b"SELECT pg_catalog.set_config('search_path', '', false);"
 """pg_dump (from 10.3 on) begins with it: every name in the script is qualified, except those in functions' bodies."""
 _OF_DATA = (b"COPY ", b"INSERT ", b"REFRESH ", b"CREATE INDEX ", b"CREATE UNIQUE INDEX ")
 
+SETS_TRANSACTION_TIMEOUT = b"SET transaction_timeout = 0;"
 # What is before the first definition.
-_TIME_OUT = re.compile(rb"\A((?:(?:--[^\n]*|SET [a-z_]+ = [^\n]*)?\n)*?)SET transaction_timeout = 0;\n")
+_TIME_OUT = re.compile(rb"\A((?:(?:--[^\n]*|SET [a-z_]+ = [^\n]*)?\n)*?)%b\n" % SETS_TRANSACTION_TIMEOUT)
 _HEAD = 8192
 
 

@@ -18,6 +18,8 @@ from .shortcuts import COPY, NAMES, PLAIN, QUIET
 
 LONGEST = 256 << 20
 """Longest line or statement outside COPY data, in bytes; beyond it a script counts as damaged."""
+STEP = 256 << 10
+"""Bytes to read at a time: every pass over them then finds them in the processor's cache."""
 PIECE = 1 << 20
 """A COPY row that is longer than this is passed on in pieces. In bytes."""
 
@@ -71,6 +73,10 @@ class ScriptReader:
 
     def feed(self, chunk: bytes) -> None:
         """Read the next chunk. Raises ScriptDamaged, after which the reader can't be used any more."""
+        for at in range(0, len(chunk), STEP):
+            self._feed(chunk[at : at + STEP])
+
+    def _feed(self, chunk: bytes) -> None:
         nul = chunk.find(b"\0")
         if nul < 0:
             self._take(chunk)
@@ -82,6 +88,11 @@ class ScriptReader:
     def line(self) -> int:
         """The 1-based line that the reader has reached."""
         return self._line
+
+    @property
+    def rows_of_block(self) -> int:
+        """Number of rows of the present COPY block, or of the last one, as far as it was read."""
+        return self._block_rows
 
     @property
     def header(self) -> bool:

@@ -37,9 +37,9 @@ PLAIN = re.compile(
 QUIET = re.compile(rb"(?:[ \t\n\f\v]++|^--(?! PostgreSQL| Dumped)[^\r\n]*+\n)*+", re.MULTILINE)
 """White space, and comments that say nothing about the whole script."""
 
-_NAME = rb'(?:[a-z_][a-z0-9_]*+|"(?:[^"]++|"")++")'
-NAMES = re.compile(_NAME)
+NAME = rb'(?:[a-z_][a-z0-9_]*+|"(?:[^"]++|"")++")'
+NAMES = re.compile(NAME)
 COPY = re.compile(
-    rb"(?P<sql>COPY (?P<schema>%b)\.(?P<table>%b) (?:\((?P<columns>%b(?:, %b)*+)\))? FROM stdin;)" % ((_NAME,) * 4)
+    rb"(?P<sql>COPY (?P<schema>%b)\.(?P<table>%b) (?:\((?P<columns>%b(?:, %b)*+)\))? FROM stdin;)" % ((NAME,) * 4)
 )
 """A statement with data as pg_dump writes it."""

@@ -19,6 +19,7 @@ from . import snapshots
 from .catalogue import Table
 from .quoting import identifier, literal, qualified
 from .session import OWN_SEARCH_PATH, Server, Session
+from .sqlstates import OUT_OF_LOCKS
 
 BATCH = 100
 """Number of tables to count in one transaction, which holds a lock on each."""
@@ -133,15 +134,29 @@ def count_rows(
 
     These see an exported `snapshot`; with None, each sees what is there when it begins. `session` must not be in a
     transaction. The result includes the tables that can't be counted; raises ServerError only when the connection is
-    lost, or when `time.monotonic()` passes `until`: the session is then closed.
+    lost, or when `time.monotonic()` passes `until`: the session is then closed. Tables for whose locks a server has no
+    space together are counted one by one.
     """
     counted, plain = Counted(), [table for table in of if table.kind == "r"]
     columns = _columns(session, plain)
-    for at in range(0, len(plain), BATCH):
+
+    def count(batch: list[Table]) -> None:
         snapshots.begin(session, snapshot)
         left = None if until is None else max(0.0, until - time.monotonic())
-        _count(session, plain[at : at + BATCH], columns, counted, left)
+        try:
+            _count(session, batch, columns, counted, left)
+        except QueryFailed as error:
+            if OUT_OF_LOCKS not in error.message:
+                raise
+            counted.failed.extend(Uncounted(table, error) for table in batch)
         session.execute("COMMIT")
+
+    for at in range(0, len(plain), BATCH):
+        count(plain[at : at + BATCH])
+    if short := [lost for lost in counted.failed if OUT_OF_LOCKS in lost.error.message]:
+        counted.failed[:] = [lost for lost in counted.failed if lost not in short]
+        for lost in short:
+            count([lost.table])
     return counted
 
 
@@ -151,15 +166,12 @@ def _count(
     copies = [
         f"COPY {qualified(t.schema, t.name)}{columns.get(t.oid, '')} TO STDOUT (ENCODING 'SQL_ASCII')" for t in batch
     ]
-    done: list[tuple[Table, int]] = []
-    for table, rows in zip(batch, session.copy_away(copies, timeout), strict=True):
-        if isinstance(rows, int):
-            done.append((table, rows))
-        else:
+    answers = list(zip(batch, session.copy_away(copies, timeout), strict=True))
+    others = _others(session, [table for table, rows in answers if isinstance(rows, int)])
+    for table, rows in answers:
+        if not isinstance(rows, int):
             counted.failed.append(Uncounted(table, rows))
-    others = _others(session, [table for table, _ in done])
-    for table, rows in done:
-        if table.oid in others:
+        elif table.oid in others:
             counted.failed.append(Uncounted(table, QueryFailed("another table now has its name", sqlstate="42P01")))
         else:
             counted.rows[table.oid] = rows

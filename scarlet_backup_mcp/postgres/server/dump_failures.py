@@ -7,12 +7,12 @@ language of lc_messages=C.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
 
 from . import snapshots
 from .quoting import identifier, literal, qualified
 from .session import Session
+from .sqlstates import OUT_OF_LOCKS
 
 Kind = Literal["too large", "locks", "damage", "denied", "locked", "spilled", "limit", "changed", "other"]
 
@@ -26,7 +26,7 @@ _NOT_THE_FILES = r"[^\n]*: (?:Too many open files|Permission denied|Operation no
 _KINDS: tuple[tuple[Kind, str], ...] = (
     ("denied", r"permission denied|row-level security"),
     ("locked", r"(?:lock|statement) timeout(?=.*LOCK TABLE)"),
-    ("locks", r"out of shared memory"),
+    ("locks", OUT_OF_LOCKS),
     (
         "too large",
         r"invalid memory alloc request size \d{1,10}\b|Cannot enlarge string buffer|array size exceeds the maximum",
@@ -73,28 +73,6 @@ def _unquoted(name: str) -> str:
 
 
 # -- queries to the server -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class LockTable:
-    """The settings that decide how many locks a server has room for."""
-
-    per_transaction: int
-    sessions: int
-
-    def needed(self, relations: int) -> int:
-        """Return the smallest max_locks_per_transaction for so many locks at once, besides those of other sessions."""
-        return max(self.per_transaction + 1, -(-relations * 5 // (self.sessions * 4)))
-
-
-def lock_table(session: Session) -> LockTable:
-    """Query the size of the server's lock table: the product of the two ("Lock Management" in its documentation)."""
-    row = session.rows(
-        """SELECT current_setting('max_locks_per_transaction')::int AS per_transaction,
-                  current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int
-                  AS sessions"""
-    )[0]
-    return LockTable(**row)
 
 
 def key_at(session: Session, schema: str, name: str, row: int, snapshot: str) -> str:

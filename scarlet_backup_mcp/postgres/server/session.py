@@ -25,6 +25,7 @@ from ...errors import (
     ServerUnreachable,
     ServerUnsupported,
     TableLocked,
+    TooFewLocks,
 )
 from ...hosts import POLL, Exit, Host, run
 from ...hosts.endings import lost
@@ -32,6 +33,7 @@ from ...progress import Progress
 from . import connection_failures
 from .postmaster import IDENTITY, ServerIdentity, Whereabouts
 from .programs import LOCK_WAIT_MS
+from .sqlstates import OUT_OF_LOCKS
 
 OWN_FORMATS: Mapping[str, str | None] = {"TimeZone": None, "bytea_output": None}
 """For dumps that are compared with one made without any of the options below."""
@@ -348,4 +350,6 @@ def _query_error(message: str, sqlstate: str) -> ServerError:
     if sqlstate == "42501":
         return PermissionDenied(f"The server refused: {message}")
     remedy = _NO_ROOM if sqlstate == "53100" else None
+    if OUT_OF_LOCKS in message:
+        remedy = TooFewLocks.SETTING.format("a higher value")
     return QueryFailed(f"The server said: {message} (SQLSTATE {sqlstate})", remedy, sqlstate=sqlstate)

@@ -15,9 +15,8 @@ from ..context import BackupContext
 QUERY_SECONDS = 10.0
 
 
-def require_pg_dump(context: BackupContext, session: Session) -> None:
-    """Raise WrongPrograms unless the server in `session` can load what pg_dump there writes."""
-    version = context.server.program_version("pg_dump")
+def require_pg_dump(context: BackupContext, session: Session, version: str) -> None:
+    """Raise WrongPrograms unless the server in `session` can load what pg_dump of that `version` writes."""
     if not programs.writes_for(version, session.version):
         raise _wrong(context, session, "pg_dump", version, "might not load what that writes")
 

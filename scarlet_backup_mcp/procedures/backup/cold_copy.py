@@ -99,7 +99,7 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
             _require_untouched(context, container_info, mount, host, cluster)
         _require_whole(written)
         partial.finish()
-        archive.read_back(partial, compression, written, progress)
+        recorded.read_back(partial, progress)
         manifest = VolumeManifest(
             **recorded.file_fields(context, partial, order, "volume", created_at),
             **recorded.row_fields(None, None),

@@ -16,7 +16,6 @@ from ...errors import (
     ProgramMissing,
     ServerError,
     ServerUnreachable,
-    TooFewLocks,
     ValueTooLarge,
 )
 from ...hosts import Exit
@@ -24,6 +23,7 @@ from ...hosts.endings import lost
 from ...postgres.server import dump_failures, programs
 from ...postgres.server.quoting import identifier
 from ..context import BackupContext
+from ..lock_shortage import TABLES, too_few_locks
 
 
 class ConcurrentChange(DumpFailed):
@@ -40,7 +40,6 @@ class DumpPosition:
     name: str
     rows: int
     snapshot: str
-    relations: int
     superuser: bool
 
 
@@ -84,7 +83,7 @@ def dump_error(context: BackupContext, ended: Exit, at: DumpPosition) -> BackupT
             "and bytea takes two characters a byte."
         )
     if kind == "locks":
-        return _too_few_locks(context, at)
+        return too_few_locks(context.server, context.database, "pg_dump locks every table", TABLES)
     if kind == "damage":
         return DataDamaged(
             f"{_row(context, said, at)} can't be read, because the database's files are damaged: {reason}."
@@ -118,17 +117,3 @@ def _row(context: BackupContext, said: str, at: DumpPosition) -> str:
         key = dump_failures.key_at(session, schema, name, rows, at.snapshot)
     where = f" with the key {key}" if key else ""
     return f"In the table {schema}.{name} the row{where} behind the first {rows:,}"
-
-
-def _too_few_locks(context: BackupContext, at: DumpPosition) -> TooFewLocks:
-    room, remedy = "", None
-    with suppress(ServerError, HostError), context.maintenance_session() as session:
-        table = dump_failures.lock_table(session)
-        room = f", enough for about {table.per_transaction * table.sessions:,} locks"
-        remedy = TooFewLocks.default_remedy.replace("a higher value", str(table.needed(at.relations)))
-    return TooFewLocks(
-        f"pg_dump locks every table, {at.relations:,} here, and the server ran out of locks: its "
-        f"max_locks_per_transaction is too low{room}.",
-        remedy,
-        TooFewLocks.default_next_call,
-    )

@@ -15,21 +15,17 @@ from ...errors import (
     ContainerLost,
     ContainerNotRunning,
     ContainerPaused,
-    HostError,
-    ServerError,
     ServerUnreachable,
     TableLocked,
 )
 from ...models.common import BackupLevel, Compression, Kind
-from ...models.manifest import Manifest, Recomputed, VolumeManifest
+from ...models.manifest import Manifest, VolumeManifest
 from ...models.results import Backup
 from ...postgres.server import catalogue as pg
 from ...postgres.server import programs
-from ...postgres.server.recomputed import recomputed
 from ...progress import Progress
 from ...store.lock import patiently, writer_lock
 from ...store.names import SUFFIXES
-from ...store.reading import CompressionDamaged, FileReader, decompress
 from ...store.writing import PartialFile
 from .. import durations
 from ..call_notes import CallNotes
@@ -45,14 +41,14 @@ from ..verify.sql import verify as verify_backup
 from . import cold_copy, volume_copy
 from .client_programs import require_pg_dump
 from .dump_errors import ConcurrentChange, locked
+from .looks import Looks
+from .meanwhile import Meanwhile, result
 from .report import Proof, outcome
-from .sql_dump import DumpWritten, Snapshot, compare_with_snapshot, stream, take_snapshot
+from .sql_dump import compare_with_snapshot, own, stream, take_snapshot
 
 ROOM = {"none": 1.2, "zstd": 0.6}
 """Free space required for a dump, in sizes of the database. A real Letta database of 427 MB dumps to 497 MB."""
 LABEL_LENGTH = 80
-RECOMPUTED_SECONDS = 180
-"""Time limit for reading what a load will recompute."""
 
 
 def backup(
@@ -165,17 +161,23 @@ def _dump(context: BackupContext, progress: Progress, order: Order) -> tuple[Man
     """Dump once; return the manifest, warnings, and whether `full` holds."""
     directory, compression = context.directory, order.compression
     name = directory.new_name(context.settings.prefix, compression)
-    with PartialFile(directory.path / name) as partial:
+    with PartialFile(directory.path / name) as partial, Meanwhile() as meanwhile:
+        version = meanwhile.start(lambda: context.server.program_version("pg_dump"))
+        database = meanwhile.start(lambda: own(context, meanwhile.progress))
         patience = {"lock_timeout": str(programs.LOCK_WAIT_MS)}
         with context.server.session(context.database, patience, progress) as session:
-            require_pg_dump(context, session)
-            snapshot = take_snapshot(context, session, progress)
+            require_pg_dump(context, session, result(version, progress))
+            progress.stage("taking a snapshot")
+            snapshot = take_snapshot(session, result(database, progress))
             recorded.require_room(context, int((snapshot.database.bytes or 0) * ROOM[compression]), "this database")
-            written = stream(context, snapshot, partial, compression, progress)
-            counts = compare_with_snapshot(context, session, snapshot, written.tables, progress)
-            computed, unread = _recomputed(context, snapshot, progress)
+            looks = Looks(context, snapshot, meanwhile)
+            written = stream(context, snapshot, partial, compression, progress, looks.begin)
+            counts = compare_with_snapshot(
+                context, session, snapshot, written.tables, looks.counted(progress), progress
+            )
+            computed, unread = looks.recomputed(progress)
         partial.finish()
-        read_back(partial, compression, written, progress)
+        recorded.read_back(partial, progress)
         refused = describe_refusals(written.refusals)
         if refused:
             written.warnings.append(f"`restore` will refuse to load this backup: {refused}.")
@@ -203,45 +205,6 @@ def _dump(context: BackupContext, progress: Progress, order: Order) -> tuple[Man
 
 
 # -- the steps -------------------------------------------------------------------------------------------------------
-
-
-def _recomputed(
-    context: BackupContext, snapshot: Snapshot, progress: Progress
-) -> tuple[list[Recomputed] | None, list[str]]:
-    """Read what a load will recompute; return a warning if that can't be read: the dump is complete without it."""
-    progress.stage("reading what a load will recompute")
-    try:
-        found = recomputed(
-            context.server, context.database, snapshot.server, progress, RECOMPUTED_SECONDS, snapshot.name
-        )
-    except (ServerError, HostError) as error:
-        return None, [
-            "What a load recomputes (stored generated columns, materialised views) could not be read, so no drill "
-            f"or restore of this backup compares it. The backup is complete all the same: {error.message}"
-        ]
-    return found, []
-
-
-def read_back(partial: PartialFile, compression: Compression, written: DumpWritten, progress: Progress) -> None:
-    """Read the finished file back from the disk. Raises DumpFailed unless it holds the bytes that were written.
-
-    Everything that `full` checks was checked on these bytes while they were written. A zstd stream has a checksum of
-    what it unpacks to.
-    """
-    progress.stage(f"reading {partial.path.name}", partial.bytes)
-    raw, script_bytes = FileReader(partial.path, progress.report), 0
-    unpacked = True
-    try:
-        for chunk in decompress(iter(raw), compression):
-            script_bytes += len(chunk)
-    except CompressionDamaged:
-        unpacked = False
-    recorded.require_read_back(
-        partial,
-        ("its end", unpacked),
-        ("size", raw.bytes == partial.bytes and script_bytes == written.script_bytes),
-        ("SHA-256", raw.sha256 == partial.sha256),
-    )
 
 
 def _proof(

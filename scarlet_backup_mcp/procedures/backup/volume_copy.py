@@ -105,7 +105,7 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
             listed = _require_whole(contents)
             _require_this_cluster(contents, before.server)
             partial.finish()
-            archive.read_back(partial, compression, written, progress)
+            recorded.read_back(partial, progress)
             after = _server_state(context, progress, before)
             rows = min(before.rows, after.rows)
             integrity = min(before.integrity, after.integrity, key=lambda counted: counted.rows or 0)

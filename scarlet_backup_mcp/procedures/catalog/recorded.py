@@ -15,8 +15,10 @@ from ...models.manifest import Identity, Manifest, ManifestHead
 from ...postgres.server import catalogue as pg
 from ...postgres.server.counting import Count, Relation
 from ...progress import Progress
+from ...store.reading import FileReader
 from ...store.writing import PartialFile
 from ...wording import number_of
+from .. import durations
 from ..context import BackupContext
 
 
@@ -149,8 +151,13 @@ def require_room(context: BackupContext, needed: int, what: str) -> None:
         raise DiskFull(f"{context.directory.path} has {free:,} bytes free; a backup of {what} may need {needed:,}.")
 
 
-def require_read_back(partial: PartialFile, *held: tuple[str, bool]) -> None:
-    """Raise DumpFailed unless each part of a finished file, in `held`, was read back as it was written."""
+def read_back(partial: PartialFile, progress: Progress) -> None:
+    """Read a finished file back from the disk. Raises DumpFailed unless it holds the bytes that were written: what they
+    unpack to was checked while they were."""
+    progress.stage(f"reading {partial.path.name}", partial.bytes, durations.of_hashing(partial.bytes))
+    raw = FileReader(partial.path, progress.report)
+    raw.read_all()
+    held = ("size", raw.bytes == partial.bytes), ("SHA-256", raw.sha256 == partial.sha256)
     wrong = [what for what, same in held if not same]
     if wrong:
         raise DumpFailed(

@@ -6,16 +6,18 @@ What compares equal is proved: the file brings the same data back. The live serv
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from ...errors import Busy, DrillFailed, ForeignRefused, HostError, RestoreFailed, ServerError, again
 from ...hosts import output_of
 from ...models.common import Verdict
 from ...models.manifest import DatabaseProperties, Manifest, TableData
 from ...models.verification import Check, Drill
+from ...postgres.dump.builds import Batch, builds_apart
 from ...postgres.dump.contents import Contents
 from ...postgres.dump.digests import BlockDigests
 from ...postgres.dump.filters import strip_restrict
@@ -34,8 +36,9 @@ from ..catalog import recorded
 from ..catalog.records import BackupRecord
 from ..context import TAG, BackupContext
 from ..loading import computed_anew, load_checks
-from ..loading.attempts import Loader, only_with_its_path, settings_of, trusts_path, verdict_on, violations
-from ..loading.psql import LoadFailed, script_of
+from ..loading.attempts import Loader, only_with_its_path, trusts_path, verdict_on, violations
+from ..loading.psql import LoadFailed, Piece, script_of
+from ..loading.source_settings import settings_of
 from ..loading.staging import Staging
 from ..own_names import scratch_prefix
 from ..reading.sql import Examination, table_data
@@ -130,7 +133,7 @@ def rehearsal(
             again(on_live_server=None),
         )
     began = time.monotonic()
-    with _trial(context, progress, on_live_server) as trial:
+    with _trial(context, progress, on_live_server, len(examination.tables)) as trial:
         report = Drill(proved=None, where=trial.where, server_version="", duration_seconds=0)
         found = Rehearsal(trial, trial.databases[0], report)
         try:
@@ -149,9 +152,9 @@ def rehearsal(
 
 
 @contextmanager
-def _trial(context: BackupContext, progress: Progress, on_live_server: bool) -> Generator[DrillServer]:
+def _trial(context: BackupContext, progress: Progress, on_live_server: bool, tables: int) -> Generator[DrillServer]:
     if not on_live_server:
-        with sandbox_server(context, progress) as found:
+        with sandbox_server(context, progress, tables) as found:
             yield DrillServer(found.server, found.where, "postgres", ("drill", "drill_again"), True, found.warnings)
         return
     require_running(context)
@@ -281,6 +284,7 @@ class _Restorer:
             database=self.found.database,
             name=self.record.name,
             script=self._script,
+            apart=None if self.sample else self._apart,
             settings=settings,
             options=quietly,
             progress=self.progress,
@@ -355,9 +359,15 @@ class _Restorer:
         return False
 
     def _script(self, *, rows: bool = True) -> Iterator[bytes]:
-        found = self.examination
-        script = script_of(self.record.entry, found.sha256, found.through, self.progress, rows=rows)
+        script = self._taken(partial(strip_restrict, rows=rows))
         return self._sampled(script, ROWS if rows else 0) if self.sample else script
+
+    def _apart(self, leave_out: bytes) -> Iterator[bytes | Batch]:
+        return self._taken(partial(builds_apart, leave_out=leave_out))
+
+    def _taken(self, take: Callable[[Iterator[bytes]], Iterator[Piece]]) -> Iterator[Piece]:
+        found = self.examination
+        return script_of(self.record.entry, found.sha256, found.through, self.progress, take)
 
     def _sampled(self, script: Iterator[bytes], rows: int) -> Iterator[bytes]:
         contents = Contents()

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from ...errors import ConstraintViolated, HostError, RestoreFailed, ServerError, WillNotLoad, again
+from ...errors import ConstraintViolated, RestoreFailed, WillNotLoad, again
 from ...models.common import SearchPath, Verdict
-from ...models.manifest import Manifest
 from ...models.verification import Violation
 from ...postgres.dump import constraints
+from ...postgres.dump.builds import Batch
 from ...postgres.dump.constraints import Broken, Relaxed
 from ...postgres.dump.differences import DumpDifference
 from ...postgres.dump.meanings import Meanings, meanings, other_meanings
 from ...postgres.dump.put_off import PutOff
 from ...postgres.dump.rewriting import (
+    SETS_TRANSACTION_TIMEOUT,
     rewritten,
     with_search_path,
     with_settings_for_the_data,
     without_transaction_timeout,
 )
-from ...postgres.server.effective import SEARCH_PATH, UNPINNED, effective, for_options, late, overlaid, preamble, usable
+from ...postgres.server.capacity import SHARED_MEMORY_AT, Capacity, capacity
+from ...postgres.server.effective import SEARCH_PATH, for_options, late, preamble, usable
 from ...postgres.server.quoting import identifier
 from ...postgres.server.search_paths import functions_named, schemas_of_others
 from ...postgres.server.session import Server, Session
 from ...postgres.server.sqlstates import UNKNOWN_NAMES
 from ...progress import Progress
-from ..context import BackupContext
 from ..disk_space import watched
 from .load_role import TRUSTING, LoadRole
 from .psql import NO_SHARED_MEMORY, LoadFailed, load
@@ -41,32 +41,16 @@ _BAD_SYNTAX = "42601"
 _DEFINITE = re.compile(r"22|23|2F|38|39|3F|42|44|P0")
 
 
-def settings_of(context: BackupContext, manifest: Manifest | None) -> dict[str, str]:
-    """Return the backed-up database's settings that affect values during a load (None: of a file that lacks them).
-
-    An older manifest only records what was set for the database; the rest is taken from the live server. {} if that is
-    needed and does not answer.
-    """
-    if manifest is not None and manifest.effective is not None:
-        return manifest.effective
-    for database in [None] if manifest else [context.database, None]:
-        with (
-            suppress(HostError, ServerError),
-            context.server.session(database or context.maintenance_database, UNPINNED) as session,
-        ):
-            own = manifest.properties.settings if manifest and manifest.properties else []
-            return overlaid(effective(session), own)
-    return overlaid({}, manifest.properties.settings) if manifest and manifest.properties else {}
-
-
 @dataclass(frozen=True)
 class Way:
     """How to load. `search_path` None is the script's own empty one; `frugal`: build indexes with little memory;
-    `relaxed`: checks come after the data, which are loaded even if they violate constraints."""
+    `relaxed`: checks come after the data, which are loaded even if they violate constraints; `alone`: the one session
+    also builds the indexes."""
 
     search_path: str | None = None
     frugal: bool = False
     relaxed: bool = False
+    alone: bool = False
 
 
 @dataclass
@@ -88,6 +72,7 @@ class Loader:
     options: Mapping[str, str]
     progress: Progress
     trusted: Callable[[Session], bool] | None
+    apart: Callable[[bytes], Iterator[bytes | Batch]] | None = None
     fresh: Callable[[], object] = lambda: None
     way: Way = field(default_factory=Way)
     warnings: list[str] = field(default_factory=list[str])
@@ -108,6 +93,7 @@ class Loader:
     usable: dict[str, str] = field(default_factory=dict[str, str])
     """Those of `settings` that the server accepts, known once it is loaded."""
     _knows_transaction_timeout: bool = True
+    _capacity: Capacity | None = None
     _loads_with_none: bool = False
     _its_path_failed: bool = False
     """Whether the database's own search_path failed, tried for the meaning of names after a load without any."""
@@ -148,10 +134,12 @@ class Loader:
         with self.loading.session(self.database, self.loading_options) as session:
             self.usable, self.warnings = usable(session, self.settings)
             self._knows_transaction_timeout = session.version >= 170000
+            if self.apart is not None and self.role is None:
+                self._capacity = capacity(session, self.server.host.free_bytes(SHARED_MEMORY_AT))
         while True:
             try:
                 with watched(self.server, self.maintenance, self.progress) as look:
-                    self._attempt(self.database, self.script(), look)
+                    self._attempt(self.database, look)
                 following = self._for_the_meaning()
                 if following is None:
                     return
@@ -162,14 +150,15 @@ class Loader:
                     self.remedy = self._remedy(error)
                 if following is None:
                     raise
+                if following.alone == self.way.alone:
+                    self.refused.append(error.said)
                 self.way = following
-                self.refused.append(error.said)
             self.progress.stage(f"loading {self.name} once more, {self.how}", size)
             self.fresh()
 
     def load_definitions(self, database: str) -> None:
         """Load the script without its rows, in the way that worked, into another empty database."""
-        self._attempt(database, self.script(rows=False))
+        self._load(database, self.script(rows=False))
 
     @property
     def how(self) -> str:
@@ -178,24 +167,35 @@ class Loader:
             *(["with the database's own search_path"] if self.way.search_path is not None else []),
             *(["with little memory for its indexes"] if self.way.frugal else []),
             *(["with its constraints created after its rows"] if self.way.relaxed else []),
+            *(["in one session"] if self.way.alone else []),
         ]
         return " and ".join(words)
 
-    def _attempt(self, database: str, script: Iterator[bytes], look: Callable[[], None] = lambda: None) -> None:
+    def _attempt(self, database: str, look: Callable[[], None]) -> None:
+        """Load the script, with sessions that build its indexes if this is the usual way."""
+        usual = not (self.way.search_path is not None or self.way.frugal or self.way.relaxed or self.way.alone)
+        if not usual or self.apart is None or self._capacity is None or late(self.usable):
+            self._load(database, self.script(), look)
+            return
+        script = self.apart(b"" if self._knows_transaction_timeout else SETS_TRANSACTION_TIMEOUT)
+        begin, options = preamble(self.usable), self.options
+        load(self.server, database, self.name, script, options, self.progress, look, begin, self._capacity)
+
+    def _load(self, database: str, script: Iterator[bytes], look: Callable[[], None] = lambda: None) -> None:
+        """Load the script in one session."""
         relaxed = Relaxed() if self.way.relaxed else None
         if not self._knows_transaction_timeout:
             script = without_transaction_timeout(script)
         if self.role is not None:
             self.put_off = PutOff(self.role.schemas)
             script = rewritten(script, self.put_off.rewrite)
-        options = self.loading_options
-        load(self.loading, database, self.name, self._stream(script, relaxed), options, self.progress, look)
+        begin, options = preamble(self.usable, frugal=self.way.frugal), self.loading_options
+        load(self.loading, database, self.name, self._stream(script, relaxed), options, self.progress, look, begin)
         if relaxed is not None and database == self.database:
             with self.loading.session(database, options) as session:
                 self.broken = constraints.broken(session, relaxed.constraints)
 
     def _stream(self, script: Iterator[bytes], relaxed: Relaxed | None) -> Iterator[bytes]:
-        yield preamble(self.usable, frugal=self.way.frugal)
         if deferred := late(self.usable):
             script = rewritten(script, with_settings_for_the_data(deferred))
         if self.way.search_path is not None:
@@ -211,6 +211,8 @@ class Loader:
         way = self.way
         if NO_SHARED_MEMORY in error.said and not way.frugal:
             return replace(way, frugal=True)
+        if error.building and error.sqlstate not in constraints.VIOLATIONS:
+            return replace(way, alone=True)
         if error.sqlstate in UNKNOWN_NAMES and way.search_path is None and self.path and self._trusts():
             return replace(way, search_path=self.path)
         if error.sqlstate in constraints.VIOLATIONS and not way.relaxed:

@@ -5,20 +5,27 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from ...errors import DiskFull, RestoreFailed, WrongServer
-from ...hosts import run
+from ...hosts import Exit, run
 from ...hosts.endings import lost
-from ...postgres.dump.filters import strip_restrict
+from ...postgres.dump.builds import Batch
 from ...postgres.dump.headings import Headings
 from ...postgres.server import programs
+from ...postgres.server.capacity import Capacity
 from ...postgres.server.postmaster import WRONG_SERVER
 from ...postgres.server.session import Server
+from ...postgres.server.sqlstates import OUT_OF_LOCKS
 from ...progress import Progress
 from ...store.directory import Entry
 from ...store.reading import FileReader, decompress
 from ..disk_space import FREE_SOME
+from ..lock_shortage import ALL, too_few_locks
 from ..reading.foreign import Through
+from .building import Builders
+
+Piece = TypeVar("Piece")
 
 _NO_ROOM = "53100"
 OUTPUT_KEPT = 64 << 10
@@ -40,6 +47,9 @@ class LoadFailed(RestoreFailed):
     a domain) and `constraint` are those that it names, "" if it names none; `function` is the one whose body it
     occurred in, in the server's spelling."""
 
+    building = False
+    """Whether it occurred while several sessions built indexes."""
+
     def __init__(
         self, name: str, said: str, sqlstate: str, table: str = "", constraint: str = "", function: str = ""
     ) -> None:
@@ -48,8 +58,8 @@ class LoadFailed(RestoreFailed):
         self.table, self.constraint, self.function = table, constraint, function
 
     @classmethod
-    def of(cls, name: str, refused: re.Match[str], stderr: str, headings: Headings) -> LoadFailed:
-        """Build the error from psql's stderr and the match in it, in a script with those `headings`."""
+    def of(cls, name: str, refused: re.Match[str], stderr: str, at: str) -> LoadFailed:
+        """Build the error from psql's stderr and the match in it, `at` that object."""
         after = stderr[refused.end() :]
         places = dict(_PLACES.findall(after))
         within = places.get("TABLE") or places.get("DATATYPE") or ""
@@ -57,7 +67,6 @@ class LoadFailed(RestoreFailed):
         context = after[max(0, after.find("CONTEXT:  ")) :]
         function = _FUNCTION.search(context) if "CONTEXT:  " in after else None
         spelt = (function["sql"] or function["plpgsql"]).rpartition(".")[2] if function else ""
-        at = headings.before(int(refused["line"] or 0))
         said = _without_values(refused, stderr, function=spelt, at=at)
         return cls(name, said, refused["sqlstate"], table, places.get("CONSTRAINT", ""), spelt.strip('"'))
 
@@ -66,17 +75,19 @@ def load(
     server: Server,
     database: str,
     name: str,
-    script: Iterable[bytes],
+    script: Iterable[bytes | Batch],
     options: Mapping[str, str],
     progress: Progress,
     look: Callable[[], None] = lambda: None,
+    begin: bytes = b"",
+    capacity: Capacity | None = None,
 ) -> None:
-    """Load a script into the empty `database`, with these settings in the session.
+    """Load a script into the empty `database`, with these settings in the session, after the statements `begin`.
 
-    `name` is for messages. `look` is called all the while; what it raises ends the load. The load is complete only if
-    psql confirms it after the last line: cut-off input gives an exit code of 0, too. Raises LoadFailed, DiskFull if the
-    server has no space for it, RestoreFailed if the connection was lost, or what `script` raises; the database is then
-    useless.
+    Batches of builds in it are done by sessions of their own, for which the server has that `capacity`. `name` is for
+    messages. `look` is called all the while; what it raises ends the load. The load is complete only if psql confirms
+    it after the last line: cut-off input gives an exit code of 0, too. Raises LoadFailed, DiskFull if the server has no
+    space for it, RestoreFailed if the connection was lost, or what `script` raises; the database is then useless.
     """
     key = secrets.token_hex(16) if programs.knows_restrict(server.program_version("psql")) else None
     mark = secrets.token_hex(16)
@@ -85,53 +96,87 @@ def load(
     def sink(data: bytes) -> None:
         output.extend(data)
         del output[:-OUTPUT_KEPT]
+        if builders is not None:
+            builders.took(output)
+
+    def failure_of_a_build(ended: Exit, at: str) -> Exception:
+        error = _failure(server, ended, name, database, lambda _: at)
+        if type(error) is RestoreFailed:  # it could not even connect
+            error = LoadFailed(name, error.message, "")
+        if isinstance(error, LoadFailed):
+            error.building = True
+        return error
 
     with server.session(database, options) as session:
         proof = session.identity.proof
     # A crash may lose the last commits of the load, but the swap's own commit waits for everything before it.
     environment = server.environment(database, {**options, "synchronous_commit": "off"})
+    first = proof.encode() + (f"\\restrict {key}\n".encode() if key is not None else b"") + begin
+    builders = Builders(server.host, environment, first, capacity, failure_of_a_build) if capacity else None
     headings = Headings()
-    source = headings.passing(_restricted(script, key, mark, proof))
+    pieces = builders.interleaved(script) if builders is not None else _alone(script)
+    source = headings.passing(_restricted(first, pieces, key, mark))
     argv = programs.psql_load()
-    ended = run(server.host, argv, env=environment, source=source, sink=sink, progress=progress, look=look)
+    try:
+        ended = run(server.host, argv, env=environment, source=source, sink=sink, progress=progress, look=look)
+    finally:
+        if builders is not None:
+            builders.close()
+    if ended.code != 0 or f"{mark}\n".encode() not in output:
+        raise _failure(server, ended, name, database, headings.before)
+
+
+def _failure(server: Server, ended: Exit, name: str, database: str, located: Callable[[int], str]) -> Exception:
+    """Return the error to raise for a psql that ended before it had done everything; `located` names the object at a
+    line of what it was given."""
     if ended.code in (None, 137) and (gone := lost(server.host, ended, "the load")):
         gone.message += " The live database is unchanged."
-        raise gone
-    if ended.code != 0 or f"{mark}\n".encode() not in output:
-        if (refused := _REFUSED.search(ended.stderr)) and ended.code == programs.PSQL_STOPPED:
-            if refused["sqlstate"] == WRONG_SERVER:
-                raise WrongServer(
-                    f"psql was to load {name} into {database!r}, but connected to another server or database."
-                )
-            if refused["sqlstate"] == _NO_ROOM and "shared memory" not in refused["message"]:
-                raise DiskFull(
-                    f"{name} could not be loaded, because the server's disk is full: {refused['message']}. "
-                    "The live database is unchanged.",
-                    FREE_SOME,
-                )
-            raise LoadFailed.of(name, refused, ended.stderr, headings)
-        why = next((line for line in ended.stderr.splitlines() if line.strip()), f"exit code {ended.code}")
-        raise RestoreFailed(f"{name} could not be loaded, because psql ended early: {why}")
+        return gone
+    if (refused := _REFUSED.search(ended.stderr)) and ended.code == programs.PSQL_STOPPED:
+        if refused["sqlstate"] == WRONG_SERVER:
+            return WrongServer(
+                f"psql was to load {name} into {database!r}, but connected to another server or database."
+            )
+        if refused["sqlstate"] == _NO_ROOM and "shared memory" not in refused["message"]:
+            return DiskFull(
+                f"{name} could not be loaded, because the server's disk is full: {refused['message']}. "
+                "The live database is unchanged.",
+                FREE_SOME,
+            )
+        if OUT_OF_LOCKS in refused["message"]:
+            what = f"Loading {name} takes locks on up to all tables, indexes and sequences at once"
+            return too_few_locks(server, database, what, ALL, unchanged=True)
+        return LoadFailed.of(name, refused, ended.stderr, located(int(refused["line"] or 0)))
+    why = next((line for line in ended.stderr.splitlines() if line.strip()), f"exit code {ended.code}")
+    return RestoreFailed(f"{name} could not be loaded, because psql ended early: {why}")
 
 
 def script_of(
-    entry: Entry, sha256: str, through: Through | None, progress: Progress, *, rows: bool = True
-) -> Iterator[bytes]:
-    """Yield a backup's script, read `through` that; without `rows`, its definitions only. Raises RestoreFailed, at the
-    latest at the end, if the file has changed or does not have that SHA-256."""
+    entry: Entry,
+    sha256: str,
+    through: Through | None,
+    progress: Progress,
+    take: Callable[[Iterator[bytes]], Iterator[Piece]],
+) -> Iterator[Piece]:
+    """Yield what `take` makes of a backup's script, which is read `through` that. Raises RestoreFailed, at the latest
+    at the end, if the file has changed or does not have that SHA-256."""
     if not entry.has(entry.path.stat()):
         raise RestoreFailed(f"{entry.name.name} changed after it was verified. The live database is unchanged.")
     raw = FileReader(entry.path, progress.report)
     plain = decompress(iter(raw), entry.name.compression)
-    yield from strip_restrict(through(plain) if through else plain, rows=rows)
+    yield from take(through(plain) if through else plain)
     if raw.sha256 != sha256:
         raise RestoreFailed(f"{entry.name.name} changed after it was verified. The live database is unchanged.")
 
 
-def _restricted(script: Iterable[bytes], key: str | None, mark: str, proof: str) -> Iterator[bytes]:
-    yield proof.encode()
-    if key is not None:
-        yield f"\\restrict {key}\n".encode()
+def _alone(script: Iterable[bytes | Batch]) -> Iterator[bytes]:
+    for piece in script:
+        assert isinstance(piece, bytes), "builds are left to sessions of their own"
+        yield piece
+
+
+def _restricted(first: bytes, script: Iterable[bytes], key: str | None, mark: str) -> Iterator[bytes]:
+    yield first
     yield from script
     if key is not None:
         yield f"\n\\unrestrict {key}\n".encode()

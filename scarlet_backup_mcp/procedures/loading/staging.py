@@ -13,12 +13,13 @@ from ...models.manifest import DatabaseProperties, Setting
 from ...postgres.dump.contents import Comparison, Contents, compare, confirm
 from ...postgres.dump.events import ScriptDamaged
 from ...postgres.dump.script import ScriptReader
-from ...postgres.server import analysing, databases, programs
+from ...postgres.server import analysing, databases, dump_failures, programs
 from ...postgres.server import catalogue as pg
 from ...postgres.server.effective import current_settings
 from ...postgres.server.session import OPTIONS, OWN_FORMATS, Server
 from .. import disk_space, durations
 from ..context import BackupContext
+from ..lock_shortage import TABLES, too_few_locks
 from . import load_checks
 from .attempts import Loader, violations
 
@@ -164,6 +165,9 @@ class Staging:
             ended = run(self.server.host, argv, env=environment, sink=sink, progress=loader.progress, packed=True)
             if ended.code != 0:
                 why = ended.stderr.strip() or f"exit code {ended.code}"
+                if dump_failures.kind_of(why) == "locks":
+                    what = "The restored database could not be compared: pg_dump locks every table"
+                    raise too_few_locks(self.server, database, what, TABLES, unchanged=True)
                 raise RestoreFailed(f"The restored database could not be dumped: {why}")
             whole = reader.finish().trailer
         except ScriptDamaged as error:

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import BackupToolError, DumpIncomplete
-from ...hosts import Exit, Host, run
+from ...hosts import Exit, Host, Packed, run
 from ...models.common import Compression, Packing
 from ...postgres.cluster.base_backup import BACKUP_MANIFEST, File
 from ...progress import Progress
-from ...store.reading import CompressionDamaged, Compressor, FileReader, decompress
+from ...store.reading import CompressionDamaged, FileReader, decompress
+from ...store.storing import Storing
 from ...store.tar import Member, MemberHandler, TarDamaged, TarReader
 from ...store.writing import PartialFile
-from ..catalog import recorded
 
 PG_VERSION = "PG_VERSION"
 PG_CONTROL = "pg_control"
@@ -153,33 +153,24 @@ def write(
     """Run a program there that writes an archive of about `total` bytes to stdout; put it, compressed, into `partial`.
     Raises what `failure` returns for an exit code other than 0, DumpIncomplete if the archive is not complete, or what
     the host and the disk raise; `partial` is then useless."""
-    inventory, compressor = Inventory(), Compressor(compression)
+    inventory = Inventory()
     reader = TarReader(inventory)
-
-    def sink(chunk: bytes) -> None:
-        partial.write(compressor.compress(chunk))
-        reader.feed(chunk)
-        progress.report(reader.bytes if total is None else min(reader.bytes, total))
-
+    packed: Packed = "kept" if compression == "zstd" else True
     try:
-        ended = run(host, argv, env=env, sink=sink, progress=progress, packed=True)
-        if ended.code != 0:
-            raise failure(ended)
-        partial.write(compressor.finish())
+        with Storing(partial, compression, reader.feed) as storing:
+
+            def sink(chunk: bytes) -> None:
+                storing.put(chunk)
+                progress.report(reader.bytes if total is None else min(reader.bytes, total))
+
+            ended = run(host, argv, env=env, sink=sink, progress=progress, packed=packed)
+            if ended.code != 0:
+                raise failure(ended)
+            storing.finish()
         reader.finish()
     except TarDamaged as error:
         raise DumpIncomplete(f"{argv[0]} did not write a complete archive: {error.message}.") from None
+    except CompressionDamaged as error:
+        raise DumpIncomplete(f"{argv[0]}'s output was damaged on its way here: {error}.") from None
     said = [line for line in ended.stderr.splitlines() if line.strip()]
     return ArchiveWritten(inventory.contents(), reader.bytes, said)
-
-
-def read_back(partial: PartialFile, compression: Compression, written: ArchiveWritten, progress: Progress) -> None:
-    """Read the finished file back from the disk. Raises DumpFailed unless it is what was written."""
-    found = read(partial.path, compression, progress)
-    recorded.require_read_back(
-        partial,
-        ("its end", found.damage is None and found.compression_damage is None),
-        ("size", found.bytes == partial.bytes and found.tar_bytes == written.tar_bytes),
-        ("SHA-256", found.sha256 == partial.sha256),
-        ("files", found.contents == written.contents),
-    )

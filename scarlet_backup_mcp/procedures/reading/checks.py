@@ -39,6 +39,8 @@ MANIFEST = "manifest"
 CONSISTENCY = "consistency"
 FORM = "form"
 """Name of the check whether the file is a dump at all."""
+CONTENT = "content"
+"""Name of the check whether the content of a file that is not examined again has changed."""
 CONTENTS = "contents"
 """Name of the check what else a foreign script contains besides one dump."""
 
@@ -110,6 +112,17 @@ def content_checks(
             same("rest_of_script", manifest.rest_sha256, found.rest_sha256),
         ]
     return checks
+
+
+def checks_of_unchanged(record: BackupRecord[Manifest], manifest: Manifest) -> list[Check]:
+    """Return the checks of a file that has its manifest's SHA-256; its content was checked while it was written."""
+    number = f"{number_of(len(manifest.tables), 'table')}, {number_of(manifest.rows, 'row')}"
+    checked = f"the content that was checked while it was written: {number}"
+    return [
+        *name_checks(record),
+        same("sha256", manifest.sha256, manifest.sha256),
+        Check(check=CONTENT, ok=True, expected=checked, found="unchanged since"),
+    ]
 
 
 def container_of(entry: Entry) -> Container:

@@ -68,14 +68,17 @@ def examine(
     *extra: Handler,
     repair: Repair | None = None,
     way: Through | None = None,
+    sha256_of_blocks: bool = False,
 ) -> Examination:
     """Read the whole file once, undoing what PowerShell did to it (`repair`), and then through `way`.
+
+    `sha256_of_blocks`: digest each table as manifests of version 1 have it.
 
     Raises StoreError if it can't be read, Cancelled when asked to stop.
     """
     progress.stage(f"reading {path.name}", path.stat().st_size)
     raw = FileReader(path, progress.report)
-    digests, refusals, roles = BlockDigests(), Refusals(), Roles()
+    digests, refusals, roles = BlockDigests(sha256=sha256_of_blocks), Refusals(), Roles()
     reader = ScriptReader(digests, refusals, roles, *extra)
     damage = compression_damage = summary = None
     script_bytes = 0
@@ -128,7 +131,7 @@ def table_data(digests: BlockDigests) -> list[TableData]:
             columns=list(block.target.columns),
             rows=block.rows,
             bytes=block.bytes,
-            sha256=block.sha256,
+            digest=block.digest,
         )
         for block in digests.blocks
     ]

@@ -145,7 +145,7 @@ def _written(session: Session, oid: int, like: Manifest | VolumeManifest | None)
     with suppress(QueryFailed):
         moment = last_commit(session)
         found += [f"the last commit on its server was at {_moment(moment)}"] if moment else []
-        cluster = pg.server_facts(session).system_identifier
+        cluster = session.identity.system_identifier
         identity, activity = (like.identity, like.activity) if like else (None, None)
         of_it = identity is not None and (identity.system_identifier, identity.database_oid) == (cluster, oid)
         if of_it and activity is not None:

@@ -9,6 +9,7 @@ from ...errors import PermissionDenied, QueryFailed, RestoreFailed, again
 from ...models.common import CodePage, Step
 from ...models.manifest import Manifest, Recomputed, TableData, rows_by_table
 from ...models.verification import Drill
+from ...postgres.dump.builds import Batch
 from ...postgres.dump.contents import Contents
 from ...postgres.dump.meanings import MEND
 from ...postgres.server import catalogue as pg
@@ -60,6 +61,8 @@ class Script:
     recomputed: Callable[[], list[Recomputed] | None]
     written_by: str
     foreign: bool
+    apart: Callable[[bytes], Iterator[bytes | Batch]] | None = None
+    """See `Loader`."""
 
 
 def require_equal(planned: SqlPlan, work: Staged, staging: Staging, script: Script) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from ...errors import (
     BackupNotValid,
@@ -21,8 +22,10 @@ from ...models.common import SearchPath
 from ...models.manifest import DatabaseProperties, Manifest
 from ...models.verification import Check
 from ...postgres.dump.brought_code import BroughtCode
+from ...postgres.dump.builds import Batch, builds_apart
 from ...postgres.dump.contents import Contents
 from ...postgres.dump.events import Handler
+from ...postgres.dump.filters import strip_restrict
 from ...postgres.server import catalogue as pg
 from ...postgres.server import counting, databases, programs
 from ...postgres.server.effective import SEARCH_PATH
@@ -42,12 +45,12 @@ from ..loading.attempts import (
     Way,
     as_error,
     refuse_broken,
-    settings_of,
     trusts_path,
     violation_warnings,
 )
 from ..loading.load_role import TRUSTING, LoadRole, load_role
-from ..loading.psql import LoadFailed, script_of
+from ..loading.psql import LoadFailed, Piece, script_of
+from ..loading.source_settings import settings_of
 from ..loading.staging import Staging
 from ..own_names import MARK, scratch_prefix
 from ..reading import checks, reencoded
@@ -137,13 +140,19 @@ def _from_script(
     preflight.check_load(context, guard, planned, examination.roles, preflight.copy_bytes(planned), made)
     work.did("Check that the server is ready", "space, roles, extensions and names")
 
+    def taken(take: Callable[[Iterator[bytes]], Iterator[Piece]]) -> Iterator[Piece]:
+        return script_of(record.entry, examination.sha256, examination.through, progress, take)
+
     def of_file(*, rows: bool = True) -> Iterator[bytes]:
-        return script_of(record.entry, examination.sha256, examination.through, progress, rows=rows)
+        return taken(partial(strip_restrict, rows=rows))
+
+    def apart(leave_out: bytes) -> Iterator[bytes | Batch]:
+        return taken(partial(builds_apart, leave_out=leave_out))
 
     written_by = (examination.summary and examination.summary.pg_dump_version) or ""
     foreign = planned.manifest is None
     before = planned.manifest.recomputed if planned.manifest else None
-    source = Script(of_file, lambda: examination.tables, lambda: contents, lambda: before, written_by, foreign)
+    source = Script(of_file, lambda: examination.tables, lambda: contents, lambda: before, written_by, foreign, apart)
     outcome = planned.record.verification if planned.record else None
     search_path = outcome.search_path if outcome else None
     if not planned.drills:
@@ -299,6 +308,7 @@ def _staging(
         database=work.staging,
         name=planned.source,
         script=script.chunks,
+        apart=script.apart,
         settings=settings,
         options=quietly,
         progress=progress,

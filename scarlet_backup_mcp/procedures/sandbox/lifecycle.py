@@ -87,8 +87,8 @@ class _Likeness:
 
 
 @contextmanager
-def sandbox_server(context: BackupContext, progress: Progress) -> Generator[SandboxServer]:
-    """Start a sandbox server with the live server's superuser and preloaded libraries.
+def sandbox_server(context: BackupContext, progress: Progress, tables: int = 0) -> Generator[SandboxServer]:
+    """Start a sandbox server for so many `tables`, with the live server's superuser and preloaded libraries.
 
     With Docker it is a container of the live one's image, which need not run; else a cluster from the same bin
     directory. What killed drills left is removed first. Raises Busy while another drill of the backup directory is
@@ -96,7 +96,7 @@ def sandbox_server(context: BackupContext, progress: Progress) -> Generator[Sand
     """
     with _making_room(context, progress) as (likeness, owner, left):
         start = _in_container if context.settings.via == "docker" else _as_cluster
-        with start(context, likeness, owner, progress) as ready:
+        with start(context, likeness, owner, progress, tables) as ready:
             ready.warnings.extend(left)
             yield ready
 
@@ -217,18 +217,18 @@ def _user(context: BackupContext) -> str:
 
 @contextmanager
 def _in_container(
-    context: BackupContext, likeness: _Likeness, owner: str, progress: Progress
+    context: BackupContext, likeness: _Likeness, owner: str, progress: Progress, tables: int
 ) -> Generator[SandboxServer]:
     where = _image(context)[1]
     seed, notes = _seed(context, likeness, progress)
     with ExitStack() as held:
         try:
-            container, server = held.enter_context(_started(context, likeness, owner, progress, seed))
+            container, server = held.enter_context(_started(context, likeness, owner, progress, tables, seed))
         except DrillImpossible as error:
             if seed is None:
                 raise
             notes = [_without(seed, error)]
-            container, server = held.enter_context(_started(context, likeness, owner, progress, None))
+            container, server = held.enter_context(_started(context, likeness, owner, progress, tables, None))
         warnings = [*likeness.warnings, *notes, *_unlike(container, where)]
         ready = SandboxServer(server, where, f"{containers.HOME}/{sandbox_cluster.DATA}", warnings)
         yield ready
@@ -237,11 +237,15 @@ def _in_container(
 
 @contextmanager
 def _started(
-    context: BackupContext, likeness: _Likeness, owner: str, progress: Progress, seed: str | None
+    context: BackupContext, likeness: _Likeness, owner: str, progress: Progress, tables: int, seed: str | None
 ) -> Generator[tuple[containers.SandboxContainer, Server]]:
     home, (image, where) = containers.HOME, _image(context)
     command = sandbox_cluster.command_in_container(
-        likeness.bin_dir, home, _user(context), _settings(likeness), containers.SEED_HOME if seed else ""
+        likeness.bin_dir,
+        home,
+        _user(context),
+        sandbox_cluster.with_locks(_settings(likeness), tables),
+        containers.SEED_HOME if seed else "",
     )
     like = context.container_info.container_id
     with containers.sandbox_container(image, command, owner, progress, like=like, seed=seed) as container:
@@ -351,11 +355,14 @@ def _wait_until_ready(server: Server, container: containers.SandboxContainer, wh
 
 @contextmanager
 def _as_cluster(
-    context: BackupContext, likeness: _Likeness, owner: str, progress: Progress
+    context: BackupContext, likeness: _Likeness, owner: str, progress: Progress, tables: int
 ) -> Generator[SandboxServer]:
     bin_dir = _server_programs(context.settings.bin_dir, likeness)
     made = local_cluster.LocalCluster(
-        lambda: bin_dir, user=_user(context), settings=_settings(likeness), prefix=_prefix(owner)
+        lambda: bin_dir,
+        user=_user(context),
+        settings=sandbox_cluster.with_locks(_settings(likeness), tables),
+        prefix=_prefix(owner),
     )
     where = f"a sandbox cluster of {bin_dir}"
     try:

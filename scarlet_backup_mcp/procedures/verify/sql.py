@@ -11,12 +11,14 @@ from ...models.manifest import Manifest
 from ...models.verification import Check, CodePageChoice, Drill, Verification
 from ...postgres.dump.contents import Contents
 from ...postgres.dump.events import Handler
+from ...postgres.dump.refusals import RULES_VERSION
 from ...progress import Progress
 from ...store.directory import DRILL, Entry
 from ...store.encodings import DESCRIPTIONS
 from ...store.forms import ARCHIVES
 from ...store.forms import DESCRIPTIONS as DESCRIPTIONS_OF_FORMS
 from ...store.powershell import Survey
+from ...store.reading import FileReader
 from .. import durations
 from ..catalog import by_name, recorded, records
 from ..catalog.records import BackupRecord
@@ -46,7 +48,9 @@ class SqlReading:
     warnings: list[str] = field(default_factory=list[str])
     choice: DumpChoice | None = None
     sha256: str | None = None
-    """Of an archive, whether or not it was converted into a script."""
+    """Of an archive, whether or not it was converted into a script, or of a file that is unchanged."""
+    unchanged: Manifest | None = None
+    """The manifest of a file whose content was not examined again, because it has not changed."""
 
     @property
     def failed(self) -> list[Check]:
@@ -113,7 +117,8 @@ def verify(
         found, sha256 = pg_restore.content_checks(record, progress)
         reading = SqlReading(found, sha256=sha256)
     elif level == "full":
-        reading = full(context, record, progress, code_page=code_page)
+        reading = unchanged(context, record, progress) if code_page is None else None
+        reading = reading or full(context, record, progress, code_page=code_page)
     else:
         try:
             with pg_restore.as_script(context, record, progress) as script:
@@ -162,6 +167,24 @@ def find(context: BackupContext, name: str) -> BackupRecord[Manifest]:
     return record
 
 
+def unchanged(context: BackupContext, record: BackupRecord[Manifest], progress: Progress) -> SqlReading | None:
+    """Read a backup whose content was checked, by the rules that still hold, while `backup` wrote it, and keep the
+    outcome: if its SHA-256 is the same, so is what was checked. None for any other, or if it has changed: read that
+    with `full`. Only for a report: what is loaded has to be read as it is loaded."""
+    manifest = record.manifest
+    if manifest is None or manifest.rules != RULES_VERSION:
+        return None
+    progress.stage(f"reading {record.name}", record.entry.bytes, durations.of_hashing(record.entry.bytes))
+    raw = FileReader(record.entry.path, progress.report)
+    raw.read_all()
+    if raw.sha256 != manifest.sha256:
+        return None
+    found = checks.checks_of_unchanged(record, manifest)
+    reading = SqlReading(found, sha256=raw.sha256, unchanged=manifest)
+    reading.warnings.extend(outcomes.keep(context, record.entry, raw.sha256, found))
+    return reading
+
+
 def full(
     context: BackupContext,
     record: BackupRecord[Manifest],
@@ -185,7 +208,10 @@ def full(
         )
     choice = choose(entry, repair, context.database, progress) if record.manifest is None else None
     way = choice.way if choice else None
-    examination = examine(entry.path, entry.name.compression, progress, *extra, repair=repair, way=way)
+    older = record.manifest is not None and record.manifest.manifest_version == 1
+    examination = examine(
+        entry.path, entry.name.compression, progress, *extra, repair=repair, way=way, sha256_of_blocks=older
+    )
     certain = survey is None or (
         reencoded.fits(survey, code_page) if code_page is not None else survey.repair is not None
     )
@@ -217,6 +243,7 @@ def _report(
 ) -> Verification:
     examination, survey = reading.examination, reading.survey
     drilled = rehearsed.report if rehearsed else None
+    tables = examination.tables if examination else reading.unchanged.tables if reading.unchanged else None
     outcome = context.directory.verification(record.entry)
     if outcome is not None and examination is not None and outcome.code_page != examination.code_page:
         outcome = None  # it belongs to what another code page makes of the file
@@ -233,8 +260,8 @@ def _report(
             for choice in (reading.ambiguous.choices if reading.ambiguous else ())
         ],
         warnings=[*_known_before(record), *reading.warnings],
-        tables=len(examination.tables) if examination else None,
-        rows=examination.rows if examination else None,
+        tables=None if tables is None else len(tables),
+        rows=None if tables is None else sum(table.rows for table in tables),
         sha256=reading.sha256 or (examination.sha256 if examination else None),
         duration_seconds=round(seconds, 3),
         remedy=remedy_for(record, reading, drilled),

@@ -1,0 +1,1 @@
+"""The whole memory: the database with the stores beside it."""

@@ -1,0 +1,84 @@
+"""Which stores the project has beside the database, and which of them no backup holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...errors import BackupToolError, HostError
+from ...limits import within
+from ...models.results import SiblingStore
+from ...stores.choice import choice_of
+from ...stores.siblings import Siblings, Store, bytes_of, siblings
+from ...wording import size
+from ..context import BackupContext
+
+SOON = 2.0
+"""Seconds that a listing waits for the engine."""
+BY_HAND = "This tool's backups hold PostgreSQL only: copy those data while the service is stopped (docs/memory.md)."
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The stores, and what was wrong with looking for them: services that are named and missing, or why they are
+    unknown."""
+
+    stores: list[SiblingStore] = field(default_factory=list[SiblingStore])
+    missing: list[str] = field(default_factory=list[str])
+    unknown: str = ""
+
+    @property
+    def uncovered(self) -> list[SiblingStore]:
+        """Those with data that outlive their container, which no backup holds."""
+        return [store for store in self.stores if not store.unsaved]
+
+
+def stores_beside(context: BackupContext) -> Beside:
+    """Look for the stores, with their sizes."""
+    try:
+        found = _siblings(context)
+    except HostError as error:
+        return Beside(unknown=error.message)
+    return Beside([_shown(store, bytes_of(store)) for store in found.stores], found.missing)
+
+
+def stores_soon(context: BackupContext) -> Beside:
+    """Look for the stores without their sizes; none while the engine does not answer at once."""
+    if context.settings.via == "docker" and context.known_container_info is None:
+        return Beside()
+    try:
+        found = within(SOON, lambda: _siblings(context)) or Siblings()
+    except BackupToolError:
+        return Beside()
+    return Beside([_shown(store, None) for store in found.stores], found.missing)
+
+
+def described(store: SiblingStore) -> str:
+    """Say what a store holds, and that no backup has it."""
+    holds = f"holds {size(store.bytes)}" if store.bytes is not None else "holds data"
+    return f"{store.service} ({store.image}) {holds} in the {store.place}, and is in no backup."
+
+
+def missing_words(missing: list[str]) -> str:
+    """Say which services of the setting the project does not have."""
+    return (
+        f"SCARLET_BACKUP_STORES names {', '.join(missing)}, and the Compose project has no container of that service."
+    )
+
+
+def _siblings(context: BackupContext) -> Siblings:
+    if context.settings.via == "local":
+        return Siblings()
+    return siblings(context.container_info, choice_of(context.settings.stores))
+
+
+def _shown(store: Store, size_now: int | None) -> SiblingStore:
+    return SiblingStore(
+        service=store.service,
+        container=store.container,
+        image=store.image,
+        version=store.version,
+        directory=store.directory,
+        place=store.place,
+        bytes=size_now,
+        unsaved=store.unsaved,
+    )
