@@ -63,7 +63,7 @@ def psql_in(container: str, statements: str, database: str) -> str:
 
 def wait_for_server(container: str) -> None:
     """Wait until PostgreSQL accepts connections over TCP: on the local socket a first start answers too early."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not _is_ready(container):
         assert time.monotonic() < deadline, f"PostgreSQL in {container} does not come up."
         time.sleep(0.1)
