@@ -1,4 +1,4 @@
-"""x"""
+"""Directories of backups to list, to keep and to prune, and a database that nobody else writes to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""x"""
+"""The command line, on a small database of the embedded server."""
 
 from __future__ import annotations
 

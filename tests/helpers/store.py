@@ -31,7 +31,7 @@ from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store.manifests import DIGEST
 from scarlet_backup_mcp.store.names import MANIFEST, VERIFIED
 
-from ..conftest import MEMORY, LocalDatabase, load
+from ..conftest import LocalDatabase, with_memory
 
 SMALLER = """
 SET search_path TO letta;
@@ -139,15 +139,13 @@ def shelf(database: LocalDatabase, directory: Path, **more: Any) -> Shelf:
 def small_database(server: EmbeddedServer) -> Generator[LocalDatabase]:
     """Scarlet's memory, less most of its passages and messages: a dump of some 80 kB. Dropped afterwards."""
     name = f"small_{secrets.token_hex(4)}"
-    with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        try:
-            database = LocalDatabase(server, name, server.dsn(name))
-            load(database, MEMORY)
-            execute(database, SMALLER)
-            yield database
-        finally:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    try:
+        database = with_memory(server, name)
+        execute(database, SMALLER)
+        yield database
+    finally:
+        with psycopg.connect(server.dsn(), autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @contextmanager

@@ -85,9 +85,10 @@ def test_open_on_a_fresh_backup_and_says_on_what(here: Shelf) -> None:
     assert any("No transaction has written" in reason for reason in found.reasons)
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
+def test_whatever_is_written_since_shuts_it(here: Shelf, database: LocalDatabase) -> None:
+    here.back_up()
+    assert ask(here).safe_to_proceed
+    for statement in (
         "CREATE TABLE letta.fresh AS SELECT 1 AS one",
         "DELETE FROM letta.messages",
         "TRUNCATE letta.messages",
@@ -97,16 +98,12 @@ def test_open_on_a_fresh_backup_and_says_on_what(here: Shelf) -> None:
         "SELECT lo_from_bytea(0, 'abc')",
         "DROP TABLE letta.messages CASCADE",
         "CREATE SEQUENCE moved",
-    ],
-)
-def test_whatever_is_written_since_shuts_it(here: Shelf, database: LocalDatabase, statement: str) -> None:
-    here.back_up()
-    assert ask(here).safe_to_proceed
-    execute(database, statement)
-    settle(database)
-    assert "take a new backup" in why(ask(here))
-    here.back_up()
-    assert ask(here).safe_to_proceed
+    ):
+        execute(database, statement)
+        settle(database)
+        assert "take a new backup" in why(ask(here)), statement
+        here.back_up()
+        assert ask(here).safe_to_proceed, statement
 
 
 def test_sequence_that_moves_without_a_transaction_shuts_it(here: Shelf, database: LocalDatabase) -> None:

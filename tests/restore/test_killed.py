@@ -100,7 +100,7 @@ def kill_a_restore(mind: Mind, moment: str, source: str) -> None:
     settings = {"dir": str(mind.directory), "container": mind.container, "database": mind.name}
     order = json.dumps({"moment": moment, "backup": source, "settings": settings})
     command = [sys.executable, "-m", "tests.helpers.restore_killer", order]
-    killed = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60, check=False)
+    killed = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=180, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
 
 
