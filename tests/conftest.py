@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,6 @@ from psycopg import sql
 
 from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.procedures.context import BackupContext
-from scarlet_backup_mcp.procedures.drill import sql as drills
 from scarlet_backup_mcp.procedures.sandbox.lifecycle import SandboxServer, sandbox_server
 from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import load_settings
@@ -167,15 +166,9 @@ def running(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def shared(running: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> SandboxServers:
     """Drills take place in that one server, one after the other: to make one takes longer than most of them."""
-    from .helpers.drill import SandboxServers
+    from .helpers.drill import share
 
-    kept = SandboxServers()
-
-    def given(context: BackupContext, progress: Progress) -> AbstractContextManager[SandboxServer]:
-        return kept.shared(running)
-
-    monkeypatch.setattr(drills, "sandbox_server", given)
-    return kept
+    return share(running, monkeypatch)
 
 
 def load(database: LocalDatabase, script: Path) -> None:

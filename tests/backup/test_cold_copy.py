@@ -45,10 +45,8 @@ from ..conftest import IMAGE, MEMORY, require_image
 from ..helpers.backup_faults import Box, tmpfs
 from ..helpers.containers import docker, run_docker, run_docker_quietly
 from ..helpers.store import Shelf, waiting_journal
+from ..helpers.volume import LABEL, PGDATA, TRUSTED
 
-LABEL = ("--label", "scarlet-backup-mcp.test=1")
-PGDATA = "/var/lib/postgresql/data"
-TRUSTED = ("-e", "POSTGRES_HOST_AUTH_METHOD=trust", "-e", "POSTGRES_DB=letta", "-e", "POSTGRES_INITDB_ARGS=--no-sync")
 COPYING = "copying the files"
 OTHER_IMAGE = "pgvector/pgvector:pg17"
 STALE = """set -e; cd "$PGDATA"; ASIDE=pgsql_tmp_before_restore_20260101_000000

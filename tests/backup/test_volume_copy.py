@@ -61,7 +61,7 @@ SMALL_WAL = ("max_wal_size=32MB", "min_wal_size=32MB", "fsync=off", "synchronous
 def busy(require_docker: None) -> Iterator[Box]:
     """A server with checksums that throws WAL away as soon as it can; Scarlet's memory and a database for pgbench."""
     options = [word for setting in SMALL_WAL for word in ("-c", setting)]
-    with a_box({"POSTGRES_INITDB_ARGS": "--data-checksums"}, "postgres", *options) as box:
+    with a_box({"POSTGRES_INITDB_ARGS": "--data-checksums --no-sync"}, "postgres", *options) as box:
         box.wait_until_ready()
         box.psql(MEMORY.read_text(encoding="utf-8"))
         box.psql("CREATE DATABASE bench", "postgres")

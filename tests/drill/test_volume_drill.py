@@ -35,7 +35,7 @@ from scarlet_backup_mcp.store.directory import BackupDirectory
 
 from ..conftest import MEMORY, require_image
 from ..helpers.backup_faults import Box
-from ..helpers.containers import run_docker, run_docker_quietly
+from ..helpers.containers import QUICK, run_docker, run_docker_quietly
 from ..helpers.drill import bring_back, drill, listed, take
 from ..helpers.restore import Watch
 from ..helpers.volume_copy import BALANCES, a_segment, a_table, check, flipped, packed, write_load
@@ -73,7 +73,8 @@ def a_server(version: int, arguments: str = "") -> Generator[Box]:
     image = IMAGE.format(version)
     require_image(image)
     box = Box(f"volume-drill-{secrets.token_hex(4)}", secrets.token_urlsafe(18))
-    given = {"POSTGRES_PASSWORD": box.password, "POSTGRES_DB": "letta", "POSTGRES_INITDB_ARGS": arguments}
+    given = {"POSTGRES_PASSWORD": box.password, "POSTGRES_DB": "letta", **QUICK}
+    given["POSTGRES_INITDB_ARGS"] += f" {arguments}"
     words = [word for name, value in given.items() for word in ("-e", f"{name}={value}")]
     settings = ("max_prepared_transactions=5", "wal_level=logical", "fsync=off", "autovacuum=off")
     command = ["postgres", *(word for setting in settings for word in ("-c", setting))]

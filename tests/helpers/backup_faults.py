@@ -28,7 +28,7 @@ from scarlet_backup_mcp.store.audit import AUDIT, AUDIT_LOCK
 from scarlet_backup_mcp.store.directory import BackupDirectory
 
 from ..conftest import IMAGE, MEMORY, PROJECT_ROOT
-from .containers import psql_in, run_docker, run_docker_quietly, wait_for_server
+from .containers import QUICK, psql_in, run_docker, run_docker_quietly, wait_for_server
 
 TAG = "scarlet-backup-mcp"
 """What application_name begins with for every program that a backup starts."""
@@ -213,7 +213,7 @@ def a_box(environment: Mapping[str, str], *command: str, run: Sequence[str] = ()
     """Start a container of our own, without waiting for what runs in it; removed with its volume whatever happens.
     `run` are more words for `docker run`."""
     box = Box(f"backup-faults-{secrets.token_hex(4)}", secrets.token_urlsafe(18))
-    variables = {"POSTGRES_PASSWORD": box.password, "POSTGRES_DB": "letta", **environment}
+    variables = {"POSTGRES_PASSWORD": box.password, "POSTGRES_DB": "letta", **QUICK, **environment}
     options = [option for name, value in variables.items() for option in ("-e", f"{name}={value}")]
     label = ("--label", "scarlet-backup-mcp.test=1")
     try:

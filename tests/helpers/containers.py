@@ -11,6 +11,16 @@ from scarlet_backup_mcp.cli.demo.embedded import wheel_bin_dir
 
 DOCKER_SECONDS = 120
 """No docker command of the tests takes longer, or the test fails instead of hanging."""
+QUICK = {
+    "POSTGRES_INITDB_ARGS": "--no-sync",
+    "PATH": "/usr/local/sbin:/usr/local/bin:"
+    + "".join(f"/usr/lib/postgresql/{version}/bin:" for version in (15, 17, 18))
+    + "/usr/sbin:/usr/bin:/sbin:/bin",
+}
+"""Variables for a container with PostgreSQL: its cluster has to outlive no power cut, and the programs themselves come
+before Debian's Perl script for each of them, which takes four times as long to start."""
+QUICKLY = tuple(word for name, value in QUICK.items() for word in ("-e", f"{name}={value}"))
+"""The same for `docker run`."""
 _PSQL = ("-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-f", "-")
 _UNREACHED = b"psql: error: connection to server"
 """How psql's own message begins when it could not connect at all: nothing has been run then."""

@@ -12,10 +12,12 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.hosts.docker import sandbox as containers
@@ -25,6 +27,7 @@ from scarlet_backup_mcp.postgres.server.quoting import identifier, literal
 from scarlet_backup_mcp.postgres.server.session import Session
 from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.context import BackupContext
+from scarlet_backup_mcp.procedures.drill import sql as drills
 from scarlet_backup_mcp.procedures.listing import list_backups
 from scarlet_backup_mcp.procedures.restore.options import RestoreOptions
 from scarlet_backup_mcp.procedures.restore.service import restore
@@ -220,6 +223,17 @@ class SandboxServers:
                 roles = "SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' AND rolname <> current_user"
                 for row in session.rows(roles):
                     session.execute(f"DROP ROLE {identifier(row['rolname'])}")
+
+
+def share(ready: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> SandboxServers:
+    """Let the test's drills take place in that one server, one after the other."""
+    kept = SandboxServers()
+
+    def given(context: BackupContext, progress: Progress) -> AbstractContextManager[SandboxServer]:
+        return kept.shared(ready)
+
+    monkeypatch.setattr(drills, "sandbox_server", given)
+    return kept
 
 
 # The engine

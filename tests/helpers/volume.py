@@ -36,7 +36,7 @@ from scarlet_backup_mcp.progress import Progress, State
 from scarlet_backup_mcp.settings import Settings, load_settings
 
 from ..conftest import IMAGE, PROJECT_ROOT, Stack, require_image
-from .containers import docker, psql_in, run_docker, run_docker_quietly, wait_for_server
+from .containers import QUICKLY, docker, psql_in, run_docker, run_docker_quietly, wait_for_server
 from .faces import environment_of
 from .restore_killer import after, before, die
 
@@ -44,7 +44,7 @@ R = TypeVar("R")
 
 LABEL = ("--label", "scarlet-backup-mcp.test=1")
 PGDATA = "/var/lib/postgresql/data"
-TRUSTED = ("-e", "POSTGRES_HOST_AUTH_METHOD=trust", "-e", "POSTGRES_DB=letta", "-e", "POSTGRES_INITDB_ARGS=--no-sync")
+TRUSTED = ("-e", "POSTGRES_HOST_AUTH_METHOD=trust", "-e", "POSTGRES_DB=letta", *QUICKLY)
 HASTY = ("-c", "fsync=off", "-c", "full_page_writes=off")
 
 SAVED = """

@@ -44,7 +44,7 @@ from scarlet_backup_mcp.settings import Settings, load_settings
 
 from ..conftest import IMAGE, LocalDatabase, Stack
 from ..helpers.backup_faults import Box
-from ..helpers.containers import run_docker
+from ..helpers.containers import QUICK, run_docker
 from ..helpers.faces import local_settings
 
 LABEL = ("--label", "scarlet-backup-mcp.test=1")
@@ -58,7 +58,7 @@ def server_in(*options: str, settings: Sequence[str] = (), agents: int = 1) -> G
     """A container with a server of its own, whose `letta` has that many agents. The image's entry point can't make a
     cluster with such options and settings, so it has them only once the cluster is there."""
     box = Box(f"named-{secrets.token_hex(4)}", secrets.token_urlsafe(12))
-    made = {"POSTGRES_PASSWORD": box.password, "POSTGRES_DB": "letta", "POSTGRES_INITDB_ARGS": "--no-sync"}
+    made = {"POSTGRES_PASSWORD": box.password, "POSTGRES_DB": "letta", **QUICK}
     environment = [word for name, value in made.items() for word in ("-e", f"{name}={value}")]
     run = ("run", "-d", "--name", box.name, *LABEL, *environment, "-v", f"{box.name}:/var/lib/postgresql/data")
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,8 +41,8 @@ from scarlet_backup_mcp.settings import Settings, load_settings
 from scarlet_backup_mcp.store.names import VERIFIED
 
 from ..conftest import IMAGE
-from ..helpers.containers import psql_in, run_docker, wait_for_server
-from ..helpers.drill import Databases, SandboxServers, bring_back, drill, listed, nobody_knows, take, wrong
+from ..helpers.containers import QUICKLY, psql_in, run_docker, wait_for_server
+from ..helpers.drill import Databases, SandboxServers, bring_back, drill, listed, nobody_knows, share, take, wrong
 
 AGENTS = "CREATE TABLE agents (id int PRIMARY KEY); INSERT INTO agents VALUES (1), (2);"
 NORM = "CREATE FUNCTION norm(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT lower($1)';"
@@ -81,7 +80,7 @@ class Box:
 @pytest.fixture(scope="module")
 def container(require_docker: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     name = f"scarlet-test-loading-{secrets.token_hex(4)}"
-    environment = ("-e", "POSTGRES_PASSWORD=x", "-e", "TZ=Europe/Rome")
+    environment = ("-e", "POSTGRES_PASSWORD=x", "-e", "TZ=Europe/Rome", *QUICKLY)
     run_docker("run", "-d", "--name", name, *environment, IMAGE, "-c", "fsync=off", "-c", "DateStyle=SQL, DMY")
     try:
         wait_for_server(name)
@@ -100,18 +99,8 @@ def beside(container: Box) -> Iterator[SandboxServer]:
 @pytest.fixture
 def box(container: Box, beside: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Box:
     """The container, with one throw-away container for all drills of its backups."""
-    _share(beside, monkeypatch)
+    share(beside, monkeypatch)
     return container
-
-
-def _share(ready: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> SandboxServers:
-    kept = SandboxServers()
-
-    def given(context: BackupContext, progress: Progress) -> AbstractContextManager[SandboxServer]:
-        return kept.shared(ready)
-
-    monkeypatch.setattr(drills, "sandbox_server", given)
-    return kept
 
 
 def all_rows(server: Server, settings: Settings) -> str:

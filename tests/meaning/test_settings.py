@@ -12,11 +12,11 @@ from scarlet_backup_mcp.models.verification import Drill
 from scarlet_backup_mcp.settings import Settings, load_settings
 
 from ..conftest import IMAGE
-from ..helpers.containers import psql_in, run_docker, run_docker_quietly, wait_for_server
+from ..helpers.containers import QUICKLY, psql_in, run_docker, run_docker_quietly, wait_for_server
 from ..helpers.drill import bring_back, drill, take
 
 ITALIAN = "it_IT.utf8"
-OPTIONS = ("-e", "POSTGRES_PASSWORD=x", "-e", "TZ=Europe/Rome", "--label", "scarlet-backup-mcp.test=1")
+OPTIONS = ("-e", "POSTGRES_PASSWORD=x", *QUICKLY, "-e", "TZ=Europe/Rome", "--label", "scarlet-backup-mcp.test=1")
 SET = f"""
 CREATE DATABASE letta; \\c letta
 ALTER DATABASE letta SET lc_monetary = '{ITALIAN}'; ALTER DATABASE letta SET lc_time = '{ITALIAN}';

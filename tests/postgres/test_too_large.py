@@ -14,7 +14,7 @@ from scarlet_backup_mcp.postgres.dump.too_large import is_too_large, too_large_t
 
 from ..conftest import IMAGE
 from ..helpers.backup_faults import Box
-from ..helpers.containers import run_docker, run_docker_quietly
+from ..helpers.containers import QUICKLY, run_docker, run_docker_quietly
 from ..helpers.drill import drill, take
 
 # Compressed it takes 2 MB; lz4 takes the fewest seconds for it.
@@ -30,7 +30,7 @@ INSERT INTO "The big"."one ""here" SELECT 1, convert_to(repeat('x', 537000000), 
 @pytest.fixture
 def box(require_docker: None) -> Iterator[Box]:
     made = Box(f"too-large-{secrets.token_hex(4)}", "x")
-    given = ("-e", "POSTGRES_PASSWORD=x", "-e", "POSTGRES_DB=letta")
+    given = ("-e", "POSTGRES_PASSWORD=x", "-e", "POSTGRES_DB=letta", *QUICKLY)
     try:
         run_docker("run", "-d", "--pull", "never", "--name", made.name, *given, IMAGE, "-c", "fsync=off")
         made.wait_until_ready()

@@ -23,7 +23,7 @@ from scarlet_backup_mcp.procedures.verify.sql import verify
 from scarlet_backup_mcp.progress import Progress
 
 from ..conftest import IMAGE
-from ..helpers.containers import docker, run_docker, run_docker_quietly, wait_for_server
+from ..helpers.containers import QUICKLY, docker, run_docker, run_docker_quietly, wait_for_server
 from ..helpers.restore import Mind, Watch
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs containers with a tmpfs")
@@ -43,7 +43,15 @@ INSERT INTO many_more SELECT id FROM notes;
 def small_server() -> Generator[str]:
     """A container whose data lie in 440 MB of memory, and whose WAL takes 32 MB at the most."""
     name = f"room-test-{secrets.token_hex(4)}"
-    options = ("--tmpfs", f"{DATA}:size=440m", "-e", "POSTGRES_PASSWORD=none", "--label", "scarlet-backup-mcp.test=1")
+    options = (
+        "--tmpfs",
+        f"{DATA}:size=440m",
+        "-e",
+        "POSTGRES_PASSWORD=none",
+        *QUICKLY,
+        "--label",
+        "scarlet-backup-mcp.test=1",
+    )
     server = ("-c", "max_wal_size=32MB", "-c", "autovacuum=off")
     try:
         run_docker("run", "-d", "--pull", "never", "--name", name, *options, IMAGE, *server)

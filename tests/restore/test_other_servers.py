@@ -17,7 +17,7 @@ from scarlet_backup_mcp.errors import (
 )
 
 from ..conftest import IMAGE
-from ..helpers.containers import run_docker, run_docker_quietly, wait_for_server
+from ..helpers.containers import QUICKLY, run_docker, run_docker_quietly, wait_for_server
 from ..helpers.restore import Mind, put_back, refusal, take
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")
@@ -39,7 +39,7 @@ class SmallServer:
         self._name = f"restore-test-{secrets.token_hex(4)}"
 
     def __enter__(self) -> str:
-        settings = ("-e", "POSTGRES_PASSWORD=none", "--tmpfs", "/var/lib/postgresql/data:size=300m")
+        settings = ("-e", "POSTGRES_PASSWORD=none", *QUICKLY, "--tmpfs", "/var/lib/postgresql/data:size=300m")
         label = ("--label", "scarlet-backup-mcp.test=1")
         run_docker("run", "-d", "--pull", "never", "--name", self._name, *label, *settings, IMAGE, *self._arguments)
         try:

@@ -22,7 +22,7 @@ from scarlet_backup_mcp.progress import Progress
 from scarlet_backup_mcp.settings import Settings, load_settings
 
 from ..conftest import IMAGE
-from ..helpers.containers import run_docker, run_docker_quietly
+from ..helpers.containers import QUICKLY, run_docker, run_docker_quietly
 from ..helpers.drill import take
 
 MEMORY_KB = 70_001 + 2 * secrets.randbelow(9999)
@@ -34,7 +34,8 @@ def container(require_docker: None) -> Iterator[str]:
     """A server with limits of its own."""
     name = f"sandbox-test-{secrets.token_hex(4)}"
     limits = ("--shm-size=96m", "--memory=900m", "--memory-swap=1g", "--network=none")
-    run_docker("run", "-d", "--pull", "never", "--name", name, *limits, "-e", "POSTGRES_HOST_AUTH_METHOD=trust", IMAGE)
+    trusted = ("-e", "POSTGRES_HOST_AUTH_METHOD=trust", *QUICKLY)
+    run_docker("run", "-d", "--pull", "never", "--name", name, *limits, *trusted, IMAGE, "-c", "fsync=off")
     try:
         deadline = time.monotonic() + 60
         while not run_docker_quietly("exec", name, "pg_isready", "-h", "127.0.0.1", "-U", "postgres"):

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from scarlet_backup_mcp.settings import Settings, load_settings
+from scarlet_backup_mcp.settings import Settings
 
 from ..conftest import LocalDatabase
-from ..helpers.faces import agent, local_settings, locked
+from ..helpers.faces import agent, locked
 
 MODERN = "2026-07-28"
 BYTES, BYTES_OF_INPUTS = 12_000, 9_000
 """Of the list of tools as compact JSON, in all and without output schemas: what an agent pays in each conversation."""
-
-
-@pytest.fixture
-def idle(tmp_path: Path) -> Settings:
-    """For calls that come to no database."""
-    return load_settings(dir=tmp_path / "backups", via="local", dsn="postgresql://postgres@127.0.0.1:1/letta")
-
-
-@pytest.fixture
-def local(local_database: LocalDatabase, tmp_path: Path) -> Settings:
-    return local_settings(local_database, tmp_path / "backups")
 
 
 def schemas(node: object) -> Iterator[dict[str, Any]]:
