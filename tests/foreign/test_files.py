@@ -65,7 +65,7 @@ ROWS = 43
 def shared(running: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> SandboxServers:
     kept = SandboxServers()
 
-    def given(context: BackupContext, progress: Progress) -> AbstractContextManager[SandboxServer]:
+    def given(context: BackupContext, progress: Progress, tables: int = 0) -> AbstractContextManager[SandboxServer]:
         assert context.directory.path.is_dir()
         (context.directory.path / ".scarlet-drill").mkdir(exist_ok=True)
         return kept.shared(running)

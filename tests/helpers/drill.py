@@ -229,7 +229,7 @@ def share(ready: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> SandboxServe
     """Let the test's drills take place in that one server, one after the other."""
     kept = SandboxServers()
 
-    def given(context: BackupContext, progress: Progress) -> AbstractContextManager[SandboxServer]:
+    def given(context: BackupContext, progress: Progress, tables: int = 0) -> AbstractContextManager[SandboxServer]:
         return kept.shared(ready)
 
     monkeypatch.setattr(drills, "sandbox_server", given)
