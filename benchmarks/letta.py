@@ -14,7 +14,6 @@ IMAGE = "pgvector/pgvector:pg15"
 MEMORY = Path(__file__).parent.parent / "examples" / "init" / "memory.sql"
 MESSAGES, PASSAGES = 800, 40
 """How many make a megabyte of plain dump, half of it each."""
-HNSW_ROWS = 50_000
 GROW = """
 SET search_path TO letta;
 INSERT INTO messages (id, agent_id, organization_id, role, text, content, tool_calls, tool_call_id, created_at)
@@ -42,18 +41,18 @@ CREATE INDEX ON neighbours USING hnsw (embedding vector_l2_ops);
 
 
 @contextmanager
-def filled_container(megabytes: int, *, hnsw: bool = False) -> Generator[str]:
-    """Name a container with a database `letta` whose plain dump has about that size; `hnsw` adds a table of vectors
-    with an index over them. The container and its volume are removed in the end."""
+def filled_container(megabytes: int, vectors: int = 0) -> Generator[str]:
+    """Name a container with a database `letta` whose plain dump has about that size, and besides so many `vectors` of
+    1,024 with an HNSW index over them, 11 kB each. The container and its volume are removed in the end."""
     container = f"scarlet-benchmark-{secrets.token_hex(4)}"
-    shm = ("--shm-size", "2g") if hnsw else ()
+    shm = ("--shm-size", "2g") if vectors else ()
     docker("run", "-d", "--pull", "never", *shm, "--name", container, "-e", "POSTGRES_PASSWORD=benchmark", IMAGE)
     try:
         psql = ("exec", "-i", container, "psql", "-q", "-U", "postgres", "-v", "ON_ERROR_STOP=1")
         wait_for(container)
         docker(*psql, stdin=b"CREATE DATABASE letta")
         grow = GROW.format(messages=megabytes * MESSAGES, passages=megabytes * PASSAGES)
-        more = HNSW.format(rows=HNSW_ROWS) if hnsw else ""
+        more = HNSW.format(rows=vectors) if vectors else ""
         docker(*psql, "-d", "letta", stdin=MEMORY.read_bytes() + (grow + more + "VACUUM ANALYZE;").encode())
         yield container
     finally:

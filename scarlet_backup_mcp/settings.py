@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from . import wsl
 from .errors import ConfigurationError
 from .language import Language, language_of_the_system
+from .models.common import Scope
 from .nearest import nearest
 from .stores.choice import choice_of
 
@@ -57,6 +58,16 @@ class Settings(BaseModel):
         None,
         description="Services that keep data beside the database, as `service` or `service:/path`, besides those of "
         "Qdrant's, Redis' and Valkey's images; `-service` leaves one out. Separated by commas.",
+    )
+    scope: Scope = Field(
+        "database",
+        description="What an SQL backup is of: the database; or the whole memory, with an archive of each store beside "
+        "it as one set, for which those stores and what uses them are stopped.",
+    )
+    pause: bool = Field(
+        True,
+        description="Stop what uses the database or a store while a set is made; else its members may be some seconds "
+        "apart.",
     )
     on_failure: str | None = Field(
         None, description="Command to run if a scheduled run fails; it gets the error as JSON on stdin."

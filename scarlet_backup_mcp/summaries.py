@@ -8,6 +8,7 @@ from collections.abc import Callable
 from .errors import NextCall
 from .models.audit import AuditEntry
 from .models.common import Model, Verdict
+from .models.memory import SetManifest
 from .models.results import (
     Backup,
     ErrorReport,
@@ -15,6 +16,7 @@ from .models.results import (
     Integrity,
     Kept,
     Listed,
+    ListedSet,
     Listing,
     Prune,
     Repaired,
@@ -78,6 +80,7 @@ def _backup(result: Backup) -> list[str]:
     return [
         f"Backup {result.name}: {size(result.bytes)}, {rows}, read back in full, {result.duration_seconds:.1f} s.",
         result.path,
+        *(_memory(result.memory) if result.memory else []),
         verdict,
         *result.reasons,
         result.remedy or "",
@@ -85,6 +88,22 @@ def _backup(result: Backup) -> list[str]:
         *(_prune(result.pruned) if result.pruned else []),
         f"The backup was made, but pruning failed: {result.not_pruned}" if result.not_pruned else "",
         *_warnings(result.warnings),
+    ]
+
+
+def _memory(made: SetManifest) -> list[str]:
+    """Say what a set holds, and what was stopped for how long."""
+    seconds = "" if made.paused_seconds is None else f" for {made.paused_seconds:.1f} s"
+    users = f"{', '.join(made.stopped)}{seconds}" if made.stopped else "nothing else"
+    return [
+        f"Set {made.name}, with",
+        *(
+            f"- {member.service}: {member.name}, {size(member.bytes)}, {number_of(member.files, 'file')}, "
+            + ("not running" if member.stopped_seconds is None else f"stopped for {member.stopped_seconds:.1f} s")
+            for member in made.stores
+        ),
+        f"Stopped besides: {users}. {made.not_seen}",
+        *([] if made.paused else ["What uses them went on: its members may be some seconds apart."]),
     ]
 
 
@@ -232,8 +251,13 @@ def _listing(result: Listing) -> list[str]:
         for point in result.undo_points or []
     ]
     jobs = [f"running: {job.job}: {job.stage}" for job in result.jobs]
-    shown = [*(listed(item) for item in result.backups), *undo, *jobs, *calls(result.log)]
+    sets = [_set(item) for item in result.sets if not item.fault]
+    shown = [*(listed(item) for item in result.backups), *sets, *undo, *jobs, *calls(result.log)]
     return [head, *shown, *_warnings(result.warnings), *timeline(result.weeks)]
+
+
+def _set(item: ListedSet) -> str:
+    return f"set {item.name}: {item.backup} with {', '.join(item.stores)}, {size(item.bytes)}"
 
 
 _DAYS: dict[Safety, str] = {"proved": "#", "good": "+", "missing": ".", "to come": " "}
@@ -262,7 +286,9 @@ def calls(log: list[AuditEntry]) -> list[str]:
 def _of(call: AuditEntry) -> str:
     """What it was about, and what it made."""
     told = [*call.before.items(), *call.after.items()]
-    names = [value if name in ("backup", "source", "undo_point") else name for name, value in told if name != "sha256"]
+    names = [
+        value if name in ("backup", "set", "source", "undo_point") else name for name, value in told if name != "sha256"
+    ]
     return f" ({', '.join(names)})" if names else ""
 
 

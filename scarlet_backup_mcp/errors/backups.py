@@ -57,6 +57,33 @@ class DataDamaged(DumpFailed):
     default_next_call = again(kind="volume")
 
 
+class StoreRefused(BackupToolError):
+    """A store beside the database, or what uses it, can't be stopped or copied without losing something."""
+
+    code = "store_refused"
+    default_remedy = (
+        "Do what the message says; or leave that store out (`-service` in SCARLET_BACKUP_STORES), or back up the "
+        "database alone, with the scope database."
+    )
+
+
+class StoreNotStopped(BackupToolError):
+    """A container did not stop when it was asked to, or was killed. No set was made."""
+
+    code = "store_not_stopped"
+    default_remedy = (
+        "See in its log (`docker compose logs`) why it does not end. If it only uses a store, stop it by hand first, "
+        "or set SCARLET_BACKUP_PAUSE to false, which stops the stores alone."
+    )
+
+
+class StoreNotSaved(BackupToolError):
+    """A store did not write its data to its disk. No set was made."""
+
+    code = "store_not_saved"
+    default_remedy = "See its log (`docker compose logs`), and try again."
+
+
 class DrillFailed(BackupToolError):
     """A restore drill could not be done. This says nothing about the backup. The live database is unchanged."""
 

@@ -33,6 +33,10 @@ UtcDay = Annotated[datetime, PlainSerializer(lambda t: f"{t:%Y-%m-%d}", when_use
 Kind = Literal["sql", "volume"]
 
 
+Scope = Literal["database", "memory"]
+"""What an SQL backup is of: the database, or the whole memory with the stores beside it."""
+
+
 Compression = Literal["none", "gzip", "zstd"]
 """An SQL backup is "none" or "zstd", an archive of a volume "gzip" or "zstd"."""
 

@@ -179,6 +179,11 @@ class ManifestHead(Model):
         description="Of everything that decides whether the dump loads, except its rows; null: a volume, a repaired "
         "copy, or an older manifest.",
     )
+    rules: int | None = Field(
+        default=None,
+        description="The version of the rules by which all of its content was checked, with success, while it was "
+        "written; null: a check failed, an older manifest, or a repaired copy.",
+    )
 
 
 class Activity(Model):
@@ -220,11 +225,6 @@ class Manifest(ManifestHead):
     database_bytes: int | None = Field(description="pg_database_size, an estimate; null in a repaired copy.")
     script_bytes: int = Field(description="Of the plain dump, before compression.")
     rest_sha256: str = Field(description="Of the script without COPY data and without its volatile lines.")
-    rules: int | None = Field(
-        default=None,
-        description="The rules by which all of its content was checked, with success, while it was written; null: a "
-        "check failed, an older manifest, or a repaired copy.",
-    )
     schemas: list[str] | None = Field(description="null in a repaired copy.")
     properties: DatabaseProperties | None = Field(description="null in a repaired copy.")
     effective: dict[str, str] | None = Field(

@@ -24,7 +24,13 @@ from .common import (
     UtcSecond,
 )
 from .manifest import Extension, TableCount
+from .memory import SetManifest
 from .verification import Drill
+
+
+def _is_empty(value: object) -> bool:
+    """Leave out of an answer what only a project with other stores has."""
+    return not value
 
 
 class Running(Model):
@@ -109,6 +115,11 @@ class Backup(Model):
         default=None, description="The drill of this or an earlier backup that proved its definitions; null: none did."
     )
     drill: Drill | None = None
+    memory: SetManifest | None = Field(
+        default=None,
+        exclude_if=_is_empty,
+        description="The set that it belongs to, with the scope memory: archives of the other stores.",
+    )
     good: bool = Field(
         description="Whether the file is intact, has all rows of a database that has not shrunk (pg_dump leaves out "
         "some of extensions), and is proved if that was requested. Rows written meanwhile do not matter here; for "
@@ -198,6 +209,16 @@ class ScheduledRun(SparseModel):
     message: str = ""
 
 
+class ListedSet(SparseModel):
+    """A set: an SQL backup with archives of stores."""
+
+    name: str
+    backup: str | None = Field(default=None, description="Its SQL backup; null: unknown.")
+    stores: list[str] = Field(default=[], description="The services whose data it holds.")
+    bytes: int = Field(default=0, description="Of its archives, without the SQL backup.")
+    fault: str = Field(default="", description="Why it can't be relied on.")
+
+
 class SiblingStore(SparseModel):
     """A store beside the database in its Compose project, such as Qdrant or Redis."""
 
@@ -209,6 +230,7 @@ class SiblingStore(SparseModel):
     place: str = Field(description="The volume or directory that holds them.")
     bytes: int | None = Field(default=None, description="On the disk.")
     unsaved: str = Field(default="", description="Why they are on nothing that could be copied.")
+    in_set: str | None = Field(default=None, description="The newest set that holds them.")
 
 
 class Listing(Model):
@@ -231,8 +253,11 @@ class Listing(Model):
         default=[],
         description="Each scheduled job's last finished run, and a later one that has not finished; newest first.",
     )
+    sets: list[ListedSet] = Field(
+        default=[], exclude_if=_is_empty, description="Those of the backups shown, and any that has a fault."
+    )
     stores: list[SiblingStore] = Field(
-        default=[], description="Stores of the same Compose project, such as Qdrant and Redis, which no backup holds."
+        default=[], exclude_if=_is_empty, description="Stores of the same Compose project, such as Qdrant and Redis."
     )
     weeks: list[Week] = Field(default=[], exclude=True, description="The last weeks, for the text.")
     warnings: list[str]
@@ -348,7 +373,7 @@ class Integrity(Model):
     tables: list[TableSize]
     extensions: list[Extension]
     stores: list[SiblingStore] = Field(
-        default=[], description="Stores of the same Compose project, such as Qdrant and Redis, which no backup holds."
+        default=[], exclude_if=_is_empty, description="Stores of the same Compose project, such as Qdrant and Redis."
     )
     newest_good_backup: str | None
     newest_good_age_seconds: float | None

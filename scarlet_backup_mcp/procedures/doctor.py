@@ -30,7 +30,7 @@ from ..store.writing import READ_ONLY
 from .catalog import records
 from .context import BackupContext
 from .listing import no_success, remedy_of, run_of
-from .memory.beside import BY_HAND, described, missing_words, stores_beside
+from .memory.beside import REMEDY, described, missing_words, stores_beside
 
 CLOCK_WARNS, CLOCK_FAILS = 5.0, 60.0
 """Seconds between this machine's clock and the server's."""
@@ -155,7 +155,7 @@ def _stores(context: BackupContext, report: _Report) -> None:
     """Check that backups hold all that the project keeps. A project with PostgreSQL alone has nothing to check."""
     beside = stores_beside(context)
     for store in beside.uncovered:
-        report.add("warn", "stores", described(store), BY_HAND)
+        report.add("warn", "stores", described(store), REMEDY)
     if beside.missing:
         report.add("fail", "stores", missing_words(beside.missing), "Correct it, or start that service.")
 

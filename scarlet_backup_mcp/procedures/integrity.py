@@ -17,15 +17,17 @@ from .findings import findings
 from .gate import ON_A_STANDBY, gate
 from .listing import WEEK, list_backups, no_success, remedy_of
 from .loss import Loss, loss
-from .memory.beside import BY_HAND, described, missing_words, stores_beside
+from .memory.beside import REMEDY, described, missing_words, stores_beside
 from .proc004 import COUNT_AGENTS, PREREQUISITES
-from .recovery import journal
+from .recovery import journal, stopped
 from .recovery.helper_container import require_sole_writer
 
 SHOWN_TABLES = 20
 EMPTY = "integrity_table_empty"
 LOSSES = ("integrity_table_missing", EMPTY, "database_missing")
+NOT_BACKED_UP = "store_not_backed_up"
 FOR_A_BACKUP = (
+    NOT_BACKED_UP,
     "no_good_backup",
     "backup_old",
     "scheduled_backup_failed",
@@ -268,8 +270,8 @@ def _look_at_stores(context: BackupContext, inspection: Inspection, progress: Pr
                 "If they matter, put them on a named volume.",
                 **evidence,
             )
-        else:
-            inspection.found("warning", "store_not_backed_up", described(store), BY_HAND, **evidence)
+        elif store.in_set is None:
+            inspection.found("warning", NOT_BACKED_UP, described(store), REMEDY, **evidence)
     if beside.missing:
         inspection.found(
             "warning", "store_missing", missing_words(beside.missing), "Correct it, or start that service."
@@ -289,6 +291,8 @@ def _look_at_backups(context: BackupContext, inspection: Inspection) -> tuple[st
     try:
         if waiting := journal.waiting(context):
             inspection.found("error", "restore_interrupted", waiting, "Wait until it ends, or do that.")
+        if waiting := stopped.waiting(context):
+            inspection.found("error", "containers_stopped", waiting, "Wait until it ends, or take a backup.")
     except RestoreInterrupted as error:
         inspection.failed(error)
     for run in listing.scheduled:

@@ -22,10 +22,11 @@ from .catalog.records import DRILL_FAILED, BackupRecord, all_backups, ours, unre
 from .catalog.weeks import weeks
 from .context import BackupContext
 from .loss import restore_it
-from .memory.beside import BY_HAND, missing_words, stores_soon
+from .memory.beside import REMEDY, missing_words, stores_soon
+from .memory.sets import listed as listed_sets
 from .own_names import ASIDE
 from .proc004 import NEWEST_BACKUPS
-from .recovery import journal
+from .recovery import journal, stopped
 
 WEEK = 7 * 24 * 3600
 """PROC-004: a backup at least once a week."""
@@ -59,12 +60,14 @@ def list_backups(context: BackupContext, limit: int = 10, log: int = 0) -> Listi
     beside = stores_soon(context)
     if uncovered := beside.uncovered:
         named = shortened(f"{store.service} ({store.place})" for store in uncovered)
-        warnings.append(f"No backup holds the project's other stores: {named}. {BY_HAND}")
+        warnings.append(f"No backup holds the project's other stores: {named}. {REMEDY}")
     if beside.missing:
         warnings.append(missing_words(beside.missing))
     calls, runs = _audited(directory.path, log, warnings)
+    with_sets, of_sets = listed_sets(context, (item.name for item in everything[:limit]))
+    warnings += of_sets
     try:
-        warnings += filter(None, [journal.waiting(context)])
+        warnings += filter(None, [journal.waiting(context), stopped.waiting(context)])
     except BackupToolError as error:
         warnings.append(error.message)
     how_many = number_of(len(everything), "backup") if newest else "no good backup"
@@ -83,6 +86,7 @@ def list_backups(context: BackupContext, limit: int = 10, log: int = 0) -> Listi
         undo_points=points,
         log=calls,
         scheduled=runs,
+        sets=with_sets,
         stores=beside.stores,
         weeks=weeks(context, everything),
         warnings=warnings,

@@ -24,12 +24,16 @@ from ..postgres.server import catalogue as pg
 from ..postgres.server import databases
 from ..postgres.server.session import Session
 from ..progress import Progress
+from ..store import names
+from ..store import sets as set_store
 from ..store.directory import Entry
 from ..store.lock import writer_lock
+from ..store.sets import MemorySet
 from . import disk_space, own_names
 from .call_notes import CallNotes
 from .catalog import by_name, records
 from .context import BackupContext
+from .memory import sets
 from .own_names import ASIDE
 from .proc004 import RETENTION
 from .recovery import journal as journals
@@ -49,6 +53,8 @@ class _Item:
     shown: PruneItem
     identity: str
     entry: Entry | None
+    of_set: MemorySet | None = None
+    """The set that goes with it."""
     warning: str | None = None
     """Why its space may not be free yet, after its removal."""
 
@@ -95,7 +101,7 @@ def prune(
     notes = notes or CallNotes()
     context.directory.prepare()
     with writer_lock(context.directory.path, "prune"), _server(context, progress, include_undo, notes) as session:
-        notes.settled += context.directory.sweep().sentences
+        notes.settled += [*context.directory.sweep().sentences, *set_store.sweep(context.directory.path).sentences]
         items = _plan(context, progress, session)
         if confirmed is not None and confirmed != (_confirmation(items) or ""):
             raise ConfirmationStale(
@@ -109,8 +115,10 @@ def prune(
 
 
 def keep(context: BackupContext, name: str, on: bool) -> Kept:
-    """Mark a backup so that retention never removes it, or remove the mark. Raises BackupMissing, NameRefused or
-    Busy."""
+    """Mark a backup so that retention never removes it, or remove the mark; a set is marked with its SQL backup. Raises
+    BackupMissing, NameRefused or Busy."""
+    if names.is_set(name):
+        name = sets.backup_of(context, name)
     whole_name = by_name.find(context, name).name.name
     with writer_lock(context.directory.path, "mark"):
         context.directory.mark(context.directory.find(whole_name), on)
@@ -153,18 +161,20 @@ def _plan(context: BackupContext, progress: Progress, session: Session | None) -
         "leave": "left alone",
     }
     items: list[_Item] = []
+    with_set = sets.by_backup(context)
     for item in everything:
-        verdict = verdicts[item.name]
+        verdict, of_set = verdicts[item.name], with_set.get(item.name)
         shown = PruneItem(
             name=item.name,
             what=item.entry.name.kind,
             created_at=item.created_at,
-            bytes=item.entry.bytes,
+            bytes=item.entry.bytes + (of_set.bytes if of_set else 0),
             action=actions[verdict.fate],
-            reason=verdict.reason,
+            reason=f"{verdict.reason}; with the set {of_set.name}" if of_set else verdict.reason,
             slots=list(verdict.slots),
         )
-        items.append(_Item(shown, item.manifest.sha256 if item.manifest else "", item.entry))
+        identity = f"{item.manifest.sha256 if item.manifest else ''}{f' {of_set.name}' if of_set else ''}"
+        items.append(_Item(shown, identity, item.entry, of_set))
     if session is not None:
         points = own_names.undo_points(context, pg.databases(session).values())
         items += [_undo(point, str(databases.oid(session, point.name))) for point in points]
@@ -205,7 +215,8 @@ def _remove(
             warning = None
             try:
                 if item.entry is not None:
-                    warning = context.directory.remove(item.entry)
+                    late = set_store.remove(context.directory.path, item.of_set) if item.of_set else []
+                    warning = " ".join([*late, context.directory.remove(item.entry) or ""]).strip() or None
                 elif session is not None and item.shown.name.startswith(own_names.VOLUME_UNDO):
                     stamp = item.shown.name.removeprefix(own_names.VOLUME_UNDO)
                     _set_aside(context, session, stamp).drop()

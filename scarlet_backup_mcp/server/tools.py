@@ -19,7 +19,7 @@ from pydantic import Field
 
 from .. import __version__
 from ..errors import ArgumentsInvalid, BackupToolError, ConfigurationError
-from ..models.common import BackupLevel, CodePageText, Compression, Kind, Level, Model
+from ..models.common import BackupLevel, CodePageText, Compression, Kind, Level, Model, Scope
 from ..models.results import Backup, Integrity, Listing, Prune, Restore
 from ..models.verification import Verification
 from ..procedures.call_notes import CallNotes
@@ -150,6 +150,14 @@ async def backup(
         bool, Field(description="The user says that losing over half of the rows is intended.")
     ] = False,
     keep: Annotated[bool, Field(description="Retention never removes it.")] = False,
+    scope: Annotated[
+        Scope | None,
+        Field(
+            description="'memory': also the data of Qdrant, Redis and other stores beside the database, as one set. "
+            "Stops these and the services that use them or the database until they are copied, then starts them: ask "
+            "the user first. Default: SCARLET_BACKUP_SCOPE."
+        ),
+    ] = None,
     verify: Annotated[
         BackupLevel,
         Field(
@@ -170,6 +178,7 @@ async def backup(
         "accept_smaller": accept_smaller,
         "verify": verify,
         "keep": keep,
+        "scope": scope,
     }
 
     def work(context: BackupContext, progress: Progress, notes: CallNotes) -> Model:

@@ -24,8 +24,8 @@ from . import directories, forms, location, manifests, names, removal, sidecars
 from .file_system import same_time
 from .names import BackupName
 from .permissions import cannot_read, in_the_way, is_directory, may_read
-from .removal import Swept
-from .writing import TEMPORARY, PartialFile, sync_directory, write_atomically
+from .removal import Swept, is_temporary
+from .writing import PartialFile, sync_directory, write_atomically
 
 H = TypeVar("H", bound=ManifestHead)
 STALE_SECONDS = 3600
@@ -317,7 +317,7 @@ class BackupDirectory:
                 )
         for item in self._scan():
             with suppress(OSError):  # it is too small to mention, and a verification may just be renaming it
-                if _is_temporary(item.name) and item.stat(follow_symlinks=False).st_mtime < time.time() - STALE_SECONDS:
+                if is_temporary(item.name) and item.stat(follow_symlinks=False).st_mtime < time.time() - STALE_SECONDS:
                     Path(item.path).unlink()
         if swept.removed:
             sync_directory(self.path)
@@ -370,15 +370,6 @@ def _parsed(found: Iterable[os.DirEntry[str]], end: str) -> Iterator[tuple[os.Di
         name = names.parse(item.name.removesuffix(end)) if item.name.endswith(end) else None
         if name is not None:
             yield item, name
-
-
-def _is_temporary(name: str) -> bool:
-    """Tell whether our `write_atomically` creates files of that name."""
-    final = name.removeprefix(".").removesuffix(TEMPORARY)
-    if name != f".{final}{TEMPORARY}":
-        return False
-    backup = next((final.removesuffix(end) for end in removal.SIDECARS if final.endswith(end)), "")
-    return final == names.JOURNAL or names.parse(backup) is not None
 
 
 def _over(written: dict[str, Any], read: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from typing import Any, TypeVar, get_args
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
+from ..models.common import Model
 from ..models.manifest import ManifestHead
 
-M = TypeVar("M", bound=ManifestHead)
+M = TypeVar("M", bound=Model)
 HEAD_BYTES = 8 << 10
 """Enough for a whole `ManifestHead`, with which a manifest begins."""
 _AFTER_HEAD = b'\n "finished_at":'
@@ -30,7 +31,7 @@ class ManifestNewer(Exception):
     """The manifest is whole, and of a higher version than this one reads."""
 
 
-def seal(manifest: ManifestHead) -> bytes:
+def seal(manifest: Model) -> bytes:
     """Return a manifest as the bytes of its file."""
     content = manifest.model_dump(mode="json", by_alias=True)
     return to_json({**content, DIGEST: _digest(content)}, indent=1) + b"\n"

@@ -18,6 +18,8 @@ REMOVED = ".removed"
 REPAIRED = "_repaired"
 """End of a repaired copy's name, before the time."""
 JOURNAL = "restore.journal.json"
+STOPPED = "memory.journal.json"
+"""Names the containers that are stopped while a set is made."""
 LONGEST = 200
 """Bytes: with a sidecar's suffix, a name then stays under the 255 that file systems allow."""
 VOLUME_PREFIX = "postgres_volume"
@@ -33,6 +35,8 @@ _ENDING = re.compile(
     r"\.(?:sql|psql|pgsql|dump|dmp|pgdump|backup|bak|custom|tar|tgz|sqlite3?|db|zip)(?:\.(?:gz|zst|xz))?\Z",
     re.IGNORECASE,
 )
+_STORE = re.compile(r"(?!postgres_volume_)[A-Za-z0-9][A-Za-z0-9_.-]*_volume_\d{8}_\d{6}\.tar\.zst")
+_SET = re.compile(r"memory_\d{8}_\d{6}\.json")
 _STAMP = re.compile(r"_(\d{8}_\d{6})\.")
 # Names of devices on Windows, in any directory and with any suffix.
 _DEVICE = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[\d¹²³]) *(\..*)?", re.IGNORECASE)
@@ -93,12 +97,37 @@ def unnamed(name: str) -> str:
 def before_unnamed(file_name: str) -> str | None:
     """Return the backup's name that `unnamed` turned into this one; None for any other name."""
     name = file_name.removeprefix(".").removesuffix(REMOVED)
-    return name if file_name == unnamed(name) and parse(name) is not None else None
+    return name if file_name == unnamed(name) and (parse(name) is not None or is_store(name)) else None
+
+
+def store_name(service: str, stamp: str) -> str:
+    """Name the archive of a store in the set of that moment: `<service>_volume_YYYYMMDD_HHMMSS.tar.zst`."""
+    return f"{service}_volume_{stamp}.tar.zst"
+
+
+def set_name(stamp: str) -> str:
+    """Name a set: `memory_YYYYMMDD_HHMMSS.json`."""
+    return f"memory_{stamp}.json"
+
+
+def set_of(store: str) -> str:
+    """Return the name of the set that the archive of a store was made for."""
+    return set_name(store.removesuffix(".tar.zst")[-len("YYYYMMDD_HHMMSS") :])
+
+
+def is_store(name: str) -> bool:
+    """Tell whether `store_name` gives such names."""
+    return _STORE.fullmatch(name) is not None and is_plain(name)
+
+
+def is_set(name: str) -> bool:
+    """Tell whether `set_name` gives such names."""
+    return _SET.fullmatch(name) is not None
 
 
 def parse(name: str) -> BackupName | None:
-    """Parse a file's name; None if no backup has such a name."""
-    if not (_VOLUME.fullmatch(name) or without_ending(name)) or not is_plain(name):
+    """Parse a file's name; None if no backup of PostgreSQL has such a name."""
+    if not (_VOLUME.fullmatch(name) or without_ending(name)) or not is_plain(name) or is_store(name):
         return None
     stamp = _stamp(name)
     if _VOLUME.fullmatch(name):

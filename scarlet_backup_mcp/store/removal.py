@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import StoreError
 from . import names
-from .writing import replace, sync_directory
+from .writing import TEMPORARY, replace, sync_directory
 
 SIDECARS = (names.MANIFEST, names.VERIFIED, names.KEEP)
 """Suffixes of a backup's sidecar files."""
@@ -62,6 +62,16 @@ def finish(directory: Path, file_names: Iterable[str]) -> Swept:
                 f"What is left of {name} can't be removed ({_reason(error)}). The next backup tries again."
             )
     return swept
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether our `write_atomically` creates files of that name."""
+    final = name.removeprefix(".").removesuffix(TEMPORARY)
+    if name != f".{final}{TEMPORARY}":
+        return False
+    backup = next((final.removesuffix(end) for end in SIDECARS if final.endswith(end)), "")
+    of_memory = final == names.STOPPED or names.is_set(final) or names.is_store(backup)
+    return of_memory or final == names.JOURNAL or names.parse(backup) is not None
 
 
 def _finish(directory: Path, name: str) -> None:

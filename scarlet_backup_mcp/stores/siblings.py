@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from ..errors import BackupToolError
-from ..hosts import ContainerInfo, Mount, run
-from ..hosts.docker.container import DockerHost, mount_of
+from ..hosts import ContainerInfo, Dependent, Mount, run
+from ..hosts.docker.container import DockerHost, dependent_of, depends_on, mount_of
 from ..hosts.docker.engine import Answer, Engine, EngineRefused, find_endpoint
-from ..hosts.docker.labels import ONEOFF, PROJECT, SERVICE
+from ..hosts.docker.labels import DEPENDS_ON, ONEOFF, PROJECT, SERVICE
 from ..limits import within
 from .choice import Choice, Named
 from .images import DATA, store_in, version_of
@@ -32,10 +32,12 @@ class Store:
     container: str
     container_id: str
     image: str
+    image_id: str
     version: str | None
     running: bool
     directory: str | None
     mount: Mount | None
+    auto_remove: bool = False
     unsaved: str = ""
 
     @property
@@ -76,6 +78,20 @@ def siblings(database: ContainerInfo, choice: Choice) -> Siblings:
         engine.close()
     missing = sorted(({*named} | choice.without) - services)
     return Siblings(sorted(found, key=lambda store: (store.service, store.container)), missing)
+
+
+def users_of(database: ContainerInfo, stores: Sequence[Store]) -> list[Dependent]:
+    """List the running containers of the project that depend on the database or on one of these stores, without those
+    themselves. Raises HostError."""
+    services = {service for service in (database.service, *(store.service for store in stores)) if service}
+    members = {database.container_id, *(store.container_id for store in stores)}
+    engine = Engine(find_endpoint(os.environ))
+    try:
+        listed = engine.containers_labelled([f"{PROJECT}={database.project}", DEPENDS_ON])
+    finally:
+        engine.close()
+    users = [dependent_of(item) for item in listed if any(depends_on(item["Labels"], one) for one in services)]
+    return sorted((user for user in users if user.running and user.id not in members), key=lambda user: user.name)
 
 
 def bytes_of(store: Store) -> int | None:
@@ -123,10 +139,12 @@ def _store(service: str, found: Answer, named: Mapping[str, Named]) -> Store | N
         container=found["Name"].lstrip("/"),
         container_id=found["Id"],
         image=image,
+        image_id=found["Image"],
         version=version_of(image, found["Config"].get("Labels") or {}),
         running=found["State"]["Status"] == "running",
         directory=directory,
         mount=mount if mount and mount.kind in ("volume", "bind") else None,
+        auto_remove=bool(found["HostConfig"].get("AutoRemove")),
         unsaved=_why_unsaved(directory, mount),
     )
 

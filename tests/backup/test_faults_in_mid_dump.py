@@ -18,6 +18,7 @@ from scarlet_backup_mcp.postgres.server import programs
 from scarlet_backup_mcp.progress import Progress, State
 
 from ..helpers.backup_faults import (
+    BUSY_SECONDS,
     SERVER,
     SOON_SECONDS,
     TAG,
@@ -202,7 +203,7 @@ def test_what_a_killed_backup_leaves_is_shown_and_tidied_up_by_the_next(box: Box
 
 def wait_for_data(directory: Path) -> None:
     """Until some of the dump has been written."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + BUSY_SECONDS
     while not any(path.stat().st_size for path in directory.glob("*.partial")):
         assert time.monotonic() < deadline, files(directory)
         time.sleep(0.02)

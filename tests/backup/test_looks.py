@@ -93,5 +93,5 @@ def test_a_look_that_waits_ends_with_the_backup(context: BackupContext, local_da
     with a_snapshot(context) as (_, snapshot), locked(local_database, "letta.messages"):
         with Meanwhile() as meanwhile:
             Looks(context, snapshot, meanwhile).begin()
-            assert eventually(lambda: at_work(local_database) >= 3)
-        assert eventually(lambda: at_work(local_database) == 2)
+            assert eventually(lambda: at_work(local_database) >= 3, 60)
+        assert eventually(lambda: at_work(local_database) == 2, 60)

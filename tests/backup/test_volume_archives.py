@@ -14,6 +14,7 @@ import pytest
 from scarlet_backup_mcp import summaries
 from scarlet_backup_mcp.cli.demo.embedded import EmbeddedServer
 from scarlet_backup_mcp.models.common import Level
+from scarlet_backup_mcp.procedures.reading.archive_checks import RULES_VERSION
 from scarlet_backup_mcp.store import gzip
 
 from ..helpers.store import Shelf
@@ -102,6 +103,20 @@ def test_changed_archive_is_seen_with_and_without_our_manifest(
     foreign = here.verify(kept.name)
     assert failed(foreign) == CHANGES[change] - OURS_ONLY | {"manifest"}
     assert "NOT valid" in summaries.describe(foreign)
+
+
+def test_content_is_read_through_unless_the_same_rules_let_it_pass(kept: Kept, tmp_path: Path) -> None:
+    here = kept.here.copy(tmp_path / "backups", kept.name)
+    unchanged = here.verify(kept.name)
+    assert (here.state(kept.name), check(unchanged, "content").ok) == ("good", True)
+    for rules in (None, RULES_VERSION + 1):
+        here.edit_manifest(kept.name, rules=rules)
+        report = here.verify(kept.name)
+        assert check(report, "structure").ok
+        assert "content" not in {item.check for item in report.checks}
+        assert check(report, "configuration") == check(unchanged, "configuration")
+        same = ("valid", "rows", "files", "sha256", "warnings", "remedy")
+        assert [getattr(report, name) for name in same] == [getattr(unchanged, name) for name in same]
 
 
 def test_name_that_is_no_text_is_told_as_text(kept: Kept, tmp_path: Path) -> None:

@@ -65,3 +65,17 @@ def test_what_lies_there_under_that_name_is_no_other_backup(context: BackupConte
         by_name.find(context, FIRST.upper())
     with pytest.raises(NameRefused):
         by_name.find(context, f"../{context.directory.path.name}/{FIRST}")
+
+
+@pytest.mark.parametrize("typed", ["latst", "x.sql"])
+def test_no_name_is_there_in_an_empty_directory(tmp_path: Path, typed: str) -> None:
+    empty = BackupContext(load_settings(dir=tmp_path, via="local", dsn="postgresql://nobody@127.0.0.1:1/letta"))
+    with pytest.raises(BackupMissing, match=f"There is no backup {typed} in {tmp_path}"):
+        by_name.find(empty, typed)
+
+
+def test_backup_with_an_ending_is_found_without_its_server(
+    context: BackupContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BackupContext, "database", property(lambda _: pytest.fail("the server would be asked")))
+    assert by_name.find(context, FIRST).name.name == FIRST

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pytest
@@ -43,6 +44,8 @@ OWN_FILES = {".gitignore", ".scarlet-backup.lock", AUDIT, AUDIT_LOCK}
 WATCHDOG_SECONDS = 60.0
 """A backup that has not come to its end by then is cancelled, and its test fails."""
 SOON_SECONDS = 10.0
+BUSY_SECONDS = 120.0
+"""What a busy machine may need."""
 """In which a backup that is stopped ends, also on a machine that is busy; a stalled dump would last for minutes."""
 REAL_PG_DUMP = "/usr/lib/postgresql/15/bin/pg_dump"
 
@@ -98,7 +101,7 @@ class Box:
 
     def wait_for_health(self, wanted: str) -> None:
         """Until the health check has been run often enough."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + BUSY_SECONDS
         while self.health != wanted:
             assert time.monotonic() < deadline, f"{self.name} is {self.health}, not {wanted}."
             time.sleep(0.1)
@@ -161,7 +164,7 @@ class Box:
     def wait_for_waiting_backend(self) -> int:
         """Until a backend of a backup waits for a lock; its pid."""
         query = f"SELECT pid FROM pg_stat_activity WHERE application_name LIKE '{TAG}%' AND wait_event_type = 'Lock'"
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + BUSY_SECONDS
         while not (found := self.psql(query)):
             assert time.monotonic() < deadline, f"Nothing waits for a lock: {self.at_work()}"
             time.sleep(0.05)
@@ -188,7 +191,7 @@ class Box:
         finally:
             self.sh(" && ".join(f"mv {path}.away {path}" for path in paths))
 
-    def cli(self, directory: Path, *arguments: str, **others: str) -> subprocess.Popen[str]:
+    def cli(self, directory: Path, *arguments: str, **others: str) -> Command:
         """Start the command line on this container."""
         environment = {
             **os.environ,
@@ -197,7 +200,7 @@ class Box:
             **others,
         }
         command = [sys.executable, "-m", "scarlet_backup_mcp", *arguments]
-        return subprocess.Popen(
+        return Command(
             command,
             env=environment,
             cwd=PROJECT_ROOT,
@@ -206,6 +209,15 @@ class Box:
             text=True,
             encoding="utf-8",
         )
+
+
+class Command(subprocess.Popen[str]):
+    """A command that ends with the block, if the test fails there: it may wait for what the test holds."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is not None:
+            self.kill()
+        super().__exit__(kind, error, at)
 
 
 @contextmanager

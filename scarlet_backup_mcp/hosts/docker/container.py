@@ -134,14 +134,14 @@ class DockerHost:
         if not container_info.project or not container_info.service:
             return []
         found = self._engine().containers_labelled([f"{PROJECT}={container_info.project}", DEPENDS_ON])
-        dependents = [_dependent(item) for item in found if _depends_on(item["Labels"], container_info.service)]
+        dependents = [dependent_of(item) for item in found if depends_on(item["Labels"], container_info.service)]
         return sorted(dependents, key=lambda dependent: dependent.name)
 
     def containers_at(self, addresses: Collection[str]) -> dict[str, Dependent]:
         """Find the running containers that have these addresses in a network, by address."""
         project, found = self.container_info().project, dict[str, Dependent]()
         for item in self._engine().containers_running() if addresses else []:
-            held = _dependent(item)
+            held = dependent_of(item)
             held = held if item["Labels"].get(PROJECT) == project else replace(held, service="")
             networks = item["NetworkSettings"]["Networks"].values()
             own = {network.get(key) for network in networks for key in ("IPAddress", "GlobalIPv6Address")}
@@ -273,13 +273,15 @@ def mount_of(found: Answer) -> Mount:
     return Mount(found["Type"], found.get("Name") or path, found["Destination"], found["RW"], path)
 
 
-def _depends_on(labels: Mapping[str, str], service: str) -> bool:
-    """Read Compose's label, for example "postgres:service_healthy:false,redis:service_started:true"."""
+def depends_on(labels: Mapping[str, str], service: str) -> bool:
+    """Tell whether a container depends on that service by Compose's label, for example
+    "postgres:service_healthy:false,redis:service_started:true"."""
     services = [item.partition(":")[0].strip() for item in labels.get(DEPENDS_ON, "").split(",")]
     return service in services and labels.get(ONEOFF, "False").lower() != "true"
 
 
-def _dependent(item: Answer) -> Dependent:
+def dependent_of(item: Answer) -> Dependent:
+    """Return what a listing says of a container that depends on another one."""
     return Dependent(
         id=item["Id"],
         name=container_name(item),

@@ -288,6 +288,11 @@ class Engine:
         """Stop a container: its stop signal, then KILL after `seconds`."""
         self._ask(f"stop the container {container_id[:12]}", self._api.stop, container_id, timeout=seconds)
 
+    def signal_container(self, container_id: str, signal: str) -> None:
+        """Send a signal to a container's own program. With its stop signal, which asks it to end, the engine does not
+        start it again by itself. 409 if it does not run."""
+        self._ask(f"ask the container {container_id[:12]} to stop", self._api.kill, container_id, signal=signal)
+
     def start_container(self, container_id: str) -> None:
         """Start a container."""
         self._ask(f"start the container {container_id[:12]}", self._api.start, container_id)

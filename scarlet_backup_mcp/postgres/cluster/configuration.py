@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...redaction import printable
@@ -130,7 +130,7 @@ def findings(files: Mapping[str, bytes], names: Iterable[str], live: Mapping[str
     return found
 
 
-def described(found: list[ConfigurationFinding]) -> str:
+def described(found: Sequence[ConfigurationFinding | str]) -> str:
     """Describe the findings, the first few in full."""
     more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return "; ".join(str(finding) for finding in found[:SHOWN]) + more

@@ -108,6 +108,9 @@ def _account(notes: CallNotes, result: Model, record: Record) -> None:
         record.good = result.good and not not_pruned
         record.message = " ".join([*notes.settled, *not_pruned, *result.reasons])
         record.after = {"backup": result.name, "sha256": result.sha256}
+        if result.memory is not None:
+            record.after |= {"set": result.memory.name}
+            record.after |= {member.name: member.sha256 for member in result.memory.stores}
     elif isinstance(result, Verification):
         record.good = (
             result.valid if result.level != "drill" else result.drill is not None and bool(result.drill.proved)

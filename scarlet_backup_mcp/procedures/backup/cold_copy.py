@@ -92,6 +92,7 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
                 partial,
                 compression,
                 progress,
+                collector=archive.Inventory(),
                 env=ENGLISH,
                 total=cluster.bytes,
                 failure=_error,

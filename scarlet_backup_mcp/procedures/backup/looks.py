@@ -34,8 +34,13 @@ class Looks:
         """Look during the dump, which has its connection and its locks by now."""
         if self._counted is None and len(tables_to_count(self._snapshot)) <= MOST_TABLES:
             progress = self._meanwhile.progress
-            self._counted = self._meanwhile.start(lambda: self._count(progress))
-            self._recomputed = self._meanwhile.start(lambda: self._recompute(progress))
+            counted = self._counted = self._meanwhile.start(lambda: self._count(progress))
+
+            def recompute() -> list[Recomputed]:
+                counted.exception()  # one connection at a time
+                return self._recompute(progress)
+
+            self._recomputed = self._meanwhile.start(recompute)
 
     def counted(self, progress: Progress) -> Counted:
         """Return the rows that were counted during the dump."""

@@ -18,7 +18,7 @@ from ...errors import (
     ServerUnreachable,
     TableLocked,
 )
-from ...models.common import BackupLevel, Compression, Kind
+from ...models.common import BackupLevel, Compression, Kind, Scope
 from ...models.manifest import Manifest, VolumeManifest
 from ...models.results import Backup
 from ...postgres.server import catalogue as pg
@@ -38,7 +38,7 @@ from ..recovery.journal import maintenance_session, require_database, require_ru
 from ..recovery.volume_settlement import settle_first
 from ..sandbox import lifecycle
 from ..verify.sql import verify as verify_backup
-from . import cold_copy, volume_copy
+from . import cold_copy, memory_set, volume_copy
 from .client_programs import require_pg_dump
 from .dump_errors import ConcurrentChange, locked
 from .looks import Looks
@@ -61,10 +61,14 @@ def backup(
     accept_smaller: bool = False,
     verify: BackupLevel = "auto",
     keep: bool = False,
+    scope: Scope | None = None,
     patience_seconds: float = 0,
     notes: CallNotes | None = None,
 ) -> Backup:
     """Make one backup, of the database (`sql`) or of the whole cluster (`volume`).
+
+    With the `scope` memory, the setting's if it is None, the stores beside the database are stopped and copied, too:
+    see `memory_set`. Only an SQL backup has one.
 
     A volume whose container is stopped is copied cold, file by file. `compression` None is PROC-004's: none for SQL,
     gzip for a volume. `accept_smaller`: rows were deleted on purpose since the last full backup, so this one becomes
@@ -75,9 +79,12 @@ def backup(
     Waits `patience_seconds` for another call, and as long again for another drill. Raises BackupToolError; then no file
     is left behind unless the message names it.
     """
+    if kind != "sql" and scope == "memory":
+        raise ArgumentsInvalid("The scope memory is for SQL backups.", "Leave out the scope, or take kind sql.")
+    memory = kind == "sql" and (scope or context.settings.scope) == "memory"
     order = Order(_checked_label(label), _checked_compression(kind, compression), accept_smaller, keep)
     try:
-        take = partial(_take, context, progress, kind, order, verify, patience_seconds, notes or CallNotes())
+        take = partial(_take, context, progress, kind, order, verify, memory, patience_seconds, notes or CallNotes())
         return patiently(progress, take, patience_seconds)
     except (ContainerNotRunning, ContainerPaused, ContainerLost, ServerUnreachable) as error:
         if kind != "volume" or context.settings.via != "docker":
@@ -91,6 +98,7 @@ def _take(
     kind: Kind,
     order: Order,
     verify: BackupLevel,
+    memory: bool,
     patience_seconds: float,
     notes: CallNotes,
 ) -> Backup:
@@ -102,7 +110,8 @@ def _take(
     progress.stage("looking at the container")
     stopped = cold_copy.stopped(context) if kind == "volume" else None
     container_info = stopped or require_running(context)
-    valid = True
+    valid, of_set = True, None
+    planned = memory_set.plan(context) if memory else None
     with writer_lock(directory.path, "backup"):
         notes.settled += directory.sweep().sentences
         if stopped is None:
@@ -115,6 +124,9 @@ def _take(
                 manifest, said = cold_copy.copy(context, progress, order)
             elif kind == "volume":
                 manifest, said = volume_copy.copy(context, progress, order)
+            elif planned is not None:
+                dump = partial(_dump_twice, context, progress, order)
+                (manifest, said, valid), of_set = memory_set.make(context, progress, planned, dump)
             else:
                 manifest, said, valid = _dump_twice(context, progress, order)
         except TableLocked as error:
@@ -125,7 +137,8 @@ def _take(
         )
     proof = _proof(context, manifest, verify if valid or verify == "drill" else "full", progress, patience_seconds)
     warnings = [*notes.settled, *directory.warnings(), *said]
-    return outcome(context, manifest, valid, proof, warnings, time.monotonic() - began)
+    made = outcome(context, manifest, valid, proof, warnings, time.monotonic() - began)
+    return made.model_copy(update={"memory": of_set})
 
 
 def _expect(context: BackupContext, progress: Progress, kind: Kind, verify: BackupLevel) -> None:

@@ -97,6 +97,7 @@ def copy(context: BackupContext, progress: Progress, order: Order) -> tuple[Volu
                     partial,
                     compression,
                     progress,
+                    collector=archive.Inventory(),
                     env=context.server.environment(context.maintenance_database),
                     total=before.cluster_bytes,
                     failure=lambda ended: _error(context, ended),
@@ -146,6 +147,7 @@ def fields_of(written: ArchiveWritten) -> dict[str, Any]:
         "tar_bytes": written.tar_bytes,
         "files": len(contents.files),
         "wal": archive_checks.wal_of(contents),
+        "rules": archive_checks.RULES_VERSION,
         "configuration": [str(finding) for finding in archive_configuration.findings_of(contents)],
     }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from ...errors import BackupMissing, NextCall
+from ...errors import BackupMissing, NameRefused, NextCall
 from ...nearest import nearest
 from ...store import names
 from ...store.directory import Entry
@@ -28,6 +28,12 @@ def find(context: BackupContext, name: str) -> Entry:
 def full_name(context: BackupContext, name: str) -> str:
     """Return the whole name of the backup that is meant; `latest` and an undo point's name stay as they are. Raises
     NameRefused or BackupMissing."""
+    if names.is_set(name) or names.is_store(name):
+        raise NameRefused(
+            f"{name} is {'a set' if names.is_set(name) else 'part of a set'}, which nothing restores as a whole.",
+            "Restore its SQL backup by name, and unpack its archives by hand (docs/memory.md).",
+            NextCall(tool="list_backups"),
+        )
     if name == LATEST or _is_undo_point(context, name) or not names.is_plain(name) or _is_there(context, name):
         return name
     there = [entry.name for entry in context.directory.entries()]
@@ -42,7 +48,7 @@ def full_name(context: BackupContext, name: str) -> str:
     if sought == LATEST:
         return LATEST
     if not there:
-        return context.directory.find(name).name.name
+        raise BackupMissing(f"There is no backup {name} in {context.directory.path}, and no other.")
     near = nearest(name, [of.name for of in there])
     raise BackupMissing(
         f"There is no backup {name} in {context.directory.path}. The nearest: {near}.",
@@ -52,6 +58,8 @@ def full_name(context: BackupContext, name: str) -> str:
 
 
 def _is_undo_point(context: BackupContext, name: str) -> bool:
+    if names.without_ending(name):  # then it is none, and the server need not be asked which database is meant
+        return False
     prefixes = (own_names.undo_prefix(context.database), own_names.VOLUME_UNDO)
     return any(own_names.stamped(prefix, name) is not None for prefix in prefixes)
 

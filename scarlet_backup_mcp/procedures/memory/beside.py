@@ -8,13 +8,14 @@ from ...errors import BackupToolError, HostError
 from ...limits import within
 from ...models.results import SiblingStore
 from ...stores.choice import choice_of
-from ...stores.siblings import Siblings, Store, bytes_of, siblings
+from ...stores.siblings import Siblings, bytes_of, siblings
 from ...wording import size
 from ..context import BackupContext
+from .sets import newest
 
 SOON = 2.0
 """Seconds that a listing waits for the engine."""
-BY_HAND = "This tool's backups hold PostgreSQL only: copy those data while the service is stopped (docs/memory.md)."
+REMEDY = "Take a backup with the scope memory, which stops the stores and what uses them while it copies their data."
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Beside:
     @property
     def uncovered(self) -> list[SiblingStore]:
         """Those with data that outlive their container, which no backup holds."""
-        return [store for store in self.stores if not store.unsaved]
+        return [store for store in self.stores if not store.unsaved and store.in_set is None]
 
 
 def stores_beside(context: BackupContext) -> Beside:
@@ -38,7 +39,7 @@ def stores_beside(context: BackupContext) -> Beside:
         found = _siblings(context)
     except HostError as error:
         return Beside(unknown=error.message)
-    return Beside([_shown(store, bytes_of(store)) for store in found.stores], found.missing)
+    return Beside(_shown(context, found, sizes=True), found.missing)
 
 
 def stores_soon(context: BackupContext) -> Beside:
@@ -49,7 +50,7 @@ def stores_soon(context: BackupContext) -> Beside:
         found = within(SOON, lambda: _siblings(context)) or Siblings()
     except BackupToolError:
         return Beside()
-    return Beside([_shown(store, None) for store in found.stores], found.missing)
+    return Beside(_shown(context, found, sizes=False), found.missing)
 
 
 def described(store: SiblingStore) -> str:
@@ -71,14 +72,21 @@ def _siblings(context: BackupContext) -> Siblings:
     return siblings(context.container_info, choice_of(context.settings.stores))
 
 
-def _shown(store: Store, size_now: int | None) -> SiblingStore:
-    return SiblingStore(
-        service=store.service,
-        container=store.container,
-        image=store.image,
-        version=store.version,
-        directory=store.directory,
-        place=store.place,
-        bytes=size_now,
-        unsaved=store.unsaved,
-    )
+def _shown(context: BackupContext, found: Siblings, *, sizes: bool) -> list[SiblingStore]:
+    held = dict[str, str]()
+    if found.stores and (of_set := newest(context)) is not None and of_set.manifest is not None:
+        held = {member.container: of_set.name for member in of_set.manifest.stores}
+    return [
+        SiblingStore(
+            service=store.service,
+            container=store.container,
+            image=store.image,
+            version=store.version,
+            directory=store.directory,
+            place=store.place,
+            bytes=bytes_of(store) if sizes else None,
+            unsaved=store.unsaved,
+            in_set=held.get(store.container),
+        )
+        for store in found.stores
+    ]

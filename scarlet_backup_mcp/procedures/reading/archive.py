@@ -1,4 +1,6 @@
-"""Write, read and read back an archive of a whole volume as a stream, from first to last byte."""
+"""Write, read and read back an archive of a volume as a stream, from first to last byte.
+
+A `Collector` notes what is in it: `Inventory` for a PostgreSQL cluster, another one for other programs' data."""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from ...errors import BackupToolError, DumpIncomplete
 from ...hosts import Exit, Host, Packed, run
@@ -27,6 +30,7 @@ KEPT = {BACKUP_MANIFEST: 256 << 20, PG_VERSION: 16, PG_CONTROL: 8192}
 for each file of the cluster."""
 CONFIGURATION, LONGEST, ALL_OF_IT = ".conf", 1 << 20, 16 << 20
 """Suffix of configuration files, and how many bytes of one, and of all, to keep."""
+C = TypeVar("C")
 _OF_A_DATABASE = re.compile(r"(^|/)base/\d+$")
 """Each database's directory has its own PG_VERSION."""
 
@@ -42,8 +46,16 @@ class ArchiveContents:
     odd: list[str]
 
 
-class Inventory(MemberHandler):
-    """Collects the contents of an archive while it is read."""
+class Collector(MemberHandler, Generic[C]):
+    """Collects what is in an archive while it is read."""
+
+    def contents(self) -> C:
+        """Return what was found so far."""
+        raise NotImplementedError
+
+
+class Inventory(Collector[ArchiveContents]):
+    """Collects the contents of a cluster's archive while it is read."""
 
     def __init__(self) -> None:
         self._files: dict[str, File] = {}
@@ -96,24 +108,31 @@ class Inventory(MemberHandler):
 
 
 @dataclass(frozen=True)
-class Archive:
+class ArchiveRead(Generic[C]):
     """The result of reading all of it. `damage` says where it stops being a tar archive; the rest is about what came
     before."""
 
     bytes: int
     sha256: str
     tar_bytes: int
-    contents: ArchiveContents
+    contents: C
     damage: str | None
     compression_damage: str | None
 
 
+Archive = ArchiveRead[ArchiveContents]
+
+
 def read(path: Path, compression: Packing, progress: Progress) -> Archive:
-    """Read the whole file once. Raises StoreError if it can't be read, Cancelled when asked to stop."""
+    """Read a cluster's whole archive once. Raises StoreError if it can't be read, Cancelled when asked to stop."""
+    return read_into(Inventory(), path, compression, progress)
+
+
+def read_into(collector: Collector[C], path: Path, compression: Packing, progress: Progress) -> ArchiveRead[C]:
+    """Read any whole archive once. Raises what `read` does."""
     progress.stage(f"reading {path.name}", path.stat().st_size)
     raw = FileReader(path, progress.report)
-    inventory = Inventory()
-    reader = TarReader(inventory)
+    reader = TarReader(collector)
     damage = compression_damage = None
     plain = decompress(iter(raw), compression, single=True)
     try:
@@ -127,16 +146,19 @@ def read(path: Path, compression: Packing, progress: Progress) -> Archive:
         with suppress(CompressionDamaged):  # so that the digest is of the whole file
             for _ in plain:
                 pass
-    return Archive(raw.bytes, raw.sha256, reader.bytes, inventory.contents(), damage, compression_damage)
+    return ArchiveRead(raw.bytes, raw.sha256, reader.bytes, collector.contents(), damage, compression_damage)
 
 
 @dataclass(frozen=True)
-class ArchiveWritten:
+class Written(Generic[C]):
     """What was seen while an archive was written. `said` are the lines that its program wrote to stderr."""
 
-    contents: ArchiveContents
+    contents: C
     tar_bytes: int
     said: list[str]
+
+
+ArchiveWritten = Written[ArchiveContents]
 
 
 def write(
@@ -146,15 +168,15 @@ def write(
     compression: Compression,
     progress: Progress,
     *,
+    collector: Collector[C],
     env: Mapping[str, str],
     total: int | None,
     failure: Callable[[Exit], BackupToolError],
-) -> ArchiveWritten:
+) -> Written[C]:
     """Run a program there that writes an archive of about `total` bytes to stdout; put it, compressed, into `partial`.
     Raises what `failure` returns for an exit code other than 0, DumpIncomplete if the archive is not complete, or what
     the host and the disk raise; `partial` is then useless."""
-    inventory = Inventory()
-    reader = TarReader(inventory)
+    reader = TarReader(collector)
     packed: Packed = "kept" if compression == "zstd" else True
     try:
         with Storing(partial, compression, reader.feed) as storing:
@@ -173,4 +195,4 @@ def write(
     except CompressionDamaged as error:
         raise DumpIncomplete(f"{argv[0]}'s output was damaged on its way here: {error}.") from None
     said = [line for line in ended.stderr.splitlines() if line.strip()]
-    return ArchiveWritten(inventory.contents(), reader.bytes, said)
+    return Written(collector.contents(), reader.bytes, said)

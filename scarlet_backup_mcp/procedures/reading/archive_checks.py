@@ -18,6 +18,8 @@ from . import archive_configuration
 from .archive import PG_VERSION, Archive, ArchiveContents
 from .checks import SHOWN, name_checks, same
 
+RULES_VERSION = 1
+"""Rises when `content_checks` may find fault with an archive that `backup` let pass before: manifests record it."""
 CONSISTENT = "consistent"
 NEEDED = (PG_VERSION, "global/pg_control")
 """Files that every PostgreSQL cluster has."""
@@ -66,7 +68,7 @@ def content_checks(record: BackupRecord[VolumeManifest], archive: Archive) -> li
             or ("" if whole else "its end can't be read"),
         ),
         data_directory(contents),
-        archive_configuration.check(contents, foreign=manifest is None),
+        archive_configuration.check(archive_configuration.findings_of(contents), foreign=manifest is None),
     ]
     if manifest is not None and manifest.cold:
         checks.append(same("files", manifest.files, len(contents.files)))

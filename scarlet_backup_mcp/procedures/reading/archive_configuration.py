@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ...errors import BackupNotValid, again
 from ...models.verification import Check
@@ -19,9 +19,8 @@ def findings_of(contents: ArchiveContents, live: Mapping[str, str] | None = None
     return configuration.findings(contents.kept, contents.files, live or {})
 
 
-def check(contents: ArchiveContents, *, foreign: bool) -> Check:
+def check(found: Sequence[ConfigurationFinding | str], *, foreign: bool) -> Check:
     """Check the configuration: undecided for a foreign archive; in one of ours it is the user's own."""
-    found = findings_of(contents)
     return Check(
         check=CONFIGURATION,
         ok=None if foreign and found else True,

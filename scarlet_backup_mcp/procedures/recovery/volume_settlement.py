@@ -14,13 +14,15 @@ from ..call_notes import CallNotes
 from ..context import BackupContext
 from . import journal as journals
 from .journal import VolumeJournal
+from .stopped import settle_stopped
 from .volume_exchange import contents_at, finish, put_back, require_alone_on_it, wait_until_ready
 from .volume_layout import VolumeLayout
 
 
 def settle_first(context: BackupContext, progress: Progress, notes: CallNotes) -> None:
-    """Settle a volume's interrupted restore under the directory's lock, if there is one. Raises Busy, and what
-    `settle_volume` raises."""
+    """Start what a killed backup of the whole memory left stopped, and settle a volume's interrupted restore, under the
+    directory's lock, if there is any. Raises Busy, and what `settle_volume` and `settle_stopped` raise."""
+    settle_stopped(context, notes)
     if isinstance(journals.read(context.directory.path), VolumeJournal):
         with writer_lock(context.directory.path, "settle"):
             settle_volume(context, progress, notes)

@@ -13,17 +13,18 @@ from ...postgres.dump.contents import Contents
 from ...postgres.dump.events import Handler
 from ...postgres.dump.refusals import RULES_VERSION
 from ...progress import Progress
+from ...store import names
 from ...store.directory import DRILL, Entry
 from ...store.encodings import DESCRIPTIONS
 from ...store.forms import ARCHIVES
 from ...store.forms import DESCRIPTIONS as DESCRIPTIONS_OF_FORMS
 from ...store.powershell import Survey
-from ...store.reading import FileReader
 from .. import durations
 from ..catalog import by_name, recorded, records
 from ..catalog.records import BackupRecord
 from ..context import BackupContext
 from ..drill.sql import Rehearsal, rehearsal
+from ..memory import sets
 from ..proc004 import FINAL_CHECK
 from ..reading import checks, reencoded
 from ..reading.foreign import DumpChoice, choose
@@ -97,6 +98,8 @@ def verify(
     BackupMissing, StoreError, and with `drill` whatever prevents starting the sandbox server.
     """
     began = time.monotonic()
+    if names.is_set(name):
+        return sets.verify(context, progress, name, level, lambda of, how: verify(context, progress, of, how))
     entry = by_name.find(context, name)
     progress.expect(durations.of_verification(durations.content_bytes(entry), level))
     if entry.name.kind == "volume":
@@ -168,21 +171,13 @@ def find(context: BackupContext, name: str) -> BackupRecord[Manifest]:
 
 
 def unchanged(context: BackupContext, record: BackupRecord[Manifest], progress: Progress) -> SqlReading | None:
-    """Read a backup whose content was checked, by the rules that still hold, while `backup` wrote it, and keep the
-    outcome: if its SHA-256 is the same, so is what was checked. None for any other, or if it has changed: read that
-    with `full`. Only for a report: what is loaded has to be read as it is loaded."""
-    manifest = record.manifest
-    if manifest is None or manifest.rules != RULES_VERSION:
+    """Check a backup by its SHA-256 alone, if that is enough (see `checks.unchanged`), and keep the outcome; else
+    return None."""
+    manifest, found = record.manifest, checks.unchanged(record, RULES_VERSION, progress)
+    if manifest is None or not found:
         return None
-    progress.stage(f"reading {record.name}", record.entry.bytes, durations.of_hashing(record.entry.bytes))
-    raw = FileReader(record.entry.path, progress.report)
-    raw.read_all()
-    if raw.sha256 != manifest.sha256:
-        return None
-    found = checks.checks_of_unchanged(record, manifest)
-    reading = SqlReading(found, sha256=raw.sha256, unchanged=manifest)
-    reading.warnings.extend(outcomes.keep(context, record.entry, raw.sha256, found))
-    return reading
+    warnings = outcomes.keep(context, record.entry, manifest.sha256, found)
+    return SqlReading(found, sha256=manifest.sha256, unchanged=manifest, warnings=warnings)
 
 
 def full(

@@ -17,7 +17,7 @@ from ..catalog.records import BackupRecord
 from ..context import BackupContext
 from ..drill.volume import drill_volume, require_docker
 from ..proc004 import FINAL_CHECK_OF_VOLUME
-from ..reading import archive, archive_checks, checks
+from ..reading import archive, archive_checks, archive_configuration, checks
 from ..reading.archive import Archive
 from ..reading.archive_configuration import warnings_of
 from . import outcomes
@@ -44,6 +44,11 @@ def verify_volume(
     if level == "quick":
         progress.stage(f"checking {record.name}")
         reading.checks += archive_checks.quick_checks(record)
+    elif level == "full" and (found := _unchanged(record, progress)):
+        reading.checks += found
+        reading.warnings += warnings_of(found)
+        reading.unchanged = record.manifest
+        reading.warnings += outcomes.keep(context, entry, reading.sha256 or "", found)
     else:
         reading.archive = read = archive.read(entry.path, entry.name.compression, progress)
         reading.checks += archive_checks.content_checks(record, read)
@@ -66,14 +71,36 @@ class ArchiveReading:
 
     checks: list[Check]
     archive: Archive | None = None
+    unchanged: VolumeManifest | None = None
+    """The manifest of a file whose content was not read through again, because it has not changed."""
     drill: Drill | None = None
     warnings: list[str] = field(default_factory=list[str])
+
+    @property
+    def sha256(self) -> str | None:
+        """The file's digest; None after `quick`."""
+        read = self.archive or self.unchanged
+        return read.sha256 if read else None
+
+    @property
+    def files(self) -> int | None:
+        """Number of files in it; None after `quick`."""
+        if self.archive:
+            return len(self.archive.contents.files)
+        return self.unchanged.files if self.unchanged else None
+
+
+def _unchanged(record: BackupRecord[VolumeManifest], progress: Progress) -> list[Check]:
+    """Check an archive by its SHA-256 alone; return [] if that is not enough (see `checks.unchanged`)."""
+    found = checks.unchanged(record, archive_checks.RULES_VERSION, progress)
+    if found and record.manifest is not None:
+        found.append(archive_configuration.check(record.manifest.configuration or [], foreign=False))
+    return found
 
 
 def _report(
     context: BackupContext, record: BackupRecord[VolumeManifest], level: Level, reading: ArchiveReading, seconds: float
 ) -> Verification:
-    read = reading.archive
     return outcomes.report(
         record,
         level,
@@ -83,8 +110,8 @@ def _report(
         FINAL_CHECK_OF_VOLUME,
         warnings=reading.warnings,
         rows=record.manifest.rows if record.manifest else None,
-        files=len(read.contents.files) if read else None,
-        sha256=read.sha256 if read else None,
+        files=reading.files,
+        sha256=reading.sha256,
         duration_seconds=round(seconds, 3),
         remedy=_remedy(record, level, reading),
     )
