@@ -27,8 +27,8 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> SandboxServers:
     kept = SandboxServers()
 
     @contextmanager
-    def remembered(context: BackupContext, progress: Progress) -> Generator[SandboxServer]:
-        with sandbox_server(context, progress) as ready:
+    def remembered(context: BackupContext, progress: Progress, tables: int = 0) -> Generator[SandboxServer]:
+        with sandbox_server(context, progress, tables) as ready:
             kept.found.append(ready)
             yield ready
 

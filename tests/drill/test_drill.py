@@ -20,6 +20,7 @@ from scarlet_backup_mcp.errors import (
     again,
 )
 from scarlet_backup_mcp.hosts.local import LocalHost
+from scarlet_backup_mcp.postgres.dump import filters
 from scarlet_backup_mcp.postgres.server import databases as postgres_databases
 from scarlet_backup_mcp.procedures.catalog.records import latest
 from scarlet_backup_mcp.procedures.context import BackupContext
@@ -304,9 +305,10 @@ def test_without_room_there_is_no_drill_and_the_backup_is_good(
 
 @pytest.mark.parametrize("stage", ["restoring", "loading the definitions once more"])
 def test_a_connection_that_is_lost_says_nothing_of_the_backup(
-    databases: Databases, shared: SandboxServers, stage: str
+    databases: Databases, shared: SandboxServers, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """As when the server runs out of memory: the kernel kills a backend, and then the server ends all the others."""
+    monkeypatch.setattr(filters, "LARGEST", 0)  # so that the definitions are read again, which takes a moment
     settings = databases.make(f"{AGENTS} {REWRITTEN} CREATE TABLE t AS SELECT repeat('x', 9000000) AS x;")
     kill = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname ~ '^drill'"
 

@@ -20,25 +20,30 @@ from scarlet_backup_mcp.progress import Progress
 from ..helpers.drill import Databases, bring_back, nobody_knows, take
 from ..helpers.restore import Watch
 
-MEETING = """
-    CREATE FUNCTION meet(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
-        IF current_database() LIKE '%\\_restore\\_%' AND current_query() LIKE 'CREATE INDEX%' THEN
-            FOR i IN 1..3000 LOOP
-                PERFORM pg_stat_clear_snapshot(), pg_sleep(0.01);
-                IF (SELECT count(*) = 2 FROM pg_stat_activity
-                    WHERE datname = current_database() AND query LIKE 'CREATE INDEX%') THEN RETURN $1; END IF;
+MEETING = r"""
+    CREATE FUNCTION is_there(int) RETURNS bool LANGUAGE sql AS $$
+        SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND objid = $1
+            AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())) $$;
+    CREATE FUNCTION meet(me int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+        IF current_database() LIKE '%\_restore\_%' AND current_query() LIKE 'CREATE INDEX%' THEN
+            PERFORM pg_advisory_lock(me);
+            FOR i IN 1..6000 LOOP
+                EXIT WHEN public.is_there(3 - me);
+                IF i = 6000 THEN RAISE EXCEPTION 'nobody else builds'; END IF;
+                PERFORM pg_sleep(0.01);
             END LOOP;
-            RAISE EXCEPTION 'nobody else builds';
+            PERFORM pg_advisory_lock(me + 10);  -- so that neither goes before the other has seen it
+            WHILE public.is_there(3 - me) AND NOT public.is_there(13 - me) LOOP PERFORM pg_sleep(0.01); END LOOP;
         END IF;
-        RETURN $1;
+        RETURN me;
     END $$;
     CREATE TABLE one (a int PRIMARY KEY); CREATE TABLE two (a int NOT NULL UNIQUE);
-    INSERT INTO one VALUES (1); INSERT INTO two VALUES (1), (2);
+    INSERT INTO one VALUES (1); INSERT INTO two VALUES (2);
     CREATE INDEX one_met ON one (meet(a)); CREATE INDEX two_met ON two (meet(a));
     CREATE INDEX two_again ON two (a); COMMENT ON INDEX two_again IS 'twice'; CLUSTER one USING one_met;
     CREATE TABLE root (a int, b int, PRIMARY KEY (a)) PARTITION BY RANGE (a);
     CREATE TABLE leaf PARTITION OF root FOR VALUES FROM (0) TO (9); CREATE INDEX ON root (b);
-    ALTER TABLE two REPLICA IDENTITY USING INDEX two_a_key; ALTER TABLE one ADD FOREIGN KEY (a) REFERENCES two (a);
+    ALTER TABLE two REPLICA IDENTITY USING INDEX two_a_key; CREATE TABLE three (a int REFERENCES one);
 """
 FAILING = """
     CREATE FUNCTION gone(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN

@@ -36,7 +36,7 @@ FOREIGN = b"ALTER TABLE ONLY s.small\n    ADD CONSTRAINT fk FOREIGN KEY (a) REFE
 def apart(script: bytes, size: int = 1 << 20, leave_out: bytes = b"") -> list[bytes | Batch]:
     """The pieces, with those of the script itself joined."""
     found: list[bytes | Batch] = []
-    for piece in builds_apart((script[at : at + size] for at in range(0, len(script), size)), leave_out):
+    for piece in builds_apart((script[at : at + size] for at in range(0, len(script), size)), leave_out=leave_out):
         if isinstance(piece, bytes) and found and isinstance(last := found[-1], bytes):
             found[-1] = last + piece
         else:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from .events import Target
+from .events import Handler, Target
 from .filters import Filter
 from .headings import Headings
 from .script import RESTRICT_LINE, ScriptReader
@@ -113,11 +113,11 @@ class _Apart(Filter):
             self._batch, self._after = [], []
 
 
-def builds_apart(chunks: Iterable[bytes], leave_out: bytes = b"") -> Iterator[bytes | Batch]:
+def builds_apart(chunks: Iterable[bytes], *beside: Handler, leave_out: bytes = b"") -> Iterator[bytes | Batch]:
     """Yield a script without its `\\restrict` lines and the statement `leave_out`, and with batches where indexes and
-    keys are built. Raises ScriptDamaged, at the latest after the last chunk."""
+    keys are built; handlers `beside` get the events first. Raises ScriptDamaged, at the latest after the last chunk."""
     kept = _Apart(leave_out)
-    reader = ScriptReader(kept)
+    reader = ScriptReader(*beside, kept)
     for chunk in chunks:
         reader.feed(chunk)
         yield from _given_out(kept)

@@ -215,6 +215,23 @@ class Refusals(Handler):
             self.found.append(Refusal(line, reason, excerpt))
 
 
+class Refused(Exception):
+    """A script contains what must not be loaded."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.reason)
+        self.refusal = refusal
+
+
+class Refusing(Refusals):
+    """Raises Refused at the first statement that must not be loaded of a file with our manifest."""
+
+    def _refuse(self, line: int, reason: str, excerpt: str) -> None:
+        super()._refuse(line, reason, excerpt)
+        if found := refused(self.found[-1:], foreign=False):
+            raise Refused(found[0])
+
+
 def refused(found: Iterable[Refusal], *, foreign: bool) -> list[Refusal]:
     """Return the statements that must not be loaded. In a file with our manifest pg_dump wrote them all: there a
     statement is not refused for being unknown, only for what it would do."""

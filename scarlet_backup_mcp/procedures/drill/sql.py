@@ -6,18 +6,16 @@ What compares equal is proved: the file brings the same data back. The live serv
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from ...errors import Busy, DrillFailed, ForeignRefused, HostError, RestoreFailed, ServerError, again
 from ...hosts import output_of
 from ...models.common import Verdict
 from ...models.manifest import DatabaseProperties, Manifest, TableData
 from ...models.verification import Check, Drill
-from ...postgres.dump.builds import Batch, builds_apart
 from ...postgres.dump.contents import Contents
 from ...postgres.dump.digests import BlockDigests
 from ...postgres.dump.filters import strip_restrict
@@ -37,7 +35,8 @@ from ..catalog.records import BackupRecord
 from ..context import TAG, BackupContext
 from ..loading import computed_anew, load_checks
 from ..loading.attempts import Loader, only_with_its_path, trusts_path, verdict_on, violations
-from ..loading.psql import LoadFailed, Piece, script_of
+from ..loading.file_script import FileScript
+from ..loading.psql import LoadFailed
 from ..loading.source_settings import settings_of
 from ..loading.staging import Staging
 from ..own_names import scratch_prefix
@@ -138,7 +137,8 @@ def rehearsal(
         found = Rehearsal(trial, trial.databases[0], report)
         try:
             with its_own_failures(trial.where) if trial.throw_away else nullcontext():
-                _Restorer(context, record, examination, progress, found, sample).rehearse(contents)
+                file = FileScript(record.entry, examination, contents, progress)
+                _Restorer(context, record, examination, file, progress, found, sample).rehearse(contents)
             report.duration_seconds = round(time.monotonic() - began, 3)
             yield found
         except BaseException as error:
@@ -186,6 +186,7 @@ class _Restorer:
     context: BackupContext
     record: BackupRecord[Manifest]
     examination: Examination
+    file: FileScript
     progress: Progress
     found: Rehearsal
     sample: bool = False
@@ -283,8 +284,8 @@ class _Restorer:
             maintenance=trial.maintenance_database,
             database=self.found.database,
             name=self.record.name,
-            script=self._script,
-            apart=None if self.sample else self._apart,
+            script=self._sampled_script if self.sample else self.file,
+            apart=None if self.sample else self.file.apart,
             settings=settings,
             options=quietly,
             progress=self.progress,
@@ -358,16 +359,8 @@ class _Restorer:
         self.found.checks.append(Check(check=load_checks.LOAD, ok=report.proved, detail=detail))
         return False
 
-    def _script(self, *, rows: bool = True) -> Iterator[bytes]:
-        script = self._taken(partial(strip_restrict, rows=rows))
-        return self._sampled(script, ROWS if rows else 0) if self.sample else script
-
-    def _apart(self, leave_out: bytes) -> Iterator[bytes | Batch]:
-        return self._taken(partial(builds_apart, leave_out=leave_out))
-
-    def _taken(self, take: Callable[[Iterator[bytes]], Iterator[Piece]]) -> Iterator[Piece]:
-        found = self.examination
-        return script_of(self.record.entry, found.sha256, found.through, self.progress, take)
+    def _sampled_script(self, *, rows: bool = True) -> Iterator[bytes]:
+        return self._sampled(self.file(rows=rows), ROWS if rows else 0)
 
     def _sampled(self, script: Iterator[bytes], rows: int) -> Iterator[bytes]:
         contents = Contents()

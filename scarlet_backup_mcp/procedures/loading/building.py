@@ -64,8 +64,7 @@ class Builders:
         self._running: list[Process] = []
         self._closed = False
         self._error: BaseException | None = None
-        self._mark = ""
-        self._reached = threading.Event()
+        self._awaited: tuple[bytes, threading.Event] | None = None
 
     def interleaved(self, script: Iterable[bytes | Batch]) -> Generator[bytes]:
         """Yield a script for a psql whose output goes to `took`. At each batch wait until that has done all that came
@@ -74,17 +73,18 @@ class Builders:
             if isinstance(piece, bytes):
                 yield piece
                 continue
-            self._mark = secrets.token_hex(16)
-            self._reached.clear()
-            yield f"SELECT '{self._mark}';\n".encode()
-            while not self._reached.wait(POLL):
+            mark, reached = secrets.token_hex(16).encode(), threading.Event()
+            self._awaited = mark, reached
+            yield b"SELECT '%b';\n" % mark
+            while not reached.wait(POLL):
                 yield b""
             yield from self._build(piece)
 
     def took(self, output: bytes | bytearray) -> None:
         """Take the end of the output of the psql that has the rest of the script."""
-        if self._mark.encode() in output:
-            self._reached.set()
+        awaited = self._awaited
+        if awaited is not None and awaited[0] in output:
+            awaited[1].set()
 
     def close(self) -> None:
         """End the processes where they run; harmless once they have ended."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
 
 from ...errors import DiskFull, RestoreFailed, WrongServer
 from ...hosts import Exit, run
@@ -18,14 +17,9 @@ from ...postgres.server.postmaster import WRONG_SERVER
 from ...postgres.server.session import Server
 from ...postgres.server.sqlstates import OUT_OF_LOCKS
 from ...progress import Progress
-from ...store.directory import Entry
-from ...store.reading import FileReader, decompress
 from ..disk_space import FREE_SOME
 from ..lock_shortage import ALL, too_few_locks
-from ..reading.foreign import Through
 from .building import Builders
-
-Piece = TypeVar("Piece")
 
 _NO_ROOM = "53100"
 OUTPUT_KEPT = 64 << 10
@@ -149,24 +143,6 @@ def _failure(server: Server, ended: Exit, name: str, database: str, located: Cal
         return LoadFailed.of(name, refused, ended.stderr, located(int(refused["line"] or 0)))
     why = next((line for line in ended.stderr.splitlines() if line.strip()), f"exit code {ended.code}")
     return RestoreFailed(f"{name} could not be loaded, because psql ended early: {why}")
-
-
-def script_of(
-    entry: Entry,
-    sha256: str,
-    through: Through | None,
-    progress: Progress,
-    take: Callable[[Iterator[bytes]], Iterator[Piece]],
-) -> Iterator[Piece]:
-    """Yield what `take` makes of a backup's script, which is read `through` that. Raises RestoreFailed, at the latest
-    at the end, if the file has changed or does not have that SHA-256."""
-    if not entry.has(entry.path.stat()):
-        raise RestoreFailed(f"{entry.name.name} changed after it was verified. The live database is unchanged.")
-    raw = FileReader(entry.path, progress.report)
-    plain = decompress(iter(raw), entry.name.compression)
-    yield from take(through(plain) if through else plain)
-    if raw.sha256 != sha256:
-        raise RestoreFailed(f"{entry.name.name} changed after it was verified. The live database is unchanged.")
 
 
 def _alone(script: Iterable[bytes | Batch]) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...models.common import CodePage, Packing
-from ...models.manifest import TableData
+from ...models.manifest import Manifest, TableData
 from ...postgres.dump.digests import BlockDigests
 from ...postgres.dump.events import Handler, ScriptDamaged, Summary
 from ...postgres.dump.refusals import Refusal, Refusals, refused
@@ -119,6 +119,22 @@ def examine(
         damage=damage,
         compression_damage=compression_damage,
         way=way,
+    )
+
+
+def recorded(manifest: Manifest) -> Examination:
+    """Return what `backup` found in a file while it wrote it, for one that is unchanged; without its roles."""
+    return Examination(
+        bytes=manifest.bytes,
+        sha256=manifest.sha256,
+        repair=None,
+        script_bytes=manifest.script_bytes,
+        header=True,
+        summary=None,
+        tables=manifest.tables,
+        rest_sha256=manifest.rest_sha256,
+        refusals=[],
+        roles=[],
     )
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from ...errors import (
     BackupNotValid,
@@ -22,10 +21,9 @@ from ...models.common import SearchPath
 from ...models.manifest import DatabaseProperties, Manifest
 from ...models.verification import Check
 from ...postgres.dump.brought_code import BroughtCode
-from ...postgres.dump.builds import Batch, builds_apart
 from ...postgres.dump.contents import Contents
 from ...postgres.dump.events import Handler
-from ...postgres.dump.filters import strip_restrict
+from ...postgres.dump.roles import role_names
 from ...postgres.server import catalogue as pg
 from ...postgres.server import counting, databases, programs
 from ...postgres.server.effective import SEARCH_PATH
@@ -48,12 +46,14 @@ from ..loading.attempts import (
     trusts_path,
     violation_warnings,
 )
+from ..loading.file_script import FileScript
 from ..loading.load_role import TRUSTING, LoadRole, load_role
-from ..loading.psql import LoadFailed, Piece, script_of
+from ..loading.psql import LoadFailed
 from ..loading.source_settings import settings_of
 from ..loading.staging import Staging
 from ..own_names import MARK, scratch_prefix
 from ..reading import checks, reencoded
+from ..reading.sql import recorded
 from ..sandbox import pg_restore
 from ..verify import sql as verify_sql
 from . import foreign_source, preflight, size_guard
@@ -78,13 +78,16 @@ def verified(
     progress: Progress,
     *extra: Handler,
     store: bool,
+    unread: bool = False,
 ) -> verify_sql.SqlReading:
-    """Read the backup's file in full, or the script that it was converted into.
+    """Read the backup's file in full, or the script that it was converted into. `unread`: an unchanged file need not be
+    examined, because that is done while it is loaded; `extra` handlers then get nothing.
 
     Raises BackupNotValid, CodePageNeeded, or ConfirmationStale when it changed.
     """
     code_page = planned.options.code_page
-    reading = verify_sql.full(context, record, progress, *extra, store=store, code_page=code_page)
+    reading = verify_sql.unchanged(context, record, progress) if unread else None
+    reading = reading or verify_sql.full(context, record, progress, *extra, store=store, code_page=code_page)
     if reading.ambiguous is not None and code_page is None:
         raise reencoded.code_page_needed(record, reading.ambiguous)
     failed = [check for check in reading.failed if not _excused(planned, check)]
@@ -93,10 +96,20 @@ def verified(
             f"{planned.source} did not pass verification: {checks.describe(failed)}.",
             verify_sql.remedy_for(record, reading) if record.foreign else None,
         )
-    assert reading.examination is not None
-    if planned.sha256 != (record.archive or reading.examination.sha256):
+    examined = reading.examination
+    if planned.sha256 != (record.archive or (examined.sha256 if examined else reading.sha256)):
         raise ConfirmationStale(f"{planned.source} changed while it was being checked.", "Restore again.", again())
     return reading
+
+
+def _names_no_missing_role(session: Session, planned: SqlPlan) -> bool:
+    """Tell whether the server surely has every role that a backup of ours names: those of its server."""
+    manifest = planned.manifest
+    if manifest is None or manifest.identity is None:
+        return False
+    if programs.major(manifest.identity.server_version) > programs.major(planned.facts.version):
+        return False  # the older server may lack one of PostgreSQL's own, which no manifest lists
+    return {role.name for role in manifest.roles} <= role_names(session)
 
 
 def _excused(planned: SqlPlan, check: Check) -> bool:
@@ -122,9 +135,11 @@ def _from_script(
 ) -> Staged:
     work = Staged(staging=scratch_prefix(context.database) + stamp)
     contents, code = Contents(), BroughtCode()
-    reading = verified(context, planned, record, progress, contents, code, store=True)
-    reading = replace(reading, sha256=record.archive)
-    examination = reading.examination
+    unread = not planned.drills and planned.options.code_page is None and _names_no_missing_role(guard, planned)
+    reading = verified(context, planned, record, progress, contents, code, store=True, unread=unread)
+    if reading.examination is not None:
+        reading = replace(reading, sha256=record.archive)
+    examination = reading.examination or (recorded(planned.manifest) if planned.manifest else None)
     assert examination is not None
     work.code_page = examination.code_page
     work.warnings += [*reading.warnings, *filter(None, [reading.encoding])]
@@ -140,19 +155,16 @@ def _from_script(
     preflight.check_load(context, guard, planned, examination.roles, preflight.copy_bytes(planned), made)
     work.did("Check that the server is ready", "space, roles, extensions and names")
 
-    def taken(take: Callable[[Iterator[bytes]], Iterator[Piece]]) -> Iterator[Piece]:
-        return script_of(record.entry, examination.sha256, examination.through, progress, take)
-
-    def of_file(*, rows: bool = True) -> Iterator[bytes]:
-        return taken(partial(strip_restrict, rows=rows))
-
-    def apart(leave_out: bytes) -> Iterator[bytes | Batch]:
-        return taken(partial(builds_apart, leave_out=leave_out))
-
-    written_by = (examination.summary and examination.summary.pg_dump_version) or ""
+    unread = reading.unchanged
+    file = FileScript(record.entry, examination, None if unread else contents, progress)
+    written_by = (
+        unread.pg_dump_version if unread else examination.summary.pg_dump_version if examination.summary else ""
+    )
     foreign = planned.manifest is None
     before = planned.manifest.recomputed if planned.manifest else None
-    source = Script(of_file, lambda: examination.tables, lambda: contents, lambda: before, written_by, foreign, apart)
+    source = Script(
+        file, lambda: examination.tables, lambda: file.contents, lambda: before, written_by or "", foreign, file.apart
+    )
     outcome = planned.record.verification if planned.record else None
     search_path = outcome.search_path if outcome else None
     if not planned.drills:
