@@ -12,7 +12,7 @@ from scarlet_backup_mcp.models.manifest import Recomputed
 from scarlet_backup_mcp.postgres.server import recomputed as looks
 from scarlet_backup_mcp.postgres.server.catalogue import server_facts
 from scarlet_backup_mcp.postgres.server.recomputed import recomputed, unlike
-from scarlet_backup_mcp.procedures.backup import looks as during_the_dump
+from scarlet_backup_mcp.procedures.backup import snapshot_reading
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.gate import gate
 from scarlet_backup_mcp.procedures.loading.computed_anew import unlike_the_backup
@@ -212,7 +212,7 @@ def test_without_a_primary_key_no_value_is_shown(databases: Databases) -> None:
 
 
 def test_a_look_that_fails_costs_no_backup_and_is_told(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(during_the_dump, "MOST_TABLES", -1)
+    monkeypatch.setattr(snapshot_reading, "MOST_TABLES", -1)
     settings = databases.make(MEMORY + DIARY)
     shut = f"ALTER DATABASE {settings.database} WITH ALLOW_CONNECTIONS"
     at = Watch("reading what a load will recompute", lambda _: databases.psql(f"{shut} false", "postgres"))

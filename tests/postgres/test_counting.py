@@ -16,7 +16,7 @@ from scarlet_backup_mcp.errors import QueryFailed
 from scarlet_backup_mcp.models.results import Backup, Integrity
 from scarlet_backup_mcp.postgres.server import amcheck, analysing, counting
 from scarlet_backup_mcp.postgres.server import catalogue as pg
-from scarlet_backup_mcp.procedures.backup import looks
+from scarlet_backup_mcp.procedures.backup import snapshot_reading
 from scarlet_backup_mcp.procedures.backup.service import backup
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.integrity import db_integrity
@@ -139,8 +139,8 @@ def test_a_table_that_took_the_name_of_another_is_not_counted_for_it(searching: 
         counted = counting.count_rows(session, [tables["agents"], tables["notes"]])
         assert counted.rows == {}
         assert counted.warnings("Not counted") == [
-            'Not counted: s.notes (The server said: relation "s.notes" does not exist (SQLSTATE 42P01)); '
-            "s.agents (another table now has its name)."
+            "Not counted: s.agents (another table now has its name); "
+            's.notes (The server said: relation "s.notes" does not exist (SQLSTATE 42P01)).'
         ]
         with pytest.raises(QueryFailed):
             counted.require()
@@ -210,7 +210,7 @@ def test_a_table_that_is_locked_once_pg_dump_has_read_it_is_a_warning(
     searching: BackupContext, database: LocalDatabase, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     monkeypatch.setattr(counting, "LOCK_WAIT", {"lock_timeout": "100ms"})
-    monkeypatch.setattr(looks, "MOST_TABLES", -1)
+    monkeypatch.setattr(snapshot_reading, "MOST_TABLES", -1)
     with ExitStack() as migration:
 
         def lock() -> None:

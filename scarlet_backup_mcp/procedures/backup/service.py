@@ -41,9 +41,9 @@ from ..verify.sql import verify as verify_backup
 from . import cold_copy, memory_set, volume_copy
 from .client_programs import require_pg_dump
 from .dump_errors import ConcurrentChange, locked
-from .looks import Looks
 from .meanwhile import Meanwhile, result
 from .report import Proof, outcome
+from .snapshot_reading import SnapshotReading
 from .sql_dump import compare_with_snapshot, own, stream, take_snapshot
 
 ROOM = {"none": 1.2, "zstd": 0.6}
@@ -183,12 +183,12 @@ def _dump(context: BackupContext, progress: Progress, order: Order) -> tuple[Man
             progress.stage("taking a snapshot")
             snapshot = take_snapshot(session, result(database, progress))
             recorded.require_room(context, int((snapshot.database.bytes or 0) * ROOM[compression]), "this database")
-            looks = Looks(context, snapshot, meanwhile)
-            written = stream(context, snapshot, partial, compression, progress, looks.begin)
+            reading = SnapshotReading(context, snapshot, meanwhile)
+            written = stream(context, snapshot, partial, compression, progress, reading.begin)
             counts = compare_with_snapshot(
-                context, session, snapshot, written.tables, looks.counted(progress), progress
+                context, session, snapshot, written.tables, reading.counted(progress), progress
             )
-            computed, unread = looks.recomputed(progress)
+            computed, unread = reading.recomputed(progress)
         partial.finish()
         recorded.read_back(partial, progress)
         refused = describe_refusals(written.refusals)

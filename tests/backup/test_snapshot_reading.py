@@ -1,4 +1,4 @@
-"""What is looked at in the snapshot while pg_dump runs."""
+"""What is read in the snapshot while pg_dump runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 from scarlet_backup_mcp.postgres.server import counting
 from scarlet_backup_mcp.postgres.server.session import Session
-from scarlet_backup_mcp.procedures.backup import looks
-from scarlet_backup_mcp.procedures.backup.looks import Looks
+from scarlet_backup_mcp.procedures.backup import snapshot_reading
 from scarlet_backup_mcp.procedures.backup.meanwhile import Meanwhile
+from scarlet_backup_mcp.procedures.backup.snapshot_reading import SnapshotReading
 from scarlet_backup_mcp.procedures.backup.sql_dump import Snapshot, compare_with_snapshot, own, take_snapshot
 from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.reading.sql import examine
@@ -55,22 +55,22 @@ def test_rows_are_those_of_the_snapshot(context: BackupContext, local_database: 
     with a_snapshot(context) as (_, snapshot), Meanwhile() as meanwhile:
         with psycopg.connect(local_database.dsn) as connection:
             connection.execute("DELETE FROM letta.archival_passages")
-        look = Looks(context, snapshot, meanwhile)
-        look.begin()
-        counted = look.counted(Progress())
+        reading = SnapshotReading(context, snapshot, meanwhile)
+        reading.begin()
+        counted = reading.counted(Progress())
         names = {table.oid: table.name for table in snapshot.tables}
         assert {names[oid]: rows for oid, rows in counted.rows.items()}["archival_passages"] > 0
         assert counted.failed == []
-        assert look.recomputed(Progress()) == ([], [])
+        assert reading.recomputed(Progress()) == ([], [])
 
 
 def test_very_many_tables_are_counted_after_the_dump(context: BackupContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looks, "MOST_TABLES", 3)
+    monkeypatch.setattr(snapshot_reading, "MOST_TABLES", 3)
     with a_snapshot(context) as (_, snapshot), Meanwhile() as meanwhile:
-        look = Looks(context, snapshot, meanwhile)
-        look.begin()
-        assert look.counted(Progress()).rows == {}
-        assert look.recomputed(Progress()) == ([], [])
+        reading = SnapshotReading(context, snapshot, meanwhile)
+        reading.begin()
+        assert reading.counted(Progress()).rows == {}
+        assert reading.recomputed(Progress()) == ([], [])
 
 
 def test_what_was_locked_during_the_dump_is_counted_after_it(
@@ -80,10 +80,10 @@ def test_what_was_locked_during_the_dump_is_counted_after_it(
     made = shelf(local_database, tmp_path / "backups").back_up()
     dumped = examine(Path(made.path), "none", Progress()).tables
     with a_snapshot(context) as (session, snapshot), Meanwhile() as meanwhile:
-        look = Looks(context, snapshot, meanwhile)
+        reading = SnapshotReading(context, snapshot, meanwhile)
         with locked(local_database, "letta.messages"):
-            look.begin()
-            counted = look.counted(Progress())
+            reading.begin()
+            counted = reading.counted(Progress())
         assert [lost.table.name for lost in counted.failed] == ["messages"]
         counts = compare_with_snapshot(context, session, snapshot, dumped, counted, Progress())
     assert (counts.warnings, counts.integrity.rows) == ([], made.integrity_rows)
@@ -92,6 +92,6 @@ def test_what_was_locked_during_the_dump_is_counted_after_it(
 def test_a_look_that_waits_ends_with_the_backup(context: BackupContext, local_database: LocalDatabase) -> None:
     with a_snapshot(context) as (_, snapshot), locked(local_database, "letta.messages"):
         with Meanwhile() as meanwhile:
-            Looks(context, snapshot, meanwhile).begin()
+            SnapshotReading(context, snapshot, meanwhile).begin()
             assert eventually(lambda: at_work(local_database) >= 3, 60)
         assert eventually(lambda: at_work(local_database) == 2, 60)

@@ -1,4 +1,4 @@
-"""What is looked at in the dump's snapshot besides the dump: during it if that takes nothing from it, else after it."""
+"""What is read in the dump's snapshot besides the dump: while it runs if that takes nothing from it, else after it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .meanwhile import Meanwhile, result
 from .sql_dump import Snapshot, count, size_of, tables_to_count
 
 MOST_TABLES = 100
-"""Most tables to look at during the dump: a look locks them too, and the server's space for locks may be short."""
+"""Most tables to read during the dump: reading locks them too, and the server's space for locks may be short."""
 RECOMPUTED_SECONDS = 180
 """Time limit for reading what a load will recompute."""
 
 
-class Looks:
-    """The looks at a snapshot. What one could not read during the dump is looked at after it, when the locks of pg_dump
-    and of whoever waited for those are gone."""
+class SnapshotReading:
+    """Counts rows, and reads what a load will recompute. What can't be read during the dump is read after it, when the
+    locks of pg_dump and of whoever waited for those are gone."""
 
     def __init__(self, context: BackupContext, snapshot: Snapshot, meanwhile: Meanwhile) -> None:
         self._context, self._snapshot, self._meanwhile = context, snapshot, meanwhile
@@ -31,7 +31,7 @@ class Looks:
         self._recomputed: Future[list[Recomputed]] | None = None
 
     def begin(self) -> None:
-        """Look during the dump, which has its connection and its locks by now."""
+        """Begin during the dump, which has its connection and its locks by now."""
         if self._counted is None and len(tables_to_count(self._snapshot)) <= MOST_TABLES:
             progress = self._meanwhile.progress
             counted = self._counted = self._meanwhile.start(lambda: self._count(progress))
