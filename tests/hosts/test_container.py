@@ -31,7 +31,7 @@ from scarlet_backup_mcp.hosts.docker.container import DockerHost
 from scarlet_backup_mcp.hosts.docker.engine import DEFAULT_ADDRESS, Endpoint, container_name, find_endpoint
 from scarlet_backup_mcp.progress import Progress
 
-from ..helpers.hosts import IMAGE, MEGABYTE, eventually, exists, running
+from ..helpers.hosts import IMAGE, MEGABYTE, eventually, exists, output_of, running
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="uses sh and /proc as programs to run")
 
@@ -143,6 +143,22 @@ class TestContainer:
         name = make_container(entrypoint=["false"], host_config=policy)
         with pytest.raises(ContainerNotRunning, match="restarting"):  # between restarts it runs for a moment
             eventually(lambda: DockerHost(name, "postgres", "none").require_running().state == "exited")
+
+    @pytest.mark.parametrize(
+        ("usual", "found"),
+        [
+            ("/usr/local/bin:/usr/sbin:/usr/bin:/bin:/usr/lib/postgresql/15/bin", "/usr/lib/postgresql/15/bin/psql"),
+            ("/usr/sbin:/usr/bin:/bin", "/usr/bin/psql"),
+        ],
+    )
+    def test_the_programs_themselves_come_before_debians_script(
+        self, make_container: Callable[..., str], usual: str, found: str
+    ) -> None:
+        host = DockerHost(make_container(environment={"PATH": usual}))
+        where = "command -v psql"
+        assert output_of(host, "sh", "-c", where).strip() == found
+        own = f"printf '#!/bin/sh\n' > /usr/local/bin/psql && chmod 755 /usr/local/bin/psql; {where}"
+        assert output_of(host, "sh", "-c", own).startswith("/usr/local/" if "local" in usual else found)
 
     def test_start_and_stop(self, docker: Any, make_container: Callable[..., str]) -> None:
         name = make_container(start=False, stop_signal="SIGKILL")
