@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = "scarlet_backup_mcp"
-WORK = tuple(f"{PACKAGE}.{name}" for name in ("hosts", "postgres", "store", "stores", "clients.change", "summaries"))
-"""What only a procedure, or its result, needs."""
+WORK = tuple(
+    f"{PACKAGE}.{name}"
+    for name in ("hosts", "postgres", "store", "stores.images", "stores.siblings", "clients.change", "summaries")
+)
+"""What only a procedure, or its result, needs. Settings are checked by `stores.choice`."""
 OUTSIDE = ("docker", "filelock", "paramiko", "xxhash", "zstandard")
 DECLARED = (f"{PACKAGE}.procedures.call_notes", f"{PACKAGE}.procedures.restore.options")
 """Modules of procedures that say what one may be asked for."""
@@ -42,7 +45,7 @@ def procedures(modules: set[str]) -> list[str]:
 
 def within(modules: set[str], *packages: str) -> list[str]:
     """Those of the modules that are in these packages."""
-    return sorted(name for name in modules if name.startswith(tuple(f"{package}." for package in packages)))
+    return sorted(name for name in modules if f"{name}.".startswith(tuple(f"{package}." for package in packages)))
 
 
 @pytest.mark.parametrize("words", [["--version"], ["--help"], []])
