@@ -31,7 +31,7 @@ from .catalog import records
 from .compose_advice import in_names_of
 from .context import BackupContext
 from .listing import no_success, remedy_of, run_of
-from .memory.beside import REMEDY, described, missing_words, stores_beside
+from .memory.project_stores import REMEDY, described, missing_words, project_stores
 
 CLOCK_WARNS, CLOCK_FAILS = 5.0, 60.0
 """Seconds between this machine's clock and the server's."""
@@ -156,11 +156,11 @@ def _clock(report: _Report, ahead: float) -> None:
 
 def _stores(context: BackupContext, report: _Report) -> None:
     """Check that backups hold all that the project keeps. A project with PostgreSQL alone has nothing to check."""
-    beside = stores_beside(context)
-    for store in beside.uncovered:
+    found_stores = project_stores(context)
+    for store in found_stores.uncovered:
         report.add("warn", "stores", described(store), REMEDY)
-    if beside.missing:
-        report.add("fail", "stores", missing_words(beside.missing), "Correct it, or start that service.")
+    if found_stores.missing:
+        report.add("fail", "stores", missing_words(found_stores.missing), "Correct it, or start that service.")
 
 
 # -- the backup directory ----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from .findings import findings
 from .gate import ON_A_STANDBY, gate
 from .listing import WEEK, list_backups, no_success, remedy_of
 from .loss import Loss, loss
-from .memory.beside import REMEDY, described, missing_words, stores_beside
+from .memory.project_stores import REMEDY, described, missing_words, project_stores
 from .proc004 import COUNT_AGENTS, PREREQUISITES
 from .recovery import journal, stopped
 from .recovery.helper_container import require_sole_writer
@@ -262,9 +262,9 @@ def _look_at_database(context: BackupContext, inspection: Inspection, progress: 
 
 def _look_at_stores(context: BackupContext, inspection: Inspection, progress: Progress) -> None:
     progress.stage("looking for other stores")
-    beside = stores_beside(context)
-    inspection.stores = beside.stores
-    for store in beside.stores:
+    found_stores = project_stores(context)
+    inspection.stores = found_stores.stores
+    for store in found_stores.stores:
         evidence = store.model_dump(mode="json")
         if store.unsaved:
             inspection.found(
@@ -276,12 +276,14 @@ def _look_at_stores(context: BackupContext, inspection: Inspection, progress: Pr
             )
         elif store.in_set is None:
             inspection.found("warning", NOT_BACKED_UP, described(store), REMEDY, **evidence)
-    if beside.missing:
+    if found_stores.missing:
         inspection.found(
-            "warning", "store_missing", missing_words(beside.missing), "Correct it, or start that service."
+            "warning", "store_missing", missing_words(found_stores.missing), "Correct it, or start that service."
         )
-    if beside.unknown:
-        inspection.found("info", "stores_unknown", f"Which other stores the project has is unknown: {beside.unknown}")
+    if found_stores.unknown:
+        inspection.found(
+            "info", "stores_unknown", f"Which other stores the project has is unknown: {found_stores.unknown}"
+        )
 
 
 def _look_at_backups(context: BackupContext, inspection: Inspection) -> tuple[str | None, float | None]:

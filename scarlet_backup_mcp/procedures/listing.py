@@ -22,7 +22,7 @@ from .catalog.records import DRILL_FAILED, BackupRecord, all_backups, ours, unre
 from .catalog.weeks import weeks
 from .context import BackupContext
 from .loss import restore_it
-from .memory.beside import REMEDY, missing_words, stores_soon
+from .memory.project_stores import REMEDY, missing_words, stores_soon
 from .memory.sets import listed as listed_sets
 from .own_names import ASIDE
 from .proc004 import NEWEST_BACKUPS
@@ -57,12 +57,12 @@ def list_backups(context: BackupContext, limit: int = 10, log: int = 0) -> Listi
     ]
     warnings += filter(None, [unread(everything)])
     warnings += server_warnings
-    beside = stores_soon(context)
-    if uncovered := beside.uncovered:
+    found_stores = stores_soon(context)
+    if uncovered := found_stores.uncovered:
         named = shortened(f"{store.service} ({store.place})" for store in uncovered)
         warnings.append(f"No backup holds the project's other stores: {named}. {REMEDY}")
-    if beside.missing:
-        warnings.append(missing_words(beside.missing))
+    if found_stores.missing:
+        warnings.append(missing_words(found_stores.missing))
     calls, runs = _audited(directory.path, log, warnings)
     with_sets, of_sets = listed_sets(context, (item.name for item in everything[:limit]))
     warnings += of_sets
@@ -87,7 +87,7 @@ def list_backups(context: BackupContext, limit: int = 10, log: int = 0) -> Listi
         log=calls,
         scheduled=runs,
         sets=with_sets,
-        stores=beside.stores,
+        stores=found_stores.stores,
         weeks=weeks(context, everything),
         warnings=warnings,
         steps=[NEWEST_BACKUPS.reported(newest is not None, how_many)],

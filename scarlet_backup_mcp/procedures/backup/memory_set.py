@@ -22,7 +22,7 @@ from ...stores.choice import choice_of
 from ...stores.siblings import Siblings, Store, siblings, users_of
 from ..catalog import recorded
 from ..context import BackupContext
-from ..memory.beside import missing_words
+from ..memory.project_stores import missing_words
 from ..recovery.stopped import stopping
 from . import store_copy
 

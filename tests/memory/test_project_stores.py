@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from scarlet_backup_mcp.procedures.context import BackupContext
 from scarlet_backup_mcp.procedures.doctor import doctor
 from scarlet_backup_mcp.procedures.integrity import db_integrity
 from scarlet_backup_mcp.procedures.listing import list_backups
-from scarlet_backup_mcp.procedures.memory import beside
+from scarlet_backup_mcp.procedures.memory.project_stores import ProjectStores, project_stores, stores_soon
 from scarlet_backup_mcp.progress import Progress
+from scarlet_backup_mcp.settings import load_settings
 from scarlet_backup_mcp.summaries import describe
 
 from ..conftest import LocalDatabase, require_image
@@ -68,9 +70,6 @@ def test_left_out_on_purpose(scarlet_project: Project, tmp_path: Path) -> None:
 
 
 def test_a_server_without_docker_has_none(local_database: LocalDatabase, tmp_path: Path) -> None:
-    from scarlet_backup_mcp.procedures.context import BackupContext
-    from scarlet_backup_mcp.settings import load_settings
-
     settings = load_settings(via="local", dsn=local_database.dsn, bin_dir=local_database.bin_dir, dir=tmp_path)
     with BackupContext(settings) as context:
-        assert beside.stores_beside(context) == beside.stores_soon(context) == beside.Beside()
+        assert project_stores(context) == stores_soon(context) == ProjectStores()

@@ -19,7 +19,7 @@ REMEDY = "Take a backup with the scope memory, which stops the stores and what u
 
 
 @dataclass(frozen=True)
-class Beside:
+class ProjectStores:
     """The stores, and what was wrong with looking for them: services that are named and missing, or why they are
     unknown."""
 
@@ -33,24 +33,24 @@ class Beside:
         return [store for store in self.stores if not store.unsaved and store.in_set is None]
 
 
-def stores_beside(context: BackupContext) -> Beside:
+def project_stores(context: BackupContext) -> ProjectStores:
     """Look for the stores, with their sizes."""
     try:
         found = _siblings(context)
     except HostError as error:
-        return Beside(unknown=error.message)
-    return Beside(_shown(context, found, sizes=True), found.missing)
+        return ProjectStores(unknown=error.message)
+    return ProjectStores(_shown(context, found, sizes=True), found.missing)
 
 
-def stores_soon(context: BackupContext) -> Beside:
+def stores_soon(context: BackupContext) -> ProjectStores:
     """Look for the stores without their sizes; none while the engine does not answer at once."""
     if context.settings.via == "docker" and context.known_container_info is None:
-        return Beside()
+        return ProjectStores()
     try:
         found = within(SOON, lambda: _siblings(context)) or Siblings()
     except BackupToolError:
-        return Beside()
-    return Beside(_shown(context, found, sizes=False), found.missing)
+        return ProjectStores()
+    return ProjectStores(_shown(context, found, sizes=False), found.missing)
 
 
 def described(store: SiblingStore) -> str:
