@@ -35,7 +35,13 @@ class MemorySet:
 
 def sets(directory: Path) -> list[MemorySet]:
     """List the sets, newest first by their names. Raises StoreError if the directory can't be listed."""
-    return [_read(directory, name) for name in sorted(filter(names.is_set, _listed(directory)), reverse=True)]
+    return list(_newest_first(directory))
+
+
+def newest(directory: Path) -> MemorySet | None:
+    """Return the newest set that has all its members, without reading older ones; None if there is none. Raises
+    StoreError if the directory can't be listed."""
+    return next((found for found in _newest_first(directory) if not found.fault), None)
 
 
 def find(directory: Path, name: str) -> MemorySet:
@@ -124,6 +130,11 @@ def sweep(directory: Path) -> Swept:
     if swept.removed:
         sync_directory(directory)
     return swept
+
+
+def _newest_first(directory: Path) -> Iterator[MemorySet]:
+    for name in sorted(filter(names.is_set, _listed(directory)), reverse=True):
+        yield _read(directory, name)
 
 
 def _read(directory: Path, name: str) -> MemorySet:

@@ -31,7 +31,7 @@ def by_backup(context: BackupContext) -> dict[str, MemorySet]:
 def newest(context: BackupContext) -> MemorySet | None:
     """Return the newest set that has all its members; None if there is none, or the directory is unknown."""
     try:
-        return next((found for found in sets.sets(context.directory.path) if not found.fault), None)
+        return sets.newest(context.directory.path)
     except BackupToolError:
         return None
 
